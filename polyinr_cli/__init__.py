@@ -1,0 +1,1 @@
+"""The `polyinr` command: parse, call the core, write."""

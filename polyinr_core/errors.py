@@ -1,0 +1,47 @@
+"""Typed errors: each says what is wrong, where, and what to do."""
+
+from os import PathLike
+
+
+class PolyinrError(Exception):
+    """A failure that a person can mend; the command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class RequestError(PolyinrError):
+    """The request itself makes no sense (an option's value, a combination): wrong usage."""
+
+    exit_code = 2
+
+
+class LabelError(RequestError):
+    """A class name or index that the model does not have, or a label where none can be."""
+
+
+class ConfigError(RequestError):
+    """A configuration whose fields are out of range or contradict each other."""
+
+
+class FileError(PolyinrError):
+    """A file that is missing, unreadable, corrupt, of another kind, or cannot be written."""
+
+    def __init__(self, path: str | PathLike[str], problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+class SnapshotError(FileError):
+    """A model file that cannot be used: broken, of another format, or of another form than asked."""
+
+
+class ArchiveError(FileError):
+    """A data set that cannot be used."""
+
+
+class WeightsError(PolyinrError):
+    """Pretrained weights that are not at hand, or are not what their hash promises."""
+
+
+class TrainingError(PolyinrError):
+    """A training run that cannot start or must not go on."""
