@@ -1,0 +1,100 @@
+"""Annotated options that two or more commands share: one spelling, one meaning, everywhere."""
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Precision(StrEnum):
+    """The number format in which a command computes."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float64 = "float64"
+
+
+def _raise_verbosity(verbose: bool) -> bool:
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+    return verbose
+
+
+def _lower_verbosity(quiet: bool) -> bool:
+    if quiet:
+        logging.getLogger().setLevel(logging.ERROR)
+    return quiet
+
+
+_OUTPUT = typer.Option(
+    "-o", "--output", metavar="PATH", help="Where the result goes; the suffix says what it is. - is stdout."
+)
+
+Output = Annotated[Path, _OUTPUT]
+OptionalOutput = Annotated[Path | None, _OUTPUT]
+# As typed: a closing slash, which Path drops, says "a folder".
+OutputText = Annotated[str, _OUTPUT]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON lines on stdout.")]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", callback=_lower_verbosity, help="No messages, no progress.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", callback=_raise_verbosity, help="Say more; show tracebacks."),
+]
+
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="FILE",
+        show_default=False,
+        help="The model. Without it: $POLYINR_MODEL, the newest snapshot below ./runs, the bundled one.",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="auto: bfloat16 where the hardware multiplies it natively and 8 bits are asked, else float32.",
+    ),
+]
+
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", metavar="0-7,12", show_default=False, help="One picture a seed.")
+]
+LatentsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--latents", metavar="FILE", show_default=False, help="Pictures from a latents file; - is stdin."
+    ),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="CLASS",
+        show_default=False,
+        help="A class by name or number. Without it the seed draws the class as well.",
+    ),
+]
+Psi = Annotated[float, typer.Option("--psi", metavar="NUMBER", help="Truncation: 1 is none, 0 the mean picture.")]
+Res = Annotated[
+    str | None,
+    typer.Option("--res", metavar="N", show_default=False, help="Width and height in pixels."),
+]
+Size = Annotated[
+    str | None, typer.Option("--size", metavar="WxH", show_default=False, help="Width x height in pixels.")
+]
+Grid = Annotated[
+    str,
+    typer.Option(
+        "--grid", metavar="A:B", help="The window, A:B or X0:X1,Y0:Y1; 0:1 is what the model was trained on."
+    ),
+]

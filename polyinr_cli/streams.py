@@ -1,0 +1,106 @@
+"""The standard streams: one kind of payload on stdout, messages and progress on stderr."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, BinaryIO
+
+from polyinr_core.errors import RequestError
+
+Progress = Callable[[int, int], None]
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Say whether a stream is open and a person's terminal."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def say(message: str, *, quiet: bool = False, always: bool = False) -> None:
+    """Write a line for the person at the terminal; `always` writes it to a log or a pipe as well."""
+    if quiet or sys.stderr is None or not (always or is_terminal(sys.stderr)):
+        return
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it: no reason to stop the work
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """Yield a callback (done, total) that moves a bar on stderr; a silent one if that is no terminal."""
+    if quiet or not is_terminal(sys.stderr):
+        yield _no_progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None)
+
+        def move(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield move
+
+
+def _no_progress(done: int, total: int) -> None:
+    pass
+
+
+def json_line(fact: object) -> None:
+    """Write one JSON object as one line to stdout, at once."""
+    stdout = _open_stdout()
+    stdout.write(json.dumps(fact, ensure_ascii=False, allow_nan=False) + "\n")
+    stdout.flush()
+
+
+def line(text: str) -> None:
+    """Write one line of a report to stdout."""
+    _open_stdout().write(text + "\n")
+
+
+def binary_stdout(payload: str = "picture") -> BinaryIO:
+    """Return stdout for bytes. Raises RequestError if it is a terminal, where bytes would be noise."""
+    stdout = _open_stdout()
+    if is_terminal(stdout):
+        raise RequestError(
+            f"stdout is a terminal, not a place for {payload} bytes; send them on with | or >, or name a file: -o"
+        )
+    return stdout.buffer  # type: ignore[attr-defined]
+
+
+def binary_stdin(payload: str = "latents") -> bytes:
+    """Return all bytes of stdin. Raises RequestError if it is closed or a terminal, where nobody types bytes."""
+    if sys.stdin is None or is_terminal(sys.stdin):
+        raise RequestError(f"nothing is piped in; {payload} bytes are expected on stdin")
+    return sys.stdin.buffer.read()
+
+
+def refuse_two_payloads(output: str | os.PathLike[str] | None, *, as_json: bool) -> None:
+    """Raise RequestError if both a file's bytes and JSON lines would go to stdout."""
+    if as_json and output is not None and os.fspath(output) == "-":
+        raise RequestError("--json and -o - both want stdout; name a file with -o, or leave out --json")
+
+
+def abandon_stdout() -> None:
+    """Point stdout at nothing after its reader has gone, so that closing it at exit raises no error."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_stdout() -> IO[str]:
+    if sys.stdout is None:
+        raise RequestError("stdout is closed; send it somewhere with > or |")
+    return sys.stdout
