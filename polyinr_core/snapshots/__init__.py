@@ -1,0 +1,1 @@
+"""Model files: ours, and the released pickles read without being run."""
