@@ -1,0 +1,117 @@
+"""What happens to a picture before the critic looks: DiffAugment, and the blur that fades out."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BLUR_START = 2.0  # sigma in pixels at the start of a stage
+BLUR_PICTURES = 300_000  # pictures over which sigma falls to zero
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one DiffAugment call: one of each for every picture, all [N], on the CPU."""
+
+    brightness: Tensor  # uniform in [0, 1), as the next two
+    saturation: Tensor
+    contrast: Tensor
+    shift_rows: Tensor  # whole pixels, as all that follow
+    shift_columns: Tensor
+    hole_row: Tensor  # centre of the hole
+    hole_column: Tensor
+
+
+def hole_side(size: int) -> int:
+    """The side of the hole that is cut from pictures of side `size`."""
+    return int(size * 0.2 + 0.5)
+
+
+def draw_augmentation(count: int, size: int, rng: torch.Generator) -> Draws:
+    """Draw for `count` pictures of side `size` from `rng`, a CPU generator."""
+    brightness, saturation, contrast = torch.rand(3, count, generator=rng)
+    reach = int(size * 0.125 + 0.5)
+    shift_rows, shift_columns = torch.randint(-reach, reach + 1, (2, count), generator=rng)
+    centres = size + (1 - hole_side(size) % 2)
+    hole_row, hole_column = torch.randint(0, centres, (2, count), generator=rng)
+    return Draws(brightness, saturation, contrast, shift_rows, shift_columns, hole_row, hole_column)
+
+
+def augment(x: Tensor, draws: Draws) -> Tensor:
+    """Apply colour, translation and cutout to pictures [N, 3, S, S] about [-1, 1]; the result is not clipped.
+
+    Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", with the release's ranges.
+    """
+    x = change_brightness(x, draws.brightness)
+    x = change_saturation(x, draws.saturation)
+    x = change_contrast(x, draws.contrast)
+    x = translate(x, draws.shift_rows, draws.shift_columns)
+    return cut_hole(x, draws.hole_row, draws.hole_column)
+
+
+def per_picture(values: Tensor, x: Tensor) -> Tensor:
+    """Shape one number a picture [N] for multiplication with pictures x [N, 3, H, W]."""
+    return values.to(x)[:, None, None, None]
+
+
+def change_brightness(x: Tensor, u: Tensor) -> Tensor:
+    """Add u - 0.5."""
+    return x + (per_picture(u, x) - 0.5)
+
+
+def change_saturation(x: Tensor, u: Tensor) -> Tensor:
+    """Scale the distance from each pixel's grey by 2u."""
+    grey = x.mean(dim=1, keepdim=True)
+    return (x - grey) * (per_picture(u, x) * 2) + grey
+
+
+def change_contrast(x: Tensor, u: Tensor) -> Tensor:
+    """Scale the distance from the picture's mean by u + 0.5."""
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return (x - mean) * (per_picture(u, x) + 0.5) + mean
+
+
+def translate(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Give pixel (i, j) the value of (i + rows, j + columns), zero (mid grey) where that lies outside."""
+    shifts = zip(x.unbind(), rows.tolist(), columns.tolist(), strict=True)
+    return torch.stack([functional.pad(picture, (-c, c, -r, r)) for picture, r, c in shifts])
+
+
+def cut_hole(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Set a square around (row, column) to zero, cut off at the border."""
+    size = x.shape[-1]
+    side = hole_side(size)
+    place = torch.arange(size)
+    first_row, first_column = (row - side // 2)[:, None], (column - side // 2)[:, None]
+    rows = (place >= first_row) & (place < first_row + side)  # [N, S]
+    columns = (place >= first_column) & (place < first_column + side)
+    hole = rows[:, None, :, None] & columns[:, None, None, :]  # [N, 1, S, S]
+    return x * (~hole).to(x)
+
+
+def blur_sigma(nimg: float) -> float:
+    """The blur after `nimg` pictures of a stage: 2 pixels, falling linearly to 0 at 300 thousand."""
+    return BLUR_START * max(1 - nimg / BLUR_PICTURES, 0)
+
+
+def blur_kernel(sigma: float) -> list[float]:
+    """The weights 2^-(o/sigma)^2 at offsets -R..R, R = floor(3 sigma), of sum 1; a single 1 where R is 0."""
+    radius = math.floor(3 * sigma)
+    if radius == 0:
+        return [1.0]
+    weights = [2.0 ** -((offset / sigma) ** 2) for offset in range(-radius, radius + 1)]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def blur(x: Tensor, sigma: float) -> Tensor:
+    """Blur pictures [N, 3, H, W] along both axes, zeros beyond the border; nothing where sigma < 1/3."""
+    weights = blur_kernel(sigma)
+    if len(weights) == 1:
+        return x
+    kernel = x.new_tensor(weights).expand(x.shape[1], 1, 1, -1)
+    radius = len(weights) // 2
+    x = functional.conv2d(x, kernel, padding=(0, radius), groups=x.shape[1])
+    return functional.conv2d(x, kernel.mT, padding=(radius, 0), groups=x.shape[1])

@@ -1,0 +1,116 @@
+"""Frozen feature networks read at four depths; always in eval mode, whatever the critic does."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+DEIT_MODELS = {"deit-base": "deit_base_distilled_patch16_224", "deit-tiny": "deit_tiny_distilled_patch16_224"}
+DEIT_TAPPED_BLOCKS = (2, 5, 8, 11)
+
+
+class Frozen(nn.Module):
+    """A network that neither learns nor leaves eval mode."""
+
+    def freeze(self) -> None:
+        """Stop gradients to the parameters; those to the input still flow."""
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: BatchNorm statistics are never touched."""
+        return super().train(False)
+
+
+class Lite0Features(Frozen):
+    """EfficientNet-lite0: pictures in [-1, 1] to taps of 24, 40, 112, 320 channels at strides 4, 8, 16, 32.
+
+    `weights` are timm's for tf_efficientnet_lite0. The network was trained on inputs (x - 0.5) / 0.5 of [0, 1],
+    which is the picture in [-1, 1] itself. BatchNorm eps 1e-3, TensorFlow padding, ReLU6.
+    """
+
+    widths: tuple[int, ...] = (24, 40, 112, 320)
+
+    def __init__(self, weights: Mapping[str, Tensor], *, taps: int = 4) -> None:
+        super().__init__()
+        network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        network.load_state_dict(weights)
+        groups = network.blocks
+        stages = (
+            nn.Sequential(network.conv_stem, network.bn1, groups[0], groups[1]),  # the activation is part of bn1
+            nn.Sequential(groups[2]),
+            nn.Sequential(groups[3], groups[4]),
+            nn.Sequential(groups[5], groups[6]),
+        )
+        self.network = nn.ModuleList(stages[:taps])
+        self.freeze()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = []
+        for stage in self.network:
+            x = stage(x)
+            taps.append(x)
+        return taps
+
+
+class DeitFeatures(Frozen):
+    """Distilled DeiT: pictures in [-1, 1] to taps of strides 4, 8, 16, 32, from blocks 2, 5, 8 and 11.
+
+    `weights` are timm's for the model of `name`; the classifiers are not needed. `readers` turn tokens into
+    maps of d/8, d/4, d/2, d channels (d: the width of the transformer); they are random and frozen.
+    """
+
+    network: Any  # timm's VisionTransformerDistilled
+
+    def __init__(self, name: str, weights: Mapping[str, Tensor], *, taps: int = 4) -> None:
+        super().__init__()
+        network: Any = timm.create_model(DEIT_MODELS[name], pretrained=False, num_classes=0)
+        network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("head")})
+        network.blocks = network.blocks[: DEIT_TAPPED_BLOCKS[taps - 1] + 1]
+        network.norm = nn.Identity()  # tokens are read before the last norm
+        self.network = network
+        d = network.embed_dim
+        self.widths: tuple[int, ...] = (d // 8, d // 4, d // 2, d)
+        readers = (
+            nn.Sequential(nn.Conv2d(d, d // 8, 1), nn.ConvTranspose2d(d // 8, d // 8, 4, stride=4)),
+            nn.Sequential(nn.Conv2d(d, d // 4, 1), nn.ConvTranspose2d(d // 4, d // 4, 2, stride=2)),
+            nn.Sequential(nn.Conv2d(d, d // 2, 1)),
+            nn.Sequential(nn.Conv2d(d, d, 1), nn.Conv2d(d, d, 3, stride=2, padding=1)),
+        )
+        self.readers = nn.ModuleList(readers[:taps])
+        self.freeze()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        mean = x.new_tensor(IMAGENET_MEAN)[:, None, None]
+        std = x.new_tensor(IMAGENET_STD)[:, None, None]
+        x = self.network.patch_embed.proj(((x + 1) / 2 - mean) / std)  # [N, d, H/16, W/16]
+        rows, columns = x.shape[-2:]
+        special = torch.cat([self.network.cls_token, self.network.dist_token], dim=1).expand(len(x), -1, -1)
+        x = torch.cat([special, x.flatten(2).mT], dim=1) + self.positions(rows, columns)  # [N, 2 + P, d]
+        taps: list[Tensor] = []
+        for number, block in enumerate(self.network.blocks):
+            x = block(x)
+            if number in DEIT_TAPPED_BLOCKS:
+                reader = self.readers[len(taps)]
+                taps.append(reader(x[:, 2:].mT.unflatten(2, (rows, columns))))
+        return taps
+
+    def positions(self, rows: int, columns: int) -> Tensor:
+        """Return the position embedding [1, 2 + rows columns, d], bilinearly resized unless it is 14 x 14."""
+        embedding: Tensor = self.network.pos_embed
+        side = round((embedding.shape[1] - 2) ** 0.5)
+        if (rows, columns) == (side, side):
+            return embedding
+        grid = embedding[:, 2:].mT.unflatten(2, (side, side))
+        grid = functional.interpolate(grid, size=(rows, columns), mode="bilinear", align_corners=False)
+        return torch.cat([embedding[:, :2], grid.flatten(2).mT], dim=1)
+
+
+def features_of(name: str, weights: Mapping[str, Tensor], *, taps: int) -> Lite0Features | DeitFeatures:
+    """Build the feature network of a backbone's name with pretrained weights under timm's names."""
+    return Lite0Features(weights, taps=taps) if name == "lite0" else DeitFeatures(name, weights, taps=taps)

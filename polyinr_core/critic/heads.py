@@ -1,0 +1,97 @@
+"""The trained part: small spectral-normalised convolutional heads, one for each scale."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..model.layers import SLOPE, EqualizedLinear
+
+
+class SpectralConv2d(nn.Conv2d):
+    """A convolution whose weight is divided by an estimate of its largest singular value.
+
+    Each forward pass in train mode advances the estimate by one power iteration, v before u; in eval mode it
+    rests. Miyato et al., "Spectral Normalization for GANs", as torch's older hook computes it (the newer
+    parametrization iterates in another order and also at the start).
+    """
+
+    u: Tensor  # [out], left singular vector
+    v: Tensor  # [in * kernel], right singular vector
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, 4, stride=stride, padding=padding, bias=bias)
+        self.register_buffer("u", functional.normalize(torch.randn(out_channels), dim=0))
+        self.register_buffer("v", functional.normalize(torch.randn(self.weight[0].numel()), dim=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.flatten(1)  # [out, in * kernel]
+        u, v = self.advance(rows.detach()) if self.training else (self.u.clone(), self.v.clone())
+        sigma = u @ (rows @ v)
+        return self._conv_forward(x, self.weight / sigma, self.bias)
+
+    def advance(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Make one power iteration, store it, and return (u, v)."""
+        v = functional.normalize(rows.mT @ self.u, dim=0, eps=1e-12)
+        u = functional.normalize(rows @ v, dim=0, eps=1e-12)
+        self.u.copy_(u)
+        self.v.copy_(v)
+        return u, v
+
+
+class DownBlock(nn.Module):
+    """Halve the side: convolution, BatchNorm, LeakyReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = SpectralConv2d(in_channels, out_channels, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.leaky_relu(self.norm(self.conv(x)), SLOPE)
+
+
+class Head(nn.Module):
+    """Map features [N, C, S, S] to patch logits [N, K].
+
+    Blocks bring the nominal side down to 8; then one convolution gives the logits. With `classes` it gives
+    `label_dim` channels instead, which are compared with the projected row of the head's own class table
+    (Miyato and Koyama, "cGANs with Projection Discriminator", scaled by 1 / sqrt(label_dim)).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        nominal_side: int,
+        *,
+        divisor: int = 1,
+        table_rows: int = 0,
+        table_dim: int = 320,
+        label_dim: int = 64,
+    ) -> None:
+        super().__init__()
+        sides = [
+            nominal_side >> i for i in range(1, nominal_side.bit_length() - 3)
+        ]  # after each block, down to 8
+        widths = [in_channels, *(block_width(side, divisor) for side in sides)]
+        self.blocks = nn.Sequential(*(DownBlock(a, b) for a, b in pairwise(widths)))
+        self.out = SpectralConv2d(widths[-1], label_dim if table_rows else 1, bias=False)
+        self.table = nn.Embedding(table_rows, table_dim) if table_rows else None
+        self.label_proj = EqualizedLinear(table_dim, label_dim) if table_rows else None
+
+    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        x = self.out(self.blocks(x))
+        if self.table is not None and self.label_proj is not None:
+            direction = self.label_proj(self.table(label))[:, :, None, None]  # [N, label_dim, 1, 1]
+            x = (x * direction).sum(dim=1) / math.sqrt(x.shape[1])
+        return x.flatten(1)
+
+
+def block_width(side: int, divisor: int) -> int:
+    """The release's table of widths by nominal side: 512 at 8, halved for each doubling, 64 at 64 and 128."""
+    width = {128: 64, 256: 32}.get(side, 4096 // side)
+    return max(1, width // divisor)
