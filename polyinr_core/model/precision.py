@@ -1,0 +1,50 @@
+"""The synthesis network in another number format."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .synthesis import Synthesis
+
+
+class NarrowLinear(nn.Module):
+    """A product in a narrow format: its input is rounded to the weight's dtype."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("weight", linear.weight.detach().to(dtype))
+        self.register_buffer("bias", linear.bias.detach().to(dtype))
+
+    weight: Tensor
+    bias: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+def in_precision(synthesis: Synthesis, dtype: torch.dtype) -> Synthesis:
+    """Return a copy of the network that computes in `dtype`; the affine maps it reads may stay float32.
+
+    In bfloat16 only the n x n products are narrow. Coordinates and affine maps are not: 8 bits cannot tell the
+    pixels of a row apart.
+    """
+    synthesis = copy.deepcopy(synthesis)
+    if dtype in (torch.float32, torch.float64):
+        return synthesis.to(dtype)
+    for level in range(1, len(synthesis.products)):
+        synthesis.products[level] = NarrowLinear(synthesis.products[level], dtype)  # type: ignore[arg-type]
+    synthesis.to_rgb = _Widened(synthesis.to_rgb)  # type: ignore[assignment]
+    return synthesis
+
+
+class _Widened(nn.Module):
+    """A linear layer that first widens its input to its own dtype."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.to(self.linear.weight.dtype))

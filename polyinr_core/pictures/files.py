@@ -1,0 +1,142 @@
+"""Picture files: PNG, JPEG, WebP, TIFF, and the JSON note that PNG and TIFF carry."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+
+from ..errors import FileError, RequestError
+from ..files import explain, written_beside
+
+FORMATS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+MAX_SIDES = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383, "tiff": 2**31 - 1}
+NOTE_KEY = "polyinr"
+JPEG_QUALITY = 95
+STRIP_BYTES = 2**20  # of a TIFF: small strips are packed one by one
+
+Note = dict[str, Any]
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a file's suffix names. Raises RequestError."""
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise RequestError(
+            f"{path}: suffix {path.suffix!r} is no picture format; use {', '.join(FORMATS)}"
+        ) from None
+
+
+def check_size(format: str, *, width: int, height: int) -> None:
+    """Raise RequestError if the format cannot hold a picture of that size."""
+    if max(width, height) > MAX_SIDES[format]:
+        raise RequestError(
+            f"{format} holds at most {MAX_SIDES[format]} pixels a side, not {width}x{height}; use .png or .tif"
+        )
+
+
+def write_picture(path: Path, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
+    """Write pixels [H, W, 3] (uint8; in TIFF also uint16) as the suffix says. Raises FileError, RequestError."""
+    format = format_of(path)
+    with written_beside(path, overwrite=overwrite) as draft, draft.open("wb") as file:
+        write_pixels(file, pixels, format=format, note=note)
+
+
+def encode_picture(pixels: NDArray, *, format: str = "png", note: Note | None = None) -> bytes:
+    """Return the bytes of a picture file. Raises RequestError."""
+    buffer = io.BytesIO()
+    write_pixels(buffer, pixels, format=format, note=note)
+    return buffer.getvalue()
+
+
+def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, note: Note | None = None) -> None:
+    """Encode pixels [H, W, 3] into an open file. Only PNG and TIFF keep the note. Raises RequestError."""
+    height, width, _ = pixels.shape
+    check_size(format, width=width, height=height)
+    text = None if note is None else json.dumps(note, sort_keys=True)
+    if format == "tiff":
+        rows = max(1, STRIP_BYTES // (width * 3 * pixels.itemsize))
+        tifffile.imwrite(
+            file,
+            pixels,
+            photometric="rgb",
+            compression="zlib",
+            rowsperstrip=rows,
+            description=text or "",
+            metadata=None,
+            software=False,
+        )
+        return
+    if pixels.dtype != np.uint8:
+        raise RequestError(f"{format} is written with 8 bits; for {pixels.dtype} use .tif")
+    image = Image.fromarray(pixels)
+    if format == "png":
+        info = PngInfo()
+        if text is not None:
+            info.add_text(NOTE_KEY, text)
+        image.save(file, "PNG", pnginfo=info)
+    elif format == "jpeg":
+        image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    else:
+        image.save(file, "WEBP", lossless=True)
+
+
+def picture_kind(head: bytes) -> str | None:
+    """Return the format that a file's first bytes announce, or None."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+
+
+def read_note(path: Path) -> Note:
+    """Return the note embedded in a PNG or TIFF, empty if there is none. Raises FileError.
+
+    Reads the header only: a picture may be larger than memory.
+    """
+    try:
+        with path.open("rb") as file:
+            kind = picture_kind(file.read(16))
+            file.seek(0)
+            if kind == "png":
+                with PngImageFile(file) as image:
+                    text = str(image.info.get(NOTE_KEY, ""))
+            elif kind == "tiff":
+                with tifffile.TiffFile(file) as tiff:
+                    text = tiff.pages.first.description
+            elif kind in ("jpeg", "webp"):
+                return {}
+            else:
+                raise FileError(path, "not a PNG, TIFF, JPEG or WebP picture")
+    except OSError as error:
+        if error.errno is None:  # Pillow's word for a broken file
+            raise FileError(path, f"a damaged picture ({error})") from error
+        raise explain(path, error) from error
+    except (SyntaxError, ValueError, IndexError, KeyError, tifffile.TiffFileError) as error:
+        raise FileError(path, f"a damaged picture ({error})") from error
+    return _parsed(text)
+
+
+def _parsed(text: str) -> Note:
+    """Return the note in a text, empty if the text is somebody else's."""
+    try:
+        note = json.loads(text) if text.startswith("{") else {}
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) and NOTE_KEY in note else {}
