@@ -39,6 +39,10 @@ class ArchiveError(FileError):
     """A data set that cannot be used."""
 
 
+class PictureError(PolyinrError):
+    """A picture that cannot be used: the reason alone, as the caller knows its name."""
+
+
 class WeightsError(PolyinrError):
     """Pretrained weights that are not at hand, or are not what their hash promises."""
 

@@ -1,0 +1,1 @@
+"""Pictures to learn from: sources, preparation, the archive, the feed of training batches."""
