@@ -84,7 +84,15 @@ Label = Annotated[
         help="A class by name or number. Without it the seed draws the class as well.",
     ),
 ]
-Psi = Annotated[float, typer.Option("--psi", metavar="NUMBER", help="Truncation: 1 is none, 0 the mean picture.")]
+Psi = Annotated[
+    float | None,
+    typer.Option(
+        "--psi",
+        metavar="NUMBER",
+        show_default=False,
+        help="Truncation: 1 is none (what seeds take), 0 the mean picture. Latents stay as kept without it.",
+    ),
+]
 Res = Annotated[
     str | None,
     typer.Option("--res", metavar="N", show_default=False, help="Width and height in pixels."),

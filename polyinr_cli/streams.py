@@ -55,6 +55,20 @@ def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
         yield move
 
 
+@contextmanager
+def row_progress(description: str, *, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Yield a callback that adds rows, or whatever is counted, to a bar of `total`."""
+    with progress(description, quiet=quiet) as move:
+        done = 0
+
+        def add(rows: int) -> None:
+            nonlocal done
+            done += rows
+            move(done, total)
+
+        yield add
+
+
 def _no_progress(done: int, total: int) -> None:
     pass
 

@@ -1,0 +1,95 @@
+"""Which device and number format a command works in, and whether the work fits into memory."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polyinr_core.errors import RequestError
+
+from .options import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+CPU_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last is ARM's word
+SPARE_BYTES = 64 * 2**20
+
+
+def choose_device(name: str) -> "torch.device":
+    """Return the device that --device names; auto takes a GPU where there is one. Raises RequestError."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError):
+        raise RequestError(f"device {name!r} is unknown; choose from auto, cpu, cuda, cuda:N") from None
+    if device.type == "cpu" and device.index in (None, 0):
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise RequestError(f"device {name!r} is not supported; choose from auto, cpu, cuda, cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise RequestError(f"device {name!r} is not there: this machine shows {count} CUDA devices")
+    return device
+
+
+def choose_dtype(precision: Precision, device: "torch.device", *, eight_bits: bool) -> "torch.dtype":
+    """Return the dtype of --precision. auto: bfloat16 if the hardware multiplies it and 8 bits are asked."""
+    import torch
+
+    if precision is not Precision.auto:
+        return {
+            Precision.float32: torch.float32,
+            Precision.bfloat16: torch.bfloat16,
+            Precision.float64: torch.float64,
+        }[precision]
+    return torch.bfloat16 if eight_bits and multiplies_bfloat16(device) else torch.float32
+
+
+def multiplies_bfloat16(device: "torch.device") -> bool:
+    """Say whether the hardware has bfloat16 products of its own."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(CPU_FLAGS & cpu_flags())
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Return the processor's feature names, empty where the system does not tell."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return set()
+    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return set(flags[0].split()) if flags else set()
+
+
+def available_memory() -> int | None:
+    """Return the bytes that can still be had, by the system's and the container's account; None if unknown."""
+    limits = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            limits.append(int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError, IndexError):
+        pass
+    if not limits and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits) if limits else None
+
+
+def check_memory(wanted: int, *, purpose: str) -> None:
+    """Raise RequestError if `wanted` bytes are more than can be had."""
+    available = available_memory()
+    if available is not None and wanted + SPARE_BYTES > available:
+        raise RequestError(
+            f"{purpose} needs {wanted / 2**30:,.1f} GiB of memory, {max(0, available) / 2**30:,.1f} are free; "
+            "take a smaller size, or .npy, which is written row by row"
+        )

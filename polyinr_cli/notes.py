@@ -1,0 +1,50 @@
+"""The note that a drawn picture carries, and the command that the note spells out."""
+
+import shlex
+from typing import Any
+
+Note = dict[str, Any]
+
+
+def version() -> str:
+    """Return the installed version, "unknown" in a bare source tree."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("polyinr")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def sheet_note(notes: list[Note]) -> Note:
+    """Gather the notes of a sheet's pictures into the sheet's own."""
+    first = notes[0]
+    own = ("seed", "label", "class", "index")
+    note = {key: value for key, value in first.items() if key not in own}
+    if "latents" not in first:
+        note["seeds"] = [n["seed"] for n in notes]
+    if "label" in first:
+        note["labels"] = [n["label"] for n in notes]
+    return note
+
+
+def command_of(note: Note, *, output: str) -> str:
+    """Return the command line that draws a note's picture again. A damaged note is a KeyError or TypeError."""
+    from polyinr_core.latents.seeds import seeds_text
+    from polyinr_core.pictures.sizes import window_text
+
+    words = ["polyinr", "sample"]
+    if "latents" in note:
+        words += ["--latents", str(note["latents"])]
+    else:
+        words += ["--seeds", seeds_text(note["seeds"] if "seeds" in note else [note["seed"]])]
+        labels = set(note["labels"] if "labels" in note else [note["label"]] if "label" in note else [])
+        if len(labels) == 1:
+            words += ["--label", str(labels.pop())]
+    if "psi" in note:
+        words += ["--psi", repr(note["psi"])]
+    width, height = note["size"]
+    words += ["--size", f"{width}x{height}", "--grid", window_text(tuple(note["bounds"]))]
+    words += ["--precision", str(note["precision"]), "--device", str(note["device"])]
+    words += ["-m", str(note["model_file"]), "-o", output]
+    return shlex.join(words)
