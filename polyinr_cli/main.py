@@ -6,6 +6,7 @@ import logging
 import sys
 import traceback
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -76,6 +77,8 @@ for _name in COMMANDS:
 def run() -> NoReturn:
     """Run the command that was typed; the console script `polyinr` starts here."""
     logging.basicConfig(format="polyinr: %(message)s", stream=sys.stderr, level=logging.WARNING)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
     sys.exit(outcome(sys.argv[1:]))
 
 

@@ -76,13 +76,13 @@ def _no_progress(done: int, total: int) -> None:
 def json_line(fact: object) -> None:
     """Write one JSON object as one line to stdout, at once."""
     stdout = _open_stdout()
-    stdout.write(json.dumps(fact, ensure_ascii=False, allow_nan=False) + "\n")
+    stdout.write(json.dumps(fact, allow_nan=False) + "\n")
     stdout.flush()
 
 
 def line(text: str) -> None:
-    """Write one line of a report to stdout."""
-    _open_stdout().write(text + "\n")
+    """Write one line of a report to stdout; what would steer the terminal is shown as a question mark."""
+    _open_stdout().write("".join(c if c.isprintable() else "?" for c in text) + "\n")
 
 
 def binary_stdout(payload: str = "picture") -> BinaryIO:

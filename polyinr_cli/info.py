@@ -1,0 +1,203 @@
+"""`polyinr info`: what a model, a data set, a picture or a latents file is, and how to draw it again."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polyinr_core.errors import FileError, RequestError
+
+from . import streams
+from .notes import command_of
+from .options import Json, OptionalOutput, Overwrite, Quiet, Verbose
+
+if TYPE_CHECKING:
+    from polyinr_core.data.archive import Archive
+
+Facts = dict[str, Any]
+SHEET_PICTURES = 64
+LISTED = 12  # names on a line before the rest is counted
+
+
+def info(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", show_default=False, help="A model, data set, picture or latents.")
+    ],
+    output: OptionalOutput = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what a file is: a model, a data set (-o draws a contact sheet), a picture, or latents.
+
+    A picture drawn by polyinr carries a note; the command that draws it again is printed.
+
+    Example: polyinr info cats.zip -o cats.png
+    """
+    streams.refuse_two_payloads(output, as_json=as_json)
+    facts = _facts_of(file, output, overwrite=overwrite, quiet=quiet)
+    if as_json:
+        streams.json_line({"file": str(file), **facts})
+    elif output is None or str(output) != "-":
+        _print(facts)
+
+
+def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
+    """Return the facts of a file, by its first bytes. Raises PolyinrError."""
+    kind = _kind_of(path)
+    if kind == "archive":
+        return _archive_facts(path, output, overwrite=overwrite, quiet=quiet)
+    if output is not None:
+        raise RequestError(f"-o draws the contact sheet of a data set (.zip); {path} is none")
+    return _picture_facts(path) if kind == "picture" else _tensor_facts(path)
+
+
+def _kind_of(path: Path) -> str:
+    from polyinr_core.files import explain
+    from polyinr_core.pictures.files import picture_kind
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise explain(path, error) from error
+    if not head:
+        raise FileError(path, "is empty")
+    if picture_kind(head) is not None:
+        return "picture"
+    if head.startswith(b"PK"):
+        return "archive"
+    if head.startswith(b"\x80"):
+        raise FileError(path, "a pickle, which is not opened here; `polyinr convert` reads released models")
+    if head[8:9] != b"{":
+        raise FileError(path, "not a model, data set, picture or latents file")
+    return "tensors"
+
+
+def _tensor_facts(path: Path) -> Facts:
+    """Return the facts of a model or of latents."""
+    from polyinr_core.latents.file import is_latents_file, read_latents
+
+    if not is_latents_file(path):
+        from polyinr_core.snapshots.snapshot import load_snapshot, model_note
+
+        return model_note(load_snapshot(path))
+    latents = read_latents(path)
+    held = {name: getattr(latents, name) for name in ("z", "w", "affine", "label")}
+    facts: Facts = {
+        "kind": "latents",
+        "count": len(latents),
+        "tensors": {name: list(tensor.shape) for name, tensor in held.items() if tensor is not None},
+        "seeds": list(latents.seeds),
+        "psi": latents.psi,
+        "model": latents.model_sha256,
+        "sha256": latents.sha256,
+    }
+    if latents.label is not None:
+        facts["labels"] = latents.label.tolist()
+    return facts
+
+
+def _picture_facts(path: Path) -> Facts:
+    """Return a picture's note, with the command that draws it again."""
+    from polyinr_core.pictures.files import read_note
+
+    note = read_note(path)
+    if not note:
+        return {
+            "kind": "picture",
+            "note": "none; JPEG and WebP keep no note, nor do other programs' pictures",
+        }
+    again = f"{path.stem}-again"
+    single_of_many = note.get("count", 1) != 1 and "index" in note
+    try:
+        command = command_of(note, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FileError(path, "its note is damaged, so it does not say how to draw it again") from error
+    return {"kind": "picture", **note, "command": command}
+
+
+def _archive_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
+    """Return a data set's facts; draw its contact sheet where `output` says."""
+    from polyinr_core.data.archive import Archive
+
+    with Archive.open(path) as archive:
+        facts: Facts = {
+            "kind": "data set",
+            "count": len(archive),
+            "resolution": archive.resolution,
+            "classes": archive.classes,
+            "class_names": list(archive.class_names),
+            "pictures_of_class": _class_counts(archive),
+            "provenance": archive.provenance,
+            "sha256": archive.sha256,
+        }
+        if output is not None:
+            _draw_contact_sheet(archive, output, overwrite=overwrite, quiet=quiet)
+    return facts
+
+
+def _class_counts(archive: "Archive") -> dict[str, int]:
+    """Count the pictures of each class, by its name where it has one."""
+    import numpy as np
+
+    if archive.labels is None:
+        return {}
+    counts = np.bincount(archive.labels, minlength=archive.classes).tolist()
+    names = archive.class_names
+    return {names[i] if i < len(names) else str(i): count for i, count in enumerate(counts)}
+
+
+def _draw_contact_sheet(archive: "Archive", output: Path, *, overwrite: bool, quiet: bool) -> None:
+    """Draw pictures from the whole data set, evenly spread, on one sheet."""
+    import numpy as np
+
+    from polyinr_core.files import refuse_overwrite
+    from polyinr_core.pictures.files import encode_picture, format_of, write_picture
+    from polyinr_core.pictures.sheet import sheet
+
+    to_stdout = str(output) == "-"
+    if to_stdout:
+        streams.binary_stdout()
+    else:
+        format_of(output)
+        refuse_overwrite(output, overwrite=overwrite)
+    count = min(SHEET_PICTURES, len(archive))
+    chosen = np.linspace(0, len(archive) - 1, count).round().astype(int).tolist()
+    pixels = sheet(np.stack([archive.read(index) for index in chosen]))
+    if to_stdout:
+        stdout = streams.binary_stdout()
+        stdout.write(encode_picture(pixels))
+        stdout.flush()
+        return
+    write_picture(output, pixels, overwrite=overwrite)
+    streams.say(f"{count} of {len(archive)} pictures in {output}", quiet=quiet)
+
+
+def _print(facts: Facts) -> None:
+    """Print facts, one a line, names in one column; what is empty is left out."""
+    shown = {name: value for name, value in facts.items() if value not in (None, "", [], {}, ())}
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        streams.line(f"{name.replace('_', ' '):{width}}  {_text_of(value)}")
+
+
+def _text_of(value: object) -> str:
+    """Return a fact as a person reads it on one line; what is long is cut short."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str):
+        first, *others = value.strip().splitlines() or [""]
+        return first if not others else f"{first} ..."
+    if isinstance(value, dict):
+        items = [f"{key} {item if isinstance(item, list) else _text_of(item)}" for key, item in value.items()]
+    elif isinstance(value, list):
+        items = [str(item) for item in value]
+    else:
+        return json.dumps(value)
+    more = f", and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return ", ".join(items[:LISTED]) + more
