@@ -1,0 +1,73 @@
+"""polyinr convert: a released snapshot becomes ours."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import streams
+from .options import Json, Output, Overwrite, Quiet
+
+
+def convert(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            show_default=False,
+            help="A released pickle (.pkl), or its tensors under their released names (.safetensors).",
+        ),
+    ],
+    output: Output,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a released Poly-INR snapshot into a polyinr model, bit for bit.
+
+    The pickle is read as data: nothing in it is ever executed, and a file that holds anything but a released
+    snapshot is refused.
+
+    Example: polyinr convert best_model.pkl -o model.safetensors
+    """
+    from dataclasses import replace
+
+    from polyinr_core.errors import RequestError
+    from polyinr_core.files import refuse_overwrite, sha256_of
+    from polyinr_core.snapshots.released import read_released
+    from polyinr_core.snapshots.snapshot import model_note, save_snapshot
+
+    streams.refuse_two_payloads(output, as_json=as_json)
+    if str(output) == "-":
+        return _convert_to_stdout(file)
+    if output.suffix != ".safetensors":
+        raise RequestError(f"-o {output}: a model is a .safetensors file; name it {output.stem}.safetensors")
+    refuse_overwrite(output, overwrite=overwrite)
+    snapshot = read_released(file)
+    save_snapshot(output, snapshot, overwrite=overwrite)
+    note = model_note(replace(snapshot, sha256=sha256_of(output)))
+    if as_json:
+        streams.json_line({"file": str(file), "output": str(output), **note})
+    classes = f"{note['classes']} classes" if note["classes"] else "unconditional"
+    streams.say(
+        f"{output}: {note['levels']} levels of {note['channels']} channels, {classes}, "
+        f"trained at {note['resolution']} px for {note['kimg']:g} kimg",
+        quiet=quiet,
+    )
+
+
+def _convert_to_stdout(file: Path) -> None:
+    import shutil
+    from tempfile import TemporaryDirectory
+
+    from polyinr_core.snapshots.released import read_released
+    from polyinr_core.snapshots.snapshot import save_snapshot
+
+    stdout = streams.binary_stdout("model")
+    snapshot = read_released(file)
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / "model.safetensors"
+        save_snapshot(draft, snapshot)
+        with draft.open("rb") as written:
+            shutil.copyfileobj(written, stdout)
+    stdout.flush()
