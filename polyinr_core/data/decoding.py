@@ -2,7 +2,6 @@
 
 import io
 from contextlib import suppress
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -92,17 +91,6 @@ def decode(data: bytes, *, background: Colour = WHITE) -> Image.Image:
         raise PictureError("is not a picture of a known kind") from error
     except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
         raise PictureError(f"cannot be decoded ({one_line(error)})") from error
-
-
-def read_picture(path: Path, *, background: Colour = WHITE) -> Image.Image:
-    """Read and decode a picture file. Raises PictureError with the reason alone."""
-    try:
-        if path.stat().st_size > MAX_PICTURE_BYTES:
-            raise PictureError(f"is larger than {MAX_PICTURE_BYTES} bytes")
-        data = path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"cannot be read ({(error.strerror or str(error)).lower()})") from error
-    return decode(data, background=background)
 
 
 def flatten(image: Image.Image, background: Colour) -> Image.Image:

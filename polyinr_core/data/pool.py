@@ -1,0 +1,65 @@
+"""Work on many items in several processes: results in order, never more than a few items in flight."""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from typing import TypeVar
+
+from ..errors import PolyinrError
+
+T = TypeVar("T")
+R = TypeVar("R")
+CHUNK = 8  # items a message: fewer, larger messages cost less
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int) -> Generator[R, None, None]:
+    """Yield `work(item)` for each item in order; `work` must be a module's function or a partial of one.
+
+    One worker means this process; more are started afresh, so nothing of this one is copied. Closing the
+    iterator ends them. Raises PolyinrError if one dies.
+    """
+    if workers == 1:
+        yield from map(work, items)
+        return
+    chunks = in_chunks(items)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pending: deque[Future[list[R]]] = deque()
+    try:
+        while True:
+            for chunk in islice(chunks, 2 * workers - len(pending)):
+                with interrupts_held():
+                    pending.append(pool.submit(work_on, work, chunk))
+            if not pending:
+                return
+            yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise PolyinrError("a worker process died, of too little memory perhaps; give fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    """Yield the items in lists of CHUNK, the last one shorter."""
+    rest = iter(items)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
+
+
+def work_on(work: Callable[[T], R], chunk: list[T]) -> list[R]:
+    """Do a chunk of work; this is what a worker process runs."""
+    return [work(item) for item in chunk]
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back: a process started meanwhile never sees it, only we do, and we end the workers."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
