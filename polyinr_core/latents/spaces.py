@@ -42,7 +42,7 @@ def to_affine(generator: Generator, picture: Latents, *, psi: float | None = Non
     w = None if picture.w is None else picture.w.to(like)
     label = None if picture.label is None else picture.label.to(like.device)
     if picture.z is not None and (w is None or psi is not None):
-        psi = 1.0 if psi is None else psi
+        psi = next(value for value in (psi, picture.psi, 1.0) if value is not None)
         w = generator.w(picture.z.to(like), label, psi=psi)
     elif w is not None and psi is not None:
         check_label(label, classes=generator.config.classes)
@@ -52,6 +52,23 @@ def to_affine(generator: Generator, picture: Latents, *, psi: float | None = Non
         raise RequestError("affine maps alone cannot be truncated; leave --psi out")
     kept = picture.psi if psi is None else psi
     return replace(picture, w=w, affine=generator.affine(w), label=label, psi=kept)
+
+
+def with_label(generator: Generator, latents: Latents, label: int | None) -> Latents:
+    """Return latents in another class, or with the class that their seeds draw where z alone has none.
+
+    Raises LabelError if they cannot be: the class is part of w, and only z is free of it.
+    """
+    if label is not None:
+        if latents.z is None:
+            raise LabelError(f"latents in {latents.space} have their class in them; leave the label out")
+        labels = torch.full((len(latents),), label)
+        return replace(latents, w=None, affine=None, label=labels)
+    if latents.space == "z" and generator.config.classes and latents.label is None:
+        if not latents.seeds:
+            raise LabelError("the latents have no class and no seed to draw it from; give a label")
+        return replace(latents, label=draw_labels(latents.seeds, generator.config.classes))
+    return latents
 
 
 def check_latents(generator: Generator, latents: Latents, *, source: str) -> None:
