@@ -1,0 +1,145 @@
+"""polyinr prepare: from any pictures to an archive that trains a model."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import streams
+from .options import Json, Output, Overwrite, Quiet
+
+if TYPE_CHECKING:
+    from polyinr_core.data.prepare import Report
+
+SHOWN = 20  # skipped pictures told one by one; the archive lists them all
+
+
+class Crop(StrEnum):
+    """What becomes of pictures that are not square."""
+
+    center = "center"  # type: ignore[assignment]  # str has a method of that name
+    pad = "pad"
+    none = "none"
+
+
+class Resize(StrEnum):
+    """The filter that makes pictures smaller."""
+
+    lanczos = "lanczos"
+    box = "box"
+    bicubic = "bicubic"
+    bilinear = "bilinear"
+
+
+class Labels(StrEnum):
+    """Where labels come from."""
+
+    auto = "auto"
+    none = "none"
+
+
+def prepare(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE",
+            show_default=False,
+            help="Folders, zips, tars, pictures, cifar-10-python.tar.gz, train-images-idx3-ubyte(.gz).",
+        ),
+    ],
+    output: Output,
+    res: Annotated[
+        int, typer.Option("--res", metavar="N", show_default=False, help="Width and height of the pictures.")
+    ],
+    crop: Annotated[
+        Crop,
+        typer.Option(
+            "--crop", help="center: the middle square. pad: all of it on the background. none: all, stretched."
+        ),
+    ] = Crop.center,
+    resize: Annotated[
+        Resize, typer.Option("--resize", help="The filter; the archive names it.")
+    ] = Resize.lanczos,
+    background: Annotated[
+        str,
+        typer.Option(
+            "--background", metavar="COLOUR", help="A name or #rrggbb: below transparency, beside padding."
+        ),
+    ] = "white",
+    labels: Annotated[
+        Labels,
+        typer.Option("--labels", help="auto: from class folders or the source's own labels. none: no labels."),
+    ] = Labels.auto,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A picture that cannot be used is an error, not skipped.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", metavar="N", min=1, max=512, show_default=False, help="Processes; all cores without it."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an archive of square pictures to train on from folders, zips, tars and the like.
+
+    Class folders become labels. Pictures that are broken, too small or absurdly large are skipped and listed.
+    After an interruption the same command goes on where it stopped, from the folder DATA.zip.part.
+
+    Example: polyinr prepare photos/ -o cats.zip --res 256
+    """
+    from polyinr_core.data.decoding import parse_colour
+    from polyinr_core.data.prepare import prepare as prepare_archive
+
+    try:
+        with streams.progress("preparing", quiet=quiet) as progress:
+            report = prepare_archive(
+                sources,
+                output,
+                resolution=res,
+                crop=crop.value,
+                resize=resize.value,
+                background=parse_colour(background),
+                labels=labels.value,
+                strict=strict,
+                workers=workers,
+                overwrite=overwrite,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        if Path(f"{output}.part").is_dir():
+            streams.say(f"what is done waits in {output}.part; the same command goes on from there", quiet=quiet)
+        raise
+    if as_json:
+        streams.json_line(facts_of(report, res))
+    tell(report, res, quiet=quiet)
+
+
+def facts_of(report: "Report", res: int) -> dict[str, object]:
+    """Return the report as plain facts for `--json`."""
+    return {
+        "output": str(report.output),
+        "resolution": res,
+        "found": report.found,
+        "kept": report.kept,
+        "resumed": report.resumed,
+        "classes": report.classes,
+        "class_names": list(report.class_names),
+        "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
+    }
+
+
+def tell(report: "Report", res: int, *, quiet: bool) -> None:
+    """Say what was made, and which pictures were skipped and why."""
+    for name, reason in report.skipped[:SHOWN]:
+        streams.say(f"skipped: {name!r} {reason}", quiet=quiet)
+    if len(report.skipped) > SHOWN:
+        streams.say(f"skipped: {len(report.skipped) - SHOWN} more; the archive lists them all", quiet=quiet)
+    resumed = f", {report.resumed} of them taken up from before" if report.resumed else ""
+    classes = f"{report.classes} classes" if report.classes else "no labels"
+    streams.say(
+        f"{report.output}: {report.kept} of {report.found} pictures at {res} px{resumed}; {classes}", quiet=quiet
+    )
