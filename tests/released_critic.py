@@ -1,13 +1,16 @@
 """Read the golden critics: the release's names turned into ours."""
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from polyinr_core.critic import ProjectedDiscriminator
-from polyinr_core.weights import load_pretrained
 from safetensors.torch import load_file
 from torch import Tensor
+
+from polyinr_core.critic import CriticConfig, ProjectedDiscriminator
+from polyinr_core.weights import load_pretrained
 
 REFERENCE = Path(__file__).parent / "reference"
 BACKBONES = {"tf_efficientnet_lite0": "lite0", "deit_tiny_distilled_patch16_224": "deit-tiny"}
@@ -66,13 +69,35 @@ def probed_lite0() -> dict[str, Tensor]:
     return weights
 
 
-def load_released(critic: ProjectedDiscriminator, file: str) -> dict[str, Tensor]:
-    """Fill `critic` (built in float32) from a golden file, every own tensor of it; return the test vectors."""
+def released_critic(
+    file: str,
+    weights: Mapping[str, Tensor],
+    *,
+    resolution: int | None = 224,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[ProjectedDiscriminator, dict[str, Tensor]]:
+    """Build the critic of a golden file in train mode, every own tensor from the file, on a backbone's weights.
+
+    Returns the critic and the file's test vectors. The backbone is built in `dtype` from the start, since
+    merging its BatchNorms rounds.
+    """
+    note = json.loads((REFERENCE / f"{file}.json").read_text())["config"]
+    config = CriticConfig(
+        backbones=tuple(BACKBONES[name] for name in note["backbones"]),
+        resolution=resolution,
+        channels=note["cout"],
+        taps=note["num_discs"],
+        classes=note["c_dim"],
+        table_rows=note["embedding_rows"],
+        head_dim=note["cmap_dim"] or 64,
+        head_divisor=note["width_table_divisor"],
+    )
+    weights = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
+    critic = ProjectedDiscriminator(config, {config.backbones[0]: weights}).to(dtype)
     tensors = load_file(REFERENCE / f"{file}.safetensors")
-    renamed = {our_name(name): value for name, value in tensors.items()}
-    renamed.pop(None, None)
-    critic.load_own_state(renamed)  # type: ignore[arg-type]
-    return {name: value for name, value in tensors.items() if our_name(name) is None}
+    named = {our_name(name): value for name, value in tensors.items()}
+    critic.load_own_state({name: value for name, value in named.items() if name is not None})
+    return critic, {name: value for name, value in tensors.items() if our_name(name) is None}
 
 
 def relative_l2(actual: Tensor, expected: Tensor) -> float:

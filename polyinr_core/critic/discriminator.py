@@ -96,6 +96,12 @@ class ProjectedDiscriminator(nn.Module):
         """All that learns, for the optimiser."""
         return self.heads.parameters()
 
+    def start_tables(self, table: Tensor) -> None:
+        """Start the class table of every head from `table` [classes, table_dim]."""
+        for module in self.heads.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight.data[: len(table)] = table
+
     def own_state(self) -> dict[str, Tensor]:
         """The state dict without the pretrained networks, which their source gives again."""
         return {key: value for key, value in self.state_dict().items() if ".network." not in key}

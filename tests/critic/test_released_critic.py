@@ -1,0 +1,104 @@
+"""The whole critic against the golden critics of the release."""
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from released_critic import our_name, probed_lite0, relative_l2, released_critic
+from torch import Tensor
+
+from polyinr_core.critic import ProjectedDiscriminator
+from polyinr_core.critic.losses import generator_loss
+from polyinr_core.weights import load_pretrained
+from polyinr_core.weights.pretrained import expected_shapes
+
+SMALL, COND, DEIT = (f"projected_discriminator_{name}" for name in ("small", "cond_small", "deit_small"))
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # as the goldens' notes suggest; measured 1e-5, 2e-14
+PREFIX = {torch.float32: "output", torch.float64: "output64"}
+BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+def label_of(vectors: dict[str, Tensor]) -> Tensor | None:
+    """The labels of the golden pictures, where the critic is conditional."""
+    return vectors["input.c_onehot"].argmax(dim=1) if "input.c_onehot" in vectors else None
+
+
+def random_deit() -> dict[str, Tensor]:
+    """DeiT-tiny with the goldens' seeded random weights, made by the rule in their note."""
+    weights = {}
+    for key, shape in expected_shapes("deit_tiny_distilled_patch16_224").items():
+        x = np.random.RandomState(zlib.crc32(f"deit:{key}".encode())).randn(*shape)
+        if "norm" in key and key.endswith("weight"):
+            x = 1 + 0.1 * x
+        elif key in ("cls_token", "dist_token", "pos_embed"):
+            x = 0.3 * x
+        elif key.endswith("bias"):
+            x = 0.05 * x
+        else:
+            x = x / np.sqrt(3 * 16 * 16 if key == "patch_embed.proj.weight" else shape[-1])
+        weights[key] = torch.from_numpy(x).float()
+    return weights
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("file", "tag"),
+    [(SMALL, "x64_interp1"), (SMALL, "x128_interp0"), (COND, "x64_interp1"), (COND, "x128_interp0")],
+)
+def test_lite0_logits_are_the_release_s(file: str, tag: str, dtype: torch.dtype) -> None:
+    side, resized = tag.split("_interp")
+    resolution = 224 if resized == "1" else None
+    critic, vectors = released_critic(file, probed_lite0(), resolution=resolution, dtype=dtype)
+    check_logits(critic, vectors, side=side, tag=tag, dtype=dtype)
+
+
+@pytest.mark.parametrize("file", [SMALL, COND])
+def test_lite0_logits_without_the_probe_pass(file: str) -> None:
+    """Our own case: the pretrained statistics as they are."""
+    critic, vectors = released_critic(file, load_pretrained("lite0"), dtype=torch.float32)
+    check_logits(critic, vectors, side="x64", tag="x64_interp1_cleanbn", dtype=torch.float32)
+
+
+@BOTH
+def test_deit_logits_are_the_release_s(dtype: torch.dtype) -> None:
+    critic, vectors = released_critic(DEIT, random_deit(), dtype=dtype)
+    check_logits(critic, vectors, side="x64", tag="x64_interp1", dtype=dtype)
+
+
+def check_logits(
+    critic: ProjectedDiscriminator, vectors: dict[str, Tensor], *, side: str, tag: str, dtype: torch.dtype
+) -> None:
+    """Compare logits in eval and in train mode, then the input's gradient where the file has it."""
+    x, label = vectors[f"input.{side}"].to(dtype), label_of(vectors)
+    golden = f"{PREFIX[dtype]}.{tag}"
+    close = {"atol": TOLERANCE[dtype], "rtol": 0}
+    critic.eval()
+    with torch.no_grad():
+        (logits,) = critic(x, label)
+    torch.testing.assert_close(logits, vectors[f"{golden}.logits_eval"], **close)
+    critic.train()
+    x.requires_grad_()
+    (logits,) = critic(x, label)
+    torch.testing.assert_close(logits, vectors[f"{golden}.logits_train"], **close)
+    if (gradient := vectors.get(f"{golden}.gloss_input_grad")) is not None:
+        generator_loss([logits], reduction="sum").backward()
+        # kinks of ReLU6 make single pixels differ in float32, hence the length in that case
+        assert relative_l2(x.grad, gradient) < (1e-2 if dtype == torch.float32 else 1e-10)
+
+
+@pytest.mark.parametrize(("file", "backbone"), [(SMALL, probed_lite0), (COND, probed_lite0), (DEIT, random_deit)])
+def test_one_training_pass_moves_the_buffers_as_the_release_does(
+    file: str, backbone: Callable[[], dict[str, Tensor]]
+) -> None:
+    """One power iteration and one BatchNorm update; float32 as the goldens, which agree to 4e-6."""
+    critic, vectors = released_critic(file, backbone(), dtype=torch.float32)
+    with torch.no_grad():
+        critic(vectors["input.x64"], label_of(vectors))
+    state = critic.state_dict()
+    names = [name for name in vectors if name.startswith("post_train.")]
+    assert len(names) == 10
+    for name in names:
+        actual = state[our_name(name.removeprefix("post_train."))]
+        torch.testing.assert_close(actual, vectors[name], atol=1e-5, rtol=1e-5)
