@@ -1,5 +1,7 @@
 """Eq. 3: from affine maps and points to colours, with products and LeakyReLU only."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,7 +35,7 @@ class Synthesis(nn.Module):
 
     def fold_first(self, matrix: Tensor) -> Tensor:
         """Fold level 0's affine map [N, 3, n], product and bias into one map [N, 3, n]."""
-        product = self.products[0]
+        product = cast(nn.Linear, self.products[0])
         folded = matrix @ product.weight.T
         return torch.cat([folded[:, :2], folded[:, 2:] + product.bias], dim=1)
 

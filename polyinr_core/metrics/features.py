@@ -1,0 +1,32 @@
+"""The network that judges: EfficientNet-lite2, never the critic's own backbone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Lite2Features(nn.Module):
+    """Pictures uint8 [N, 3, H, W] to pooled features [N, 1280], looked at bilinearly resized to `side`.
+
+    `weights` are timm's for tf_efficientnet_lite2, trained at 260 px on inputs in [-1, 1]. A smaller side is
+    faster and gives other distances: it is part of the protocol.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], *, side: int = 128) -> None:
+        super().__init__()
+        network: Any = timm.create_model("tf_efficientnet_lite2", pretrained=False)
+        network.load_state_dict(weights)
+        network.reset_classifier(0)
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.side = side
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = pixels.float() / 127.5 - 1
+        x = functional.interpolate(x, size=(self.side,) * 2, mode="bilinear", align_corners=False, antialias=True)
+        features: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
+        return features

@@ -1,0 +1,1 @@
+"""Training: configuration, one step, EMA, state on disk, the run."""

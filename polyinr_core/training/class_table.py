@@ -1,0 +1,33 @@
+"""Start values of the class tables: what EfficientNet-lite0 sees in each class, on average."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..critic.backbones import Lite0Features
+from ..data.archive import Archive
+
+PICTURES_PER_CLASS = 32
+SIDE = 128
+
+
+@torch.no_grad()
+def class_means(archive: Archive, features: Lite0Features) -> Tensor:
+    """Return [classes, 320]: the deepest tap averaged over space and over up to 32 pictures of each class.
+
+    A class without pictures gets the mean of the others. The release starts every data set from such a table
+    of ImageNet's classes (method: its rows correlate with the class means of these features).
+    """
+    rows: list[Tensor | None] = []
+    for label in range(archive.classes):
+        members = np.flatnonzero(archive.labels == label)[:PICTURES_PER_CLASS]
+        if not len(members):
+            rows.append(None)
+            continue
+        pixels = torch.stack([torch.from_numpy(archive.read(int(index))) for index in members])
+        pictures = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        resized = functional.interpolate(pictures, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+        rows.append(features(resized)[-1].mean(dim=(0, 2, 3)))
+    present = torch.stack([row for row in rows if row is not None]).mean(dim=0)
+    return torch.stack([present if row is None else row for row in rows])
