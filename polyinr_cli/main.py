@@ -85,7 +85,8 @@ def run() -> NoReturn:
 def outcome(arguments: list[str]) -> int:
     """Run one command line and return its exit code; a failure is one line on stderr, never a traceback."""
     logging.captureWarnings(True)
-    logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    for chatty in ("py.warnings", "tifffile", "PIL"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # what matters of it, our own errors say
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="polyinr", standalone_mode=False)
         if sys.stdout is not None:

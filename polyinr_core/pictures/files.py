@@ -118,8 +118,7 @@ def read_note(path: Path) -> Note:
                 with PngImageFile(file) as image:
                     text = str(image.info.get(NOTE_KEY, ""))
             elif kind == "tiff":
-                with tifffile.TiffFile(file) as tiff:
-                    text = tiff.pages.first.description
+                text = _tiff_description(path, file)
             elif kind in ("jpeg", "webp"):
                 return {}
             else:
@@ -128,9 +127,18 @@ def read_note(path: Path) -> Note:
         if error.errno is None:  # Pillow's word for a broken file
             raise FileError(path, f"a damaged picture ({error})") from error
         raise explain(path, error) from error
-    except (SyntaxError, ValueError, IndexError, KeyError, tifffile.TiffFileError) as error:
+    except (SyntaxError, ValueError) as error:  # Pillow's other words for it
         raise FileError(path, f"a damaged picture ({error})") from error
     return _parsed(text)
+
+
+def _tiff_description(path: Path, file: BinaryIO) -> str:
+    """Return the text of a TIFF's first ImageDescription. Raises FileError."""
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            return str(tiff.pages.first.description)
+    except Exception as error:  # whatever the parser stumbles over in a damaged file
+        raise FileError(path, f"a damaged picture ({error})") from error
 
 
 def _parsed(text: str) -> Note:
