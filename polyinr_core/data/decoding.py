@@ -36,22 +36,9 @@ PICTURE_SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".ico", ".qoi"),
 )
 # a list of our own: Pillow's EPS reader, for one, would run another program on the file
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "DIB",
-    "TIFF",
-    "PPM",
-    "TGA",
-    "AVIF",
-    "JPEG2000",
-    "ICO",
-    "QOI",
-    "MPO",
-)
+KINDS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "ICO", "QOI")
+Image.init()
+FORMATS = tuple(kind for kind in KINDS if kind in Image.OPEN)  # a Pillow may be built without some
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,

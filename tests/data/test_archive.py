@@ -1,0 +1,228 @@
+"""Archives: StyleGAN's open as they are, broken ones get one clear line."""
+
+import json
+import multiprocessing
+import pickle
+import struct
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from specimens import encoded, noise, stylegan_names, write_archive, write_zip
+
+from polyinr_core.data.archive import Archive
+from polyinr_core.data.bundled import bundled_pictures
+from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.files import sha256_of
+
+NAMES = stylegan_names(3)
+PICTURE = encoded(noise())
+
+
+def test_a_stylegan_archive_opens_as_it_is(tmp_path):
+    path = write_archive(tmp_path / "a.zip")
+    with Archive.open(path) as archive:
+        assert (len(archive), archive.resolution, archive.classes, archive.class_names) == (6, 8, 3, ())
+        assert archive.labels.dtype == np.int64
+        assert archive.labels.tolist() == [0, 1, 2, 0, 1, 2]
+        assert archive.sha256 == sha256_of(path)
+        for index in range(6):
+            assert np.array_equal(archive.read(index), noise(8, index))
+
+
+def test_one_hot_vectors_are_classes(tmp_path):
+    labels = [[name, [1.0 * (k == index) for k in range(5)]] for index, name in enumerate(NAMES)]
+    archive = Archive.open(write_archive(tmp_path / "a.zip", count=3, labels=labels))
+    assert archive.labels.tolist() == [0, 1, 2]
+    assert archive.classes == 5
+
+
+@pytest.mark.parametrize("facts", [b'{"labels": null}', b"{}", None])
+def test_without_labels(tmp_path, facts):
+    files = {"b.png": PICTURE, "a.png": encoded(noise(8, 1))} | ({"dataset.json": facts} if facts else {})
+    archive = Archive.open(write_zip(tmp_path / "a.zip", files))
+    assert archive.labels is None
+    assert archive.classes == 0
+    assert archive.names == ["a.png", "b.png"]  # sorted, whatever the order in the file
+
+
+def test_our_additions_and_a_licence_are_kept(tmp_path):
+    path = write_archive(
+        tmp_path / "a.zip", class_names=["x", "y", "z", "empty"], provenance={"crop": "pad"}, license="MIT"
+    )
+    archive = Archive.open(path)
+    assert archive.class_names == ("x", "y", "z", "empty")
+    assert archive.classes == 4
+    assert archive.provenance == {"crop": "pad", "license": "MIT"}
+
+
+def test_grey_jpeg_palette_and_deflated_pictures_are_rgb(tmp_path):
+    grey = noise()[..., 0]
+    files = {"a.png": encoded(grey), "b.jpg": encoded(noise(), "JPEG"), "c.gif": encoded(grey, "GIF")}
+    archive = Archive.open(write_zip(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED))
+    assert [archive.read(i).shape for i in range(3)] == [(8, 8, 3)] * 3
+    assert np.array_equal(archive.read(0), np.repeat(grey[..., None], 3, 2))
+
+
+def test_hidden_and_other_files_are_no_pictures(tmp_path):
+    files = {"a.png": PICTURE, "._a.png": b"x", "__MACOSX/a.png": b"x", "LICENSE.txt": b"x", "sub/": b""}
+    assert Archive.open(write_zip(tmp_path / "a.zip", files)).names == ["a.png"]
+
+
+def test_opening_decodes_the_first_picture_only(tmp_path):
+    archive = Archive.open(write_zip(tmp_path / "a.zip", {"a.png": PICTURE, "b.png": b"broken"}))
+    with pytest.raises(ArchiveError, match=r"a\.zip: the picture 'b\.png' is not a picture of a known kind"):
+        archive.read(1)
+
+
+def test_another_size_is_found_when_read(tmp_path):
+    archive = Archive.open(write_zip(tmp_path / "a.zip", {"a.png": PICTURE, "b.png": encoded(noise(4))}))
+    with pytest.raises(ArchiveError, match=r"'b\.png' is 4x4, not 8x8 as the first"):
+        archive.read(1)
+
+
+def labelled(labels: object, **facts: object) -> dict[str, bytes]:
+    """Three pictures with these labels."""
+    return dict.fromkeys(NAMES, PICTURE) | {"dataset.json": json.dumps({"labels": labels, **facts}).encode()}
+
+
+CLASSES = [[name, 0] for name in NAMES]
+BROKEN = {
+    "no pictures": ({"readme.txt": b"x"}, "holds no pictures"),
+    "json": (labelled([]) | {"dataset.json": b"{"}, "no JSON"),
+    "deep json": (labelled([]) | {"dataset.json": b"[" * 200_000}, "no JSON"),
+    "json list": (labelled([]) | {"dataset.json": b"[]"}, "no object"),
+    "labels no list": (labelled({"a": 1}), "labels in its dataset.json is no list"),
+    "no pairs": (labelled([["a"]]), "pairs"),
+    "missing entry": (labelled(CLASSES[:2]), "no label for 1 of 3 pictures .first '00000/img00000002.png'"),
+    "entry that is not there": (
+        labelled([*CLASSES, ["x.png", 1]]),
+        "labels 1 pictures that are not there .*x.png",
+    ),
+    "double entry": (labelled([*CLASSES, CLASSES[0]]), "labels '00000/img00000000.png' twice"),
+    "float": (labelled([[n, 0.5] for n in NAMES]), "is 0.5; a whole number or a one-hot vector"),
+    "not a number": (labelled([[n, float("nan")] for n in NAMES]), "is NaN; a whole number"),
+    "soft vector": (labelled([[n, [0.5, 0.5]] for n in NAMES]), "not one-hot"),
+    "two hot": (labelled([[n, [1, 1]] for n in NAMES]), "not one-hot"),
+    "other lengths": (labelled([[NAMES[0], [1, 0]], *CLASSES[1:]]), "several kinds or lengths"),
+    "text label": (labelled([[n, "cat"] for n in NAMES]), '"cat"; a whole number'),
+    "truth label": (labelled([[n, True] for n in NAMES]), "true; a whole number"),
+    "null label": (labelled([[n, None] for n in NAMES]), "null; a whole number"),
+    "negative": (labelled([[n, -1] for n in NAMES]), "is -1, outside"),
+    "absurd class": (labelled([[n, 10**12] for n in NAMES]), "outside 0-999999"),
+    "few names": (labelled([[n, 3] for n in NAMES], class_names=["a"]), "names 1 classes, its labels need 4"),
+    "odd names": (labelled(CLASSES, class_names=[1]), "no list of texts"),
+    "upwards": ({"../a.png": PICTURE}, "leads out"),
+    "upwards backslash": ({"x\\..\\..\\a.png": PICTURE}, "leads out"),
+    "absolute": ({"/etc/a.png": PICTURE}, "leads out"),
+    "drive": ({"C:/a.png": PICTURE}, "leads out"),
+    "not square": ({"a.png": encoded(noise()[:4])}, "'a.png' is 8x4, not square; use `polyinr prepare`"),
+    "broken first": ({"a.png": b"GIF89a"}, "'a.png'"),
+    "empty picture": ({"a.png": b""}, "'a.png' is empty"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_archives_get_one_clear_line(tmp_path, case):
+    files, message = BROKEN[case]
+    path = write_zip(tmp_path / "a.zip", files)
+    with pytest.raises(ArchiveError, match=message) as caught:
+        Archive.open(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_double_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr("a.png", PICTURE)
+        zipped.writestr("a.png", PICTURE)
+    with pytest.raises(ArchiveError, match=r"'a\.png' twice"):
+        Archive.open(tmp_path / "a.zip")
+
+
+def patched_directory(path, *, field: int, form: str, value: int):
+    """Change a number in the first entry of a zip's table of contents."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into(form, data, data.index(b"PK\1\2") + field, value)
+    path.write_bytes(data)
+    return path
+
+
+def test_an_encrypted_picture_is_refused(tmp_path):
+    path = patched_directory(write_archive(tmp_path / "a.zip"), field=8, form="<H", value=1)
+    with pytest.raises(ArchiveError, match="is encrypted"):
+        Archive.open(path)
+
+
+def test_absurd_declared_sizes_are_refused(tmp_path):
+    path = patched_directory(write_archive(tmp_path / "a.zip"), field=24, form="<I", value=2**32 - 2)
+    with pytest.raises(ArchiveError, match=r"declares 4294967294 bytes, more than"):
+        Archive.open(path)
+
+
+def test_overlapping_entries_are_refused(tmp_path):
+    path = patched_directory(write_archive(tmp_path / "a.zip"), field=20, form="<I", value=2**27)
+    with pytest.raises(ArchiveError, match="claim more bytes than the file has"):
+        Archive.open(path)
+
+
+def test_a_picture_that_declares_absurd_pixels_is_refused(tmp_path):
+    bomb = bytearray(encoded(noise(), "BMP"))
+    struct.pack_into("<ii", bomb, 18, 100_000, 100_000)
+    with pytest.raises(ArchiveError, match=r"'a\.bmp' declares"):
+        Archive.open(write_zip(tmp_path / "a.zip", {"a.bmp": bytes(bomb)}))
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 1000, -1])
+def test_a_truncated_or_foreign_file_is_refused(tmp_path, keep):
+    path = write_archive(tmp_path / "a.zip")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ArchiveError, match=r"is empty|is not a whole zip"):
+        Archive.open(path)
+
+
+def test_damage_inside_is_found_when_read(tmp_path):
+    path = write_archive(tmp_path / "a.zip")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 20] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match="the file is damaged"):
+        Archive.open(path)
+
+
+def test_a_folder_and_nothing(tmp_path):
+    with pytest.raises(ArchiveError, match="is a folder; make an archive of it with `polyinr prepare`"):
+        Archive.open(tmp_path)
+    with pytest.raises(FileError, match="no such file"):
+        Archive.open(tmp_path / "none.zip")
+
+
+def read_all(archive: Archive) -> list[int]:
+    return [int(archive.read(index).sum()) for index in range(len(archive))]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_several_processes_and_threads_read_one_archive(tmp_path, method):
+    archive = Archive.open(write_archive(tmp_path / "a.zip", count=40))
+    expected = read_all(archive)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(read_all, [archive] * 4) == [expected] * 4
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(read_all, [archive] * 8)) == [expected] * 8
+    assert read_all(pickle.loads(pickle.dumps(archive))) == expected
+
+
+def test_the_bundled_pictures_open():
+    with Archive.open(bundled_pictures()) as archive:
+        assert (len(archive), archive.resolution, archive.classes) == (1562, 64, 8)
+        assert len(archive.class_names) == 8
+        assert np.bincount(archive.labels).min() > 0
+        assert "MIT" in archive.provenance["sources"][0]["provenance"]["license"]
+        assert Image.fromarray(archive.read(0)).size == (64, 64)
+    notice = (bundled_pictures().parent / "NOTICE.txt").read_text()
+    assert "Copyright (c) Microsoft Corporation" in notice
+    assert "Permission is hereby granted" in notice

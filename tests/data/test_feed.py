@@ -1,0 +1,143 @@
+"""The feed: every picture once an epoch, a pure function of position, exact area averages."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from specimens import write_archive
+
+from polyinr_core.data.archive import Archive
+from polyinr_core.data.feed import Feed, area_average, area_weights
+from polyinr_core.errors import ArchiveError, ConfigError
+from polyinr_core.seeds import generator_for
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return Archive.open(write_archive(tmp_path / "a.zip", count=10))
+
+
+def test_native_resolution_is_the_release_s_scale(archive):
+    feed = Feed(archive, resolution=8, seed=1)
+    pictures, labels = feed.batch(0, 10)
+    assert pictures.shape == (10, 3, 8, 8)
+    assert pictures.dtype == torch.float32
+    assert labels.dtype == torch.int64
+    items = feed.places(0, 10).tolist()
+    expected = np.stack([archive.read(item) for item in items]).astype(np.float32) / np.float32(127.5) - 1
+    assert np.array_equal(pictures.numpy(), expected.transpose(0, 3, 1, 2))  # exact: the same two operations
+    assert labels.tolist() == archive.labels[items].tolist()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_every_epoch_shows_every_picture_once_in_another_order(archive, mirror):
+    feed = Feed(archive, resolution=4, seed=3, mirror=mirror)
+    size = 20 if mirror else 10
+    epochs = [feed.places(epoch * size, size).tolist() for epoch in range(4)]
+    assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == 4
+    other = Feed(archive, resolution=4, seed=4, mirror=mirror)
+    assert other.places(0, size).tolist() != epochs[0]
+
+
+def test_mirror_doubles_the_epoch_by_flipped_pictures(archive):
+    feed = Feed(archive, resolution=8, seed=0, mirror=True)
+    pictures, labels = feed.batch(0, 20)
+    place = feed.places(0, 20).tolist()
+    for item in range(10):
+        straight, flipped = place.index(item), place.index(item + 10)
+        assert torch.equal(pictures[straight].flip(2), pictures[flipped])
+        assert labels[straight] == labels[flipped]
+
+
+@pytest.mark.parametrize("cache_bytes", [2**30, 0])
+@pytest.mark.parametrize("resolution", [8, 5, 4, 3, 1])
+def test_a_batch_is_a_pure_function_of_its_position(archive, resolution, cache_bytes):
+    feed = Feed(archive, resolution=resolution, seed=5, mirror=True, cache_bytes=cache_bytes)
+    whole, labels = Feed(archive, resolution=resolution, seed=5, mirror=True).batch(0, 70)
+    for start, size in [(63, 7), (0, 1), (17, 30), (5, 3), (39, 2)]:  # any order, across epochs, any size
+        pictures, some = feed.batch(start, size)
+        assert torch.equal(pictures, whole[start : start + size])  # to the last bit
+        assert torch.equal(some, labels[start : start + size])
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse"), [(8, 4), (64, 32), (12, 3), (16, 1), (7, 3), (10, 4), (100, 64), (300, 7)]
+)
+def test_area_averages_against_a_slow_form_in_float64(fine, coarse):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, fine, fine), dtype=np.uint8)
+    edges = np.arange(coarse + 1) * fine / coarse
+    overlap = np.clip(
+        np.minimum(edges[1:, None], np.arange(1, fine + 1)) - np.maximum(edges[:-1, None], np.arange(fine)),
+        0,
+        None,
+    )
+    expected = np.einsum("ay,bx,cyx->cab", overlap, overlap, pixels.astype(np.float64)) * (coarse / fine) ** 2
+    found = area_average(torch.from_numpy(pixels), area_weights(fine, coarse)).numpy()
+    assert found.dtype == np.float32
+    assert np.abs(found - (expected / 127.5 - 1)).max() < 3e-7  # float32's rounding: x / 127.5 up to 2, minus 1
+    if fine % coarse == 0:
+        side = fine // coarse
+        blocks = pixels.reshape(3, coarse, side, coarse, side).mean((2, 4), dtype=np.float64)
+        assert np.abs(found - (blocks / 127.5 - 1)).max() < 3e-7
+
+
+def test_weights_are_exact_whole_numbers():
+    assert area_weights(256, 32).dtype == torch.float32
+    assert area_weights(1000, 3).dtype == torch.float64  # 255 * 1000 * 1000 is above 2^24
+    weights = area_weights(10, 4)
+    assert torch.equal(weights, weights.round())
+    assert weights.sum(1).tolist() == [5] * 4
+
+
+def test_fake_labels_follow_the_data(tmp_path):
+    names = [f"00000/img{index:08d}.png" for index in range(10)]
+    labels = [[name, int(index == 0)] for index, name in enumerate(names)]
+    feed = Feed(Archive.open(write_archive(tmp_path / "a.zip", count=10, labels=labels)), resolution=4, seed=0)
+    drawn = feed.labels(generator_for(0, "fakes"), 20_000)
+    assert drawn.dtype == torch.int64
+    assert abs(drawn.double().mean().item() - 0.1) < 0.01  # five standard deviations of 20 000 draws
+    assert torch.equal(drawn, feed.labels(generator_for(0, "fakes"), 20_000))
+
+
+def test_no_labels_are_none(tmp_path):
+    feed = Feed(Archive.open(write_archive(tmp_path / "a.zip", labels=None)), resolution=4, seed=0)
+    assert feed.batch(0, 2)[1] is None
+    assert feed.labels(generator_for(0), 2) is None
+
+
+def test_enlarging_is_refused(archive):
+    with pytest.raises(
+        ArchiveError, match=r"holds pictures of 8 px, 16 px are asked for; prepare it with --res 16"
+    ):
+        Feed(archive, resolution=16, seed=0)
+    with pytest.raises(ConfigError):
+        Feed(archive, resolution=0, seed=0)
+
+
+def test_a_cached_picture_is_not_read_again(archive, monkeypatch):
+    feed = Feed(archive, resolution=4, seed=0)
+    before = feed.batch(0, 10)[0]
+    monkeypatch.setattr(Archive, "read", None)
+    assert torch.equal(feed.batch(0, 10)[0], before)
+
+
+def test_a_damaged_picture_is_a_clear_error(tmp_path):
+    path = write_archive(tmp_path / "a.zip", count=10)
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"IDAT") + 20] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ArchiveError, match="damaged"):
+        Feed(Archive.open(path), resolution=4, seed=0).batch(0, 10)
+
+
+def test_a_batch_is_quick_once_cached(tmp_path):
+    feed = Feed(Archive.open(write_archive(tmp_path / "a.zip", count=32, side=64)), resolution=32, seed=0)
+    feed.batch(0, 32)
+    seconds = []
+    for position in range(0, 160, 16):
+        start = time.perf_counter()
+        feed.batch(position, 16)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.01
