@@ -12,6 +12,7 @@ from ..model import Generator, GeneratorConfig
 from .pickles import PickleProblem
 from .snapshot import Snapshot
 
+_MOST_VALUES = 2**28  # five times the largest released generator
 _GRIDS = ("gridt", "synthesis.grid")  # one parameter under two names
 
 
@@ -41,6 +42,10 @@ def snapshot_of(stored: Mapping[str, Stored], *, kimg: float) -> Snapshot:
     Widths are read from the shapes, weights are bit for bit the same. The learned grid becomes points (x, y),
     its side the snapshot's resolution. Raises PickleProblem for a tensor missing, misshapen or unknown.
     """
+    if sum(math.prod(tensor.shape) for tensor in stored.values()) > _MOST_VALUES:
+        raise PickleProblem(
+            f"its tensors have more than {_MOST_VALUES:,} values, no released generator has so many"
+        )
     config = _config_of(stored)
     layers = list(_layers_of(config))
     side = _check_shapes(stored, config, layers)

@@ -49,11 +49,14 @@ rebuild_persistent.__qualname__ = "_reconstruct_persistent_obj"
 class Calls:
     """An object whose pickle calls `function` with `arguments`."""
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments
 
     def __reduce__(self) -> Any:
         return self.function, self.arguments
+
+    def __call__(self) -> None:
+        """Look callable, so that what a call gives can be called in its turn."""
 
 
 def named(module: str, name: str) -> Callable[..., Any]:
