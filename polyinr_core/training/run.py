@@ -1,7 +1,7 @@
 """The run: all stages, one after another, from whatever state the run folder holds."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -83,13 +83,21 @@ class Run:
         """The class means of the data, [classes, 320]; None in an unconditional run."""
         return class_means(self.archive, Lite0Features(self.weights["lite0"])) if self.classes else None
 
-    def train(self, *, stop: Callable[[], bool]) -> bool:
-        """Train to the end and return True; or, once `stop()` says so, save the state and return False."""
+    def train(self, *, stop: Callable[[], bool], progress: Callable[[int, int], None] | None = None) -> bool:
+        """Train to the end and return True; or, once `stop()` says so, save the state and return False.
+
+        `stop` is asked and `progress` told (pictures seen, pictures in all) after every iteration.
+        """
+        total = sum(stage.images for stage in self.config.stages)
         session = self.resume() or self.start()
         while True:
             stage = self.config.stages[session.stage]
-            if not self.train_stage(session, stage, stop=stop):
-                return False
+            for _ in self.iterations(session, stage):
+                if progress:
+                    progress(session.seen, total)
+                if stop() and session.images < stage.images:
+                    self.save(session)
+                    return False
             if session.stage + 1 == len(self.config.stages):
                 return True
             session = self.begin(session.stage + 1, session.networks.ema, images_before=session.seen)
@@ -124,16 +132,15 @@ class Run:
         session.images_before = images_before
         return session
 
-    def train_stage(self, session: Session, stage: Stage, *, stop: Callable[[], bool]) -> bool:
-        """Train a stage from where the session stands; return False if stopped before its end."""
+    def iterations(self, session: Session, stage: Stage) -> Iterator[Losses]:
+        """Train a stage from where the session stands to its end, and keep the records when they are due."""
         config, feed, points = self.config, self.feed(stage), self.points(stage)
         judge = self.judge(feed) if config.metric_every else None
         clock, counted = time.perf_counter(), session.images
         while session.images < stage.images:
             losses = self.iteration(session, stage, feed, points)
             ended = session.images >= stage.images
-            stopped = stop() and not ended
-            if stopped or self.due(session, LOG_EVERY, ended=ended):
+            if self.due(session, LOG_EVERY, ended=ended):
                 now = time.perf_counter()
                 self.tell(session, losses, speed=(session.images - counted) / (now - clock))
                 clock, counted = now, session.images
@@ -141,11 +148,9 @@ class Run:
                 self.record(session)
             if judge and self.due(session, config.metric_every, ended=ended):
                 self.log(session, judge.measure(session.networks.ema))
-            if stopped or self.due(session, config.state_every, ended=ended):
-                write_state(self.folder.state, pack(session), images=session.seen)
-            if stopped:
-                return False
-        return True
+            if self.due(session, config.state_every, ended=ended):
+                self.save(session)
+            yield losses
 
     def iteration(self, session: Session, stage: Stage, feed: Feed, points: Tensor) -> Losses:
         """Run one iteration and count its pictures."""
@@ -204,6 +209,10 @@ class Run:
         event = {"kimg": session.seen / 1000, "stage": session.stage, "resolution": stage.resolution, **facts}
         self.folder.append(event)
         self.report(event)
+
+    def save(self, session: Session) -> None:
+        """Write the state."""
+        write_state(self.folder.state, pack(session), images=session.seen)
 
     def record(self, session: Session) -> None:
         """Write a snapshot of the averaged generator and a sheet of its pictures."""
