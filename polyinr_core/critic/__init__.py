@@ -1,6 +1,16 @@
 """The projected discriminator: frozen feature networks, random projections, small trained heads."""
 
-from .config import CriticConfig
+from .backbones import Lite0Features
+from .config import BACKBONES, CriticConfig
 from .discriminator import ProjectedDiscriminator
+from .losses import generator_loss, hinge_critic_fake, hinge_critic_real
 
-__all__ = ["CriticConfig", "ProjectedDiscriminator"]
+__all__ = [
+    "BACKBONES",
+    "CriticConfig",
+    "Lite0Features",
+    "ProjectedDiscriminator",
+    "generator_loss",
+    "hinge_critic_fake",
+    "hinge_critic_real",
+]

@@ -97,10 +97,19 @@ class ProjectedDiscriminator(nn.Module):
         return self.heads.parameters()
 
     def start_tables(self, table: Tensor) -> None:
-        """Start the class table of every head from `table` [classes, table_dim]."""
-        for module in self.heads.modules():
-            if isinstance(module, nn.Embedding):
-                module.weight.data[: len(table)] = table
+        """Copy `table` [at most table_rows, table_dim] into the first rows of every head's class table.
+
+        Raises ConfigError if it does not fit.
+        """
+        config = self.config
+        if not config.classes or len(table) > (config.table_rows or 0) or table.shape[1:] != (config.table_dim,):
+            raise ConfigError(
+                f"a class table of shape {tuple(table.shape)} does not fit the critic's "
+                f"({config.table_rows}, {config.table_dim})"
+            )
+        for head in self.heads.modules():
+            if isinstance(head, Head) and head.table is not None:
+                head.table.weight.data[: len(table)] = table.to(head.table.weight)
 
     def own_state(self) -> dict[str, Tensor]:
         """The state dict without the pretrained networks, which their source gives again."""
