@@ -2,7 +2,7 @@
 
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -75,15 +75,19 @@ class _Machine:
         if len(self.data) < self.at + 2 or self.data[self.at] != pickle.PROTO[0]:
             self.refuse("no pickle of protocol 2 to 5 begins here")
         for _ in range(most_steps):
-            operation = _OPERATIONS.get(self.take(1)[0])
+            if self.at >= len(self.data):
+                self.refuse("cut short: it has no end")
+            opcode = self.data[self.at]
+            self.at += 1
+            operation = _OPERATIONS.get(opcode)
             if operation is not None:
                 operation(self)
-            elif self.data[self.at - 1] == pickle.STOP[0]:
+            elif opcode == pickle.STOP[0]:
                 if len(self.stack) != 1 or self.marks:
                     self.refuse("it ends in the middle of a value")
                 return self.stack.pop()
             else:
-                self.refuse(f"opcode 0x{self.data[self.at - 1]:02x} is in no released snapshot")
+                self.refuse(f"opcode 0x{opcode:02x} is in no released snapshot")
         self.refuse(f"more than {most_steps:,} steps, no released snapshot takes so many")
 
     def refuse(self, why: str) -> NoReturn:
@@ -151,7 +155,11 @@ class _Machine:
         return values
 
     def last(self, count: int) -> tuple[Any, ...]:
-        return tuple(reversed([self.pop() for _ in range(count)]))
+        if len(self.stack) < self.floor + count:
+            self.refuse("a value is missing")
+        values = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        return values
 
     def remember(self, index: int) -> None:
         self.memo[index] = self.top()
@@ -163,13 +171,16 @@ class _Machine:
 
     # Containers
 
-    def put_items(self, pairs: list[Any]) -> None:
+    def put_items(self, pairs: Sequence[Any]) -> None:
         target = self.top()
         items = target.items if isinstance(target, Made) else target
         if not isinstance(items, dict) or len(pairs) % 2:
             self.refuse("items for what holds none")
-        # Only texts are keys: what is looked up has one, and hashes of others can be made to collide.
-        items.update((k, v) for k, v in zip(pairs[::2], pairs[1::2], strict=True) if isinstance(k, str))
+        for at in range(0, len(pairs), 2):
+            if isinstance(
+                pairs[at], str
+            ):  # what is looked up has a text as key; other hashes can be made to collide
+                items[pairs[at]] = pairs[at + 1]
 
     def append(self, values: list[Any]) -> None:
         target = self.top()
@@ -272,7 +283,7 @@ _OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
         pickle.APPEND: lambda m: m.append([m.pop()]),
         pickle.APPENDS: lambda m: m.append(m.since_mark()),
         pickle.ADDITEMS: lambda m: m.append(m.since_mark()),
-        pickle.SETITEM: lambda m: m.put_items(list(m.last(2))),
+        pickle.SETITEM: lambda m: m.put_items(m.last(2)),
         pickle.SETITEMS: lambda m: m.put_items(m.since_mark()),
         pickle.BINGET: lambda m: m.recall(m.number(1)),
         pickle.LONG_BINGET: lambda m: m.recall(m.number(4)),

@@ -145,14 +145,14 @@ def streams() -> dict[str, bytes]:
         "endless dictionaries": HEAD + b"}" * many,
         "endless push and pop": HEAD + b"N0" * many,
         "endless frames": HEAD + (b"\x95" + bytes(8)) * many,
-        "deep lists": HEAD + b"]" * 240_000 + b"a" * 239_999 + b".",
-        "deep tuples": HEAD + b")" + b"\x85" * 490_000 + b".",
+        "deep lists": HEAD + b"]" * 150_000 + b"a" * 149_999 + b".",
+        "deep tuples": HEAD + b")" + b"\x85" * 300_000 + b".",
         "deep objects": HEAD + global_of("torch", "Size") + b"q\0" + b"h\0)R" * 90_000 + b"b" * 90_000 + b".",
-        "doubling tuples": HEAD + b")" + b"2\x86" * 240_000 + b".",
-        "doubling lists": HEAD + b"]q\0" + b"(h\0h\0h\0h\0e" * 60_000 + b".",
-        "doubling dictionaries": HEAD + b"}q\0" + b"\x8c\x01ah\0s" * 160_000 + b".",
+        "doubling tuples": HEAD + b")" + b"2\x86" * 150_000 + b".",
+        "doubling lists": HEAD + b"]q\0" + b"(h\0h\0h\0h\0e" * 40_000 + b".",
+        "doubling dictionaries": HEAD + b"}q\0" + b"\x8c\x01ah\0s" * 100_000 + b".",
         "memo bomb": HEAD + b"Nr\xff\xff\xff\x7f.",
-        "memo bombs": HEAD + b"N" + b"".join(b"r" + struct.pack("<I", i << 12) for i in range(400_000)) + b".",
+        "memo bombs": HEAD + b"N" + b"".join(b"r" + struct.pack("<I", i << 12) for i in range(200_000)) + b".",
         "memo bomb in digits": HEAD + b"Np99999999999999999999\n.",
         "recall of nothing": HEAD + b"h\x05.",
         "recall of far nothing": HEAD + b"j\xff\xff\xff\xff.",
@@ -173,7 +173,7 @@ def streams() -> dict[str, bytes]:
         "reaching below a mark": HEAD + b"NNN(\x87.",
         "unknown opcode": HEAD + b"\xff.",
         "colliding keys": HEAD
-        + b"}(" + b"".join(b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") + b"N" for i in range(200_000))
+        + b"}(" + b"".join(b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") + b"N" for i in range(100_000))
         + b"u.",
     }  # fmt: skip
     for name, opcode in {
