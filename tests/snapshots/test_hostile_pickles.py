@@ -17,7 +17,8 @@ from polyinr_core.snapshots.pickles import PickleProblem, read_pickle
 from polyinr_core.snapshots.released import read_released
 
 REFERENCE = Path(__file__).parent.parent / "reference"
-NAMES = list(hostile_files(Path("unused")))
+CANARY = Path("canary")  # in the folder in which the files are read
+FILES = hostile_files(CANARY)
 MOST_SECONDS = 2.0  # of CPU a file; about 0.5 on a slow core
 MOST_MEMORY = 400 * 2**20  # of address space, beyond what the process has after its first conversion
 
@@ -27,8 +28,8 @@ import json, resource, sys, time
 from pathlib import Path
 from polyinr_core.snapshots.released import read_released
 
-folder, canary, whole, most = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-read_released(whole)
+folder, most = Path("files"), int(sys.argv[1])
+read_released(Path("whole.pkl"))
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + most, size + most))
 events = []
@@ -56,23 +57,23 @@ for path in sorted(folder.iterdir()):
 def outcomes(tmp_path_factory):
     """What became of each hostile file, and whether the canary was made."""
     root = tmp_path_factory.mktemp("hostile")
-    canary, folder, whole = root / "canary", root / "files", root / "whole.pkl"
-    folder.mkdir()
-    whole.write_bytes(forge(released_tensors()))
-    for index, content in enumerate(hostile_files(canary).values()):
-        (folder / f"{index}.pkl").write_bytes(content)
+    (root / "whole.pkl").write_bytes(forge(released_tensors()))
+    (root / "files").mkdir()
+    for index, content in enumerate(FILES.values()):
+        (root / "files" / f"{index}.pkl").write_bytes(content)
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder), str(canary), str(whole), str(MOST_MEMORY)],
+        [sys.executable, "-c", CHILD, str(MOST_MEMORY)],
+        cwd=root,
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=True,
     )
     found = {index: row for index, *row in map(json.loads, done.stdout.splitlines())}
-    return {name: found[index] for index, name in enumerate(NAMES)}, canary.exists()
+    return {name: found[index] for index, name in enumerate(FILES)}, (root / CANARY).exists()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_it_is_refused_in_one_line(name, outcomes):
     kind, message, seconds, events = outcomes[0][name]
     assert kind == "SnapshotError", message
@@ -84,7 +85,7 @@ def test_it_is_refused_in_one_line(name, outcomes):
 
 
 def test_nothing_ran(outcomes):
-    assert len(NAMES) > 150
+    assert len(FILES) > 150
     assert not outcomes[1]
 
 
@@ -137,7 +138,7 @@ def test_damage_to_a_small_file_never_surprises(tmp_path):
     whole = forge(released_tensors(), progress={"cur_nimg": 7})
     path = tmp_path / "damaged.pkl"
     outcomes = set()
-    for seed in range(400):
+    for seed in range(300):
         path.write_bytes(bitten(whole, random.Random(seed)))
         outcomes.add(convert_or_refuse(path))
     assert outcomes == {True, False}
