@@ -1,5 +1,6 @@
 """Work on many items in several processes: results in order, never more than a few items in flight."""
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -7,7 +8,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TypeVar
 
 from ..errors import PolyinrError
@@ -27,7 +29,7 @@ def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int) -> Gen
         yield from map(work, items)
         return
     chunks = in_chunks(items)
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
     pending: deque[Future[list[R]]] = deque()
     try:
         while True:
@@ -53,6 +55,17 @@ def in_chunks(items: Iterable[T]) -> Iterator[list[T]]:
 def work_on(work: Callable[[T], R], chunk: list[T]) -> list[R]:
     """Do a chunk of work; this is what a worker process runs."""
     return [work(item) for item in chunk]
+
+
+def end_with_parent() -> None:
+    """Let this worker end when the process that started it is killed; the pool alone would leave it waiting."""
+
+    def wait() -> None:
+        if (parent := parent_process()) is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

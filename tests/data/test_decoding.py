@@ -163,7 +163,7 @@ def test_the_first_frame_of_an_animation_is_taken(kind):
 
 
 def test_a_colour_profile_is_converted_to_srgb():
-    """Oracle: the formula of sRGB's curve, for a profile with straight ones; two levels for the profile's rounding."""
+    """Oracle: sRGB's formula, for a profile with straight curves; two levels for the profile's own rounding."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert np.array_equal(decoded(encoded(noise(), icc_profile=srgb)), noise())  # sRGB: to the last bit
     assert np.array_equal(decoded(encoded(noise(), icc_profile=b"broken")), noise())

@@ -1,0 +1,185 @@
+"""`polyinr prepare`: every option takes effect, wrong ones are one line, stdout carries JSON alone."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import refused
+from PIL import Image
+
+from polyinr_core.data.archive import Archive
+
+
+def picture(path: Path, size: tuple[int, int] = (24, 16), seed: int = 0, **options: object) -> Path:
+    """Write a picture of noise in a smooth frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four pictures of two classes and one broken."""
+    for index, name in enumerate(["cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"]):
+        picture(tmp_path / "photos" / name, seed=index)
+    (tmp_path / "photos" / "dog" / "broken.png").write_bytes(b"no picture")
+    return tmp_path / "photos"
+
+
+def test_a_folder_becomes_an_archive(polyinr, photos):
+    ran = polyinr("prepare", photos, "-o", "a.zip", "--res", "8", "--json")
+    assert ran.code == 0
+    assert ran.lines == [
+        {
+            "output": "a.zip",
+            "resolution": 8,
+            "found": 5,
+            "kept": 4,
+            "resumed": 0,
+            "classes": 2,
+            "class_names": ["cat", "dog"],
+            "skipped": [{"name": "dog/broken.png", "reason": "is not a picture of a known kind"}],
+        }
+    ]
+    archive = Archive.open("a.zip")
+    assert (len(archive), archive.resolution, archive.labels.tolist()) == (4, 8, [0, 0, 1, 1])
+    assert polyinr("info", "a.zip").code == 0
+
+
+def test_messages_stay_away_when_stderr_is_no_terminal(polyinr, photos):
+    ran = polyinr("prepare", photos, "-o", "a.zip", "--res", "8")
+    assert (ran.code, ran.stdout, ran.stderr) == (0, b"", "")
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_person_is_told_what_was_skipped(photos, tmp_path, monkeypatch, quiet):
+    from polyinr_cli.main import outcome
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stderr", Terminal(io.BytesIO(), "utf-8"))
+    assert outcome(["prepare", "photos", "-o", "a.zip", "--res", "8", *(["-q"] if quiet else [])]) == 0
+    sys.stderr.flush()
+    said = sys.stderr.buffer.getvalue().decode()
+    assert ("skipped: 'dog/broken.png' is not a picture" in said) == (not quiet)
+    assert ("a.zip: 4 of 5 pictures at 8 px; 2 classes" in said) == (not quiet)
+    assert bool(said) == (not quiet)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--crop", "pad"],
+        ["--crop", "none"],
+        ["--resize", "box"],
+        ["--resize", "bicubic"],
+        ["--resize", "bilinear"],
+        ["--crop", "pad", "--background", "#102030"],
+    ],
+)
+def test_each_option_changes_the_pictures_and_is_recorded(polyinr, photos, options):
+    assert (
+        polyinr(
+            "prepare", photos, "-o", "plain.zip", "--res", "8", "--crop", "center", "--resize", "lanczos"
+        ).code
+        == 0
+    )
+    assert polyinr("prepare", photos, "-o", "a.zip", "--res", "8", *options).code == 0
+    archive = Archive.open("a.zip")
+    assert not np.array_equal(archive.read(0), Archive.open("plain.zip").read(0))
+    for option, value in zip(options[::2], options[1::2], strict=True):
+        assert archive.provenance[option.strip("-")] == value
+
+
+def test_labels_none(polyinr, photos):
+    assert polyinr("prepare", photos, "-o", "a.zip", "--res", "8", "--labels", "none").code == 0
+    assert Archive.open("a.zip").labels is None
+
+
+def test_workers_give_the_same_bytes(polyinr, photos):
+    for workers in ("1", "2"):
+        assert polyinr("prepare", photos, "-o", f"{workers}.zip", "--res", "8", "--workers", workers).code == 0
+    assert Path("1.zip").read_bytes() == Path("2.zip").read_bytes()
+
+
+def test_strict_and_overwrite(polyinr, photos):
+    refused(
+        polyinr("prepare", photos, "-o", "a.zip", "--res", "8", "--strict"),
+        "'dog/broken.png'",
+        "--strict",
+        code=1,
+    )
+    (photos / "dog" / "broken.png").unlink()
+    assert polyinr("prepare", photos, "-o", "a.zip", "--res", "8", "--strict").code == 0
+    refused(polyinr("prepare", photos, "-o", "a.zip", "--res", "4"), "exists already", "--overwrite", code=1)
+    assert polyinr("prepare", photos, "-o", "a.zip", "--res", "4", "--overwrite").code == 0
+    assert Archive.open("a.zip").resolution == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, ["SOURCE"]),
+        (["photos", "--res", "8"], 2, ["--output"]),
+        (["photos", "-o", "a.zip"], 2, ["--res"]),
+        (["photos", "-o", "a.zip", "--res", "0"], 2, ["0 is outside 1-8192"]),
+        (["photos", "-o", "a.zip", "--res", "-8"], 2, ["-8 is outside"]),
+        (["photos", "-o", "a.zip", "--res", "1000000000"], 2, ["1000000000 is outside"]),
+        (["photos", "-o", "a.zip", "--res", "big"], 2, ["--res", "integer"]),
+        (["photos", "-o", "a.zip", "--res", "8", "--crop", "round"], 2, ["round"]),
+        (["photos", "-o", "a.zip", "--res", "8", "--resize", "nearest"], 2, ["nearest"]),
+        (["photos", "-o", "a.zip", "--res", "8", "--labels", "some"], 2, ["some"]),
+        (["photos", "-o", "a.zip", "--res", "8", "--background", "pinkish"], 2, ["pinkish", "#rrggbb"]),
+        (["photos", "-o", "a.zip", "--res", "8", "--workers", "0"], 2, ["workers"]),
+        (["photos", "-o", "a.zip", "--res", "8", "--colour", "red"], 2, ["--colour"]),
+        (["photos", "-o", "-", "--res", "8"], 2, [".zip"]),
+        (["photos", "-o", "a.tar", "--res", "8"], 2, ["a.tar", ".zip"]),
+        (["photos", "-o", "full.zip/a.zip", "--res", "8"], 1, ["full.zip"]),
+        (["nothing", "-o", "a.zip", "--res", "8"], 1, ["nothing", "no such file"]),
+        (["empty", "-o", "a.zip", "--res", "8"], 1, ["empty", "holds no pictures"]),
+        (["full.zip", "-o", "a.zip", "--res", "8"], 1, ["full.zip", "not a whole zip"]),
+        (["photos/dog/broken.png", "-o", "a.zip", "--res", "8"], 1, ["none of its 1 pictures"]),
+        (["photos", "-o", "a.zip", "--res", "512"], 1, ["none of its 5 pictures can be used"]),
+        (["words.txt", "-o", "a.zip", "--res", "8"], 1, ["words.txt", "is no folder, zip"]),
+    ],
+)
+def test_wrong_requests_are_one_line(polyinr, photos, tmp_path, arguments, code, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full.zip").write_bytes(b"PK\3\4")
+    (tmp_path / "words.txt").write_text("words")
+    before = sorted(tmp_path.iterdir())
+    refused(polyinr("prepare", *arguments), *words, code=code)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, workers):
+    data = picture(tmp_path / "photos" / "0.png", (500, 500), compress_level=1).read_bytes()
+    for index in range(1, 60):
+        (tmp_path / "photos" / f"{index}.png").write_bytes(data)
+    command = [sys.executable, "-c", "from polyinr_cli.main import run; run()"]
+    command += ["prepare", "photos", "-o", "a.zip", "--res", "64", "--workers", workers, "--json"]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    journal = tmp_path / "a.zip.part" / "journal.jsonl"
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 10):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    stdout, stderr = run.communicate(timeout=60)
+    assert (run.returncode, stdout, stderr) == (130, "", "polyinr: interrupted\n")
+    assert not (tmp_path / "a.zip").exists()
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert '"kept": 60, "resumed": ' in done.stdout
+    assert '"resumed": 0' not in done.stdout
+    assert not journal.exists()

@@ -1,0 +1,260 @@
+"""Sources: each kind lists its pictures and labels; broken ones get one clear line."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from specimens import encoded, noise, write_archive, write_folder, write_zip
+
+from polyinr_core.data.source import Source, class_folders
+from polyinr_core.data.sources import open_source
+from polyinr_core.errors import ArchiveError, FileError, PictureError
+
+A, B, C = (encoded(noise(8, seed)) for seed in range(3))
+
+
+def contents(source: Source) -> list[bytes]:
+    """The bytes or pixels of all pictures."""
+    found = []
+    for payload in source.payloads(0):
+        assert not isinstance(payload, PictureError)
+        found.append(payload.read_bytes() if hasattr(payload, "read_bytes") else bytes(payload))
+    assert len(list(source.payloads(1))) == len(found) - 1  # resuming starts in the middle
+    return found
+
+
+def classes_of(source: Source) -> list[str] | list[int] | None:
+    """The class of each picture, by name if it has one."""
+    facts = source.facts
+    if facts.labels is None:
+        return None
+    return [facts.class_names[label] if facts.class_names else int(label) for label in facts.labels]
+
+
+def write_tar(path, files: dict[str, bytes], mode: str = "w"):
+    """A tar with these files."""
+    with tarfile.open(path, mode) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+CLASS_FILES = {"dog/1.png": B, "cat/2.PNG": C, "cat/1.png": A, "readme.txt": b"x", "dog/.hidden.png": b"x"}
+
+
+def test_class_sub_folders_are_labels(tmp_path):
+    source = open_source(write_folder(tmp_path / "set", CLASS_FILES))
+    assert source.kind == "folder"
+    assert source.names == ("cat/1.png", "cat/2.PNG", "dog/1.png")
+    assert classes_of(source) == ["cat", "cat", "dog"]
+    assert contents(source) == [A, C, B]
+
+
+def test_pictures_beside_class_folders_mean_no_labels(tmp_path):
+    source = open_source(write_folder(tmp_path / "set", CLASS_FILES | {"stray.png": A}))
+    assert classes_of(source) is None
+    assert len(source.names) == 4
+
+
+def test_class_folders_below_what_all_share():
+    assert class_folders(["set/cat/1.png", "set/dog/2.png"]) == ["cat", "dog"]
+    assert class_folders(["set/train/cat/deep/1.png", "set/train/dog/2.png"]) == ["cat", "dog"]
+    assert class_folders(["cat/1.png", "cat/2.png"]) == ["cat", "cat"]
+    assert class_folders(["1.png", "cat/2.png"]) is None
+    assert class_folders(["win\\cat\\1.png", "win\\dog\\1.png"]) == ["cat", "dog"]
+
+
+def test_a_stylegan_folder_has_its_own_labels(tmp_path):
+    labels = [["00000/a.png", 2], ["00001/b.png", 0]]
+    files = {"00000/a.png": A, "00001/b.png": B, "dataset.json": json.dumps({"labels": labels}).encode()}
+    assert classes_of(open_source(write_folder(tmp_path / "set", files))) == [2, 0]
+    files["dataset.json"] = b'{"labels": null}'
+    assert classes_of(open_source(write_folder(tmp_path / "bare", files))) is None
+
+
+def test_a_zip_with_class_folders(tmp_path):
+    source = open_source(write_zip(tmp_path / "set.zip", CLASS_FILES, zipfile.ZIP_DEFLATED))
+    assert source.kind == "zip"
+    assert classes_of(source) == ["cat", "cat", "dog"]
+    assert contents(source) == [A, C, B]
+
+
+def test_a_stylegan_zip_keeps_its_labels(tmp_path):
+    source = open_source(write_archive(tmp_path / "a.zip", class_names=["x", "y", "z"], license="MIT"))
+    assert classes_of(source) == ["x", "y", "z"] * 2
+    assert source.facts.provenance == {"license": "MIT"}
+    assert classes_of(open_source(write_archive(tmp_path / "b.zip"))) == [0, 1, 2] * 2
+    assert classes_of(open_source(write_archive(tmp_path / "c.zip", labels=None))) is None
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_compressed_or_not(tmp_path, mode):
+    path = write_tar(tmp_path / "set.tar", CLASS_FILES, mode)
+    with tarfile.open(path, "r:*") as tar:
+        assert len(tar.getnames()) == 5
+    source = open_source(path)
+    assert source.kind == "tar"
+    assert classes_of(source) == ["dog", "cat", "cat"]  # a tar keeps its own order, being read from the front
+    assert contents(source) == [B, C, A]
+
+
+def test_a_shard_with_cls_files(tmp_path):
+    files = {"0001.png": A, "0001.cls": b"7\n", "0002.cls": b"3", "0002.png": B}
+    assert classes_of(open_source(write_tar(tmp_path / "0.tar", files))) == [7, 3]
+    del files["0002.cls"]
+    assert classes_of(open_source(write_tar(tmp_path / "1.tar", files))) is None
+
+
+def test_a_single_picture(tmp_path):
+    source = open_source(write_folder(tmp_path, {"one.png": A}) / "one.png")
+    assert (source.names, contents(source)) == (("one.png",), [A])
+
+
+def cifar_files(count: int = 6) -> dict[str, bytes]:
+    """CIFAR-10's layout: batches of `count` pictures, written as pickles of protocol 2."""
+    files = {"cifar-10-batches-py/batches.meta": pickle.dumps({"label_names": [f"k{i}" for i in range(10)]}, 2)}
+    for batch in (2, 1):
+        data = np.random.default_rng(batch).integers(0, 256, (count, 3072), dtype=np.uint8)
+        facts = {b"data": data, b"labels": [(batch + i) % 10 for i in range(count)], b"batch_label": b"x"}
+        files[f"cifar-10-batches-py/data_batch_{batch}"] = pickle.dumps(facts, 2)
+    files["cifar-10-batches-py/test_batch"] = b"not looked at"
+    return files
+
+
+def test_cifar_10(tmp_path):
+    source = open_source(write_tar(tmp_path / "cifar-10-python.tar.gz", cifar_files(), "w:gz"))
+    assert source.kind == "cifar-10"
+    assert source.names[:2] == ("data_batch_1/00000", "data_batch_1/00001")
+    assert classes_of(source) == [f"k{1 + i}" for i in range(6)] + [f"k{2 + i}" for i in range(6)]
+    assert len(source.facts.class_names) == 10
+    rows = np.random.default_rng(1).integers(0, 256, (6, 3072), dtype=np.uint8)
+    first = next(source.payloads(0))
+    assert first.shape == (32, 32, 3)
+    assert first[5, 7].tolist() == [rows[0, 5 * 32 + 7], rows[0, 1024 + 5 * 32 + 7], rows[0, 2048 + 5 * 32 + 7]]
+    assert len(list(source.payloads(9))) == 3
+
+
+class Runs:
+    def __reduce__(self):
+        return os.system, ("touch RAN",)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (
+            pickle.dumps(Runs(), 2),
+            "'set/data_batch_1' is no plain CIFAR-10 batch .it asks for .*system.; refused",
+        ),
+        (pickle.dumps([1], 2), "holds no dictionary"),
+        (pickle.dumps({"labels": [1]}, 2), "holds no pictures of 32x32"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, 2), "one label for each"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [-1]}, 2), "one label for each"),
+        (b"", "no plain CIFAR-10 batch"),
+    ],
+)
+def test_hostile_and_broken_cifar_batches(tmp_path, monkeypatch, batch, message):
+    monkeypatch.chdir(tmp_path)
+    path = write_tar(tmp_path / "c.tar", {"set/data_batch_1": batch})
+    with pytest.raises(ArchiveError, match=message):
+        open_source(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["c.tar"]
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array as an idx file."""
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist(tmp_path, suffix):
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    labels = np.array([5, 0, 4, 1, 9], np.uint8)
+    squeeze = gzip.compress if suffix else bytes
+    path = tmp_path / f"train-images-idx3-ubyte{suffix}"
+    path.write_bytes(squeeze(idx(pictures)))
+    assert classes_of(open_source(path)) is None
+    (tmp_path / f"train-labels-idx1-ubyte{suffix}").write_bytes(squeeze(idx(labels)))
+    source = open_source(path)
+    assert source.kind == "idx"
+    assert classes_of(source) == ["5", "0", "4", "1", "9"]
+    found = list(source.payloads(2))
+    assert np.array_equal(found[0], np.repeat(pictures[2][..., None], 3, 2))
+    assert len(found) == 3
+
+
+HEADER = bytes([0, 0, 8, 3])
+NOT_PICTURES = {
+    "empty.tar": (b"", "is empty"),
+    "words.txt": (b"hello", "is no folder, zip, tar, CIFAR-10 archive, MNIST images file or picture"),
+    "labels-idx1-ubyte": (idx(np.zeros(3, np.uint8)), "is no folder, zip"),
+    "short.zip": (b"PK\3\4 and nothing", "is not a whole zip file"),
+    "short.gz": (gzip.compress(os.urandom(2000))[:100], "is a broken gzip file"),
+    "none.tar": (b"", "holds no pictures"),
+    "cut.tar": (b"", "is not a whole tar file"),
+    "cut.tar.gz": (b"", "is not a whole tar file"),
+    "up.tar": (b"", "leads out of the archive"),
+    "root.tar": (b"", "leads out of the archive"),
+    "header": (HEADER + b"\0\0", "is no idx file"),
+    "huge": (HEADER + b"\xff" * 12, "declares the shape"),
+    "none": (HEADER + b"\0" * 12, "declares the shape"),
+    "few": (HEADER + struct.pack(">3I", 2, 2, 2) + b"1234", "declares 8 bytes and holds only 4"),
+    "many": (HEADER + struct.pack(">3I", 1, 1, 1) + b"1234", "declares 1 bytes and holds more"),
+    "few.gz": (gzip.compress(HEADER + struct.pack(">3I", 2, 2, 2) + b"1234"), "holds only 4"),
+    "cut.gz": (gzip.compress(idx(noise(64)))[:-9], "truncated or damaged gzip|broken gzip"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_PICTURES)
+def test_what_is_no_source_gets_one_clear_line(tmp_path, name):
+    data, message = NOT_PICTURES[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    if name.endswith((".tar", ".tar.gz")) and name != "empty.tar":
+        files = {"none.tar": {"a.txt": b"x"}, "up.tar": {"../a.png": A}, "root.tar": {"/a.png": A}}
+        mode = "w:gz" if name.endswith("gz") else "w"
+        write_tar(path, files.get(name, {f"{i}.png": os.urandom(3000) for i in range(9)}), mode)
+        if name.startswith("cut"):
+            path.write_bytes(path.read_bytes()[:8000])
+    with pytest.raises(FileError, match=message) as caught:
+        open_source(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_folders_and_nothing_at_all(tmp_path):
+    with pytest.raises(ArchiveError, match="holds no pictures"):
+        open_source(tmp_path)
+    with pytest.raises(FileError, match="no such file or folder"):
+        open_source(tmp_path / "none")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder(tmp_path):
+    write_folder(tmp_path / "set", CLASS_FILES)
+    (tmp_path / "set" / "cat").chmod(0)
+    with pytest.raises(FileError, match="permission denied"):
+        open_source(tmp_path / "set")
+
+
+def test_labels_files_of_another_length(tmp_path):
+    (tmp_path / "images-idx3").write_bytes(idx(np.zeros((3, 4, 4), np.uint8)))
+    (tmp_path / "labels-idx1").write_bytes(idx(np.zeros(2, np.uint8)))
+    with pytest.raises(ArchiveError, match="holds 2 labels for 3 pictures"):
+        open_source(tmp_path / "images-idx3")
+
+
+def test_the_stamp_changes_with_the_files(tmp_path):
+    folder = write_folder(tmp_path / "set", CLASS_FILES)
+    before = open_source(folder).stamp
+    assert open_source(folder).stamp == before
+    os.utime(folder / "cat/1.png", ns=(1, 1))
+    assert open_source(folder).stamp != before
