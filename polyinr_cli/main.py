@@ -1,6 +1,5 @@
 """The `polyinr` command: all commands gathered, verbosity, and every error as one line and an exit code."""
 
-import errno
 import importlib.util
 import logging
 import sys
@@ -28,23 +27,29 @@ class Interrupted(PolyinrError):
     exit_code = INTERRUPTED
 
 
+class ClosedPipe(PolyinrError):
+    """Who read our output has gone."""
+
+
 class Commands(TyperGroup):
-    """A group that tells an interruption apart from a command's own exit code."""
+    """A group that keeps Typer from ending the process itself at an interruption or a closed pipe."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Interrupted("interrupted") from error
+        except BrokenPipeError as error:
+            raise ClosedPipe from error
 
 
 app = typer.Typer(
     name="polyinr",
     cls=Commands,
     help="Draw pictures as polynomials of their coordinates: prepare a data set, train, draw at any size.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: half the time, and fit for pipes and for docs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -88,7 +93,9 @@ def outcome(arguments: list[str]) -> int:
     for chatty in ("py.warnings", "tifffile", "PIL"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)  # what matters of it, our own errors say
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="polyinr", standalone_mode=False)
+        code = typer.main.get_command(app).main(
+            args=arguments or ["--help"], prog_name="polyinr", standalone_mode=False
+        )
         if sys.stdout is not None:
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
@@ -98,7 +105,7 @@ def outcome(arguments: list[str]) -> int:
 
 def _report(error: BaseException) -> int:
     """Print the one line that says what went wrong, and return the exit code."""
-    if _is_closed_pipe(error):
+    if isinstance(error, ClosedPipe | BrokenPipeError):
         streams.abandon_stdout()
         return 1
     if isinstance(error, OSError):
@@ -109,10 +116,6 @@ def _report(error: BaseException) -> int:
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     streams.say(f"polyinr: {line}", always=True)
     return code
-
-
-def _is_closed_pipe(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.EPIPE
 
 
 def _line_of(error: BaseException) -> tuple[str, int]:

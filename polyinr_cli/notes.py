@@ -30,7 +30,7 @@ def sheet_note(notes: list[Note]) -> Note:
 
 def command_of(note: Note, *, output: str) -> str:
     """Return the command line that draws a note's picture again. A damaged note is a KeyError or TypeError."""
-    from polyinr_core.latents.seeds import seeds_text
+    from polyinr_core.latents.naming import seeds_text
     from polyinr_core.pictures.sizes import window_text
 
     words = ["polyinr", "sample"]

@@ -114,7 +114,7 @@ def _parse_sides(res: str | None, size: str | None) -> tuple[int, int] | None:
 
 def _class_index(label: str | None, snapshot: "Snapshot") -> int | None:
     """Return the class that --label names, None if it is not given. Raises LabelError."""
-    from polyinr_core.latents.seeds import parse_label
+    from polyinr_core.latents.naming import parse_label
 
     if label is None:
         return None
@@ -145,7 +145,7 @@ def _drawing(
 
 def _by_seed(text: str, drawing: Drawing, base: Note, *, label: int | None, psi: float) -> Pictures:
     """Name pictures by --seeds. Raises RequestError."""
-    from polyinr_core.latents.seeds import parse_seeds
+    from polyinr_core.latents.naming import parse_seeds
     from polyinr_core.latents.spaces import from_seed
 
     seeds = parse_seeds(text)

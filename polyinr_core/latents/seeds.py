@@ -1,49 +1,10 @@
 """From seeds to z and classes: one picture a seed, whatever is drawn beside it."""
 
-import re
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from ..errors import LabelError, RequestError
-from ..seeds import MAX_SEED
-
-MAX_SEEDS = 1_000_000
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read "0-7,12" as [0, ..., 7, 12]. Raises RequestError."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part, re.ASCII)
-        if match is None:
-            raise RequestError(f"seeds {text!r} are not understood at {part!r}; write 7, 0-7 or 0-7,12")
-        first = int(match[1])
-        last = first if match[2] is None else int(match[2])
-        if last > MAX_SEED or first > MAX_SEED:
-            raise RequestError(f"seed {max(first, last)} is outside 0-{MAX_SEED}")
-        if first > last:
-            raise RequestError(f"seeds {part.strip()} run backwards; write {last}-{first}")
-        if len(seeds) + last - first + 1 > MAX_SEEDS:
-            raise RequestError(f"seeds {text!r} are more than {MAX_SEEDS}; draw them in several runs")
-        seeds += range(first, last + 1)
-    if len(set(seeds)) < len(seeds):
-        raise RequestError(f"seeds {text!r} name a seed twice")
-    return seeds
-
-
-def seeds_text(seeds: Iterable[int]) -> str:
-    """Write seeds as `parse_seeds` reads them, in the same order."""
-    runs: list[list[int]] = []
-    for seed in seeds:
-        if runs and seed == runs[-1][1] + 1:
-            runs[-1][1] = seed
-        else:
-            runs.append([seed, seed])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:
@@ -59,24 +20,3 @@ def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:
 def draw_labels(seeds: Sequence[int], classes: int) -> Tensor:
     """Draw a class [N], int64, for each seed, from a generator apart from that of z. method: section 11."""
     return torch.tensor([np.random.RandomState(seed).randint(0, classes) for seed in seeds], dtype=torch.int64)
-
-
-def parse_label(text: str, *, classes: int, class_names: Sequence[str] = ()) -> int:
-    """Return the class that a name or a number names. Raises LabelError."""
-    if not classes:
-        raise LabelError("the model has no classes: leave --label out")
-    name = text.strip()
-    if name in class_names:
-        return class_names.index(name)
-    alike = [i for i, other in enumerate(class_names) if other.casefold() == name.casefold()]
-    if len(alike) == 1:
-        return alike[0]
-    if re.fullmatch(r"-?\d{1,18}", name, re.ASCII):
-        if 0 <= int(name) < classes:
-            return int(name)
-        raise LabelError(f"class {name} is outside 0-{classes - 1}")
-    near = get_close_matches(name, class_names)
-    hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"give a number in 0-{classes - 1}"
-    if class_names and not near:
-        hint = f"{hint}, or a name that `polyinr info MODEL` lists"
-    raise LabelError(f"class {name!r} is unknown; {hint}")

@@ -89,7 +89,9 @@ def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, note: Note | N
             info.add_text(NOTE_KEY, text)
         image.save(file, "PNG", pnginfo=info)
     elif format == "jpeg":
-        image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        buffer = io.BytesIO()  # Pillow, writing a JPEG to a file by itself, overlooks a disk that fills up
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        file.write(buffer.getbuffer())
     else:
         image.save(file, "WEBP", lossless=True)
 

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import PolyinrError
-
-Pixels = NDArray[np.uint8]
+from .sheet import Pixels
 
 
 def to_uint8(x: Tensor) -> Pixels:

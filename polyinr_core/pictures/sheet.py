@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .pixels import Pixels
+Pixels = NDArray[np.uint8]
 
 GAP = 2
 BACKGROUND = (255, 255, 255)

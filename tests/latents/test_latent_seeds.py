@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from polyinr_core.errors import LabelError, RequestError
-from polyinr_core.latents.seeds import draw_labels, draw_z, parse_label, parse_seeds, seeds_text
+from polyinr_core.latents.naming import parse_label, parse_seeds, seeds_text
+from polyinr_core.latents.seeds import draw_labels, draw_z
 
 
 @pytest.mark.parametrize(

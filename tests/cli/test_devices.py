@@ -1,0 +1,80 @@
+"""Devices, precision, memory."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from polyinr_cli import devices
+from polyinr_cli.options import Precision
+from polyinr_core.errors import RequestError
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.choose_device("auto") == CPU
+    assert devices.choose_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices.choose_device("auto").type == "cuda"
+    assert devices.choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(RequestError, match="2 CUDA"):
+        devices.choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cpu:1", "cuda:-1", "cuda:x", "meta", "CPU", "mps"])
+def test_unknown_devices(name: str):
+    with pytest.raises(RequestError, match="device"):
+        devices.choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fpu avx512f avx512_vnni", torch.float32),
+        ("flags : fpu avx512_bf16", torch.bfloat16),
+        ("flags : fpu amx_tile amx_bf16 amx_int8", torch.bfloat16),
+        ("Features : asimd bf16", torch.bfloat16),
+        ("nothing", torch.float32),
+    ],
+)
+def test_auto_precision_follows_the_hardware(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, expected: torch.dtype
+):
+    (tmp_path / "cpuinfo").write_text(f"model name : x\n{flags}\n")
+    found = devices.cpu_flags(tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices, "cpu_flags", lambda: found)
+    assert devices.choose_dtype(Precision.auto, CPU, eight_bits=True) == expected
+    assert devices.choose_dtype(Precision.auto, CPU, eight_bits=False) == torch.float32
+
+
+@pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_auto_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], native: bool):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert devices.multiplies_bfloat16(torch.device("cuda")) is native
+
+
+def test_a_named_precision_is_taken():
+    for name in ("float32", "bfloat16", "float64"):
+        assert devices.choose_dtype(Precision(name), CPU, eight_bits=True) == getattr(torch, name)
+
+
+def test_no_processor_file():
+    assert devices.cpu_flags(Path("/nowhere")) == set()
+
+
+def test_memory(monkeypatch: pytest.MonkeyPatch):
+    assert devices.available_memory() > 2**20
+    monkeypatch.setattr(devices, "available_memory", lambda: 10 * 2**30)
+    devices.check_memory(9 * 2**30, purpose="a picture")
+    with pytest.raises(RequestError, match=r"a picture needs 11.0 GiB of memory, 10.0 are free"):
+        devices.check_memory(11 * 2**30, purpose="a picture")
+    monkeypatch.setattr(devices, "available_memory", lambda: None)
+    devices.check_memory(2**80, purpose="a picture")
+
+
+def test_reduced_precision_products_stay_off():
+    """float32 on a GPU means float32: TF32 stays off."""
+    assert not torch.backends.cuda.matmul.allow_tf32

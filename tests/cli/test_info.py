@@ -1,0 +1,142 @@
+"""`polyinr info`: models, data sets, pictures, latents."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run, refused
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from polyinr_core.snapshots.snapshot import load_snapshot
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> Path:
+    """100 pictures of 8 px in two classes; picture i is grey level i."""
+    path = tmp_path / "data.zip"
+    labels = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(100):
+            name = f"00000/img{index:08d}.png"
+            buffer = io.BytesIO()
+            Image.fromarray(np.full((8, 8, 3), index, dtype=np.uint8)).save(buffer, "PNG")
+            archive.writestr(name, buffer.getvalue())
+            labels.append([name, int(index >= 70)])
+        facts = {"labels": labels, "class_names": ["dark", "light"], "provenance": {"filter": "lanczos"}}
+        archive.writestr("dataset.json", json.dumps(facts))
+    return path
+
+
+def test_a_model(polyinr: Run, tiny_class_snapshot: Path):
+    """Oracle: the generator's own parameters, counted here."""
+    (facts,) = polyinr("info", tiny_class_snapshot, "--json").lines
+    generator = load_snapshot(tiny_class_snapshot).generator
+    assert facts["parameters"]["total"] == sum(p.numel() for p in generator.parameters())
+    assert (facts["form"], facts["channels"], facts["levels"], facts["classes"]) == ("release", 16, 3, 4)
+    assert (facts["resolution"], facts["kimg"]) == (16, 1.5)
+    assert facts["class_names"] == ["class a", "class b", "class c", "class d"]
+    assert facts["flops_per_pixel"] > 2 * 2 * 16 * 16
+    shown = polyinr("info", tiny_class_snapshot).stdout.decode()
+    for words in ("release", "class a, class b", "table 24", "1.5", facts["sha256"]):
+        assert words in shown
+
+
+def test_a_data_set(polyinr: Run, data_set: Path):
+    (facts,) = polyinr("info", data_set, "--json").lines
+    assert (facts["count"], facts["resolution"], facts["classes"]) == (100, 8, 2)
+    assert facts["pictures_of_class"] == {"dark": 70, "light": 30}
+    assert facts["provenance"] == {"filter": "lanczos"}
+    assert "dark 70, light 30" in polyinr("info", data_set).stdout.decode()
+
+
+def test_a_contact_sheet(polyinr: Run, data_set: Path):
+    ran = polyinr("info", data_set, "-o", "sheet.png")
+    assert ran.code == 0
+    assert b"lanczos" in ran.stdout
+    page = np.asarray(Image.open("sheet.png"))
+    assert page.shape == (8 * 8 + 7 * 2, 8 * 8 + 7 * 2, 3)
+    assert page[0, 0, 0] == 0
+    assert page[-1, -1, 0] == 99
+    refused_again = polyinr("info", data_set, "-o", "sheet.png")
+    assert (refused_again.code, "--overwrite" in refused_again.stderr) == (1, True)
+    assert polyinr("info", data_set, "-o", "sheet.png", "--overwrite").code == 0
+    piped = polyinr("info", data_set, "-o", "-")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(piped.stdout))), page)
+
+
+def test_latents(polyinr: Run, tiny_class_snapshot: Path):
+    polyinr("sample", "--seeds", "4-6", "--psi", "0.5", "-m", tiny_class_snapshot, "-o", "x.safetensors")
+    (facts,) = polyinr("info", "x.safetensors", "--json").lines
+    assert (facts["kind"], facts["count"], facts["seeds"], facts["psi"]) == ("latents", 3, [4, 5, 6], 0.5)
+    assert facts["tensors"]["affine"] == [3, 3, 3, 16]
+    assert len(facts["labels"]) == 3
+
+
+def test_a_picture(polyinr: Run, tiny_snapshot: Path):
+    polyinr("sample", "--seeds", "4", "-m", tiny_snapshot, "-o", "x.png")
+    shown = polyinr("info", "x.png").stdout.decode()
+    assert "command" in shown
+    assert "polyinr sample --seeds 4 --psi 1.0 --size 16x16 --grid 0.0:1.0" in shown
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp", "x.tif"])
+def test_a_picture_from_elsewhere(polyinr: Run, name: str):
+    Image.new("RGB", (3, 3)).save(name)
+    ran = polyinr("info", name)
+    assert ran.code == 0
+    assert b"none" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "{}",
+        "[1]",
+        "nonsense",
+        '{"polyinr": 1}',
+        '{"polyinr": 1, "seed": "x", "size": 3}',
+        '{"polyinr": null, "seeds": 5}',
+    ],
+)
+def test_damaged_notes_are_one_line_at_most(polyinr: Run, note: str):
+    info = PngInfo()
+    info.add_text("polyinr", note)
+    Image.new("RGB", (3, 3)).save("x.png", pnginfo=info)
+    ran = polyinr("info", "x.png")
+    assert ran.code in (0, 1)
+    assert len(ran.stderr.splitlines()) == ran.code
+
+
+FILES = {
+    "missing": (None, "no such file"),
+    "empty": (b"", "empty"),
+    "text": (b"hello there, this is text", "not a model"),
+    "pickle": (b"\x80\x04}.", "convert"),
+    "zeros": (bytes(100), "not a model"),
+    "cut zip": (b"PK\x03\x04" + bytes(50), ""),
+    "cut png": (b"\x89PNG\r\n\x1a\n" + bytes(3), "damaged"),
+    "cut tiff": (b"II*\0" + bytes(3), "damaged"),
+    "cut tensors": (b"\x10\0\0\0\0\0\0\0{", ""),
+    "odd header": (b"\x02\0\0\0\0\0\0\0{}", ""),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_files_that_are_nothing(polyinr: Run, case: str):
+    content, words = FILES[case]
+    if content is not None:
+        Path("x").write_bytes(content)
+    refused(polyinr("info", "x"), words, code=1)
+    refused(polyinr("info", "x", "--json"), words, code=1)
+
+
+def test_wrong_requests(polyinr: Run, data_set: Path, tiny_snapshot: Path):
+    refused(polyinr("info", "."), "folder", code=1)
+    refused(polyinr("info", tiny_snapshot, "-o", "x.png"), "data set", code=2)
+    refused(polyinr("info", data_set, "-o", "x.gif"), "suffix", code=2)
+    refused(polyinr("info", data_set, "-o", "-", "--json"), "stdout", code=2)
+    assert not Path("x.png").exists()

@@ -1,0 +1,60 @@
+"""Which model a command uses, and that it says so."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Run, refused
+
+from polyinr_cli import models
+
+
+def drawn_with(polyinr: Run, *arguments: str) -> tuple[str, str]:
+    """Draw a picture; return (the hash of the model that drew it, stderr)."""
+    ran = polyinr("sample", "--seeds", "1", "-o", "-", *arguments)
+    assert ran.code == 0, ran.stderr
+    ran = polyinr("sample", "--seeds", "1", "-o", "x.png", "--overwrite", "--json", *arguments)
+    return ran.lines[0]["model"], ran.stderr
+
+
+def test_the_order_of_the_search(
+    polyinr: Run, tiny_snapshot: Path, tiny_class_snapshot: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Named, then $POLYINR_MODEL, then the newest below ./runs; all but the first are said aloud."""
+    for age, run in enumerate(("new", "old")):
+        folder = Path("runs") / run / "snapshots"
+        folder.mkdir(parents=True)
+        shutil.copy(tiny_snapshot if run == "new" else tiny_class_snapshot, folder / "000001.safetensors")
+        os.utime(folder / "000001.safetensors", (1000 - age, 1000 - age))
+    (Path("runs") / "new" / "kept.safetensors").write_text("not a snapshot's place")
+    plain, said = drawn_with(polyinr)
+    assert said == "polyinr: model runs/new/snapshots/000001.safetensors (the newest below ./runs)\n"
+    os.utime("runs/old/snapshots/000001.safetensors", (2000, 2000))
+    conditional, said = drawn_with(polyinr)
+    assert "runs/old" in said
+    assert conditional != plain
+    assert drawn_with(polyinr, "-q")[1] == ""
+    monkeypatch.setenv(models.VARIABLE, str(tiny_snapshot))
+    assert drawn_with(polyinr)[0] == plain
+    assert "$POLYINR_MODEL" in drawn_with(polyinr)[1]
+    assert drawn_with(polyinr, "-m", str(tiny_class_snapshot)) == (conditional, "")
+
+
+def test_a_variable_that_names_nothing(polyinr: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(models.VARIABLE, "nowhere.safetensors")
+    refused(polyinr("sample", "--seeds", "1", "-o", "x.png"), "$POLYINR_MODEL", "nowhere", code=1)
+
+
+def test_no_model_at_all(polyinr: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(models, "BUNDLED", "nowhere.safetensors")
+    refused(polyinr("sample", "--seeds", "1", "-o", "x.png"), "polyinr train", "polyinr convert", "-m", code=1)
+
+
+def test_the_bundled_one_comes_last(
+    polyinr: Run, monkeypatch: pytest.MonkeyPatch, tiny_snapshot: Path, tmp_path: Path
+):
+    (tmp_path / "package" / "assets").mkdir(parents=True)
+    shutil.copy(tiny_snapshot, tmp_path / "package" / "assets" / models.BUNDLED)
+    monkeypatch.setattr(models.resources, "files", lambda _: tmp_path / "package")
+    assert "the bundled one" in drawn_with(polyinr)[1]

@@ -1,0 +1,148 @@
+"""The standard streams: the terminal guard, progress, closed pipes."""
+
+import io
+import os
+import pty
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+from polyinr_cli import streams
+from polyinr_cli.main import outcome
+from polyinr_core.errors import RequestError
+
+
+@pytest.fixture
+def terminal():
+    """A pseudo-terminal: (a text stream that is one, a function that returns what was written to it)."""
+    master, slave = pty.openpty()
+    stream = open(slave, "w", encoding="utf-8")  # noqa: SIM115
+
+    def written() -> str:
+        stream.flush()
+        os.set_blocking(master, False)
+        shown = b""
+        try:
+            while True:
+                shown += os.read(master, 100_000)
+        except BlockingIOError:
+            return shown.decode()
+
+    yield stream, written
+    stream.close()
+    os.close(master)
+
+
+def test_bytes_do_not_go_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, terminal, tiny_snapshot: Path
+):
+    stream, written = terminal
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert outcome(["sample", "--seeds", "1", "-m", str(tiny_snapshot), "-o", "-"]) == 2
+    assert written() == ""
+    error = capsys.readouterr().err
+    assert "terminal" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_bytes_are_not_typed_in(monkeypatch: pytest.MonkeyPatch, terminal):
+    monkeypatch.setattr(sys, "stdin", terminal[0])
+    with pytest.raises(RequestError, match="piped in"):
+        streams.binary_stdin()
+
+
+def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, terminal):
+    stream, written = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    with streams.progress("drawing [bold]x") as move:
+        move(1, 2)
+        move(2, 2)
+    shown = written()
+    assert "drawing [bold]x" in shown
+    assert "100%" in shown
+    streams.say("hello")
+    assert "hello" in written()
+
+
+def test_no_colours_where_none_are_wanted(monkeypatch: pytest.MonkeyPatch, terminal):
+    stream, written = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    with streams.progress("drawing") as move:
+        move(1, 2)
+    assert "\x1b[3" not in written().replace("\x1b[3F", "")
+
+
+def test_progress_and_chatter_stay_away_from_a_pipe_and_when_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, terminal
+):
+    with streams.progress("drawing") as move:
+        move(1, 2)
+    streams.say("chatter")
+    assert capsys.readouterr().err == ""
+    streams.say("important", always=True)
+    assert capsys.readouterr().err == "important\n"
+    monkeypatch.setattr(sys, "stderr", terminal[0])
+    with streams.progress("drawing", quiet=True) as move:
+        move(1, 2)
+    streams.say("chatter", quiet=True, always=True)
+    assert terminal[1]() == ""
+
+
+def test_sample_reports_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, terminal, tiny_snapshot: Path
+):
+    monkeypatch.setattr(sys, "stderr", terminal[0])
+    arguments = ["sample", "--seeds", "0-1", "-m", str(tiny_snapshot), "-o", f"{tmp_path}/out/"]
+    assert outcome(arguments) == 0
+    shown = terminal[1]()
+    assert "drawing" in shown
+    assert "2 pictures of 16x16" in shown
+    assert outcome([*arguments, "--overwrite", "-q"]) == 0
+    assert terminal[1]() == ""
+
+
+def test_a_pipe_closed_by_its_reader(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_snapshot: Path
+):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert outcome(["sample", "--seeds", "1", "-m", str(tiny_snapshot), "--res", "200", "-o", "-"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_snapshot: Path):
+    with open("/dev/full", "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert outcome(["sample", "--seeds", "1", "-m", str(tiny_snapshot), "-o", "-"]) == 1
+    assert capsys.readouterr().err == "polyinr: stdout: no space left on the disk; free some and run again\n"
+
+
+def test_nobody_reads_the_messages(monkeypatch: pytest.MonkeyPatch):
+    """A closed stderr is no reason to stop."""
+    closed = io.StringIO()
+    closed.close()
+    for stderr in (closed, None):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        streams.say("hello", always=True)
+        with streams.progress("x") as move:
+            move(1, 1)
+
+
+def test_lines_do_not_steer_the_terminal(capsys: pytest.CaptureFixture):
+    streams.line("a\x1b[31mb\nc\x9b")
+    streams.json_line({"name": "\x1b[31m\x9b猫"})
+    assert capsys.readouterr().out == 'a?[31mb?c?\n{"name": "\\u001b[31m\\u009b\\u732b"}\n'
+
+
+def test_two_payloads(polyinr: Run):
+    with pytest.raises(RequestError, match="--json"):
+        streams.refuse_two_payloads("-", as_json=True)
+    streams.refuse_two_payloads("x", as_json=True)
+    streams.refuse_two_payloads(Path("-"), as_json=False)
