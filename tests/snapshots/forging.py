@@ -96,7 +96,10 @@ def released_tensors(seed: int = 0) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(seed)
 
     def linear(name: str, *shape: int) -> dict[str, Tensor]:
-        return {f"{name}.weight": torch.randn(*shape, generator=rng), f"{name}.bias": torch.randn(shape[0])}
+        return {
+            f"{name}.weight": torch.randn(*shape, generator=rng),
+            f"{name}.bias": torch.randn(shape[0], generator=rng),
+        }
 
     grid = torch.rand(1, SIDE * SIDE, 2, generator=rng)
     tensors = {"gridt": grid, "mapping.w_avg": torch.randn(CLASSES, W, generator=rng)}
