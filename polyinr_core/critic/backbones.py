@@ -30,6 +30,14 @@ class Frozen(nn.Module):
         return super().train(False)
 
 
+def pretrained_network(model: str, weights: Mapping[str, Tensor], *, num_classes: int = 1000) -> Any:
+    """Build timm's `model` around `weights`, in their dtype, without drawing weights of its own first."""
+    with torch.device("meta"):
+        network = timm.create_model(model, pretrained=False, num_classes=num_classes)
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
 class Lite0Features(Frozen):
     """EfficientNet-lite0: pictures in [-1, 1] to taps of 24, 40, 112, 320 channels at strides 4, 8, 16, 32.
 
@@ -42,9 +50,7 @@ class Lite0Features(Frozen):
 
     def __init__(self, weights: Mapping[str, Tensor], *, taps: int = 4) -> None:
         super().__init__()
-        network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        network.to(weights["conv_stem.weight"].dtype)
-        network.load_state_dict(weights)
+        network = pretrained_network("tf_efficientnet_lite0", weights)
         fold_batch_norms(network.eval())
         groups = network.blocks
         stages = (
@@ -87,8 +93,8 @@ class DeitFeatures(Frozen):
 
     def __init__(self, name: str, weights: Mapping[str, Tensor], *, taps: int = 4) -> None:
         super().__init__()
-        network: Any = timm.create_model(DEIT_MODELS[name], pretrained=False, num_classes=0)
-        network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("head")})
+        headless = {key: value for key, value in weights.items() if not key.startswith("head")}
+        network = pretrained_network(DEIT_MODELS[name], headless, num_classes=0)
         network.blocks = network.blocks[: DEIT_TAPPED_BLOCKS[taps - 1] + 1]
         network.norm = nn.Identity()  # tokens are read before the last norm
         self.network = network

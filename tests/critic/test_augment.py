@@ -69,8 +69,8 @@ def test_draws_follow_the_generator() -> None:
 
 def test_gradients_flow_through_the_whole_chain() -> None:
     """Oracle: finite differences in float64."""
-    x = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
-    draws = draw_augmentation(2, 8, torch.Generator().manual_seed(0))
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    draws = draw_augmentation(1, 6, torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda pictures: augment(pictures, draws), x)
 
 

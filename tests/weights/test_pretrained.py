@@ -43,7 +43,10 @@ def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("name", ["lite0", "lite2"])
 def test_packaged_weights_fit_timm_s_network(name: str) -> None:
     network = timm.create_model(pretrained.SOURCES[name].model, pretrained=False)
-    network.load_state_dict(load_pretrained(name))
+    before = torch.random.get_rng_state()
+    weights = load_pretrained(name)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    network.load_state_dict(weights)
 
 
 def test_names_agree_with_the_golden_map() -> None:
