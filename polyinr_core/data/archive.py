@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArchiveError, PictureError
+from ..errors import ArchiveError, FileError, PictureError
 from ..files import explain, sha256_of
 from .decoding import decode, pixels_of
 from .facts import Facts, read_facts
@@ -24,15 +24,15 @@ class Archive:
     `labels` is int64 [N] or None, `classes` their number (0: unlabelled), `class_names` may be empty.
     """
 
-    def __init__(self, path: Path, *, names: list[str], facts: Facts) -> None:
+    def __init__(self, path: Path, *, zipped: zipfile.ZipFile, names: list[str], facts: Facts) -> None:
         self.path = path
         self.names = names
         self.labels = facts.labels
         self.classes = facts.classes
         self.class_names = facts.class_names
         self.provenance: dict[str, Any] = facts.provenance
-        self._zipped: zipfile.ZipFile | None = None
-        self._process = 0
+        self._zipped: zipfile.ZipFile | None = zipped
+        self._process = os.getpid()
         first = self._decoded(0)
         self.resolution = first.shape[0]
         self._check(0, first)
@@ -44,14 +44,18 @@ class Archive:
         The other pictures are checked when read. Raises ArchiveError, FileError.
         """
         path = Path(path)
-        with open_zip(path) as zipped:
+        zipped = open_zip(path)
+        try:
             names = sorted(name for name in zipped.namelist() if is_picture(name))
             if not names:
                 raise ArchiveError(path, "holds no pictures")
             facts = Facts()
             if FACTS_NAME in zipped.namelist():
                 facts = read_facts(path, read_member(path, zipped, FACTS_NAME), names)
-        return cls(path, names=names, facts=facts)
+            return cls(path, zipped=zipped, names=names, facts=facts)
+        except FileError:
+            zipped.close()
+            raise
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,7 +1,7 @@
 """Zip files from anywhere, opened with suspicion: names, sizes and flags are checked before anything is read."""
 
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import ArchiveError
 from ..files import explain
@@ -61,6 +61,7 @@ def check_name(path: Path, name: str) -> None:
 
 def is_picture(name: str) -> bool:
     """Tell by its name whether a file is a picture; hidden files and macOS's side files are none."""
-    plain = PurePosixPath(name.replace("\\", "/"))
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in plain.parts)
-    return plain.suffix.lower() in PICTURE_SUFFIXES and not hidden
+    if not name.lower().endswith(PICTURE_SUFFIXES):
+        return False
+    inside = "/" + name.replace("\\", "/").removeprefix("./")
+    return "/." not in inside and "/__MACOSX/" not in inside

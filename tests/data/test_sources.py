@@ -107,6 +107,13 @@ def test_a_tar_compressed_or_not(tmp_path, mode):
     assert contents(source) == [B, C, A]
 
 
+def test_a_tar_of_the_current_folder(tmp_path):
+    source = open_source(
+        write_tar(tmp_path / "set.tar", {f"./{name}": data for name, data in CLASS_FILES.items()})
+    )
+    assert classes_of(source) == ["dog", "cat", "cat"]
+
+
 def test_a_shard_with_cls_files(tmp_path):
     files = {"0001.png": A, "0001.cls": b"7\n", "0002.cls": b"3", "0002.png": B}
     assert classes_of(open_source(write_tar(tmp_path / "0.tar", files))) == [7, 3]
