@@ -25,14 +25,14 @@ class NarrowLinear(nn.Module):
 
 
 def in_precision(synthesis: Synthesis, dtype: torch.dtype) -> Synthesis:
-    """Return a copy of the network that computes in `dtype`; the affine maps it reads may stay float32.
+    """Bring the network to `dtype`: itself to float32 or float64, a copy to a narrower format.
 
-    In bfloat16 only the n x n products are narrow. Coordinates and affine maps are not: 8 bits cannot tell the
+    In bfloat16 only the n x n products are narrow. Points and affine maps stay float32: 8 bits cannot tell the
     pixels of a row apart.
     """
-    synthesis = copy.deepcopy(synthesis)
     if dtype in (torch.float32, torch.float64):
         return synthesis.to(dtype)
+    synthesis = copy.deepcopy(synthesis)
     for level in range(1, len(synthesis.products)):
         synthesis.products[level] = NarrowLinear(synthesis.products[level], dtype)  # type: ignore[arg-type]
     synthesis.to_rgb = _Widened(synthesis.to_rgb)  # type: ignore[assignment]

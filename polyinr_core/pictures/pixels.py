@@ -1,6 +1,6 @@
 """From the network's numbers, about [-1, 1], to pixels."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -29,21 +29,21 @@ def _scaled(x: Tensor, half: float) -> Tensor:
     return ((x + 1.0) * half).clamp_(0.0, 2.0 * half)
 
 
-def fill_rows(target: NDArray, bands: Iterable[Tensor], *, progress: Callable[[int], None] | None = None) -> None:
-    """Draw bands [rows, W, 3] into a picture's array [H, W, 3], of bytes (`to_uint8`) or of floats (as they are).
+def fill_rows(target: Pixels, bands: Iterable[Tensor], *, progress: Callable[[int], None] | None = None) -> None:
+    """Draw bands [rows, W, 3] into a picture's array [H, W, 3], or into its place on a sheet.
 
     `progress` is told the rows of every band. Raises PolyinrError for a colour that is no number.
     """
     top = 0
     for band in checked(bands):
         rows = len(band)
-        target[top : top + rows] = to_uint8(band) if target.dtype == np.uint8 else band.cpu().numpy()
+        target[top : top + rows] = to_uint8(band)
         top += rows
         if progress is not None:
             progress(rows)
 
 
-def checked(bands: Iterable[Tensor]) -> Iterable[Tensor]:
+def checked(bands: Iterable[Tensor]) -> Iterator[Tensor]:
     """Pass bands on, and raise PolyinrError at the first colour that is not a finite number."""
     for band in bands:
         if not bool(torch.isfinite(band).all()):
