@@ -72,8 +72,8 @@ class CriticConfig:
     def view(self, backbone: str, size: int) -> int:
         """The side at which `backbone` looks at pictures of side `size`. Raises ConfigError if it cannot.
 
-        A transformer always looks at `resolution`; a convolutional network never looks at less than the
-        picture has. method: section 6 of the release's input path.
+        A transformer always looks at `resolution`; a convolutional network enlarges smaller pictures to it and
+        takes larger ones as they are, as in the release.
         """
         side = size
         if self.resolution is not None and (backbone != "lite0" or size < self.resolution):
