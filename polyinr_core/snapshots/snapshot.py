@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import ConfigError, SnapshotError
@@ -61,7 +60,7 @@ def save_snapshot(path: Path, snapshot: Snapshot, *, overwrite: bool = False) ->
         "origin": snapshot.origin,
     }
     with written_beside(path, overwrite=overwrite) as draft:
-        save_file(tensors, draft, metadata={"polyinr": json.dumps(facts, sort_keys=True)})
+        draft.write_bytes(save(tensors, metadata={"polyinr": json.dumps(facts, sort_keys=True)}))
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -72,8 +71,7 @@ def load_snapshot(path: Path) -> Snapshot:
         config = GeneratorConfig.from_dict(facts["generator"])
         tensors = {name: tensor.float() for name, tensor in load(data).items()}
         learned_grid = tensors.pop(LEARNED_GRID, None)
-        with torch.device("meta"):
-            generator = Generator(config)
+        generator = Generator(config)
         generator.load_state_dict(tensors, assign=True)
         return Snapshot(
             generator=generator.eval().requires_grad_(False),

@@ -1,12 +1,14 @@
 """What a training run is made of: flat, frozen, saved beside what it makes."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from ..critic.config import CriticConfig
 from ..errors import ConfigError
 from ..model import GeneratorConfig
 from ..model.config import Form
+
+Start = Literal["release", "balanced"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TrainingConfig:
     channels: int = 1024
     z_dim: int = 64
     w_dim: int = 512
+    start: Start = "release"  # values of a fresh generator
     backbones: tuple[str, ...] = ("deit-base", "lite0")
     critic_res: int = 224  # side at which the backbones look
     critic_channels: int = 64
@@ -71,6 +74,8 @@ class TrainingConfig:
             raise ConfigError(
                 f"micro-batch {micro} does not divide the batch of {self.batch} into parts of two or more"
             )
+        if self.start not in get_args(Start):
+            raise ConfigError(f"start {self.start!r} is unknown; choose from {', '.join(get_args(Start))}")
         for name in ("g_lr", "d_lr"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)} is outside 0-1")
@@ -146,6 +151,7 @@ _SMALL = TrainingConfig(
     batch=16,
     channels=128,
     w_dim=128,
+    start="balanced",
     backbones=("lite0",),
     critic_res=128,
     critic_channels=32,

@@ -12,6 +12,7 @@ from ..critic.discriminator import Weights
 from ..model import Generator
 from ..seeds import generator_for
 from .config import TrainingConfig
+from .start import balance
 from .state import State, pack_optimizer, unpack_optimizer
 from .step import Networks
 
@@ -38,6 +39,8 @@ def first_generator(config: TrainingConfig, classes: int, table: Tensor | None) 
     with torch.random.fork_rng(devices=[]):  # torch's initialisers know only the global generator
         torch.manual_seed(generator_for("generator", config.seed).initial_seed())
         generator = Generator(config.generator(classes))
+    if config.start == "balanced":
+        balance(generator, generator_for("start", config.seed))
     if table is not None:
         generator.mapping.table.weight.data[: len(table)] = table
     return generator

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -28,7 +28,7 @@ def write_state(folder: Path, state: State, *, images: int) -> None:
     """
     weights = folder / f"{images:012d}.safetensors"
     with written_beside(weights, overwrite=True) as draft:
-        save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, draft)
+        draft.write_bytes(save({name: tensor.contiguous() for name, tensor in state.tensors.items()}))
     manifest = {"sha256": sha256_of(weights), "counters": state.counters}
     with written_beside(weights.with_suffix(".json"), overwrite=True) as draft:
         draft.write_text(json.dumps(manifest))

@@ -1,0 +1,66 @@
+"""The training configuration."""
+
+from dataclasses import replace
+
+import pytest
+
+from polyinr_core.errors import ConfigError
+from polyinr_core.training.config import PRESETS, Stage, TrainingConfig, format_stages, parse_stages
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_round_trip(preset: str) -> None:
+    config = PRESETS[preset]
+    assert TrainingConfig.from_dict(config.to_dict()) == config
+    assert config.critic(3).classes == config.generator(3).classes == 3
+
+
+def test_stages() -> None:
+    stages = parse_stages("16:0.2,32:400")
+    assert stages == (Stage(16, 0.2), Stage(32, 400))
+    assert [stage.images for stage in stages] == [200, 400_000]
+    assert format_stages(stages) == "16:0.2,32:400"
+
+
+@pytest.mark.parametrize("text", ["", "32", "32:", "x:1", "32:-1", "32:0", "2:1", "32:1,", "32:nan", "32:inf", "9999:1"])
+def test_bad_stages(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^[^\n]+$"):
+        parse_stages(text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch": 1},
+        {"batch": 8, "micro_batch": 3},
+        {"batch": 8, "micro_batch": 1},
+        {"seed": -1},
+        {"g_lr": 0.0},
+        {"state_every": 0.0},
+        {"metric_every": -1.0},
+        {"start": "warm"},
+        {"stages": ()},
+    ],
+)
+def test_refused(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match=r"^[^\n]+$"):
+        replace(PRESETS["tiny"], **wrong)
+
+
+def test_the_release_s_rates() -> None:
+    """lr and beta2 as the lazy-regularisation correction leaves them: x 4/5 and x 16/17."""
+    config = PRESETS["imagenet"]
+    assert config.g_lr == pytest.approx(1e-4 * 4 / 5)
+    assert config.d_lr == pytest.approx(2e-4 * 16 / 17, rel=1e-5)
+    assert config.g_beta2 == pytest.approx(0.99 ** (4 / 5), rel=1e-6)
+    assert config.d_beta2 == pytest.approx(0.99 ** (16 / 17), rel=1e-6)
+    assert config.ema_half_life() == 20_000
+    assert config.backbones == ("deit-base", "lite0")
+
+
+def test_blur_fades_within_a_stage() -> None:
+    config, stage = PRESETS["imagenet"], Stage(32, 10000)
+    assert config.blur_at(0, stage) == 2.0
+    assert config.blur_at(150_000, stage) == pytest.approx(1.0)
+    assert config.blur_at(300_000, stage) == 0.0
+    assert config.blur_at(500, Stage(32, 4)) == pytest.approx(1.0)  # a short stage: over its first quarter
