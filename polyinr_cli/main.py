@@ -1,10 +1,8 @@
 """The `polyinr` command: all commands gathered, verbosity, and every error as one line and an exit code."""
 
-import importlib.util
 import logging
 import sys
 import traceback
-from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,9 +13,14 @@ from typer.core import TyperGroup
 from polyinr_core.errors import PolyinrError
 
 from . import streams
+from .convert import convert
+from .demo import demo
+from .info import info
 from .options import Verbose
+from .prepare import prepare
+from .sample import sample
+from .train import train
 
-COMMANDS = ("prepare", "train", "sample", "convert", "info", "demo")
 INTERRUPTED = 130
 
 
@@ -74,9 +77,8 @@ def options(
         logging.getLogger().setLevel(logging.WARNING)
 
 
-for _name in COMMANDS:
-    if importlib.util.find_spec(f"{__package__}.{_name}") is not None:
-        app.command(_name)(getattr(import_module(f".{_name}", __package__), _name))
+for _command in (prepare, train, sample, convert, info, demo):
+    app.command()(_command)
 
 
 def run() -> NoReturn:
