@@ -148,3 +148,7 @@ def _usage_line(error: Any) -> str:
 def _is_torch_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+if __name__ == "__main__":
+    run()

@@ -84,7 +84,7 @@ class Run:
         return class_means(self.archive, Lite0Features(self.weights["lite0"])) if self.classes else None
 
     def train(self, *, stop: Callable[[], bool], progress: Callable[[int, int], None] | None = None) -> bool:
-        """Train to the end and return True; or, once `stop()` says so, save the state and return False.
+        """Train to the end and return True; or, once `stop()` says so, save all and return False.
 
         `stop` is asked and `progress` told (pictures seen, pictures in all) after every iteration.
         """
@@ -95,7 +95,8 @@ class Run:
             for _ in self.iterations(session, stage):
                 if progress:
                     progress(session.seen, total)
-                if stop() and session.images < stage.images:
+                if stop() and session.seen < total:
+                    self.record(session)
                     self.save(session)
                     return False
             if session.stage + 1 == len(self.config.stages):

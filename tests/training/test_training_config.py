@@ -22,7 +22,9 @@ def test_stages() -> None:
     assert format_stages(stages) == "16:0.2,32:400"
 
 
-@pytest.mark.parametrize("text", ["", "32", "32:", "x:1", "32:-1", "32:0", "2:1", "32:1,", "32:nan", "32:inf", "9999:1"])
+@pytest.mark.parametrize(
+    "text", ["", "32", "32:", "x:1", "32:-1", "32:0", "2:1", "32:1,", "32:nan", "32:inf", "9999:1"]
+)
 def test_bad_stages(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^[^\n]+$"):
         parse_stages(text)

@@ -1,0 +1,65 @@
+"""polyinr demo: the whole main job on bundled pictures, in a few minutes on a CPU."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyinr_core.errors import PolyinrError
+
+from . import streams
+from .options import Output, Quiet
+
+
+def demo(
+    output: Output = Path("demo"),
+    max_time: Annotated[
+        str, typer.Option("--max-time", metavar="150s", help="How long to train; run it again to train on.")
+    ] = "150s",
+    quiet: Quiet = False,
+) -> None:
+    """Show the main job: prepare pictures, train on them, draw at any size and beyond the border.
+
+    Everything is done by the commands that it prints, on the bundled emoji. A few minutes of training give
+    blobs of the right colours, not emoji: a taste of the way, not of the goal.
+    """
+    for step, command in enumerate(commands(output, max_time), start=1):
+        streams.say(f"\n[{step}] polyinr {shlex.join(command)}", quiet=quiet, always=True)
+        run([*command, *(["-q"] if quiet else [])])
+    streams.say(
+        f"\nThe pictures are in {output}/: samples.png, beyond.png (the window -0.25:1.25), large.png (512 px, "
+        f"trained at 32), and {output}/run/pictures/ shows the training.\n"
+        f"Run it again to train on, or try\n"
+        f"  polyinr info {output}/large.png\n"
+        f"  polyinr sample -m {output}/run --seeds 0-63 --psi 0.7 -o many.png\n"
+        f"  polyinr prepare YOUR_PICTURES/ -o yours.zip --res 64 && polyinr train yours.zip",
+        quiet=quiet,
+        always=True,
+    )
+
+
+def commands(output: Path, max_time: str) -> list[list[str]]:
+    """Return the commands of the demonstration, without the leading `polyinr`."""
+    from polyinr_core.data.bundled import bundled_pictures
+
+    data, run_dir = f"{output}/emoji-32.zip", f"{output}/run"
+    draw = ["sample", "--overwrite", "-m", run_dir]
+    return [
+        ["prepare", str(bundled_pictures()), "-o", data, "--res", "32", "--overwrite"],
+        ["train", data, "--run-dir", run_dir, "--stages", "32:100", "--max-time", max_time],
+        [*draw, "--seeds", "0-23", "-o", f"{output}/samples.png"],
+        [*draw, "--seeds", "0-7", "--grid", "-0.25:1.25", "--res", "48", "-o", f"{output}/beyond.png"],
+        [*draw, "--seeds", "1", "--res", "512", "-o", f"{output}/large.png"],
+    ]
+
+
+def run(command: list[str]) -> None:
+    """Run one command of ours in a process of its own. Raises PolyinrError, KeyboardInterrupt."""
+    code = subprocess.run([sys.executable, "-m", "polyinr_cli.main", *command]).returncode
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise PolyinrError(f"`polyinr {shlex.join(command)}` failed (exit code {code}); its message is above")

@@ -1,0 +1,198 @@
+"""Runs from start to end: resuming is exact, stages follow each other, what cannot be trained is refused."""
+
+import io
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from polyinr_core.data.archive import Archive
+from polyinr_core.errors import PolyinrError, TrainingError
+from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
+from polyinr_core.training.folder import RunFolder
+from polyinr_core.training.run import Run
+from polyinr_core.weights.pretrained import load_pretrained
+
+SMALL = replace(
+    PRESETS["tiny"],
+    stages=parse_stages("8:0.012,16:0.012"),
+    batch=4,
+    critic_channels=8,
+    head_divisor=16,
+    state_every=0.004,
+    snapshot_every=0.008,
+)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict:
+    return {"lite0": load_pretrained("lite0")}
+
+
+def make_archive(path: Path, *, pictures: int = 12, labels: bool = True) -> Path:
+    """Write an archive of noise at 16 px with three classes."""
+    rng = np.random.default_rng(0)
+    names = [f"00000/img{i:08d}.png" for i in range(pictures)]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file, "png")
+            archive.writestr(name, file.getvalue())
+        listed = [[name, i % 3] for i, name in enumerate(names)] if labels else None
+        archive.writestr("dataset.json", json.dumps({"labels": listed}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return Archive.open(make_archive(tmp_path_factory.mktemp("data") / "noise.zip"))
+
+
+def run(
+    config: TrainingConfig, archive: Archive, folder: Path, weights: dict, *, stop_after: int = 10**9
+) -> bool:
+    """Train; stop after so many iterations."""
+    left = iter(range(stop_after - 1))
+    training = Run(
+        config, archive, RunFolder(folder), weights=weights, device=torch.device("cpu"), report=lambda event: None
+    )
+    return training.train(stop=lambda: next(left, None) is None)
+
+
+def last_state(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(max((folder / "state").glob("*.safetensors")))
+
+
+@pytest.fixture(scope="module")
+def whole(archive: Archive, weights: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert run(SMALL, archive, folder, weights)
+    return folder
+
+
+@pytest.mark.parametrize("stops", [[1, 1, 1, 1, 1], [2, 2], [4]])
+def test_resuming_gives_the_run_that_was_never_stopped(
+    archive: Archive, weights: dict, whole: Path, tmp_path: Path, stops: list[int]
+) -> None:
+    """Every tensor of the last state, to the bit: weights, average, critic, both optimisers."""
+    folder = tmp_path / "run"
+    for iterations in stops:
+        assert not run(SMALL, archive, folder, weights, stop_after=iterations)
+    assert run(SMALL, archive, folder, weights)
+    expected, resumed = last_state(whole), last_state(folder)
+    assert expected.keys() == resumed.keys()
+    assert {name.partition("/")[0] for name in expected} == {
+        "generator",
+        "ema",
+        "critic",
+        "g_optimizer",
+        "d_optimizer",
+    }
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_micro_batches_give_the_same_generator_gradients(
+    archive: Archive, weights: dict, whole: Path, tmp_path: Path
+) -> None:
+    """They cannot give the same run, as the critic's BatchNorm sees other batches, but they run to its end."""
+    assert run(replace(SMALL, micro_batch=2), archive, tmp_path / "run", weights)
+
+
+def test_what_a_run_leaves(whole: Path, archive: Archive) -> None:
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "config.json",
+        "log.jsonl",
+        "pictures",
+        "snapshots",
+        "state",
+    ]
+    events = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [event["resolution"] for event in events] == [8, 16]
+    assert all(np.isfinite(event["generator"]) for event in events)
+    snapshot = load_snapshot(max((whole / "snapshots").glob("*.safetensors")))
+    assert (snapshot.resolution, snapshot.kimg) == (16, 0.024)
+    assert snapshot.data_sha256 == archive.sha256
+    assert snapshot.generator.config.classes == 3
+    sheets = sorted((whole / "pictures").glob("fakes-*.png"))
+    assert len(sheets) == 5  # at 0, 8, 16 and 24 pictures, and at the first stage's end
+    with Image.open(sheets[0]) as first, Image.open(sheets[-1]) as last:
+        assert last.width > first.width
+
+
+def test_a_new_stage_has_a_new_critic_and_goes_on_from_the_average(
+    archive: Archive, weights: dict, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    assert not run(SMALL, archive, folder, weights, stop_after=4)
+    state = last_state(folder)
+    assert int(state["g_optimizer/0.step"]) == 1
+    before = load_file(sorted((folder / "state").glob("*.safetensors"))[0])
+    moved = state["generator/synthesis.to_rgb.weight"] - before["ema/synthesis.to_rgb.weight"]
+    assert 0 < moved.abs().max() <= 1.01 * SMALL.g_lr
+    assert not torch.equal(state["critic/heads.lite0.0.out.weight"], before["critic/heads.lite0.0.out.weight"])
+
+
+def test_another_configuration_is_refused_by_field(archive: Archive, weights: dict, whole: Path) -> None:
+    with pytest.raises(TrainingError, match=r"batch 4 \(now 6\)"):
+        run(replace(SMALL, batch=6), archive, whole, weights)
+
+
+def test_other_data_is_refused(weights: dict, whole: Path, tmp_path: Path) -> None:
+    other = Archive.open(make_archive(tmp_path / "noise.zip", pictures=13))
+    with pytest.raises(TrainingError, match="pictures 12"):
+        run(SMALL, other, whole, weights)
+
+
+def test_bookkeeping_may_change(archive: Archive, weights: dict, whole: Path) -> None:
+    assert run(replace(SMALL, snapshot_every=1.0), archive, whole, weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch": 16}, "fewer than the batch"),
+        ({"stages": parse_stages("32:1")}, "16 px"),
+        ({"critic_res": 100}, "100 pixels"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing(
+    archive: Archive, weights: dict, tmp_path: Path, change: dict, words: str
+) -> None:
+    with pytest.raises(PolyinrError, match=words):
+        run(replace(SMALL, **change), archive, tmp_path / "run", weights)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_classes(weights: dict, tmp_path: Path) -> None:
+    unlabelled = Archive.open(make_archive(tmp_path / "plain.zip", labels=False))
+    assert run(replace(SMALL, stages=parse_stages("8:0.004")), unlabelled, tmp_path / "run", weights)
+    snapshot = load_snapshot(max((tmp_path / "run/snapshots").glob("*.safetensors")))
+    assert snapshot.generator.config.classes == 0
+
+
+def test_a_gradient_that_is_no_number_stops_the_run(archive: Archive, weights: dict, tmp_path: Path) -> None:
+    """The last good state stays, and the message names the tensor."""
+    folder = tmp_path / "run"
+    assert not run(SMALL, archive, folder, weights, stop_after=1)
+    good = sorted(path.name for path in (folder / "state").iterdir())
+    huge = replace(SMALL, g_lr=0.9, state_every=1.0)
+    config = json.loads((folder / "config.json").read_text())
+    config["training"]["g_lr"] = 0.9
+    (folder / "config.json").write_text(json.dumps(config))
+    state = RunFolder(folder).state
+    tensors = last_state(folder)
+    tensors["generator/synthesis.to_rgb.bias"][0] = float("nan")
+    from polyinr_core.training.state import State, read_state, write_state
+
+    write_state(state, State(tensors, read_state(state)[0].counters), images=4)
+    with pytest.raises(TrainingError, match=r"gradient of [\w.]+ \(generator\) is not finite"):
+        run(huge, archive, folder, weights)
+    assert sorted(path.name for path in state.iterdir()) == good
