@@ -156,6 +156,8 @@ _SMALL = TrainingConfig(
     critic_res=128,
     critic_channels=32,
     head_divisor=4,
+    g_lr=2e-4,
+    d_lr=2e-4,
     state_every=1.0,
     snapshot_every=5.0,
 )
