@@ -14,20 +14,21 @@ if TYPE_CHECKING:
 
 VARIABLE = "POLYINR_MODEL"
 RUNS = Path("runs")
+SNAPSHOTS = "snapshots"  # the folder of a run that holds them
 BUNDLED = "model.safetensors"
 
 
 def find_model(model: Path | None, *, quiet: bool = False) -> Path:
-    """Return the model file to use, and say which if the person did not. Raises PolyinrError."""
+    """Return the model file to use, and say which if the person named none or a folder. Raises PolyinrError."""
     if model is not None:
-        return model
+        return _newest_in(model, "-m", quiet=quiet) if model.is_dir() else model
     if named := os.environ.get(VARIABLE):
+        if Path(named).is_dir():
+            return _newest_in(Path(named), f"${VARIABLE}", quiet=quiet)
         if not Path(named).is_file():
             raise FileError(named, f"no such file (named by ${VARIABLE}); name another with -m")
         return _said(Path(named), f"from ${VARIABLE}", quiet=quiet)
-    snapshots = [path for path in RUNS.glob("**/snapshots/*.safetensors") if path.is_file()]
-    if snapshots:
-        newest = max(snapshots, key=lambda path: (path.stat().st_mtime_ns, str(path)))
+    if newest := newest_snapshot(RUNS):
         return _said(newest, "the newest below ./runs", quiet=quiet)
     bundled = resources.files("polyinr_core") / "assets" / BUNDLED
     if bundled.is_file():
@@ -44,6 +45,19 @@ def load_model(model: Path | None, *, quiet: bool = False) -> tuple["Snapshot", 
     from polyinr_core.snapshots.snapshot import load_snapshot
 
     return load_snapshot(path), path
+
+
+def newest_snapshot(folder: Path) -> Path | None:
+    """Return the newest .safetensors file in a `snapshots` folder at or below `folder`, None if there is none."""
+    found = [path for path in folder.glob("**/*.safetensors") if path.absolute().parent.name == SNAPSHOTS]
+    return max(filter(Path.is_file, found), key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+
+
+def _newest_in(folder: Path, named_by: str, *, quiet: bool) -> Path:
+    newest = newest_snapshot(folder)
+    if newest is None:
+        raise FileError(folder, f"holds no snapshot ({SNAPSHOTS}/*.safetensors at any depth); name a model file")
+    return _said(newest, f"the newest below {folder}, named by {named_by}", quiet=quiet)
 
 
 def _said(path: Path, where: str, *, quiet: bool) -> Path:

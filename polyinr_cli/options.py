@@ -52,9 +52,10 @@ Model = Annotated[
     typer.Option(
         "-m",
         "--model",
-        metavar="FILE",
+        metavar="PATH",
         show_default=False,
-        help="The model. Without it: $POLYINR_MODEL, the newest snapshot below ./runs, the bundled one.",
+        help="A model, or a run folder for its newest. Without it: $POLYINR_MODEL, the newest below ./runs, "
+        "the bundled one.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]

@@ -41,6 +41,40 @@ def test_the_order_of_the_search(
     assert drawn_with(polyinr, "-m", str(tiny_class_snapshot)) == (conditional, "")
 
 
+def test_a_folder_stands_for_its_newest_snapshot(
+    polyinr: Run, tiny_snapshot: Path, tiny_class_snapshot: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A run folder, one above it, its snapshots; what stands beside a `snapshots` folder does not count."""
+    for age, (name, model) in enumerate(
+        [
+            ("all/run/snapshots/2", tiny_snapshot),
+            ("all/old/snapshots/1", tiny_class_snapshot),
+            ("all/run/0", None),
+        ]
+    ):
+        path = Path(f"{name}.safetensors")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model, path) if model else path.write_text("not a snapshot's place")
+        os.utime(path, (1000 - age, 1000 - age))
+    newest, _ = drawn_with(polyinr, "-m", "all/run/snapshots/2.safetensors")
+    for folder in ("all", "all/run", "all/run/snapshots", "all/run/"):
+        model, said = drawn_with(polyinr, "-m", folder)
+        assert model == newest
+        shown = folder.rstrip("/")
+        assert said == f"polyinr: model all/run/snapshots/2.safetensors (the newest below {shown}, named by -m)\n"
+    assert drawn_with(polyinr, "-m", "all", "-q")[1] == ""
+    assert drawn_with(polyinr, "-m", "all/old")[0] != newest
+    monkeypatch.setenv(models.VARIABLE, "all")
+    assert drawn_with(polyinr)[0] == newest
+    assert "named by $POLYINR_MODEL" in drawn_with(polyinr)[1]
+
+
+def test_a_folder_without_snapshots(polyinr: Run, tiny_snapshot: Path):
+    Path("run").mkdir()
+    shutil.copy(tiny_snapshot, "run/kept.safetensors")
+    refused(polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png"), "run: holds no snapshot", code=1)
+
+
 def test_a_variable_that_names_nothing(polyinr: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(models.VARIABLE, "nowhere.safetensors")
     refused(polyinr("sample", "--seeds", "1", "-o", "x.png"), "$POLYINR_MODEL", "nowhere", code=1)
