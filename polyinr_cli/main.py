@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from polyinr_core.errors import PolyinrError
 
@@ -46,6 +46,17 @@ class Commands(TyperGroup):
             raise ClosedPipe from error
 
 
+class Command(TyperCommand):
+    """A command that refuses an option given twice, of which the first would be dropped in silence."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in given:
+            if given.count(parameter) > 1 and not parameter.multiple:
+                ctx.fail(f"Option {'/'.join(parameter.opts)} is given twice")
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="polyinr",
     cls=Commands,
@@ -78,7 +89,7 @@ def options(
 
 
 for _command in (prepare, train, sample, convert, info, demo):
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 
 
 def run() -> NoReturn:
