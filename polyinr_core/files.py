@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import FileError
@@ -29,6 +29,7 @@ def explain(path: Path, error: OSError) -> FileError:
         errno.ENOENT: "no such file or folder",
         errno.EISDIR: "is a folder, a file is needed",
         errno.ENOTDIR: "a part of this path is a file, not a folder",
+        errno.EEXIST: "a part of this path is a file, not a folder",  # where a folder was to be made
         errno.ENAMETOOLONG: "the name is too long",
     }
     return FileError(path, known.get(error.errno or 0, (error.strerror or str(error)).lower()))
@@ -39,11 +40,14 @@ def written_beside(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` on success, remove it otherwise.
 
     The block writes to the temporary path (a file, or a folder that it makes). The data reaches the disk
-    before the rename, so a crash leaves either the old file or the new one. Raises FileError.
+    before the rename, so a crash leaves either the old file or the new one. Missing folders above `path` are
+    made, and taken away again on failure. Raises FileError.
     """
     refuse_overwrite(path, overwrite=overwrite)
     beside = None
+    missing: list[Path] = []
     try:
+        missing = [folder for folder in path.parents if not folder.exists()]  # the deepest first
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent))
         draft = beside / path.name
@@ -60,6 +64,10 @@ def written_beside(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     finally:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
+        if not path.exists():
+            with suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
 
 
 def flush_to_disk(path: Path) -> None:
