@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -71,7 +72,10 @@ def load_snapshot(path: Path) -> Snapshot:
         config = GeneratorConfig.from_dict(facts["generator"])
         tensors = {name: tensor.float() for name, tensor in load(data).items()}
         learned_grid = tensors.pop(LEARNED_GRID, None)
-        generator = Generator(config)
+        if max(config.levels, config.mapping_layers) > len(tensors):
+            raise ValueError("more levels than tensors")
+        with torch.device("meta"):  # nothing is allocated for what a header merely claims
+            generator = Generator(config)
         generator.load_state_dict(tensors, assign=True)
         return Snapshot(
             generator=generator.eval().requires_grad_(False),
