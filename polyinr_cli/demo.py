@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from polyinr_core.errors import PolyinrError
+from polyinr_core.errors import RequestError
 
 from . import streams
-from .options import Output, Quiet
+from .options import Output, Quiet, parse_duration
 
 
 def demo(
@@ -26,6 +26,15 @@ def demo(
     Everything is done by the commands that it prints, on the bundled emoji. A few minutes of training give
     blobs of the right colours, not emoji: a taste of the way, not of the goal.
     """
+    from polyinr_core.files import explain
+
+    parse_duration(max_time)
+    if str(output) == "-":
+        raise RequestError("-o - is stdout; the demonstration fills a folder, name one")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain(output, error) from error
     for step, command in enumerate(commands(output, max_time), start=1):
         streams.say(f"\n[{step}] polyinr {shlex.join(command)}", quiet=quiet, always=True)
         run([*command, *(["-q"] if quiet else [])])
@@ -57,9 +66,9 @@ def commands(output: Path, max_time: str) -> list[list[str]]:
 
 
 def run(command: list[str]) -> None:
-    """Run one command of ours in a process of its own. Raises PolyinrError, KeyboardInterrupt."""
+    """Run one command of ours in a process of its own; if it fails, it has said why. Raises typer.Exit."""
     code = subprocess.run([sys.executable, "-m", "polyinr_cli.main", *command]).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:
-        raise PolyinrError(f"`polyinr {shlex.join(command)}` failed (exit code {code}); its message is above")
+        raise typer.Exit(code)

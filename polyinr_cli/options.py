@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from polyinr_core.errors import RequestError
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
 
 class Precision(StrEnum):
     """The number format in which a command computes."""
@@ -27,6 +31,17 @@ def _lower_verbosity(quiet: bool) -> bool:
     if quiet:
         logging.getLogger().setLevel(logging.ERROR)
     return quiet
+
+
+def parse_duration(text: str) -> float:
+    """Read --max-time, 90s, 9m, 24h or 2d, as seconds. Raises RequestError."""
+    try:
+        seconds = float(text[:-1]) * UNITS[text[-1:]]
+    except (ValueError, KeyError):
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise RequestError(f"--max-time {text!r} is no duration; write 90s, 9m or 24h")
+    return seconds
 
 
 _OUTPUT = typer.Option(

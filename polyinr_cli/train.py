@@ -14,14 +14,12 @@ from polyinr_core.errors import RequestError
 
 from . import streams
 from .devices import choose_device
-from .options import Device, Json, Quiet, Verbose
+from .options import Device, Json, Quiet, Verbose, parse_duration
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from polyinr_core.training.config import TrainingConfig
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def train(
@@ -116,7 +114,7 @@ def train(
         "micro_batch": micro_batch,
         "seed": seed,
         "channels": channels,
-        "backbones": tuple(backbones.split(",")) if backbones else None,
+        "backbones": None if backbones is None else tuple(backbones.split(",")),
         "critic_res": critic_res,
         "cond": cond,
         "mirror": mirror,
@@ -169,17 +167,6 @@ def configure(preset: str, given: dict[str, Any]) -> "TrainingConfig":
     return replace(PRESETS[preset], **given)
 
 
-def parse_duration(text: str) -> float:
-    """Read 90s, 9m, 24h or 2d as seconds. Raises RequestError."""
-    try:
-        seconds = float(text[:-1]) * UNITS[text[-1:]]
-    except (ValueError, KeyError):
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise RequestError(f"--max-time {text!r} is no duration; write 90s, 9m or 24h")
-    return seconds
-
-
 def parse_weights(texts: list[str]) -> dict[str, Path]:
     """Read NAME=FILE. Raises RequestError."""
     files = {}
@@ -187,6 +174,8 @@ def parse_weights(texts: list[str]) -> dict[str, Path]:
         name, equals, file = text.partition("=")
         if not equals or not file:
             raise RequestError(f"--weights {text!r} is not NAME=FILE, as deit-base=deit.safetensors")
+        if name in files:
+            raise RequestError(f"--weights names two files for {name}; give one")
         files[name] = Path(file)
     return files
 

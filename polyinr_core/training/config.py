@@ -23,6 +23,8 @@ class Stage:
             raise ConfigError(f"stage resolution {self.resolution} is outside 4-4096")
         if not 0 < self.kimg <= 1e9:
             raise ConfigError(f"stage length {self.kimg} kimg is outside 0-1e9")
+        if not self.images:
+            raise ConfigError(f"stage length {self.kimg} kimg is less than one picture; 0.001 is one")
 
     @property
     def images(self) -> int:
@@ -79,11 +81,12 @@ class TrainingConfig:
         for name in ("g_lr", "d_lr"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)} is outside 0-1")
-        for name in ("state_every", "snapshot_every"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} {getattr(self, name)} kimg is not positive")
-        if self.metric_every < 0:
-            raise ConfigError(f"metric_every {self.metric_every} kimg is negative")
+        for name in ("state_every", "snapshot_every", "metric_every"):
+            every = getattr(self, name)
+            if not (every >= 0.001 or (every == 0 and name == "metric_every")):
+                raise ConfigError(f"{name} {every} kimg is less than one picture; 0.001 is one")
+        self.generator(0)  # each checks its own fields
+        self.critic(0)
 
     def generator(self, classes: int) -> GeneratorConfig:
         """Return the generator's configuration for data of that many classes (0: unconditional)."""
