@@ -1,0 +1,65 @@
+"""The documents are true: the command reference is that of --help, README's commands run."""
+
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_command_reference_is_that_of_help() -> None:
+    spec = importlib.util.spec_from_file_location("write_commands", ROOT / "docs" / "write_commands.py")
+    write_commands = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(write_commands)
+    page = write_commands.PAGE.read_text()
+    assert page == write_commands.reference(), "run python docs/write_commands.py"
+
+
+def test_every_command_is_in_the_reference() -> None:
+    from polyinr_cli.main import COMMANDS
+
+    page = (ROOT / "docs" / "commands.md").read_text()
+    assert re.findall(r"^## polyinr (\w+)$", page, re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def readme_commands() -> list[list[str]]:
+    """Return the arguments of each `polyinr` line in README's shell blocks, without what follows a pipe."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("polyinr ")]
+    return [shlex.split(line.partition(" | ")[0], comments=True)[1:] for line in lines]
+
+
+@pytest.mark.slow
+def test_readme_commands_run(polyinr: Run, tiny_snapshot: Path, reference: Path, tmp_path: Path) -> None:
+    """In their order, in one folder; training is cut short, and drawing takes a tiny model."""
+    rng = np.random.default_rng(0)
+    for name in ("tabby", "tiger"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = rng.integers(0, 256, (260, 280, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    shutil.copy(reference / "official_like.pkl", tmp_path / "best_model.pkl")
+    commands = readme_commands()
+    assert {arguments[0] for arguments in commands} >= {"prepare", "info", "train", "sample", "convert"}
+    for arguments in commands:
+        if arguments[0] == "train":
+            arguments = [*arguments, "--preset", "tiny", "--max-time", "1s"]
+        if arguments[0] == "sample" and "-m" not in arguments:
+            arguments = [*arguments, "-m", str(tiny_snapshot)]
+        ran = polyinr(*arguments)
+        assert ran.code == 0, (arguments, ran.stderr)
