@@ -45,10 +45,9 @@ def written_beside(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     refuse_overwrite(path, overwrite=overwrite)
     beside = None
-    missing: list[Path] = []
+    made: list[Path] = []
     try:
-        missing = [folder for folder in path.parents if not folder.exists()]  # the deepest first
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made = make_folder(path.parent)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent))
         draft = beside / path.name
         yield draft
@@ -65,9 +64,21 @@ def written_beside(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if beside is not None:
             shutil.rmtree(beside, ignore_errors=True)
         if not path.exists():
-            with suppress(OSError):
-                for folder in missing:
-                    folder.rmdir()
+            unmake_folders(made)
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder and those above it; return the ones that were missing, the deepest first. Raises OSError."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def unmake_folders(folders: list[Path]) -> None:
+    """Take away the folders that `make_folder` made, as far as nothing else has come into them."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def flush_to_disk(path: Path) -> None:

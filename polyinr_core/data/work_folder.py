@@ -5,11 +5,13 @@ import json
 import shutil
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from ..errors import FileError, PictureError
+from ..files import make_folder, unmake_folders
 
 REQUEST_NAME = "request.sha256"
 JOURNAL_NAME = "journal.jsonl"
@@ -29,7 +31,7 @@ class WorkFolder:
         self.path = output.with_name(output.name + ".part")
         if self.path.exists() and not (self.path / REQUEST_NAME).is_file():
             raise FileError(self.path, "is in the way and not ours; move it away")
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._made = make_folder(self.path)
         self._request = (self.path / REQUEST_NAME).open("a+")
         try:
             fcntl.flock(self._request, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,6 +99,7 @@ class WorkFolder:
     def remove(self) -> None:
         """Delete the folder: it is not needed any more."""
         shutil.rmtree(self.path, ignore_errors=True)
+        unmake_folders(self._made)
 
     def __enter__(self) -> Self:
         return self
@@ -105,4 +108,7 @@ class WorkFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in (self._pictures, self._journal, self._request):
-            file.close()
+            with suppress(OSError):  # what is left in its buffer does not fit either
+                file.close()
+        if error is not None and not self.lines:  # nothing that another call could take up
+            self.remove()
