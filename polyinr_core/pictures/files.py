@@ -110,7 +110,7 @@ def picture_kind(head: bytes) -> str | None:
 def read_note(path: Path) -> Note:
     """Return the note embedded in a PNG or TIFF, empty if there is none. Raises FileError.
 
-    Reads the header only: a picture may be larger than memory.
+    Decodes nothing, as a picture may be larger than memory, but checks a PNG's sums from its first to its last.
     """
     try:
         with path.open("rb") as file:
@@ -119,6 +119,7 @@ def read_note(path: Path) -> Note:
             if kind == "png":
                 with PngImageFile(file) as image:
                     text = str(image.info.get(NOTE_KEY, ""))
+                    image.verify()
             elif kind == "tiff":
                 text = _tiff_description(path, file)
             elif kind in ("jpeg", "webp"):
