@@ -85,11 +85,11 @@ def available_memory() -> int | None:
     return min(limits) if limits else None
 
 
-def check_memory(wanted: int, *, purpose: str) -> None:
+def check_memory(
+    wanted: int, *, purpose: str, advice: str = "take a smaller size, or .npy, which is written row by row"
+) -> None:
     """Raise RequestError if `wanted` bytes are more than can be had."""
     available = available_memory()
     if available is not None and wanted + SPARE_BYTES > available:
-        raise RequestError(
-            f"{purpose} needs {wanted / 2**30:,.1f} GiB of memory, {max(0, available) / 2**30:,.1f} are free; "
-            "take a smaller size, or .npy, which is written row by row"
-        )
+        needed, free = wanted / 2**30, max(0, available) / 2**30
+        raise RequestError(f"{purpose} needs {needed:,.1f} GiB of memory, {free:,.1f} are free; {advice}")

@@ -13,13 +13,15 @@ import typer
 from polyinr_core.errors import RequestError
 
 from . import streams
-from .devices import choose_device
+from .devices import check_memory, choose_device
 from .options import Device, Json, Quiet, Verbose, parse_duration
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from polyinr_core.training.config import TrainingConfig
+
+VALUE_BYTES = 5 * 4  # a weight, its average, gradient and two moments, float32
 
 
 def train(
@@ -125,6 +127,7 @@ def train(
     deadline = None if max_time is None else time.monotonic() + parse_duration(max_time)
     config = configure(preset, {key: value for key, value in given.items() if value is not None})
     place = choose_device(device)
+    check_width(config)
 
     from polyinr_core.data.archive import Archive
     from polyinr_core.data.bundled import bundled_pictures
@@ -165,6 +168,18 @@ def configure(preset: str, given: dict[str, Any]) -> "TrainingConfig":
     if "stages" in given:
         given["stages"] = parse_stages(given["stages"])
     return replace(PRESETS[preset], **given)
+
+
+def check_width(config: "TrainingConfig") -> None:
+    """Raise RequestError if the generator, its average, gradients and moments do not fit into memory."""
+    import torch
+
+    from polyinr_core.model import Generator
+
+    with torch.device("meta"):
+        values = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
+    purpose = f"training a generator of {config.channels} channels"
+    check_memory(values * VALUE_BYTES, purpose=purpose, advice="take fewer --channels")
 
 
 def parse_weights(texts: list[str]) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..files import sha256_of
+from ..files import explain, sha256_of
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise WeightsError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise WeightsError(str(explain(path, error))) from error
     except (
         SafetensorError,
         pickle.UnpicklingError,
