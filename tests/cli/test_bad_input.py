@@ -1,0 +1,105 @@
+"""Bad input of every kind, for every command: one line, exit code 1 or 2, nothing left behind."""
+
+import os
+import resource
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+import pytest
+from bad_commands import COMMANDS, LONG, PAYLOADS
+from bad_files import made_for
+from conftest import Run, refused
+
+from polyinr_cli import models
+from polyinr_cli.main import outcome
+from polyinr_core.weights import pretrained
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Return all that lies in a folder: bytes of files, None for anything else."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        for path in folder.rglob("*")
+    }
+
+
+@contextmanager
+def full_disk(*, full: bool) -> Iterator[None]:
+    """Let no file grow beyond 300 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300 if full else before[0], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+once = cache(pretrained.load_pretrained)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Read lite0 once for all cases; find no model and no other weights in this machine's own places."""
+    monkeypatch.setattr(pretrained, "load_pretrained", once)
+    monkeypatch.setattr(models, "BUNDLED", "nowhere.safetensors")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+
+
+CASES = [pytest.param(line, code, words, id=line.replace(LONG, "A-LONG-NAME")) for line, code, *words in COMMANDS]
+
+
+@pytest.mark.parametrize(("line", "code", "words"), CASES)
+def test_bad_input(polyinr: Run, tmp_path: Path, line: str, code: int, words: list[str]):
+    command = shlex.split(line.removeprefix("FULL-DISK "))
+    made_for(command)
+    before = contents(tmp_path)
+    with full_disk(full=line.startswith("FULL-DISK ")):
+        ran = polyinr(*command)
+    refused(ran, *words, code=code)
+    assert contents(tmp_path) == before
+
+
+def full_device() -> IO[str]:
+    """A disk on which nothing fits."""
+    return open("/dev/full", "w")
+
+
+def closed_pipe() -> IO[str]:
+    """A pipe whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return open(writer, "w")
+
+
+@pytest.mark.parametrize("line", PAYLOADS)
+@pytest.mark.parametrize(
+    ("stdout", "words"),
+    [(full_device, ["stdout: no space left"]), (closed_pipe, []), (None, ["stdout is closed"])],
+)
+def test_bad_stdout(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    line: str,
+    stdout: Callable[[], IO[str]] | None,
+    words: list[str],
+):
+    """A full disk behind stdout and a closed stdout are one line, a closed pipe none."""
+    monkeypatch.chdir(tmp_path)
+    made_for(shlex.split(line))
+    before = contents(tmp_path)
+    stream = stdout() if stdout else None
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert outcome(shlex.split(line)) == (1 if stdout else 2)
+    if stream is not None:
+        stream.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(words)
+    assert all(word in text for word, text in zip(words, lines, strict=True))
+    assert {name: data for name, data in contents(tmp_path).items() if name != "x.png"} == before
