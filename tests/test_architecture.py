@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GROUND = {"errors", "seeds", "files"}
+GROUND = {"errors", "seeds", "files", "pickles"}
 STOREYS = [
     {"errors"},
-    {"seeds", "files"},
+    {"seeds", "files", "pickles"},
     {"model", "pictures", "data", "weights"},
     {"snapshots", "latents", "critic", "metrics"},
     {"training"},

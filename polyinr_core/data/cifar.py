@@ -10,79 +10,86 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError
+from ..pickles import Made, PickleProblem, bytes_of, read_pickle, text_of
 from .facts import Facts
-from .plain_pickles import read_plain_pickle
 from .source import Payload, Source, stamp_of
 from .tars import tar_members
 
 BATCH_NAME = re.compile(r"(^|/)data_batch_\d+$")
 META_NAME = re.compile(r"(^|/)batches\.meta$")
 SIDE = 32
-MAX_BATCH_BYTES = 2**28
+MAX_BYTES = 2**30  # of all batches; the published ones take 155 MB
+ARRAY_NAMES = frozenset(  # what the pickle of a numpy array mentions
+    {"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"}
+    | {"_codecs.encode"}
+)
+
+Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # pictures [N, 32, 32, 3], labels [N]
 
 
 def open_cifar(path: Path) -> Source:
     """List CIFAR-10's training pictures in the order of their batches. Raises ArchiveError, FileError."""
-    batches: list[tuple[str, NDArray[np.int64]]] = []
+    batches: dict[str, Batch] = {}
     class_names: tuple[str, ...] = ()
-    for name, facts in read_batches(path):
-        if META_NAME.search(name):
-            names = facts.get("label_names")
-            class_names = tuple(map(plain_text, names)) if isinstance(names, list) else ()
-        else:
-            batches.append((name, batch_arrays(path, name, facts)[1]))
-    batches.sort(key=lambda batch: batch[0])
-    labels = np.concatenate([labels for _, labels in batches])
+    size = 0
+    for member in tar_members(path):
+        is_meta = META_NAME.search(member.name)
+        if not (is_meta or BATCH_NAME.search(member.name)):
+            continue
+        size += member.size
+        if size > MAX_BYTES:
+            raise ArchiveError(path, f"{member.name!r} is too large for a CIFAR-10 batch; refused")
+        try:
+            facts = read_facts(member.read())
+            if is_meta:
+                class_names = class_names_of(facts)
+            else:
+                batches[member.name] = batch_of(facts)
+        except PickleProblem as problem:
+            raise ArchiveError(path, f"{member.name!r} is no CIFAR-10 batch ({problem}); refused") from problem
+    ordered = sorted(batches.items())
+    labels = np.concatenate([labels for _, (_, labels) in ordered])
     classes = max(int(labels.max()) + 1, len(class_names))
     if len(class_names) < classes:
         class_names = ()
 
     def payloads(start: int) -> Iterator[Payload]:
-        pixels = {
-            name: batch_arrays(path, name, facts)[0] for name, facts in read_batches(path) if is_batch(name)
-        }
-        return islice((picture for name, _ in batches for picture in pixels[name]), start, None)
+        return islice((picture for _, (pictures, _) in ordered for picture in pictures), start, None)
 
-    listed = tuple(f"{name.split('/')[-1]}/{index:05d}" for name, part in batches for index in range(len(part)))
-    return Source(path, "cifar-10", listed, stamp_of(path), payloads, Facts(labels, classes, class_names))
-
-
-def is_batch(name: str) -> bool:
-    """Tell whether a file of the archive is a batch of training pictures."""
-    return BATCH_NAME.search(name) is not None
+    names = tuple(
+        f"{name.split('/')[-1]}/{index:05d}" for name, (_, part) in ordered for index in range(len(part))
+    )
+    return Source(path, "cifar-10", names, stamp_of(path), payloads, Facts(labels, classes, class_names))
 
 
-def read_batches(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the training batches and the class names of the archive as dictionaries. Raises ArchiveError."""
-    for member in tar_members(path):
-        if not (is_batch(member.name) or META_NAME.search(member.name)):
-            continue
-        if member.size > MAX_BATCH_BYTES:
-            raise ArchiveError(path, f"{member.name!r} is too large for a CIFAR-10 batch; refused")
-        try:
-            facts = read_plain_pickle(member.read())
-        except (ValueError, TypeError, LookupError, AttributeError, UnicodeError) as error:
-            problem = (
-                f"{member.name!r} is no plain CIFAR-10 batch ({' '.join(str(error).split())[:100]}); refused"
-            )
-            raise ArchiveError(path, problem) from error
-        if not isinstance(facts, dict):
-            raise ArchiveError(path, f"{member.name!r} holds no dictionary")
-        yield member.name, {plain_text(key): value for key, value in facts.items()}
+def read_facts(data: bytes) -> dict[str, Any]:
+    """Return the dictionary that a pickle describes. Raises PickleProblem."""
+    facts, _ = read_pickle(memoryview(data), known=lambda module, name: f"{module}.{name}" in ARRAY_NAMES)
+    if not isinstance(facts, dict):
+        raise PickleProblem("it holds no dictionary")
+    return facts
 
 
-def batch_arrays(path: Path, name: str, facts: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return a batch's pictures uint8 [N, 32, 32, 3] and labels int64 [N]. Raises ArchiveError."""
-    pixels, labels = facts.get("data"), facts.get("labels")
-    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3 * SIDE * SIDE:
-        raise ArchiveError(path, f"{name!r} holds no pictures of {SIDE}x{SIDE}")
-    whole = isinstance(labels, list) and all(type(label) is int and 0 <= label < 1000 for label in labels)
-    if not (whole and labels and len(labels) == len(pixels)):
-        raise ArchiveError(path, f"{name!r} does not hold one label for each picture")
-    pictures = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)  # [N, H, W, 3]
-    return pictures, np.array(labels, dtype=np.int64)
+def class_names_of(facts: dict[str, Any]) -> tuple[str, ...]:
+    """Return the class names, none if there is no list of them. Raises PickleProblem."""
+    names = facts.get("label_names")
+    return tuple(map(text_of, names)) if isinstance(names, list) else ()
 
 
-def plain_text(value: object) -> str:
-    """Return a text of Python 2 or 3 as a text."""
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+def batch_of(facts: dict[str, Any]) -> Batch:
+    """Return a batch's pictures and labels. Raises PickleProblem."""
+    match facts.get("data"):
+        case Made(state=(_, (int(count), int(width)), Made(arguments=(kind, *_)), False, raw)) if (
+            width == 3 * SIDE** 2 and text_of(kind) in ("u1", "|u1")
+        ):
+            pixels = np.frombuffer(bytes_of(raw, most=2 * count * width), np.uint8)
+        case _:
+            raise PickleProblem(f"it holds no pictures of {SIDE}x{SIDE}")
+    if not 0 < count * width == len(pixels):
+        raise PickleProblem("it holds more or fewer pictures than it announces")
+    labels = facts.get("labels")
+    if not isinstance(labels, list) or len(labels) != count:
+        raise PickleProblem("it does not hold one label for each picture")
+    if not all(type(label) is int and 0 <= label < 1000 for label in labels):
+        raise PickleProblem("its labels are no classes")
+    return pixels.reshape(count, 3, SIDE, SIDE).transpose(0, 2, 3, 1), np.array(labels, dtype=np.int64)

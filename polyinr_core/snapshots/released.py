@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import SnapshotError
 from ..files import explain
+from ..pickles import LONGEST_NAME, Made, PickleProblem, read_pickle
 from .names import is_released_name
-from .pickles import LONGEST_NAME, Made, PickleProblem, read_pickle
 from .renaming import Stored, snapshot_of
 from .snapshot import Snapshot
 from .storages import StoredTensor

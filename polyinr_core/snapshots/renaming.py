@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..model import Generator, GeneratorConfig
-from .pickles import PickleProblem
+from ..pickles import PickleProblem
 from .snapshot import Snapshot
 
 _MOST_VALUES = 2**28  # five times the largest released generator

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pickles import Made, Name, PickleProblem, Reference, read_pickle
+from ..pickles import Made, Name, PickleProblem, Reference, bytes_of, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -42,7 +42,7 @@ class StoredTensor:
             raise PickleProblem(f"tensor {self.name} has no storage")
         count = math.prod(self.shape)
         try:
-            storage = read_storage(_bytes_of(self.storage.arguments[0], most=4096 + 32 * count))
+            storage = read_storage(bytes_of(self.storage.arguments[0], most=4096 + 32 * count))
         except PickleProblem as problem:
             raise PickleProblem(f"the storage of tensor {self.name}: {problem}") from problem
         reach = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
@@ -84,23 +84,3 @@ def read_storage(blob: memoryview) -> np.ndarray:
 
 def _is_storage_name(module: str, name: str) -> bool:
     return module == "torch" and name in _DTYPES
-
-
-def _bytes_of(value: Any, *, most: int) -> memoryview:
-    """Return at most that many bytes, also as protocol 2 spells them: a text to be encoded as Latin-1."""
-    match value:
-        case memoryview():
-            raw = value
-        case Made(arguments=(memoryview() | str() as raw, "latin1")) if str(value.function) == "_codecs.encode":
-            pass
-        case _:
-            raise PickleProblem("no sequence of bytes")
-    if len(raw) > most:  # many small tensors in one large storage would be read over and over
-        raise PickleProblem(f"{len(raw):,} bytes, far more than the tensor has")
-    if raw is value:
-        return raw
-    try:
-        text = raw if isinstance(raw, str) else str(raw, "utf-8")
-        return memoryview(text.encode("latin-1"))
-    except UnicodeError as error:
-        raise PickleProblem("no sequence of bytes") from error

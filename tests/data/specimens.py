@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def write_zip(path: Path, files: dict[str, bytes], compression: int = zipfile.ZI
     with zipfile.ZipFile(path, "w", compression) as zipped:
         for name, data in files.items():
             zipped.writestr(name, data)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    """A tar with these files."""
+    with tarfile.open(path, mode) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     return path
 
 

@@ -1,17 +1,15 @@
 """Sources: each kind lists its pictures and labels; broken ones get one clear line."""
 
 import gzip
-import io
 import json
 import os
-import pickle
 import struct
 import tarfile
 import zipfile
 
 import numpy as np
 import pytest
-from specimens import encoded, noise, write_archive, write_folder, write_zip
+from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
 
 from polyinr_core.data.source import Source, class_folders
 from polyinr_core.data.sources import open_source
@@ -36,16 +34,6 @@ def classes_of(source: Source) -> list[str] | list[int] | None:
     if facts.labels is None:
         return None
     return [facts.class_names[label] if facts.class_names else int(label) for label in facts.labels]
-
-
-def write_tar(path, files: dict[str, bytes], mode: str = "w"):
-    """A tar with these files."""
-    with tarfile.open(path, mode) as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 CLASS_FILES = {"dog/1.png": B, "cat/2.PNG": C, "cat/1.png": A, "readme.txt": b"x", "dog/.hidden.png": b"x"}
@@ -124,57 +112,6 @@ def test_a_shard_with_cls_files(tmp_path):
 def test_a_single_picture(tmp_path):
     source = open_source(write_folder(tmp_path, {"one.png": A}) / "one.png")
     assert (source.names, contents(source)) == (("one.png",), [A])
-
-
-def cifar_files(count: int = 6) -> dict[str, bytes]:
-    """CIFAR-10's layout: batches of `count` pictures, written as pickles of protocol 2."""
-    files = {"cifar-10-batches-py/batches.meta": pickle.dumps({"label_names": [f"k{i}" for i in range(10)]}, 2)}
-    for batch in (2, 1):
-        data = np.random.default_rng(batch).integers(0, 256, (count, 3072), dtype=np.uint8)
-        facts = {b"data": data, b"labels": [(batch + i) % 10 for i in range(count)], b"batch_label": b"x"}
-        files[f"cifar-10-batches-py/data_batch_{batch}"] = pickle.dumps(facts, 2)
-    files["cifar-10-batches-py/test_batch"] = b"not looked at"
-    return files
-
-
-def test_cifar_10(tmp_path):
-    source = open_source(write_tar(tmp_path / "cifar-10-python.tar.gz", cifar_files(), "w:gz"))
-    assert source.kind == "cifar-10"
-    assert source.names[:2] == ("data_batch_1/00000", "data_batch_1/00001")
-    assert classes_of(source) == [f"k{1 + i}" for i in range(6)] + [f"k{2 + i}" for i in range(6)]
-    assert len(source.facts.class_names) == 10
-    rows = np.random.default_rng(1).integers(0, 256, (6, 3072), dtype=np.uint8)
-    first = next(source.payloads(0))
-    assert first.shape == (32, 32, 3)
-    assert first[5, 7].tolist() == [rows[0, 5 * 32 + 7], rows[0, 1024 + 5 * 32 + 7], rows[0, 2048 + 5 * 32 + 7]]
-    assert len(list(source.payloads(9))) == 3
-
-
-class Runs:
-    def __reduce__(self):
-        return os.system, ("touch RAN",)
-
-
-@pytest.mark.parametrize(
-    ("batch", "message"),
-    [
-        (
-            pickle.dumps(Runs(), 2),
-            "'set/data_batch_1' is no plain CIFAR-10 batch .it asks for .*system.; refused",
-        ),
-        (pickle.dumps([1], 2), "holds no dictionary"),
-        (pickle.dumps({"labels": [1]}, 2), "holds no pictures of 32x32"),
-        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, 2), "one label for each"),
-        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [-1]}, 2), "one label for each"),
-        (b"", "no plain CIFAR-10 batch"),
-    ],
-)
-def test_hostile_and_broken_cifar_batches(tmp_path, monkeypatch, batch, message):
-    monkeypatch.chdir(tmp_path)
-    path = write_tar(tmp_path / "c.tar", {"set/data_batch_1": batch})
-    with pytest.raises(ArchiveError, match=message):
-        open_source(path)
-    assert [file.name for file in tmp_path.iterdir()] == ["c.tar"]
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -19,12 +19,10 @@ from typing import Any
 import torch
 from forging import (
     CLASSES,
-    Calls,
     Node,
     Persistent,
     W,
     forge,
-    named,
     network,
     pickled,
     rebuild_persistent,
@@ -32,6 +30,7 @@ from forging import (
     storage_blob,
     stored,
 )
+from pickling import Calls, named
 
 HEAD = b"\x80\x04"
 HUGE = struct.pack("<Q", 2**60)

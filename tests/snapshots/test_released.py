@@ -247,7 +247,7 @@ def test_a_storage_far_larger_than_its_tensor_is_refused(tmp_path):
     tensors["mapping.w_avg"] = stored(storage_blob(torch.zeros(100_000)), (CLASSES, W), (W, 1))
     path = tmp_path / "large.pkl"
     path.write_bytes(forge(tensors))
-    with pytest.raises(SnapshotError, match="far more than the tensor has"):
+    with pytest.raises(SnapshotError, match="far more than are needed"):
         read_released(path)
 
 

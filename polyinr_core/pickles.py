@@ -3,10 +3,11 @@
 import pickle
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-MOST_STEPS = 500_000  # five times what a released file with its discriminator takes
+MOST_STEPS = 500_000  # five times what a released snapshot with its discriminator takes
 LONGEST_TEXT = 2**16  # longer texts stay undecoded bytes
 LONGEST_NAME = 200
 
@@ -51,15 +52,44 @@ def read_pickle(
     """Return the value of the pickle that begins at `start`, and where it ends.
 
     Nothing is imported, called or built: values are None, bool, int, float, str, list, tuple, dict with text
-    keys (other items are dropped), memoryview (bytes, and long texts undecoded), Name, Made, Reference. Time
-    and memory are linear in the file's size, and bounded by `most_steps`. Protocols 2 to 5. Raises PickleProblem
-    for names that `known` denies, opcodes that no released file holds, and whatever is broken.
+    keys (other items are dropped), memoryview (bytes, Python 2's texts, long texts undecoded), Name, Made,
+    Reference. Time and memory are linear in the file's size, and bounded by `most_steps`. Protocols 2 to 5.
+    Raises PickleProblem for names that `known` denies, opcodes that plain data does not need, and whatever is
+    broken.
     """
-    machine = _Machine(data, start, known)
+    machine = Machine(data, start, known)
     return machine.run(most_steps), machine.at
 
 
-class _Machine:
+def bytes_of(value: Any, *, most: int) -> memoryview:
+    """Return at most that many bytes, also as protocol 2 spells them: a text to be encoded as Latin-1.
+
+    Raises PickleProblem.
+    """
+    match value:
+        case memoryview():
+            raw = value
+        case Made(arguments=(memoryview() | str() as raw, "latin1")) if str(value.function) == "_codecs.encode":
+            pass
+        case _:
+            raise PickleProblem("no sequence of bytes")
+    if len(raw) > most:  # one long text may be recalled over and over
+        raise PickleProblem(f"{len(raw):,} bytes, far more than are needed")
+    if raw is value:
+        return raw
+    try:
+        text = raw if isinstance(raw, str) else str(raw, "utf-8")
+        return memoryview(text.encode("latin-1"))
+    except UnicodeError as error:
+        raise PickleProblem("no sequence of bytes") from error
+
+
+def text_of(value: Any) -> str:
+    """Return a text, or a few bytes as the Latin-1 text that they are in Python 2. Raises PickleProblem."""
+    return value if isinstance(value, str) else str(bytes_of(value, most=LONGEST_NAME), "latin-1")
+
+
+class Machine:
     """The pickle machine: a stack with marks, and a memo."""
 
     def __init__(self, data: memoryview, start: int, known: Known) -> None:
@@ -79,7 +109,7 @@ class _Machine:
                 self.refuse("cut short: it has no end")
             opcode = self.data[self.at]
             self.at += 1
-            operation = _OPERATIONS.get(opcode)
+            operation = OPERATIONS.get(opcode)
             if operation is not None:
                 operation(self)
             elif opcode == pickle.STOP[0]:
@@ -87,8 +117,8 @@ class _Machine:
                     self.refuse("it ends in the middle of a value")
                 return self.stack.pop()
             else:
-                self.refuse(f"opcode 0x{opcode:02x} is in no released snapshot")
-        self.refuse(f"more than {most_steps:,} steps, no released snapshot takes so many")
+                self.refuse(f"opcode 0x{opcode:02x} is not allowed")
+        self.refuse(f"more than {most_steps:,} steps")
 
     def refuse(self, why: str) -> NoReturn:
         raise PickleProblem(f"byte {self.at}: {why}")
@@ -176,11 +206,9 @@ class _Machine:
         items = target.items if isinstance(target, Made) else target
         if not isinstance(items, dict) or len(pairs) % 2:
             self.refuse("items for what holds none")
-        for at in range(0, len(pairs), 2):
-            if isinstance(
-                pairs[at], str
-            ):  # what is looked up has a text as key; other hashes can be made to collide
-                items[pairs[at]] = pairs[at + 1]
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            with suppress(PickleProblem):  # only texts are looked up; other hashes can be made to collide
+                items[text_of(key)] = value
 
     def append(self, values: list[Any]) -> None:
         target = self.top()
@@ -196,7 +224,7 @@ class _Machine:
             self.refuse("a global whose name is no text")
         if max(len(module), len(name)) > LONGEST_NAME or not self.known(module, name):
             shown = ascii(f"{module}.{name}")[1:-1][:80]
-            self.refuse(f"asks for {shown}, which no released snapshot holds; nothing of it was run")
+            self.refuse(f"asks for {shown}, which is not allowed; nothing of it was run")
         return Name(module, name)
 
     def call(self, arguments: Any) -> None:
@@ -228,31 +256,31 @@ class _Machine:
 
     def protocol(self, version: int) -> None:
         if not 2 <= version <= 5:
-            self.refuse(f"pickle protocol {version}, the released files have 2 to 5")
+            self.refuse(f"pickle protocol {version}, 2 to 5 are read")
 
 
-def _empty_set() -> Made:
+def empty_set() -> Made:
     return Made(Name("builtins", "set"))
 
 
-def _join(build: Callable[[Any], Any]) -> Callable[[_Machine], None]:
+def join(build: Callable[[Any], Any]) -> Callable[[Machine], None]:
     return lambda m: m.push(build(m.since_mark()))
 
 
-def _dict_of(m: _Machine) -> None:
+def dict_of(m: Machine) -> None:
     pairs = m.since_mark()
     m.push({})
     m.put_items(pairs)
 
 
-_OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
+OPERATIONS: dict[int, Callable[[Machine], Any]] = {
     opcode[0]: operation
     for opcode, operation in {
         pickle.PROTO: lambda m: m.protocol(m.number(1)),
         pickle.FRAME: lambda m: m.frame(m.number(8)),
-        pickle.MARK: _Machine.mark,
+        pickle.MARK: Machine.mark,
         pickle.POP: lambda m: m.pop() if len(m.stack) > m.floor else m.since_mark(),
-        pickle.POP_MARK: _Machine.since_mark,
+        pickle.POP_MARK: Machine.since_mark,
         pickle.DUP: lambda m: m.push(m.top()),
         pickle.NONE: lambda m: m.push(None),
         pickle.NEWTRUE: lambda m: m.push(True),
@@ -265,6 +293,8 @@ _OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
         pickle.SHORT_BINUNICODE: lambda m: m.push(m.text(m.number(1))),
         pickle.BINUNICODE: lambda m: m.push(m.text(m.number(4))),
         pickle.BINUNICODE8: lambda m: m.push(m.text(m.number(8))),
+        pickle.SHORT_BINSTRING: lambda m: m.push(m.take(m.number(1))),
+        pickle.BINSTRING: lambda m: m.push(m.take(m.number(4))),
         pickle.SHORT_BINBYTES: lambda m: m.push(m.take(m.number(1))),
         pickle.BINBYTES: lambda m: m.push(m.take(m.number(4))),
         pickle.BINBYTES8: lambda m: m.push(m.take(m.number(8))),
@@ -272,11 +302,11 @@ _OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
         pickle.EMPTY_LIST: lambda m: m.push([]),
         pickle.EMPTY_DICT: lambda m: m.push({}),
         pickle.EMPTY_TUPLE: lambda m: m.push(()),
-        pickle.EMPTY_SET: lambda m: m.push(_empty_set()),
-        pickle.LIST: _join(list),
-        pickle.TUPLE: _join(tuple),
-        pickle.FROZENSET: _join(lambda _: _empty_set()),
-        pickle.DICT: _dict_of,
+        pickle.EMPTY_SET: lambda m: m.push(empty_set()),
+        pickle.LIST: join(list),
+        pickle.TUPLE: join(tuple),
+        pickle.FROZENSET: join(lambda _: empty_set()),
+        pickle.DICT: dict_of,
         pickle.TUPLE1: lambda m: m.push(m.last(1)),
         pickle.TUPLE2: lambda m: m.push(m.last(2)),
         pickle.TUPLE3: lambda m: m.push(m.last(3)),
