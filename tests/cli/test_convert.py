@@ -1,8 +1,6 @@
 """polyinr convert: a released file in, a model out, one line when it cannot be."""
 
 import hashlib
-import os
-import pickle
 
 import pytest
 from conftest import refused
@@ -17,13 +15,6 @@ FILES = [
     "generator_small.safetensors",
     "generator_uncond_small.safetensors",
 ]
-
-
-class Harm:
-    """What would run a command if it were unpickled."""
-
-    def __reduce__(self):
-        return os.system, ("touch canary",)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -76,41 +67,3 @@ def test_nothing_is_overwritten_unasked(polyinr, reference, tmp_path):
     assert model.read_text() == "mine"
     assert polyinr("convert", source, "-o", "model.safetensors", "--overwrite").code == 0
     assert load_snapshot(model).resolution == 32
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, ["no such file"]),
-        (b"", ["empty"]),
-        (b"hello", ["no pickle of protocol 2 to 5"]),
-        (pickle.dumps(Harm()), ["system", "nothing of it was run"]),
-        (pickle.dumps({"G": 1}), ["no network G_ema"]),
-        (b"PK\x03\x04" + bytes(30), ["zip archive"]),
-        (b"\x80\x04" + b"(" * 100, ["cut short"]),
-    ],
-)
-def test_a_file_that_cannot_be_is_one_line(content, words, polyinr, tmp_path):
-    if content is not None:
-        (tmp_path / "file.pkl").write_bytes(content)
-    refused(polyinr("convert", "file.pkl", "-o", "model.safetensors"), "file.pkl", *words, code=1)
-    assert [path.name for path in tmp_path.iterdir()] == ([] if content is None else ["file.pkl"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], ["FILE"]),
-        (["file.pkl"], ["--output"]),
-        (["file.pkl", "-o", "model.pkl"], ["name it model.safetensors"]),
-        (["file.pkl", "-o", "-", "--json"], ["both want stdout"]),
-        (["file.pkl", "-o", "m.safetensors", "--sedes", "3"], ["--sedes"]),
-    ],
-)
-def test_wrong_usage_is_one_line(arguments, words, polyinr):
-    refused(polyinr("convert", *arguments), *words, code=2)
-
-
-def test_a_folder_and_our_own_model_are_refused(polyinr, tiny_snapshot, tmp_path):
-    refused(polyinr("convert", tmp_path, "-o", "m.safetensors"), "no regular file", code=1)
-    refused(polyinr("convert", tiny_snapshot, "-o", "m.safetensors"), "polyinr snapshot already", code=1)

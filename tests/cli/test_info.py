@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, refused
+from conftest import Run
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -109,34 +109,3 @@ def test_damaged_notes_are_one_line_at_most(polyinr: Run, note: str):
     ran = polyinr("info", "x.png")
     assert ran.code in (0, 1)
     assert len(ran.stderr.splitlines()) == ran.code
-
-
-FILES = {
-    "missing": (None, "no such file"),
-    "empty": (b"", "empty"),
-    "text": (b"hello there, this is text", "not a model"),
-    "pickle": (b"\x80\x04}.", "convert"),
-    "zeros": (bytes(100), "not a model"),
-    "cut zip": (b"PK\x03\x04" + bytes(50), ""),
-    "cut png": (b"\x89PNG\r\n\x1a\n" + bytes(3), "damaged"),
-    "cut tiff": (b"II*\0" + bytes(3), "damaged"),
-    "cut tensors": (b"\x10\0\0\0\0\0\0\0{", ""),
-    "odd header": (b"\x02\0\0\0\0\0\0\0{}", ""),
-}
-
-
-@pytest.mark.parametrize("case", FILES)
-def test_files_that_are_nothing(polyinr: Run, case: str):
-    content, words = FILES[case]
-    if content is not None:
-        Path("x").write_bytes(content)
-    refused(polyinr("info", "x"), words, code=1)
-    refused(polyinr("info", "x", "--json"), words, code=1)
-
-
-def test_wrong_requests(polyinr: Run, data_set: Path, tiny_snapshot: Path):
-    refused(polyinr("info", "."), "folder", code=1)
-    refused(polyinr("info", tiny_snapshot, "-o", "x.png"), "data set", code=2)
-    refused(polyinr("info", data_set, "-o", "x.gif"), "suffix", code=2)
-    refused(polyinr("info", data_set, "-o", "-", "--json"), "stdout", code=2)
-    assert not Path("x.png").exists()

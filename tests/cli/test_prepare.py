@@ -126,42 +126,6 @@ def test_strict_and_overwrite(polyinr, photos):
     assert Archive.open("a.zip").resolution == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        ([], 2, ["SOURCE"]),
-        (["photos", "--res", "8"], 2, ["--output"]),
-        (["photos", "-o", "a.zip"], 2, ["--res"]),
-        (["photos", "-o", "a.zip", "--res", "0"], 2, ["0 is outside 1-8192"]),
-        (["photos", "-o", "a.zip", "--res", "-8"], 2, ["-8 is outside"]),
-        (["photos", "-o", "a.zip", "--res", "1000000000"], 2, ["1000000000 is outside"]),
-        (["photos", "-o", "a.zip", "--res", "big"], 2, ["--res", "integer"]),
-        (["photos", "-o", "a.zip", "--res", "8", "--crop", "round"], 2, ["round"]),
-        (["photos", "-o", "a.zip", "--res", "8", "--resize", "nearest"], 2, ["nearest"]),
-        (["photos", "-o", "a.zip", "--res", "8", "--labels", "some"], 2, ["some"]),
-        (["photos", "-o", "a.zip", "--res", "8", "--background", "pinkish"], 2, ["pinkish", "#rrggbb"]),
-        (["photos", "-o", "a.zip", "--res", "8", "--workers", "0"], 2, ["workers"]),
-        (["photos", "-o", "a.zip", "--res", "8", "--colour", "red"], 2, ["--colour"]),
-        (["photos", "-o", "-", "--res", "8"], 2, [".zip"]),
-        (["photos", "-o", "a.tar", "--res", "8"], 2, ["a.tar", ".zip"]),
-        (["photos", "-o", "full.zip/a.zip", "--res", "8"], 1, ["full.zip"]),
-        (["nothing", "-o", "a.zip", "--res", "8"], 1, ["nothing", "no such file"]),
-        (["empty", "-o", "a.zip", "--res", "8"], 1, ["empty", "holds no pictures"]),
-        (["full.zip", "-o", "a.zip", "--res", "8"], 1, ["full.zip", "not a whole zip"]),
-        (["photos/dog/broken.png", "-o", "a.zip", "--res", "8"], 1, ["none of its 1 pictures"]),
-        (["photos", "-o", "a.zip", "--res", "512"], 1, ["none of its 5 pictures can be used"]),
-        (["words.txt", "-o", "a.zip", "--res", "8"], 1, ["words.txt", "is no folder, zip"]),
-    ],
-)
-def test_wrong_requests_are_one_line(polyinr, photos, tmp_path, arguments, code, words):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "full.zip").write_bytes(b"PK\3\4")
-    (tmp_path / "words.txt").write_text("words")
-    before = sorted(tmp_path.iterdir())
-    refused(polyinr("prepare", *arguments), *words, code=code)
-    assert sorted(tmp_path.iterdir()) == before
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, workers):

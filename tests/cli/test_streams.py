@@ -117,13 +117,6 @@ def test_a_pipe_closed_by_its_reader(
     assert capsys.readouterr().err == ""
 
 
-def test_a_full_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_snapshot: Path):
-    with open("/dev/full", "w") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        assert outcome(["sample", "--seeds", "1", "-m", str(tiny_snapshot), "-o", "-"]) == 1
-    assert capsys.readouterr().err == "polyinr: stdout: no space left on the disk; free some and run again\n"
-
-
 def test_nobody_reads_the_messages(monkeypatch: pytest.MonkeyPatch):
     """A closed stderr is no reason to stop."""
     closed = io.StringIO()
