@@ -67,6 +67,19 @@ def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, terminal)
     assert "hello" in written()
 
 
+def test_progress_leaves_stdout_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, terminal):
+    """JSON lines written while a bar moves reach stdout, not the terminal."""
+    stream, written = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    with streams.progress("drawing") as move:
+        move(1, 2)
+        streams.json_line({"a": 1})
+        streams.say("a word")
+    assert capsys.readouterr().out == '{"a": 1}\n'
+    assert "a word" in written()
+
+
 def test_no_colours_where_none_are_wanted(monkeypatch: pytest.MonkeyPatch, terminal):
     stream, written = terminal
     monkeypatch.setattr(sys, "stderr", stream)
