@@ -1,0 +1,226 @@
+"""`polyinr train`: every option takes effect; a terminal sees a bar; Ctrl-C saves, the same command goes on."""
+
+import inspect
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bad_files import archive
+from conftest import Ran, Run
+from PIL import Image
+from safetensors.torch import save_file
+
+from polyinr_cli.train import train
+from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.training import run as training
+from polyinr_core.weights import pretrained
+
+once = cache(pretrained.load_pretrained)
+TINY = ("--preset", "tiny", "--stages", "8:0.008", "--batch", "4")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twelve pictures of 16 px in three classes."""
+    archive(tmp_path / "data.zip")
+    return Path("data.zip")
+
+
+@pytest.fixture(autouse=True)
+def networks_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "load_pretrained", once)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[training.Run]:
+    """Gather the runs that are begun; none of them trains."""
+    runs: list[training.Run] = []
+    monkeypatch.setattr(training.Run, "train", lambda self, **_: bool(runs.append(self)) or True)
+    return runs
+
+
+def config_of(folder: str = "run") -> dict[str, Any]:
+    return json.loads(Path(folder, "config.json").read_text())["training"]
+
+
+CONFIGURED = {
+    "preset": (["--preset", "emoji"], "channels", 128),
+    "stages": (["--stages", "4:0.5,16:1"], "stages", "4:0.5,16:1"),
+    "batch": (["--batch", "6"], "batch", 6),
+    "micro_batch": (["--micro-batch", "2"], "micro_batch", 2),
+    "seed": (["--seed", "5"], "seed", 5),
+    "channels": (["--channels", "24"], "channels", 24),
+    "critic_res": (["--critic-res", "160"], "critic_res", 160),
+    "cond": (["--no-cond"], "cond", False),
+    "mirror": (["--mirror"], "mirror", True),
+    "state_every": (["--state-every", "0.5"], "state_every", 0.5),
+    "snapshot_every": (["--snapshot-every", "0.25"], "snapshot_every", 0.25),
+}
+
+
+@pytest.mark.parametrize("option", CONFIGURED)
+def test_an_option_changes_the_configuration(polyinr: Run, data: Path, begun: list[training.Run], option: str):
+    """config.json and the run itself hold the value; the preset holds another."""
+    words, field, expected = CONFIGURED[option]
+    common = ["--stages", "8:1", "--batch", "4"] if option == "preset" else ["--preset", "tiny"]
+    assert polyinr("train", data, *common, *words, "--run-dir", "run").code == 0
+    assert polyinr("train", data, "--preset", "tiny", "--run-dir", "plain").code == 0
+    assert config_of("plain")[field] != config_of()[field] == expected
+    assert begun[0].config.to_dict()[field] == expected
+    if option == "cond":
+        assert [run.classes for run in begun] == [0, 3]
+    if option == "mirror":
+        assert begun[0].feed(begun[0].config.stages[0]).mirror
+
+
+def test_data_and_run_dir_have_defaults(polyinr: Run, data: Path, begun: list[training.Run]):
+    assert polyinr("train", data, "--preset", "tiny").code == 0
+    assert Path("runs/tiny-data/config.json").is_file()
+    assert polyinr("train", "--run-dir", "here").code == 0
+    assert (len(begun[1].archive), begun[1].classes) == (1562, 8)
+    assert config_of("here")["stages"] == "32:200,64:100"
+
+
+def test_backbones_weights_and_download_reach_the_loader(
+    polyinr: Run, data: Path, begun: list[training.Run], monkeypatch: pytest.MonkeyPatch
+):
+    """No network is needed: what would load is asked for and recorded."""
+    asked = {}
+
+    def record(name: str, *, file: Path | None, download: bool) -> dict:
+        asked[name] = (file, download)
+        return {}
+
+    monkeypatch.setattr(pretrained, "load_pretrained", record)
+    common = ("train", data, "--preset", "tiny", "--critic-res", "224", "--run-dir", "run")
+    ran = polyinr(*common, "--backbones", "deit-tiny", "--weights", "deit-tiny=d.pth", "--download")
+    assert ran.code == 0, ran.stderr
+    assert asked == {"deit-tiny": (Path("d.pth"), True), "lite0": (None, True)}
+    assert config_of()["backbones"] == ["deit-tiny"]
+    assert begun[0].config.backbones == ("deit-tiny",)
+    asked.clear()
+    polyinr("train", data, "--preset", "tiny", "--metric-every", "1", "--run-dir", "other")
+    assert asked == {"lite0": (None, False), "lite2": (None, False)}
+
+
+def test_weights_of_ones_own_are_used(polyinr: Run, data: Path, begun: list[training.Run]):
+    changed = {name: tensor.clone().contiguous() for name, tensor in once("lite0").items()}
+    changed["conv_stem.weight"] += 1
+    save_file(changed, "own.safetensors")
+    ran = polyinr("train", data, "--preset", "tiny", "--weights", "lite0=own.safetensors", "--run-dir", "run")
+    assert ran.code == 0, ran.stderr
+    assert torch.equal(begun[0].weights["lite0"]["conv_stem.weight"], changed["conv_stem.weight"])
+
+
+def test_the_device_is_the_runs(polyinr: Run, data: Path, begun: list[training.Run]):
+    assert polyinr("train", data, "--preset", "tiny", "--device", "cpu", "--run-dir", "run").code == 0
+    assert begun[0].device == torch.device("cpu")
+
+
+def test_a_run_tells_keeps_and_stops(polyinr: Run, data: Path):
+    """Two iterations in two sittings: --max-time, --json, --quiet, the three intervals."""
+    often = ("--state-every", "0.004", "--snapshot-every", "0.004", "--metric-every", "0.004")
+    common = ("train", data, *TINY, "--run-dir", "run", *often)
+    first = polyinr(*common, "--max-time", "0.001s", "--json")
+    assert (first.code, first.stderr) == (0, "polyinr: saved in run; the same command goes on\n")
+    assert [line["fd-lite2"] >= 0 for line in first.lines if "fd-lite2" in line] == [True]
+    snapshots = sorted(path.stem for path in Path("run/snapshots").iterdir())
+    assert [int(name) for name in snapshots] == [0, 4]
+    second = polyinr(*common)
+    assert (second.code, second.stdout, second.stderr) == (0, b"", "polyinr: going on at 0.004 kimg\n")
+    again = polyinr(*common, "--quiet", "--json")
+    assert again == Ran(0, b"", "")
+    events = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    assert [event["kimg"] for event in events if "fd-lite2" in event] == [0.004, 0.008]
+    assert load_snapshot(Path("run/snapshots/000000008.safetensors")).resolution == 8
+    with Image.open("run/pictures/fakes-000000008.png") as picture:
+        assert picture.width >= 8 * 8
+    assert polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png").code == 0
+
+
+def test_verbose_shows_the_traceback(polyinr: Run, data: Path):
+    assert "Traceback" in polyinr("train", data, "--batch", "64", "--run-dir", "run", "--verbose").stderr
+
+
+def test_every_option_is_tested_here():
+    """Each parameter of the command is an option typed somewhere in this file."""
+    text = Path(__file__).read_text()
+    typed = {"as_json": "json", "cond": "no-cond"}
+    options = [typed.get(name, name).replace("_", "-") for name in inspect.signature(train).parameters]
+    assert [option for option in options if f'"--{option}"' not in text] == ["data"]
+
+
+class Terminal:
+    """A process whose stderr is a terminal of ours; `shown` is what it has written there."""
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self.master, slave = pty.openpty()
+        code = "from polyinr_cli.main import run; run()"
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *command],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=slave,
+            env=environment,
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def read(self, seconds: float = 0.1) -> None:
+        if select.select([self.master], [], [], seconds)[0]:
+            try:
+                self.shown += os.read(self.master, 100_000).decode()
+            except OSError:  # the other side has closed
+                time.sleep(seconds)
+
+    def wait(self, reached: Any) -> None:
+        """Read until `reached()`."""
+        deadline = time.monotonic() + 240
+        while not reached():
+            assert self.process.poll() is None, self.shown
+            assert time.monotonic() < deadline, self.shown
+            self.read()
+
+    def interrupt(self) -> int:
+        """Send Ctrl-C; return the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        while self.process.poll() is None:
+            self.read()
+        self.read()
+        os.close(self.master)
+        return self.process.returncode
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_a_terminal_saves_and_the_same_command_goes_on(tmp_path: Path):
+    archive(tmp_path / "data.zip")
+    command = ["train", "data.zip", "--preset", "tiny", "--stages", "8:4", "--batch", "4", "--run-dir", "run"]
+    command += ["--state-every", "0.004"]
+
+    def images() -> int:
+        return max((int(path.stem) for path in (tmp_path / "run/state").glob("*.json")), default=0)
+
+    first = Terminal(command, tmp_path)
+    first.wait(lambda: images() >= 8 and "%" in first.shown)
+    assert first.interrupt() == 130
+    assert "training" in first.shown
+    assert "polyinr: saved in run; the same command goes on" in first.shown
+    assert first.shown.rstrip().endswith("polyinr: interrupted")
+    assert "Traceback" not in first.shown
+    kept = images()
+    second = Terminal(command, tmp_path)
+    second.wait(lambda: images() > kept)
+    assert second.interrupt() == 130
+    assert f"polyinr: going on at {kept / 1000:g} kimg" in second.shown
+    assert load_snapshot(max((tmp_path / "run/snapshots").iterdir())).kimg == images() / 1000
