@@ -38,12 +38,13 @@ def demo(
     for step, command in enumerate(commands(output, max_time), start=1):
         streams.say(f"\n[{step}] polyinr {shlex.join(command)}", quiet=quiet, always=True)
         run([*command, *(["-q"] if quiet else [])])
+    large, run_dir = shlex.quote(f"{output}/large.png"), shlex.quote(f"{output}/run")
     streams.say(
         f"\nThe pictures are in {output}/: samples.png, beyond.png (the window -0.25:1.25), large.png (512 px, "
         f"trained at 32), and {output}/run/pictures/ shows the training.\n"
         f"Run it again to train on, or try\n"
-        f"  polyinr info {output}/large.png\n"
-        f"  polyinr sample -m {output}/run --seeds 0-63 --psi 0.7 -o many.png\n"
+        f"  polyinr info {large}\n"
+        f"  polyinr sample -m {run_dir} --seeds 0-63 --psi 0.7 -o many.png\n"
         f"  polyinr prepare YOUR_PICTURES/ -o yours.zip --res 64 && polyinr train yours.zip",
         quiet=quiet,
         always=True,
