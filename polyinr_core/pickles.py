@@ -89,6 +89,11 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else str(bytes_of(value, most=LONGEST_NAME), "latin-1")
 
 
+def shown(text: str) -> str:
+    """Return a text that a file chose in a form fit for a message: one line, ASCII, not long."""
+    return ascii(text)[1:-1][:80]
+
+
 class Machine:
     """The pickle machine: a stack with marks, and a memo."""
 
@@ -223,8 +228,7 @@ class Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             self.refuse("a global whose name is no text")
         if max(len(module), len(name)) > LONGEST_NAME or not self.known(module, name):
-            shown = ascii(f"{module}.{name}")[1:-1][:80]
-            self.refuse(f"asks for {shown}, which is not allowed; nothing of it was run")
+            self.refuse(f"asks for {shown(f'{module}.{name}')}, which is not allowed; nothing of it was run")
         return Name(module, name)
 
     def call(self, arguments: Any) -> None:

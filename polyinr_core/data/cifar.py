@@ -40,7 +40,7 @@ def open_cifar(path: Path) -> Source:
         if size > MAX_BYTES:
             raise ArchiveError(path, f"{member.name!r} is too large for a CIFAR-10 batch; refused")
         try:
-            facts = read_facts(member.read())
+            facts = read_dictionary(member.read())
             if is_meta:
                 class_names = class_names_of(facts)
             else:
@@ -62,7 +62,7 @@ def open_cifar(path: Path) -> Source:
     return Source(path, "cifar-10", names, stamp_of(path), payloads, Facts(labels, classes, class_names))
 
 
-def read_facts(data: bytes) -> dict[str, Any]:
+def read_dictionary(data: bytes) -> dict[str, Any]:
     """Return the dictionary that a pickle describes. Raises PickleProblem."""
     facts, _ = read_pickle(memoryview(data), known=lambda module, name: f"{module}.{name}" in ARRAY_NAMES)
     if not isinstance(facts, dict):

@@ -1,6 +1,6 @@
 """The names that a released pickle may hold: data types, tensors, and the release's own classes."""
 
-_FUNCTIONS = frozenset(
+FUNCTIONS = frozenset(
     {
         "_codecs.encode",  # how protocol 2 spells bytes
         "collections.OrderedDict",
@@ -29,17 +29,17 @@ _FUNCTIONS = frozenset(
         "torch.storage._load_from_bytes",
     }
 )
-_TYPES = frozenset(
+TYPES = frozenset(
     {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "long", "object"}
     | {"range", "set", "slice", "str", "tuple", "unicode"}
 )
-_INNER_TYPES = frozenset(  # as dill names them
+INNER_TYPES = frozenset(  # as dill names them
     {"BuiltinMethodType", "CellType", "CodeType", "EllipsisType", "FunctionType", "MethodType", "NoneType"}
 )
-_DTYPES = frozenset({"bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8"})
-_RELEASE = ("dnnlib.", "feature_networks.", "pg_modules.", "torch_utils.", "training.")
-_LIBRARIES = ("timm.layers.", "timm.models.", "torch.nn.", "torchvision.transforms.")
-_ACTIVATIONS = frozenset({"torch.nn.functional", "torch._C._nn"})
+DTYPES = frozenset({"bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8"})
+RELEASE = ("dnnlib.", "feature_networks.", "pg_modules.", "torch_utils.", "training.")
+LIBRARIES = ("timm.layers.", "timm.models.", "torch.nn.", "torchvision.transforms.")
+ACTIVATIONS = frozenset({"torch.nn.functional", "torch._C._nn"})
 
 
 def is_released_name(module: str, name: str) -> bool:
@@ -50,14 +50,14 @@ def is_released_name(module: str, name: str) -> bool:
     if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
         return False
     if module in ("builtins", "__builtin__"):
-        return name in _TYPES
+        return name in TYPES
     if module == "types":
-        return name in _INNER_TYPES
-    if module == "torch" and name in _DTYPES:
+        return name in INNER_TYPES
+    if module == "torch" and name in DTYPES:
         return True
     return (
-        f"{module}.{name}" in _FUNCTIONS
-        or f"{module}.".startswith(_RELEASE)
-        or (f"{module}.".startswith(_LIBRARIES) and name[0].isupper())
-        or module in _ACTIVATIONS
+        f"{module}.{name}" in FUNCTIONS
+        or f"{module}.".startswith(RELEASE)
+        or (f"{module}.".startswith(LIBRARIES) and name[0].isupper())
+        or module in ACTIVATIONS
     )

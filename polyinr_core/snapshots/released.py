@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import SnapshotError
 from ..files import explain
-from ..pickles import LONGEST_NAME, Made, PickleProblem, read_pickle
+from ..pickles import LONGEST_NAME, Made, PickleProblem, read_pickle, shown
 from .names import is_released_name
 from .renaming import Stored, snapshot_of
 from .snapshot import Snapshot
@@ -20,44 +20,32 @@ from .storages import StoredTensor
 
 NETWORK = "G_ema"
 TEST_VECTORS = ("input.", "output.", "output64.", "debug.", "post_train.")
-_MOST_MODULES = 500
-_MOST_TENSORS = 2_000
-_LONGEST_HEADER = 2**22
-_MOST_DEPTH = 8
+MOST_MODULES = 500
+MOST_TENSORS = 2_000
+LONGEST_HEADER = 2**22
+MOST_DEPTH = 8
 
 
 def read_released(path: Path) -> Snapshot:
     """Read a released pickle, or its tensors under their released names in a safetensors file.
 
-    Weights are bit for bit those of G_ema; nothing in the file is executed. The learned grid becomes points
-    (x, y), its side the snapshot's resolution. Raises SnapshotError, FileError.
+    Weights are bit for bit those of G_ema; nothing in the file is executed. Raises SnapshotError, FileError.
     """
     try:
-        data = _map_file(path)
-        if _is_safetensors(data):
-            if int.from_bytes(data[:8], "little") > _LONGEST_HEADER:
-                raise PickleProblem("its safetensors header is longer than that of any released generator")
-            return snapshot_of(_stored_in_safetensors(path), kimg=0.0)
-        if data[:2] == b"PK":
-            raise PickleProblem("a zip archive; the released snapshots are plain pickles")
-        top, end = read_pickle(data, known=is_released_name)
-        if end != len(data):
-            raise PickleProblem(f"{len(data) - end:,} bytes follow after the pickle's end")
-        if not isinstance(top, dict) or NETWORK not in top:
-            raise PickleProblem(f"it holds no network {NETWORK}; released snapshots are dictionaries with one")
-        stored = _stored_in_modules(top[NETWORK])
-        if 4 * sum(math.prod(tensor.shape) for tensor in stored.values()) > 2 * len(data):
-            raise PickleProblem("its tensors claim more values than the file has bytes for")
-        return snapshot_of(stored, kimg=_kimg(top.get("progress")))
+        data = map_file(path)
+        if is_safetensors(data):
+            return snapshot_of(stored_in_safetensors(path, data), kimg=0.0)
+        stored, kimg = stored_in_pickle(data)
+        return snapshot_of(stored, kimg=kimg)
     except PickleProblem as problem:
         raise SnapshotError(path, f"not a released snapshot: {problem}") from problem
     except SafetensorError as error:
-        raise SnapshotError(path, f"a damaged safetensors file ({ascii(str(error))[1:-1][:120]})") from error
+        raise SnapshotError(path, f"a damaged safetensors file ({shown(str(error))})") from error
     except OSError as error:
         raise explain(path, error) from error
 
 
-def _map_file(path: Path) -> memoryview:
+def map_file(path: Path) -> memoryview:
     """Return the file's bytes, read from the disk only where they are looked at."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -68,12 +56,15 @@ def _map_file(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _is_safetensors(data: memoryview) -> bool:
+def is_safetensors(data: memoryview) -> bool:
+    """Say whether a file begins as safetensors do: with the length of a JSON object that follows."""
     return len(data) > 8 and int.from_bytes(data[:8], "little") <= len(data) - 8 and data[8:9] == b"{"
 
 
-def _stored_in_safetensors(path: Path) -> dict[str, Stored]:
-    """Return the tensors of a safetensors file by name, test vectors left out."""
+def stored_in_safetensors(path: Path, data: memoryview) -> dict[str, Stored]:
+    """Return the tensors of a safetensors file by name, test vectors left out. Raises PickleProblem."""
+    if int.from_bytes(data[:8], "little") > LONGEST_HEADER:
+        raise PickleProblem("its safetensors header is longer than that of any released generator")
     file = safe_open(path, framework="pt")  # stays open while its tensors may be read
     if "polyinr" in (file.metadata() or {}):
         raise PickleProblem("it is a polyinr snapshot already; use it as it is")
@@ -83,58 +74,74 @@ def _stored_in_safetensors(path: Path) -> dict[str, Stored]:
     }
 
 
-def _stored_in_modules(network: Any) -> dict[str, Stored]:
-    """Walk a network's `_parameters`, `_buffers`, `_modules`; return its tensors by their dotted names."""
+def stored_in_pickle(data: memoryview) -> tuple[dict[str, Stored], float]:
+    """Return the tensors of G_ema by name, and the thousands of pictures it has seen. Raises PickleProblem."""
+    if data[:2] == b"PK":
+        raise PickleProblem("a zip archive; the released snapshots are plain pickles")
+    top, end = read_pickle(data, known=is_released_name)
+    if end != len(data):
+        raise PickleProblem(f"{len(data) - end:,} bytes follow after the pickle's end")
+    if not isinstance(top, dict) or NETWORK not in top:
+        raise PickleProblem(f"it holds no network {NETWORK}; released snapshots are dictionaries with one")
+    stored = stored_in_modules(top[NETWORK])
+    if 4 * sum(math.prod(tensor.shape) for tensor in stored.values()) > 2 * len(data):
+        raise PickleProblem("its tensors claim more values than the file has bytes for")
+    return stored, kimg_of(top.get("progress"))
+
+
+def stored_in_modules(network: Any) -> dict[str, Stored]:
+    """Walk a network's `_parameters`, `_buffers`, `_modules`; return its tensors by their dotted names.
+
+    Raises PickleProblem.
+    """
     found: dict[str, Stored] = {}
     waiting = [("", network, 0)]
-    for _ in range(_MOST_MODULES):
+    for _ in range(MOST_MODULES):
         if not waiting:
             return found
         prefix, module, depth = waiting.pop()
-        state = _state_of(module, prefix)
+        state = state_of(module, prefix)
         for kind in ("_parameters", "_buffers"):
-            items = _items_of(state.get(kind))
-            if len(items) + len(found) > _MOST_TENSORS or len(max(items, key=len, default="")) > LONGEST_NAME:
-                raise PickleProblem(f"more than {_MOST_TENSORS:,} tensors in {NETWORK}, or too long a name")
-            for name, value in items.items():
+            for name, value in members_of(state, kind, most=MOST_TENSORS - len(found)).items():
                 if value is not None:
-                    tensor = StoredTensor(_shown(prefix + name), value)
+                    tensor = StoredTensor(shown(prefix + name), value)
                     found[prefix + name] = Stored(tensor.shape, tensor.numbers)
-        inner = _items_of(state.get("_modules"))
-        if len(inner) > _MOST_MODULES or len(max(inner, key=len, default="")) > LONGEST_NAME:
-            raise PickleProblem(f"more than {_MOST_MODULES:,} modules in {NETWORK}, or too long a name")
-        if inner and depth == _MOST_DEPTH:
-            raise PickleProblem(f"modules nested deeper than {_MOST_DEPTH} in {NETWORK}")
+        inner = members_of(state, "_modules", most=MOST_MODULES)
+        if inner and depth == MOST_DEPTH:
+            raise PickleProblem(f"modules nested deeper than {MOST_DEPTH} in {NETWORK}")
         waiting += [(f"{prefix}{name}.", value, depth + 1) for name, value in inner.items() if value is not None]
-    raise PickleProblem(f"more than {_MOST_MODULES:,} modules in {NETWORK}")
+    raise PickleProblem(f"more than {MOST_MODULES:,} modules in {NETWORK}")
 
 
-def _state_of(module: Any, prefix: str) -> Mapping[str, Any]:
+def members_of(state: Mapping[str, Any], kind: str, *, most: int) -> Mapping[str, Any]:
+    """Return a module's tensors or inner modules by their names. Raises PickleProblem for more than `most`."""
+    members = items_of(state.get(kind))
+    if len(members) > most or len(max(members, key=len, default="")) > LONGEST_NAME:
+        raise PickleProblem(f"too many {kind.strip('_')} in {NETWORK}, or too long a name")
+    return members
+
+
+def state_of(module: Any, prefix: str) -> Mapping[str, Any]:
     """Return the attributes of a module that is stored by reference or through the persistence wrapper."""
     if isinstance(module, Made):
         state = module.state
         if module.function.name == "_reconstruct_persistent_obj" and module.arguments:
-            state = _items_of(module.arguments[0]).get("state")
-        if _items_of(state):
-            return _items_of(state)
-    raise PickleProblem(f"{_shown(f'{NETWORK}.{prefix}').rstrip('.')} is no network module")
+            state = items_of(module.arguments[0]).get("state")
+        if items_of(state):
+            return items_of(state)
+    raise PickleProblem(f"{shown(f'{NETWORK}.{prefix}').rstrip('.')} is no network module")
 
 
-def _shown(name: str) -> str:
-    """Return a name that a file chose in a form fit for a message: one line, ASCII, not long."""
-    return ascii(name)[1:-1][:80]
-
-
-def _items_of(value: Any) -> Mapping[str, Any]:
+def items_of(value: Any) -> Mapping[str, Any]:
     """Return the items of a plain dictionary, or of an object that is one (OrderedDict, EasyDict)."""
     if isinstance(value, Made):
         return value.items
     return value if isinstance(value, dict) else {}
 
 
-def _kimg(progress: Any) -> float:
+def kimg_of(progress: Any) -> float:
     """Return how many thousands of pictures were seen, 0 if the file does not say."""
-    counted = _items_of(progress).get("cur_nimg")
+    counted = items_of(progress).get("cur_nimg")
     if isinstance(counted, Made):
         tensor = StoredTensor("cur_nimg", counted)
         numbers = tensor.numbers() if math.prod(tensor.shape) == 1 else None

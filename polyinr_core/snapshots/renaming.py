@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..model import Generator, GeneratorConfig
-from ..pickles import PickleProblem
+from ..pickles import PickleProblem, shown
 from .snapshot import Snapshot
 
-_MOST_VALUES = 2**28  # five times the largest released generator
-_GRIDS = ("gridt", "synthesis.grid")  # one parameter under two names
+MOST_VALUES = 2**28  # five times the largest released generator
+GRIDS = ("gridt", "synthesis.grid")  # one parameter under two names
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,23 @@ def snapshot_of(stored: Mapping[str, Stored], *, kimg: float) -> Snapshot:
     Widths are read from the shapes, weights are bit for bit the same. The learned grid becomes points (x, y),
     its side the snapshot's resolution. Raises PickleProblem for a tensor missing, misshapen or unknown.
     """
-    if sum(math.prod(tensor.shape) for tensor in stored.values()) > _MOST_VALUES:
-        raise PickleProblem(
-            f"its tensors have more than {_MOST_VALUES:,} values, no released generator has so many"
-        )
-    config = _config_of(stored)
-    layers = list(_layers_of(config))
-    side = _check_shapes(stored, config, layers)
+    if sum(math.prod(tensor.shape) for tensor in stored.values()) > MOST_VALUES:
+        raise PickleProblem(f"its tensors have more than {MOST_VALUES:,} values; no released generator has")
+    config = config_of(stored)
+    layers = list(layers_of(config))
+    side = check_shapes(stored, config, layers)
     tensors = {
-        "mapping.table.weight": _read(stored, "mapping.embed.weight"),
-        "mapping.w_avg": _read(stored, "mapping.w_avg"),
+        "mapping.table.weight": read_tensor(stored, "mapping.embed.weight"),
+        "mapping.w_avg": read_tensor(stored, "mapping.w_avg"),
     }
     for layer in layers:
         for kind in ("weight", "bias"):
-            parts = [_read(stored, f"{name}.{kind}") for name in layer.released]
+            parts = [read_tensor(stored, f"{name}.{kind}") for name in layer.released]
             rows = layer.arrange(*parts)
             tensors[f"{layer.ours}.{kind}"] = rows.flatten(1) if rows.dim() > 2 else rows
-    grids = [_read(stored, name)[0] for name in _GRIDS if name in stored]
+    grids = [read_tensor(stored, name)[0] for name in GRIDS if name in stored]
     if not torch.equal(grids[0], grids[-1]):
-        raise PickleProblem(f"{_GRIDS[0]} and {_GRIDS[1]} differ, they are one parameter")
+        raise PickleProblem(f"{GRIDS[0]} and {GRIDS[1]} differ, they are one parameter")
     generator = Generator(config)
     generator.load_state_dict(tensors, assign=True)
     return Snapshot(
@@ -71,7 +69,7 @@ def snapshot_of(stored: Mapping[str, Stored], *, kimg: float) -> Snapshot:
     )
 
 
-def _config_of(stored: Mapping[str, Stored]) -> GeneratorConfig:
+def config_of(stored: Mapping[str, Stored]) -> GeneratorConfig:
     """Read the sizes of the generator from its tensors' shapes."""
 
     def size(name: str, axis: int) -> int:
@@ -101,7 +99,7 @@ def _config_of(stored: Mapping[str, Stored]) -> GeneratorConfig:
         raise PickleProblem(str(error)) from error
 
 
-def _layers_of(config: GeneratorConfig) -> Iterator[Layer]:
+def layers_of(config: GeneratorConfig) -> Iterator[Layer]:
     """Yield what every linear layer is called here and there. The release's first coordinate is the row."""
     n, z, w = config.channels, config.z_dim, config.w_dim
 
@@ -129,7 +127,7 @@ def _layers_of(config: GeneratorConfig) -> Iterator[Layer]:
     yield Layer("synthesis.to_rgb", ("synthesis.to_rgb",), (3,), n, kernel=(1, 1))
 
 
-def _check_shapes(stored: Mapping[str, Stored], config: GeneratorConfig, layers: list[Layer]) -> int:
+def check_shapes(stored: Mapping[str, Stored], config: GeneratorConfig, layers: list[Layer]) -> int:
     """Return the side of the learned grid. Raises PickleProblem for a tensor missing, misshapen or too many."""
     expected: dict[str, tuple[int, ...]] = {
         "mapping.embed.weight": (config.table_rows or 0, config.table_dim),
@@ -138,9 +136,9 @@ def _check_shapes(stored: Mapping[str, Stored], config: GeneratorConfig, layers:
     for layer in layers:
         for name, out in zip(layer.released, layer.outs, strict=True):
             expected |= {f"{name}.weight": (out, layer.in_dim, *layer.kernel), f"{name}.bias": (out,)}
-    grids = [name for name in _GRIDS if name in stored]
+    grids = [name for name in GRIDS if name in stored]
     if not grids:
-        raise PickleProblem(f"tensor {_GRIDS[0]} is missing")
+        raise PickleProblem(f"tensor {GRIDS[0]} is missing")
     side = math.isqrt(stored[grids[0]].shape[1] if len(stored[grids[0]].shape) == 3 else 0)
     expected |= dict.fromkeys(grids, (1, side * side, 2))
     for name, shape in expected.items():
@@ -149,13 +147,12 @@ def _check_shapes(stored: Mapping[str, Stored], config: GeneratorConfig, layers:
         if stored[name].shape != shape:
             raise PickleProblem(f"tensor {name} has shape {list(stored[name].shape)}, expected {list(shape)}")
     if extra := sorted(set(stored) - set(expected)):
-        raise PickleProblem(
-            f"tensor {ascii(extra[0])[1:-1][:80]} is in no released generator ({len(extra)} such)"
-        )
+        raise PickleProblem(f"tensor {shown(extra[0])} is in no released generator ({len(extra)} such)")
     return side
 
 
-def _read(stored: Mapping[str, Stored], name: str) -> Tensor:
+def read_tensor(stored: Mapping[str, Stored], name: str) -> Tensor:
+    """Return a tensor's numbers. Raises PickleProblem unless they are float32 and finite."""
     tensor = stored[name].read()
     if tensor.dtype != torch.float32:
         raise PickleProblem(f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')}, expected float32")

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..pickles import Made, Name, PickleProblem, Reference, bytes_of, read_pickle
 
-_MAGIC = 0x1950A86A20F9469CFC6C
-_PROTOCOL = 1001
-_DTYPES: dict[str, np.dtype] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
-_MOST_STEPS = 200  # of each of a blob's little pickles
-_MOST_AXES = 8
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+DTYPES: dict[str, np.dtype] = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+MOST_STEPS = 200  # of each of a blob's little pickles
+MOST_AXES = 8
 
 
 class StoredTensor:
@@ -31,7 +31,7 @@ class StoredTensor:
                 self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
             case _:
                 raise PickleProblem(f"tensor {name} is described by the wrong values")
-        if len(shape) != len(strides) or len(shape) > _MOST_AXES:
+        if len(shape) != len(strides) or len(shape) > MOST_AXES:
             raise PickleProblem(f"tensor {name} has {len(shape)} axes and {len(strides)} strides")
         if not all(type(size) is int and 0 <= size < 2**48 for size in (offset, *shape, *strides)):
             raise PickleProblem(f"tensor {name} has sizes that no tensor has")
@@ -63,16 +63,16 @@ def read_storage(blob: memoryview) -> np.ndarray:
     """
     parts, at = [], 0
     for _ in range(5):
-        part, at = read_pickle(blob, known=_is_storage_name, start=at, most_steps=_MOST_STEPS)
+        part, at = read_pickle(blob, known=is_storage_name, start=at, most_steps=MOST_STEPS)
         parts.append(part)
     magic, protocol, system, reference, keys = parts
-    if magic != _MAGIC or protocol != _PROTOCOL:
+    if magic != MAGIC or protocol != PROTOCOL:
         raise PickleProblem("a form that torch's old files do not have")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise PickleProblem("not written on a little-endian machine")
     match reference:
         case Reference(key=("storage", Name() as kind, str(key), str(), int(count), None)) if keys == [key]:
-            dtype = _DTYPES[kind.name]
+            dtype = DTYPES[kind.name]
         case _:
             raise PickleProblem("described by the wrong values")
     stored = int.from_bytes(blob[at : at + 8], "little", signed=True)
@@ -82,5 +82,6 @@ def read_storage(blob: memoryview) -> np.ndarray:
     return np.frombuffer(raw, dtype=dtype)
 
 
-def _is_storage_name(module: str, name: str) -> bool:
-    return module == "torch" and name in _DTYPES
+def is_storage_name(module: str, name: str) -> bool:
+    """Say whether `module.name` is a kind of storage that a released file has."""
+    return module == "torch" and name in DTYPES

@@ -10,7 +10,7 @@ import pytest
 from specimens import write_tar
 
 from polyinr_core.data import cifar
-from polyinr_core.data.cifar import batch_of, open_cifar, read_facts
+from polyinr_core.data.cifar import batch_of, open_cifar, read_dictionary
 from polyinr_core.data.sources import open_source
 from polyinr_core.errors import ArchiveError
 
@@ -53,7 +53,7 @@ def test_a_batch_as_python_2_wrote_it():
         b"T" + struct.pack("<i", len(raw)) + raw + b"tb"
     )
     stream = b"\x80\x02}q\x01(U\x06labelsq\x02]q\x03(K\x06K\x09eU\x04dataq\x04" + array + b"u."
-    pictures, labels = batch_of(read_facts(stream))
+    pictures, labels = batch_of(read_dictionary(stream))
     assert labels.tolist() == [6, 9]
     assert pictures.transpose(0, 3, 1, 2).tobytes() == raw
 
