@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArchiveError, FileError, PictureError
 from ..files import explain, sha256_of
-from .decoding import decode, pixels_of
+from .decoding import decode
 from .facts import Facts, read_facts
 from .zips import FACTS_NAME, is_picture, open_zip
 
@@ -73,7 +73,7 @@ class Archive:
         """Read and decode picture `index` without looking at its size."""
         name = self.names[index]
         try:
-            return pixels_of(decode(read_member(self.path, self._handle(), name)))
+            return np.array(decode(read_member(self.path, self._handle(), name)))  # a copy, writable
         except PictureError as error:
             raise ArchiveError(self.path, f"the picture {name!r} {error}") from error
 

@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageColor, ImageOps
 
 from ..errors import PictureError, RequestError
@@ -18,22 +17,8 @@ WHITE: Colour = (255, 255, 255)
 MAX_PIXELS = 2**27  # 134 million: above today's cameras, and 400 MB once decoded
 MAX_PICTURE_BYTES = 2**28
 PICTURE_SUFFIXES = (
-    *(
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".webp",
-        ".avif",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".dib",
-    ),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".ico", ".qoi"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".tif", ".tiff"),
+    *(".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".ico", ".qoi"),
 )
 # a list of our own: Pillow's EPS reader, for one, would run another program on the file
 KINDS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "ICO", "QOI")
@@ -149,11 +134,6 @@ def fit(image: Image.Image, resolution: int, *, crop: Crop, resize: Resize, back
         image.resize(small, FILTERS[resize]), ((resolution - small[0]) // 2, (resolution - small[1]) // 2)
     )
     return padded
-
-
-def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
-    """Return an RGB picture's pixels, uint8 [H, W, 3], writable."""
-    return np.array(image, dtype=np.uint8)
 
 
 def one_line(error: Exception) -> str:

@@ -99,9 +99,8 @@ def prepare(
                 raise ArchiveError(
                     sources[0], f"none of its {total} pictures can be used (the first, {name!r}, {reason})"
                 )
-            write_archive(
-                work, facts, provenance(opened, request, labels=labels, skipped=skipped), overwrite=overwrite
-            )
+            made = provenance(opened, request, labels=labels, skipped=skipped)
+            write_archive(work, facts, made, overwrite=overwrite)
             work.remove()
     except OSError as error:
         raise explain(output, error) from error
@@ -137,12 +136,8 @@ def make_pictures(
     if strict:
         for (source, _), line in zip(names, work.lines, strict=False):
             refuse_skipped(work, source, line)
-    with (
-        warnings.catch_warnings(),
-        closing(
-            in_order(partial(result_of, request=request), payloads(sources, work.done), workers=workers)
-        ) as results,
-    ):
+    results = in_order(partial(result_of, request=request), payloads(sources, work.done), workers=workers)
+    with warnings.catch_warnings(), closing(results):
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata: pictures are judged by the outcome
         for result in results:
             source, name = names[work.done]

@@ -76,20 +76,19 @@ def merged_facts(sources: Sequence[Source]) -> Facts:
 
     Raises RequestError if some sources name their classes and others number them.
     """
-    parts = [(source.facts.labels, source.facts) for source in sources]
-    arrays = [labels for labels, _ in parts if labels is not None]
-    if len(arrays) < len(parts):
+    parts = [source.facts for source in sources]
+    labels = [facts.labels for facts in parts if facts.labels is not None]
+    if len(labels) < len(parts):
         return Facts()
-    names = parts[0][1].class_names
-    if any(facts.class_names != names for _, facts in parts):
-        if not all(facts.class_names for _, facts in parts):
+    names = parts[0].class_names
+    if any(facts.class_names != names for facts in parts):
+        if not all(facts.class_names for facts in parts):
             raise RequestError("some sources name their classes and others number them; give --labels none")
-        names = tuple(sorted({name for _, facts in parts for name in facts.class_names}))
+        names = tuple(sorted({name for facts in parts for name in facts.class_names}))
         index = {name: number for number, name in enumerate(names)}
-        arrays = [
-            np.array([index[name] for name in facts.class_names])[labels]
-            for labels, facts in parts
-            if labels is not None
+        labels = [
+            np.array([index[name] for name in facts.class_names])[own]
+            for facts, own in zip(parts, labels, strict=True)
         ]
-    classes = max(len(names), *(facts.classes for _, facts in parts))
-    return Facts(np.concatenate(arrays), classes, names) if classes > 1 else Facts()
+    classes = max(len(names), *(facts.classes for facts in parts))
+    return Facts(np.concatenate(labels), classes, names) if classes > 1 else Facts()

@@ -71,9 +71,11 @@ def open_folder(path: Path) -> Source:
     facts_file = path / FACTS_NAME
     facts = described(path, names, read_bytes(facts_file) if facts_file.is_file() else None)
     stamp = stamp_of(path, facts_file, *(path / name for name in names))
-    return Source(
-        path, "folder", tuple(names), stamp, lambda start: (path / name for name in names[start:]), facts
-    )
+
+    def payloads(start: int) -> Iterator[Payload]:
+        return (path / name for name in names[start:])
+
+    return Source(path, "folder", tuple(names), stamp, payloads, facts)
 
 
 def open_zip_source(path: Path) -> Source:
@@ -118,8 +120,7 @@ def open_tar(path: Path) -> Source:
         pictures = (member for member in tar_members(path) if is_picture(member.name))
         for index, member in enumerate(pictures):
             if index >= start:
-                yield (
-                    member.read() if member.size <= MAX_PICTURE_BYTES else PictureError("declares too many bytes")
-                )
+                fits = member.size <= MAX_PICTURE_BYTES
+                yield member.read() if fits else PictureError("declares too many bytes")
 
     return Source(path, "tar", tuple(names), stamp_of(path), payloads, facts)

@@ -11,7 +11,7 @@ from .zips import FACTS_NAME
 
 
 def write_archive(work: WorkFolder, facts: Facts, provenance: dict[str, Any], *, overwrite: bool) -> None:
-    """Write the zip: entries stored, in order, all of one date. Raises FileError, OSError."""
+    """Write the pictures that were kept, and `dataset.json`. Raises FileError, OSError."""
     kept = [index for index, line in enumerate(work.lines) if "skipped" not in line]
     names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(len(kept))]
     labels = None
