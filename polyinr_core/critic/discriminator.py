@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigError, LabelError
-from ..seeds import generator_for
+from ..seeds import start_values_of
 from .augment import augment, blur, draw_augmentation
 from .backbones import features_of
 from .config import CriticConfig
@@ -30,8 +30,7 @@ class ProjectedDiscriminator(nn.Module):
         self.config = config
         if missing := [name for name in config.backbones if name not in weights]:
             raise ConfigError(f"the critic has no weights for {', '.join(missing)}")
-        with torch.random.fork_rng(devices=[]):  # torch's initialisers know only the global generator
-            torch.default_generator.manual_seed(generator_for("critic", seed).initial_seed())
+        with start_values_of("critic", seed):
             features = {name: features_of(name, weights[name], taps=config.taps) for name in config.backbones}
             projections = {
                 name: Projection(network.widths[: config.taps], channels=config.channels)

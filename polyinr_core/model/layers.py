@@ -28,7 +28,7 @@ class EqualizedLinear(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, *, lr_multiplier: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_dim, in_dim) / lr_multiplier)
+        self.weight = nn.Parameter(torch.empty(out_dim, in_dim).normal_().div_(lr_multiplier))
         self.bias = nn.Parameter(torch.zeros(out_dim))
         self.lr_multiplier = lr_multiplier
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -17,6 +16,7 @@ from ..files import explain, read_bytes, written_beside
 from ..model import UNIT, Bounds, Generator, GeneratorConfig, Grid, LearnedGrid, RegularGrid
 from ..model.generator import count_parameters
 from ..model.synthesis import flops_per_pixel
+from ..seeds import no_start_values
 
 FORMAT = 1
 LEARNED_GRID = "learned_grid"
@@ -74,7 +74,7 @@ def load_snapshot(path: Path) -> Snapshot:
         learned_grid = tensors.pop(LEARNED_GRID, None)
         if max(config.levels, config.mapping_layers) > len(tensors):
             raise ValueError("more levels than tensors")
-        with torch.device("meta"):  # nothing is allocated for what a header merely claims
+        with no_start_values():  # and nothing is allocated for what a header merely claims
             generator = Generator(config)
         generator.load_state_dict(tensors, assign=True)
         return Snapshot(

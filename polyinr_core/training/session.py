@@ -10,7 +10,7 @@ from torch.optim import Adam
 from ..critic import ProjectedDiscriminator
 from ..critic.discriminator import Weights
 from ..model import Generator
-from ..seeds import generator_for
+from ..seeds import generator_for, start_values_of
 from .config import TrainingConfig
 from .start import balance
 from .state import State, pack_optimizer, unpack_optimizer
@@ -36,8 +36,7 @@ class Session:
 
 def first_generator(config: TrainingConfig, classes: int, table: Tensor | None) -> Generator:
     """Make the generator that the first stage starts from; `table` [classes, 320] starts its class table."""
-    with torch.random.fork_rng(devices=[]):  # torch's initialisers know only the global generator
-        torch.manual_seed(generator_for("generator", config.seed).initial_seed())
+    with start_values_of("generator", config.seed):
         generator = Generator(config.generator(classes))
     if config.start == "balanced":
         balance(generator, generator_for("start", config.seed))
