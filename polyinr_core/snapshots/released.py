@@ -4,7 +4,10 @@ import math
 import mmap
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,19 @@ MOST_DEPTH = 8
 def read_released(path: Path) -> Snapshot:
     """Read a released pickle, or its tensors under their released names in a safetensors file.
 
-    Weights are bit for bit those of G_ema; nothing in the file is executed. Raises SnapshotError, FileError.
+    Weights are bit for bit those of G_ema; nothing in the file is executed. `origin` tells the file's name and
+    SHA-256. Raises SnapshotError, FileError.
     """
     try:
         data = map_file(path)
         if is_safetensors(data):
-            return snapshot_of(stored_in_safetensors(path, data), kimg=0.0)
-        stored, kimg = stored_in_pickle(data)
-        return snapshot_of(stored, kimg=kimg)
+            stored, kimg = stored_in_safetensors(path, data), 0.0
+        else:
+            stored, kimg = stored_in_pickle(data)
+        snapshot = snapshot_of(stored, kimg=kimg)
+        digest = sha256(data).hexdigest()
+        origin = {"converter": f"polyinr {version('polyinr')}", "file": path.name, "sha256": digest}
+        return replace(snapshot, origin=origin)
     except PickleProblem as problem:
         raise SnapshotError(path, f"not a released snapshot: {problem}") from problem
     except SafetensorError as error:

@@ -1,5 +1,7 @@
 """Released snapshots convert bit for bit, and the pictures they draw are the golden ones."""
 
+import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,13 @@ def test_sizes_and_facts_come_from_the_file(name, converted):
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_the_origin_is_the_released_file(name, converted):
+    digest = hashlib.sha256((REFERENCE / name).read_bytes()).hexdigest()
+    expected = {"converter": f"polyinr {version('polyinr')}", "file": name, "sha256": digest}
+    assert converted[name].origin == expected
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("psi", ["0", "0.7", "1"])
 @pytest.mark.parametrize("side", [16, 32])
 def test_pictures_are_the_golden_ones(name, psi, side, converted, golden):
@@ -175,6 +184,7 @@ def test_a_converted_snapshot_is_saved_and_read_again(tmp_path, converted):
     path = tmp_path / "model.safetensors"
     save_snapshot(path, converted["official_like_uncond.pkl"])
     again = load_snapshot(path)
+    assert again.origin == converted["official_like_uncond.pkl"].origin
     assert again.generator.config == converted["official_like_uncond.pkl"].generator.config
     assert released_form(again).keys() == released_form(converted["official_like_uncond.pkl"]).keys()
     with pytest.raises(SnapshotError, match="polyinr snapshot already"):
