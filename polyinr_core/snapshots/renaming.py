@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..model import Generator, GeneratorConfig
 from ..pickles import PickleProblem, shown
+from ..seeds import no_start_values
 from .snapshot import Snapshot
 
 MOST_VALUES = 2**28  # five times the largest released generator
@@ -59,7 +60,8 @@ def snapshot_of(stored: Mapping[str, Stored], *, kimg: float) -> Snapshot:
     grids = [read_tensor(stored, name)[0] for name in GRIDS if name in stored]
     if not torch.equal(grids[0], grids[-1]):
         raise PickleProblem(f"{GRIDS[0]} and {GRIDS[1]} differ, they are one parameter")
-    generator = Generator(config)
+    with no_start_values():
+        generator = Generator(config)
     generator.load_state_dict(tensors, assign=True)
     return Snapshot(
         generator=generator.eval().requires_grad_(False),
