@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ..seeds import no_start_values
 
 FORMAT = 1
 LEARNED_GRID = "learned_grid"
+LONGEST_HEADER = 100_000_000  # safetensors has the same limit
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,19 @@ def load_snapshot(path: Path) -> Snapshot:
             learned_grid=learned_grid,
             sha256=hashlib.sha256(data).hexdigest(),
         )
-    except (SafetensorError, ConfigError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, ConfigError, RuntimeError, KeyError, TypeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise SnapshotError(path, f"a damaged snapshot ({reason}); get or train it again") from error
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """Return the facts in a snapshot's header, without reading its weights. Raises SnapshotError, FileError."""
-    metadata = read_header(path).get("__metadata__", {})
-    if "polyinr" not in metadata:
+    metadata = read_header(path).get("__metadata__")
+    if not isinstance(metadata, dict) or "polyinr" not in metadata:
         raise SnapshotError(path, "not a polyinr snapshot; `polyinr convert` turns released models into one")
     try:
         facts = json.loads(metadata["polyinr"])
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SnapshotError(path, "a damaged snapshot (its header is no JSON); get or train it again") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         number = facts.get("format") if isinstance(facts, dict) else None
@@ -108,20 +108,17 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return a safetensors file's JSON header. Raises SnapshotError when it has none."""
-    size = path.stat().st_size if path.is_file() else 0
+    """Return a safetensors file's JSON header. Raises SnapshotError when it has none, FileError."""
     wrong = SnapshotError(path, "not a safetensors file; `polyinr convert` reads released .pkl files")
-    if path.is_file() and size < 8:
-        raise wrong
     try:
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, 100_000_000):
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(path.stat().st_size, LONGEST_HEADER):
                 raise wrong
             header = json.loads(file.read(length))
     except OSError as error:
         raise explain(path, error) from error
-    except (ValueError, struct.error) as error:
+    except (ValueError, RecursionError) as error:
         raise wrong from error
     if not isinstance(header, dict):
         raise wrong
