@@ -1,15 +1,17 @@
 """State on disk: all that resuming needs, written whole, with its SHA-256 beside it."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..errors import FileError
-from ..files import explain, sha256_of, written_beside
+from ..files import read_bytes, written_beside
 
 KEPT = 2  # the newest state and the one before it
 
@@ -24,36 +26,43 @@ class State(NamedTuple):
 def write_state(folder: Path, state: State, *, images: int) -> None:
     """Write the state reached after `images` pictures; keep the one before it. Raises FileError.
 
-    The manifest is written last: a state without one, or whose sum differs, was never finished.
+    The manifest is written last: a state without one, or whose sum differs, was never finished. All other
+    states go: older ones, newer ones (which were damaged, or the run would stand there), and half-written ones.
     """
     weights = folder / f"{images:012d}.safetensors"
+    data = save({name: tensor.contiguous() for name, tensor in state.tensors.items()})
     with written_beside(weights, overwrite=True) as draft:
-        draft.write_bytes(save({name: tensor.contiguous() for name, tensor in state.tensors.items()}))
-    manifest = {"sha256": sha256_of(weights), "counters": state.counters}
+        draft.write_bytes(data)
+    manifest = {"sha256": hashlib.sha256(data).hexdigest(), "counters": state.counters}
     with written_beside(weights.with_suffix(".json"), overwrite=True) as draft:
         draft.write_text(json.dumps(manifest))
-    for old in sorted(folder.glob("*.json"))[:-KEPT]:
-        old.unlink(missing_ok=True)
-        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= weights.stem)[-KEPT:]
+    for path in [*folder.glob("*.json"), *folder.glob("*.safetensors")]:
+        if path.stem not in kept:
+            path.unlink(missing_ok=True)
+    for draft in folder.glob(".*.part"):
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def read_state(folder: Path) -> tuple[State | None, list[str]]:
     """Return the newest sound state, if any, and a line about each newer one that is damaged.
 
-    Raises FileError when there are states and none is sound: starting anew must be the user's choice.
+    Raises FileError when there are states and none is sound, or one cannot be read: starting anew, or from
+    further back, must be the user's choice.
     """
     damaged: list[str] = []
     manifests = sorted(folder.glob("*.json"), reverse=True)
     for manifest in manifests:
         try:
-            facts = json.loads(manifest.read_text())
+            facts = json.loads(read_bytes(manifest))
             weights = manifest.with_suffix(".safetensors")
-            if sha256_of(weights) != facts["sha256"]:
+            if not weights.exists():
+                raise ValueError(f"{weights.name} is missing")
+            data = read_bytes(weights)
+            if hashlib.sha256(data).hexdigest() != facts["sha256"]:
                 raise ValueError("its SHA-256 differs")
-            return State(load_file(weights), facts["counters"]), damaged
-        except OSError as error:
-            raise explain(manifest, error) from error
-        except (FileError, ValueError, KeyError, TypeError) as error:
+            return State(load(data), facts["counters"]), damaged  # copies: a file mapped to memory may change
+        except (ValueError, KeyError, TypeError) as error:
             damaged.append(f"{manifest}: damaged ({error}); the state before it is used")
     if manifests:
         raise FileError(folder, "no state here is sound; move the folder away to start anew")

@@ -1,5 +1,6 @@
 """State on disk: whole, summed, and the one before it kept."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,59 @@ def test_a_state_cut_off_before_its_manifest_does_not_count(tmp_path: Path) -> N
     state, damaged = read_state(tmp_path)
     assert state.counters == {"images": 10}
     assert damaged == []
+
+
+def test_a_good_state_takes_the_place_of_damaged_and_unfinished_ones(tmp_path: Path) -> None:
+    """The run went on from 10, as 20 was damaged, and stops at 15; a process was killed while it wrote 18."""
+    for images in (10, 20):
+        write(tmp_path, images)
+    (tmp_path / f"{20:012d}.safetensors").write_bytes(b"half")
+    (tmp_path / f"{18:012d}.safetensors").write_bytes(b"half")
+    (tmp_path / f".{18:012d}.json.x.part").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    write(tmp_path, 15)
+    assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {
+        f"{10:012d}",
+        f"{15:012d}",
+        "notes",
+    }
+    state, damaged = read_state(tmp_path)
+    assert (state.counters, damaged) == ({"images": 15}, [])
+
+
+def test_tensors_do_not_hang_on_the_file(tmp_path: Path) -> None:
+    """A file mapped into memory keeps its disk space when it is removed, and ends the process when it is cut."""
+    write(tmp_path, 10)
+    state, _ = read_state(tmp_path)
+    (tmp_path / f"{10:012d}.safetensors").write_bytes(b"")
+    assert state.tensors["a/b"].tolist() == [10.0] * 3
+
+
+def test_a_state_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+    """It may be sound: going on from the one before would lose it."""
+    write(tmp_path, 10)
+    write(tmp_path, 20)
+    weights = tmp_path / f"{20:012d}.safetensors"
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(FileError, match="is a folder"):
+        read_state(tmp_path)
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 10)
+    names = sorted(path.name for path in tmp_path.iterdir())
+
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileError, match=r"no space left[^\n]*$"):
+        write(tmp_path, 20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert read_state(tmp_path)[0].counters == {"images": 10}
 
 
 def test_nothing_sound_is_an_error_not_a_new_start(tmp_path: Path) -> None:
