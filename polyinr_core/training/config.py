@@ -1,7 +1,7 @@
 """What a training run is made of: flat, frozen, saved beside what it makes."""
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, Self, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from ..critic.config import CriticConfig
 from ..errors import ConfigError
@@ -88,6 +88,11 @@ class TrainingConfig:
         self.generator(0)  # each checks its own fields
         self.critic(0)
 
+    @property
+    def images(self) -> int:
+        """Return the pictures that the run sees: each stage's, in whole batches."""
+        return sum(-(-stage.images // self.batch) * self.batch for stage in self.stages)
+
     def generator(self, classes: int) -> GeneratorConfig:
         """Return the generator's configuration for data of that many classes (0: unconditional)."""
         return GeneratorConfig(
@@ -122,14 +127,6 @@ class TrainingConfig:
         """Return the fields as plain JSON values."""
         return {**asdict(self), "stages": format_stages(self.stages), "backbones": list(self.backbones)}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote; a missing or unknown field is a ConfigError."""
-        if wrong := {field.name for field in fields(cls)}.symmetric_difference(values):
-            raise ConfigError(f"training configuration: missing or unknown fields {', '.join(sorted(wrong))}")
-        parsed = {"stages": parse_stages(values["stages"]), "backbones": tuple(values["backbones"])}
-        return cls(**{**values, **parsed})
-
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
     """Read `32:200,64:100` (resolution:kimg, kimg may be fractional). Raises ConfigError."""
@@ -147,7 +144,7 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
 
 def format_stages(stages: tuple[Stage, ...]) -> str:
     """Write stages the way `parse_stages` reads them."""
-    return ",".join(f"{stage.resolution}:{stage.kimg:g}" for stage in stages)
+    return ",".join(f"{stage.resolution}:{stage.kimg:.15g}" for stage in stages)
 
 
 _SMALL = TrainingConfig(
