@@ -17,8 +17,10 @@ def class_means(archive: Archive, features: Lite0Features) -> Tensor:
     """Return [classes, 320]: the deepest tap averaged over space and over up to 32 pictures of each class.
 
     A class without pictures gets the mean of the others. The release starts every data set from such a table
-    of ImageNet's classes (method: its rows correlate with the class means of these features).
+    of ImageNet's classes (method: its rows correlate with the class means of these features). Computed where
+    `features` is, returned on the CPU.
     """
+    device = next(features.parameters()).device
     rows: list[Tensor | None] = []
     for label in range(archive.classes):
         members = np.flatnonzero(archive.labels == label)[:PICTURES_PER_CLASS]
@@ -28,6 +30,6 @@ def class_means(archive: Archive, features: Lite0Features) -> Tensor:
         pixels = torch.stack([torch.from_numpy(archive.read(int(index))) for index in members])
         pictures = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         resized = functional.interpolate(pictures, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
-        rows.append(features(resized)[-1].mean(dim=(0, 2, 3)))
+        rows.append(features(resized.to(device))[-1].mean(dim=(0, 2, 3)).cpu())
     present = torch.stack([row for row in rows if row is not None]).mean(dim=0)
     return torch.stack([present if row is None else row for row in rows])

@@ -18,7 +18,7 @@ from .folder import RunFolder
 from .session import Session
 
 COLUMNS, ROWS = 8, 4
-DRAWN_AT_ONCE = 16
+PIXELS_AT_ONCE = 2**14
 
 
 def save_record(folder: RunFolder, session: Session, config: TrainingConfig, archive: Archive) -> None:
@@ -47,14 +47,15 @@ def save_reals(folder: RunFolder, feed: Feed) -> None:
 
 @torch.no_grad()
 def draw_seeds(generator: Generator, seeds: Sequence[int], *, resolution: int) -> Pixels:
-    """Draw small pictures by seed, uint8 [N, r, r, 3], on the generator's device."""
+    """Draw pictures by seed, uint8 [N, r, r, 3], on the generator's device."""
     device = generator.mapping.w_avg.device
     grid = RegularGrid(resolution, resolution)
     points = grid.points(0, resolution**2, dtype=torch.float32, device=device)
     classes = generator.config.classes
     pictures = []
-    for start in range(0, len(seeds), DRAWN_AT_ONCE):
-        part = seeds[start : start + DRAWN_AT_ONCE]
+    at_once = max(1, PIXELS_AT_ONCE // resolution**2)
+    for start in range(0, len(seeds), at_once):
+        part = seeds[start : start + at_once]
         z = draw_z(part, generator.config.z_dim).to(device)
         label = draw_labels(part, classes).to(device) if classes else None
         pictures.append(to_uint8(generator(z, points, label)))
