@@ -147,6 +147,7 @@ def finish(network: nn.Module, optimizer: Optimizer, *, name: str) -> None:
     if not finite.all():
         first = named[int(finite.logical_not().nonzero()[0])][0]
         raise TrainingError(
-            f"the gradient of {first} ({name}) is not finite; try a lower learning rate from the last state"
+            f"the gradient of {first} ({name}) is not finite; the last state is sound, but goes on to the same "
+            "place: start anew with another --seed or a larger --batch"
         )
     optimizer.step()
