@@ -10,7 +10,8 @@ from ..files import explain, read_bytes, written_beside
 from .config import TrainingConfig
 
 FORMAT = 1
-MAY_CHANGE = {"state_every", "snapshot_every", "metric_every"}  # between a run and its continuation
+# between a run and its continuation; the data is known by its sum, not by its name
+MAY_CHANGE = {"state_every", "snapshot_every", "metric_every", "name"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class RunFolder:
             raise TrainingError(f"{self.config}: no JSON; choose another --run-dir to start anew") from error
         if not isinstance(stored, dict) or stored.get("format") != FORMAT:
             raise TrainingError(f"{self.config}: a run of another format than {FORMAT}; choose another --run-dir")
+        if not all(isinstance(stored.get(part), dict) for part in ("training", "data")):
+            raise TrainingError(f"{self.config}: damaged; choose another --run-dir to start anew")
         return stored
 
     def append(self, event: dict[str, Any]) -> None:
@@ -85,12 +88,30 @@ class RunFolder:
         except OSError as error:
             raise explain(self.log, error) from error
 
+    def rewind_log(self, kimg: float) -> None:
+        """Drop the log's lines past `kimg`, and one that a crash cut off: they come again. Raises FileError."""
+        if not self.log.exists():
+            return
+        lines = read_bytes(self.log).splitlines(keepends=True)
+        kept = [line for line in lines if kimg_of(line) <= kimg]
+        if len(kept) < len(lines):
+            with written_beside(self.log, overwrite=True) as draft:
+                draft.write_bytes(b"".join(kept))
+
+
+def kimg_of(line: bytes) -> float:
+    """Return where in a run a line of its log was written; infinity for a line that is cut off."""
+    try:
+        return float(json.loads(line)["kimg"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
 
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return a phrase for each field of the run or its data that differs and may not."""
     return [
-        f"{field} {stored.get(part, {}).get(field)!r} (now {value!r})"
+        f"{field} {stored[part].get(field)!r} (now {value!r})"
         for part in ("training", "data")
         for field, value in now[part].items()
-        if field not in MAY_CHANGE and stored.get(part, {}).get(field) != value
+        if field not in MAY_CHANGE and stored[part].get(field) != value
     ]

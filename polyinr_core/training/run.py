@@ -1,7 +1,7 @@
 """The run: all stages, one after another, from whatever state the run folder holds."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -34,7 +34,7 @@ class Run:
     `weights` holds pretrained networks under timm's names: each backbone, `lite0` for the class tables of a
     conditional model, `lite2` if distances are wanted. `report` gets each event of the log as a dict, and
     messages for a person as {"message": ...}. Everything random is a function of the seed, the stage and the
-    pictures seen: going on from a state gives the very run that was interrupted.
+    pictures seen: going on from a state gives the very run that was interrupted (to the bit, on one CPU).
     Raises TrainingError, ConfigError, ArchiveError, FileError.
     """
 
@@ -81,27 +81,27 @@ class Run:
     @cached_property
     def table(self) -> Tensor | None:
         """The class means of the data, [classes, 320]; None in an unconditional run."""
-        return class_means(self.archive, Lite0Features(self.weights["lite0"])) if self.classes else None
+        if not self.classes:
+            return None
+        return class_means(self.archive, Lite0Features(self.weights["lite0"]).to(self.device))
 
     def train(self, *, stop: Callable[[], bool], progress: Callable[[int, int], None] | None = None) -> bool:
         """Train to the end and return True; or, once `stop()` says so, save all and return False.
 
         `stop` is asked and `progress` told (pictures seen, pictures in all) after every iteration.
         """
-        total = sum(stage.images for stage in self.config.stages)
+
+        def stopping(seen: int) -> bool:
+            if progress:
+                progress(seen, self.config.images)
+            return stop() and seen < self.config.images
+
         session = self.resume() or self.start()
-        while True:
-            stage = self.config.stages[session.stage]
-            for _ in self.iterations(session, stage):
-                if progress:
-                    progress(session.seen, total)
-                if stop() and session.seen < total:
-                    self.record(session)
-                    self.save(session)
-                    return False
+        while self.train_stage(session, stopping=stopping):
             if session.stage + 1 == len(self.config.stages):
                 return True
             session = self.begin(session.stage + 1, session.networks.ema, images_before=session.seen)
+        return False
 
     def start(self) -> Session:
         """Begin the first stage."""
@@ -122,6 +122,7 @@ class Run:
             self.config, generator, stage=state.counters["stage"], weights=self.weights, device=self.device
         )
         unpack(session, state)
+        self.folder.rewind_log(session.seen / 1000)
         self.report({"message": f"going on at {session.seen / 1000:g} kimg"})
         return session
 
@@ -133,25 +134,32 @@ class Run:
         session.images_before = images_before
         return session
 
-    def iterations(self, session: Session, stage: Stage) -> Iterator[Losses]:
-        """Train a stage from where the session stands to its end, and keep the records when they are due."""
-        config, feed, points = self.config, self.feed(stage), self.points(stage)
-        judge = self.judge(feed) if config.metric_every else None
-        clock, counted = time.perf_counter(), session.images
+    def train_stage(self, session: Session, *, stopping: Callable[[int], bool]) -> bool:
+        """Train from where the session stands to its stage's end, and keep the records when they are due.
+
+        `stopping` is told the pictures seen after every iteration; once it says True, save and return False.
+        """
+        config, stage = self.config, self.config.stages[session.stage]
+        feed, points, judge = self.feed(stage), self.points(stage), None
+        seconds, counted = 0.0, session.images
         while session.images < stage.images:
+            clock = time.perf_counter()
             losses = self.iteration(session, stage, feed, points)
-            ended = session.images >= stage.images
-            if self.due(session, LOG_EVERY, ended=ended):
-                now = time.perf_counter()
-                self.tell(session, losses, speed=(session.images - counted) / (now - clock))
-                clock, counted = now, session.images
-            if self.due(session, config.snapshot_every, ended=ended):
+            seconds += time.perf_counter() - clock
+            ended, stopped = session.images >= stage.images, stopping(session.seen)
+            if self.due(session, LOG_EVERY, now=ended):
+                self.tell(session, losses, speed=(session.images - counted) / seconds)
+                seconds, counted = 0.0, session.images
+            if self.due(session, config.snapshot_every, now=ended or stopped):
                 self.record(session)
-            if judge and self.due(session, config.metric_every, ended=ended):
-                self.log(session, judge.measure(session.networks.ema))
-            if self.due(session, config.state_every, ended=ended):
+            if self.due(session, config.state_every, now=ended or stopped):
                 self.save(session)
-            yield losses
+            if config.metric_every and self.due(session, config.metric_every, now=ended):
+                judge = judge or Judge(self.weights["lite2"], feed, device=self.device)
+                self.log(session, judge.measure(session.networks.ema))
+            if stopped:
+                return False
+        return True
 
     def iteration(self, session: Session, stage: Stage, feed: Feed, points: Tensor) -> Losses:
         """Run one iteration and count its pictures."""
@@ -191,14 +199,10 @@ class Run:
         grid = RegularGrid(stage.resolution, stage.resolution)
         return grid.points(0, stage.resolution**2, dtype=torch.float32, device=self.device)
 
-    def judge(self, feed: Feed) -> Judge:
-        """Return what measures the distance to the data at a stage's resolution."""
-        return Judge(self.weights["lite2"], feed, device=self.device)
-
-    def due(self, session: Session, every: float, *, ended: bool) -> bool:
-        """Say whether the last iteration crossed a multiple of `every` kimg or ended its stage."""
+    def due(self, session: Session, every: float, *, now: bool) -> bool:
+        """Say whether the last iteration crossed a multiple of `every` kimg; `now` says so in any case."""
         before = session.seen - self.config.batch
-        return ended or int(before / (1000 * every)) < int(session.seen / (1000 * every))
+        return now or int(before / (1000 * every)) < int(session.seen / (1000 * every))
 
     def tell(self, session: Session, losses: Losses, *, speed: float) -> None:
         """Log the losses."""

@@ -18,6 +18,7 @@ from polyinr_core.snapshots.snapshot import load_snapshot
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
 from polyinr_core.training.folder import RunFolder
 from polyinr_core.training.run import Run
+from polyinr_core.training.state import State, read_state, write_state
 from polyinr_core.weights.pretrained import load_pretrained
 
 SMALL = replace(
@@ -78,7 +79,7 @@ def whole(archive: Archive, weights: dict, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-@pytest.mark.parametrize("stops", [[1, 1, 1, 1, 1], [2, 2], [4]])
+@pytest.mark.parametrize("stops", [[1, 1, 1, 1, 1], [3, 1], [4]])
 def test_resuming_gives_the_run_that_was_never_stopped(
     archive: Archive, weights: dict, whole: Path, tmp_path: Path, stops: list[int]
 ) -> None:
@@ -97,6 +98,53 @@ def test_resuming_gives_the_run_that_was_never_stopped(
         "d_optimizer",
     }
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+
+
+def test_the_log_of_a_run_that_crashed_is_told_once(
+    archive: Archive, weights: dict, whole: Path, tmp_path: Path
+) -> None:
+    """Lines past the last state come again; the last of them was cut off by the crash."""
+    folder = tmp_path / "run"
+    assert not run(SMALL, archive, folder, weights, stop_after=4)
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"kimg": 0.02, "stage": 1}\n{"kimg": 0.0')
+    assert run(SMALL, archive, folder, weights)
+    expected, told = (
+        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (whole, folder)
+    )
+    for event in expected + told:
+        del event["pictures_per_second"]
+    assert told == expected
+
+
+def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: Archive, weights: dict, tmp_path: Path) -> None:
+    """Stages of 10 and 9 pictures, four at a time, are 24 pictures; a stop at 20 is before the end."""
+    config = replace(SMALL, stages=parse_stages("8:0.01,16:0.009"))
+    told: list[tuple[int, int]] = []
+    training = Run(
+        config,
+        archive,
+        RunFolder(tmp_path / "run"),
+        weights=weights,
+        device=torch.device("cpu"),
+        report=lambda event: None,
+    )
+    stopped = training.train(
+        stop=lambda: told[-1][0] >= 20, progress=lambda done, total: told.append((done, total))
+    )
+    assert not stopped
+    assert told == [(seen, 24) for seen in (4, 8, 12, 16, 20)]
+
+
+def test_a_stop_writes_once(
+    archive: Archive, weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a stage's end all is written anyway."""
+    written: list[int] = []
+    save = Run.save
+    monkeypatch.setattr(Run, "save", lambda self, session: (written.append(session.seen), save(self, session)))
+    assert not run(SMALL, archive, tmp_path / "run", weights, stop_after=3)
+    assert written == [4, 8, 12]
 
 
 def test_micro_batches_give_the_same_generator_gradients(
@@ -151,6 +199,21 @@ def test_other_data_is_refused(weights: dict, whole: Path, tmp_path: Path) -> No
         run(SMALL, other, whole, weights)
 
 
+def test_the_same_data_may_have_another_name(
+    archive: Archive, weights: dict, whole: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "moved.zip"
+    copy.write_bytes(archive.path.read_bytes())
+    assert run(SMALL, Archive.open(copy), whole, weights)
+
+
+@pytest.mark.parametrize("damage", ["no json", "[]", '{"format": 1}', '{"format": 1, "training": 3, "data": 4}'])
+def test_a_damaged_configuration_is_refused(archive: Archive, weights: dict, tmp_path: Path, damage: str) -> None:
+    (tmp_path / "config.json").write_text(damage)
+    with pytest.raises(TrainingError, match="choose another --run-dir"):
+        run(SMALL, archive, tmp_path, weights)
+
+
 def test_bookkeeping_may_change(archive: Archive, weights: dict, whole: Path) -> None:
     assert run(replace(SMALL, snapshot_every=1.0), archive, whole, weights)
 
@@ -189,9 +252,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(archive: Archive, weights: d
     (folder / "config.json").write_text(json.dumps(config))
     state = RunFolder(folder).state
     tensors = last_state(folder)
-    tensors["generator/synthesis.to_rgb.bias"][0] = float("nan")
-    from polyinr_core.training.state import State, read_state, write_state
-
+    tensors["generator/synthesis.products.1.bias"][0] = float("nan")  # in all features, whatever the critic says
     write_state(state, State(tensors, read_state(state)[0].counters), images=4)
     with pytest.raises(TrainingError, match=r"gradient of [\w.]+ \(generator\) is not finite"):
         run(huge, archive, folder, weights)
