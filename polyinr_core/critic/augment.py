@@ -7,9 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-BLUR_START = 2.0  # sigma in pixels at the start of a stage
-BLUR_PICTURES = 300_000  # pictures over which sigma falls to zero
-
 
 @dataclass(frozen=True)
 class Draws:
@@ -89,11 +86,6 @@ def cut_hole(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
     columns = (place >= first_column) & (place < first_column + side)
     hole = rows[:, None, :, None] & columns[:, None, None, :]  # [N, 1, S, S]
     return x * (~hole).to(x)
-
-
-def blur_sigma(nimg: float) -> float:
-    """The blur after `nimg` pictures of a stage: 2 pixels, falling linearly to 0 at 300 thousand."""
-    return BLUR_START * max(1 - nimg / BLUR_PICTURES, 0)
 
 
 def blur_kernel(sigma: float) -> list[float]:

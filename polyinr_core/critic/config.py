@@ -1,8 +1,7 @@
 """What a critic is made of, and which picture sizes it can look at."""
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
 
 from ..errors import ConfigError
 
@@ -92,14 +91,3 @@ class CriticConfig:
                 f"the critic cannot look at {side} pixels: {backbone} with {self.taps} taps and heads made for "
                 f"{self.head_resolution} needs a multiple of {step}, at least {smallest}"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values for JSON."""
-        return {**asdict(self), "backbones": list(self.backbones)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote; a missing or unknown field is a ConfigError."""
-        if wrong := {field.name for field in fields(cls)}.symmetric_difference(values):
-            raise ConfigError(f"critic configuration: missing or unknown fields {', '.join(sorted(wrong))}")
-        return cls(**values)

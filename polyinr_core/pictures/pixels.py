@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import PolyinrError
@@ -16,17 +14,8 @@ def to_uint8(x: Tensor) -> Pixels:
 
     The release's rule for pictures. Its metrics take half a grey level more. method: section 11.
     """
-    return _scaled(x, 127.5).to(torch.uint8).cpu().numpy()
-
-
-def to_uint16(x: Tensor) -> NDArray[np.uint16]:
-    """Round colours [..., 3] to 16 bits by the rule of `to_uint8`: (x + 1) 32767.5 in 0-65535."""
-    return _scaled(x, 32767.5).to(torch.int32).cpu().numpy().astype(np.uint16)
-
-
-def _scaled(x: Tensor, half: float) -> Tensor:
     x = x if x.dtype == torch.float64 else x.float()
-    return ((x + 1.0) * half).clamp_(0.0, 2.0 * half)
+    return ((x + 1.0) * 127.5).clamp_(0.0, 255.0).to(torch.uint8).cpu().numpy()
 
 
 def fill_rows(target: Pixels, bands: Iterable[Tensor], *, progress: Callable[[int], None] | None = None) -> None:

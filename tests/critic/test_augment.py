@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.critic import augment as rules
-from polyinr_core.critic.augment import Draws, augment, blur, blur_kernel, blur_sigma, draw_augmentation
+from polyinr_core.critic.augment import Draws, augment, blur, blur_kernel, draw_augmentation
+from polyinr_core.training.config import Stage, TrainingConfig
 
 EXACT = {"atol": 1e-6, "rtol": 0}  # float32 rounding; measured 0
 
@@ -74,10 +75,15 @@ def test_gradients_flow_through_the_whole_chain() -> None:
     assert torch.autograd.gradcheck(lambda pictures: augment(pictures, draws), x)
 
 
+def released_blur(images: int) -> float:
+    """The blur's width by the schedule that training follows, in a stage as long as the release's."""
+    return TrainingConfig().blur_at(images, Stage(32, 10000))
+
+
 def test_the_blur_schedule_is_the_release_s() -> None:
     schedule = json.loads((REFERENCE / "loss_golden.json").read_text())["blur_schedule"]["values"]
     for row in schedule:
-        sigma = blur_sigma(row["cur_nimg"])
+        sigma = released_blur(row["cur_nimg"])
         assert sigma == pytest.approx(row["sigma"], abs=1e-15)
         assert len(blur_kernel(sigma)) == max(1, row["taps"])
 
@@ -86,7 +92,7 @@ def test_blurred_pictures_are_the_release_s() -> None:
     golden = load_file(REFERENCE / "loss_golden.safetensors")
     x = golden["input.blur.image"]
     for nimg in (0, 100_000, 225_000, 240_000):
-        result = blur(x, blur_sigma(nimg))
+        result = blur(x, released_blur(nimg))
         torch.testing.assert_close(result, golden[f"output.blur.image_seen_by_D_nimg{nimg}"], **EXACT)
     for sigma in (0.4, 0.5, 1.0, 4 / 3, 2.0):
         result = blur(x[:1].double(), sigma)  # the golden kernel was rounded to float32, hence 1e-7
@@ -96,4 +102,4 @@ def test_blurred_pictures_are_the_release_s() -> None:
 
 def test_a_faded_blur_changes_nothing() -> None:
     x = torch.randn(1, 3, 8, 8)
-    assert blur(x, blur_sigma(250_000)) is x
+    assert blur(x, released_blur(250_000)) is x

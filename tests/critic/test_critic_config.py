@@ -1,7 +1,5 @@
 """A critic that cannot work is refused before it is built."""
 
-import json
-
 import pytest
 
 from polyinr_core.critic import CriticConfig
@@ -56,10 +54,3 @@ def test_where_a_backbone_looks(backbone: str, resolution: int | None, size: int
 def test_a_picture_too_small_to_look_at_unresized_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot look at 64 pixels"):
         CriticConfig(resolution=None).view("lite0", 64)
-
-
-def test_a_configuration_survives_json() -> None:
-    config = CriticConfig(backbones=("lite0", "deit-tiny"), classes=7)
-    assert CriticConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    with pytest.raises(ConfigError, match="surprise"):
-        CriticConfig.from_dict({**config.to_dict(), "surprise": 1})

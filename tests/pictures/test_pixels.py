@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.pictures.pixels import fill_rows, to_uint8, to_uint16
+from polyinr_core.pictures.pixels import fill_rows, to_uint8
 
 
 def test_to_uint8_follows_the_release():
@@ -19,10 +19,6 @@ def test_to_uint8_equals_numpy():
     x = torch.randn(50, 40, 3, generator=torch.Generator().manual_seed(0))
     expected = np.clip((x.numpy() + np.float32(1)) * np.float32(127.5), 0, 255).astype(np.uint8)
     assert np.array_equal(to_uint8(x), expected)
-
-
-def test_to_uint16_uses_the_whole_range():
-    assert to_uint16(torch.tensor([-1.0, 0.0, 1.0, 2.0])).tolist() == [0, 32767, 65535, 65535]
 
 
 def test_bfloat16_is_widened_before_it_is_scaled():
