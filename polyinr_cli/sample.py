@@ -71,11 +71,13 @@ def sample(
     bounds = parse_window(grid)
     wanted = _parse_sides(res, size)
     target = output_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
+    if target.kind is Kind.latents and (wanted or grid != "0:1"):
+        raise RequestError("latents have no size and no window: leave --res, --size and --grid out")
     place = choose_device(device)
     dtype = choose_dtype(precision, place, eight_bits=target.kind not in (Kind.array, Kind.latents))
     snapshot, model_file = load_model(model, quiet=quiet)
     width, height = wanted or (snapshot.resolution, snapshot.resolution)
-    if not width:
+    if not width and target.kind is not Kind.latents:
         raise RequestError(f"{model_file} does not say its resolution; give --res or --size")
 
     drawing = _drawing(snapshot, width, height, bounds=bounds, dtype=dtype, device=place)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, small_snapshot
+from conftest import Run, refused, small_snapshot
 from PIL import Image
 
 from polyinr_core.latents.file import Latents, read_latents, write_latents
@@ -171,6 +171,13 @@ def test_the_training_resolution_is_the_default(polyinr: Run, tmp_path: Path):
     unknown = small_snapshot(tmp_path / "n.safetensors", resolution=0)
     ran = polyinr("sample", "--seeds", "1", "-m", unknown, "-o", "y.png")
     assert (ran.code, "--res" in ran.stderr) == (2, True)
+    assert polyinr("sample", "--seeds", "1", "-m", unknown, "-o", "y.safetensors").code == 0  # has no size
+
+
+@pytest.mark.parametrize("option", ["--res=9", "--size=9x8", "--grid=0:2"])
+def test_latents_take_no_size_and_no_window(polyinr: Run, tiny_snapshot: Path, option: str):
+    ran = polyinr("sample", "--seeds", "1", "-m", tiny_snapshot, option, "-o", "x.safetensors")
+    refused(ran, "latents have no size", code=2)
 
 
 def test_psi_zero_is_the_mean_picture(polyinr: Run, tiny_snapshot: Path):
@@ -206,7 +213,7 @@ def test_labels(polyinr: Run, tiny_class_snapshot: Path):
 def test_latents_are_saved_and_drawn_again(polyinr: Run, tiny_class_snapshot: Path):
     common = ("-m", tiny_class_snapshot, "--res", "20")
     polyinr("sample", "--seeds", "3-5", "--psi", "0.8", *common, "-o", "direct.npy")
-    polyinr("sample", "--seeds", "3-5", "--psi", "0.8", *common, "-o", "kept.safetensors")
+    polyinr("sample", "--seeds", "3-5", "--psi", "0.8", *common[:2], "-o", "kept.safetensors")
     kept = read_latents(Path("kept.safetensors"))
     assert kept.z.shape == (3, 8)
     assert kept.w.shape == (3, 3, 12)
