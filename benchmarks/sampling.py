@@ -65,7 +65,8 @@ def main(side: int = 256, repeats: int = 3, output: Path = Path("benchmarks/resu
         for name, dtype in TYPES.items():
             row = {"channels": channels, "type": name, **measure(channels, dtype, side=side, repeats=repeats)}
             rows.append(row)
-            print(f"n = {channels:4}  {name:8}  {row['picture']:6.2f} s a picture, {row['floor']:6.2f} s its products")
+            picture, floor = row["picture"], row["floor"]
+            print(f"n = {channels:4}  {name:8}  {picture:6.2f} s a picture, {floor:6.2f} s its products")
     facts = {
         "command": f"python benchmarks/sampling.py --side {side} --repeats {repeats}",
         "machine": platform.processor() or platform.machine(),

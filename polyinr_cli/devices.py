@@ -19,6 +19,7 @@ def choose_device(name: str) -> "torch.device":
     """Return the device that --device names; auto takes a GPU where there is one. Raises RequestError."""
     import torch
 
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; products have it off by default
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -147,6 +147,7 @@ def format_stages(stages: tuple[Stage, ...]) -> str:
     return ",".join(f"{stage.resolution}:{stage.kimg:.15g}" for stage in stages)
 
 
+_LARGE = TrainingConfig(state_every=40.0, snapshot_every=200.0)  # all else by default
 _SMALL = TrainingConfig(
     batch=16,
     channels=128,
@@ -164,9 +165,13 @@ _SMALL = TrainingConfig(
 
 PRESETS = {
     # the authors train each resolution to 10000 kimg with batch 64 in their example; 1024 wide, both backbones
-    "imagenet": TrainingConfig(stages=tuple(Stage(r, 10000) for r in (32, 64, 128, 256, 512))),
-    "ffhq": TrainingConfig(
-        stages=tuple(Stage(r, 10000) for r in (32, 64, 128, 256)), channels=512, mirror=True, cond=False
+    "imagenet": replace(_LARGE, stages=tuple(Stage(r, 10000) for r in (32, 64, 128, 256, 512))),
+    "ffhq": replace(
+        _LARGE,
+        stages=tuple(Stage(r, 10000) for r in (32, 64, 128, 256)),
+        channels=512,
+        mirror=True,
+        cond=False,
     ),
     "emoji": _SMALL,
     "tiny": replace(_SMALL, stages=(Stage(16, 1),), batch=8, levels=4, channels=32, z_dim=16, w_dim=32),

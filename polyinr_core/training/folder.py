@@ -83,28 +83,15 @@ class RunFolder:
     def append(self, event: dict[str, Any]) -> None:
         """Append one line to the log. Raises FileError."""
         try:
-            with self.log.open("a") as file:
-                file.write(json.dumps(event) + "\n")
+            with self.log.open("a+b") as file:
+                file.seek(max(0, file.tell() - 1))
+                cut_off = file.read() not in (
+                    b"",
+                    b"\n",
+                )  # by a crash: a line of its own keeps the next one whole
+                file.write(b"\n" * cut_off + json.dumps(event).encode() + b"\n")
         except OSError as error:
             raise explain(self.log, error) from error
-
-    def rewind_log(self, kimg: float) -> None:
-        """Drop the log's lines past `kimg`, and one that a crash cut off: they come again. Raises FileError."""
-        if not self.log.exists():
-            return
-        lines = read_bytes(self.log).splitlines(keepends=True)
-        kept = [line for line in lines if kimg_of(line) <= kimg]
-        if len(kept) < len(lines):
-            with written_beside(self.log, overwrite=True) as draft:
-                draft.write_bytes(b"".join(kept))
-
-
-def kimg_of(line: bytes) -> float:
-    """Return where in a run a line of its log was written; infinity for a line that is cut off."""
-    try:
-        return float(json.loads(line)["kimg"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
 
 
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:

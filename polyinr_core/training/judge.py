@@ -26,7 +26,7 @@ class Judge:
 
     def __init__(self, weights: Mapping[str, Tensor], feed: Feed, *, device: torch.device) -> None:
         self.device = device
-        self.resolution = feed.resolution
+        self.feed = feed
         self.features = Lite2Features(weights).to(device)
         self.count = min(len(feed.archive), MOST)
         self.reals = self.statistics(
@@ -43,7 +43,7 @@ class Judge:
 
     def measure(self, generator: Generator) -> dict[str, float]:
         """Return `fd-lite2` and what it depends on."""
-        fakes = self.statistics(lambda seeds: draw_seeds(generator, seeds, resolution=self.resolution))
+        fakes = self.statistics(lambda seeds: draw_seeds(generator, seeds, resolution=self.feed.resolution))
         distance = frechet_distance(fakes, self.reals)
         return {
             "fd-lite2": round(distance, 3),

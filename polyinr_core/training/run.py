@@ -23,7 +23,7 @@ from .judge import Judge
 from .records import save_reals, save_record
 from .session import Session, Weights, begin_stage, first_generator, pack, unpack
 from .state import read_state, write_state
-from .step import Losses, Pictures, Setting, iterate
+from .step import Batch, Losses, Setting, iterate
 
 LOG_EVERY = 0.25  # kimg
 
@@ -55,6 +55,7 @@ class Run:
         self.device = device
         self.report = report
         self.classes = archive.classes if config.cond else 0
+        self.judge: Judge | None = None
         self.check()
         folder.claim(config, DataFacts(archive.path.name, archive.sha256, len(archive), self.classes))
 
@@ -108,6 +109,8 @@ class Run:
         session = self.begin(0, first_generator(self.config, self.classes, self.table))
         save_reals(self.folder, self.feed(self.config.stages[0]))
         self.record(session)
+        if self.config.metric_every:
+            self.measure(session)
         return session
 
     def resume(self) -> Session | None:
@@ -122,7 +125,7 @@ class Run:
             self.config, generator, stage=state.counters["stage"], weights=self.weights, device=self.device
         )
         unpack(session, state)
-        self.folder.rewind_log(session.seen / 1000)
+        self.log(session, {"resumed": True})
         self.report({"message": f"going on at {session.seen / 1000:g} kimg"})
         return session
 
@@ -140,7 +143,7 @@ class Run:
         `stopping` is told the pictures seen after every iteration; once it says True, save and return False.
         """
         config, stage = self.config, self.config.stages[session.stage]
-        feed, points, judge = self.feed(stage), self.points(stage), None
+        feed, points = self.feed(stage), self.points(stage)
         seconds, counted = 0.0, session.images
         while session.images < stage.images:
             clock = time.perf_counter()
@@ -155,8 +158,7 @@ class Run:
             if self.due(session, config.state_every, now=ended or stopped):
                 self.save(session)
             if config.metric_every and self.due(session, config.metric_every, now=ended):
-                judge = judge or Judge(self.weights["lite2"], feed, device=self.device)
-                self.log(session, judge.measure(session.networks.ema))
+                self.measure(session)
             if stopped:
                 return False
         return True
@@ -166,7 +168,7 @@ class Run:
         config, images = self.config, session.images
         key = (config.seed, session.stage, images)
 
-        def fakes(name: str) -> Pictures:
+        def fakes(name: str) -> Batch:
             rng = generator_for("z", name, *key)
             z = torch.randn(config.batch, config.z_dim, generator=rng)
             return self.to_device(z, feed.labels(rng, config.batch))
@@ -188,9 +190,9 @@ class Run:
         session.images += config.batch
         return losses
 
-    def to_device(self, content: Tensor, label: Tensor | None) -> Pictures:
+    def to_device(self, content: Tensor, label: Tensor | None) -> Batch:
         """Bring pictures or latents to the device, without labels in an unconditional run."""
-        return Pictures(
+        return Batch(
             content.to(self.device), label.to(self.device) if self.classes and label is not None else None
         )
 
@@ -203,6 +205,13 @@ class Run:
         """Say whether the last iteration crossed a multiple of `every` kimg; `now` says so in any case."""
         before = session.seen - self.config.batch
         return now or int(before / (1000 * every)) < int(session.seen / (1000 * every))
+
+    def measure(self, session: Session) -> None:
+        """Log the distance of the averaged generator's pictures to the data of the stage."""
+        if self.judge is None or self.judge.feed.resolution != self.config.stages[session.stage].resolution:
+            feed = self.feed(self.config.stages[session.stage])
+            self.judge = Judge(self.weights["lite2"], feed, device=self.device)
+        self.log(session, self.judge.measure(session.networks.ema))
 
     def tell(self, session: Session, losses: Losses, *, speed: float) -> None:
         """Log the losses."""

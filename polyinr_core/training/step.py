@@ -26,17 +26,17 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Batch:
     """Pictures [B, 3, r, r] in [-1, 1], or the z [B, z_dim] of pictures to draw, and their labels [B] or None."""
 
     content: Tensor
     label: Tensor | None
 
-    def parts(self, size: int) -> Iterator["Pictures"]:
+    def parts(self, size: int) -> Iterator["Batch"]:
         """Cut into micro-batches of `size`."""
         labels = [None] * len(self.content) if self.label is None else self.label.split(size)
         for content, label in zip(self.content.split(size), labels, strict=False):
-            yield Pictures(content, label)
+            yield Batch(content, label)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Losses:
 
 
 def iterate(
-    networks: Networks, setting: Setting, *, reals: Pictures, g_fakes: Pictures, d_fakes: Pictures, beta: float
+    networks: Networks, setting: Setting, *, reals: Batch, g_fakes: Batch, d_fakes: Batch, beta: float
 ) -> Losses:
     """Train both networks once, then average the generator with weight `beta`. Raises TrainingError.
 
@@ -84,7 +84,7 @@ def iterate(
     return Losses(*torch.cat([generator_told, critic_told]).tolist())
 
 
-def train_generator(networks: Networks, setting: Setting, fakes: Pictures) -> Tensor:
+def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tensor:
     """Step the generator against a critic that holds still. Return its loss, [1]."""
     told = torch.zeros(1)
     networks.g_optimizer.zero_grad(set_to_none=True)
@@ -99,7 +99,7 @@ def train_generator(networks: Networks, setting: Setting, fakes: Pictures) -> Te
     return told
 
 
-def train_critic(networks: Networks, setting: Setting, *, fakes: Pictures, reals: Pictures) -> Tensor:
+def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: Batch) -> Tensor:
     """Step the critic's heads on pictures drawn and real. Return its loss and the two signs, [3]."""
     told = torch.zeros(3)
     networks.d_optimizer.zero_grad(set_to_none=True)
@@ -122,7 +122,7 @@ def train_critic(networks: Networks, setting: Setting, *, fakes: Pictures, reals
     return told
 
 
-def draw(generator: Generator, setting: Setting, latents: Pictures, *, track: bool = False) -> Pictures:
+def draw(generator: Generator, setting: Setting, latents: Batch, *, track: bool = False) -> Batch:
     """Draw the pictures of `latents`, [N, 3, r, r]; `track` moves the generator's mean of w."""
     w = generator.mapping(latents.content, latents.label)
     if track:
@@ -130,10 +130,10 @@ def draw(generator: Generator, setting: Setting, latents: Pictures, *, track: bo
     affine = generator.affine(w.unsqueeze(1).expand(-1, generator.config.levels, -1))
     colours = generator.synthesis(affine, setting.points)  # [N, r*r, 3]
     side = round(len(setting.points) ** 0.5)
-    return Pictures(colours.transpose(1, 2).unflatten(2, (side, side)), latents.label)
+    return Batch(colours.transpose(1, 2).unflatten(2, (side, side)), latents.label)
 
 
-def look(networks: Networks, setting: Setting, pictures: Pictures, *, name: str, index: int) -> list[Tensor]:
+def look(networks: Networks, setting: Setting, pictures: Batch, *, name: str, index: int) -> list[Tensor]:
     """Show pictures to the critic: one tensor of logits a backbone."""
     rng = setting.rng(name, index) if setting.rng else None
     return networks.critic(pictures.content, pictures.label, augment_rng=rng, sigma=setting.sigma)

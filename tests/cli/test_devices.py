@@ -77,4 +77,6 @@ def test_memory(monkeypatch: pytest.MonkeyPatch):
 
 def test_reduced_precision_products_stay_off():
     """float32 on a GPU means float32: TF32 stays off."""
+    devices.choose_device("auto")
     assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32

@@ -13,7 +13,7 @@ from polyinr_core.model import Generator
 from polyinr_core.model.grid import homogeneous
 from polyinr_core.snapshots.released import read_released
 from polyinr_core.training.ema import ema_beta
-from polyinr_core.training.step import Networks, Pictures, Setting, iterate
+from polyinr_core.training.step import Batch, Networks, Setting, iterate
 
 pytestmark = pytest.mark.slow  # float64 through EfficientNet at 224 px
 
@@ -64,9 +64,9 @@ def trained(reference: Path) -> Networks:
         iterate(
             networks,
             setting,
-            reals=Pictures(given["real_uint8"].double() / 127.5 - 1, given["real_class"]),
-            g_fakes=Pictures(given["z_per_phase"][0], given["class_per_phase"][0]),
-            d_fakes=Pictures(given["z_per_phase"][2], given["class_per_phase"][2]),
+            reals=Batch(given["real_uint8"].double() / 127.5 - 1, given["real_class"]),
+            g_fakes=Batch(given["z_per_phase"][0], given["class_per_phase"][0]),
+            d_fakes=Batch(given["z_per_phase"][2], given["class_per_phase"][2]),
             beta=ema_beta(batch=BATCH, images=images, half_life=BATCH * 10 / 32 * 1000),
         )
     return networks

@@ -100,21 +100,22 @@ def test_resuming_gives_the_run_that_was_never_stopped(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
-def test_the_log_of_a_run_that_crashed_is_told_once(
-    archive: Archive, weights: dict, whole: Path, tmp_path: Path
-) -> None:
-    """Lines past the last state come again; the last of them was cut off by the crash."""
+def test_the_log_is_appended_to(archive: Archive, weights: dict, whole: Path, tmp_path: Path) -> None:
+    """What a crash left stays, the line that it cut off as well; then comes a line that says so, and the rest."""
     folder = tmp_path / "run"
     assert not run(SMALL, archive, folder, weights, stop_after=4)
-    with (folder / "log.jsonl").open("a") as log:
-        log.write('{"kimg": 0.02, "stage": 1}\n{"kimg": 0.0')
+    log = folder / "log.jsonl"
+    with log.open("a") as file:
+        file.write('{"kimg": 0.0')
+    before = log.read_text()
     assert run(SMALL, archive, folder, weights)
-    expected, told = (
-        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (whole, folder)
-    )
-    for event in expected + told:
+    assert log.read_text().startswith(before + "\n")
+    told = [json.loads(line) for line in log.read_text()[len(before) :].splitlines() if line]
+    assert told[0] == {"kimg": 0.016, "stage": 1, "resolution": 16, "resumed": True}
+    last = json.loads((whole / "log.jsonl").read_text().splitlines()[-1])
+    for event in (told[-1], last):
         del event["pictures_per_second"]
-    assert told == expected
+    assert told[-1] == last
 
 
 def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: Archive, weights: dict, tmp_path: Path) -> None:
