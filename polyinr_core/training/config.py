@@ -57,7 +57,7 @@ class TrainingConfig:
     d_lr: float = 1.88235e-4
     d_beta2: float = 0.990585
     blur_sigma: float = 2.0
-    blur_kimg: float = 300.0  # the blur fades over this or a quarter of the stage, whichever is shorter
+    blur_kimg: float = 300.0  # the blur fades over this or the whole stage, whichever is shorter
     state_every: float = 4.0  # kimg
     snapshot_every: float = 40.0  # kimg
     metric_every: float = 0.0  # kimg; 0: never
@@ -116,7 +116,7 @@ class TrainingConfig:
 
     def blur_at(self, images: int, stage: Stage) -> float:
         """Return the blur's width in pixels after `images` pictures of a stage, falling linearly to 0."""
-        fade = min(self.blur_kimg, stage.kimg / 4) * 1000
+        fade = min(self.blur_kimg, stage.kimg) * 1000
         return self.blur_sigma * max(1 - images / fade, 0.0) if fade else 0.0
 
     def ema_half_life(self) -> float:
@@ -158,7 +158,7 @@ _SMALL = TrainingConfig(
     critic_channels=32,
     head_divisor=4,
     g_lr=2e-4,
-    d_lr=2e-4,
+    d_lr=1e-4,
     state_every=1.0,
     snapshot_every=5.0,
 )

@@ -72,4 +72,4 @@ def test_blur_fades_within_a_stage() -> None:
     assert config.blur_at(0, stage) == 2.0
     assert config.blur_at(150_000, stage) == pytest.approx(1.0)
     assert config.blur_at(300_000, stage) == 0.0
-    assert config.blur_at(500, Stage(32, 4)) == pytest.approx(1.0)  # a short stage: over its first quarter
+    assert config.blur_at(2000, Stage(32, 4)) == pytest.approx(1.0)  # a short stage: over the whole of it
