@@ -125,8 +125,9 @@ class Run:
             self.config, generator, stage=state.counters["stage"], weights=self.weights, device=self.device
         )
         unpack(session, state)
-        self.log(session, {"resumed": True})
-        self.report({"message": f"going on at {session.seen / 1000:g} kimg"})
+        if session.seen < self.config.images:
+            self.log(session, {"resumed": True})
+            self.report({"message": f"going on at {session.seen / 1000:g} kimg"})
         return session
 
     def begin(self, stage: int, generator: Generator, *, images_before: int = 0) -> Session:
