@@ -17,8 +17,8 @@ from .options import Output, Quiet, parse_duration
 def demo(
     output: Output = Path("demo"),
     max_time: Annotated[
-        str, typer.Option("--max-time", metavar="150s", help="How long to train; run it again to train on.")
-    ] = "150s",
+        str, typer.Option("--max-time", metavar="180s", help="How long to train; run it again to train on.")
+    ] = "180s",
     quiet: Quiet = False,
 ) -> None:
     """Show the main job: prepare pictures, train on them, draw at any size and beyond the border.
@@ -59,7 +59,20 @@ def commands(output: Path, max_time: str) -> list[list[str]]:
     draw = ["sample", "--overwrite", "-m", run_dir]
     return [
         ["prepare", str(bundled_pictures()), "-o", data, "--res", "32", "--overwrite"],
-        ["train", data, "--run-dir", run_dir, "--stages", "32:100", "--max-time", max_time],
+        [
+            "train",
+            data,
+            "--run-dir",
+            run_dir,
+            "--preset",
+            "tiny",
+            "--stages",
+            "32:20",
+            "--batch",
+            "16",
+            "--max-time",
+            max_time,
+        ],
         [*draw, "--seeds", "0-23", "-o", f"{output}/samples.png"],
         [*draw, "--seeds", "0-7", "--grid", "-0.25:1.25", "--res", "48", "-o", f"{output}/beyond.png"],
         [*draw, "--seeds", "1", "--res", "512", "-o", f"{output}/large.png"],

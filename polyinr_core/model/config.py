@@ -64,5 +64,5 @@ PRESETS = {
     "imagenet": GeneratorConfig(channels=1024, classes=1000),
     "ffhq": GeneratorConfig(channels=512, table_rows=1000),  # the release keeps the table it never reads
     "emoji": GeneratorConfig(channels=128, w_dim=128),
-    "tiny": GeneratorConfig(levels=4, channels=32, z_dim=16, w_dim=32),
+    "tiny": GeneratorConfig(levels=6, channels=64, w_dim=64),
 }

@@ -52,6 +52,7 @@ class TrainingConfig:
     critic_res: int = 224  # side at which the backbones look
     critic_channels: int = 64
     head_divisor: int = 1  # the critic's heads are narrower than the release's by this
+    head_resolution: int = 256  # their depth is made for pictures of this side
     g_lr: float = 8e-5
     g_beta2: float = 0.991992
     d_lr: float = 1.88235e-4
@@ -111,6 +112,7 @@ class TrainingConfig:
             resolution=self.critic_res,
             channels=self.critic_channels,
             head_divisor=self.head_divisor,
+            head_resolution=self.head_resolution,
             classes=classes,
         )
 
@@ -174,5 +176,14 @@ PRESETS = {
         cond=False,
     ),
     "emoji": _SMALL,
-    "tiny": replace(_SMALL, stages=(Stage(16, 1),), batch=8, levels=4, channels=32, z_dim=16, w_dim=32),
+    "tiny": replace(
+        _SMALL,
+        stages=(Stage(16, 1),),
+        batch=8,
+        levels=6,
+        channels=64,
+        w_dim=64,
+        critic_res=64,
+        head_resolution=128,
+    ),
 }

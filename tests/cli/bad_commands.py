@@ -316,7 +316,7 @@ TRAINED = [
     (f"{TRAIN} --channels 65536", 2, "GiB of memory", "--channels"),
     # critic
     (f"{TRAIN} --critic-res 0", 2, "cannot look at 0 pixels"),
-    (f"{TRAIN} --critic-res 100", 2, "cannot look at 100 pixels", "multiple of 32", "at least 128"),
+    (f"{TRAIN} --critic-res 100", 2, "cannot look at 100 pixels", "multiple of 32", "at least 64"),
     (f"{TRAIN} --critic-res -128", 2, "cannot look at -128 pixels"),
     (f"{TRAIN} --backbones ''", 2, "backbone '' is unknown", "lite0"),
     (f"{TRAIN} --backbones vgg16", 2, "backbone 'vgg16' is unknown", "lite0"),
