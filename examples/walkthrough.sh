@@ -6,7 +6,7 @@ pictures=${1:-$(python -c 'from polyinr_core.data.bundled import bundled_picture
 
 polyinr prepare "$pictures" -o "$work/data.zip" --res 32
 polyinr info "$work/data.zip" -o "$work/contact.png"
-polyinr train "$work/data.zip" --run-dir "$work/run" --stages 16:2,32:20 --max-time "${MAX_TIME:-90s}"
+polyinr train "$work/data.zip" --run-dir "$work/run" --preset tiny --stages 16:2,32:20 --max-time "${MAX_TIME:-90s}"
 polyinr sample -m "$work/run" --seeds 0-15 -o "$work/sheet.png"
 polyinr sample -m "$work/run" --seeds 4 --size 640x360 --grid -0.4:1.4,0:1 -o "$work/wide.png"
 polyinr info "$work/wide.png"

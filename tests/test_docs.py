@@ -1,9 +1,12 @@
 """The documents are true: the command reference is that of --help, README's commands run."""
 
 import importlib.util
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +67,20 @@ def test_readme_commands_run(polyinr: Run, tiny_snapshot: Path, reference: Path,
             arguments = [*arguments, "-m", str(tiny_snapshot)]
         ran = polyinr(*arguments)
         assert ran.code == 0, (arguments, ran.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pipes.sh", "walkthrough.sh"])
+def test_examples_run(name: str, tiny_snapshot: Path, tmp_path: Path) -> None:
+    """Each to its end, with this Python's `polyinr`; training is cut short."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TMPDIR": str(tmp_path),
+        "MAX_TIME": "1s",
+    }
+    argument = [str(tiny_snapshot)] if name == "pipes.sh" else []
+    command = ["bash", str(ROOT / "examples" / name), *argument]
+    ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert list(tmp_path.rglob("*.png"))
