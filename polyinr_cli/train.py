@@ -172,11 +172,10 @@ def configure(preset: str, given: dict[str, Any]) -> "TrainingConfig":
 
 def check_width(config: "TrainingConfig") -> None:
     """Raise RequestError if the generator, its average, gradients and moments do not fit into memory."""
-    import torch
-
     from polyinr_core.model import Generator
+    from polyinr_core.seeds import no_start_values
 
-    with torch.device("meta"):
+    with no_start_values():
         values = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
     purpose = f"training a generator of {config.channels} channels"
     check_memory(values * VALUE_BYTES, purpose=purpose, advice="take fewer --channels")

@@ -85,11 +85,9 @@ class RunFolder:
         try:
             with self.log.open("a+b") as file:
                 file.seek(max(0, file.tell() - 1))
-                cut_off = file.read() not in (
-                    b"",
-                    b"\n",
-                )  # by a crash: a line of its own keeps the next one whole
-                file.write(b"\n" * cut_off + json.dumps(event).encode() + b"\n")
+                if file.read() not in (b"", b"\n"):  # a crash cut the last line off: keep the next one whole
+                    file.write(b"\n")
+                file.write(json.dumps(event).encode() + b"\n")
         except OSError as error:
             raise explain(self.log, error) from error
 
