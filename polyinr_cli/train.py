@@ -41,7 +41,9 @@ def train(
         str | None,
         typer.Option("--stages", metavar="RES:KIMG,...", show_default=False, help="As 32:200,64:100."),
     ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", metavar="N", show_default=False)] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", metavar="N", show_default=False, help="Pictures an iteration.")
+    ] = None,
     micro_batch: Annotated[
         int | None,
         typer.Option(
@@ -51,7 +53,10 @@ def train(
             help="Pictures in memory at once; divides the batch.",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", show_default=False)] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", show_default=False, help="Of every random draw of the run."),
+    ] = None,
     channels: Annotated[
         int | None, typer.Option("--channels", metavar="N", show_default=False, help="Width of every level.")
     ] = None,
@@ -74,7 +79,10 @@ def train(
     critic_res: Annotated[
         int | None,
         typer.Option(
-            "--critic-res", metavar="N", show_default=False, help="Side at which the backbones look, 128 or 224."
+            "--critic-res",
+            metavar="N",
+            show_default=False,
+            help="Side at which the backbones look, as 128 or 224.",
         ),
     ] = None,
     cond: Annotated[
@@ -89,10 +97,19 @@ def train(
         typer.Option("--max-time", metavar="9m", show_default=False, help="Stop and save after 90s, 9m, 24h."),
     ] = None,
     state_every: Annotated[
-        float | None, typer.Option("--state-every", metavar="KIMG", show_default=False)
+        float | None,
+        typer.Option(
+            "--state-every", metavar="KIMG", show_default=False, help="What resuming needs, written so often."
+        ),
     ] = None,
     snapshot_every: Annotated[
-        float | None, typer.Option("--snapshot-every", metavar="KIMG", show_default=False)
+        float | None,
+        typer.Option(
+            "--snapshot-every",
+            metavar="KIMG",
+            show_default=False,
+            help="A model and a sheet of its pictures, so often.",
+        ),
     ] = None,
     metric_every: Annotated[
         float | None,
