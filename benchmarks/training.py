@@ -10,7 +10,7 @@ import typer
 
 from polyinr_core.model import RegularGrid
 from polyinr_core.seeds import generator_for
-from polyinr_core.training.config import PRESETS
+from polyinr_core.training.presets import PRESETS
 from polyinr_core.training.session import begin_stage, first_generator
 from polyinr_core.training.step import Batch, Setting, iterate
 from polyinr_core.weights.pretrained import load_pretrained

@@ -178,7 +178,8 @@ def train(
 
 def configure(preset: str, given: dict[str, Any]) -> "TrainingConfig":
     """Return a preset's configuration with the given fields over it. Raises ConfigError, RequestError."""
-    from polyinr_core.training.config import PRESETS, parse_stages
+    from polyinr_core.training.presets import PRESETS
+    from polyinr_core.training.stages import parse_stages
 
     if preset not in PRESETS:
         raise RequestError(f"preset {preset!r} is unknown; choose from {', '.join(PRESETS)}")

@@ -49,3 +49,7 @@ class WeightsError(PolyinrError):
 
 class TrainingError(PolyinrError):
     """A training run that cannot start or must not go on."""
+
+
+class RanksError(PolyinrError):
+    """Another process of a distributed job has gone, or no longer agrees with this one."""

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GROUND = {"errors", "seeds", "files", "pickles"}
+GROUND = {"errors", "seeds", "files", "pickles", "ranks"}
 STOREYS = [
     {"errors"},
-    {"seeds", "files", "pickles"},
+    {"seeds", "files", "pickles", "ranks"},
     {"model", "pictures", "data", "weights"},
     {"snapshots", "latents", "critic", "metrics"},
     {"training"},

@@ -1,7 +1,7 @@
 """What happens to a picture before the critic looks: DiffAugment, and the blur that fades out."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ class Draws:
     shift_columns: Tensor
     hole_row: Tensor  # centre of the hole
     hole_column: Tensor
+
+    def of(self, pictures: slice) -> "Draws":
+        """Return the draws of some of the pictures."""
+        return Draws(*(getattr(self, field.name)[pictures] for field in fields(self)))
 
 
 def hole_side(size: int) -> int:

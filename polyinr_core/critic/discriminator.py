@@ -1,6 +1,6 @@
 """The projected discriminator: augment, look through frozen networks, mix at random, judge by heads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ..errors import ConfigError, LabelError
 from ..seeds import start_values_of
-from .augment import augment, blur, draw_augmentation
+from .augment import Draws, augment, blur
 from .backbones import features_of
 from .config import CriticConfig
 from .heads import Head
@@ -61,24 +61,24 @@ class ProjectedDiscriminator(nn.Module):
         x: Tensor,
         label: Tensor | None = None,
         *,
-        augment_rng: torch.Generator | None = None,
+        draws: Sequence[Draws] | None = None,
         sigma: float = 0.0,
     ) -> list[Tensor]:
         """Map pictures x [N, 3, S, S] about [-1, 1] to patch logits, one [N, K] for each backbone.
 
-        `label` [N] is needed by a conditional critic and ignored by others. `sigma` blurs; `augment_rng`, a
-        CPU generator, switches DiffAugment on, with draws of its own for each backbone.
+        `label` [N] is needed by a conditional critic and ignored by others. `sigma` blurs; `draws`, of N
+        pictures for each backbone, switch DiffAugment on.
         Raises LabelError without a label, ConfigError for a size that the backbones cannot look at.
         """
         if self.config.classes and label is None:
             raise LabelError("a conditional critic needs the label of each picture")
         x = blur(x, sigma)
-        return [self.judge(name, x, label, augment_rng) for name in self.config.backbones]
+        drawn = draws or [None] * len(self.config.backbones)
+        named = zip(self.config.backbones, drawn, strict=True)
+        return [self.judge(name, x if d is None else augment(x, d), label) for name, d in named]
 
-    def judge(self, name: str, x: Tensor, label: Tensor | None, augment_rng: torch.Generator | None) -> Tensor:
+    def judge(self, name: str, x: Tensor, label: Tensor | None) -> Tensor:
         """Return the logits [N, K] of one backbone's heads, from the finest scale to the deepest."""
-        if augment_rng is not None:
-            x = augment(x, draw_augmentation(len(x), x.shape[-1], augment_rng))
         maps = self.projections[name](self.features[name](self.resized(name, x)))
         rows = [head(scale, label) for head, scale in zip(self.heads[name], maps, strict=True)]  # type: ignore[call-overload]
         return torch.cat(rows, dim=1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..model.layers import SLOPE, EqualizedLinear
+from .batch_norm import SharedBatchNorm
 
 
 class SpectralConv2d(nn.Conv2d):
@@ -49,7 +50,7 @@ class DownBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = SpectralConv2d(in_channels, out_channels, stride=2, padding=1)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = SharedBatchNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.leaky_relu(self.norm(self.conv(x)), SLOPE)

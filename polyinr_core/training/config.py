@@ -7,29 +7,13 @@ from ..critic.config import CriticConfig
 from ..errors import ConfigError
 from ..model import GeneratorConfig
 from ..model.config import Form
+from .stages import SETTINGS, Stage, check_batch, check_guidance, check_rate, format_stages
 
 Start = Literal["release", "balanced"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training resolution and the thousands of pictures seen there."""
-
-    resolution: int
-    kimg: float
-
-    def __post_init__(self) -> None:
-        if not 4 <= self.resolution <= 4096:
-            raise ConfigError(f"stage resolution {self.resolution} is outside 4-4096")
-        if not 0 < self.kimg <= 1e9:
-            raise ConfigError(f"stage length {self.kimg} kimg is outside 0-1e9")
-        if not self.images:
-            raise ConfigError(f"stage length {self.kimg} kimg is less than one picture; 0.001 is one")
-
-    @property
-    def images(self) -> int:
-        """Return the stage's length in pictures."""
-        return round(self.kimg * 1000)
+Precision = Literal["auto", "float32", "bfloat16", "float64"]
+Classifier = Literal["lite2", "deit-small"]
+METRICS = ("fd-lite2", "kd-lite2", "fid")
+COUNTS = {"chunk": 2**31, "held_out": 2**31, "workers": 256, "auto_advance": 1000, "keep": 10**6}  # the largest
 
 
 @dataclass(frozen=True)
@@ -38,10 +22,15 @@ class TrainingConfig:
 
     stages: tuple[Stage, ...] = (Stage(32, 200), Stage(64, 100))
     batch: int = 64
-    micro_batch: int = 0  # pictures a forward pass; 0: the whole batch
+    micro_batch: int = 0  # pictures a forward pass, of all processes together; 0: the whole batch
+    chunk: int | None = None  # pixels of the generator's backward pass at once; 0: all, None: by need
+    precision: Precision = "auto"  # bfloat16 where the hardware has it; weights stay float32
     seed: int = 0
     mirror: bool = False
     cond: bool = True  # class-conditional where the data has classes
+    held_out: int | None = None  # pictures never trained on; None: 2 % of a set of 500 or more, at most 512
+    workers: int | None = None  # processes that read pictures; None: by need
+    init_from: str = ""  # SHA-256 of the snapshot that the run starts from
     form: Form = "release"
     levels: int = 10
     channels: int = 1024
@@ -57,31 +46,44 @@ class TrainingConfig:
     g_beta2: float = 0.991992
     d_lr: float = 1.88235e-4
     d_beta2: float = 0.990585
+    classifier: Classifier = "deit-small"
+    guidance: float = 0.0  # weight of the classifier's loss
     blur_sigma: float = 2.0
     blur_kimg: float = 300.0  # the blur fades over this or the whole stage, whichever is shorter
     state_every: float = 4.0  # kimg
     snapshot_every: float = 40.0  # kimg
     metric_every: float = 0.0  # kimg; 0: never
+    metrics: tuple[str, ...] = ("fd-lite2",)  # the first one is watched
+    auto_advance: int = 0  # a stage ends after so many measurements without improvement; 0: by kimg alone
+    keep: int = 0  # snapshots kept, beside the best; 0: all
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError("a run needs at least one stage, as 32:200")
-        if self.batch < 2 or self.batch > 65536:
-            raise ConfigError(
-                f"batch {self.batch} is outside 2-65536 (the critic's BatchNorm needs two pictures)"
-            )
+        check_batch(self.batch)
+        check_guidance(self.guidance)
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed {self.seed} is outside 0-{2**32 - 1}")
-        micro = self.micro_batch or self.batch
-        if micro < 2 or self.batch % micro:
+        for batch in {self.batch, *(stage.batch or self.batch for stage in self.stages)}:
+            check_micro_batch(self.micro_batch or batch, batch)
+        for name, choices in (
+            ("start", get_args(Start)),
+            ("precision", get_args(Precision)),
+            ("classifier", get_args(Classifier)),
+        ):
+            if (value := getattr(self, name)) not in choices:
+                raise ConfigError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}")
+        if not self.metrics or len(set(self.metrics)) != len(self.metrics) or set(self.metrics) - set(METRICS):
             raise ConfigError(
-                f"micro-batch {micro} does not divide the batch of {self.batch} into parts of two or more"
+                f"metrics {','.join(self.metrics)!r} are not one or more of {', '.join(METRICS)}, each once"
             )
-        if self.start not in get_args(Start):
-            raise ConfigError(f"start {self.start!r} is unknown; choose from {', '.join(get_args(Start))}")
         for name in ("g_lr", "d_lr"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)} is outside 0-1")
+            check_rate(name, getattr(self, name))
+        for name, most in COUNTS.items():
+            if (count := getattr(self, name)) is not None and not 0 <= count <= most:
+                raise ConfigError(f"{name} {count} is outside 0-{most}")
+        if self.auto_advance and not self.metric_every:
+            raise ConfigError("auto_advance watches a distance: give metric_every, too")
         for name in ("state_every", "snapshot_every", "metric_every"):
             every = getattr(self, name)
             if not (every >= 0.001 or (every == 0 and name == "metric_every")):
@@ -89,10 +91,16 @@ class TrainingConfig:
         self.generator(0)  # each checks its own fields
         self.critic(0)
 
+    def at(self, stage: Stage) -> "TrainingConfig":
+        """Return the configuration with a stage's own settings in place of the run's."""
+        own = {name: value for name in SETTINGS if (value := getattr(stage, name)) is not None}
+        return replace(self, **own) if own else self
+
     @property
     def images(self) -> int:
         """Return the pictures that the run sees: each stage's, in whole batches."""
-        return sum(-(-stage.images // self.batch) * self.batch for stage in self.stages)
+        sizes = [(stage.images, stage.batch or self.batch) for stage in self.stages]
+        return sum(-(-images // batch) * batch for images, batch in sizes)
 
     def generator(self, classes: int) -> GeneratorConfig:
         """Return the generator's configuration for data of that many classes (0: unconditional)."""
@@ -121,69 +129,25 @@ class TrainingConfig:
         fade = min(self.blur_kimg, stage.kimg) * 1000
         return self.blur_sigma * max(1 - images / fade, 0.0) if fade else 0.0
 
-    def ema_half_life(self) -> float:
-        """Return the half-life of the averaged weights in pictures: batch * 10 / 32 thousand."""
-        return self.batch * 10 / 32 * 1000
+    def held_out_of(self, pictures: int) -> int:
+        """Return how many of a data set's pictures are never trained on."""
+        if self.held_out is not None:
+            return self.held_out
+        return min(pictures // 50, 512) if pictures >= 500 else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return {**asdict(self), "stages": format_stages(self.stages), "backbones": list(self.backbones)}
+        return {
+            **asdict(self),
+            "stages": format_stages(self.stages),
+            "backbones": list(self.backbones),
+            "metrics": list(self.metrics),
+        }
 
 
-def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Read `32:200,64:100` (resolution:kimg, kimg may be fractional). Raises ConfigError."""
-    stages = []
-    for part in text.split(","):
-        resolution, colon, kimg = part.partition(":")
-        try:
-            if not colon:
-                raise ValueError
-            stages.append(Stage(int(resolution), float(kimg)))
-        except ValueError:
-            raise ConfigError(f"stage {part!r} is not RES:KIMG, as 32:200") from None
-    return tuple(stages)
-
-
-def format_stages(stages: tuple[Stage, ...]) -> str:
-    """Write stages the way `parse_stages` reads them."""
-    return ",".join(f"{stage.resolution}:{stage.kimg:.15g}" for stage in stages)
-
-
-_LARGE = TrainingConfig(state_every=40.0, snapshot_every=200.0)  # all else by default
-_SMALL = TrainingConfig(
-    batch=16,
-    channels=128,
-    w_dim=128,
-    start="balanced",
-    backbones=("lite0",),
-    critic_res=128,
-    critic_channels=32,
-    head_divisor=4,
-    g_lr=2e-4,
-    d_lr=1e-4,
-    state_every=1.0,
-    snapshot_every=5.0,
-)
-
-PRESETS = {
-    # the authors train each resolution to 10000 kimg with batch 64 in their example; 1024 wide, both backbones
-    "imagenet": replace(_LARGE, stages=tuple(Stage(r, 10000) for r in (32, 64, 128, 256, 512))),
-    "ffhq": replace(
-        _LARGE,
-        stages=tuple(Stage(r, 10000) for r in (32, 64, 128, 256)),
-        channels=512,
-        mirror=True,
-        cond=False,
-    ),
-    "emoji": _SMALL,
-    "tiny": replace(
-        _SMALL,
-        stages=(Stage(16, 1),),
-        batch=8,
-        levels=6,
-        channels=64,
-        w_dim=64,
-        critic_res=64,
-        head_resolution=128,
-    ),
-}
+def check_micro_batch(micro_batch: int, batch: int) -> None:
+    """Raise ConfigError unless micro-batches of that size make up the batch."""
+    if micro_batch < 2 or batch % micro_batch:
+        raise ConfigError(
+            f"micro-batch {micro_batch} does not divide the batch of {batch} into parts of two or more"
+        )

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: snapshots of the averaged generator, sheets of its pictures, of the data."""
+"""What a run leaves to look at: snapshots, sheets of pictures drawn and of the data, the film strip."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,21 @@ from ..pictures.files import write_picture
 from ..pictures.pixels import Pixels, to_uint8
 from ..pictures.sheet import sheet
 from ..snapshots.snapshot import Snapshot, save_snapshot
-from .config import TrainingConfig, format_stages
+from .config import TrainingConfig
+from .film_strip import film_strip
 from .folder import RunFolder
 from .session import Session
+from .stages import format_stages
 
 COLUMNS, ROWS = 8, 4
 PIXELS_AT_ONCE = 2**14
 
 
-def save_record(folder: RunFolder, session: Session, config: TrainingConfig, archive: Archive) -> None:
-    """Write the averaged generator as a snapshot and the pictures of seeds 0 to 31 as a sheet."""
+def save_record(folder: RunFolder, session: Session, config: TrainingConfig, archive: Archive) -> Pixels:
+    """Write the averaged generator as a snapshot and the pictures of seeds 0 to 31 as a sheet; return them.
+
+    The film strip is made anew from the sheets that are there. Raises FileError.
+    """
     ema = session.networks.ema
     resolution = config.stages[session.stage].resolution
     snapshot = Snapshot(
@@ -36,13 +41,18 @@ def save_record(folder: RunFolder, session: Session, config: TrainingConfig, arc
     save_snapshot(folder.snapshot(session.seen), snapshot, overwrite=True)
     pixels = draw_seeds(ema, range(COLUMNS * ROWS), resolution=resolution)
     write_picture(folder.picture(f"fakes-{session.seen:09d}"), sheet(pixels, COLUMNS), overwrite=True)
+    strip = film_strip(sorted(folder.picture("").parent.glob("fakes-*.png")), columns=COLUMNS, rows=ROWS)
+    if strip is not None:
+        write_picture(folder.picture("progress"), strip, overwrite=True)
+    return pixels
 
 
-def save_reals(folder: RunFolder, feed: Feed) -> None:
-    """Write the first pictures that the run learns from as a sheet. Raises FileError."""
+def save_reals(folder: RunFolder, feed: Feed) -> Pixels:
+    """Write the first pictures that the run learns from as a sheet and return them. Raises FileError."""
     pictures, _ = feed.batch(0, COLUMNS * ROWS)
     pixels = to_uint8(pictures.permute(0, 2, 3, 1))
     write_picture(folder.picture("reals"), sheet(pixels, COLUMNS), overwrite=True)
+    return pixels
 
 
 @torch.no_grad()

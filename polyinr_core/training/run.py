@@ -16,12 +16,13 @@ from ..errors import TrainingError
 from ..model import Generator, RegularGrid
 from ..seeds import generator_for
 from .class_table import class_means
-from .config import Stage, TrainingConfig
-from .ema import ema_beta
+from .config import TrainingConfig
+from .ema import ema_beta, half_life
 from .folder import DataFacts, RunFolder
 from .judge import Judge
 from .records import save_reals, save_record
 from .session import Session, Weights, begin_stage, first_generator, pack, unpack
+from .stages import Stage
 from .state import read_state, write_state
 from .step import Batch, Losses, Setting, iterate
 
@@ -186,7 +187,7 @@ class Run:
             reals=self.to_device(*feed.batch(images, config.batch)),
             g_fakes=fakes("generator"),
             d_fakes=fakes("critic"),
-            beta=ema_beta(batch=config.batch, images=images, half_life=config.ema_half_life()),
+            beta=ema_beta(batch=config.batch, images=images, half_life=half_life(config.batch)),
         )
         session.images += config.batch
         return losses

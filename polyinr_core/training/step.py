@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..critic.augment import draw_augmentation
 from ..critic.discriminator import ProjectedDiscriminator
 from ..critic.losses import Reduction, generator_loss, hinge_critic_fake, hinge_critic_real
 from ..errors import TrainingError
@@ -135,8 +136,11 @@ def draw(generator: Generator, setting: Setting, latents: Batch, *, track: bool 
 
 def look(networks: Networks, setting: Setting, pictures: Batch, *, name: str, index: int) -> list[Tensor]:
     """Show pictures to the critic: one tensor of logits a backbone."""
-    rng = setting.rng(name, index) if setting.rng else None
-    return networks.critic(pictures.content, pictures.label, augment_rng=rng, sigma=setting.sigma)
+    draws = None
+    if setting.rng:
+        rng, (count, _, side, _) = setting.rng(name, index), pictures.content.shape
+        draws = [draw_augmentation(count, side, rng) for _ in networks.critic.config.backbones]
+    return networks.critic(pictures.content, pictures.label, draws=draws, sigma=setting.sigma)
 
 
 def finish(network: nn.Module, optimizer: Optimizer, *, name: str) -> None:

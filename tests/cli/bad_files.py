@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from polyinr_core.data.archive import Archive
 from polyinr_core.latents.file import Latents, write_latents
 from polyinr_core.snapshots.snapshot import read_facts
-from polyinr_core.training.config import PRESETS
 from polyinr_core.training.folder import DataFacts, RunFolder
+from polyinr_core.training.presets import PRESETS
 
 SOUND = {".safetensors": "model.safetensors", ".zip": "data.zip", ".pkl": "released.pkl", ".png": "photo.png"}
 

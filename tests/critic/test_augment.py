@@ -10,7 +10,8 @@ from torch import Tensor
 
 from polyinr_core.critic import augment as rules
 from polyinr_core.critic.augment import Draws, augment, blur, blur_kernel, draw_augmentation
-from polyinr_core.training.config import Stage, TrainingConfig
+from polyinr_core.training.config import TrainingConfig
+from polyinr_core.training.stages import Stage
 
 EXACT = {"atol": 1e-6, "rtol": 0}  # float32 rounding; measured 0
 

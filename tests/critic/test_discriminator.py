@@ -11,6 +11,7 @@ from polyinr_core.critic import (
     ProjectedDiscriminator,
     hinge_critic_fake,
 )
+from polyinr_core.critic.augment import draw_augmentation
 from polyinr_core.critic.backbones import DeitFeatures
 from polyinr_core.critic.heads import Head, SpectralConv2d
 from polyinr_core.errors import ConfigError, LabelError
@@ -90,7 +91,8 @@ def test_augmentation_and_blur_take_effect_and_follow_their_arguments(lite0: dic
     with torch.no_grad():
         plain = critic(x)[0]
         blurred = critic(x, sigma=1.0)[0]
-        one, same, other = (critic(x, augment_rng=torch.Generator().manual_seed(s))[0] for s in (1, 1, 2))
+        seeds = (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
+        one, same, other = (critic(x, draws=[draw_augmentation(2, 32, rng)])[0] for rng in seeds)
     assert not torch.allclose(plain, blurred)
     assert not torch.allclose(plain, one)
     assert torch.equal(one, same)

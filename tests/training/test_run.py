@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from polyinr_core.data.archive import Archive
 from polyinr_core.errors import PolyinrError, TrainingError
 from polyinr_core.snapshots.snapshot import load_snapshot
-from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
+from polyinr_core.training.config import TrainingConfig
 from polyinr_core.training.folder import RunFolder
+from polyinr_core.training.presets import PRESETS
 from polyinr_core.training.run import Run
+from polyinr_core.training.stages import parse_stages
 from polyinr_core.training.state import State, read_state, write_state
 from polyinr_core.weights.pretrained import load_pretrained
 

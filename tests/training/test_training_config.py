@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from polyinr_core.errors import ConfigError
-from polyinr_core.training.config import PRESETS, Stage, format_stages, parse_stages
+from polyinr_core.training.ema import half_life
+from polyinr_core.training.presets import PRESETS
+from polyinr_core.training.stages import Stage, format_stages, parse_stages
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -29,8 +31,26 @@ def test_a_run_sees_whole_batches() -> None:
     assert replace(PRESETS["tiny"], stages=parse_stages("16:0.01,32:0.009"), batch=4).images == 12 + 12
 
 
+def test_a_stage_has_settings_of_its_own() -> None:
+    text = "32:20,64:10.5:batch=32:g_lr=0.0001:d_lr=0.0002:mirror=yes:guidance=8"
+    config = replace(PRESETS["tiny"], stages=parse_stages(text), mirror=False)
+    plain, own = (config.at(stage) for stage in config.stages)
+    assert plain == config
+    assert (own.batch, own.g_lr, own.d_lr, own.mirror, own.guidance) == (32, 1e-4, 2e-4, True, 8.0)
+    assert format_stages(config.stages) == text
+    assert (
+        replace(config, mirror=True, stages=parse_stages("32:1:mirror=no")).at(Stage(32, 1, mirror=False)).mirror
+        is False
+    )
+
+
 @pytest.mark.parametrize(
-    "text", ["", "32", "32:", "x:1", "32:-1", "32:0", "2:1", "32:1,", "32:nan", "32:inf", "9999:1"]
+    "text",
+    ["", "32", "32:", "x:1", "32:-1", "32:0", "2:1", "32:1,", "32:nan", "32:inf", "9999:1"]
+    + [
+        f"32:1:{own}"
+        for own in ("", "batch", "batch=x", "batch=1", "g_lr=2", "mirror=maybe", "guidance=-1", "a=1")
+    ],
 )
 def test_bad_stages(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^[^\n]+$"):
@@ -48,6 +68,16 @@ def test_bad_stages(text: str) -> None:
         {"state_every": 0.0},
         {"metric_every": -1.0},
         {"start": "warm"},
+        {"precision": "half"},
+        {"classifier": "vgg"},
+        {"metrics": ()},
+        {"metrics": ("fd-lite2", "fd-lite2")},
+        {"metrics": ("fd",)},
+        {"chunk": -1},
+        {"workers": 1000},
+        {"auto_advance": 3},
+        {"guidance": -1.0},
+        {"micro_batch": 4, "batch": 8, "stages": parse_stages("32:1:batch=6")},
         {"stages": ()},
     ],
 )
@@ -63,7 +93,7 @@ def test_the_release_s_rates() -> None:
     assert config.d_lr == pytest.approx(2e-4 * 16 / 17, rel=1e-5)
     assert config.g_beta2 == pytest.approx(0.99 ** (4 / 5), rel=1e-6)
     assert config.d_beta2 == pytest.approx(0.99 ** (16 / 17), rel=1e-6)
-    assert config.ema_half_life() == 20_000
+    assert half_life(config.batch) == 20_000
     assert config.backbones == ("deit-base", "lite0")
 
 
