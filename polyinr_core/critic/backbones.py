@@ -1,15 +1,13 @@
 """Frozen feature networks read at four depths; always in eval mode, whatever the critic does."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, Self
 
-import timm
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..weights.networks import fold_batch_norms, pretrained_network
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,14 +26,6 @@ class Frozen(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode: BatchNorm statistics are never touched."""
         return super().train(False)
-
-
-def pretrained_network(model: str, weights: Mapping[str, Tensor], *, num_classes: int = 1000) -> Any:
-    """Build timm's `model` around `weights`, in their dtype, without drawing weights of its own first."""
-    with torch.device("meta"):
-        network = timm.create_model(model, pretrained=False, num_classes=num_classes)
-    network.load_state_dict(weights, assign=True)
-    return network
 
 
 class Lite0Features(Frozen):
@@ -68,18 +58,6 @@ class Lite0Features(Frozen):
             x = stage(x)
             taps.append(x)
         return taps
-
-
-def fold_batch_norms(network: nn.Module) -> None:
-    """Merge each BatchNorm in eval mode into the convolution before it: the same function, a fifth faster.
-
-    In timm a BatchNorm holds the activation that follows it; that stays in its place.
-    """
-    for block in list(network.modules()):
-        for (name, layer), (next_name, following) in pairwise(list(block.named_children())):
-            if isinstance(layer, nn.Conv2d) and isinstance(following, BatchNormAct2d):
-                setattr(block, name, fuse_conv_bn_eval(layer, following))
-                setattr(block, next_name, following.act)
 
 
 class DeitFeatures(Frozen):
