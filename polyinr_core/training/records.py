@@ -26,7 +26,7 @@ PIXELS_AT_ONCE = 2**14
 def save_record(folder: RunFolder, session: Session, config: TrainingConfig, archive: Archive) -> Pixels:
     """Write the averaged generator as a snapshot and the pictures of seeds 0 to 31 as a sheet; return them.
 
-    The film strip is made anew from the sheets that are there. Raises FileError.
+    The film strip is made anew. Raises FileError.
     """
     ema = session.networks.ema
     resolution = config.stages[session.stage].resolution
@@ -41,10 +41,17 @@ def save_record(folder: RunFolder, session: Session, config: TrainingConfig, arc
     save_snapshot(folder.snapshot(session.seen), snapshot, overwrite=True)
     pixels = draw_seeds(ema, range(COLUMNS * ROWS), resolution=resolution)
     write_picture(folder.picture(f"fakes-{session.seen:09d}"), sheet(pixels, COLUMNS), overwrite=True)
-    strip = film_strip(sorted(folder.picture("").parent.glob("fakes-*.png")), columns=COLUMNS, rows=ROWS)
+    save_film_strip(folder)
+    return pixels
+
+
+def save_film_strip(folder: RunFolder) -> None:
+    """Write the film strip anew from the sheets of samples that are there. Raises FileError."""
+    sheets = (folder.path / "pictures").glob("fakes-*.png")
+    by_age = sorted(sheets, key=lambda path: (len(path.name), path.name))
+    strip = film_strip(by_age, columns=COLUMNS, rows=ROWS)
     if strip is not None:
         write_picture(folder.picture("progress"), strip, overwrite=True)
-    return pixels
 
 
 def save_reals(folder: RunFolder, feed: Feed) -> Pixels:

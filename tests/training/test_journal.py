@@ -1,0 +1,163 @@
+"""The journal: JSON lines that stay valid, TensorBoard's files, and trouble with them that stops nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from polyinr_core.errors import FileError
+from polyinr_core.training import memory
+from polyinr_core.training.folder import RunFolder
+from polyinr_core.training.journal import Journal
+from polyinr_core.training.memory import memory_facts
+
+EVENT = {"kimg": 0.25, "stage": 0, "resolution": 8, "generator": 2.5, "fake_sign": -0.5, "fd-lite2": 7.0}
+
+
+@pytest.fixture
+def told() -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.fixture
+def journal(tmp_path: Path, told: list) -> Journal:
+    return Journal(RunFolder(tmp_path), told.append)
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def charted(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard itself reads: (step, value) by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(folder / "tensorboard"))
+    reader.Reload()
+    return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
+def test_an_event_is_logged_reported_and_charted(journal: Journal, told: list, tmp_path: Path) -> None:
+    journal.write(EVENT)
+    journal.close()
+    assert logged(tmp_path) == told == [EVENT]
+    assert charted(tmp_path) == {
+        "run/stage": [(250, 0.0)],
+        "run/resolution": [(250, 8.0)],
+        "loss/generator": [(250, 2.5)],
+        "sign/fake_sign": [(250, -0.5)],
+        "judge/fd-lite2": [(250, 7.0)],
+    }
+
+
+def test_what_is_no_number_stays_out_of_json(journal: Journal, told: list, tmp_path: Path) -> None:
+    odd = {"generator": float("nan"), "critic": np.float32("-inf"), "reals": np.int64(3), "is": np.float32(0.5)}
+    journal.write({**EVENT, **odd, "resumed": True, "warning": "text"})
+    told_now = {"generator": None, "critic": None, "reals": 3, "is": 0.5, "resumed": True, "warning": "text"}
+    assert logged(tmp_path) == told == [{**EVENT, **told_now}]
+    assert not {"loss/generator", "loss/critic", "judge/resumed"} & charted(tmp_path).keys()
+
+
+def test_a_resumed_run_appends(tmp_path: Path, told: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log keeps what came after the state; TensorBoard shows what the run did in the end."""
+    for number, kimgs in enumerate(([0.1, 0.2, 0.3], [0.2, 0.3])):
+        monkeypatch.setattr("os.getpid", lambda number=number: number)  # another process
+        journal = Journal(RunFolder(tmp_path), told.append)
+        for kimg in kimgs:
+            journal.write({"kimg": kimg, "critic": float(number)} | ({"resumed": True} if number else {}))
+        journal.close()
+    assert [event["kimg"] for event in logged(tmp_path)] == [0.1, 0.2, 0.3, 0.2, 0.3]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    assert charted(tmp_path)["loss/critic"] == [(100, 0.0), (200, 0.0), (200, 1.0), (300, 1.0)]
+
+
+def test_sheets_are_charted_small(journal: Journal, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    journal.picture("fakes", np.full((30, 2500, 3), 200, np.uint8), seen=40)
+    journal.close()
+    reader = EventAccumulator(str(tmp_path / "tensorboard"))
+    reader.Reload()
+    (image,) = reader.Images("fakes")
+    assert (image.step, image.width, image.height) == (40, 834, 10)
+
+
+def test_without_tensorboard_there_is_silence(
+    journal: Journal, told: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    journal.write(EVENT)
+    journal.picture("fakes", np.zeros((2, 2, 3), np.uint8), seen=0)
+    journal.close()
+    assert told == [EVENT]
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_full_disk_ends_the_charts_only(journal: Journal, told: list, tmp_path: Path) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    journal.write(EVENT)
+    assert journal.events is not None
+    journal.events.records = RecordWriter(open("/dev/full", "wb", buffering=0))  # noqa: SIM115
+    for _ in range(3):
+        journal.write(EVENT)
+    journal.close()
+    assert logged(tmp_path) == [EVENT] * 4
+    (message,) = [event["message"] for event in told if event != EVENT]
+    assert "no more charts" in message
+    assert "space" in message
+
+
+def test_a_folder_that_cannot_be_ends_the_charts_only(journal: Journal, told: list, tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("a file")
+    journal.write(EVENT)
+    journal.write(EVENT)
+    assert len(told) == 3
+    assert "no more charts" in told[1]["message"]
+
+
+def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path, told: list) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(FileError):
+        Journal(RunFolder(tmp_path), told.append).write(EVENT)
+
+
+@pytest.mark.slow
+def test_charting_is_silent_and_needs_no_tensorflow(tmp_path: Path) -> None:
+    """Not a word on stdout or stderr, no thread, and a TensorFlow that happens to be installed is not loaded."""
+    (tmp_path / "tensorflow.py").write_text("raise RuntimeError('loaded')")
+    program = (
+        "import threading, pathlib\n"
+        "from polyinr_core.training.journal import Journal\n"
+        "from polyinr_core.training.folder import RunFolder\n"
+        "told = []\n"
+        f"journal = Journal(RunFolder(pathlib.Path({str(tmp_path)!r})), told.append)\n"
+        "journal.write({'kimg': 1, 'critic': 2.0})\n"
+        "assert journal.charting and len(told) == 1 and threading.active_count() == 1, told\n"
+        "journal.close()\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    facts = memory_facts(torch.device("cpu"))
+    assert facts.keys() == {"resident_mib"}
+    assert 20 < facts["resident_mib"] < 1e5
+    monkeypatch.setattr(memory, "STATM", tmp_path / "absent")
+    assert 20 < memory_facts(torch.device("cpu"))["resident_mib"] < 1e5
+
+
+def test_memory_of_a_cuda_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    assert memory_facts(torch.device("cuda"))["cuda_mib"] == 3.0
