@@ -23,6 +23,7 @@ def explain(path: Path, error: OSError) -> FileError:
     known = {
         errno.ENOSPC: "no space left on the disk; free some and run again",
         errno.EDQUOT: "the disk quota is used up; free some space and run again",
+        errno.EFBIG: "file too large for the file system, or for this process (ulimit -f); choose another place",
         errno.EROFS: "the file system is read-only; choose another place",
         errno.EACCES: "permission denied; choose another place or change its permissions",
         errno.EPERM: "permission denied; choose another place or change its permissions",

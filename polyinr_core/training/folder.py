@@ -1,17 +1,29 @@
-"""The run folder: what stands where, which configuration it belongs to, and its log."""
+"""The run folder: what stands where, who may write there, which configuration it belongs to, and its log."""
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingError
-from ..files import explain, read_bytes, written_beside
+from filelock import FileLock, Timeout
+
+from ..errors import ConfigError, TrainingError
+from ..files import explain, make_folder, read_bytes, unmake_folders, written_beside
 from .config import TrainingConfig
+from .extension import stage_changes
+from .stages import parse_stages
+from .state import reached
 
 FORMAT = 1
-# between a run and its continuation; the data is known by its sum, not by its name
-MAY_CHANGE = {"state_every", "snapshot_every", "metric_every", "name"}
+# between a run and its continuation: how often and how it is done; the data is known by its sum, not by its name
+MAY_CHANGE = {
+    *("state_every", "snapshot_every", "metric_every", "metrics", "auto_advance", "keep"),
+    *("chunk", "workers", "name"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,30 +54,98 @@ class RunFolder:
     def state(self) -> Path:
         return self.path / "state"
 
+    @property
+    def lock(self) -> Path:
+        """There while a process writes to the folder; it is the lock on the file that counts, not the file."""
+        return self.path / "run.lock"
+
     def picture(self, name: str) -> Path:
         return self.path / "pictures" / f"{name}.png"
 
     def snapshot(self, images: int) -> Path:
         return self.path / "snapshots" / f"{images:09d}.safetensors"
 
-    def claim(self, config: TrainingConfig, data: DataFacts) -> None:
-        """Write the configuration into a new folder, or check that it is the one a started run has.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other processes out of the folder, and clear away what a killed one left half-written.
 
-        Raises TrainingError naming every field that differs, FileError.
+        A process that ends, however it ends, frees the lock. Where nothing comes into a new folder, it goes
+        again. Raises TrainingError when another process has the lock or this is no place for a run, FileError.
+        """
+        self.check_place()
+        try:
+            made = make_folder(self.path)
+        except OSError as error:
+            raise explain(self.path, error) from error
+        lock = FileLock(self.lock)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise TrainingError(
+                f"{self.path}: another process is training here; wait for its end, or choose another --run-dir"
+            ) from error
+        except OSError as error:
+            unmake_folders(made)
+            raise explain(self.path, error) from error
+        try:
+            self.clear_drafts()
+            yield
+        finally:
+            with suppress(OSError):
+                self.lock.unlink()  # while it is ours: who waits for this very file sees that it has gone
+            lock.release()
+            unmake_folders(made)
+
+    def check_place(self) -> None:
+        """Raise TrainingError where something else than a run is; what a killed process left is nothing."""
+        try:
+            if self.config.exists() or not self.path.exists():
+                return
+            mine = not self.path.is_dir() or any(
+                path != self.lock and not is_draft(path, of=self.config) for path in self.path.iterdir()
+            )
+        except OSError as error:
+            raise explain(self.path, error) from error
+        if mine:
+            raise TrainingError(f"{self.path}: is there already and is no run folder; choose another --run-dir")
+
+    def clear_drafts(self) -> None:
+        """Remove the half-written files of a process that was killed."""
+        for folder in (self.path, self.state, self.path / "snapshots", self.path / "pictures"):
+            for path in folder.glob(".*.part"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def claim(self, config: TrainingConfig, data: DataFacts) -> None:
+        """Write the configuration into a new folder, or check that it is one that the started run can go on with.
+
+        It is the one that the run has, or differs in what may change (MAY_CHANGE, and the stages that are still
+        to come); then it takes the stored one's place. Raises TrainingError naming all that differs, FileError.
         """
         now = {"format": FORMAT, "training": config.to_dict(), "data": asdict(data)}
-        if not self.config.exists():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        self.check_place()
+        if self.config.exists():
+            stored = self.read()
+            if changes := differences(stored, now):
                 raise TrainingError(
-                    f"{self.path}: is there already and is no run folder; choose another --run-dir"
+                    f"{self.path}: this run was started with {'; '.join(changes)}; "
+                    "give the same again to go on, or another --run-dir to start anew"
                 )
-            with written_beside(self.config) as draft:
-                draft.write_text(json.dumps(now, indent=2) + "\n")
-            return
-        if changes := differences(self.read(), now):
+            self.check_stages(stored["training"]["stages"], config)
+            if stored == now:
+                return
+        with written_beside(self.config, overwrite=True) as draft:
+            draft.write_text(json.dumps(now, indent=2) + "\n")
+
+    def check_stages(self, stored: Any, config: TrainingConfig) -> None:
+        """Raise TrainingError unless the stored stages, as far as they are trained, are those of `config`."""
+        try:
+            before = parse_stages(stored)
+        except (ConfigError, AttributeError) as error:
+            raise TrainingError(f"{self.config}: damaged; choose another --run-dir to start anew") from error
+        if changes := stage_changes(before, config.stages, reached=reached(self.state)):
             raise TrainingError(
-                f"{self.path}: this run was started with {'; '.join(changes)}; "
-                "give the same again to go on, or another --run-dir to start anew"
+                f"{self.path}: {'; '.join(changes)}; this run has --stages {stored}: make the last ones longer, "
+                "add others, or choose another --run-dir to start anew"
             )
 
     def read(self) -> dict[str, Any]:
@@ -81,22 +161,35 @@ class RunFolder:
         return stored
 
     def append(self, event: dict[str, Any]) -> None:
-        """Append one line to the log. Raises FileError."""
+        """Append one line to the log, whole or not at all. Raises FileError."""
+        line = json.dumps(event).encode() + b"\n"
         try:
-            with self.log.open("a+b") as file:
-                file.seek(max(0, file.tell() - 1))
-                if file.read() not in (b"", b"\n"):  # a crash cut the last line off: keep the next one whole
-                    file.write(b"\n")
-                file.write(json.dumps(event).encode() + b"\n")
+            with self.log.open("a+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 1))
+                if file.read(1) not in (b"", b"\n"):  # a crash cut the last line off: keep the next one whole
+                    line = b"\n" + line
+                try:
+                    left = line
+                    while left:  # the system takes what fits, and says why not more when asked once more
+                        left = left[file.write(left) :]
+                except OSError:
+                    file.truncate(end)
+                    raise
         except OSError as error:
             raise explain(self.log, error) from error
 
 
+def is_draft(path: Path, *, of: Path) -> bool:
+    """Say whether `written_beside` made this beside the file."""
+    return path.name.startswith(f".{of.name}.") and path.suffix == ".part"
+
+
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return a phrase for each field of the run or its data that differs and may not."""
+    """Return a phrase for each field of the run or its data that differs and may not, stages apart."""
     return [
         f"{field} {stored[part].get(field)!r} (now {value!r})"
         for part in ("training", "data")
         for field, value in now[part].items()
-        if field not in MAY_CHANGE and stored[part].get(field) != value
+        if field not in MAY_CHANGE | {"stages"} and stored[part].get(field) != value
     ]

@@ -1,23 +1,26 @@
 """State on disk: all that resuming needs, written whole, with its SHA-256 beside it."""
 
-import hashlib
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..errors import FileError
-from ..files import read_bytes, written_beside
+from ..files import explain, read_bytes, sha256_of, written_beside
 
+FORMAT = 1
 KEPT = 2  # the newest state and the one before it
 
 
 class State(NamedTuple):
-    """Tensors by name and the counters that go with them."""
+    """Tensors by name and the counters that go with them: plain JSON, `stage` and `images` among them."""
 
     tensors: dict[str, Tensor]
     counters: dict[str, Any]
@@ -30,16 +33,35 @@ def write_state(folder: Path, state: State, *, images: int) -> None:
     states go: older ones, newer ones (which were damaged, or the run would stand there), and half-written ones.
     """
     weights = folder / f"{images:012d}.safetensors"
-    data = save({name: tensor.contiguous() for name, tensor in state.tensors.items()})
     with written_beside(weights, overwrite=True) as draft:
-        draft.write_bytes(data)
-    manifest = {"sha256": hashlib.sha256(data).hexdigest(), "counters": state.counters}
+        write_tensors(draft, state.tensors)
+        sha256 = sha256_of(draft)
+    manifest = {"format": FORMAT, "sha256": sha256, "counters": state.counters}
     with written_beside(weights.with_suffix(".json"), overwrite=True) as draft:
         draft.write_text(json.dumps(manifest))
-    kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= weights.stem)[-KEPT:]
+    clear_others(folder, newest=weights.stem)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors straight to a file, without a copy of all of them in memory. Raises OSError."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # the library wraps what the system says into a text
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def clear_others(folder: Path, *, newest: str) -> None:
+    """Remove all states but the newest and the one before it, manifests first, and drafts. Raises FileError."""
+    kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= newest)[-KEPT:]
     for path in [*folder.glob("*.json"), *folder.glob("*.safetensors")]:
         if path.stem not in kept:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise explain(path, error) from error
     for draft in folder.glob(".*.part"):
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -47,26 +69,67 @@ def write_state(folder: Path, state: State, *, images: int) -> None:
 def read_state(folder: Path) -> tuple[State | None, list[str]]:
     """Return the newest sound state, if any, and a line about each newer one that is damaged.
 
-    Raises FileError when there are states and none is sound, or one cannot be read: starting anew, or from
-    further back, must be the user's choice.
+    Raises FileError when there are states and none is sound, or one cannot be read, or is of another format:
+    starting anew, or from further back, must be the user's choice.
     """
     damaged: list[str] = []
-    manifests = sorted(folder.glob("*.json"), reverse=True)
+    manifests = manifests_in(folder)
     for manifest in manifests:
         try:
-            facts = json.loads(read_bytes(manifest))
+            sha256, counters = read_manifest(manifest)
             weights = manifest.with_suffix(".safetensors")
             if not weights.exists():
                 raise ValueError(f"{weights.name} is missing")
-            data = read_bytes(weights)
-            if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            if sha256_of(weights) != sha256:
                 raise ValueError("its SHA-256 differs")
-            return State(load(data), facts["counters"]), damaged  # copies: a file mapped to memory may change
-        except (ValueError, KeyError, TypeError) as error:
+            return State(read_tensors(weights), counters), damaged
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"{manifest}: damaged ({error}); the state before it is used")
     if manifests:
         raise FileError(folder, "no state here is sound; move the folder away to start anew")
     return None, damaged
+
+
+def reached(folder: Path) -> tuple[int, int] | None:
+    """Return the stage and the pictures seen in it by the newest state's counters, None without one.
+
+    The tensors are not looked at. Raises FileError.
+    """
+    for manifest in manifests_in(folder):
+        try:
+            _, counters = read_manifest(manifest)
+            return int(counters["stage"]), int(counters["images"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def manifests_in(folder: Path) -> list[Path]:
+    """Return the manifests of a folder, the newest first. Raises FileError where one may not look."""
+    try:
+        names = os.listdir(folder)  # a glob would find nothing where it may not look, and the run start anew
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise explain(folder, error) from error
+    return [folder / name for name in sorted(names, reverse=True) if re.fullmatch(r"\d+\.json", name)]
+
+
+def read_manifest(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a state's SHA-256 and counters. Raises FileError; ValueError, KeyError, TypeError if damaged."""
+    facts = json.loads(read_bytes(path))
+    form = facts.get("format", FORMAT) if isinstance(facts, dict) else FORMAT
+    if form != FORMAT:
+        raise FileError(path, f"a state of format {form!r}, this polyinr reads {FORMAT}; update polyinr")
+    if not isinstance(facts["counters"], dict):
+        raise TypeError("it holds no counters")
+    return str(facts["sha256"]), facts["counters"]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return a file's tensors as copies, one after another: a file that is mapped to memory may change."""
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
 def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -1,13 +1,25 @@
 """State on disk: whole, summed, and the one before it kept."""
 
-import errno
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
 from polyinr_core.errors import FileError
-from polyinr_core.training.state import State, pack_optimizer, read_state, unpack_optimizer, write_state
+from polyinr_core.training.state import State, pack_optimizer, reached, read_state, unpack_optimizer, write_state
+
+MANIFESTS = {
+    "an empty manifest": b"",
+    "half a manifest": b"{",
+    "a manifest of another kind": b"[1]",
+    "a manifest without a sum": b'{"counters": {}}',
+    "a manifest without counters": b'{"sha256": "ab", "counters": 3}',
+    "a manifest of noise": b"\xff\xfe\x00",
+}
 
 
 def write(folder: Path, images: int) -> None:
@@ -30,7 +42,7 @@ def test_no_state(tmp_path: Path) -> None:
     assert read_state(tmp_path / "none") == (None, [])
 
 
-@pytest.mark.parametrize("how", ["flip", "cut", "missing", "manifest"])
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "missing", *MANIFESTS])
 def test_a_damaged_state_is_told_and_the_one_before_is_used(tmp_path: Path, how: str) -> None:
     write(tmp_path, 10)
     write(tmp_path, 20)
@@ -41,14 +53,57 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(tmp_path: Path, how:
         weights.write_bytes(data)
     elif how == "cut":
         weights.write_bytes(data[:-4])
+    elif how == "empty":
+        weights.write_bytes(b"")
     elif how == "missing":
         weights.unlink()
     else:
-        weights.with_suffix(".json").write_text("{")
+        weights.with_suffix(".json").write_bytes(MANIFESTS[how])
     state, damaged = read_state(tmp_path)
     assert state.counters == {"images": 10}
     assert len(damaged) == 1
     assert weights.stem in damaged[0]
+
+
+def test_a_state_of_another_format_is_not_passed_over(tmp_path: Path) -> None:
+    """A newer polyinr wrote it: going on from the one before would throw it away."""
+    write(tmp_path, 10)
+    write(tmp_path, 20)
+    manifest = tmp_path / f"{20:012d}.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
+    with pytest.raises(FileError, match="a state of format 2, this polyinr reads 1; update polyinr"):
+        read_state(tmp_path)
+
+
+def test_where_one_may_not_look_is_not_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.write_text("no folder")
+    with pytest.raises(FileError, match="a part of this path is a file"):
+        read_state(folder)
+
+
+def test_how_far_a_run_came_is_read_without_its_tensors(tmp_path: Path) -> None:
+    assert reached(tmp_path / "none") is None
+    for images in (10, 20):
+        write_state(tmp_path, State({}, {"stage": 1, "images": images, "best": None}), images=images)
+    (tmp_path / f"{20:012d}.safetensors").unlink()
+    assert reached(tmp_path) == (1, 20)
+    (tmp_path / f"{20:012d}.json").write_text("{")
+    assert reached(tmp_path) == (1, 10)
+
+
+def test_counters_are_any_json(tmp_path: Path) -> None:
+    counters = {
+        "stage": 0,
+        "images": 4,
+        "best": {"fd-lite2": 3.5, "kimg": 0.004},
+        "warned": ["collapse"],
+        "left": None,
+    }
+    write_state(tmp_path, State({"a": torch.ones(2, dtype=torch.bfloat16)}, counters), images=4)
+    state, _ = read_state(tmp_path)
+    assert state.counters == counters
+    assert state.tensors["a"].dtype == torch.bfloat16
 
 
 def test_a_state_cut_off_before_its_manifest_does_not_count(tmp_path: Path) -> None:
@@ -96,20 +151,28 @@ def test_a_state_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
         read_state(tmp_path)
 
 
-def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def no_larger_than(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 10, 90], ids=["nothing", "the tensors", "the manifest"])
+def test_what_does_not_fit_leaves_the_state_before(tmp_path: Path, size: int) -> None:
     write(tmp_path, 10)
     names = sorted(path.name for path in tmp_path.iterdir())
-
-    def full(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(data[:10])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(FileError, match=r"no space left[^\n]*$"):
+    with no_larger_than(size), pytest.raises(FileError, match=r"0020\.\w+: file too large[^\n]*$"):
         write(tmp_path, 20)
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert read_state(tmp_path)[0].counters == {"images": 10}
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == (names if size < 90 else sorted([*names, f"{20:012d}.safetensors"]))
+    write(tmp_path, 20)
+    assert read_state(tmp_path)[0].counters == {"images": 20}
 
 
 def test_nothing_sound_is_an_error_not_a_new_start(tmp_path: Path) -> None:
