@@ -1,0 +1,177 @@
+"""Diagnosis: what the numbers of a run say is going wrong, and what to try."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+# Signs: the running mean of (real - fake) / 2 with a half-life of 1 kimg. Over docs/training-run/log.jsonl, a
+# healthy hour, it stays below 0.91 after 2 kimg; over first-attempt.jsonl, which collapsed between 12 and 16, it
+# passes 0.94 at 13. That run's distance to the data rose from 504 to 565 (1.12 times) and 795 (1.58).
+SIGN_HALF_LIFE = 1000  # pictures
+SIGN_FROM = 2000  # pictures of a stage: a new critic tells a new generator's pictures easily
+SIGN_BAD, SIGN_WELL = 0.94, 0.9
+# Spread: over the sheets of that healthy run and of five shorter ones it lay between 0.6 and 1 of its best, and
+# between 0.4 and 0.9 of the data's; fewer than 16 shapes among 32 samples bring it near 0. What it cannot see is
+# the collapse of the first attempt, to a few shapes in many colours: the signs and the distance do.
+SPREAD_OF_BEST, SPREAD_OF_DATA = 0.4, 0.2
+SPREAD_FROM = 20000  # pictures of a stage: a generator of the release's start values draws one colour for a while
+# Over-fitting: StyleGAN2-ADA's r_v, 0 for a critic that treats held-out pictures as its own, 1 if as drawn ones.
+OVERFITTING_BAD, OVERFITTING_WELL = 0.5, 0.35
+OVERFITTING_FROM = 3  # measurements
+LEAST_GAP = 0.1  # between the logits of training pictures and drawn ones; the hinge's margin is 1
+DISTANCE_BAD, DISTANCE_WELL = 1.25, 1.1  # of the stage's best
+JUDGING_BAD, JUDGING_WELL = 0.1, 0.08  # of the time
+
+
+@dataclass
+class Diagnosis:
+    """Hears the numbers of a run, and says in words what they mean when they are bad.
+
+    Every method returns the warning that is due now, or None. A warning is raised once a stage, and again only
+    after its number has been well in between. All but the time is kept by a state, so that a resumed run warns as
+    the uninterrupted one would.
+    """
+
+    raised: list[str] = field(default_factory=list)
+    sign: float = 0.0
+    sign_weight: float = 0.0
+    best_spread: float = 0.0  # a share of the data's
+    overfitting: float = 0.0
+    overfitting_count: int = 0
+    best_distance: float | None = None
+    judging: bool = field(default=False, metadata={"kept": False})
+    judging_seconds: float = field(default=0.0, metadata={"kept": False})
+    training_seconds: float = field(default=0.0, metadata={"kept": False})
+
+    def begin_stage(self) -> None:
+        """Forget all but the time spent: a stage has a critic and pictures of its own."""
+        anew = Diagnosis()
+        for name in self.to_dict():
+            setattr(self, name, getattr(anew, name))
+
+    def hear_signs(self, *, fake: float, real: float, images: int, seen: int) -> str | None:
+        """Take in the mean signs of the critic's logits over `images` pictures; the stage has `seen` so many."""
+        told = (real - fake) / 2
+        if not math.isfinite(told):
+            return None
+        kept = 0.5 ** (images / SIGN_HALF_LIFE)
+        self.sign = kept * self.sign + (1 - kept) * told
+        self.sign_weight = kept * self.sign_weight + (1 - kept)
+        if seen < SIGN_FROM or not self.sign_weight:
+            return None
+        mean = self.sign / self.sign_weight
+        return self.raise_once(
+            "saturation",
+            bad=mean > SIGN_BAD,
+            well=mean < SIGN_WELL,
+            text=lambda: (
+                f"the critic tells real from drawn almost without fail (mean sign {mean:.2f} over about a thousand "
+                "pictures, 1 is never wrong), so the generator learns little: go on from an earlier snapshot with "
+                "--init-from and a lower rate of the critic, as --stages 32:200:d_lr=5e-5, or a larger --batch"
+            ),
+        )
+
+    def see_spread(self, *, samples: float, data: float, seen: int) -> str | None:
+        """Take in the `spread` of the averaged generator's samples, and of as many pictures of the data."""
+        if not (math.isfinite(samples) and data > 0):
+            return None
+        share = samples / data
+        self.best_spread = max(self.best_spread, min(share, 1.0))  # a young generator's noise is no measure
+        fallen = share < SPREAD_OF_BEST * self.best_spread
+        small = share < SPREAD_OF_DATA and seen >= SPREAD_FROM
+        grown = share > 1.25 * max(SPREAD_OF_BEST * self.best_spread, SPREAD_OF_DATA)
+        return self.raise_once(
+            "collapse",
+            bad=fallen or small,
+            well=grown,
+            text=lambda: (
+                f"the samples are alike (their spread is {share:.2f} of the data's and was {self.best_spread:.2f}): "
+                "the generator may be collapsing, see pictures/progress.png; go on from an earlier snapshot with "
+                "--init-from and lower rates, as --stages 32:200:g_lr=1e-4:d_lr=5e-5, or a larger --batch"
+            ),
+        )
+
+    def hear_logits(self, *, training: float, held_out: float, fakes: float) -> str | None:
+        """Take in the critic's mean logits on training pictures, on ones never trained on, and on drawn ones."""
+        ratio = overfitting(training=training, held_out=held_out, fakes=fakes)
+        if ratio is None:
+            return None
+        self.overfitting_count += 1
+        self.overfitting += (ratio - self.overfitting) / min(self.overfitting_count, OVERFITTING_FROM)
+        mean = self.overfitting
+        return self.raise_once(
+            "overfitting",
+            bad=mean > OVERFITTING_BAD and self.overfitting_count >= OVERFITTING_FROM,
+            well=mean < OVERFITTING_WELL,
+            text=lambda: (
+                f"the critic learns its pictures by heart (others seem to it {mean:.0%} on the way to drawn ones): "
+                "give more pictures, or --mirror; a snapshot from before this may be the better model"
+            ),
+        )
+
+    def hear_distance(self, name: str, value: float) -> str | None:
+        """Take in a Fréchet distance to the data. Kernel distances reach 0, and their ratio says nothing."""
+        if not name.startswith(("fd", "fid")) or not math.isfinite(value):
+            return None
+        best = self.best_distance = value if self.best_distance is None else min(self.best_distance, value)
+        return self.raise_once(
+            "distance",
+            bad=value > DISTANCE_BAD * best,
+            well=value < DISTANCE_WELL * best,
+            text=lambda: (
+                f"{name} has risen to {value:.4g} from {best:.4g}, the best of this stage: the training may be "
+                "falling apart; snapshots/best.safetensors holds the better model, from which --init-from goes on"
+            ),
+        )
+
+    def count_training(self, seconds: float) -> None:
+        """Take in how long iterations took."""
+        self.training_seconds += seconds
+
+    def count_judging(self, seconds: float) -> str | None:
+        """Take in how long a measurement took; the first, which looks at the data as well, begins the count."""
+        if not self.judging:
+            self.judging, self.training_seconds = True, 0.0
+            return None
+        self.judging_seconds += seconds
+        share = self.judging_seconds / max(self.judging_seconds + self.training_seconds, 1e-9)
+        return self.raise_once(
+            "judging",
+            bad=share > JUDGING_BAD,
+            well=share < JUDGING_WELL,
+            text=lambda: (
+                f"judging takes {share:.0%} of the time; a larger --metric-every makes it less than a tenth"
+            ),
+        )
+
+    def raise_once(self, name: str, *, bad: bool, well: bool, text: Callable[[], str]) -> str | None:
+        """Return the text if the number has just become bad; wait for it to be well before doing so again."""
+        if bad and name not in self.raised:
+            self.raised.append(name)
+            return text()
+        if well and name in self.raised:
+            self.raised.remove(name)
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a state keeps, as plain JSON values."""
+        kept = {entry.name for entry in fields(self) if entry.metadata.get("kept", True)}
+        return {name: value for name, value in asdict(self).items() if name in kept}
+
+    @classmethod
+    def from_dict(cls, counters: dict[str, Any]) -> Self:
+        """Take up what `to_dict` returned; what an older state does not hold begins anew."""
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in counters.items() if name in known})
+
+
+def overfitting(*, training: float, held_out: float, fakes: float) -> float | None:
+    """Return r_v = (training - held_out) / (training - fakes) of the mean logits; None if they say nothing.
+
+    StyleGAN2-ADA (Karras et al. 2020), Eq. 1.
+    """
+    gap = training - fakes
+    if not math.isfinite(gap) or not math.isfinite(held_out) or gap < LEAST_GAP:
+        return None
+    return (training - held_out) / gap

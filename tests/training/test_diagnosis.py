@@ -1,0 +1,194 @@
+"""Diagnosis: a healthy run's log and sheets raise nothing, a collapsed one's do; each warning comes once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polyinr_core.pictures.sheet import Pixels
+from polyinr_core.training.diagnosis import Diagnosis, overfitting
+from polyinr_core.training.spread import spread
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def logged(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DOCS / "training-run" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def listen(diagnosis: Diagnosis, events: list[dict[str, Any]], *, before: float = 0.0) -> dict[float, str]:
+    """Tell a diagnosis a log's signs and distances; return the warnings by kimg."""
+    warnings = {}
+    for event in events:
+        kimg = event["kimg"]
+        if "fake_sign" in event:
+            warning = diagnosis.hear_signs(
+                fake=event["fake_sign"],
+                real=event["real_sign"],
+                images=round(1000 * (kimg - before)),
+                seen=round(1000 * kimg),
+            )
+            before = kimg
+        else:
+            warning = diagnosis.hear_distance("fd-lite2", event["fd-lite2"])
+        if warning:
+            warnings[kimg] = warning
+    return warnings
+
+
+def cells(name: str) -> Pixels:
+    """The 32 pictures of a sheet in the docs, 32 px."""
+    sheet = np.asarray(Image.open(DOCS / "pictures" / f"{name}.png").convert("RGB"))
+    return np.stack([sheet[r : r + 32, c : c + 32] for r in range(0, 136, 34) for c in range(0, 272, 34)])
+
+
+def test_a_healthy_run_raises_nothing() -> None:
+    diagnosis = Diagnosis()
+    assert listen(diagnosis, logged("log")) == {}
+    data = spread(cells("reals"))
+    for name, seen in (("before", 0), ("midway", 10000), ("after", 19856)):
+        assert diagnosis.see_spread(samples=spread(cells(name)), data=data, seen=seen) is None
+
+
+def test_a_collapsed_run_is_told() -> None:
+    """First by its signs, then by its distance; each once."""
+    warnings = listen(Diagnosis(), logged("first-attempt"))
+    assert len(warnings) == 2
+    (early, signs), (late, distance) = warnings.items()
+    assert 12 < early < 14
+    assert "--init-from" in signs
+    assert late == 16
+    assert "fd-lite2 has risen to 795.3 from 504.2" in distance
+
+
+def test_a_resumed_run_warns_as_the_uninterrupted_one() -> None:
+    events = logged("first-attempt")
+    whole = listen(Diagnosis(), events)
+    for cut in (10, 53, 54, 60, 70):
+        first = Diagnosis()
+        told = listen(first, events[:cut])
+        kept = json.loads(json.dumps(first.to_dict(), allow_nan=False))
+        before = max(event["kimg"] for event in events[:cut] if "fake_sign" in event)
+        told |= listen(Diagnosis.from_dict(kept), events[cut:], before=before)
+        assert told == whole
+
+
+def test_a_state_of_another_version_is_taken_up() -> None:
+    assert Diagnosis.from_dict({"best_spread": 0.5, "of another version": 1}) == Diagnosis(best_spread=0.5)
+
+
+def test_a_state_holds_no_time() -> None:
+    """The same run writes the same state on any machine."""
+    diagnosis = Diagnosis()
+    before = diagnosis.to_dict()
+    diagnosis.count_judging(1.0)
+    diagnosis.count_training(2.0)
+    assert diagnosis.to_dict() == before
+
+
+def test_a_warning_comes_again_only_after_its_number_was_well() -> None:
+    diagnosis = Diagnosis()
+    told = [diagnosis.hear_distance("fid", value) is not None for value in (10, 13, 14, 11.5, 13, 10.5, 13)]
+    assert told == [False, True, False, False, False, False, True]
+
+
+def test_a_new_stage_begins_anew() -> None:
+    diagnosis = Diagnosis()
+    assert diagnosis.hear_distance("fid", 10) is None
+    assert diagnosis.hear_distance("fid", 20)
+    assert diagnosis.see_spread(samples=0.5, data=0.5, seen=0) is None
+    diagnosis.begin_stage()
+    assert diagnosis == Diagnosis()
+    assert diagnosis.hear_distance("fid", 20) is None
+    assert diagnosis.hear_distance("fid", 40)
+
+
+def test_kernel_distances_near_nothing_are_not_compared() -> None:
+    diagnosis = Diagnosis()
+    assert [diagnosis.hear_distance("kd-lite2", value) for value in (-1e-4, 1e-4, 5.0)] == [None] * 3
+
+
+@pytest.mark.parametrize("shapes", [1, 4, 12])
+def test_few_shapes_are_a_collapse(shapes: int) -> None:
+    """Of 32 samples, few differ, by more than noise of two grey levels."""
+    diagnosis = Diagnosis()
+    data, healthy = cells("reals"), cells("after")
+    noise = np.random.default_rng(0).normal(0, 2, healthy.shape)
+    collapsed = np.clip(healthy[np.arange(32) % shapes] + noise, 0, 255).astype(np.uint8)
+    facts = {"data": spread(data), "seen": 5000}
+    assert diagnosis.see_spread(samples=spread(healthy), **facts) is None
+    warning = diagnosis.see_spread(samples=spread(collapsed), **facts)
+    assert warning is not None
+    assert "--init-from" in warning
+    assert diagnosis.see_spread(samples=spread(collapsed), **facts) is None
+    assert diagnosis.see_spread(samples=spread(healthy), **facts) is None
+    assert diagnosis.see_spread(samples=spread(collapsed), **facts)
+
+
+def test_a_slow_beginning_is_no_collapse() -> None:
+    """The release's start values draw one colour: alike at first, which is worth a word only when it stays so."""
+    diagnosis = Diagnosis()
+    told = [diagnosis.see_spread(samples=0.01, data=0.5, seen=seen) for seen in range(0, 30000, 5000)]
+    assert [warning is not None for warning in told] == [False, False, False, False, True, False]
+
+
+def test_what_cannot_be_compared_raises_nothing() -> None:
+    diagnosis, nan = Diagnosis(), float("nan")
+    assert diagnosis.see_spread(samples=0.3, data=0.0, seen=10**6) is None  # the data is one picture
+    assert diagnosis.see_spread(samples=nan, data=0.3, seen=10**6) is None
+    assert diagnosis.hear_distance("fid", nan) is None
+    assert diagnosis.hear_logits(training=nan, held_out=0.0, fakes=0.0) is None
+    assert diagnosis.hear_signs(fake=nan, real=1.0, images=10**6, seen=10**6) is None
+    assert diagnosis == Diagnosis()
+
+
+def test_spread_is_the_distance_to_the_nearest() -> None:
+    grey = [np.full((40, 40, 3), value, np.uint8) for value in (0, 51, 51, 255)]
+    assert spread(np.stack(grey[:2])) == pytest.approx(0.4)
+    assert spread(np.stack(grey)) == pytest.approx((0.4 + 0 + 0 + 1.6) / 4)
+    assert spread(np.stack(grey[:1])) == 0
+
+
+def test_spread_hardly_depends_on_the_resolution() -> None:
+    small = cells("reals")
+    large = small.repeat(4, axis=1).repeat(4, axis=2)
+    assert spread(large) == pytest.approx(spread(small), rel=0.01)
+
+
+def test_overfitting_is_the_share_of_the_way_to_the_fakes() -> None:
+    assert overfitting(training=1.0, held_out=1.0, fakes=-1.0) == 0
+    assert overfitting(training=1.0, held_out=-1.0, fakes=-1.0) == 1
+    assert overfitting(training=1.0, held_out=0.5, fakes=-1.0) == 0.25
+    assert overfitting(training=0.05, held_out=-1.0, fakes=0.0) is None  # the critic tells nothing apart
+
+
+def test_overfitting_that_lasts_is_told() -> None:
+    diagnosis = Diagnosis()
+
+    def hear(held_out: float) -> bool:
+        return diagnosis.hear_logits(training=1.0, held_out=held_out, fakes=-1.0) is not None
+
+    assert [hear(held_out) for held_out in (-0.9, 0.9, 0.9, 0.9)] == [False] * 4  # one bad number is none
+    assert [hear(held_out) for held_out in (-0.6, -0.6, -0.6, -0.6)] == [False, True, False, False]
+    assert [hear(held_out) for held_out in (0.9, 0.9, 0.9, 0.9)] == [False] * 4
+    assert any(hear(-0.9) for _ in range(4))
+
+
+def test_judging_that_takes_long_is_told() -> None:
+    diagnosis = Diagnosis()
+    diagnosis.count_training(1.0)
+    assert diagnosis.count_judging(60.0) is None  # the data is looked at once
+    diagnosis.count_training(85.0)
+    warning = diagnosis.count_judging(15.0)
+    assert warning is not None
+    assert "15%" in warning
+    assert "--metric-every" in warning
+    diagnosis.count_training(85.0)
+    assert diagnosis.count_judging(15.0) is None
+    cheap = Diagnosis()
+    for _ in range(4):
+        assert cheap.count_judging(9.0) is None
+        cheap.count_training(95.0)
