@@ -66,9 +66,9 @@ class Diagnosis:
             bad=mean > SIGN_BAD,
             well=mean < SIGN_WELL,
             text=lambda: (
-                f"the critic tells real from drawn almost without fail (mean sign {mean:.2f} over about a thousand "
-                "pictures, 1 is never wrong), so the generator learns little: go on from an earlier snapshot with "
-                "--init-from and a lower rate of the critic, as --stages 32:200:d_lr=5e-5, or a larger --batch"
+                f"the critic tells real from drawn almost without fail (mean sign {mean:.2f}, 1 is never wrong), "
+                "so the generator learns little: go on from an earlier snapshot with --init-from and a lower rate "
+                "of the critic, as --stages 32:200:d_lr=5e-5, or a larger --batch"
             ),
         )
 
@@ -86,8 +86,8 @@ class Diagnosis:
             bad=fallen or small,
             well=grown,
             text=lambda: (
-                f"the samples are alike (their spread is {share:.2f} of the data's and was {self.best_spread:.2f}): "
-                "the generator may be collapsing, see pictures/progress.png; go on from an earlier snapshot with "
+                f"the samples are alike: their spread, {share:.2f} of the data's, was {self.best_spread:.2f}; "
+                "the generator may be collapsing (see pictures/progress.png): go on from an earlier snapshot with "
                 "--init-from and lower rates, as --stages 32:200:g_lr=1e-4:d_lr=5e-5, or a larger --batch"
             ),
         )
@@ -105,7 +105,7 @@ class Diagnosis:
             bad=mean > OVERFITTING_BAD and self.overfitting_count >= OVERFITTING_FROM,
             well=mean < OVERFITTING_WELL,
             text=lambda: (
-                f"the critic learns its pictures by heart (others seem to it {mean:.0%} on the way to drawn ones): "
+                f"the critic learns its pictures by heart (others are {mean:.0%} on the way to drawn ones): "
                 "give more pictures, or --mirror; a snapshot from before this may be the better model"
             ),
         )
