@@ -67,8 +67,8 @@ class Diagnosis:
             well=mean < SIGN_WELL,
             text=lambda: (
                 f"the critic tells real from drawn almost without fail (mean sign {mean:.2f}, 1 is never wrong), "
-                "so the generator learns little: go on from an earlier snapshot with --init-from and a lower rate "
-                "of the critic, as --stages 32:200:d_lr=5e-5, or a larger --batch"
+                "so the generator learns little: go on from an earlier snapshot with --init-from and a lower "
+                "rate of the critic, as --stages 32:200:d_lr=5e-5, or a larger --batch"
             ),
         )
 
@@ -87,8 +87,8 @@ class Diagnosis:
             well=grown,
             text=lambda: (
                 f"the samples are alike: their spread, {share:.2f} of the data's, was {self.best_spread:.2f}; "
-                "the generator may be collapsing (see pictures/progress.png): go on from an earlier snapshot with "
-                "--init-from and lower rates, as --stages 32:200:g_lr=1e-4:d_lr=5e-5, or a larger --batch"
+                "the generator may be collapsing (see pictures/progress.png): go on from an earlier snapshot "
+                "with --init-from and lower rates, as --stages 32:200:g_lr=1e-4:d_lr=5e-5, or a larger --batch"
             ),
         )
 
