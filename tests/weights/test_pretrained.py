@@ -158,10 +158,23 @@ def test_torch_s_cache_is_looked_into_and_checked(tiny: dict[str, Tensor], tmp_p
         load_pretrained("deit-tiny")
 
 
-@pytest.mark.parametrize("name", ["deit-base", "deit-tiny"])
-def test_absent_weights_are_not_fetched_unasked(name: str) -> None:
-    with pytest.raises(WeightsError, match="--download"):
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("deit-base", "backbone"), ("deit-tiny", "backbone"), ("deit-small", "classifier lite2")],
+)
+def test_absent_weights_are_not_fetched_unasked(name: str, instead: str) -> None:
+    with pytest.raises(WeightsError, match=f"--download.*{instead}"):
         load_pretrained(name)
+
+
+def test_the_small_transformer_brings_its_classifiers(tmp_path: Path) -> None:
+    """Both heads of the distilled network, which classifier guidance needs."""
+    weights = timm.create_model("deit_small_distilled_patch16_224", pretrained=False).state_dict()
+    path = tmp_path / "weights.safetensors"
+    save_file(weights, path)
+    loaded = load_pretrained("deit-small", file=path)
+    assert same(loaded, weights)
+    assert loaded["head.weight"].shape == loaded["head_dist.weight"].shape == (1000, 384)
 
 
 def test_asked_for_they_are_fetched(
