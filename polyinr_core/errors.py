@@ -1,6 +1,7 @@
 """Typed errors: each says what is wrong, where, and what to do."""
 
 from os import PathLike
+from typing import Self
 
 
 class PolyinrError(Exception):
@@ -29,6 +30,10 @@ class FileError(PolyinrError):
     def __init__(self, path: str | PathLike[str], problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str | PathLike[str], str]]:
+        return type(self), (self.path, self.problem)  # so that it comes whole from another process
 
 
 class SnapshotError(FileError):

@@ -11,9 +11,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArchiveError, FileError, PictureError
+from ..errors import ArchiveError, FileError
 from ..files import explain, sha256_of
-from .decoding import decode
+from .checked import decoded
 from .facts import Facts, read_facts
 from .zips import FACTS_NAME, is_picture, open_zip
 
@@ -31,11 +31,10 @@ class Archive:
         self.classes = facts.classes
         self.class_names = facts.class_names
         self.provenance: dict[str, Any] = facts.provenance
+        self.shard_of: NDArray[np.int32] | None = None  # one file holds all
         self._zipped: zipfile.ZipFile | None = zipped
         self._process = os.getpid()
-        first = self._decoded(0)
-        self.resolution = first.shape[0]
-        self._check(0, first)
+        self.resolution: int = self._decoded(0, side=None).shape[0]
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -67,26 +66,12 @@ class Archive:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return picture `index`, uint8 [H, W, 3], H = W = `resolution`. Raises ArchiveError."""
-        return self._check(index, self._decoded(index))
+        return self._decoded(index, side=self.resolution)
 
-    def _decoded(self, index: int) -> NDArray[np.uint8]:
-        """Read and decode picture `index` without looking at its size."""
+    def _decoded(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
+        """Read and decode picture `index`, of any side if None is given."""
         name = self.names[index]
-        try:
-            return np.array(decode(read_member(self.path, self._handle(), name)))  # a copy, writable
-        except PictureError as error:
-            raise ArchiveError(self.path, f"the picture {name!r} {error}") from error
-
-    def _check(self, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return `pixels` if they are of the archive's size. Raises ArchiveError."""
-        height, width = pixels.shape[:2]
-        if not height == width == self.resolution:
-            expected = "square" if index == 0 else f"{self.resolution}x{self.resolution} as the first"
-            problem = (
-                f"the picture {self.names[index]!r} is {width}x{height}, not {expected}; use `polyinr prepare`"
-            )
-            raise ArchiveError(self.path, problem)
-        return pixels
+        return decoded(self.path, name, read_member(self.path, self._handle(), name), side=side)
 
     def _handle(self) -> zipfile.ZipFile:
         """Return the zip, opened anew after a fork, as processes would move each other's place in one file."""

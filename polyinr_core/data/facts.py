@@ -29,6 +29,17 @@ def read_facts(path: Path, text: bytes, names: Sequence[str]) -> Facts:
 
     Labels are class indices, or one-hot vectors, as in StyleGAN's archives. Raises ArchiveError.
     """
+    facts, class_names, provenance = read_description(path, text)
+    if facts.get("labels") is None:
+        return Facts(provenance=provenance)
+    labels, classes = read_labels(path, facts["labels"], names)
+    if class_names and len(class_names) < classes:
+        raise ArchiveError(path, f"its dataset.json names {len(class_names)} classes, its labels need {classes}")
+    return Facts(labels, max(classes, len(class_names)), class_names, provenance)
+
+
+def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
+    """Return all that a `dataset.json` says, its class names, its provenance. Raises ArchiveError."""
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -43,12 +54,7 @@ def read_facts(path: Path, text: bytes, names: Sequence[str]) -> Facts:
     for key in ("source", "license", "attribution", "license_text"):  # archives of others carry these beside
         if isinstance(facts.get(key), str):
             provenance.setdefault(key, facts[key])
-    if facts.get("labels") is None:
-        return Facts(provenance=provenance)
-    labels, classes = read_labels(path, facts["labels"], names)
-    if class_names and len(class_names) < classes:
-        raise ArchiveError(path, f"its dataset.json names {len(class_names)} classes, its labels need {classes}")
-    return Facts(labels, max(classes, len(class_names)), tuple(class_names), provenance)
+    return facts, tuple(class_names), provenance
 
 
 def read_labels(path: Path, pairs: object, names: Sequence[str]) -> tuple[NDArray[np.int64], int]:

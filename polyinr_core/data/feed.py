@@ -1,129 +1,153 @@
 """The feed: an endless, shuffled stream of training pictures, each batch a pure function of its position."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from math import gcd
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import count as counted
+from itertools import tee
 
 import torch
 from torch import Tensor
 
 from ..errors import ArchiveError, ConfigError
-from ..seeds import generator_for
-from .archive import Archive
+from ..ranks import ALONE, Ranks
+from .ahead import ahead
+from .averaging import scaled
+from .memory import Memory
+from .order import Order
+from .picture_set import PictureSet
+from .reader import Reader
+from .workers import read_by_workers
 
 CACHE_BYTES = 2**30
+AHEAD = 2  # iterations
+MOST_WORKERS = 4  # that are started where their number is left to us
+CPU = torch.device("cpu")
+
+Pictures = tuple[Tensor, Tensor | None]  # float32 [B, 3, r, r] in [-1, 1], labels int64 [B] (None: unlabelled)
 
 
 class Feed:
-    """Batches from an archive at `resolution`, by exact area averaging from the archive's own.
+    """Batches from a picture set at `resolution`, by exact area averaging from the set's own, on `device`.
 
     Every epoch shows every picture once (with `mirror`, once as it is and once mirrored) in an order drawn from
-    `seed` and the epoch's number. Pictures are kept in memory as uint8 once read, if all of them fit in
-    `cache_bytes`. Raises ArchiveError if `resolution` is above the archive's.
+    `seed` and the epoch's number; but `held_out` of them, chosen by the seed, are never shown. Pictures are kept
+    on the device once read, if all of them fit in `cache_bytes`. If not, they are read again each time, in this
+    process's threads or, in `stream`, by `workers` processes (None: by need). `window` shuffles within so many
+    shards at a time (0: within the whole set), for disks that are slow at reading here and there.
+    Raises ArchiveError if `resolution` is above the set's, ConfigError.
     """
 
     def __init__(
         self,
-        archive: Archive,
+        data: PictureSet,
         *,
         resolution: int,
         seed: int,
         mirror: bool = False,
+        held_out: int = 0,
+        workers: int | None = 0,
+        window: int = 0,
+        device: torch.device = CPU,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        side = archive.resolution
+        side = data.resolution
         if resolution < 1:
             raise ConfigError(f"resolution {resolution} is below 1")
+        if workers is not None and workers < 0:
+            raise ConfigError(f"{workers} workers are below 0; give 0 to read in this process")
         if resolution > side:
             problem = (
                 f"holds pictures of {side} px, {resolution} px are asked for; prepare it with --res {resolution}"
             )
-            raise ArchiveError(archive.path, problem)
-        self.archive = archive
+            raise ArchiveError(data.path, problem)
+        self.archive = data
         self.resolution = resolution
-        self.seed = seed
-        self.mirror = mirror
-        self.epoch_size = len(archive) * (2 if mirror else 1)
-        self._weights = area_weights(side, resolution)
-        self._orders: dict[int, Tensor] = {}
-        self._classes = None if archive.labels is None else torch.from_numpy(archive.labels)
-        self._cache: Tensor | None = None
-        if len(archive) * side * side * 3 <= cache_bytes:
-            self._cache = torch.empty(len(archive), 3, side, side, dtype=torch.uint8)
-            self._cached = torch.zeros(len(archive), dtype=torch.bool)
+        self.device = torch.empty(0, device=device).device  # with its number, as threads each have their default
+        shards = None if data.shard_of is None else torch.from_numpy(data.shard_of).long()
+        self.order = Order(len(data), seed=seed, mirror=mirror, held_out=held_out, shards=shards, window=window)
+        self.reader = Reader(data, resolution)
+        self.memory = Memory(self.reader, self.device) if self.reader.set_bytes <= cache_bytes else None
+        self.workers = 0
+        if self.memory is None:
+            self.workers = min(MOST_WORKERS, (os.cpu_count() or 1) - 1) if workers is None else workers
+        self._classes = None if data.labels is None else torch.from_numpy(data.labels)
 
-    def batch(self, position: int, size: int) -> tuple[Tensor, Tensor | None]:
-        """Return pictures float32 [B, 3, r, r] in [-1, 1] and labels int64 [B] (None: unlabelled).
+    def __len__(self) -> int:
+        """Return how many pictures the stream shows: all that are not held out."""
+        return len(self.order.kept)
 
-        They are the pictures number `position` to `position + size - 1` of the stream, each the same to the
-        last bit however the stream is cut. Raises ArchiveError.
+    @property
+    def epoch_size(self) -> int:
+        """Return the length of an epoch: the stream's pictures, twice with `mirror`."""
+        return self.order.epoch_size
+
+    def batch(self, position: int, size: int) -> Pictures:
+        """Return the pictures number `position` to `position + size - 1` of the stream, and their labels.
+
+        Each is the same to the last bit however the stream is cut. Raises ArchiveError, FileError.
         """
-        places = self.places(position, size)
-        items = places % len(self.archive)
-        pictures = area_average(self._read(items), self._weights)  # [B, 3, r, r]
-        flipped = places >= len(self.archive)
-        pictures = torch.where(flipped[:, None, None, None], pictures.flip(3), pictures)
-        return pictures, None if self._classes is None else self._classes[items]
+        return self.shown(self.places(position, size))
+
+    def held_out(self, count: int) -> Pictures:
+        """Return the first `count` of the pictures that the stream never shows. Raises ConfigError."""
+        apart = self.order.apart
+        if not 0 <= count <= len(apart):
+            raise ConfigError(f"{count} held-out pictures are asked for, {len(apart)} are held out")
+        return self.shown(apart[:count])
 
     def labels(self, rng: torch.Generator, size: int) -> Tensor | None:
-        """Return int64 [B] labels of uniformly random items, so that fakes follow the data (None: unlabelled)."""
+        """Return int64 [B] labels of uniformly random pictures of the stream, so that fakes follow the data.
+
+        They are on the CPU; None: unlabelled.
+        """
         if self._classes is None:
             return None
-        return self._classes[torch.randint(len(self.archive), (size,), generator=rng)]
+        return self._classes[self.order.kept[torch.randint(len(self), (size,), generator=rng)]]
 
     def places(self, position: int, size: int) -> Tensor:
         """Return int64 [B]: item numbers of a stretch of the stream; N is added to those shown mirrored."""
-        pieces = []
-        while size > 0:
-            epoch, start = divmod(position, self.epoch_size)
-            piece = self._order(epoch)[start : start + size]
-            pieces.append(piece)
-            position, size = position + len(piece), size - len(piece)
-        return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
+        return self.order.places(position, size)
 
-    def _order(self, epoch: int) -> Tensor:
-        """Return the epoch's order of items, keeping the last two that were asked for."""
-        if epoch not in self._orders:
-            if len(self._orders) > 1:
-                del self._orders[next(iter(self._orders))]
-            rng = generator_for(self.seed, "feed", epoch)
-            self._orders[epoch] = torch.randperm(self.epoch_size, generator=rng)
-        return self._orders[epoch]
+    def stream(
+        self, position: int, *, batch: int, micro_batch: int, ranks: Ranks = ALONE
+    ) -> Generator[Pictures, None, None]:
+        """Yield this rank's part of each batch from `position` on, without end, read ahead in a thread.
 
-    def _read(self, items: Tensor) -> Tensor:
-        """Return the items' pictures, uint8 [B, 3, R, R], decoding only what is not in memory."""
-        if self._cache is None:
-            return torch.stack(self._decode(items.tolist()))
-        missing = items[~self._cached[items]].unique().tolist()
-        if missing:
-            self._cache[missing] = torch.stack(self._decode(missing))
-            self._cached[missing] = True
-        return self._cache[items]
+        Of each micro-batch in its turn the rank has its share, and these follow one another. Close the iterator
+        (`contextlib.closing`) to end what reads ahead. Raises ArchiveError, FileError, PolyinrError.
+        """
+        if micro_batch < 1 or batch < 1 or batch % micro_batch:
+            raise ConfigError(f"micro-batch {micro_batch} does not divide the batch of {batch}")
+        share = ranks.share(micro_batch)
+        own = torch.cat([torch.arange(micro_batch)[share] + start for start in range(0, batch, micro_batch)])
+        places = (self.places(start, batch)[own] for start in counted(position, batch))
+        return ahead(self.read_on(places), depth=AHEAD)
 
-    def _decode(self, items: list[int]) -> list[Tensor]:
-        """Decode items in threads: Pillow lets go of Python's lock while it decodes."""
-        with ThreadPoolExecutor(min(len(items), 16, os.cpu_count() or 1)) as pool:
-            return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in pool.map(self.archive.read, items)]
+    def read_on(self, places: Iterator[Tensor]) -> Generator[Pictures, None, None]:
+        """Yield the pictures at each of the stretches of places."""
+        if not self.workers:
+            for stretch in places:
+                yield self.shown(stretch)
+            return
+        shown, asked = tee(places)
+        items = ((stretch % len(self.archive)).tolist() for stretch in asked)
+        with closing(read_by_workers(self.reader, items, workers=self.workers)) as batches:
+            for stretch, values in zip(shown, batches, strict=True):
+                yield self.finished(values, stretch)
 
+    def shown(self, places: Tensor) -> Pictures:
+        """Return the pictures at these places. Raises ArchiveError, FileError."""
+        items = places % len(self.archive)
+        values = self.memory.read(items) if self.memory else self.reader.read(items.tolist())
+        return self.finished(values, places)
 
-def area_weights(fine: int, coarse: int) -> Tensor:
-    """Return [coarse, fine] whole numbers: how much of each fine pixel lies in each coarse one.
-
-    Each row sums to fine / gcd(fine, coarse). The dtype is the smallest in which the sum over a window of uint8
-    pixels is exact, hence independent of the order of additions and of the batch.
-    """
-    divisor = gcd(fine, coarse)
-    width, step = fine // divisor, coarse // divisor  # of a coarse and of a fine pixel, in common units
-    left = torch.arange(coarse)[:, None] * width
-    start = torch.arange(fine)[None, :] * step
-    overlap = torch.minimum(left + width, start + step) - torch.maximum(left, start)
-    exact = torch.float32 if 255 * width * width < 2**24 else torch.float64
-    return overlap.clamp(min=0).to(exact)
-
-
-def area_average(pixels: Tensor, weights: Tensor) -> Tensor:
-    """Average uint8 [..., R, R] to float32 [..., r, r] in [-1, 1], x / 127.5 - 1, by `area_weights(R, r)`."""
-    if weights.shape[0] == weights.shape[1]:
-        return pixels.to(torch.float32) / 127.5 - 1
-    total = weights @ (pixels.to(weights.dtype) @ weights.T)
-    return (total / weights[0].sum() ** 2 / 127.5 - 1).to(torch.float32)
+    def finished(self, values: Tensor, places: Tensor) -> Pictures:
+        """Bring what was read to the device, in [-1, 1], mirrored where the place says so, with its labels."""
+        values = values.to(self.device)
+        pictures = values if values.is_floating_point() else scaled(values.to(torch.float32))
+        flipped = (places >= len(self.archive)).to(self.device)
+        pictures = torch.where(flipped[:, None, None, None], pictures.flip(3), pictures)
+        if self._classes is None:
+            return pictures, None
+        return pictures, self._classes[places % len(self.archive)].to(self.device)

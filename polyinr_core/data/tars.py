@@ -35,20 +35,36 @@ class Member(NamedTuple):
             return file.read() if file is not None else b""
 
 
-def tar_members(path: Path) -> Iterator[Member]:
-    """Yield the plain files of a tar in its order. Raises ArchiveError, FileError."""
+def tar_members(path: Path, *, compressed: bool = True) -> Iterator[Member]:
+    """Yield the plain files of a tar in its order. Raises ArchiveError, FileError.
+
+    Unless `compressed` ones are welcome, the mark at the tar's end is looked for too: it is what a tar that was
+    cut between two files lacks.
+    """
     with tar_errors(path):
-        tar = tarfile.open(path, "r:*")  # noqa: SIM115 closed below
+        tar = tarfile.open(path, "r:*" if compressed else "r:")  # noqa: SIM115 closed below
     with tar:
         while True:
             with tar_errors(path):
                 info = tar.next()
             if info is None:
+                if not compressed:
+                    check_end(path, tar)
                 return
             tar.members.clear()  # type: ignore[attr-defined]  # or a million of them would stay in memory
             check_name(path, info.name)
             if info.isreg():
                 yield Member(path, tar, info)
+
+
+def check_end(path: Path, tar: tarfile.TarFile) -> None:
+    """Raise ArchiveError if no block of zeros follows the last file."""
+    assert tar.fileobj is not None
+    with tar_errors(path):
+        tar.fileobj.seek(tar.offset)
+        block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise ArchiveError(path, "is not a whole tar file (cut off or damaged behind its last readable file)")
 
 
 @contextmanager

@@ -6,14 +6,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..critic.backbones import Lite0Features
-from ..data.archive import Archive
+from ..data.picture_set import PictureSet
 
 PICTURES_PER_CLASS = 32
 SIDE = 128
 
 
 @torch.no_grad()
-def class_means(archive: Archive, features: Lite0Features) -> Tensor:
+def class_means(data: PictureSet, features: Lite0Features) -> Tensor:
     """Return [classes, 320]: the deepest tap averaged over space and over up to 32 pictures of each class.
 
     A class without pictures gets the mean of the others. The release starts every data set from such a table
@@ -22,12 +22,12 @@ def class_means(archive: Archive, features: Lite0Features) -> Tensor:
     """
     device = next(features.parameters()).device
     rows: list[Tensor | None] = []
-    for label in range(archive.classes):
-        members = np.flatnonzero(archive.labels == label)[:PICTURES_PER_CLASS]
+    for label in range(data.classes):
+        members = np.flatnonzero(data.labels == label)[:PICTURES_PER_CLASS]
         if not len(members):
             rows.append(None)
             continue
-        pixels = torch.stack([torch.from_numpy(archive.read(int(index))) for index in members])
+        pixels = torch.stack([torch.from_numpy(data.read(int(index))) for index in members])
         pictures = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
         resized = functional.interpolate(pictures, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         rows.append(features(resized.to(device))[-1].mean(dim=(0, 2, 3)).cpu())

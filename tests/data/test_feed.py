@@ -8,7 +8,8 @@ import torch
 from specimens import write_archive
 
 from polyinr_core.data.archive import Archive
-from polyinr_core.data.feed import Feed, area_average, area_weights
+from polyinr_core.data.averaging import area_average, area_weights
+from polyinr_core.data.feed import Feed
 from polyinr_core.errors import ArchiveError, ConfigError
 from polyinr_core.seeds import generator_for
 

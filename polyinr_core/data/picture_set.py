@@ -1,0 +1,60 @@
+"""A set of pictures to learn from, whatever file or files it lies in: a zip archive, or tar shards."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .archive import Archive
+from .shards import Shards, is_pattern
+
+
+class PictureSet(Protocol):
+    """Square RGB pictures of one size, in a fixed order. Reading is safe from threads; it can be pickled.
+
+    `labels` is int64 [N] or None, `classes` their number (0: unlabelled), `class_names` may be empty;
+    `shard_of` is int32 [N], which file each picture lies in, or None where there is one file only.
+    """
+
+    path: Path
+    resolution: int
+    labels: NDArray[np.int64] | None
+    classes: int
+    class_names: tuple[str, ...]
+    provenance: dict[str, Any]
+    shard_of: NDArray[np.int32] | None
+
+    @property
+    def sha256(self) -> str:
+        """What tells this set from others, as hexadecimal digits."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return picture `index`, uint8 [R, R, 3], R = `resolution`. Raises ArchiveError, FileError."""
+
+    def close(self) -> None:
+        """Close what is open; reading opens it again."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_data(
+    path: str | Path, *, index: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> PictureSet:
+    """Open a zip archive, a folder of .tar shards, one .tar, or a pattern as `data-{000..099}.tar`, `a/*.tar`.
+
+    Shards are scanned once, and `progress` is told (shards scanned, shards in all); what was found is kept in
+    the folder `index`, if one is given, for the next time. Raises ArchiveError, FileError.
+    """
+    path = Path(path)
+    if path.suffix == ".tar" or is_pattern(path) or (path.is_dir() and any(path.glob("*.tar"))):
+        return Shards.open(path, index=index, progress=progress)
+    return Archive.open(path)

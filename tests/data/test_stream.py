@@ -1,0 +1,269 @@
+"""The stream: the same to the last bit however it is read and shared, and no trace of it when it is closed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from itertools import islice
+
+import pytest
+import torch
+from specimens import write_archive
+from test_shards import write_shards
+
+from polyinr_core.data.feed import Feed
+from polyinr_core.data.picture_set import open_data
+from polyinr_core.errors import ArchiveError, ConfigError, PolyinrError
+from polyinr_core.ranks import Ranks
+
+
+@pytest.fixture
+def data(tmp_path):
+    return open_data(write_archive(tmp_path / "a.zip", count=10))
+
+
+def taken(feed, count, position=0, **how):
+    """The first items of a stream, and then it is closed."""
+    with closing(feed.stream(position, **({"batch": 6, "micro_batch": 6} | how))) as stream:
+        return list(islice(stream, count))
+
+
+def children() -> set[int]:
+    """The processes that this one has started and that have not gone, but for multiprocessing's own keeper."""
+    listing = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
+    )
+    rows = [line.split(None, 1) for line in listing.stdout.splitlines()]
+    return {int(pid) for pid, words in rows if "resource_tracker" not in words and not words.startswith("ps ")}
+
+
+@pytest.mark.parametrize("cache_bytes", [2**30, 0])
+@pytest.mark.parametrize("resolution", [8, 5])
+def test_the_stream_is_the_batches_in_their_order(data, cache_bytes, resolution):
+    feed = Feed(data, resolution=resolution, seed=5, mirror=True, held_out=2, cache_bytes=cache_bytes)
+    assert (feed.memory is None) == (cache_bytes == 0)
+    for start in (0, 13):
+        for index, (pictures, labels) in enumerate(taken(feed, 7, start)):
+            expected = feed.batch(start + 6 * index, 6)
+            assert torch.equal(pictures, expected[0])
+            assert torch.equal(labels, expected[1])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("micro_batch", [6, 12])
+def test_ranks_share_each_micro_batch(data, count, micro_batch):
+    feed = Feed(data, resolution=8, seed=5, mirror=True)
+    whole = taken(feed, 3, batch=12, micro_batch=12)
+    parts = [taken(feed, 3, batch=12, micro_batch=micro_batch, ranks=Ranks(rank, count)) for rank in range(count)]
+    for index, (pictures, labels) in enumerate(whole):
+        pieces = [[part[index][kind].split(micro_batch // count) for part in parts] for kind in (0, 1)]
+        micro_batches = range(12 // micro_batch)
+        assert torch.equal(torch.cat([p[m] for m in micro_batches for p in pieces[0]]), pictures)
+        assert torch.equal(torch.cat([p[m] for m in micro_batches for p in pieces[1]]), labels)
+
+
+def test_held_out_pictures_never_come(data):
+    feed = Feed(data, resolution=8, seed=0, held_out=3)
+    assert len(feed) == 7
+    apart, labels = feed.held_out(3)
+    assert apart.shape == (3, 3, 8, 8)
+    assert labels.tolist() == data.labels[feed.order.apart].tolist()
+    assert torch.equal(feed.held_out(2)[0], apart[:2])
+    seen = torch.cat([pictures for pictures, _ in taken(feed, 5)])
+    assert len(torch.unique(seen, dim=0)) == 7
+    assert not any(torch.equal(one, other) for one in seen for other in apart)
+    kept = set(range(10)) - set(feed.order.apart.tolist())
+    only = Feed(data, resolution=8, seed=0, held_out=9)
+    (last,) = set(range(10)) - set(only.order.apart.tolist())
+    assert set(only.labels(torch.Generator(), 50).tolist()) == {int(data.labels[last])}
+    assert len(kept) == 7
+    with pytest.raises(ConfigError, match="4 held-out pictures are asked for, 3 are held out"):
+        feed.held_out(4)
+
+
+def test_impossible_numbers_are_refused(data):
+    with pytest.raises(ConfigError, match="micro-batch 4 does not divide the batch of 6"):
+        Feed(data, resolution=8, seed=0).stream(0, batch=6, micro_batch=4)
+    with pytest.raises(ConfigError, match="-1 workers"):
+        Feed(data, resolution=8, seed=0, workers=-1)
+
+
+def test_workers_are_started_by_need(data):
+    assert Feed(data, resolution=8, seed=0, workers=2).workers == 0  # all in memory
+    assert Feed(data, resolution=8, seed=0, workers=2, cache_bytes=0).workers == 2
+    found = Feed(data, resolution=8, seed=0, workers=None, cache_bytes=0).workers
+    assert found == min(4, (os.cpu_count() or 1) - 1)
+
+
+def test_what_fits_is_judged_at_the_resolution_of_the_feed(data):
+    room = 10 * 3 * 2 * 2 * 4  # ten averages of 2 px in float32
+    assert Feed(data, resolution=2, seed=0, cache_bytes=room).memory is not None
+    assert Feed(data, resolution=2, seed=0, cache_bytes=room - 1).memory is None
+    assert Feed(data, resolution=8, seed=0, cache_bytes=10 * 3 * 64).memory is not None
+
+
+def test_the_next_batches_are_read_while_the_last_one_is_at_work(data, monkeypatch):
+    read = []
+    feed = Feed(data, resolution=8, seed=0, cache_bytes=0)
+    plain = feed.shown
+
+    def shown(places):
+        read.append(threading.current_thread().name)
+        return plain(places)
+
+    monkeypatch.setattr(feed, "shown", shown)
+    with closing(feed.stream(0, batch=2, micro_batch=2)) as stream:
+        next(stream)
+        deadline = time.monotonic() + 10
+        while len(read) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert len(read) == 3  # this one and two in advance, no more
+    assert all(name.startswith("ahead") for name in read)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_a_stream_closed_before_its_first_item_or_dropped_leaves_nothing(data):
+    feed = Feed(data, resolution=8, seed=0, cache_bytes=0, workers=2)
+    feed.stream(0, batch=2, micro_batch=2).close()
+    stream = Feed(data, resolution=8, seed=0).stream(0, batch=2, micro_batch=2)
+    next(stream)
+    del stream
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not children()
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_damaged_picture_is_a_clear_error_in_its_turn(tmp_path, workers):
+    path = write_archive(tmp_path / "a.zip", count=10)
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(b"IDAT") + 20] ^= 0xFF
+    path.write_bytes(raw)
+    feed = Feed(open_data(path), resolution=4, seed=0, cache_bytes=0, workers=workers)
+    with pytest.raises(ArchiveError, match=r"a\.zip: .*damaged") as caught:
+        taken(feed, 5, batch=2, micro_batch=2)
+    assert type(caught.value) is ArchiveError
+    assert "\n" not in str(caught.value)
+    assert not children()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "workers"), [("archive", 1), ("shards", 2)])
+def test_worker_processes_read_the_same_stream(tmp_path, kind, workers):
+    path = write_shards(tmp_path / "set") if kind == "shards" else write_archive(tmp_path / "a.zip", count=10)
+    data = open_data(path)
+    how = {"resolution": 5, "seed": 5, "mirror": True, "held_out": 1, "window": 2, "cache_bytes": 0}
+    expected = taken(Feed(data, **how), 12, 3, batch=4, micro_batch=2, ranks=Ranks(1, 2))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    found = taken(Feed(data, **how, workers=workers), 12, 3, batch=4, micro_batch=2, ranks=Ranks(1, 2))
+    for (pictures, labels), (others, their_labels) in zip(expected, found, strict=True):
+        assert torch.equal(pictures, others)
+        assert torch.equal(labels, their_labels)
+    assert not children()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.slow
+def test_dead_workers_are_replaced_and_their_pictures_not_lost(data):
+    feed = Feed(data, resolution=8, seed=5, cache_bytes=0, workers=2)
+    found = []
+    with closing(feed.stream(0, batch=6, micro_batch=6)) as stream:
+        for index in range(24):
+            found.append(next(stream))
+            if index == 2:
+                for pid in children():
+                    os.kill(pid, signal.SIGKILL)
+    for index, (pictures, _) in enumerate(found):
+        assert torch.equal(pictures, feed.batch(6 * index, 6)[0])
+    assert not children()
+
+
+class Fatal:
+    """A picture set that ends the process that reads it, unless it is `home`."""
+
+    def __init__(self, data):
+        self.data, self.home = data, os.getpid()
+        self.path, self.resolution, self.labels, self.shard_of = data.path, data.resolution, None, None
+
+    def __len__(self):
+        return len(self.data)
+
+    def read(self, index):
+        if os.getpid() != self.home:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.data.read(index)
+
+
+@pytest.mark.slow
+def test_workers_that_die_at_once_are_a_clear_error(data):
+    feed = Feed(Fatal(data), resolution=8, seed=5, cache_bytes=0, workers=1)
+    with (
+        closing(feed.stream(0, batch=2, micro_batch=2)) as stream,
+        pytest.raises(PolyinrError, match=r"the processes that read pictures died.*give fewer --workers"),
+    ):
+        next(stream)
+    assert not children()
+
+
+SCRIPT = """
+import signal, sys, time
+from contextlib import closing
+from polyinr_core.data.feed import Feed
+from polyinr_core.data.picture_set import open_data
+
+def main():
+    feed = Feed(open_data(sys.argv[1]), resolution=8, seed=0, cache_bytes=0, workers=2)
+    stream = feed.stream(0, batch=2, micro_batch=2)
+    next(stream)
+    print("here", flush=True)
+    try:
+        if sys.argv[2] == "wait":
+            time.sleep(60)
+    except KeyboardInterrupt:
+        for _ in range(9):
+            next(stream)  # Ctrl-C is ours to answer: the workers go on
+        stream.close()
+        print("closed", flush=True)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def group_members(group: int) -> list[str]:
+    listing = subprocess.run(
+        ["ps", "-o", "pid=,stat=,args=", "-g", str(group)], capture_output=True, text=True, check=False
+    )
+    return [line for line in listing.stdout.splitlines() if "Z" not in line.split()[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["left open", "interrupt", "kill"])
+def test_every_end_of_the_process_ends_the_workers_quietly(tmp_path, end):
+    """A script that never closes its stream; Ctrl-C at a terminal, which all processes get; SIGKILL."""
+    path = write_archive(tmp_path / "a.zip", count=10)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py", path, "leave" if end == "left open" else "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout.readline() == "here\n"
+    if end == "interrupt":
+        os.killpg(run.pid, signal.SIGINT)
+    elif end == "kill":
+        run.kill()
+    stdout, stderr = run.communicate(timeout=60)
+    if end != "kill":  # then multiprocessing's keeper tells what it clears away
+        assert (stdout, stderr) == ("closed\n" if end == "interrupt" else "", "")
+        assert run.returncode == 0
+    deadline = time.monotonic() + 10
+    while group_members(run.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not group_members(run.pid)
