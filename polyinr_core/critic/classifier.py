@@ -18,7 +18,7 @@ DEIT_SIDE = 224
 
 
 class Classifier(Frozen):
-    """Pictures [N, 3, r, r] in [-1, 1] to logits [N, classes]; gradients flow to the pictures only.
+    """Pictures [N, 3, r, r] in [-1, 1] and labels [N] to their mean cross-entropy, which teaches pictures only.
 
     `weights` are timm's for the network of `name`, in whose dtype it computes. Pictures are looked at
     bilinearly resized to `side`: any for lite2 (it was trained at 260 px), 224 for deit-small. Without a
@@ -50,13 +50,14 @@ class Classifier(Frozen):
         self.head = nn.Identity() if head is None else head
         self.freeze()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        """Return the mean over pictures of -log p(label), []."""
+        return functional.cross_entropy(self.logits(x), label)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits of pictures."""
         features: Tensor = self.network(self.seen(x))  # [N, d], or logits already
         return self.head(features)
-
-    def cross_entropy(self, x: Tensor, label: Tensor) -> Tensor:
-        """Return the mean over pictures of -log p(label), [] ; label [N]."""
-        return functional.cross_entropy(self(x), label)
 
     def seen(self, x: Tensor) -> Tensor:
         """Bring pictures to the size, the dtype and the range that the network was trained on."""

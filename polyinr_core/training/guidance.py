@@ -76,7 +76,9 @@ def features_of_data(
             part = chosen[number :: len(sides)]
             for indices in np.array_split(part, -(-len(part) // AT_ONCE) or 1):
                 if len(indices):
-                    features.append(network(read_pictures(data, indices.tolist(), side=side).to(device)).cpu())
+                    features.append(
+                        network.logits(read_pictures(data, indices.tolist(), side=side).to(device)).cpu()
+                    )
                     labels += [label] * len(indices)
     return torch.cat(features), torch.tensor(labels)
 

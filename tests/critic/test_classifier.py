@@ -35,7 +35,9 @@ def test_its_own_logits_are_timm_s(weights: dict[str, Tensor]) -> None:
     network.load_state_dict(weights)
     x = pictures(SIDE)
     with torch.no_grad():
-        torch.testing.assert_close(Classifier("lite2", weights, side=SIDE)(x), network(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            Classifier("lite2", weights, side=SIDE).logits(x), network(x), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_the_transformer_averages_its_two_heads(small_weights: dict[str, Tensor]) -> None:
@@ -46,7 +48,7 @@ def test_the_transformer_averages_its_two_heads(small_weights: dict[str, Tensor]
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     with torch.no_grad():
-        logits = Classifier("deit-small", small_weights, side=SIDE)(x)
+        logits = Classifier("deit-small", small_weights, side=SIDE).logits(x)
         torch.testing.assert_close(logits, network(((x + 1) / 2 - mean) / std), rtol=1e-4, atol=1e-4)
     assert logits.shape == (2, 1000)
 
@@ -56,7 +58,7 @@ def test_pictures_are_resized(weights: dict[str, Tensor], side: int) -> None:
     x = pictures(side)
     classifier = Classifier("lite2", weights, side=SIDE)
     resized = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear", antialias=side > SIDE)
-    assert torch.equal(classifier(x), classifier(resized))
+    assert torch.equal(classifier.logits(x), classifier.logits(resized))
 
 
 def test_the_gradient_reaches_the_picture_and_nothing_else(weights: dict[str, Tensor]) -> None:
@@ -65,7 +67,7 @@ def test_the_gradient_reaches_the_picture_and_nothing_else(weights: dict[str, Te
     classifier.train()
     assert not any(module.training for module in classifier.modules())
     x = pictures(32).requires_grad_()
-    loss = classifier.cross_entropy(x, torch.tensor([0, 2]))
+    loss = classifier(x, torch.tensor([0, 2]))
     loss.backward()
     assert loss.shape == ()
     assert x.grad is not None
@@ -78,13 +80,13 @@ def test_the_gradient_reaches_the_picture_and_nothing_else(weights: dict[str, Te
 def test_the_loss_is_the_mean_over_pictures(weights: dict[str, Tensor]) -> None:
     classifier = Classifier("lite2", weights, side=SIDE, head=nn.Linear(1280, 3))
     x, label = pictures(32), torch.tensor([0, 2])
-    single = [classifier.cross_entropy(x[i : i + 1], label[i : i + 1]) for i in range(2)]
-    torch.testing.assert_close(classifier.cross_entropy(x, label), torch.stack(single).mean())
+    single = [classifier(x[i : i + 1], label[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(classifier(x, label), torch.stack(single).mean())
 
 
 def test_it_computes_in_the_dtype_of_its_weights(weights: dict[str, Tensor]) -> None:
     double = {key: value.double() if value.is_floating_point() else value for key, value in weights.items()}
-    assert Classifier("lite2", double, side=SIDE)(pictures(32)).dtype == torch.float64
+    assert Classifier("lite2", double, side=SIDE).logits(pictures(32)).dtype == torch.float64
 
 
 def test_what_it_cannot_be_is_refused(small_weights: dict[str, Tensor]) -> None:
@@ -92,6 +94,6 @@ def test_what_it_cannot_be_is_refused(small_weights: dict[str, Tensor]) -> None:
     with pytest.raises(WeightsError, match="deit-small weights have no head"):
         Classifier("deit-small", headless, side=SIDE)
     fitted = Classifier("deit-small", headless, side=SIDE, head=nn.Linear(384, 3))
-    assert fitted(pictures(32)).shape == (2, 3)
+    assert fitted.logits(pictures(32)).shape == (2, 3)
     with pytest.raises(ConfigError, match="vgg"):
         Classifier("vgg", {}, side=SIDE)
