@@ -13,7 +13,7 @@ from .notes import command_of
 from .options import Json, OptionalOutput, Overwrite, Quiet, Verbose
 
 if TYPE_CHECKING:
-    from polyinr_core.data.archive import Archive
+    from polyinr_core.data.picture_set import PictureSet
 
 Facts = dict[str, Any]
 SHEET_PICTURES = 64
@@ -47,17 +47,20 @@ def info(
 def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
     """Return the facts of a file, by its first bytes. Raises PolyinrError."""
     kind = _kind_of(path)
-    if kind == "archive":
-        return _archive_facts(path, output, overwrite=overwrite, quiet=quiet)
+    if kind == "data":
+        return _data_facts(path, output, overwrite=overwrite, quiet=quiet)
     if output is not None:
-        raise RequestError(f"-o draws the contact sheet of a data set (.zip); {path} is none")
+        raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is none")
     return _picture_facts(path) if kind == "picture" else _tensor_facts(path)
 
 
 def _kind_of(path: Path) -> str:
+    from polyinr_core.data.picture_set import means_shards
     from polyinr_core.files import explain
     from polyinr_core.pictures.files import picture_kind
 
+    if means_shards(path):
+        return "data"
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -68,7 +71,7 @@ def _kind_of(path: Path) -> str:
     if picture_kind(head) is not None:
         return "picture"
     if head.startswith(b"PK"):
-        return "archive"
+        return "data"
     if head.startswith(b"\x80"):
         raise FileError(path, "a pickle, which is not opened here; `polyinr convert` reads released models")
     if head[8:9] != b"{":
@@ -119,38 +122,41 @@ def _picture_facts(path: Path) -> Facts:
     return {"kind": "picture", **note, "command": command}
 
 
-def _archive_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
+def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
     """Return a data set's facts; draw its contact sheet where `output` says."""
-    from polyinr_core.data.archive import Archive
+    from polyinr_core.data.picture_set import open_data
 
-    with Archive.open(path) as archive:
+    with streams.progress("reading", quiet=quiet) as progress:
+        data = open_data(path, progress=progress)
+    with data:
         facts: Facts = {
             "kind": "data set",
-            "count": len(archive),
-            "resolution": archive.resolution,
-            "classes": archive.classes,
-            "class_names": list(archive.class_names),
-            "pictures_of_class": _class_counts(archive),
-            "provenance": archive.provenance,
-            "sha256": archive.sha256,
+            "count": len(data),
+            "shards": None if data.shard_of is None else int(data.shard_of[-1]) + 1,
+            "resolution": data.resolution,
+            "classes": data.classes,
+            "class_names": list(data.class_names),
+            "pictures_of_class": _class_counts(data),
+            "provenance": data.provenance,
+            "sha256": data.sha256,
         }
         if output is not None:
-            _draw_contact_sheet(archive, output, overwrite=overwrite, quiet=quiet)
+            _draw_contact_sheet(data, output, overwrite=overwrite, quiet=quiet)
     return facts
 
 
-def _class_counts(archive: "Archive") -> dict[str, int]:
+def _class_counts(data: "PictureSet") -> dict[str, int]:
     """Count the pictures of each class, by its name where it has one."""
     import numpy as np
 
-    if archive.labels is None:
+    if data.labels is None:
         return {}
-    counts = np.bincount(archive.labels, minlength=archive.classes).tolist()
-    names = archive.class_names
+    counts = np.bincount(data.labels, minlength=data.classes).tolist()
+    names = data.class_names
     return {names[i] if i < len(names) else str(i): count for i, count in enumerate(counts)}
 
 
-def _draw_contact_sheet(archive: "Archive", output: Path, *, overwrite: bool, quiet: bool) -> None:
+def _draw_contact_sheet(data: "PictureSet", output: Path, *, overwrite: bool, quiet: bool) -> None:
     """Draw pictures from the whole data set, evenly spread, on one sheet."""
     import numpy as np
 
@@ -164,16 +170,16 @@ def _draw_contact_sheet(archive: "Archive", output: Path, *, overwrite: bool, qu
     else:
         format_of(output)
         refuse_overwrite(output, overwrite=overwrite)
-    count = min(SHEET_PICTURES, len(archive))
-    chosen = np.linspace(0, len(archive) - 1, count).round().astype(int).tolist()
-    pixels = sheet(np.stack([archive.read(index) for index in chosen]))
+    count = min(SHEET_PICTURES, len(data))
+    chosen = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
+    pixels = sheet(np.stack([data.read(index) for index in chosen]))
     if to_stdout:
         stdout = streams.binary_stdout()
         stdout.write(encode_picture(pixels))
         stdout.flush()
         return
     write_picture(output, pixels, overwrite=overwrite)
-    streams.say(f"{count} of {len(archive)} pictures in {output}", quiet=quiet)
+    streams.say(f"{count} of {len(data)} pictures in {output}", quiet=quiet)
 
 
 def _print(facts: Facts) -> None:

@@ -1,5 +1,6 @@
 """A set of pictures to learn from, whatever file or files it lies in: a zip archive, or tar shards."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +56,11 @@ def open_data(
     the folder `index`, if one is given, for the next time. Raises ArchiveError, FileError.
     """
     path = Path(path)
-    if path.suffix == ".tar" or is_pattern(path) or (path.is_dir() and any(path.glob("*.tar"))):
+    if means_shards(path):
         return Shards.open(path, index=index, progress=progress)
     return Archive.open(path)
+
+
+def means_shards(path: Path) -> bool:
+    """Say whether `open_data` takes a path for shards, by its name or what the folder holds."""
+    return path.suffix == ".tar" or is_pattern(path) or (os.path.isdir(path) and any(path.glob("*.tar")))

@@ -1,5 +1,6 @@
 """Shards: a data set in many tar files, as the webdataset library lays them out, read where they lie."""
 
+import os
 from collections.abc import Callable
 from glob import glob
 from pathlib import Path
@@ -108,7 +109,7 @@ class Shards:
 
 def is_pattern(path: Path) -> bool:
     """Say whether a path is a pattern that stands for several files, as `data-{000..099}.tar` or `a/*.tar`."""
-    return any(mark in str(path) for mark in "{" + GLOB) and not path.exists()
+    return any(mark in str(path) for mark in "{" + GLOB) and not os.path.exists(path)
 
 
 def shard_files(path: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -51,6 +52,29 @@ def test_a_data_set(polyinr: Run, data_set: Path):
     assert facts["pictures_of_class"] == {"dark": 70, "light": 30}
     assert facts["provenance"] == {"filter": "lanczos"}
     assert "dark 70, light 30" in polyinr("info", data_set).stdout.decode()
+
+
+def test_shards(polyinr: Run, data_set: Path, tmp_path: Path):
+    """The pictures of the archive, its first 60 in one tar, the others in a second."""
+    (tmp_path / "set").mkdir()
+    with zipfile.ZipFile(data_set) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".png"))
+        for shard, part in enumerate((names[:60], names[60:])):
+            with tarfile.open(tmp_path / "set" / f"{shard}.tar", "w") as tar:
+                for name in part:
+                    label = str(int(names.index(name) >= 70)).encode()
+                    for member, content in ((name, archive.read(name)), (name[:-3] + "cls", label)):
+                        entry = tarfile.TarInfo(member)
+                        entry.size = len(content)
+                        tar.addfile(entry, io.BytesIO(content))
+    for path in ("set", "set/{0..1}.tar", "set/*.tar"):
+        (facts,) = polyinr("info", path, "--json").lines
+        assert (facts["count"], facts["shards"], facts["resolution"], facts["classes"]) == (100, 2, 8, 2)
+        assert facts["pictures_of_class"] == {"0": 70, "1": 30}
+    assert polyinr("info", "set/1.tar", "--json").lines[0]["count"] == 40
+    assert polyinr("info", "set", "-o", "sheet.png").code == 0
+    assert polyinr("info", data_set, "-o", "same.png").code == 0
+    assert np.array_equal(np.asarray(Image.open("sheet.png")), np.asarray(Image.open("same.png")))
 
 
 def test_a_contact_sheet(polyinr: Run, data_set: Path):
