@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 VARIABLE = "POLYINR_MODEL"
 RUNS = Path("runs")
 SNAPSHOTS = "snapshots"  # the folder of a run that holds them
+BEST = "best.safetensors"  # a model kept for its distance, whenever it was written
 BUNDLED = "model.safetensors"
 
 
@@ -48,9 +49,15 @@ def load_model(model: Path | None, *, quiet: bool = False) -> tuple["Snapshot", 
 
 
 def newest_snapshot(folder: Path) -> Path | None:
-    """Return the newest .safetensors file in a `snapshots` folder at or below `folder`, None if there is none."""
+    """Return the newest .safetensors file in a `snapshots` folder at or below `folder`, None if there is none.
+
+    A run's best model counts only where it is the only one: when it was written says nothing.
+    """
     found = [path for path in folder.glob("**/*.safetensors") if path.absolute().parent.name == SNAPSHOTS]
-    return max(filter(Path.is_file, found), key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+    found = [path for path in found if path.is_file()]
+    numbered = {path.parent for path in found if path.name != BEST}
+    found = [path for path in found if path.name != BEST or path.parent not in numbered]
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
 
 
 def _newest_in(folder: Path, named_by: str, *, quiet: bool) -> Path:

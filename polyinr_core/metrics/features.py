@@ -1,12 +1,14 @@
 """The network that judges: EfficientNet-lite2, never the critic's own backbone."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ..weights.networks import fold_batch_norms, pretrained_network
+
+SIDE = 128
 
 
 class Lite2Features(nn.Module):
@@ -16,12 +18,14 @@ class Lite2Features(nn.Module):
     faster and gives other distances: it is part of the protocol.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], *, side: int = 128) -> None:
+    dim = 1280
+
+    def __init__(self, weights: Mapping[str, Tensor], *, side: int = SIDE) -> None:
         super().__init__()
-        network: Any = timm.create_model("tf_efficientnet_lite2", pretrained=False)
-        network.load_state_dict(weights)
+        network = pretrained_network("tf_efficientnet_lite2", weights)
         network.reset_classifier(0)
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        fold_batch_norms(network.eval())
+        self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
         self.side = side
 
     @torch.no_grad()

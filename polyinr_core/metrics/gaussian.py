@@ -1,43 +1,86 @@
-"""Sets of features as Gaussians: streaming statistics and the Fréchet distance."""
+"""Sets of features as Gaussians: streaming statistics that merge, and the Fréchet distance."""
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import eigh
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
 from torch import Tensor
+
+from ..errors import PolyinrError
+from ..ranks import Ranks
 
 
 class FeatureStatistics:
-    """Mean and covariance of features that come in batches; float64, memory flat in their number."""
+    """Mean and scatter of features that come in batches; float64, memory flat in their number."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, device: torch.device | None = None) -> None:
         self.count = 0
-        self.mean: NDArray[np.float64] = np.zeros(dim)
-        self.scatter: NDArray[np.float64] = np.zeros((dim, dim))
+        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.scatter = torch.zeros(dim, dim, dtype=torch.float64, device=device)
 
     def add(self, features: Tensor) -> None:
         """Add features [N, d] (Chan, Golub and LeVeque's pairwise update)."""
-        batch = features.double().cpu().numpy()
-        centre = batch.mean(axis=0)
-        shift = centre - self.mean
-        total = self.count + len(batch)
+        if not len(features):
+            return
+        batch = features.to(self.mean.device).double()
+        centre = batch.mean(dim=0)
+        shift, total = centre - self.mean, self.count + len(batch)
         centred = batch - centre
-        self.scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * len(batch) / total)
+        self.scatter += centred.T @ centred + torch.outer(shift, shift) * (self.count * len(batch) / total)
         self.mean += shift * (len(batch) / total)
         self.count = total
 
-    def covariance(self) -> NDArray[np.float64]:
-        """Return the unbiased covariance [d, d] (by N - 1)."""
-        return self.scatter / max(self.count - 1, 1)
+    def merged(self, ranks: Ranks) -> "FeatureStatistics":
+        """Return the statistics of all ranks' features together, the same on each."""
+        if ranks.count == 1:
+            return self
+        whole = FeatureStatistics(len(self.mean), device=self.mean.device)
+        whole.count = sum(ranks.numbers(self.count))
+        whole.mean = ranks.total(self.mean * self.count) / max(whole.count, 1)
+        shift = self.mean - whole.mean
+        whole.scatter = ranks.total(self.scatter + torch.outer(shift, shift) * self.count)
+        return whole
+
+    def gaussian(self, *, unbiased: bool = True) -> "Gaussian":
+        """Return the Gaussian of these features: its covariance is the scatter by N - 1, or else by N."""
+        divisor = self.count - 1 if unbiased else self.count
+        return Gaussian(self.mean, self.scatter / max(divisor, 1))
 
 
-def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
-    """Return |m1 - m2|^2 + tr(S1 + S2 - 2 (sqrt(S1) S2 sqrt(S1))^(1/2)), by a symmetric solver in float64.
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean [d] and covariance [d, d], float64."""
 
-    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (2017).
+    mean: Tensor
+    covariance: Tensor
+
+    @cached_property
+    def root(self) -> Tensor:
+        """The symmetric square root of the covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return (vectors * roots(values)) @ vectors.T
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+    """Return |m1 - m2|^2 + tr(S1 + S2 - 2 (sqrt(S2) S1 sqrt(S2))^(1/2)), by a symmetric solver in float64.
+
+    The square root is that of `b`, which keeps it: give what stays the same, the reals, second. Raises
+    PolyinrError for features that are no numbers. Heusel et al., "GANs Trained by a Two Time-Scale Update
+    Rule" (2017).
     """
-    first, second = a.covariance(), b.covariance()
-    values, vectors = eigh(first)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    product = eigh(root @ second @ root, eigvals_only=True)
-    distance = np.square(a.mean - b.mean).sum() + np.trace(first) + np.trace(second)
-    return float(distance - 2 * np.sqrt(product.clip(min=0)).sum())
+    for side in (a, b):
+        if not bool(side.covariance.isfinite().all()):
+            raise PolyinrError("the features of the pictures are no finite numbers: no distance can be taken")
+    product = b.root @ a.covariance @ b.root
+    values = torch.linalg.eigvalsh((product + product.T) / 2)
+    distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace()
+    return float(distance - 2 * roots(values).sum())
+
+
+def roots(values: Tensor) -> Tensor:
+    """Return the square roots of a symmetric matrix's eigenvalues, of those that are mere rounding 0.
+
+    With fewer pictures than dimensions most are: of size 1e-16, their roots of size 1e-8, a thousand of them.
+    """
+    rounding = values.max().clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    return torch.where(values > rounding, values, 0).sqrt()

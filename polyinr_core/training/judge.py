@@ -1,53 +1,180 @@
-"""Judging while training: the Fréchet distance in EfficientNet-lite2 features between EMA and data."""
+"""Judging while training: distances between what the averaged generator draws and the data."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data.feed import Feed
+from ..latents.seeds import draw_labels, draw_z
 from ..metrics.features import Lite2Features
-from ..metrics.gaussian import FeatureStatistics, frechet_distance
-from ..model import Generator
-from ..pictures.pixels import Pixels, to_uint8
-from .records import draw_seeds
+from ..metrics.gaussian import FeatureStatistics, Gaussian, frechet_distance
+from ..metrics.inception import InceptionFeatures
+from ..metrics.kernel import KernelReference
+from ..metrics.protocols import METRICS, SIGHTS, networks_of
+from ..model import Generator, RegularGrid
+from ..ranks import ALONE, Ranks
+from ..seeds import generator_for
 
-BATCH = 64
-MOST = 2000  # pictures of either kind
-FEATURES = 1280
+BATCH = 64  # pictures a look; ranks take whole batches, so that no feature depends on who computes it
+CPU_PIXELS, PIXELS = 2**14, 2**17  # drawn in one pass on a CPU, elsewhere
+DIGITS = 6  # significant ones: below them, rounding differs from machine to machine
+
+Network = Lite2Features | InceptionFeatures
+Source = Callable[[range], Tensor]  # numbers of pictures to uint8 [N, 3, r, r]
+
+
+class Seen:
+    """What a network saw of one kind of pictures: statistics and, where a distance needs them, the features."""
+
+    def __init__(self, dim: int, *, device: torch.device, keep: bool) -> None:
+        self.statistics = FeatureStatistics(dim, device=device)
+        self.features = torch.zeros(0, dim, device=device)
+        self.waiting: list[Tensor] = []
+        self.keep = keep
+
+    def add(self, features: Tensor) -> None:
+        """Take in features [N, d] of this rank."""
+        features = features.to(self.features.device)
+        self.statistics.add(features)
+        if self.keep:
+            self.waiting.append(features)
+
+    def gather(self, ranks: Ranks) -> None:
+        """Put the kept features of all ranks, in rank order, behind those gathered before."""
+        if self.keep:
+            own = torch.cat([self.features[:0], *self.waiting])
+            self.features = torch.cat([self.features, ranks.gathered(own)])
+            self.waiting = []
 
 
 class Judge:
-    """Measures a generator against the data of one stage, whose statistics are taken once.
+    """Measures a generator against all pictures of a feed's data, at the feed's resolution.
 
-    Both sides are quantised to 8 bits. The fakes are those of seeds 0, 1, ..., as many as there are reals, at
-    most 2000.
+    The reals are the whole set, held-out pictures included and none mirrored, as is the field's custom; they are
+    looked at once, at the first measurement. The fakes are those of seeds 0, 1, ..., their classes drawn
+    uniformly. Both sides are quantised to 8 bits by the rule of the release's metrics. Over several ranks the
+    pictures are divided, and all get the distances of the single run. `weights` holds timm's tensors for
+    `lite2` and an InceptionFeatures for `inception`, whichever `metrics` look through.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], feed: Feed, *, device: torch.device) -> None:
-        self.device = device
+    def __init__(
+        self,
+        metrics: Sequence[str],
+        weights: Mapping[str, Any],
+        feed: Feed,
+        *,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.metrics = {name: METRICS[name] for name in metrics}
         self.feed = feed
-        self.features = Lite2Features(weights).to(device)
-        self.count = min(len(feed.archive), MOST)
-        self.reals = self.statistics(
-            lambda seeds: to_uint8(feed.batch(seeds[0], len(seeds))[0].permute(0, 2, 3, 1))
-        )
-
-    def statistics(self, source: Callable[[range], Pixels]) -> FeatureStatistics:
-        """Return the statistics of the pictures that `source` gives for stretches of 0, 1, ..., `count` - 1."""
-        statistics = FeatureStatistics(FEATURES)
-        for start in range(0, self.count, BATCH):
-            pixels = source(range(start, min(start + BATCH, self.count)))
-            statistics.add(self.features(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)))
-        return statistics
-
-    def measure(self, generator: Generator) -> dict[str, float]:
-        """Return `fd-lite2` and what it depends on."""
-        fakes = self.statistics(lambda seeds: draw_seeds(generator, seeds, resolution=self.feed.resolution))
-        distance = frechet_distance(fakes, self.reals)
-        return {
-            "fd-lite2": round(distance, 3),
-            "side": self.features.side,
-            "reals": self.count,
-            "fakes": self.count,
+        self.device = device
+        self.ranks = ranks
+        self.networks: dict[str, Network] = {}
+        for name in networks_of(metrics):
+            network = Lite2Features(weights[name]) if name == "lite2" else weights[name]
+            self.networks[name] = network.to(device)
+        whole = len(feed.archive)
+        sights = {name: SIGHTS[name] for name in self.networks}
+        self.reals = {name: min(sight.reals or whole, whole) for name, sight in sights.items()}
+        self.fakes = {
+            name: min(sight.fakes, self.reals[name]) if sight.balanced else sight.fakes
+            for name, sight in sights.items()
         }
+
+    def measure(self, generator: Generator) -> dict[str, Any]:
+        """Return each distance and what it depends on, as flat JSON facts; every rank must call it."""
+        clock = time.perf_counter()
+        distances = self.distances(generator)
+        facts = {name: float(f"{value:.{DIGITS}g}") for name, value in distances.items()}
+        facts |= self.card(generator) | {"seconds": round(time.perf_counter() - clock, 2)}
+        return self.ranks.fact(facts)
+
+    def distances(self, generator: Generator) -> dict[str, float]:
+        """Return the distances by name, the same on every rank."""
+        references = self.references
+        resolution = self.feed.resolution
+        fakes = self.look(lambda seeds: draw(generator, seeds, resolution=resolution), self.fakes)
+        if not self.ranks.leads:
+            return self.ranks.fact({})
+        found = {}
+        for name, metric in self.metrics.items():
+            seen, reference = fakes[metric.network], references[name]
+            if isinstance(reference, KernelReference):
+                found[name] = reference.distance(seen.features)
+            else:
+                found[name] = frechet_distance(seen.statistics.gaussian(unbiased=metric.unbiased), reference)
+        return self.ranks.fact(found)
+
+    @cached_property
+    def references(self) -> dict[str, Gaussian | KernelReference]:
+        """The real side of every distance; only the leading rank compares, the others' are empty."""
+        whole = len(self.feed.archive)
+        order = torch.randperm(whole, generator=generator_for("reals"))  # the same reals whatever the run's seed
+        reals = self.look(lambda places: quantise(self.feed.shown(order[list(places)])[0]), self.reals)
+        references: dict[str, Gaussian | KernelReference] = {}
+        for name, metric in self.metrics.items() if self.ranks.leads else ():
+            seen = reals[metric.network]
+            if metric.distance == "kernel":
+                references[name] = KernelReference(seen.features, self.fakes[metric.network])
+            else:
+                references[name] = seen.statistics.gaussian(unbiased=metric.unbiased)
+        return references
+
+    def look(self, source: Source, counts: Mapping[str, int]) -> dict[str, Seen]:
+        """Show each network pictures 0 to count - 1 of `source`, each made once for all of them."""
+        kernels = {metric.network for metric in self.metrics.values() if metric.distance == "kernel"}
+        place = torch.device("cpu") if self.device.type == "mps" else self.device  # where float64 is
+        seen = {name: Seen(net.dim, device=place, keep=name in kernels) for name, net in self.networks.items()}
+        for first, last in pairwise(sorted({0, *counts.values()})):
+            batches = [range(start, min(start + BATCH, last)) for start in range(first, last, BATCH)]
+            looking = [name for name, count in counts.items() if count >= last]
+            for batch in batches[self.ranks.share(len(batches))]:
+                pixels = source(batch).to(self.device)
+                for name in looking:
+                    seen[name].add(self.networks[name](pixels))
+            for name in looking:
+                seen[name].gather(self.ranks)
+        for part in seen.values():
+            part.statistics = part.statistics.merged(self.ranks)
+        return seen
+
+    def card(self, generator: Generator) -> dict[str, Any]:
+        """Return what the distances depend on: of lite2 as it is, of fid's Inception with `fid-` before it."""
+        facts: dict[str, Any] = {"labels": "uniform"} if generator.config.classes else {}
+        for name, network in self.networks.items():
+            counts = {"reals": self.reals[name], "fakes": self.fakes[name]}
+            if isinstance(network, InceptionFeatures):
+                facts |= {f"fid-{key}": count for key, count in counts.items()} | {"fid-network": network.sha256}
+            else:
+                facts |= {"side": network.side, **counts}
+        return facts
+
+
+@torch.no_grad()
+def draw(generator: Generator, seeds: Sequence[int], *, resolution: int) -> Tensor:
+    """Draw the pictures of seeds as judges see them, uint8 [N, 3, r, r], on the generator's device."""
+    device = generator.mapping.w_avg.device
+    points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=torch.float32, device=device)
+    classes = generator.config.classes
+    at_once = max(1, (CPU_PIXELS if device.type == "cpu" else PIXELS) // resolution**2)
+    pictures = []
+    for start in range(0, len(seeds), at_once):
+        part = seeds[start : start + at_once]
+        z = draw_z(part, generator.config.z_dim).to(device)
+        label = draw_labels(part, classes).to(device) if classes else None
+        pictures.append(quantise(generator(z, points, label)))  # [n, r*r, 3]
+    return torch.cat(pictures).transpose(1, 2).unflatten(2, (resolution, resolution))
+
+
+def quantise(x: Tensor) -> Tensor:
+    """Round colours in [-1, 1] to uint8 as the release's metrics do: x 127.5 + 128, clamped, cut off.
+
+    That is half a grey level above the rule for pictures to look at, and gives back the reals as they were.
+    """
+    return (x.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)

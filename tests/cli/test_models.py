@@ -92,3 +92,25 @@ def test_the_bundled_one_comes_last(
     shutil.copy(tiny_snapshot, tmp_path / "package" / "assets" / models.BUNDLED)
     monkeypatch.setattr(models.resources, "files", lambda _: tmp_path / "package")
     assert "the bundled one" in drawn_with(polyinr)[1]
+
+
+def test_the_best_is_not_the_newest(polyinr: Run, tiny_snapshot: Path, tiny_class_snapshot: Path):
+    """A run's best.safetensors counts where it is the run's only model, or when it is named."""
+    for name, model, time in (
+        ("one/snapshots/000001", tiny_snapshot, 1000),
+        ("one/snapshots/best", tiny_class_snapshot, 2000),
+    ):
+        path = Path("runs", f"{name}.safetensors")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model, path)
+        os.utime(path, (time, time))
+    numbered, said = drawn_with(polyinr)
+    assert "runs/one/snapshots/000001.safetensors" in said
+    best, _ = drawn_with(polyinr, "-m", "runs/one/snapshots/best.safetensors")
+    assert best != numbered
+    Path("runs/two/snapshots").mkdir(parents=True)
+    shutil.copy("runs/one/snapshots/best.safetensors", "runs/two/snapshots/best.safetensors")
+    for arguments in ([], ["-m", "runs/two"]):
+        model, said = drawn_with(polyinr, *arguments)
+        assert model == best
+        assert "runs/two/snapshots/best.safetensors" in said

@@ -1,0 +1,89 @@
+"""Which models a run keeps: the best by the watched distance, the last few; and when waiting for better ends."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import SnapshotError
+from ..files import explain
+from ..snapshots.snapshot import Snapshot, read_facts, save_snapshot
+
+BEST = "best.safetensors"
+
+
+def keep_best(snapshots: Path, snapshot: Snapshot, *, metric: str, value: float) -> bool:
+    """Keep `snapshot` in the folder as best.safetensors if its distance is the least; return whether it is.
+
+    The file's own header says what it reached (`origin`: metric and value), so that there is nothing else to go
+    out of step with it. Distances of another metric, resolution or data set are no measure for this one: such
+    a model, or a damaged one, gives way. Raises FileError.
+    """
+    path = snapshots / BEST
+    best = kept_value(path, snapshot, metric=metric)
+    if not math.isfinite(value) or (best is not None and value >= best):
+        return False
+    origin = {**snapshot.origin, "metric": metric, "value": value}
+    save_snapshot(path, replace(snapshot, origin=origin), overwrite=True)
+    return True
+
+
+def kept_value(path: Path, snapshot: Snapshot, *, metric: str) -> float | None:
+    """Return the distance that the best model reached, None if none compares. Raises FileError."""
+    if not path.exists():
+        return None
+    try:
+        facts = read_facts(path)
+        same = (facts["resolution"], facts["data_sha256"], facts["origin"]["metric"])
+        if same != (snapshot.resolution, snapshot.data_sha256, metric):
+            return None
+        return float(facts["origin"]["value"])
+    except (SnapshotError, KeyError, TypeError, ValueError):
+        return None
+
+
+def prune(snapshots: Path, keep: int) -> None:
+    """Remove all numbered snapshots but the last `keep` (0: none is removed). Raises FileError.
+
+    Only files whose names are numbers count: the best model stays, and so does what a user put there.
+    """
+    numbered = sorted((path for path in snapshots.glob("*.safetensors") if path.stem.isdecimal()), key=number)
+    for path in numbered[:-keep] if keep else []:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise explain(path, error) from error
+
+
+def number(path: Path) -> int:
+    """Return the pictures that a numbered snapshot had seen."""
+    return int(path.stem)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a stage has waited for a better distance: the least so far, and the measurements since then."""
+
+    best: float | None = None
+    waited: int = 0
+
+    def after(self, value: float, *, blur: float) -> "Patience":
+        """Return the patience after one more measurement; while the critic sees through a blur, none counts."""
+        if blur > 0:
+            return Patience()
+        if math.isfinite(value) and (self.best is None or value < self.best):
+            return Patience(value, 0)
+        return Patience(self.best, self.waited + 1)
+
+    def over(self, limit: int) -> bool:
+        """Say whether `limit` measurements in a row brought nothing better (0: never)."""
+        return 0 < limit <= self.waited
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counters as plain JSON values, for the state."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, counters: dict[str, Any]) -> Self:
+        """Take up what `to_dict` returned."""
+        return cls(**counters)

@@ -1,0 +1,81 @@
+"""Statistics that stream and merge, and the Fréchet distance, against StyleGAN's metric code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.linalg import sqrtm
+from torch import Tensor
+
+from polyinr_core.errors import PolyinrError
+from polyinr_core.metrics.gaussian import FeatureStatistics, Gaussian, frechet_distance
+
+
+@pytest.fixture(scope="module")
+def golden(reference: Path) -> dict[str, Tensor]:
+    return load_file(reference / "metrics_golden.safetensors")
+
+
+@pytest.fixture(scope="module")
+def expected(reference: Path) -> dict[str, float]:
+    return json.loads((reference / "metrics_golden.json").read_text())["expected"]
+
+
+def statistics(features: Tensor, *, batch: int = 64) -> FeatureStatistics:
+    taken = FeatureStatistics(features.shape[1])
+    for part in features.split(batch):
+        taken.add(part)
+    return taken
+
+
+def fid(fakes: Tensor, reals: Tensor) -> float:
+    return frechet_distance(
+        statistics(fakes).gaussian(unbiased=False), statistics(reals).gaussian(unbiased=False)
+    )
+
+
+def test_the_golden_distance(golden: dict[str, Tensor], expected: dict[str, float]) -> None:
+    """Covariances by N. 1e-10: they took a general matrix square root, we a symmetric one."""
+    reals, fakes = golden["input.real_features"], golden["input.gen_features"]
+    assert fid(fakes, reals) == pytest.approx(expected["fid"], rel=1e-10)
+    assert fid(reals, fakes) == pytest.approx(expected["fid_swapped"], rel=1e-10)
+    assert fid(fakes[:150], reals) == pytest.approx(expected["fid_first150_gen"], rel=1e-10)
+
+
+def test_the_golden_moments(golden: dict[str, Tensor]) -> None:
+    taken = statistics(golden["input.real_features"]).gaussian(unbiased=False)
+    torch.testing.assert_close(taken.mean, golden["output.real_mean"], rtol=0, atol=1e-13)
+    torch.testing.assert_close(taken.covariance, golden["output.real_cov"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 200])
+def test_batches_make_no_difference(golden: dict[str, Tensor], batch: int) -> None:
+    """Oracle: NumPy's covariance, by N - 1, of features far from the origin."""
+    features = golden["input.real_features"].double() + 1000
+    taken = statistics(features, batch=batch)
+    assert taken.count == 200
+    np.testing.assert_allclose(taken.gaussian().covariance, np.cov(features.numpy().T), rtol=0, atol=1e-11)
+
+
+def test_fewer_features_than_dimensions() -> None:
+    """Oracle: scipy's general root, which loses half the digits of singular products: 1e-6."""
+    rng = torch.Generator().manual_seed(0)
+    one, two = torch.randn(6, 10, generator=rng), torch.randn(8, 10, generator=rng) + 1
+    a, b = statistics(one).gaussian(), statistics(two).gaussian()
+    root = sqrtm((a.covariance @ b.covariance).numpy()).real
+    plain = (a.mean - b.mean).square().sum() + (a.covariance + b.covariance).trace() - 2 * np.trace(root)
+    assert frechet_distance(a, b) == pytest.approx(float(plain), rel=1e-6)
+
+
+def test_a_set_is_at_no_distance_from_itself(golden: dict[str, Tensor]) -> None:
+    taken = statistics(golden["input.real_features"]).gaussian()
+    assert abs(frechet_distance(taken, taken)) < 1e-10
+
+
+def test_features_that_are_no_numbers() -> None:
+    good, bad = Gaussian(torch.zeros(2), torch.eye(2)), Gaussian(torch.zeros(2), torch.eye(2) * torch.nan)
+    with pytest.raises(PolyinrError, match="no finite numbers"):
+        frechet_distance(bad, good)

@@ -1,0 +1,63 @@
+"""The kernel distance, against StyleGAN's metric code and against the plain sums."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from polyinr_core.metrics import kernel
+from polyinr_core.metrics.kernel import KernelReference, kernel_distance, membership
+
+
+@pytest.fixture(scope="module")
+def golden(reference: Path) -> dict[str, Tensor]:
+    return load_file(reference / "metrics_golden.safetensors")
+
+
+@pytest.fixture(scope="module")
+def expected(reference: Path) -> dict[str, float]:
+    return json.loads((reference / "metrics_golden.json").read_text())["expected"]
+
+
+@pytest.mark.parametrize("block", [37, 1024])
+def test_the_golden_distance(
+    golden: dict[str, Tensor], expected: dict[str, float], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same subsets in the same order. 1e-5: theirs is in float32."""
+    monkeypatch.setattr(kernel, "BLOCK", block)
+    fakes, reals = golden["input.gen_features"], golden["input.real_features"]
+    value = kernel_distance(fakes, reals)
+    assert value == pytest.approx(expected["kid_seed0_subsets100_max1000"], rel=1e-5)
+    value = kernel_distance(fakes, reals, subsets=20, most=50)
+    assert value == pytest.approx(expected["kid_seed0_subsets20_max50"], rel=1e-5)
+
+
+def test_the_golden_subsets(golden: dict[str, Tensor]) -> None:
+    reference = KernelReference(golden["input.real_features"], 300, most=50)
+    for members, name in ((reference.in_fakes, "gen"), (reference.in_reals, "real")):
+        chosen = golden[f"debug.kid_seed0_max50_first_{name}_choice"]
+        assert torch.equal(members[:1], membership([chosen.numpy()], members.shape[1]))
+
+
+def test_whole_sets_are_the_unbiased_estimate() -> None:
+    """Sets no larger than a subset are compared as they are. Oracle: the sums over pairs, written out."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(9, 5)), rng.normal(size=(9, 5)) + 0.5
+    within = [
+        np.mean([(a @ b / 5 + 1) ** 3 for i, a in enumerate(z) for j, b in enumerate(z) if i != j])
+        for z in (x, y)
+    ]
+    across = np.mean([(a @ b / 5 + 1) ** 3 for a in x for b in y])
+    reference = KernelReference(torch.from_numpy(y), 9)
+    assert len(reference.in_fakes) == 1
+    assert reference.distance(torch.from_numpy(x)) == pytest.approx(sum(within) - 2 * across, rel=1e-12)
+
+
+def test_the_seed_draws_the_subsets(golden: dict[str, Tensor]) -> None:
+    fakes, reals = golden["input.gen_features"], golden["input.real_features"]
+    one, again, other = (kernel_distance(fakes, reals, subsets=2, most=20, seed=seed) for seed in (0, 0, 1))
+    assert one == again != other

@@ -1,0 +1,235 @@
+"""Judging while training: what is compared, at what cost, and by how many processes."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import small_snapshot
+from stand_ins import NarrowInception, NarrowLite2
+
+from polyinr_core.data.archive import Archive
+from polyinr_core.data.bundled import bundled_pictures
+from polyinr_core.data.feed import Feed
+from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
+from polyinr_core.metrics.kernel import kernel_distance
+from polyinr_core.metrics.protocols import SIGHTS, Sight
+from polyinr_core.model import Generator
+from polyinr_core.ranks import ALONE, Ranks
+from polyinr_core.seeds import generator_for
+from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.training import judge as judging
+from polyinr_core.training.judge import Judge, Lite2Features, draw, quantise
+from polyinr_core.weights import load_pretrained
+
+CPU = torch.device("cpu")
+FEW = {"lite2": Sight(reals=20, fakes=14, balanced=True), "inception": Sight(reals=24, fakes=30, balanced=False)}
+ALL = ("fd-lite2", "kd-lite2", "fid")
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at few pictures, in batches that divide none of the counts, through narrow networks."""
+    monkeypatch.setattr(judging, "Lite2Features", NarrowLite2)
+    monkeypatch.setattr(judging, "SIGHTS", FEW)
+    monkeypatch.setattr(judging, "BATCH", 4)
+
+
+@pytest.fixture(scope="module")
+def archive() -> Archive:
+    return Archive.open(bundled_pictures())
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Any]:
+    return {"lite2": {}, "inception": NarrowInception()}
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_snapshot: Path) -> Generator:
+    return load_snapshot(tiny_snapshot).generator
+
+
+def judge(
+    metrics: tuple[str, ...], weights: dict[str, Any], archive: Archive, *, ranks: Ranks = ALONE, **feed: Any
+) -> Judge:
+    return Judge(
+        metrics,
+        weights,
+        Feed(archive, **{"resolution": 64, "seed": 0, **feed}),
+        device=CPU,
+        ranks=ranks,
+    )
+
+
+def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+    """Oracle: the archive's own pixels and single pictures. 1e-5: float32 features, in other batches."""
+    measured = judge(ALL, weights, archive).distances(generator)
+    chosen = torch.randperm(len(archive), generator=generator_for("reals")).tolist()
+    reals = [torch.from_numpy(archive.read(item)).permute(2, 0, 1)[None] for item in chosen[:24]]
+    fakes = [draw(generator, [seed], resolution=64) for seed in range(30)]
+    lite2, inception = NarrowLite2({}), weights["inception"]
+    expected = {}
+    for name, network, counts, unbiased in (
+        ("fd-lite2", lite2, (14, 20), True),
+        ("fid", inception, (30, 24), False),
+    ):
+        sides = []
+        for pictures, count in zip((fakes, reals), counts, strict=True):
+            statistics = FeatureStatistics(network.dim)
+            statistics.add(torch.cat([network(picture) for picture in pictures[:count]]))
+            sides.append(statistics.gaussian(unbiased=unbiased))
+        expected[name] = frechet_distance(*sides)
+    features = [torch.cat([lite2(picture) for picture in part]) for part in (fakes[:14], reals[:20])]
+    expected["kd-lite2"] = kernel_distance(*features)
+    assert measured == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+
+
+def test_the_facts(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+    """Flat, of JSON's kinds; the watched distance comes first, with six digits."""
+    whole = judge(ALL, weights, archive)
+    facts = whole.measure(generator)
+    assert list(facts)[:3] == list(ALL)
+    assert facts["fd-lite2"] == pytest.approx(whole.distances(generator)["fd-lite2"], rel=1e-5)
+    assert len(f"{facts['fd-lite2']:.15g}".replace(".", "").strip("0")) <= 6
+    seconds = facts.pop("seconds")
+    assert seconds > 0
+    assert {key: value for key, value in facts.items() if key not in ALL} == {
+        "side": 128,
+        "reals": 20,
+        "fakes": 14,
+        "fid-reals": 24,
+        "fid-fakes": 30,
+        "fid-network": weights["inception"].sha256,
+    }
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_how_many_pictures_are_seen(
+    weights: dict[str, Any], archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All reals up to a limit; as many fakes for lite2, StyleGAN's 50 thousand for fid."""
+    monkeypatch.setattr(judging, "SIGHTS", SIGHTS)
+    whole = judge(("fd-lite2", "fid"), weights, archive)
+    assert whole.reals == {"lite2": 1562, "inception": 1562}
+    assert whole.fakes == {"lite2": 1562, "inception": 50_000}
+
+
+def test_classes_are_drawn_uniformly(weights: dict[str, Any], archive: Archive, tmp_path: Path) -> None:
+    conditional = load_snapshot(small_snapshot(tmp_path / "model.safetensors", classes=4)).generator
+    assert judge(("fid",), weights, archive).measure(conditional)["labels"] == "uniform"
+
+
+def test_mirrored_and_held_out_pictures_change_nothing(
+    weights: dict[str, Any], archive: Archive, generator: Generator
+) -> None:
+    """The reals are all pictures of the set as they are, whatever of them training sees and when."""
+    plain = judge(("fid",), weights, archive, resolution=16)
+    other = judge(("fid",), weights, archive, resolution=16, mirror=True, held_out=100, seed=7)
+    assert plain.distances(generator) == other.distances(generator)
+
+
+def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
+    weights: dict[str, Any], archive: Archive, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For both networks together; a second measurement draws only."""
+    shown, drawn = [], []
+    show, plain = Feed.shown, judging.draw
+    monkeypatch.setattr(
+        Feed, "shown", lambda self, places: (shown.extend(places.tolist()), show(self, places))[1]
+    )
+    monkeypatch.setattr(
+        judging, "draw", lambda model, seeds, **options: (drawn.extend(seeds), plain(model, seeds, **options))[1]
+    )
+    whole = judge(("fd-lite2", "fid"), weights, archive, resolution=16)
+    first = whole.distances(generator)
+    assert sorted(drawn) == list(range(30))
+    assert len(shown) == len(set(shown)) == 24
+    assert whole.distances(generator) == first
+    assert sorted(drawn) == sorted([*range(30), *range(30)])
+    assert len(shown) == 24
+
+
+def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+    """Neither in the generator nor in PyTorch's own randomness."""
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    state = torch.random.get_rng_state()
+    judge(("fd-lite2",), weights, archive).measure(generator)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+def test_pixels_come_back_as_they_were() -> None:
+    levels = torch.arange(256)
+    assert torch.equal(quantise(levels.float() / 127.5 - 1), levels.to(torch.uint8))
+    assert quantise(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
+
+
+@dataclass
+class Recorded:
+    """Ranks in one process, one after another: the first pass notes what each gives, the second adds it up."""
+
+    rank: int
+    count: int
+    given: list[list[torch.Tensor]]
+    asked: int = field(default=0)
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.given[self.rank][self.asked : self.asked + 1] = [tensor]
+        parts = [given[self.asked] for given in self.given if len(given) > self.asked]
+        self.asked += 1
+        return torch.stack(parts).sum(dim=0)
+
+    def numbers(self, number: int) -> list[int]:
+        return [int(self.total(torch.tensor(number)))]
+
+
+def test_statistics_merge() -> None:
+    """Parts of any length, none at all too, add up to the statistics of the whole: 1e-12."""
+    features = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 3 + 20
+    whole = FeatureStatistics(6)
+    whole.add(features)
+    parts = []
+    for part in features.split([30, 0, 20]):
+        parts.append(FeatureStatistics(6))
+        parts[-1].add(part)
+    given: list[list[torch.Tensor]] = [[], [], []]
+    for _ in range(3):  # a total needs the count's total, a scatter the mean's
+        merged = [part.merged(Recorded(rank, 3, given)) for rank, part in enumerate(parts)]
+    for one in merged:
+        assert one.count == 50
+        torch.testing.assert_close(one.mean, whole.mean, rtol=1e-12, atol=0)
+        torch.testing.assert_close(one.scatter, whole.scatter, rtol=1e-12, atol=1e-12)
+
+
+def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
+    """Measure as one of the processes of a job, and write down what came out."""
+    judging.SIGHTS, judging.BATCH = FEW, 4
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
+    weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
+    with Archive.open(bundled_pictures()) as archive:
+        whole = judge(ALL, weights, archive, ranks=Ranks(rank, count))
+        facts = [whole.distances(load_snapshot(model).generator), whole.measure(load_snapshot(model).generator)]
+    (folder / f"{rank}.json").write_text(json.dumps(facts))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(
+    archive: Archive, generator: Generator, tiny_snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the true lite2's features. 1e-9: they are the same, bit for bit; their sums are in another order."""
+    monkeypatch.setattr(judging, "Lite2Features", Lite2Features)
+    weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # features must come from the same kernels
+    alone = judge(ALL, weights, archive).distances(generator)
+    torch.set_num_threads(threads)
+    torch.multiprocessing.spawn(measure_as, (2, tmp_path, tiny_snapshot), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first[0] == {name: pytest.approx(value, rel=1e-9) for name, value in alone.items()}

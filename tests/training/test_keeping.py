@@ -1,0 +1,138 @@
+"""Which models stay, and when a stage has waited long enough."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from polyinr_core.errors import FileError
+from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot, read_facts
+from polyinr_core.training import keeping
+from polyinr_core.training.keeping import BEST, Patience, keep_best, prune
+
+
+@pytest.fixture
+def snapshot(tiny_snapshot: Path) -> Snapshot:
+    return replace(load_snapshot(tiny_snapshot), origin={"data": "cats.zip"})
+
+
+def keep(folder: Path, snapshot: Snapshot, value: float, *, metric: str = "fd-lite2") -> bool:
+    return keep_best(folder, snapshot, metric=metric, value=value)
+
+
+def test_the_best_is_kept_with_its_value(tmp_path: Path, snapshot: Snapshot) -> None:
+    """Its header says what it reached; nothing but the file is needed to go on from there."""
+    folder = tmp_path / "snapshots"
+    kept = [
+        keep(folder, replace(snapshot, kimg=kimg), value) for kimg, value in enumerate([9.5, 8.25, 8.25, 12.0])
+    ]
+    assert kept == [True, True, False, False]
+    facts = read_facts(folder / BEST)
+    assert facts["kimg"] == 1
+    assert facts["origin"] == {"data": "cats.zip", "metric": "fd-lite2", "value": 8.25}
+    assert [path.name for path in folder.iterdir()] == [BEST]
+    assert load_snapshot(folder / BEST).resolution == snapshot.resolution
+
+
+@pytest.mark.parametrize("other", [{"resolution": 32}, {"data_sha256": "cd" * 32}, {"metric": "kd-lite2"}])
+def test_what_cannot_be_compared_gives_way(tmp_path: Path, snapshot: Snapshot, other: dict) -> None:
+    """A new stage sees other reals: its first model takes the place of the one before, whatever the distance."""
+    assert keep(tmp_path, snapshot, 1.0)
+    metric = other.pop("metric", "fd-lite2")
+    assert keep(tmp_path, replace(snapshot, **other), 5.0, metric=metric)
+    assert read_facts(tmp_path / BEST)["origin"]["value"] == 5.0
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 99, None])
+def test_a_damaged_or_foreign_best_gives_way(
+    tmp_path: Path, tiny_snapshot: Path, snapshot: Snapshot, content: bytes | None
+) -> None:
+    (tmp_path / BEST).write_bytes(tiny_snapshot.read_bytes() if content is None else content)
+    assert keep(tmp_path, snapshot, 5.0)
+    assert read_facts(tmp_path / BEST)["origin"]["value"] == 5.0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_number_is_never_the_best(tmp_path: Path, snapshot: Snapshot, value: float) -> None:
+    assert not keep(tmp_path, snapshot, value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_crash_leaves_the_best_before(
+    tmp_path: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keep(tmp_path, snapshot, 5.0)
+    before = (tmp_path / BEST).read_bytes()
+
+    def crash(path: Path, *_: object, **__: object) -> None:
+        raise FileError(path, "no space left on the disk")
+
+    monkeypatch.setattr(keeping, "save_snapshot", crash)
+    with pytest.raises(FileError):
+        keep(tmp_path, snapshot, 4.0)
+    assert (tmp_path / BEST).read_bytes() == before
+
+
+def numbered(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        (0, ["000000000", "000005000", "000010000", "1000000000"]),
+        (1, ["1000000000"]),
+        (2, ["000010000", "1000000000"]),
+        (9, ["000000000", "000005000", "000010000", "1000000000"]),
+    ],
+)
+def test_the_last_stay(tmp_path: Path, kept: int, left: list[str]) -> None:
+    """Ordered by number; the best and a user's own files are none of them."""
+    others = [BEST, "mine.safetensors", "000000001.txt"]
+    for name in [
+        *(f"{stem}.safetensors" for stem in ("000000000", "000005000", "000010000", "1000000000")),
+        *others,
+    ]:
+        (tmp_path / name).touch()
+    prune(tmp_path, kept)
+    assert numbered(tmp_path) == sorted([*(f"{stem}.safetensors" for stem in left), *others])
+
+
+def test_nothing_to_prune(tmp_path: Path) -> None:
+    prune(tmp_path, 2)
+    prune(tmp_path / "nowhere", 2)
+
+
+def patience_after(values: list[float], *, blur: float = 0.0) -> Patience:
+    patience = Patience()
+    for value in values:
+        patience = patience.after(value, blur=blur)
+    return patience
+
+
+@pytest.mark.parametrize(
+    ("values", "waited"),
+    [([], 0), ([5.0], 0), ([5.0, 4.0], 0), ([5.0, 5.0], 1), ([5.0, 6.0, 5.5], 2), ([5.0, 6.0, 4.0, 4.5], 1)],
+)
+def test_measurements_without_improvement_are_counted(values: list[float], waited: int) -> None:
+    assert patience_after(values).waited == waited
+
+
+def test_the_end_of_patience() -> None:
+    patience = patience_after([5.0, 6.0, math.nan])
+    assert [patience.over(limit) for limit in (0, 1, 2, 3)] == [False, True, True, False]
+
+
+def test_blurred_measurements_do_not_count() -> None:
+    """Neither for the wait nor as a best that sharp pictures would have to beat."""
+    blurred = patience_after([5.0, 6.0, 7.0], blur=0.5)
+    assert not blurred.over(1)
+    assert blurred.after(9.0, blur=0.0) == Patience(best=9.0)
+
+
+def test_patience_lives_in_a_state() -> None:
+    patience = patience_after([5.0, 6.0])
+    assert Patience.from_dict(json.loads(json.dumps(patience.to_dict()))) == patience
+    assert Patience.from_dict(Patience().to_dict()) == Patience()
