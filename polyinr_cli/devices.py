@@ -81,9 +81,20 @@ def available_memory() -> int | None:
             limits.append(int(limit) - int((group / "memory.current").read_text()))
     except (OSError, ValueError, IndexError):
         pass
-    if not limits and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(limits) if limits else None
+    import torch
+
+    return min(limits) if limits else total_memory(torch.device("cpu"))
+
+
+def total_memory(device: "torch.device") -> int | None:
+    """Return the bytes that a device has in all; None if unknown."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def check_memory(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from polyinr_core.errors import PolyinrError
+from polyinr_core.errors import PolyinrError, RanksError
 
 from . import streams
 from .convert import convert
@@ -18,6 +18,7 @@ from .demo import demo
 from .info import info
 from .options import Verbose
 from .prepare import prepare
+from .ranks import own_rank
 from .sample import sample
 from .train import train
 
@@ -127,6 +128,10 @@ def _report(error: BaseException) -> int:
         streams.say("".join(traceback.format_exception(error)), always=True)
     message, code = _line_of(error)
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    if rank := own_rank():
+        if isinstance(error, RanksError | KeyboardInterrupt | Interrupted):
+            return code  # the first process says it, or the one that was the reason
+        line = f"rank {rank}: {line}"
     streams.say(f"polyinr: {line}", always=True)
     return code
 

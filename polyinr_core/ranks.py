@@ -11,7 +11,6 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from .errors import RanksError
 
-
 CPU = torch.device("cpu")
 
 

@@ -13,6 +13,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
     """
 
     ranks: Ranks = ALONE
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
         if self.ranks.count == 1 or not self.training:

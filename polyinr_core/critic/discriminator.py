@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ConfigError, LabelError
+from ..ranks import Ranks
 from ..seeds import start_values_of
 from .augment import Draws, augment, blur
 from .backbones import features_of
+from .batch_norm import SharedBatchNorm
 from .config import CriticConfig
 from .heads import Head
 from .projection import Projection
@@ -73,9 +75,8 @@ class ProjectedDiscriminator(nn.Module):
         if self.config.classes and label is None:
             raise LabelError("a conditional critic needs the label of each picture")
         x = blur(x, sigma)
-        drawn = draws or [None] * len(self.config.backbones)
-        named = zip(self.config.backbones, drawn, strict=True)
-        return [self.judge(name, x if d is None else augment(x, d), label) for name, d in named]
+        views = [x if draws is None else augment(x, draws[i]) for i in range(len(self.config.backbones))]
+        return [self.judge(name, view, label) for name, view in zip(self.config.backbones, views, strict=True)]
 
     def judge(self, name: str, x: Tensor, label: Tensor | None) -> Tensor:
         """Return the logits [N, K] of one backbone's heads, from the finest scale to the deepest."""
@@ -110,6 +111,12 @@ class ProjectedDiscriminator(nn.Module):
         for head in self.heads.modules():
             if isinstance(head, Head) and head.table is not None:
                 head.table.weight.data[: len(table)] = table.to(head.table.weight)
+
+    def share_statistics(self, ranks: Ranks) -> None:
+        """Let every BatchNorm take its statistics over the pictures that all `ranks` see together."""
+        for layer in self.heads.modules():
+            if isinstance(layer, SharedBatchNorm):
+                layer.ranks = ranks
 
     def own_state(self) -> dict[str, Tensor]:
         """The state dict without the pretrained networks, which their source gives again."""

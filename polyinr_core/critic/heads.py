@@ -31,8 +31,9 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.weight.flatten(1)  # [out, in * kernel]
-        u, v = self.advance(rows.detach()) if self.training else (self.u.clone(), self.v.clone())
-        sigma = u @ (rows @ v)
+        with torch.autocast(x.device.type, enabled=False):
+            u, v = self.advance(rows.detach()) if self.training else (self.u.clone(), self.v.clone())
+            sigma = u @ (rows @ v)
         return self._conv_forward(x, self.weight / sigma, self.bias)
 
     def advance(self, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,12 @@ class Synthesis(nn.Module):
     x_0 = lrelu(U_0 (A_0 p) + u_0) and x_i = lrelu(U_i (x_{i-1} * m_i) + u_i) for a point p = (x, y, 1), where
     m_i is A_i p in the paper's form and lrelu(A_i p) in the release's, which also clamps every x_i.
     Level 0 is linear before its activation, so U_0 A_0 is folded into one 3 x n matrix.
+
+    `product_dtype` is a format for the n x n products alone (None: the weights' own), for training in bfloat16
+    with float32 weights. Points and affine maps stay as they are: 8 bits cannot tell the pixels of a row apart.
     """
+
+    product_dtype: torch.dtype | None = None
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -30,8 +35,16 @@ class Synthesis(nn.Module):
         first, *others = affine.unbind(dim=1)  # each [N, 3, n]
         h = self.activate(torch.matmul(points, self.fold_first(first)))  # [N, P, n]
         for product, matrix in zip(list(self.products)[1:], others, strict=True):
-            h = self.activate(product(h * self.modulation(matrix, points)))
-        return self.to_rgb(h)
+            h = self.activate(self.multiply(product, h * self.modulation(matrix, points)))
+        return self.to_rgb(h if self.product_dtype is None else h.to(affine.dtype))
+
+    def multiply(self, product: nn.Module, h: Tensor) -> Tensor:
+        """Return the product of a level, in its format."""
+        kind = self.product_dtype
+        if kind is None:
+            return product(h)
+        weight, bias = cast(nn.Linear, product).weight, cast(nn.Linear, product).bias
+        return functional.linear(h.to(kind), weight.to(kind), bias.to(kind))
 
     def fold_first(self, matrix: Tensor) -> Tensor:
         """Fold level 0's affine map [N, 3, n], product and bias into one map [N, 3, n]."""

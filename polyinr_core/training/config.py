@@ -97,10 +97,15 @@ class TrainingConfig:
         return replace(self, **own) if own else self
 
     @property
+    def lengths(self) -> list[tuple[int, int]]:
+        """Return each stage's resolution and the pictures that it sees, in whole batches."""
+        sizes = [(stage.resolution, stage.images, stage.batch or self.batch) for stage in self.stages]
+        return [(resolution, -(-images // batch) * batch) for resolution, images, batch in sizes]
+
+    @property
     def images(self) -> int:
-        """Return the pictures that the run sees: each stage's, in whole batches."""
-        sizes = [(stage.images, stage.batch or self.batch) for stage in self.stages]
-        return sum(-(-images // batch) * batch for images, batch in sizes)
+        """Return the pictures that the run sees."""
+        return sum(images for _, images in self.lengths)
 
     def generator(self, classes: int) -> GeneratorConfig:
         """Return the generator's configuration for data of that many classes (0: unconditional)."""

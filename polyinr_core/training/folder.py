@@ -62,8 +62,12 @@ class RunFolder:
     def picture(self, name: str) -> Path:
         return self.path / "pictures" / f"{name}.png"
 
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
+
     def snapshot(self, images: int) -> Path:
-        return self.path / "snapshots" / f"{images:09d}.safetensors"
+        return self.snapshots / f"{images:09d}.safetensors"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..data.archive import Archive
 from ..data.feed import Feed
+from ..data.picture_set import PictureSet
 from ..latents.seeds import draw_labels, draw_z
 from ..model import Generator, RegularGrid
 from ..pictures.files import write_picture
@@ -23,24 +23,27 @@ COLUMNS, ROWS = 8, 4
 PIXELS_AT_ONCE = 2**14
 
 
-def save_record(folder: RunFolder, session: Session, config: TrainingConfig, archive: Archive) -> Pixels:
-    """Write the averaged generator as a snapshot and the pictures of seeds 0 to 31 as a sheet; return them.
+def snapshot_of(session: Session, config: TrainingConfig, data: PictureSet) -> Snapshot:
+    """Return the averaged generator as it is kept."""
+    ema = session.averaged
+    return Snapshot(
+        generator=ema,
+        class_names=data.class_names if ema.config.classes else (),
+        resolution=config.stages[session.stage].resolution,
+        kimg=session.seen / 1000,
+        data_sha256=data.sha256,
+        origin={"data": data.path.name, "stages": format_stages(config.stages), "seed": config.seed},
+    )
+
+
+def save_record(folder: RunFolder, snapshot: Snapshot, *, seen: int) -> Pixels:
+    """Write a snapshot, and its pictures of seeds 0 to 31 as a sheet; return them [32, r, r, 3].
 
     The film strip is made anew. Raises FileError.
     """
-    ema = session.networks.ema
-    resolution = config.stages[session.stage].resolution
-    snapshot = Snapshot(
-        generator=ema,
-        class_names=archive.class_names if ema.config.classes else (),
-        resolution=resolution,
-        kimg=session.seen / 1000,
-        data_sha256=archive.sha256,
-        origin={"data": archive.path.name, "stages": format_stages(config.stages), "seed": config.seed},
-    )
-    save_snapshot(folder.snapshot(session.seen), snapshot, overwrite=True)
-    pixels = draw_seeds(ema, range(COLUMNS * ROWS), resolution=resolution)
-    write_picture(folder.picture(f"fakes-{session.seen:09d}"), sheet(pixels, COLUMNS), overwrite=True)
+    save_snapshot(folder.snapshot(seen), snapshot, overwrite=True)
+    pixels = draw_seeds(snapshot.generator, range(COLUMNS * ROWS), resolution=snapshot.resolution)
+    write_picture(folder.picture(f"fakes-{seen:09d}"), sheet(pixels, COLUMNS), overwrite=True)
     save_film_strip(folder)
     return pixels
 
@@ -54,12 +57,15 @@ def save_film_strip(folder: RunFolder) -> None:
         write_picture(folder.picture("progress"), strip, overwrite=True)
 
 
-def save_reals(folder: RunFolder, feed: Feed) -> Pixels:
-    """Write the first pictures that the run learns from as a sheet and return them. Raises FileError."""
+def first_reals(feed: Feed) -> Pixels:
+    """Return the first pictures of a stage, [32, r, r, 3]."""
     pictures, _ = feed.batch(0, COLUMNS * ROWS)
-    pixels = to_uint8(pictures.permute(0, 2, 3, 1))
+    return to_uint8(pictures.permute(0, 2, 3, 1))
+
+
+def save_reals(folder: RunFolder, pixels: Pixels) -> None:
+    """Write pictures that the run learns from as a sheet. Raises FileError."""
     write_picture(folder.picture("reals"), sheet(pixels, COLUMNS), overwrite=True)
-    return pixels
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
 """The run: all stages, one after another, from whatever state the run folder holds."""
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -10,226 +9,209 @@ import torch
 from torch import Tensor
 
 from ..critic.backbones import Lite0Features
-from ..data.archive import Archive
 from ..data.feed import Feed
-from ..errors import TrainingError
-from ..model import Generator, RegularGrid
-from ..seeds import generator_for
+from ..data.picture_set import PictureSet
+from ..errors import ConfigError, TrainingError
+from ..model import Generator
+from ..ranks import ALONE, Ranks
+from ..snapshots.snapshot import Snapshot
 from .class_table import class_means
 from .config import TrainingConfig
-from .ema import ema_beta, half_life
+from .fine_tune import describe_start, generator_from
 from .folder import DataFacts, RunFolder
-from .judge import Judge
-from .records import save_reals, save_record
-from .session import Session, Weights, begin_stage, first_generator, pack, unpack
+from .guidance import make_guide
+from .iterations import Iterations
+from .journal import Event
+from .session import Session, begin_stage, first_generator, shared_state, unpack
 from .stages import Stage
-from .state import read_state, write_state
-from .step import Batch, Losses, Setting, iterate
-
-LOG_EVERY = 0.25  # kimg
+from .state import State, read_state
+from .step import Guide
+from .upkeep import Upkeep
 
 
 class Run:
     """A training run in its folder.
 
     `weights` holds pretrained networks under timm's names: each backbone, `lite0` for the class tables of a
-    conditional model, `lite2` if distances are wanted. `report` gets each event of the log as a dict, and
-    messages for a person as {"message": ...}. Everything random is a function of the seed, the stage and the
-    pictures seen: going on from a state gives the very run that was interrupted (to the bit, on one CPU).
-    Raises TrainingError, ConfigError, ArchiveError, FileError.
+    conditional model, the classifier if one guides, and what the judge looks through. `start` is a snapshot to
+    start from. `report` gets each event of the log as a dict, and messages for a person as {"message": ...}.
+    `memory` is what the device has, in bytes. Everything random is a function of the seed, the stage and the
+    pictures seen: going on from a state gives the very run that was interrupted (to the bit, on one CPU). Each
+    of the `ranks` has a Run of its own; the first one writes. Raises TrainingError, ConfigError, ArchiveError,
+    FileError, RanksError.
     """
 
     def __init__(
         self,
         config: TrainingConfig,
-        archive: Archive,
+        data: PictureSet,
         folder: RunFolder,
         *,
-        weights: Weights,
+        weights: Mapping[str, Any],
         device: torch.device,
-        report: Callable[[dict[str, Any]], None],
+        report: Callable[[Event], None],
+        start: Snapshot | None = None,
+        dtype: torch.dtype = torch.float32,
+        memory: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.config = config
-        self.archive = archive
+        self.data = data
         self.folder = folder
         self.weights = weights
         self.device = device
-        self.report = report
-        self.classes = archive.classes if config.cond else 0
-        self.judge: Judge | None = None
+        self.start_from = start
+        self.dtype = dtype
+        self.memory = memory
+        self.ranks = ranks
+        self.classes = data.classes if config.cond else 0
         self.check()
-        folder.claim(config, DataFacts(archive.path.name, archive.sha256, len(archive), self.classes))
+        if ranks.leads:
+            folder.claim(config, DataFacts(data.path.name, data.sha256, len(data), self.classes))
+        self.upkeep = Upkeep(config, data, folder, weights=weights, device=device, report=report, ranks=ranks)
 
     def check(self) -> None:
         """Refuse what cannot be trained before anything is written. Raises PolyinrError."""
-        if len(self.archive) < self.config.batch:
-            raise TrainingError(
-                f"{self.archive.path}: {len(self.archive)} pictures are fewer than the batch of "
-                f"{self.config.batch}; give more pictures or a smaller --batch"
-            )
         if self.classes == 1:
-            raise TrainingError(f"{self.archive.path}: has one class only; train with --no-cond")
+            raise TrainingError(f"{self.data.path}: has one class only; train with --no-cond")
         critic = self.config.critic(self.classes)
         for stage in self.config.stages:
-            self.feed(stage)
+            own, feed = self.config.at(stage), self.feed(stage)
+            if len(feed) < own.batch:
+                raise TrainingError(
+                    f"{self.data.path}: {len(feed)} pictures are fewer than the batch of {own.batch}; give more "
+                    "pictures or a smaller --batch"
+                )
+            if (micro_batch := own.micro_batch or own.batch) % self.ranks.count:
+                raise ConfigError(
+                    f"a micro-batch of {micro_batch} cannot be divided among {self.ranks.count} processes"
+                )
             for backbone in critic.backbones:
                 critic.view(backbone, stage.resolution)
 
     def feed(self, stage: Stage) -> Feed:
         """Return the pictures of a stage."""
-        config = self.config
-        return Feed(self.archive, resolution=stage.resolution, seed=config.seed, mirror=config.mirror)
+        config = self.config.at(stage)
+        return Feed(
+            self.data,
+            resolution=stage.resolution,
+            seed=config.seed,
+            mirror=config.mirror,
+            held_out=config.held_out_of(len(self.data)),
+            workers=config.workers,
+            device=self.device,
+        )
 
     @cached_property
     def table(self) -> Tensor | None:
         """The class means of the data, [classes, 320]; None in an unconditional run."""
         if not self.classes:
             return None
-        return class_means(self.archive, Lite0Features(self.weights["lite0"]).to(self.device))
+        if self.ranks.leads:
+            table = class_means(self.data, Lite0Features(self.weights["lite0"]).to(self.device))
+        else:
+            table = torch.empty(self.classes, Lite0Features.widths[-1])
+        self.ranks.same_as_first([table])
+        return table
 
-    def train(self, *, stop: Callable[[], bool], progress: Callable[[int, int], None] | None = None) -> bool:
-        """Train to the end and return True; or, once `stop()` says so, save all and return False.
+    def train(self, *, stop: Callable[[], bool], progress: Callable[[Session], None] | None = None) -> bool:
+        """Train to the end and return True; or, once `stop()` says so on any rank, save all and return False.
 
-        `stop` is asked and `progress` told (pictures seen, pictures in all) after every iteration.
+        `stop` is asked and `progress` told where the run stands after every iteration.
         """
 
-        def stopping(seen: int) -> bool:
+        def stopping(session: Session) -> bool:
             if progress:
-                progress(seen, self.config.images)
-            return stop() and seen < self.config.images
+                progress(session)
+            return self.ranks.any(stop()) and session.seen < self.config.images
 
-        session = self.resume() or self.start()
-        while self.train_stage(session, stopping=stopping):
-            if session.stage + 1 == len(self.config.stages):
-                return True
-            session = self.begin(session.stage + 1, session.networks.ema, images_before=session.seen)
+        with closing(self.upkeep.journal):
+            session = self.resume() or self.start()
+            while self.train_stage(session, stopping=stopping):
+                if session.stage + 1 == len(self.config.stages):
+                    return True
+                session = self.begin(session.stage + 1, session.networks.ema, images_before=session.seen)
         return False
+
+    @cached_property
+    def guide(self) -> Guide | None:
+        """The loss of the classifier that guides, None where there is none."""
+        classifier = make_guide(self.config, self.data, self.weights, device=self.device)
+        return None if classifier is None else classifier.cross_entropy
 
     def start(self) -> Session:
         """Begin the first stage."""
-        session = self.begin(0, first_generator(self.config, self.classes, self.table))
-        save_reals(self.folder, self.feed(self.config.stages[0]))
-        self.record(session)
-        if self.config.metric_every:
-            self.measure(session)
-        return session
+        if self.start_from is None:
+            return self.begin(0, first_generator(self.config, self.classes, self.table))
+        names = self.data.class_names
+        for line in describe_start(self.start_from, self.classes, names):
+            self.upkeep.say(line)
+        generator = generator_from(
+            self.start_from, classes=self.classes, class_names=names, table=self.table, seed=self.config.seed
+        )
+        return self.begin(0, generator)
 
     def resume(self) -> Session | None:
         """Return the session of the newest sound state, if there is one."""
-        state, damaged = read_state(self.folder.state)
-        for line in damaged:
-            self.report({"message": line})
+        state: State | None = None
+        if self.ranks.leads:
+            state, damaged = read_state(self.folder.state)
+            for line in damaged:
+                self.upkeep.say(line)
+        state = shared_state(state, self.ranks)
         if state is None:
             return None
-        generator = first_generator(self.config, self.classes, None)
-        session = begin_stage(
-            self.config, generator, stage=state.counters["stage"], weights=self.weights, device=self.device
-        )
+        generator = Generator(self.config.generator(self.classes))
+        session = self.begin(state.counters["stage"], generator, fresh=False)
         unpack(session, state)
         if session.seen < self.config.images:
-            self.log(session, {"resumed": True})
-            self.report({"message": f"going on at {session.seen / 1000:g} kimg"})
+            self.upkeep.log(session, {"resumed": True})
+            self.upkeep.say(f"going on at {session.seen / 1000:g} kimg")
         return session
 
-    def begin(self, stage: int, generator: Generator, *, images_before: int = 0) -> Session:
-        """Begin a stage from a generator, with a new critic that starts from the data's class means."""
+    def begin(self, stage: int, generator: Generator, *, images_before: int = 0, fresh: bool = True) -> Session:
+        """Begin a stage from a generator, with a new critic; a fresh one starts from the data's class means."""
         session = begin_stage(
-            self.config, generator, stage=stage, weights=self.weights, device=self.device, table=self.table
+            self.config.at(self.config.stages[stage]),
+            generator,
+            stage=stage,
+            weights=self.weights,
+            device=self.device,
+            dtype=self.dtype,
+            table=self.table if fresh else None,
+            ranks=self.ranks,
         )
         session.images_before = images_before
         return session
 
-    def train_stage(self, session: Session, *, stopping: Callable[[int], bool]) -> bool:
-        """Train from where the session stands to its stage's end, and keep the records when they are due.
+    def train_stage(self, session: Session, *, stopping: Callable[[Session], bool]) -> bool:
+        """Train from where the session stands to its stage's end; see to what is due after each iteration.
 
-        `stopping` is told the pictures seen after every iteration; once it says True, save and return False.
+        `stopping` is told where the run stands after every iteration; once it says True, save and return False.
         """
-        config, stage = self.config, self.config.stages[session.stage]
-        feed, points = self.feed(stage), self.points(stage)
-        seconds, counted = 0.0, session.images
-        while session.images < stage.images:
-            clock = time.perf_counter()
-            losses = self.iteration(session, stage, feed, points)
-            seconds += time.perf_counter() - clock
-            ended, stopped = session.images >= stage.images, stopping(session.seen)
-            if self.due(session, LOG_EVERY, now=ended):
-                self.tell(session, losses, speed=(session.images - counted) / seconds)
-                seconds, counted = 0.0, session.images
-            if self.due(session, config.snapshot_every, now=ended or stopped):
-                self.record(session)
-            if self.due(session, config.state_every, now=ended or stopped):
-                self.save(session)
-            if config.metric_every and self.due(session, config.metric_every, now=ended):
-                self.measure(session)
-            if stopped:
-                return False
-        return True
-
-    def iteration(self, session: Session, stage: Stage, feed: Feed, points: Tensor) -> Losses:
-        """Run one iteration and count its pictures."""
-        config, images = self.config, session.images
-        key = (config.seed, session.stage, images)
-
-        def fakes(name: str) -> Batch:
-            rng = generator_for("z", name, *key)
-            z = torch.randn(config.batch, config.z_dim, generator=rng)
-            return self.to_device(z, feed.labels(rng, config.batch))
-
-        setting = Setting(
-            points,
-            micro_batch=config.micro_batch or config.batch,
-            sigma=config.blur_at(images, stage),
-            rng=lambda name, part: generator_for("augment", name, part, *key),
-        )
-        losses = iterate(
-            session.networks,
-            setting,
-            reals=self.to_device(*feed.batch(images, config.batch)),
-            g_fakes=fakes("generator"),
-            d_fakes=fakes("critic"),
-            beta=ema_beta(batch=config.batch, images=images, half_life=half_life(config.batch)),
-        )
-        session.images += config.batch
-        return losses
-
-    def to_device(self, content: Tensor, label: Tensor | None) -> Batch:
-        """Bring pictures or latents to the device, without labels in an unconditional run."""
-        return Batch(
-            content.to(self.device), label.to(self.device) if self.classes and label is not None else None
-        )
-
-    def points(self, stage: Stage) -> Tensor:
-        """Return the grid of a stage, [r*r, 3]."""
-        grid = RegularGrid(stage.resolution, stage.resolution)
-        return grid.points(0, stage.resolution**2, dtype=torch.float32, device=self.device)
-
-    def due(self, session: Session, every: float, *, now: bool) -> bool:
-        """Say whether the last iteration crossed a multiple of `every` kimg; `now` says so in any case."""
-        before = session.seen - self.config.batch
-        return now or int(before / (1000 * every)) < int(session.seen / (1000 * every))
-
-    def measure(self, session: Session) -> None:
-        """Log the distance of the averaged generator's pictures to the data of the stage."""
-        if self.judge is None or self.judge.feed.resolution != self.config.stages[session.stage].resolution:
-            feed = self.feed(self.config.stages[session.stage])
-            self.judge = Judge(self.weights["lite2"], feed, device=self.device)
-        self.log(session, self.judge.measure(session.networks.ema))
-
-    def tell(self, session: Session, losses: Losses, *, speed: float) -> None:
-        """Log the losses."""
-        self.log(session, {**asdict(losses), "pictures_per_second": round(speed, 2)})
-
-    def log(self, session: Session, facts: dict[str, Any]) -> None:
-        """Append an event to the log and report it."""
         stage = self.config.stages[session.stage]
-        event = {"kimg": session.seen / 1000, "stage": session.stage, "resolution": stage.resolution, **facts}
-        self.folder.append(event)
-        self.report(event)
-
-    def save(self, session: Session) -> None:
-        """Write the state."""
-        write_state(self.folder.state, pack(session), images=session.seen)
-
-    def record(self, session: Session) -> None:
-        """Write a snapshot of the averaged generator and a sheet of its pictures."""
-        save_record(self.folder, session, self.config, self.archive)
+        if session.images >= stage.images or self.upkeep.stands_still(session):
+            return True
+        feed = self.feed(stage)
+        iterations = Iterations(
+            self.config,
+            session.stage,
+            feed,
+            classes=self.classes,
+            guide=self.guide,
+            device=self.device,
+            dtype=self.dtype,
+            memory=self.memory,
+            ranks=self.ranks,
+        )
+        self.upkeep.begin(session, feed)
+        with iterations.reals(session.images) as stream:
+            for reals in stream:
+                setting, losses = iterations.train(session, reals)
+                ended, stopped = session.images >= stage.images, stopping(session)
+                still = self.upkeep.after(session, setting, losses, ended=ended, stopped=stopped)
+                if stopped:
+                    return False
+                if ended or still:
+                    break
+        return True

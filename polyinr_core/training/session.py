@@ -1,7 +1,8 @@
 """Where a run stands: the stage, the pictures seen, the networks; to and from a state."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.optim import Adam
 from ..critic import ProjectedDiscriminator
 from ..critic.discriminator import Weights
 from ..model import Generator
+from ..ranks import ALONE, Ranks
 from ..seeds import generator_for, start_values_of
 from .config import TrainingConfig
 from .start import balance
@@ -27,11 +29,18 @@ class Session:
     stage: int = 0
     images: int = 0  # seen in this stage
     images_before: int = 0  # seen in earlier stages
+    notes: dict[str, Any] = field(default_factory=dict)  # what those who watch a run remember, as JSON
 
     @property
     def seen(self) -> int:
         """Return the pictures seen in all stages."""
         return self.images_before + self.images
+
+    @property
+    def averaged(self) -> Generator:
+        """Return the averaged generator in float32, as it is kept and judged."""
+        ema = self.networks.ema
+        return ema if ema.mapping.w_avg.dtype == torch.float32 else copy.deepcopy(ema).float()
 
 
 def first_generator(config: TrainingConfig, classes: int, table: Tensor | None) -> Generator:
@@ -52,22 +61,30 @@ def begin_stage(
     stage: int,
     weights: Weights,
     device: torch.device,
+    dtype: torch.dtype = torch.float32,
     table: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> Session:
     """Start a stage: the generator goes on from `generator`; critic, optimisers and average start anew.
 
-    `table` [classes, 320] starts the class tables of the critic's heads.
+    `table` [classes, 320] starts the class tables of the critic's heads. In float64 all networks compute so; in
+    a narrower format weights stay float32.
     """
     critic = ProjectedDiscriminator(
         config.critic(generator.config.classes), weights, seed=config.seed * MOST_STAGES + stage
     )
     if table is not None:
         critic.start_tables(table)
-    generator = generator.to(device).train().requires_grad_(True)
-    critic = critic.to(device).train()
+    critic.share_statistics(ranks)
+    wide = torch.promote_types(dtype, torch.float32)
+    generator = generator.to(device, wide).train().requires_grad_(True)
+    generator.synthesis.product_dtype = dtype if dtype != wide else None
+    critic = critic.to(device, wide).train()
+    ranks.same_as_first([*generator.state_dict().values(), *critic.own_state().values()])
     g_optimizer = Adam(generator.parameters(), lr=config.g_lr, betas=(0.0, config.g_beta2), eps=1e-8)
     d_optimizer = Adam(critic.head_parameters(), lr=config.d_lr, betas=(0.0, config.d_beta2), eps=1e-8)
     ema = copy.deepcopy(generator).eval().requires_grad_(False)
+    ema.synthesis.product_dtype = None
     return Session(Networks(generator, ema, critic, g_optimizer, d_optimizer), stage)
 
 
@@ -82,7 +99,12 @@ def pack(session: Session) -> State:
         "d_optimizer": pack_optimizer(networks.d_optimizer),
     }
     tensors = {f"{part}/{key}": value.detach() for part, values in parts.items() for key, value in values.items()}
-    counters = {"stage": session.stage, "images": session.images, "images_before": session.images_before}
+    counters = {
+        "stage": session.stage,
+        "images": session.images,
+        "images_before": session.images_before,
+        "notes": session.notes,
+    }
     return State(tensors, counters)
 
 
@@ -100,3 +122,21 @@ def unpack(session: Session, state: State) -> None:
     unpack_optimizer(networks.d_optimizer, parts.get("d_optimizer", {}))
     session.images = state.counters["images"]
     session.images_before = state.counters["images_before"]
+    session.notes = state.counters.get("notes", {})
+
+
+def shared_state(state: State | None, ranks: Ranks) -> State | None:
+    """Return the first rank's state on every rank; only that one reads files."""
+    if ranks.count == 1:
+        return state
+    layout = ranks.fact(state and (state.counters, {key: (t.shape, t.dtype) for key, t in state.tensors.items()}))
+    if layout is None:
+        return None
+    counters, shapes = layout
+    tensors = (
+        state.tensors
+        if state
+        else {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in shapes.items()}
+    )
+    ranks.same_as_first(tensors.values())
+    return State(tensors, counters)

@@ -12,7 +12,11 @@ from ..critic.discriminator import ProjectedDiscriminator
 from ..critic.losses import Reduction, generator_loss, hinge_critic_fake, hinge_critic_real
 from ..errors import TrainingError
 from ..model import Generator
+from ..model.replay import draw_replayed
+from ..ranks import ALONE, Ranks
 from .ema import update_ema
+
+Guide = Callable[[Tensor, Tensor], Tensor]  # pictures [N, 3, r, r] and labels [N] to a loss, the mean over N
 
 
 @dataclass
@@ -46,7 +50,10 @@ class Setting:
 
     `points` [r*r, 3] is the grid, `sigma` the blur's width in pixels. `rng(pass, part)` gives the augmentation's
     randomness (None: no augmentation). Gradients are those of the mean over samples, or, with
-    `reduction="sum"`, of their sum, as in the release.
+    `reduction="sum"`, of their sum, as in the release. `micro_batch` pictures make a pass, in equal parts on all
+    `ranks`: each holds its part of every micro-batch, and batch statistics, gradients and the mean of w are
+    those of the whole. With `chunk`, the generator's backward pass takes so many pixels at once. `guide` adds
+    its loss, times `guidance`, to the generator's.
     """
 
     points: Tensor
@@ -54,20 +61,31 @@ class Setting:
     sigma: float = 0.0
     rng: Callable[[str, int], torch.Generator] | None = None
     reduction: Reduction = "mean"
+    ranks: Ranks = ALONE
+    chunk: int = 0
+    guide: Guide | None = None
+    guidance: float = 0.0
 
-    def scale(self, share: float) -> float:
-        """Return the weight of the loss of a micro-batch that is this share of the batch."""
-        return 1.0 if self.reduction == "sum" else share
+    @property
+    def own_part(self) -> int:
+        """Return this rank's pictures of a micro-batch."""
+        return self.micro_batch // self.ranks.count
+
+    def share(self, part: Batch, batch: Batch) -> float:
+        """Return the part of all ranks' batches that `part` of this rank's `batch` makes up."""
+        return len(part.content) / (len(batch.content) * self.ranks.count)
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What an iteration tells: both losses, and the mean sign of the critic's logits, -1 to 1."""
+    """What an iteration tells: both losses, and the critic's logits: their mean sign, -1 to 1, and their mean."""
 
     generator: float
     critic: float
     fake_sign: float
     real_sign: float
+    fake_logit: float
+    real_logit: float
 
 
 def iterate(
@@ -90,22 +108,25 @@ def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tenso
     told = torch.zeros(1)
     networks.g_optimizer.zero_grad(set_to_none=True)
     networks.critic.heads.requires_grad_(False)
-    for index, part in enumerate(fakes.parts(setting.micro_batch)):
-        logits = look(networks, setting, draw(networks.generator, setting, part), name="generator", index=index)
-        share = len(part.content) / len(fakes.content)
-        loss = generator_loss(logits, reduction=setting.reduction) * setting.scale(share)
-        loss.backward()
-        told += loss.detach().cpu()
-    finish(networks.generator, networks.g_optimizer, name="generator")
-    return told
+    for index, part in enumerate(fakes.parts(setting.own_part)):
+        drawn = draw(networks.generator, setting, part)
+        logits = look(networks, setting, drawn, name="generator", index=index)
+        share = setting.share(part, fakes)
+        loss = generator_loss(logits, reduction=setting.reduction)
+        if setting.guide is not None and drawn.label is not None:
+            loss = loss + setting.guidance * setting.guide(drawn.content, drawn.label)
+        backward(loss, setting, share, networks=networks, pictures=drawn)
+        told += weighed(loss, setting, share)
+    finish(networks.generator, networks.g_optimizer, setting.ranks, name="generator")
+    return setting.ranks.total(told)
 
 
 def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: Batch) -> Tensor:
-    """Step the critic's heads on pictures drawn and real. Return its loss and the two signs, [3]."""
-    told = torch.zeros(3)
+    """Step the critic's heads on pictures drawn and real. Return its loss, two signs and two logits, [5]."""
+    told = torch.zeros(5)
     networks.d_optimizer.zero_grad(set_to_none=True)
     networks.critic.heads.requires_grad_(True)
-    pairs = zip(fakes.parts(setting.micro_batch), reals.parts(setting.micro_batch), strict=True)
+    pairs = zip(fakes.parts(setting.own_part), reals.parts(setting.own_part), strict=True)
     for index, (fake, real) in enumerate(pairs):
         with torch.no_grad():
             drawn = draw(networks.generator, setting, fake, track=True)
@@ -114,44 +135,91 @@ def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: B
             (2, "real", real, hinge_critic_real),
         ):
             logits = look(networks, setting, pictures, name=name, index=index)
-            share = len(fake.content) / len(fakes.content)
-            loss = hinge(logits, reduction=setting.reduction) * setting.scale(share)
-            loss.backward()
-            told[0] += loss.detach().cpu()
-            told[slot] += torch.cat([row.detach().sign().flatten() for row in logits]).mean().cpu() * share
-    finish(networks.critic, networks.d_optimizer, name="critic")
-    return told
+            share = setting.share(fake, fakes)
+            loss = hinge(logits, reduction=setting.reduction)
+            backward(loss, setting, share, networks=networks, pictures=pictures)
+            rows = torch.cat([row.detach().flatten() for row in logits])
+            told[0] += weighed(loss, setting, share)
+            told[slot] += rows.sign().mean().cpu() * share
+            told[slot + 2] += rows.mean().cpu() * share
+    finish(networks.critic, networks.d_optimizer, setting.ranks, name="critic")
+    return setting.ranks.total(told)
 
 
 def draw(generator: Generator, setting: Setting, latents: Batch, *, track: bool = False) -> Batch:
     """Draw the pictures of `latents`, [N, 3, r, r]; `track` moves the generator's mean of w."""
     w = generator.mapping(latents.content, latents.label)
     if track:
-        generator.mapping.update_w_avg(w, latents.label)
+        label = None if latents.label is None else setting.ranks.gathered(latents.label)
+        generator.mapping.update_w_avg(setting.ranks.gathered(w), label)
     affine = generator.affine(w.unsqueeze(1).expand(-1, generator.config.levels, -1))
-    colours = generator.synthesis(affine, setting.points)  # [N, r*r, 3]
+    if setting.chunk:
+        colours = draw_replayed(generator.synthesis, affine, setting.points, chunk=setting.chunk)
+    else:
+        colours = generator.synthesis(affine, setting.points)  # [N, r*r, 3]
     side = round(len(setting.points) ** 0.5)
     return Batch(colours.transpose(1, 2).unflatten(2, (side, side)), latents.label)
 
 
 def look(networks: Networks, setting: Setting, pictures: Batch, *, name: str, index: int) -> list[Tensor]:
     """Show pictures to the critic: one tensor of logits a backbone."""
-    draws = None
+    draws, ranks = None, setting.ranks
     if setting.rng:
         rng, (count, _, side, _) = setting.rng(name, index), pictures.content.shape
-        draws = [draw_augmentation(count, side, rng) for _ in networks.critic.config.backbones]
-    return networks.critic(pictures.content, pictures.label, draws=draws, sigma=setting.sigma)
+        count *= ranks.count
+        backbones = networks.critic.config.backbones
+        draws = [draw_augmentation(count, side, rng).of(ranks.share(count)) for _ in backbones]
+    narrow = networks.generator.synthesis.product_dtype
+    with torch.autocast(pictures.content.device.type, narrow, enabled=narrow is not None):
+        logits = networks.critic(pictures.content, pictures.label, draws=draws, sigma=setting.sigma)
+    return [rows.to(pictures.content.dtype) for rows in logits]
 
 
-def finish(network: nn.Module, optimizer: Optimizer, *, name: str) -> None:
+@torch.no_grad()
+def mean_logit(networks: Networks, setting: Setting, pictures: Batch, *, name: str) -> float:
+    """Return the critic's mean logit of pictures it does not learn from; nothing of it changes."""
+    buffers = {key: tensor.clone() for key, tensor in networks.critic.heads.named_buffers()}
+    logits = look(networks, setting, pictures, name=name, index=0)
+    for key, tensor in networks.critic.heads.named_buffers():
+        tensor.copy_(buffers[key])
+    mean = torch.cat([row.flatten() for row in logits]).mean().cpu()
+    return float(setting.ranks.total(mean[None])) / setting.ranks.count
+
+
+def weighed(loss: Tensor, setting: Setting, share: float) -> Tensor:
+    """Return what a micro-batch adds to the batch's loss: a sum over samples, or its share of the mean."""
+    return loss.detach().cpu() * (1.0 if setting.reduction == "sum" else share)
+
+
+def backward(loss: Tensor, setting: Setting, share: float, *, networks: Networks, pictures: Batch) -> None:
+    """Add the gradients of a micro-batch, unless its loss is not finite: that stops the run."""
+    if not loss.isfinite():
+        raise TrainingError(f"the loss is not finite, {blamed(networks, pictures)} first; {ADVICE}")
+    (loss * (1.0 if setting.reduction == "sum" else share)).backward()
+
+
+def blamed(networks: Networks, pictures: Batch) -> str:
+    """Return the name of the first tensor that is not finite, in the order of the computation."""
+    parts = {"generator": networks.generator, "critic": networks.critic}
+    tensors = {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
+    odd = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if not pictures.content.isfinite().all():
+        odd = [name for name in odd if name.startswith("generator.")] or ["the pictures"]
+    return odd[0] if odd else "the critic's logits"
+
+
+def finish(network: nn.Module, optimizer: Optimizer, ranks: Ranks, *, name: str) -> None:
     """Step the optimiser, unless a gradient is not finite: that stops the run and is never made a zero."""
     named = [(key, p.grad) for key, p in network.named_parameters() if p.grad is not None]
+    ranks.total_of([grad for _, grad in named])
     norms = torch._foreach_norm([grad for _, grad in named])
     finite = torch.stack(norms).isfinite()
     if not finite.all():
         first = named[int(finite.logical_not().nonzero()[0])][0]
-        raise TrainingError(
-            f"the gradient of {first} ({name}) is not finite; the last state is sound, but goes on to the same "
-            "place: start anew with another --seed or a larger --batch"
-        )
+        raise TrainingError(f"the gradient of {first} ({name}) is not finite; {ADVICE}")
     optimizer.step()
+
+
+ADVICE = (
+    "the last state is sound, but goes on to the same place: start anew with another --seed or a larger --batch"
+)

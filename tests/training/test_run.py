@@ -21,6 +21,7 @@ from polyinr_core.training.presets import PRESETS
 from polyinr_core.training.run import Run
 from polyinr_core.training.stages import parse_stages
 from polyinr_core.training.state import State, read_state, write_state
+from polyinr_core.training.upkeep import Upkeep
 from polyinr_core.weights.pretrained import load_pretrained
 
 SMALL = replace(
@@ -144,8 +145,8 @@ def test_a_stop_writes_once(
 ) -> None:
     """At a stage's end all is written anyway."""
     written: list[int] = []
-    save = Run.save
-    monkeypatch.setattr(Run, "save", lambda self, session: (written.append(session.seen), save(self, session)))
+    save = Upkeep.save
+    monkeypatch.setattr(Upkeep, "save", lambda self, session: (written.append(session.seen), save(self, session)))
     assert not run(SMALL, archive, tmp_path / "run", weights, stop_after=3)
     assert written == [4, 8, 12]
 
