@@ -157,7 +157,8 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Return what a state keeps, as plain JSON values."""
         kept = {entry.name for entry in fields(self) if entry.metadata.get("kept", True)}
-        return {name: value for name, value in asdict(self).items() if name in kept}
+        timeless = {"raised": [name for name in self.raised if name != "judging"]}
+        return {name: value for name, value in asdict(self).items() if name in kept} | timeless
 
     @classmethod
     def from_dict(cls, counters: dict[str, Any]) -> Self:

@@ -23,8 +23,10 @@ GROUPS = {
     "pictures_per_second": "speed",
     "resident_mib": "memory",
     "cuda_mib": "memory",
+    "fake_logit": "logit",
+    "real_logit": "logit",
+    "held_out_logit": "logit",
     "spread": "diagnosis",
-    "overfitting": "diagnosis",
 }
 OTHERS = "judge"
 

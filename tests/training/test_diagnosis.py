@@ -84,8 +84,9 @@ def test_a_state_holds_no_time() -> None:
     """The same run writes the same state on any machine."""
     diagnosis = Diagnosis()
     before = diagnosis.to_dict()
-    diagnosis.count_judging(1.0)
+    assert diagnosis.count_judging(1.0) is None
     diagnosis.count_training(2.0)
+    assert diagnosis.count_judging(1.0)
     assert diagnosis.to_dict() == before
 
 

@@ -1,9 +1,6 @@
 """The film strip: one row a sheet, one tile size, from whatever sheets are there."""
 
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +10,10 @@ from PIL import Image
 from polyinr_core.model import Generator, GeneratorConfig
 from polyinr_core.pictures.files import write_picture
 from polyinr_core.pictures.sheet import Pixels, sheet
+from polyinr_core.snapshots.snapshot import Snapshot
 from polyinr_core.training.film_strip import LARGEST_TILE, MOST_ROWS, film_strip
 from polyinr_core.training.folder import RunFolder
-from polyinr_core.training.presets import PRESETS
 from polyinr_core.training.records import save_film_strip, save_record
-from polyinr_core.training.stages import parse_stages
 
 COLUMNS, ROWS = 8, 4
 
@@ -124,13 +120,11 @@ def test_age_is_the_pictures_seen(tmp_path: Path) -> None:
 
 def test_a_record_is_a_snapshot_a_sheet_and_a_row(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    config = replace(PRESETS["tiny"], stages=parse_stages("8:1,16:1"))
-    archive: Any = SimpleNamespace(class_names=(), sha256="ab" * 32, path=Path("data.zip"))
     torch.manual_seed(0)
-    ema = Generator(GeneratorConfig(form="release", levels=3, channels=16, z_dim=8, w_dim=12))
-    for stage, seen, side in ((0, 500, 8), (1, 1500, 16)):
-        session: Any = SimpleNamespace(networks=SimpleNamespace(ema=ema), stage=stage, seen=seen)
-        pixels = save_record(folder, session, config, archive)
+    generator = Generator(GeneratorConfig(form="release", levels=3, channels=16, z_dim=8, w_dim=12))
+    for seen, side in ((500, 8), (1500, 16)):
+        snapshot = Snapshot(generator, class_names=(), resolution=side, kimg=seen / 1000, data_sha256="ab" * 32)
+        pixels = save_record(folder, snapshot, seen=seen)
         assert pixels.shape == (32, side, side, 3)
         assert folder.snapshot(seen).exists()
         shown = np.asarray(Image.open(folder.picture(f"fakes-{seen:09d}")))
