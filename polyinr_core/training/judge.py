@@ -159,14 +159,14 @@ class Judge:
 @torch.no_grad()
 def draw(generator: Generator, seeds: Sequence[int], *, resolution: int) -> Tensor:
     """Draw the pictures of seeds as judges see them, uint8 [N, 3, r, r], on the generator's device."""
-    device = generator.mapping.w_avg.device
-    points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=torch.float32, device=device)
+    device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
+    points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
     classes = generator.config.classes
     at_once = max(1, (CPU_PIXELS if device.type == "cpu" else PIXELS) // resolution**2)
     pictures = []
     for start in range(0, len(seeds), at_once):
         part = seeds[start : start + at_once]
-        z = draw_z(part, generator.config.z_dim).to(device)
+        z = draw_z(part, generator.config.z_dim).to(device, dtype)
         label = draw_labels(part, classes).to(device) if classes else None
         pictures.append(quantise(generator(z, points, label)))  # [n, r*r, 3]
     return torch.cat(pictures).transpose(1, 2).unflatten(2, (resolution, resolution))
@@ -177,4 +177,4 @@ def quantise(x: Tensor) -> Tensor:
 
     That is half a grey level above the rule for pictures to look at, and gives back the reals as they were.
     """
-    return (x.float() * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
+    return (x * 127.5 + 128).clamp_(0, 255).to(torch.uint8)

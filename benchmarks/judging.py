@@ -1,0 +1,74 @@
+"""Time judging against training: python benchmarks/judging.py --preset emoji --res 32
+
+Prints what a measurement on the bundled pictures costs, in iterations' time and as a part of the time between
+two measurements. Iterations are timed before and after, as a shared machine changes its pace.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+import typer
+
+from polyinr_core.data.archive import Archive
+from polyinr_core.data.bundled import bundled_pictures
+from polyinr_core.data.feed import Feed
+from polyinr_core.model import RegularGrid
+from polyinr_core.seeds import generator_for
+from polyinr_core.training.judge import BATCH, Judge, draw
+from polyinr_core.training.presets import PRESETS
+from polyinr_core.training.session import begin_stage, first_generator
+from polyinr_core.training.step import Batch, Setting, iterate
+from polyinr_core.weights.pretrained import load_pretrained
+
+
+def main(
+    preset: str = "emoji", res: int = 32, every: float = 10.0, metrics: str = "fd-lite2", most: int = 2000
+) -> None:
+    """Measure a preset on the CPU; `every` is in kimg, `most` limits the pictures judged."""
+    config, device = PRESETS[preset], torch.device("cpu")
+    weights = {name: load_pretrained(name) for name in (*config.backbones, "lite2")}
+    with Archive.open(bundled_pictures()) as archive:
+        feed = Feed(archive, resolution=res, seed=0)
+        generator = first_generator(config, archive.classes, None)
+        session = begin_stage(config, generator, stage=0, weights=weights, device=device)
+        points = RegularGrid(res, res).points(0, res * res, dtype=torch.float32, device=device)
+        setting = Setting(points, micro_batch=config.batch, sigma=2.0, rng=lambda *key: generator_for(*key))
+        reals = Batch(*feed.batch(0, config.batch))
+        fakes = Batch(torch.randn(config.batch, config.z_dim), reals.label)
+
+        def iterations() -> float:
+            step = lambda: iterate(  # noqa: E731
+                session.networks, setting, reals=reals, g_fakes=fakes, d_fakes=fakes, beta=0.9
+            )
+            return median(seconds(step) for _ in range(3)) / config.batch
+
+        judge = Judge(metrics.split(","), weights, feed, device=device)
+        judge.reals = judge.fakes = {"lite2": min(judge.fakes["lite2"], most)}
+        ema = session.networks.ema
+        pace = iterations()
+        first = judge.measure(ema)["seconds"]
+        again = judge.measure(ema)["seconds"]
+        pace = (pace + iterations()) / 2
+        drawing = seconds(lambda: draw(ema, range(BATCH), resolution=res)) / BATCH
+        pixels = draw(ema, range(BATCH), resolution=res)
+        looking = seconds(lambda: judge.networks["lite2"](pixels)) / BATCH
+    count = judge.fakes["lite2"]
+    rest = again - count * (drawing + looking)
+    print(f"{preset}, {res} px, {metrics}, {count} reals and fakes, {torch.get_num_threads()} threads")
+    print(f"training: {1 / pace:.1f} pictures a second")
+    print(f"first measurement {first:.1f} s, later ones {again:.1f} s: the time of {again / pace:.0f} pictures")
+    print(f"  drawing {drawing * count:.1f} s, looking {looking * count:.1f} s, comparing about {rest:.1f} s")
+    print(f"every {every:g} kimg: {again / (again + pace * every * 1000):.1%} of the time")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long a call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    typer.run(main)
