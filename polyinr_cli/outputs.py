@@ -13,6 +13,7 @@ from polyinr_core.errors import FileError, RequestError
 from . import streams
 from .devices import check_memory
 from .notes import Note, sheet_note
+from .ranks import own_share, several
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +70,16 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def share(self, output: "Output") -> "Pictures":
+        """Return this process's part of the pictures, all of them if it is alone. Raises RequestError."""
+        if not several():
+            return self
+        if output.kind is not Kind.folder:
+            raise RequestError(f"several processes draw into a folder, each its share; -o {output.path} is none")
+        own = own_share(len(self))
+        names = tuple(self.names[index] for index in own)
+        return Pictures(names, lambda i: self.latents(own[i]), lambda latents, i: self.note(latents, own[i]))
 
 
 @dataclass(frozen=True)

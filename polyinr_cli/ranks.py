@@ -23,6 +23,11 @@ def several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def own_share(items: int) -> range:
+    """Return which of so many items are this process's: of N processes, number n has n, n + N, ..."""
+    return range(own_rank(), items, int(os.environ.get("WORLD_SIZE", "1")))
+
+
 def own_device(device: "torch.device") -> "torch.device":
     """Return the GPU that this process of a job has for itself. Raises RequestError."""
     if device.type != "cuda" or not several():

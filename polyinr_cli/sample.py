@@ -31,6 +31,7 @@ from .options import (
     Verbose,
 )
 from .outputs import Drawing, Kind, Pictures, draw_to, output_for, write_latents_of
+from .ranks import own_device
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,7 @@ def sample(
     target = output_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
     if target.kind is Kind.latents and (wanted or grid != "0:1"):
         raise RequestError("latents have no size and no window: leave --res, --size and --grid out")
-    place = choose_device(device)
+    place = own_device(choose_device(device))
     dtype = choose_dtype(precision, place, eight_bits=target.kind not in (Kind.array, Kind.latents))
     snapshot, model_file = load_model(model, quiet=quiet)
     width, height = wanted or (snapshot.resolution, snapshot.resolution)
@@ -96,6 +97,7 @@ def sample(
     else:
         assert latents is not None
         pictures = _from_file(latents, drawing, base, label=index, psi=psi)
+    pictures = pictures.share(target)
     if target.kind is Kind.latents:
         write_latents_of(target, pictures)
     else:

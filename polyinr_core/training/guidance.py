@@ -28,6 +28,13 @@ def is_guided(config: TrainingConfig) -> bool:
     return any(config.at(stage).guidance for stage in config.stages)
 
 
+def check_classes(config: TrainingConfig, data: "PictureSet") -> None:
+    """Raise ConfigError where a classifier is to guide and there are no classes."""
+    if is_guided(config) and not (config.cond and data.classes):
+        why = "the data has no classes" if config.cond else "the run is unconditional"
+        raise ConfigError(f"a classifier cannot guide where {why}: give guidance 0 at every stage")
+
+
 def make_guide(
     config: TrainingConfig, data: "PictureSet", weights: Weights, *, device: torch.device
 ) -> Classifier | None:
@@ -40,9 +47,7 @@ def make_guide(
     """
     if not is_guided(config):
         return None
-    if not (config.cond and data.classes):
-        why = "the data has no classes" if config.cond else "the run is unconditional"
-        raise ConfigError(f"a classifier cannot guide where {why}: give guidance 0 at every stage")
+    check_classes(config, data)
     name = config.classifier
     if name not in weights:
         raise ConfigError(f"the classifier has no weights for {name}")

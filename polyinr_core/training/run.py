@@ -19,7 +19,7 @@ from .class_table import class_means
 from .config import TrainingConfig
 from .fine_tune import describe_start, generator_from
 from .folder import DataFacts, RunFolder
-from .guidance import make_guide
+from .guidance import check_classes, make_guide
 from .iterations import Iterations
 from .journal import Event
 from .session import Session, begin_stage, first_generator, shared_state, unpack
@@ -74,6 +74,7 @@ class Run:
         """Refuse what cannot be trained before anything is written. Raises PolyinrError."""
         if self.classes == 1:
             raise TrainingError(f"{self.data.path}: has one class only; train with --no-cond")
+        check_classes(self.config, self.data)
         critic = self.config.critic(self.classes)
         for stage in self.config.stages:
             own, feed = self.config.at(stage), self.feed(stage)
@@ -136,8 +137,7 @@ class Run:
     @cached_property
     def guide(self) -> Guide | None:
         """The loss of the classifier that guides, None where there is none."""
-        classifier = make_guide(self.config, self.data, self.weights, device=self.device)
-        return None if classifier is None else classifier.cross_entropy
+        return make_guide(self.config, self.data, self.weights, device=self.device)
 
     def start(self) -> Session:
         """Begin the first stage."""

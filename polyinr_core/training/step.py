@@ -78,9 +78,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Losses:
-    """What an iteration tells: both losses, and the critic's logits: their mean sign, -1 to 1, and their mean."""
+    """What an iteration tells: the losses, and the critic's logits: their mean sign, -1 to 1, and their mean.
+
+    The generator's is the critic's opinion alone; `guidance` is the classifier's loss, without its weight.
+    """
 
     generator: float
+    guidance: float
     critic: float
     fake_sign: float
     real_sign: float
@@ -104,8 +108,8 @@ def iterate(
 
 
 def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tensor:
-    """Step the generator against a critic that holds still. Return its loss, [1]."""
-    told = torch.zeros(1)
+    """Step the generator against a critic that holds still. Return its loss and the guide's, [2]."""
+    told = torch.zeros(2)
     networks.g_optimizer.zero_grad(set_to_none=True)
     networks.critic.heads.requires_grad_(False)
     for index, part in enumerate(fakes.parts(setting.own_part)):
@@ -113,10 +117,12 @@ def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tenso
         logits = look(networks, setting, drawn, name="generator", index=index)
         share = setting.share(part, fakes)
         loss = generator_loss(logits, reduction=setting.reduction)
+        told[0] += weighed(loss, setting, share)
         if setting.guide is not None and drawn.label is not None:
-            loss = loss + setting.guidance * setting.guide(drawn.content, drawn.label)
+            guidance = setting.guide(drawn.content, drawn.label)
+            told[1] += weighed(guidance, setting, share)
+            loss = loss + setting.guidance * guidance
         backward(loss, setting, share, networks=networks, pictures=drawn)
-        told += weighed(loss, setting, share)
     finish(networks.generator, networks.g_optimizer, setting.ranks, name="generator")
     return setting.ranks.total(told)
 

@@ -326,3 +326,19 @@ def test_latents_of_another_model_are_drawn_with_a_word(
     other = small_snapshot(tmp_path / "other.safetensors", resolution=17)
     assert polyinr("sample", "--latents", "x.safetensors", "-m", other, "-o", "x.png").code == 0
     assert "another model" in caplog.text
+
+
+def test_several_processes_share_the_pictures(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch):
+    """As torchrun starts them: together they draw what one would, to the byte."""
+    common = ("sample", "-m", tiny_snapshot, "--seeds", "0-4")
+    assert polyinr(*common, "-o", "alone/").code == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, seeds in (("0", [0, 2, 4]), ("1", [1, 3])):
+        monkeypatch.setenv("RANK", rank)
+        ran = polyinr(*common, "-o", "shared/", "--json")
+        assert [line["seed"] for line in ran.lines] == seeds
+    drawn = {path.name: path.read_bytes() for path in Path("shared").iterdir()}
+    assert drawn == {path.name: path.read_bytes() for path in Path("alone").iterdir()}
+    refused = polyinr(*common, "-o", "sheet.png")
+    assert refused.code == 2
+    assert "a folder" in refused.stderr
