@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SAME_WISH = 1.0  # seconds: torchrun hands on to its processes the Ctrl-C that the terminal has sent them already
+SAME_WISH = 3.0  # seconds: torchrun hands on to its processes the Ctrl-C that the terminal has sent them already
 
 
 class Stopping:

@@ -178,7 +178,8 @@ class RunFolder:
                     while left:  # the system takes what fits, and says why not more when asked once more
                         left = left[file.write(left) :]
                 except OSError:
-                    file.truncate(end)
+                    with suppress(OSError):
+                        file.truncate(end)
                     raise
         except OSError as error:
             raise explain(self.log, error) from error
