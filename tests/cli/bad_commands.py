@@ -268,6 +268,7 @@ TRAINED = [
     ("train oblong.zip --run-dir run", 1, "9x8", "polyinr prepare"),
     ("train float-labels.zip --run-dir run", 1, "0.5", "whole number"),
     ("train one-class.zip --preset tiny --run-dir run", 1, "one class only", "--no-cond"),
+    (f"{TRAIN} --cond".replace("data.zip", "unlabelled.zip"), 2, "unlabelled.zip: has no labels", "--no-cond"),
     ("train few.zip --preset tiny --run-dir run", 1, "4 pictures are fewer than the batch of 8", "--batch"),
     (f"{TRAIN} --batch 64", 1, "12 pictures are fewer than the batch of 64", "--batch"),
     # run folder
@@ -282,6 +283,10 @@ TRAINED = [
     ("train data.zip --preset tiny --run-dir run-other", 1, "batch 4 (now 8); seed 3 (now 0)", "--run-dir"),
     ("train few.zip --preset tiny --batch 4 --seed 3 --run-dir run-other", 1, "pictures 12 (now 4)"),
     ("train data.zip --preset tiny --run-dir run-damaged", 1, "no state here is sound", "start anew"),
+    ("train data.zip --preset tiny --run-dir run-newer", 1, "a state of format 2", "reads 1", "update polyinr"),
+    ("train data.zip --preset tiny --stages 16:0.7 --run-dir run-begun", 1, "shorter than the 0.8 kimg"),
+    ("train data.zip --preset tiny --stages 8:1 --run-dir run-begun", 1, "16:1 has begun", "cannot become 8:1"),
+    ("train data.zip --preset tiny --run-dir run-text-state", 1, "state: a part of this path is a file"),
     ("FULL-DISK train data.zip --preset tiny --run-dir new/run", 1, "config.json: file too large"),
     # what to train
     (f"{TRAIN} --preset huge", 2, "--preset is given twice"),

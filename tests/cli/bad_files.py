@@ -99,17 +99,22 @@ def tree(path: Path, **files: bytes) -> None:
         file.write_bytes(data)
 
 
-def run_folder(path: Path, *, damaged: bool = False, **changes: object) -> None:
-    """Make the folder of a run of `train data.zip --preset tiny` with a changed configuration."""
+def run_folder(path: Path, *, state: dict | None = None, **changes: object) -> None:
+    """Make the folder of a run of `train data.zip --preset tiny` with a changed configuration or a bad state."""
     make("data.zip")
     with Archive.open("data.zip") as data:
         facts = DataFacts("data.zip", data.sha256, len(data), data.classes)
     folder = RunFolder(path)
     folder.claim(replace(PRESETS["tiny"], **changes), facts)
-    if damaged:
+    if state is not None:
         folder.state.mkdir()
-        (folder.state / "000000000008.json").write_text("{}")
+        (folder.state / "000000000008.json").write_text(json.dumps(state))
         (folder.state / "000000000008.safetensors").write_bytes(b"")
+
+
+def run_without_state_folder(path: Path) -> None:
+    run_folder(path)
+    RunFolder(path).state.write_text("no folder")
 
 
 def run_of_format_99(path: Path) -> None:
@@ -159,6 +164,7 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "data.zip": archive,
     "few.zip": lambda path: archive(path, pictures=4),
     "one-class.zip": lambda path: archive(path, classes=1),
+    "unlabelled.zip": lambda path: archive(path, facts={"labels": None}),
     "no-pictures.zip": lambda path: archive(path, pictures=0),
     "no-json.zip": lambda path: archive(path, facts="{"),
     "float-labels.zip": lambda path: archive(
@@ -174,7 +180,10 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "run-format": run_of_format_99,
     "run-text": lambda path: (path.mkdir(), (path / "config.json").write_text("hello")),
     "run-other": lambda path: run_folder(path, batch=4, seed=3),
-    "run-damaged": lambda path: run_folder(path, damaged=True),
+    "run-damaged": lambda path: run_folder(path, state={}),
+    "run-newer": lambda path: run_folder(path, state={"format": 2}),
+    "run-begun": lambda path: run_folder(path, state={"sha256": "", "counters": {"stage": 0, "images": 800}}),
+    "run-text-state": run_without_state_folder,
 }
 
 
