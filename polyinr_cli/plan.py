@@ -1,19 +1,24 @@
 """The plan of a training run on the screen, for --dry-run: a table for people, or JSON lines."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyinr_core.errors import WeightsError
 
 from . import streams
+from .devices import total_memory
+from .live import duration
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+    from polyinr_core.data.picture_set import PictureSet
+    from polyinr_core.training.config import TrainingConfig
     from polyinr_core.training.plan import Plan, StagePlan
 
 HEADINGS = ("stage", "kimg", "batch", "iterations", "g_lr", "d_lr", "mirror", "guidance", "blur", "chunk")
-UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 COSTS = ("pictures/s", "time", "memory")
 
 
@@ -25,6 +30,25 @@ def show(plan: "Plan", *, as_json: bool = False) -> None:
         return
     for line in lines_of(plan):
         streams.line(line)
+
+
+def show_plan(
+    config: "TrainingConfig",
+    data: "PictureSet",
+    names: list[str],
+    files: dict[str, Path],
+    *,
+    device: "torch.device",
+    dtype: "torch.dtype",
+    as_json: bool,
+) -> None:
+    """Make the plan of a run and show it; weights that are missing do not stop it. Raises PolyinrError."""
+    from polyinr_core.training.plan import make_plan
+
+    weights, missing = weights_at_hand({*names} - {"inception"}, files)
+    memory = total_memory(device)
+    made = make_plan(config, data, weights, device=device, dtype=dtype, memory=memory)
+    show(replace(made, notes=(*made.notes, *missing)), as_json=as_json)
 
 
 def lines_of(plan: "Plan") -> list[str]:
@@ -76,19 +100,6 @@ def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     """Return rows as lines, each column as wide as its widest cell, to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-
-
-def duration(seconds: float) -> str:
-    """Return a time with its two largest units."""
-    for unit, name, smaller, smaller_name in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if seconds >= unit:
-            whole, rest = divmod(round(seconds / smaller), unit // smaller)
-            return f"{whole:,} {name} {rest} {smaller_name}"
-    return f"{seconds:.2g} s"
 
 
 def size(count: int) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from polyinr_core.errors import RequestError
 
-from . import live, recipe, streams
+from . import live, plan, recipe, streams
 from .devices import check_memory, choose_device, choose_dtype, total_memory
 from .options import Device, Json, Precision, Quiet, Verbose, parse_duration
 from .ranks import joined, own_device, own_rank
@@ -78,7 +78,6 @@ def train(
     place = own_device(choose_device(device))
     dtype = choose_dtype(Precision(config.precision), place, eight_bits=True)
     quiet = quiet or own_rank() > 0
-    check_width(config)
 
     from polyinr_core.data.bundled import bundled_pictures
     from polyinr_core.data.picture_set import open_data
@@ -86,12 +85,21 @@ def train(
     from polyinr_core.training.run import Run
 
     start, config = start_from(init_from, config, given=set(given))
+    check_width(config)
+    files = recipe.parse_weights(weights or [])
+    if unused := files.keys() - networks_for(config):
+        raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
     path = data or bundled_pictures()
     folder = RunFolder(run_dir or Path("runs", f"{preset}-{path.stem}"))
     with open_data(path) as pictures:
         if cond and not pictures.classes:
             raise RequestError(f"{path}: has no labels, which --cond needs; train with --no-cond")
-        networks = load_networks(config, recipe.parse_weights(weights or []), download=download)
+        if dry_run:
+            plan.show_plan(
+                config, pictures, networks_for(config), files, device=place, dtype=dtype, as_json=as_json
+            )
+            return
+        networks = {name: load_network(name, files.get(name), download=download) for name in networks_for(config)}
         with (
             stopping() as wish,
             joined(place) as ranks,
@@ -159,20 +167,20 @@ def check_width(config: "TrainingConfig") -> None:
     check_memory(values * VALUE_BYTES, purpose=purpose, advice="take fewer --channels")
 
 
-def load_networks(config: "TrainingConfig", files: dict[str, Path], *, download: bool) -> dict[str, Any]:
-    """Load every pretrained network that a run looks through. Raises WeightsError, RequestError."""
-    from polyinr_core.metrics.inception import load_inception
+def networks_for(config: "TrainingConfig") -> list[str]:
+    """Return the pretrained networks that a run looks through."""
     from polyinr_core.metrics.protocols import networks_of
     from polyinr_core.training.guidance import is_guided
-    from polyinr_core.weights.pretrained import load_pretrained
 
     judges = networks_of(config.metrics) if config.metric_every else ()
-    names = {*config.backbones, "lite0", *judges, *([config.classifier] if is_guided(config) else [])}
-    if unused := files.keys() - names:
-        raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
-    return {
-        name: load_inception(files.get(name))
-        if name == "inception"
-        else load_pretrained(name, file=files.get(name), download=download)
-        for name in sorted(names)
-    }
+    return sorted({*config.backbones, "lite0", *judges, *([config.classifier] if is_guided(config) else [])})
+
+
+def load_network(name: str, file: Path | None, *, download: bool) -> Any:
+    """Load a pretrained network, or its weights under timm's names. Raises WeightsError."""
+    from polyinr_core.metrics.inception import load_inception
+    from polyinr_core.weights import pretrained
+
+    if name == "inception":
+        return load_inception(file)
+    return pretrained.load_pretrained(name, file=file, download=download)

@@ -18,6 +18,14 @@ def to_uint8(x: Tensor) -> Pixels:
     return ((x + 1.0) * 127.5).clamp_(0.0, 255.0).to(torch.uint8).cpu().numpy()
 
 
+def quantise(x: Tensor) -> Tensor:
+    """Round colours in [-1, 1] to uint8 as the release's metrics do: x 127.5 + 128, clamped, cut off.
+
+    That is half a grey level above the rule for pictures to look at, and gives back the reals as they were.
+    """
+    return (x * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
+
+
 def fill_rows(target: Pixels, bands: Iterable[Tensor], *, progress: Callable[[int], None] | None = None) -> None:
     """Draw bands [rows, W, 3] into a picture's array [H, W, 3], or into its place on a sheet.
 

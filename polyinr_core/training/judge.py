@@ -17,6 +17,7 @@ from ..metrics.inception import InceptionFeatures
 from ..metrics.kernel import KernelReference
 from ..metrics.protocols import METRICS, SIGHTS, networks_of
 from ..model import Generator, RegularGrid
+from ..pictures.pixels import quantise
 from ..ranks import ALONE, Ranks
 from ..seeds import generator_for
 
@@ -170,11 +171,3 @@ def draw(generator: Generator, seeds: Sequence[int], *, resolution: int) -> Tens
         label = draw_labels(part, classes).to(device) if classes else None
         pictures.append(quantise(generator(z, points, label)))  # [n, r*r, 3]
     return torch.cat(pictures).transpose(1, 2).unflatten(2, (resolution, resolution))
-
-
-def quantise(x: Tensor) -> Tensor:
-    """Round colours in [-1, 1] to uint8 as the release's metrics do: x 127.5 + 128, clamped, cut off.
-
-    That is half a grey level above the rule for pictures to look at, and gives back the reals as they were.
-    """
-    return (x * 127.5 + 128).clamp_(0, 255).to(torch.uint8)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from .config import TrainingConfig
 from .stages import Stage
 
-LARGE = TrainingConfig(state_every=40.0, snapshot_every=200.0)  # all else by default
+LARGE = TrainingConfig(state_every=40.0, snapshot_every=200.0, metric_every=50.0, keep=5)
 SMALL = TrainingConfig(
     batch=16,
     channels=128,
@@ -20,6 +20,7 @@ SMALL = TrainingConfig(
     classifier="lite2",
     state_every=1.0,
     snapshot_every=5.0,
+    metric_every=10.0,
 )
 
 PRESETS = {
@@ -41,6 +42,7 @@ PRESETS = {
         SMALL,
         stages=(Stage(16, 1),),
         batch=8,
+        metric_every=0.0,
         levels=6,
         channels=64,
         w_dim=64,

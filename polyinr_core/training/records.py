@@ -10,7 +10,7 @@ from ..data.picture_set import PictureSet
 from ..latents.seeds import draw_labels, draw_z
 from ..model import Generator, RegularGrid
 from ..pictures.files import write_picture
-from ..pictures.pixels import Pixels, to_uint8
+from ..pictures.pixels import Pixels, quantise, to_uint8
 from ..pictures.sheet import sheet
 from ..snapshots.snapshot import Snapshot, save_snapshot
 from .config import TrainingConfig
@@ -60,7 +60,7 @@ def save_film_strip(folder: RunFolder) -> None:
 def first_reals(feed: Feed) -> Pixels:
     """Return the first pictures of a stage, [32, r, r, 3]."""
     pictures, _ = feed.batch(0, COLUMNS * ROWS)
-    return to_uint8(pictures.permute(0, 2, 3, 1))
+    return quantise(pictures).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def save_reals(folder: RunFolder, pixels: Pixels) -> None:

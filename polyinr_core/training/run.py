@@ -12,6 +12,7 @@ from ..critic.backbones import Lite0Features
 from ..data.feed import Feed
 from ..data.picture_set import PictureSet
 from ..errors import ConfigError, TrainingError
+from ..metrics.protocols import networks_of
 from ..model import Generator
 from ..ranks import ALONE, Ranks
 from ..snapshots.snapshot import Snapshot
@@ -19,7 +20,7 @@ from .class_table import class_means
 from .config import TrainingConfig
 from .fine_tune import describe_start, generator_from
 from .folder import DataFacts, RunFolder
-from .guidance import check_classes, make_guide
+from .guidance import check_classes, is_guided, make_guide
 from .iterations import Iterations
 from .journal import Event
 from .session import Session, begin_stage, first_generator, shared_state, unpack
@@ -141,6 +142,9 @@ class Run:
 
     def start(self) -> Session:
         """Begin the first stage."""
+        judges = networks_of(self.config.metrics) if self.config.metric_every else ()
+        if is_guided(self.config) and self.config.classifier in judges:
+            self.upkeep.say(f"{self.config.classifier} guides and judges: its distances flatter; see fid")
         if self.start_from is None:
             return self.begin(0, first_generator(self.config, self.classes, self.table))
         names = self.data.class_names
