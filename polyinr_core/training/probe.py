@@ -15,7 +15,7 @@ from ..critic.losses import generator_loss, hinge_critic_real
 from ..model import Generator, RegularGrid
 from ..weights.pretrained import SOURCES, expected_shapes
 
-LONG_ENOUGH = 0.4  # seconds of the last measurement
+LONG_ENOUGH = 0.25  # seconds of the last measurement
 FIRST_PIXELS = 512
 FEWEST = 2  # pictures: BatchNorm needs two
 VALUES = 2**20
