@@ -44,7 +44,9 @@ def show_plan(
 ) -> None:
     """Make the plan of a run and show it; weights that are missing do not stop it. Raises PolyinrError."""
     from polyinr_core.training.plan import make_plan
+    from polyinr_core.training.run import check_run
 
+    check_run(config, data)
     weights, missing = weights_at_hand({*names} - {"inception"}, files)
     memory = total_memory(device)
     made = make_plan(config, data, weights, device=device, dtype=dtype, memory=memory)

@@ -133,12 +133,19 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def configure(preset: str, given: dict[str, Any]) -> "TrainingConfig":
-    """Return a preset's configuration with the given fields over it. Raises ConfigError, RequestError."""
+    """Return a preset's configuration with the given fields over it, also over those of its stages.
+
+    Raises ConfigError, RequestError.
+    """
     from polyinr_core.training.presets import PRESETS
+    from polyinr_core.training.stages import SETTINGS
 
     if preset not in PRESETS:
         raise RequestError(f"preset {preset!r} is unknown; choose from {', '.join(PRESETS)}")
-    return replace(PRESETS[preset], **given)
+    config = PRESETS[preset]
+    own: dict[str, Any] = dict.fromkeys(given.keys() & SETTINGS)
+    stages = tuple(replace(stage, **own) for stage in config.stages)
+    return replace(config, **{"stages": stages, **given})
 
 
 def parse_weights(texts: list[str]) -> dict[str, Path]:

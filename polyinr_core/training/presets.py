@@ -25,10 +25,10 @@ SMALL = TrainingConfig(
 
 PRESETS = {
     # the authors train each resolution to 10000 kimg with batch 64 in their example; 1024 wide, both backbones
-    # the classifier's weight is StyleGAN-XL's, which guides above 32 px only
+    # guided above 32 px only, as StyleGAN-XL is; its weight of 8 stands beside a loss summed over 8 pictures
     "imagenet": replace(
         LARGE,
-        stages=(Stage(32, 10000), *(Stage(r, 10000, guidance=8.0) for r in (64, 128, 256, 512))),
+        stages=(Stage(32, 10000), *(Stage(r, 10000, guidance=1.0) for r in (64, 128, 256, 512))),
     ),
     "ffhq": replace(
         LARGE,

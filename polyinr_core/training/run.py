@@ -14,7 +14,7 @@ from ..data.picture_set import PictureSet
 from ..errors import ConfigError, TrainingError
 from ..metrics.protocols import networks_of
 from ..model import Generator
-from ..ranks import ALONE, Ranks
+from ..ranks import ALONE, CPU, Ranks
 from ..snapshots.snapshot import Snapshot
 from .class_table import class_means
 from .config import TrainingConfig
@@ -66,43 +66,14 @@ class Run:
         self.memory = memory
         self.ranks = ranks
         self.classes = data.classes if config.cond else 0
-        self.check()
+        check_run(config, data, ranks=ranks)
         if ranks.leads:
             folder.claim(config, DataFacts(data.path.name, data.sha256, len(data), self.classes))
         self.upkeep = Upkeep(config, data, folder, weights=weights, device=device, report=report, ranks=ranks)
 
-    def check(self) -> None:
-        """Refuse what cannot be trained before anything is written. Raises PolyinrError."""
-        if self.classes == 1:
-            raise TrainingError(f"{self.data.path}: has one class only; train with --no-cond")
-        check_classes(self.config, self.data)
-        critic = self.config.critic(self.classes)
-        for stage in self.config.stages:
-            own, feed = self.config.at(stage), self.feed(stage)
-            if len(feed) < own.batch:
-                raise TrainingError(
-                    f"{self.data.path}: {len(feed)} pictures are fewer than the batch of {own.batch}; give more "
-                    "pictures or a smaller --batch"
-                )
-            if (micro_batch := own.micro_batch or own.batch) % self.ranks.count:
-                raise ConfigError(
-                    f"a micro-batch of {micro_batch} cannot be divided among {self.ranks.count} processes"
-                )
-            for backbone in critic.backbones:
-                critic.view(backbone, stage.resolution)
-
     def feed(self, stage: Stage) -> Feed:
         """Return the pictures of a stage."""
-        config = self.config.at(stage)
-        return Feed(
-            self.data,
-            resolution=stage.resolution,
-            seed=config.seed,
-            mirror=config.mirror,
-            held_out=config.held_out_of(len(self.data)),
-            workers=config.workers,
-            device=self.device,
-        )
+        return feed_of(self.config, self.data, stage, device=self.device)
 
     @cached_property
     def table(self) -> Tensor | None:
@@ -138,7 +109,10 @@ class Run:
     @cached_property
     def guide(self) -> Guide | None:
         """The loss of the classifier that guides, None where there is none."""
-        return make_guide(self.config, self.data, self.weights, device=self.device)
+        guide = make_guide(self.config, self.data, self.weights, device=self.device)
+        if guide is not None:
+            self.ranks.same_as_first(guide.head.state_dict().values())
+        return guide
 
     def start(self) -> Session:
         """Begin the first stage."""
@@ -219,3 +193,37 @@ class Run:
                 if ended or still:
                     break
         return True
+
+
+def check_run(config: TrainingConfig, data: PictureSet, *, ranks: Ranks = ALONE) -> None:
+    """Refuse what cannot be trained before anything is written. Raises PolyinrError."""
+    classes = data.classes if config.cond else 0
+    if classes == 1:
+        raise TrainingError(f"{data.path}: has one class only; train with --no-cond")
+    check_classes(config, data)
+    critic = config.critic(classes)
+    for stage in config.stages:
+        own, feed = config.at(stage), feed_of(config, data, stage)
+        if len(feed) < own.batch:
+            raise TrainingError(
+                f"{data.path}: {len(feed)} pictures are fewer than the batch of {own.batch}; give more pictures "
+                "or a smaller --batch"
+            )
+        if (micro_batch := own.micro_batch or own.batch) % ranks.count:
+            raise ConfigError(f"a micro-batch of {micro_batch} cannot be divided among {ranks.count} processes")
+        for backbone in critic.backbones:
+            critic.view(backbone, stage.resolution)
+
+
+def feed_of(config: TrainingConfig, data: PictureSet, stage: Stage, *, device: torch.device = CPU) -> Feed:
+    """Return the pictures of a stage. Raises ArchiveError if they are smaller."""
+    own = config.at(stage)
+    return Feed(
+        data,
+        resolution=stage.resolution,
+        seed=own.seed,
+        mirror=own.mirror,
+        held_out=own.held_out_of(len(data)),
+        workers=own.workers,
+        device=device,
+    )

@@ -104,4 +104,4 @@ def format_stage(stage: Stage) -> str:
     return ":".join(parts)
 
 
-SETTINGS = tuple(field.name for field in fields(Stage))[2:]
+SETTINGS = [field.name for field in fields(Stage)][2:]
