@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,8 @@ TINY = ["train", "data.zip", "--preset", "tiny", "--channels", "16", "--batch", 
 PATIENCE = 300.0  # seconds until a test gives a process up
 
 # Imports what a run needs, which takes longer than the runs of these tests, then forks a process for each line
-# that it reads: a folder and arguments. Answers with its number, then with how it ended.
+# that it reads: a folder, arguments and environment. Answers with its number; for an empty line, with how the
+# processes ended that it has started since the last one.
 NURSERY = """
 import json, os, sys
 from functools import cache
@@ -30,18 +32,25 @@ from polyinr_cli.main import outcome
 from polyinr_core.training import presets, run
 from polyinr_core.weights import pretrained
 pretrained.load_pretrained = cache(pretrained.load_pretrained)
-pretrained.load_pretrained("lite0", file=None, download=False)
+for name in ("lite0", "lite2"):
+    pretrained.load_pretrained(name, file=None, download=False)
 print("ready", flush=True)
+children = []
 for line in sys.stdin:
-    folder, arguments = json.loads(line)
+    if not line.strip():
+        print(*[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], flush=True)
+        children = []
+        continue
+    folder, said, arguments, environment = json.loads(line)
     if not (child := os.fork()):
         os.setsid()
         os.chdir(folder)
-        os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        os.environ.update(environment)
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         os.dup2(2, 1)
         os._exit(outcome(arguments))
+    children.append(child)
     print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -87,8 +96,28 @@ class Nursery:
 
     def start(self, folder: Path, *arguments: str) -> Trainer:
         """Start `polyinr ARGUMENTS...`; its end is awaited by `Trainer.end`, before the next one starts."""
-        print(json.dumps([str(folder), arguments]), file=self.process.stdin, flush=True)
-        return Trainer(folder, int(self.process.stdout.readline()), lambda: int(self.process.stdout.readline()))
+        return Trainer(folder, self.fork(folder, "said.txt", arguments, {}), lambda: self.ends()[0])
+
+    def run_ranks(self, folder: Path, *arguments: str, count: int) -> list[int]:
+        """Run the processes of a job, as torchrun would start them, and return how they ended."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+        for rank in range(count):
+            own = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            self.fork(folder, f"said-{rank}.txt", arguments, own)
+        return self.ends()
+
+    def fork(self, folder: Path, said: str, arguments: tuple[str, ...], environment: dict[str, str]) -> int:
+        """Fork one process and return its number."""
+        print(json.dumps([str(folder), said, arguments, environment]), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+    def ends(self) -> list[int]:
+        """Wait for all that was forked since the last time, and return how it ended."""
+        print(file=self.process.stdin, flush=True)
+        return [int(code) for code in self.process.stdout.readline().split()]
 
 
 @contextmanager
