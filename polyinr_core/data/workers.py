@@ -1,5 +1,8 @@
 """Batches read by worker processes, through PyTorch's DataLoader: in order, and ended with their reader."""
 
+import atexit
+import os
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
@@ -60,6 +63,8 @@ def noted(batches: Iterable[list[int]], asked: deque[list[int]]) -> Iterator[lis
 
 def start(reader: Reader, batches: Iterable[list[int]], *, workers: int) -> Iterator[Result]:
     """Start workers, afresh, so that nothing of this process is copied; Ctrl-C does not reach them."""
+    # how many there are is the caller's choice; set for good, as a passing change would touch other threads
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     loader: DataLoader[Result] = DataLoader(
         Work(reader),
         batch_sampler=batches,
@@ -94,5 +99,10 @@ def as_it_is(result: Any) -> Any:
 
 
 def begin(worker: int) -> None:
-    """Begin a worker's life."""
+    """Begin a worker's life, and see to its end.
+
+    It ends before Python takes itself down: a thread of the queue that is just sending a batch would abort then,
+    with a word on stderr.
+    """
     end_with_parent()
+    atexit.register(os._exit, 0)
