@@ -13,7 +13,8 @@ class Projection(Frozen):
 
     CCM brings tap i to c 2^i channels; CSM walks from the deepest to the finest: add what came from below,
     upsample by two, mix down to c 2^(i-1) channels (c at the finest). No activation anywhere. Sauer et al.,
-    "Projected GANs Converge Faster", section 3.2, with the release's widths and order.
+    "Projected GANs Converge Faster", section 3.2, with the release's widths and order; but mixing each pixel by
+    itself commutes with bilinear upsampling, and is done before it, on a quarter of the pixels.
     """
 
     def __init__(self, tap_widths: Sequence[int], *, channels: int) -> None:
@@ -31,6 +32,6 @@ class Projection(Frozen):
             x = self.across_channels[i](taps[i])
             if maps:
                 x = x + maps[-1]
-            x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-            maps.append(self.across_scales[i](x))
+            x = self.across_scales[i](x)
+            maps.append(functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))
         return maps[::-1]

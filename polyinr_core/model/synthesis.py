@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from .config import GeneratorConfig
 from .layers import SLOPE
+from .level import Level
 
 
 class Synthesis(nn.Module):
@@ -35,8 +36,16 @@ class Synthesis(nn.Module):
         first, *others = affine.unbind(dim=1)  # each [N, 3, n]
         h = self.activate(torch.matmul(points, self.fold_first(first)))  # [N, P, n]
         for product, matrix in zip(list(self.products)[1:], others, strict=True):
-            h = self.activate(self.multiply(product, h * self.modulation(matrix, points)))
+            h = self.level(product, h, matrix, points)
         return self.to_rgb(h if self.product_dtype is None else h.to(affine.dtype))
+
+    def level(self, product: nn.Module, h: Tensor, matrix: Tensor, points: Tensor) -> Tensor:
+        """Return the features after a level above 0, [N, P, n]."""
+        narrow = self.product_dtype is not None or torch.is_autocast_enabled(h.device.type)
+        if torch.is_grad_enabled() and isinstance(product, nn.Linear) and not narrow:
+            bent = self.config.form == "release"
+            return Level.apply(h, matrix, points, product.weight, product.bias, bent, self.config.clamp)
+        return self.activate(self.multiply(product, h * self.modulation(matrix, points)))
 
     def multiply(self, product: nn.Module, h: Tensor) -> Tensor:
         """Return the product of a level, in its format."""
