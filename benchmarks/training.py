@@ -1,43 +1,166 @@
-"""Time whole training iterations: python benchmarks/training.py --preset emoji
+"""Whole training iterations against the method told plainly: python benchmarks/training.py
 
-Prints pictures a second, the best of several iterations after warm-up, on random pictures of eight classes.
+32 px, 512 channels, ten levels, batch 8, unconditional; EfficientNet-lite0 at 224 px under the full heads. All
+variants do the same work and take turns in one process, so that a busy machine slows them alike. Prints pictures
+a second by the clock and by processor time, then both relative to the plain method; medians of several turns,
+also written as JSON below benchmarks/results/.
+
+The floor is the matrix products and convolutions of an iteration alone, of the same shapes. The variants between
+are ours with one thing changed. `--heap` sets glibc's variables so that freed memory stays with the process.
 """
 
+import json
+import os
+import platform
+import statistics
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import typer
+from literal import LiteralTrainer
+from torch import Tensor, nn
+from torch.nn import functional
 
 from polyinr_core.model import RegularGrid
+from polyinr_core.model.synthesis import Synthesis
 from polyinr_core.seeds import generator_for
-from polyinr_core.training.presets import PRESETS
+from polyinr_core.training.config import TrainingConfig
 from polyinr_core.training.session import begin_stage, first_generator
-from polyinr_core.training.step import Batch, Setting, iterate
+from polyinr_core.training.step import Batch, Networks, Setting, iterate
 from polyinr_core.weights.pretrained import load_pretrained
 
-CLASSES = 8
+SIDE, BATCH, CPU = 32, 8, torch.device("cpu")
+CONFIG = TrainingConfig(batch=BATCH, channels=512, backbones=("lite0",), cond=False)
+HEAP = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+Work = Callable[[], object]
 
 
-def main(preset: str = "emoji", iterations: int = 5) -> None:
-    """Measure a preset's first stage on the CPU."""
-    config, device = PRESETS[preset], torch.device("cpu")
-    weights = {name: load_pretrained(name) for name in config.backbones}
-    session = begin_stage(config, first_generator(config, CLASSES, None), stage=0, weights=weights, device=device)
-    side, size = config.stages[0].resolution, config.batch
-    points = RegularGrid(side, side).points(0, side * side, dtype=torch.float32, device=device)
-    setting = Setting(points, micro_batch=size, sigma=2.0, rng=lambda name, part: generator_for(name, part))
-    label = torch.arange(size) % CLASSES
-    reals = Batch(torch.rand(size, 3, side, side) * 2 - 1, label)
-    fakes = Batch(torch.randn(size, config.z_dim), label)
-    times = []
-    for _ in range(iterations + 1):
-        start = time.perf_counter()
-        iterate(session.networks, setting, reals=reals, g_fakes=fakes, d_fakes=fakes, beta=0.9)
-        times.append(time.perf_counter() - start)
-    speed = size / min(times[1:])
-    print(
-        f"{preset}: {speed:.1f} pictures a second at {side} px, batch {size}, {torch.get_num_threads()} threads"
-    )
+def ours(reals: Tensor, z: Tensor, *, chunk: int = 0, fused: bool = True) -> tuple[Work, Networks]:
+    """Return one iteration of polyinr, and its networks."""
+    weights = {"lite0": load_pretrained("lite0")}
+    networks = begin_stage(
+        CONFIG, first_generator(CONFIG, 0, None), stage=0, weights=weights, device=CPU
+    ).networks
+    for optimizer in (networks.g_optimizer, networks.d_optimizer):
+        optimizer.param_groups[0]["fused"] = fused
+    points = RegularGrid(SIDE, SIDE).points(0, SIDE * SIDE, dtype=torch.float32, device=CPU)
+    setting = Setting(points, micro_batch=BATCH, sigma=2.0, rng=generator_for, chunk=chunk)
+    fakes = Batch(z, None)
+
+    def work() -> None:
+        iterate(networks, setting, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, beta=0.9)
+
+    return work, networks
+
+
+def with_autograd(work: Work) -> Work:
+    """Return the work with the levels' gradients left to PyTorch."""
+
+    def plain(self: Synthesis, product: nn.Module, h: Tensor, matrix: Tensor, points: Tensor) -> Tensor:
+        return self.activate(self.multiply(product, h * self.modulation(matrix, points)))
+
+    def patched() -> None:
+        written, Synthesis.level = Synthesis.level, plain
+        try:
+            work()
+        finally:
+            Synthesis.level = written
+
+    return patched
+
+
+def floor(networks: Networks, reals: Tensor) -> Work:
+    """Return the matrix products and convolutions of an iteration, without all that stands between them."""
+    n, levels = CONFIG.channels, CONFIG.levels
+    h, weight = torch.randn(BATCH * SIDE * SIDE, n), torch.randn(n, n)
+    seen: list[tuple[nn.Conv2d, Tensor]] = []
+    convolutions = [module for module in networks.critic.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [c.register_forward_hook(lambda c, x, _: seen.append((c, x[0].detach()))) for c in convolutions]
+    with torch.no_grad():
+        networks.critic(reals)
+    for hook in hooks:
+        hook.remove()
+    learning = set(networks.critic.heads.modules())
+    first = {head.blocks[0].conv for heads in networks.critic.heads.values() for head in heads}
+
+    def convolve(c: nn.Conv2d, x: Tensor) -> None:
+        call = (list(c.stride), [0, 0] if isinstance(c.padding, str) else list(c.padding), [1, 1])
+        for _ in range(3):  # the generator's step, fakes, reals
+            y = functional.conv2d(x, c.weight, c.bias, *call, c.groups)
+        masks = [(True, False, False)]
+        if c in learning:
+            masks += [(c not in first, True, False)] * 2
+        for mask in masks:
+            torch.ops.aten.convolution_backward(y, x, c.weight, None, *call, False, [0, 0], c.groups, list(mask))
+
+    @torch.no_grad()
+    def work() -> None:
+        for _ in range(levels - 1):
+            functional.linear(h, weight)  # the generator's step
+            functional.linear(h, weight)  # the critic's
+            h.T @ h
+            h @ weight
+        for c, x in seen:
+            convolve(c, x)
+
+    return work
+
+
+def main(rounds: int = 5, heap: bool = False, output: Path = Path("benchmarks/results/training.json")) -> None:
+    """Let all variants take turns."""
+    if heap and not HEAP.items() <= os.environ.items():  # glibc reads them once, at the start
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | HEAP)
+    torch.manual_seed(0)
+    reals, z = torch.rand(BATCH, 3, SIDE, SIDE) * 2 - 1, torch.randn(BATCH, CONFIG.z_dim)
+    literal = LiteralTrainer(load_pretrained("lite0"), side=SIDE, n=CONFIG.channels)
+    work, networks = ours(reals, z)
+    variants: dict[str, Work] = {
+        "literal": lambda: literal.iterate(reals, z, z, sigma=2.0, beta=0.9),
+        "ours": work,
+        "ours, levels by autograd": with_autograd(work),
+        "ours, Adam not fused": ours(reals, z, fused=False)[0],
+        "ours, replayed in chunks of 2048": ours(reals, z, chunk=2048)[0],
+        "floor": floor(networks, reals),
+    }
+    clock: dict[str, list[float]] = {name: [] for name in variants}
+    processor: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(rounds + 1):
+        for name, variant in variants.items():
+            start, own = time.perf_counter(), time.process_time()
+            variant()
+            if turn:  # the first one warms up
+                clock[name].append(time.perf_counter() - start)
+                processor[name].append(time.process_time() - own)
+    rows = {}
+    for name in variants:
+        rows[name] = {
+            "pictures_a_second": round(BATCH / statistics.median(clock[name]), 3),
+            "pictures_a_processor_second": round(BATCH / statistics.median(processor[name]), 3),
+            "to_literal": round(
+                statistics.median(a / b for a, b in zip(clock["literal"], clock[name], strict=True)), 2
+            ),
+            "to_literal_processor": round(
+                statistics.median(a / b for a, b in zip(processor["literal"], processor[name], strict=True)), 2
+            ),
+        }
+        print(f"{name:34}" + "  ".join(f"{value:7.2f}" for value in rows[name].values()))
+    facts = {
+        "command": "python benchmarks/training.py" + (" --heap" if heap else "") + f" --rounds {rounds}",
+        "machine": platform.processor() or platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg(),
+        "torch": torch.__version__,
+        "figures": rows,
+    }
+    output.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 if __name__ == "__main__":

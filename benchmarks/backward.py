@@ -1,0 +1,117 @@
+"""Peak memory of the generator's forward and backward pass against resolution: python benchmarks/backward.py
+
+One picture, n = 512, ten levels, float32; plain, and replayed in chunks. Each figure comes from a fresh process:
+on a CPU its resident set at the peak less that just before the pass, on a GPU what PyTorch had allocated at the
+peak less what it held before. Prints a table and writes it as JSON below benchmarks/results/.
+"""
+
+import json
+import multiprocessing
+import platform
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import typer
+
+from polyinr_core.model import Generator, GeneratorConfig, RegularGrid
+from polyinr_core.model.replay import draw_replayed
+
+CONFIG = GeneratorConfig(channels=512)
+
+
+def resident() -> int:
+    """Return this process's resident bytes (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+class Peak:
+    """Watch the resident set from a thread while a block runs; `bytes` is the most it grew."""
+
+    def __enter__(self) -> "Peak":
+        self.start, self.bytes, self.running = resident(), 0, True
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def watch(self) -> None:
+        while self.running:
+            self.bytes = max(self.bytes, resident() - self.start)
+            time.sleep(0.002)
+
+    def __exit__(self, *_: object) -> None:
+        self.running = False
+        self.thread.join()
+
+
+def measure(side: int, chunk: int, device: str, answer: Connection) -> None:
+    """Send (bytes, seconds) of one forward and backward pass."""
+    torch.manual_seed(0)
+    generator = Generator(CONFIG).to(device)
+    points = RegularGrid(side, side).points(0, side * side, dtype=torch.float32, device=torch.device(device))
+    grad = torch.randn(1, side * side, 3, device=device)
+
+    def once(points: torch.Tensor, grad: torch.Tensor) -> None:
+        affine = generator.affine(generator.w(torch.ones(1, CONFIG.z_dim, device=device)))
+        if chunk:
+            colours = draw_replayed(generator.synthesis, affine, points, chunk=chunk)
+        else:
+            colours = generator.synthesis(affine, points)
+        colours.backward(grad)
+
+    once(points[:16], grad[:, :16])  # gradients and libraries are in place
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held, start = torch.cuda.memory_allocated(), time.perf_counter()
+        once(points, grad)
+        torch.cuda.synchronize()
+        answer.send((torch.cuda.max_memory_allocated() - held, time.perf_counter() - start))
+        return
+    with Peak() as peak:
+        start = time.perf_counter()
+        once(points, grad)
+        seconds = time.perf_counter() - start
+    answer.send((peak.bytes, seconds))
+
+
+def main(
+    sides: str = "32,64,128,256,512",
+    chunk: int = 2048,
+    plain_to: int = 256,
+    device: str = "cpu",
+    output: Path = Path("benchmarks/results/backward.json"),
+) -> None:
+    """Measure sides with and without replay; without, only up to `plain_to` pixels a side."""
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    for side in map(int, sides.split(",")):
+        row: dict[str, float] = {"side": side}
+        for name, size in (("plain", 0), ("replayed", chunk)):
+            if not size and side > plain_to:
+                continue
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=measure, args=(side, size, device, sender))
+            process.start()
+            peak, seconds = receiver.recv()
+            process.join()
+            row |= {f"{name}_mib": round(peak / 2**20, 1), f"{name}_seconds": round(seconds, 3)}
+            print(f"{side:5} px  {name:9} {peak / 2**20:9.1f} MiB  {seconds:8.2f} s", flush=True)
+        rows.append(row)
+    facts = {
+        "command": f"python benchmarks/backward.py --sides {sides} --chunk {chunk} --plain-to {plain_to}",
+        "machine": platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "channels": CONFIG.channels,
+        "chunk": chunk,
+        "figures": rows,
+    }
+    output.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
