@@ -1,5 +1,6 @@
 """polyinr train: from an archive to a model, through stages of growing resolution."""
 
+import re
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -90,8 +91,11 @@ def train(
     if unused := files.keys() - networks_for(config):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
     path = data or bundled_pictures()
-    folder = RunFolder(run_dir or Path("runs", f"{preset}-{path.stem}"))
-    with open_data(path) as pictures:
+    name = re.sub(r"[^\w.-]+", "_", path.stem)
+    folder = RunFolder(run_dir or Path("runs", f"{preset}-{name}"))
+    with streams.progress("scanning", quiet=quiet) as scanned:
+        pictures = open_data(path, index=folder.path if folder.config.exists() else None, progress=scanned)
+    with pictures:
         if cond and not pictures.classes:
             raise RequestError(f"{path}: has no labels, which --cond needs; train with --no-cond")
         if dry_run:

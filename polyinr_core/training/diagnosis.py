@@ -24,6 +24,7 @@ LOGITS_FROM, LOGITS_WINDOW = 8, 32  # measurements
 LEAST_GAP = 0.5  # between the logits of training pictures and drawn ones; the hinge's margin is 1
 DISTANCE_BAD, DISTANCE_WELL = 1.25, 1.1  # of the stage's best
 JUDGING_BAD, JUDGING_WELL = 0.1, 0.08  # of the time
+JUDGING_FROM = 60.0  # seconds of training
 
 
 @dataclass
@@ -141,7 +142,7 @@ class Diagnosis:
         share = self.judging_seconds / max(self.judging_seconds + self.training_seconds, 1e-9)
         return self.raise_once(
             "judging",
-            bad=share > JUDGING_BAD,
+            bad=share > JUDGING_BAD and self.training_seconds > JUDGING_FROM,
             well=share < JUDGING_WELL,
             text=lambda: (
                 f"judging takes {share:.0%} of the time; a larger --metric-every makes it less than a tenth"

@@ -20,8 +20,10 @@ from conftest import Ran, Run
 from PIL import Image
 from safetensors.torch import save_file
 
+from polyinr_cli.recipe import configure
 from polyinr_cli.train import train
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.model import Generator
+from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot, save_snapshot
 from polyinr_core.training import run as training
 from polyinr_core.weights import pretrained
 
@@ -65,6 +67,16 @@ CONFIGURED = {
     "mirror": (["--mirror"], "mirror", True),
     "state_every": (["--state-every", "0.5"], "state_every", 0.5),
     "snapshot_every": (["--snapshot-every", "0.25"], "snapshot_every", 0.25),
+    "metric_every": (["--metric-every", "0.5"], "metric_every", 0.5),
+    "auto_advance": (["--auto-advance", "3", "--metric-every", "1"], "auto_advance", 3),
+    "metrics": (["--metrics", "kd-lite2,fd-lite2"], "metrics", ["kd-lite2", "fd-lite2"]),
+    "keep": (["--keep", "2"], "keep", 2),
+    "chunk": (["--chunk", "64"], "chunk", 64),
+    "precision": (["--precision", "float64"], "precision", "float64"),
+    "held_out": (["--held-out", "2"], "held_out", 2),
+    "workers": (["--workers", "1"], "workers", 1),
+    "guidance": (["--guidance", "2"], "guidance", 2.0),
+    "classifier": (["--classifier", "deit-small"], "classifier", "deit-small"),
 }
 
 
@@ -79,15 +91,21 @@ def test_an_option_changes_the_configuration(polyinr: Run, data: Path, begun: li
     assert begun[0].config.to_dict()[field] == expected
     if option == "cond":
         assert [run.classes for run in begun] == [0, 3]
+    run = begun[0]
+    feed = run.feed(run.config.stages[0])
     if option == "mirror":
-        assert begun[0].feed(begun[0].config.stages[0]).mirror
+        assert feed.epoch_size == 2 * len(run.data)
+    if option == "held_out":
+        assert len(feed) == len(run.data) - 2
+    if option == "precision":
+        assert run.dtype == torch.float64
 
 
 def test_data_and_run_dir_have_defaults(polyinr: Run, data: Path, begun: list[training.Run]):
     assert polyinr("train", data, "--preset", "tiny").code == 0
     assert Path("runs/tiny-data/config.json").is_file()
     assert polyinr("train", "--run-dir", "here").code == 0
-    assert (len(begun[1].archive), begun[1].classes) == (1562, 8)
+    assert (len(begun[1].data), begun[1].classes) == (1562, 8)
     assert config_of("here")["stages"] == "32:200,64:100"
 
 
@@ -113,6 +131,51 @@ def test_backbones_weights_and_download_reach_the_loader(
     assert asked == {"lite0": (None, False), "lite2": (None, False)}
 
 
+def test_an_option_goes_over_the_preset_s_stages(polyinr: Run, data: Path, begun: list[training.Run]):
+    """The large preset guides at some of its stages; the networks that it looks through are not read here."""
+    common = ("train", data, "--preset", "imagenet", "--batch", "4", "--dry-run", "--json")
+    plans = [polyinr(*common, "--stages", "8:1:guidance=1", *own) for own in ((), ("--guidance", "0"))]
+    assert [plan.code for plan in plans] == [0, 0], plans[0].stderr
+    weights = [[line["guidance"] for line in plan.lines if line["kind"] == "stage"] for plan in plans]
+    assert weights == [[1.0], [1.0]]  # what is typed for a stage stays
+    stages = configure("imagenet", {"guidance": 0.0, "batch": 32}).stages
+    assert {(stage.guidance, stage.batch) for stage in stages} == {(None, None)}
+
+
+def test_a_dry_run_prints_a_plan_and_writes_nothing(polyinr: Run, data: Path):
+    """For people as columns, for programs as JSON lines; weights that are missing are a note."""
+    common = ("train", data, *TINY, "--run-dir", "run", "--dry-run")
+    told = polyinr(*common)
+    assert told.code == 0, told.stderr
+    assert b"8 px" in told.stdout
+    assert b"in all" in told.stdout
+    lines = polyinr(*common, "--json").lines
+    stage = next(line for line in lines if line["kind"] == "stage")
+    assert (stage["resolution"], stage["batch"], stage["iterations"]) == (8, 4, 2)
+    assert stage["seconds"] > 0 < stage["memory"]
+    refused = polyinr("train", data, "--preset", "tiny", "--stages", "32:1", "--dry-run", "--run-dir", "run")
+    assert (refused.code, "--res 32" in refused.stderr) == (1, True)
+    assert not Path("run").exists()
+
+
+def test_a_run_starts_from_a_model(
+    polyinr: Run, data: Path, tiny_class_snapshot: Path, begun: list[training.Run]
+):
+    """Its sizes are taken; an option that contradicts them is refused."""
+    common = ("train", data, "--preset", "tiny", "--run-dir", "run", "--init-from")
+    refused = polyinr(*common, tiny_class_snapshot, "--channels", "24")
+    assert (refused.code, "channels 24 contradicts" in refused.stderr) == (2, True)
+    other = polyinr(*common, tiny_class_snapshot)
+    assert "table_dim" in other.stderr  # the fixture's table is 6 wide, training's 320
+    assert polyinr("train", data, *TINY, "--run-dir", "first", "--channels", "24", "--max-time", "1h").code == 0
+    model = Path("model.safetensors")
+    snapshot = Snapshot(Generator(begun[0].config.generator(3)), ("a", "b", "c"), resolution=8, kimg=1.0)
+    save_snapshot(model, snapshot)
+    assert polyinr(*common, model).code == 0
+    assert begun[1].config.channels == 24
+    assert begun[1].config.init_from == begun[1].start_from.sha256 != ""
+
+
 def test_weights_of_ones_own_are_used(polyinr: Run, data: Path, begun: list[training.Run]):
     changed = {name: tensor.clone().contiguous() for name, tensor in once("lite0").items()}
     changed["conv_stem.weight"] += 1
@@ -135,7 +198,7 @@ def test_a_run_tells_keeps_and_stops(polyinr: Run, data: Path):
     assert (first.code, first.stderr) == (0, "polyinr: saved in run; the same command goes on\n")
     assert [line["fd-lite2"] >= 0 for line in first.lines if "fd-lite2" in line] == [True, True]
     snapshots = sorted(path.stem for path in Path("run/snapshots").iterdir())
-    assert [int(name) for name in snapshots] == [0, 4]
+    assert snapshots == ["000000000", "000000004", "best"]
     second = polyinr(*common)
     assert (second.code, second.stdout, second.stderr) == (0, b"", "polyinr: going on at 0.004 kimg\n")
     again = polyinr(*common, "--quiet", "--json")
@@ -212,9 +275,9 @@ def test_ctrl_c_on_a_terminal_saves_and_the_same_command_goes_on(tmp_path: Path)
         return max((int(path.stem) for path in (tmp_path / "run/state").glob("*.json")), default=0)
 
     first = Terminal(command, tmp_path)
-    first.wait(lambda: images() >= 8 and "%" in first.shown)
+    first.wait(lambda: images() >= 8 and "kimg" in first.shown)
     assert first.interrupt() == 130
-    assert "training" in first.shown
+    assert "pictures/s" in first.shown
     assert "polyinr: saved in run; the same command goes on" in first.shown
     assert first.shown.rstrip().endswith("polyinr: interrupted")
     assert "Traceback" not in first.shown
@@ -223,4 +286,5 @@ def test_ctrl_c_on_a_terminal_saves_and_the_same_command_goes_on(tmp_path: Path)
     second.wait(lambda: images() > kept)
     assert second.interrupt() == 130
     assert f"polyinr: going on at {kept / 1000:g} kimg" in second.shown
-    assert load_snapshot(max((tmp_path / "run/snapshots").iterdir())).kimg == images() / 1000
+    numbered = (tmp_path / "run/snapshots").glob("[0-9]*")
+    assert load_snapshot(max(numbered)).kimg == images() / 1000
