@@ -1,6 +1,5 @@
 """A run that is killed twenty times, whenever, ends with the very weights of one that was never killed."""
 
-import json
 import random
 import signal
 import time
@@ -16,6 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks after its processes in /proc"),
 ]
 STAGES = ["--stages", "8:0.08,16:0.08", "--state-every", "0.004", "--snapshot-every", "0.012"]
+STAGES += ["--metric-every", "0.04", "--keep", "4"]
 ALL = 160  # pictures of the two stages
 # when to kill: so many states after the start, and then at what
 MOMENTS = [
@@ -50,8 +50,14 @@ def await_moment(trainer: Trainer, *, after: int, what: str, rng: random.Random)
     time.sleep(rng.choice([0, 0, 0.003, 0.01]))
 
 
-def phase_of(folder: Path, *, stood: list[int]) -> str:
-    """Say what a killed process was doing, by what it left."""
+def lines(folder: Path) -> list[str]:
+    """Return the lines of the log; the last one may be cut off."""
+    log = folder / "run/log.jsonl"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def phase_of(folder: Path, *, stood: list[int], told: int) -> str:
+    """Say what a killed process was doing, by what it left; `told` is how long the log was before."""
     left = drafts(folder)
     weights = {path.stem for path in (folder / "run/state").glob("*.safetensors")}
     manifests = {path.stem for path in (folder / "run/state").glob("*.json")}
@@ -59,12 +65,8 @@ def phase_of(folder: Path, *, stood: list[int]) -> str:
         return "while a state was written"
     if "snapshots" in left or "pictures" in left:
         return "while a snapshot or its sheet was written"
-    if "." in left or not (folder / "run/config.json").exists():
-        return "before the run had begun"
-    log = folder / "run/log.jsonl"
-    last = json.loads(log.read_text().splitlines()[-1]) if log.exists() else {"resumed": True}
-    if states(folder) == stood and "resumed" in last:
-        return "in or before a first iteration"
+    if "." in left or (states(folder) == stood and all("resumed" in line for line in lines(folder)[told:])):
+        return "in start-up or the first iteration"
     return "between two writes"
 
 
@@ -90,13 +92,13 @@ def test_twenty_kills_leave_no_trace(processes: Nursery, tmp_path: Path, capsys:
     moments = rng.sample(MOMENTS, len(MOMENTS))
     phases: Counter[str] = Counter()
     for after, what in moments:
-        stood = states(killed)
+        stood, told = states(killed), len(lines(killed))
         trainer = processes.start(killed, *TINY, *STAGES)
         await_moment(trainer, after=after, what=what, rng=rng)
         assert trainer.runs, f"ended too soon: {trainer.said}"
         trainer.kill()
         assert trainer.end() == -signal.SIGKILL
-        phases[phase_of(killed, stood=stood)] += 1
+        phases[phase_of(killed, stood=stood, told=told)] += 1
     assert states(killed)[-1] < ALL
 
     last = start(killed, *TINY, *STAGES)  # from nothing, as a shell does
@@ -110,5 +112,6 @@ def test_twenty_kills_leave_no_trace(processes: Nursery, tmp_path: Path, capsys:
     assert phases.total() == 20
     assert phases["while a state was written"] >= 3
     assert phases["while a snapshot or its sheet was written"] >= 1
+    assert phases["in start-up or the first iteration"] >= 1
     with capsys.disabled():
         print(f"\n20 kills: {dict(phases)}; {time.perf_counter() - clock:.0f} s")
