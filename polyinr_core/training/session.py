@@ -10,6 +10,7 @@ from torch.optim import Adam
 
 from ..critic import ProjectedDiscriminator
 from ..critic.discriminator import Weights
+from ..errors import ConfigError, TrainingError
 from ..model import Generator
 from ..ranks import ALONE, Ranks
 from ..seeds import generator_for, start_values_of
@@ -112,17 +113,26 @@ def pack(session: Session) -> State:
 
 
 def unpack(session: Session, state: State) -> None:
-    """Put the tensors of a state into a session that has just begun the same stage, and set its counters."""
+    """Put the tensors of a state into a session that has just begun the same stage, and set its counters.
+
+    Raises TrainingError where they do not fit: the state of another run.
+    """
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.tensors.items():
         part, _, key = name.partition("/")
         parts.setdefault(part, {})[key] = tensor
     networks = session.networks
-    networks.generator.load_state_dict(parts["generator"])
-    networks.ema.load_state_dict(parts["ema"])
-    networks.critic.load_own_state(parts["critic"])
-    unpack_optimizer(networks.g_optimizer, parts.get("g_optimizer", {}))
-    unpack_optimizer(networks.d_optimizer, parts.get("d_optimizer", {}))
+    try:
+        networks.generator.load_state_dict(parts["generator"])
+        networks.ema.load_state_dict(parts["ema"])
+        networks.critic.load_own_state(parts["critic"])
+        unpack_optimizer(networks.g_optimizer, parts.get("g_optimizer", {}))
+        unpack_optimizer(networks.d_optimizer, parts.get("d_optimizer", {}))
+    except (KeyError, RuntimeError, ValueError, ConfigError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"the state does not fit this run ({reason}); put its own state/ back, or move it away to start anew"
+        ) from error
     session.images = state.counters["images"]
     session.images_before = state.counters["images_before"]
     session.notes = state.counters.get("notes", {})
