@@ -275,6 +275,7 @@ def test_on_a_real_terminal(tmp_path: Path) -> None:
         "import json, os, signal, sys\n"
         "from pathlib import Path\n"
         "from polyinr_cli import live, streams\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may ignore it\n"
         "try:\n"
         "    with live.display(Path('runs/a'), [(32, 1000)], as_json=True) as show:\n"
         "        for seen in range(0, 500, 100):\n"
