@@ -85,8 +85,8 @@ def test_a_state_holds_no_time() -> None:
     diagnosis = Diagnosis()
     before = diagnosis.to_dict()
     assert diagnosis.count_judging(1.0) is None
-    diagnosis.count_training(2.0)
-    assert diagnosis.count_judging(1.0)
+    diagnosis.count_training(90.0)
+    assert diagnosis.count_judging(30.0)
     assert diagnosis.to_dict() == before
 
 
