@@ -35,6 +35,10 @@ class Ranks:
         """Return this rank's contiguous part of so many items; parts differ by one item at most."""
         return slice(self.rank * items // self.count, (self.rank + 1) * items // self.count)
 
+    def rows(self, batch: int, micro_batch: int) -> Tensor:
+        """Return int64 [batch / count]: this rank's rows of a batch, its share of each micro-batch in turn."""
+        return torch.arange(batch).view(-1, micro_batch)[:, self.share(micro_batch)].flatten()
+
     def total(self, tensor: Tensor) -> Tensor:
         """Return the sum over all ranks, the same to the last bit on each."""
         if self.count == 1:

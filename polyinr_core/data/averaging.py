@@ -24,9 +24,14 @@ def area_weights(fine: int, coarse: int) -> Tensor:
 def area_average(pixels: Tensor, weights: Tensor) -> Tensor:
     """Average uint8 [..., R, R] to float32 [..., r, r] in [-1, 1], x / 127.5 - 1, by `area_weights(R, r)`."""
     if weights.shape[0] == weights.shape[1]:
-        return scaled(pixels.to(torch.float32))
+        return normalised(pixels)
     total = weights @ (pixels.to(weights.dtype) @ weights.T)
     return scaled(total / weights[0].sum() ** 2).to(torch.float32)
+
+
+def normalised(values: Tensor) -> Tensor:
+    """Bring pictures as a reader gives them, uint8 or averages already, to float32 in [-1, 1]."""
+    return values if values.is_floating_point() else scaled(values.to(torch.float32))
 
 
 def scaled(values: Tensor) -> Tensor:

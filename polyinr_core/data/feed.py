@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ArchiveError, ConfigError
-from ..ranks import ALONE, Ranks
+from ..ranks import ALONE, CPU, Ranks
 from .ahead import ahead
-from .averaging import scaled
-from .memory import Memory
+from .averaging import normalised
+from .cache import Cache
 from .order import Order
 from .picture_set import PictureSet
 from .reader import Reader
@@ -22,7 +22,6 @@ from .workers import read_by_workers
 CACHE_BYTES = 2**30
 AHEAD = 2  # iterations
 MOST_WORKERS = 4  # that are started where their number is left to us
-CPU = torch.device("cpu")
 
 Pictures = tuple[Tensor, Tensor | None]  # float32 [B, 3, r, r] in [-1, 1], labels int64 [B] (None: unlabelled)
 
@@ -61,13 +60,13 @@ class Feed:
                 f"holds pictures of {side} px, {resolution} px are asked for; prepare it with --res {resolution}"
             )
             raise ArchiveError(data.path, problem)
-        self.archive = data
+        self.data = data
         self.resolution = resolution
         self.device = torch.empty(0, device=device).device  # with its number, as threads each have their default
         shards = None if data.shard_of is None else torch.from_numpy(data.shard_of).long()
         self.order = Order(len(data), seed=seed, mirror=mirror, held_out=held_out, shards=shards, window=window)
         self.reader = Reader(data, resolution)
-        self.memory = Memory(self.reader, self.device) if self.reader.set_bytes <= cache_bytes else None
+        self.memory = Cache(self.reader, self.device) if self.reader.set_bytes <= cache_bytes else None
         self.workers = 0
         if self.memory is None:
             self.workers = min(MOST_WORKERS, (os.cpu_count() or 1) - 1) if workers is None else workers
@@ -77,17 +76,12 @@ class Feed:
         """Return how many pictures the stream shows: all that are not held out."""
         return len(self.order.kept)
 
-    @property
-    def epoch_size(self) -> int:
-        """Return the length of an epoch: the stream's pictures, twice with `mirror`."""
-        return self.order.epoch_size
-
     def batch(self, position: int, size: int) -> Pictures:
         """Return the pictures number `position` to `position + size - 1` of the stream, and their labels.
 
         Each is the same to the last bit however the stream is cut. Raises ArchiveError, FileError.
         """
-        return self.shown(self.places(position, size))
+        return self.shown(self.order.places(position, size))
 
     def held_out(self, count: int) -> Pictures:
         """Return the first `count` of the pictures that the stream never shows. Raises ConfigError."""
@@ -105,10 +99,6 @@ class Feed:
             return None
         return self._classes[self.order.kept[torch.randint(len(self), (size,), generator=rng)]]
 
-    def places(self, position: int, size: int) -> Tensor:
-        """Return int64 [B]: item numbers of a stretch of the stream; N is added to those shown mirrored."""
-        return self.order.places(position, size)
-
     def stream(
         self, position: int, *, batch: int, micro_batch: int, ranks: Ranks = ALONE
     ) -> Generator[Pictures, None, None]:
@@ -119,9 +109,8 @@ class Feed:
         """
         if micro_batch < 1 or batch < 1 or batch % micro_batch:
             raise ConfigError(f"micro-batch {micro_batch} does not divide the batch of {batch}")
-        share = ranks.share(micro_batch)
-        own = torch.cat([torch.arange(micro_batch)[share] + start for start in range(0, batch, micro_batch)])
-        places = (self.places(start, batch)[own] for start in counted(position, batch))
+        own = ranks.rows(batch, micro_batch)
+        places = (self.order.places(start, batch)[own] for start in counted(position, batch))
         return ahead(self.read_on(places), depth=AHEAD)
 
     def read_on(self, places: Iterator[Tensor]) -> Generator[Pictures, None, None]:
@@ -131,23 +120,22 @@ class Feed:
                 yield self.shown(stretch)
             return
         shown, asked = tee(places)
-        items = ((stretch % len(self.archive)).tolist() for stretch in asked)
+        items = ((stretch % len(self.data)).tolist() for stretch in asked)
         with closing(read_by_workers(self.reader, items, workers=self.workers)) as batches:
             for stretch, values in zip(shown, batches, strict=True):
                 yield self.finished(values, stretch)
 
     def shown(self, places: Tensor) -> Pictures:
         """Return the pictures at these places. Raises ArchiveError, FileError."""
-        items = places % len(self.archive)
+        items = places % len(self.data)
         values = self.memory.read(items) if self.memory else self.reader.read(items.tolist())
         return self.finished(values, places)
 
     def finished(self, values: Tensor, places: Tensor) -> Pictures:
         """Bring what was read to the device, in [-1, 1], mirrored where the place says so, with its labels."""
-        values = values.to(self.device)
-        pictures = values if values.is_floating_point() else scaled(values.to(torch.float32))
-        flipped = (places >= len(self.archive)).to(self.device)
+        pictures = normalised(values.to(self.device))
+        flipped = (places >= len(self.data)).to(self.device)
         pictures = torch.where(flipped[:, None, None, None], pictures.flip(3), pictures)
         if self._classes is None:
             return pictures, None
-        return pictures, self._classes[places % len(self.archive)].to(self.device)
+        return pictures, self._classes[places % len(self.data)].to(self.device)

@@ -42,13 +42,6 @@ class KernelReference:
         return float(values.mean() / size)
 
 
-def kernel_distance(
-    fakes: Tensor, reals: Tensor, *, subsets: int = SUBSETS, most: int = SUBSET, seed: int = 0
-) -> float:
-    """Return the kernel distance of fake features [M, d] to real ones [N, d]."""
-    return KernelReference(reals, len(fakes), subsets=subsets, most=most, seed=seed).distance(fakes)
-
-
 def kernel(x: Tensor, y: Tensor) -> Tensor:
     """Return [N, M]: the cubic kernel of features [N, d] and [M, d]."""
     return (x @ y.T / x.shape[1] + 1) ** 3

@@ -14,9 +14,9 @@ from .synthesis import Synthesis
 def draw_replayed(synthesis: Synthesis, affine: Tensor, points: Tensor, *, chunk: int) -> Tensor:
     """Draw what `synthesis(affine, points)` draws, [N, P, 3], with no more than `chunk` pixels at work at a time.
 
-    Pixels are independent of each other, so the loss's gradient at the picture is all that the way back needs:
-    it draws each chunk again, now with a graph, and adds up the gradients at affine, points and weights. They
-    are the plain ones but for the order of their sums. Raises ConfigError.
+    Pixels are independent of each other, so the loss's gradient at the picture is all that the backward pass
+    needs: it draws each chunk again, now with a graph, and adds up the gradients at affine, points and weights.
+    They are the plain ones but for the order of their sums. Raises ConfigError.
     """
     if chunk < 1:
         raise ConfigError(f"a chunk of {chunk} pixels is empty; at least 1 is needed")

@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..critic.backbones import Lite0Features
+from ..data.averaging import normalised
 from ..data.picture_set import PictureSet
+from ..data.reader import Reader
 
 PICTURES_PER_CLASS = 32
 SIDE = 128
@@ -21,14 +23,14 @@ def class_means(data: PictureSet, features: Lite0Features) -> Tensor:
     `features` is, returned on the CPU.
     """
     device = next(features.parameters()).device
+    reader = Reader(data, data.resolution)
     rows: list[Tensor | None] = []
     for label in range(data.classes):
         members = np.flatnonzero(data.labels == label)[:PICTURES_PER_CLASS]
         if not len(members):
             rows.append(None)
             continue
-        pixels = torch.stack([torch.from_numpy(data.read(int(index))) for index in members])
-        pictures = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        pictures = normalised(reader.read(members.tolist()))
         resized = functional.interpolate(pictures, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
         rows.append(features(resized.to(device))[-1].mean(dim=(0, 2, 3)).cpu())
     present = torch.stack([row for row in rows if row is not None]).mean(dim=0)

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from ..critic.config import CriticConfig
 from ..errors import ConfigError
+from ..metrics.protocols import METRICS
 from ..model import GeneratorConfig
 from ..model.config import Form
 from .stages import SETTINGS, Stage, check_batch, check_guidance, check_rate, format_stages
@@ -12,7 +13,6 @@ from .stages import SETTINGS, Stage, check_batch, check_guidance, check_rate, fo
 Start = Literal["release", "balanced"]
 Precision = Literal["auto", "float32", "bfloat16", "float64"]
 Classifier = Literal["lite2", "deit-small"]
-METRICS = ("fd-lite2", "kd-lite2", "fid")
 COUNTS = {"chunk": 2**31, "held_out": 2**31, "workers": 256, "auto_advance": 1000, "keep": 10**6}  # the largest
 
 
@@ -133,6 +133,10 @@ class TrainingConfig:
         """Return the blur's width in pixels after `images` pictures of a stage, falling linearly to 0."""
         fade = min(self.blur_kimg, stage.kimg) * 1000
         return self.blur_sigma * max(1 - images / fade, 0.0) if fade else 0.0
+
+    def classes_of(self, classes: int) -> int:
+        """Return how many of a data set's classes are learned: all, or 0 in an unconditional run."""
+        return classes if self.cond else 0
 
     def held_out_of(self, pictures: int) -> int:
         """Return how many of a data set's pictures are never trained on."""

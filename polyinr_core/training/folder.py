@@ -14,8 +14,7 @@ from filelock import FileLock, Timeout
 from ..errors import ConfigError, TrainingError
 from ..files import explain, make_folder, read_bytes, unmake_folders, written_beside
 from .config import TrainingConfig
-from .extension import stage_changes
-from .stages import parse_stages
+from .stages import parse_stages, stage_changes
 from .state import reached
 
 FORMAT = 1
@@ -59,8 +58,16 @@ class RunFolder:
         """There while a process writes to the folder; it is the lock on the file that counts, not the file."""
         return self.path / "run.lock"
 
+    @property
+    def charts(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
     def picture(self, name: str) -> Path:
-        return self.path / "pictures" / f"{name}.png"
+        return self.pictures / f"{name}.png"
 
     @property
     def snapshots(self) -> Path:
@@ -115,7 +122,7 @@ class RunFolder:
 
     def clear_drafts(self) -> None:
         """Remove the half-written files of a process that was killed."""
-        for folder in (self.path, self.state, self.path / "snapshots", self.path / "pictures"):
+        for folder in (self.path, self.state, self.snapshots, self.pictures):
             for path in folder.glob(".*.part"):
                 shutil.rmtree(path, ignore_errors=True)
 

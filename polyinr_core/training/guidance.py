@@ -1,7 +1,5 @@
 """Classifier guidance: who tells the generator whether its pictures show their class, and how it learned to."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
@@ -10,11 +8,11 @@ from torch.nn import functional
 
 from ..critic.classifier import OWN_CLASSES, Classifier
 from ..critic.discriminator import Weights
+from ..data.averaging import normalised
+from ..data.picture_set import PictureSet
+from ..data.reader import Reader
 from ..errors import ConfigError
 from .config import TrainingConfig
-
-if TYPE_CHECKING:
-    from ..data.picture_set import PictureSet
 
 MOST_OF_A_CLASS, FEWEST_OF_A_CLASS, MOST = 64, 8, 4096  # pictures that the head is fitted on
 AT_ONCE = 32
@@ -28,15 +26,15 @@ def is_guided(config: TrainingConfig) -> bool:
     return any(config.at(stage).guidance for stage in config.stages)
 
 
-def check_classes(config: TrainingConfig, data: "PictureSet") -> None:
+def check_classes(config: TrainingConfig, data: PictureSet) -> None:
     """Raise ConfigError where a classifier is to guide and there are no classes."""
-    if is_guided(config) and not (config.cond and data.classes):
+    if is_guided(config) and not config.classes_of(data.classes):
         why = "the data has no classes" if config.cond else "the run is unconditional"
         raise ConfigError(f"a classifier cannot guide where {why}: give guidance 0 at every stage")
 
 
 def make_guide(
-    config: TrainingConfig, data: "PictureSet", weights: Weights, *, device: torch.device
+    config: TrainingConfig, data: PictureSet, weights: Weights, *, device: torch.device
 ) -> Classifier | None:
     """Return the classifier that guides a run, or None where it has no weight at any stage.
 
@@ -63,7 +61,7 @@ def make_guide(
 
 @torch.no_grad()
 def features_of_data(
-    network: Classifier, config: TrainingConfig, data: "PictureSet", *, device: torch.device
+    network: Classifier, config: TrainingConfig, data: PictureSet, *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return features [M, d] of at most 64 pictures a class and about 4096 in all, and their labels [M].
 
@@ -73,25 +71,19 @@ def features_of_data(
     assert data.labels is not None
     most = min(MOST_OF_A_CLASS, max(FEWEST_OF_A_CLASS, MOST // data.classes))
     sides = sorted({min(stage.resolution, data.resolution) for stage in config.stages})
+    readers = [Reader(data, side) for side in sides]
     features, labels = [], []
     for label in range(data.classes):
         members = np.flatnonzero(data.labels == label)
         chosen = members[np.linspace(0, len(members) - 1, min(most, len(members))).round().astype(int)]
-        for number, side in enumerate(sides):
-            part = chosen[number :: len(sides)]
+        for number, reader in enumerate(readers):
+            part = chosen[number :: len(readers)]
             for indices in np.array_split(part, -(-len(part) // AT_ONCE) or 1):
                 if len(indices):
-                    features.append(
-                        network.logits(read_pictures(data, indices.tolist(), side=side).to(device)).cpu()
-                    )
+                    pictures = normalised(reader.read(indices.tolist()))
+                    features.append(network.logits(pictures.to(device)).cpu())
                     labels += [label] * len(indices)
     return torch.cat(features), torch.tensor(labels)
-
-
-def read_pictures(data: "PictureSet", indices: list[int], *, side: int) -> Tensor:
-    """Return pictures [N, 3, side, side] in [-1, 1], averaged down from the data's resolution."""
-    pixels = torch.stack([torch.from_numpy(data.read(index)) for index in indices])
-    return functional.interpolate(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, size=(side, side), mode="area")
 
 
 def fit_head(features: Tensor, label: Tensor, counts: Tensor) -> nn.Linear:

@@ -52,8 +52,7 @@ class Iterations:
         self.points = grid.points(0, side**2, dtype=self.dtype, device=device)
         pixels = self.micro_batch // ranks.count * side**2
         self.chunk = chunk_of(self.config, pixels, memory=memory)
-        rows = torch.arange(self.config.batch).view(-1, self.micro_batch)
-        self.own = rows[:, ranks.share(self.micro_batch)].flatten()  # of each micro-batch in turn its share
+        self.own = ranks.rows(self.config.batch, self.micro_batch)
 
     @contextmanager
     def reals(self, images: int) -> Iterator[Iterator[tuple[Tensor, Tensor | None]]]:

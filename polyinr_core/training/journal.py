@@ -74,13 +74,13 @@ class Journal:
             return
         try:
             if self.events is None:
-                self.events = EventFile(self.folder.path / "tensorboard")
+                self.events = EventFile(self.folder.charts)
             entry(self.events)
         except ModuleNotFoundError:  # not installed: no charts
             self.charting = False
         except Exception as error:  # whatever it is, the training is worth more than its charts
             self.charting = False
-            self.report({"message": f"no more charts in {self.folder.path / 'tensorboard'}: {error}"})
+            self.report({"message": f"no more charts in {self.folder.charts}: {error}"})
 
     def close(self) -> None:
         """Close TensorBoard's file."""

@@ -10,19 +10,18 @@ import torch
 from torch import Tensor
 
 from ..data.feed import Feed
-from ..latents.seeds import draw_labels, draw_z
 from ..metrics.features import Lite2Features
 from ..metrics.gaussian import FeatureStatistics, Gaussian, frechet_distance
 from ..metrics.inception import InceptionFeatures
 from ..metrics.kernel import KernelReference
 from ..metrics.protocols import METRICS, SIGHTS, networks_of
-from ..model import Generator, RegularGrid
+from ..model import Generator
 from ..pictures.pixels import quantise
 from ..ranks import ALONE, Ranks
 from ..seeds import generator_for
+from .drawing import draw_seeds
 
 BATCH = 64  # pictures a look; ranks take whole batches, so that no feature depends on who computes it
-CPU_PIXELS, PIXELS = 2**14, 2**17  # drawn in one pass on a CPU, elsewhere
 DIGITS = 6  # significant ones: below them, rounding differs from machine to machine
 
 Network = Lite2Features | InceptionFeatures
@@ -80,7 +79,7 @@ class Judge:
         for name in networks_of(metrics):
             network = Lite2Features(weights[name]) if name == "lite2" else weights[name]
             self.networks[name] = network.to(device)
-        whole = len(feed.archive)
+        whole = len(feed.data)
         sights = {name: SIGHTS[name] for name in self.networks}
         self.reals = {name: min(sight.reals or whole, whole) for name, sight in sights.items()}
         self.fakes = {
@@ -115,7 +114,7 @@ class Judge:
     @cached_property
     def references(self) -> dict[str, Gaussian | KernelReference]:
         """The real side of every distance; only the leading rank compares, the others' are empty."""
-        whole = len(self.feed.archive)
+        whole = len(self.feed.data)
         order = torch.randperm(whole, generator=generator_for("reals"))  # the same reals whatever the run's seed
         reals = self.look(lambda places: quantise(self.feed.shown(order[list(places)])[0]), self.reals)
         references: dict[str, Gaussian | KernelReference] = {}
@@ -157,17 +156,7 @@ class Judge:
         return facts
 
 
-@torch.no_grad()
 def draw(generator: Generator, seeds: Sequence[int], *, resolution: int) -> Tensor:
     """Draw the pictures of seeds as judges see them, uint8 [N, 3, r, r], on the generator's device."""
-    device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
-    points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
-    classes = generator.config.classes
-    at_once = max(1, (CPU_PIXELS if device.type == "cpu" else PIXELS) // resolution**2)
-    pictures = []
-    for start in range(0, len(seeds), at_once):
-        part = seeds[start : start + at_once]
-        z = draw_z(part, generator.config.z_dim).to(device, dtype)
-        label = draw_labels(part, classes).to(device) if classes else None
-        pictures.append(quantise(generator(z, points, label)))  # [n, r*r, 3]
-    return torch.cat(pictures).transpose(1, 2).unflatten(2, (resolution, resolution))
+    drawn = draw_seeds(generator, seeds, resolution=resolution)
+    return torch.cat([quantise(part) for part in drawn]).permute(0, 3, 1, 2)

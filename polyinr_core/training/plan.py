@@ -1,13 +1,14 @@
 """The plan of a run: what it would do, how long it would take and what it would hold, before it does anything."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..critic.classifier import OWN_CLASSES, Classifier
 from ..critic.discriminator import ProjectedDiscriminator, Weights
+from ..data.picture_set import PictureSet
 from ..model import Generator
 from ..seeds import start_values_of
 from .config import TrainingConfig
@@ -16,9 +17,6 @@ from .iterations import chunk_of
 from .probe import Cost, probe_critic, probe_drawing, probe_guide, probe_optimiser, stand_in
 from .stages import Stage
 
-if TYPE_CHECKING:
-    from ..data.picture_set import PictureSet
-
 PICTURE_COPIES = 4  # of a micro-batch: drawn, resized or mixed, and their gradients
 
 
@@ -26,8 +24,8 @@ PICTURE_COPIES = 4  # of a micro-batch: drawn, resized or mixed, and their gradi
 class StagePlan:
     """A stage: what is asked of it, and what it would cost. Rates, mirror and guidance are those used there.
 
-    `blur` is the blur's width in pixels at the start; `chunk` the pixels of the generator's way back at once
-    (0: all); `memory` the bytes at the peak.
+    `blur` is the blur's width in pixels at the start; `chunk` the pixels of the generator's backward pass at
+    once (0: all); `memory` the bytes at the peak.
     """
 
     resolution: int
@@ -81,7 +79,7 @@ class Costs:
     """What the probe found; the critic's by backbone, seen at the side of the first stage's pictures."""
 
     drawn: Cost  # a pixel
-    learned: Cost  # a pixel, with the way back
+    learned: Cost  # a pixel, with the backward pass
     fooled: dict[str, Cost]  # a picture in the generator's step
     judged: dict[str, Cost]  # a picture in the critic's
     guided: Cost
@@ -90,7 +88,7 @@ class Costs:
 
 def make_plan(
     config: TrainingConfig,
-    data: "PictureSet",
+    data: PictureSet,
     weights: Weights,
     *,
     device: torch.device,
@@ -105,7 +103,7 @@ def make_plan(
     ConfigError.
     """
     check_classes(config, data)
-    classes = data.classes if config.cond else 0
+    classes = config.classes_of(data.classes)
     wide = torch.promote_types(dtype, torch.float32)
     narrow = dtype if dtype != wide else None
     names = [*config.backbones, *([config.classifier] if is_guided(config) else [])]

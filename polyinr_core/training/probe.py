@@ -23,8 +23,10 @@ VALUES = 2**20
 
 @dataclass(frozen=True)
 class Cost:
-    """What one more pixel, picture or value costs: seconds, and bytes kept for the way back; `fixed` are kept
-    once a pass, however many there are."""
+    """What one more pixel, picture or value costs: seconds, and bytes kept for the backward pass.
+
+    `fixed` bytes are kept once a pass, however many there are.
+    """
 
     seconds: float
     bytes: float = 0.0
@@ -40,7 +42,7 @@ def cost_of(
     known: nn.Module,
     fixed: float = 0.0,
 ) -> Cost:
-    """Return what `step(count)` and the way back from the loss that it returns cost for each of `count`.
+    """Return what `step(count)` and the backward pass of the loss that it returns cost for each of `count`.
 
     The count grows from `start` to at most `most` until the measurement is long enough. Tensors of `known` are
     not counted as kept; `fixed` are the bytes taken as kept once where a single measurement cannot tell.
@@ -60,7 +62,7 @@ def cost_of(
 
 
 def once(step: Callable[[int], Tensor], count: int, *, device: torch.device, own: set[int]) -> tuple[float, int]:
-    """Take one step and its way back; return the seconds, and the bytes of all storages kept in between."""
+    """Take one step and its backward pass; return the seconds, and the bytes of all storages kept in between."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -86,7 +88,7 @@ def now(device: torch.device) -> float:
 
 
 def probe_drawing(generator: Generator, *, most: int) -> tuple[Cost, Cost]:
-    """Return the cost of a pixel that is only drawn, and of one drawn with the way back.
+    """Return the cost of a pixel that is only drawn, and of one drawn with a backward pass.
 
     `most` is the number of pixels that a pass of the training draws: no more are drawn here.
     """

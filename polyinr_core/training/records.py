@@ -1,26 +1,21 @@
 """What a run leaves to look at: snapshots, sheets of pictures drawn and of the data, the film strip."""
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 
 from ..data.feed import Feed
 from ..data.picture_set import PictureSet
-from ..latents.seeds import draw_labels, draw_z
-from ..model import Generator, RegularGrid
 from ..pictures.files import write_picture
 from ..pictures.pixels import Pixels, quantise, to_uint8
 from ..pictures.sheet import sheet
 from ..snapshots.snapshot import Snapshot, save_snapshot
 from .config import TrainingConfig
+from .drawing import draw_seeds
 from .film_strip import film_strip
 from .folder import RunFolder
 from .session import Session
 from .stages import format_stages
 
 COLUMNS, ROWS = 8, 4
-PIXELS_AT_ONCE = 2**14
 
 
 def snapshot_of(session: Session, config: TrainingConfig, data: PictureSet) -> Snapshot:
@@ -42,7 +37,8 @@ def save_record(folder: RunFolder, snapshot: Snapshot, *, seen: int) -> Pixels:
     The film strip is made anew. Raises FileError.
     """
     save_snapshot(folder.snapshot(seen), snapshot, overwrite=True)
-    pixels = draw_seeds(snapshot.generator, range(COLUMNS * ROWS), resolution=snapshot.resolution)
+    drawn = draw_seeds(snapshot.generator, range(COLUMNS * ROWS), resolution=snapshot.resolution)
+    pixels = np.concatenate([to_uint8(part) for part in drawn])
     write_picture(folder.picture(f"fakes-{seen:09d}"), sheet(pixels, COLUMNS), overwrite=True)
     save_film_strip(folder)
     return pixels
@@ -50,7 +46,7 @@ def save_record(folder: RunFolder, snapshot: Snapshot, *, seen: int) -> Pixels:
 
 def save_film_strip(folder: RunFolder) -> None:
     """Write the film strip anew from the sheets of samples that are there. Raises FileError."""
-    sheets = (folder.path / "pictures").glob("fakes-*.png")
+    sheets = folder.pictures.glob("fakes-*.png")
     by_age = sorted(sheets, key=lambda path: (len(path.name), path.name))
     strip = film_strip(by_age, columns=COLUMNS, rows=ROWS)
     if strip is not None:
@@ -66,20 +62,3 @@ def first_reals(feed: Feed) -> Pixels:
 def save_reals(folder: RunFolder, pixels: Pixels) -> None:
     """Write pictures that the run learns from as a sheet. Raises FileError."""
     write_picture(folder.picture("reals"), sheet(pixels, COLUMNS), overwrite=True)
-
-
-@torch.no_grad()
-def draw_seeds(generator: Generator, seeds: Sequence[int], *, resolution: int) -> Pixels:
-    """Draw pictures by seed, uint8 [N, r, r, 3], on the generator's device."""
-    device = generator.mapping.w_avg.device
-    grid = RegularGrid(resolution, resolution)
-    points = grid.points(0, resolution**2, dtype=torch.float32, device=device)
-    classes = generator.config.classes
-    pictures = []
-    at_once = max(1, PIXELS_AT_ONCE // resolution**2)
-    for start in range(0, len(seeds), at_once):
-        part = seeds[start : start + at_once]
-        z = draw_z(part, generator.config.z_dim).to(device)
-        label = draw_labels(part, classes).to(device) if classes else None
-        pictures.append(to_uint8(generator(z, points, label)))
-    return np.concatenate(pictures).reshape(-1, resolution, resolution, 3)

@@ -65,7 +65,7 @@ class Run:
         self.dtype = dtype
         self.memory = memory
         self.ranks = ranks
-        self.classes = data.classes if config.cond else 0
+        self.classes = config.classes_of(data.classes)
         check_run(config, data, ranks=ranks)
         if ranks.leads:
             folder.claim(config, DataFacts(data.path.name, data.sha256, len(data), self.classes))
@@ -197,7 +197,7 @@ class Run:
 
 def check_run(config: TrainingConfig, data: PictureSet, *, ranks: Ranks = ALONE) -> None:
     """Refuse what cannot be trained before anything is written. Raises PolyinrError."""
-    classes = data.classes if config.cond else 0
+    classes = config.classes_of(data.classes)
     if classes == 1:
         raise TrainingError(f"{data.path}: has one class only; train with --no-cond")
     check_classes(config, data)

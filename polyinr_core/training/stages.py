@@ -1,6 +1,6 @@
-"""Stages: one training resolution each, with what is different there from the rest of the run."""
+"""Stages: one training resolution each, with settings of its own; which of them a started run may change."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ..errors import ConfigError
@@ -102,6 +102,34 @@ def format_stage(stage: Stage) -> str:
             shown = ("yes" if value else "no") if name == "mirror" else f"{value:.15g}"
             parts.append(f"{name}={shown}")
     return ":".join(parts)
+
+
+def stage_changes(
+    before: tuple[Stage, ...], now: tuple[Stage, ...], *, reached: tuple[int, int] | None
+) -> list[str]:
+    """Return a phrase for each stage that was trained and is given differently now.
+
+    `reached` is the stage that the run stands in and the pictures seen there; None: nothing is trained yet.
+    Stages before it stay as they were. Its own may be longer, or shorter as long as what was seen fits in. Later
+    ones are free.
+    """
+    if reached is None:
+        return []
+    current, images = reached
+    changes = []
+    for index, stage in enumerate(before[: current + 1]):
+        shown = format_stage(stage)
+        if index >= len(now):
+            changes.append(f"the stage {shown} has begun and is missing now")
+        elif now[index] != stage:
+            given = format_stage(now[index])
+            if index < current:
+                changes.append(f"the stage {shown} is over and cannot become {given}")
+            elif replace(now[index], kimg=stage.kimg) != stage:
+                changes.append(f"the stage {shown} has begun and cannot become {given}, only longer")
+            elif now[index].images < min(images, stage.images):
+                changes.append(f"the stage {given} is shorter than the {images / 1000:g} kimg seen already")
+    return changes
 
 
 SETTINGS = [field.name for field in fields(Stage)][2:]

@@ -25,7 +25,7 @@ def test_native_resolution_is_the_release_s_scale(archive):
     assert pictures.shape == (10, 3, 8, 8)
     assert pictures.dtype == torch.float32
     assert labels.dtype == torch.int64
-    items = feed.places(0, 10).tolist()
+    items = feed.order.places(0, 10).tolist()
     expected = np.stack([archive.read(item) for item in items]).astype(np.float32) / np.float32(127.5) - 1
     assert np.array_equal(pictures.numpy(), expected.transpose(0, 3, 1, 2))  # exact: the same two operations
     assert labels.tolist() == archive.labels[items].tolist()
@@ -35,17 +35,17 @@ def test_native_resolution_is_the_release_s_scale(archive):
 def test_every_epoch_shows_every_picture_once_in_another_order(archive, mirror):
     feed = Feed(archive, resolution=4, seed=3, mirror=mirror)
     size = 20 if mirror else 10
-    epochs = [feed.places(epoch * size, size).tolist() for epoch in range(4)]
+    epochs = [feed.order.places(epoch * size, size).tolist() for epoch in range(4)]
     assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
     assert len(set(map(tuple, epochs))) == 4
     other = Feed(archive, resolution=4, seed=4, mirror=mirror)
-    assert other.places(0, size).tolist() != epochs[0]
+    assert other.order.places(0, size).tolist() != epochs[0]
 
 
 def test_mirror_doubles_the_epoch_by_flipped_pictures(archive):
     feed = Feed(archive, resolution=8, seed=0, mirror=True)
     pictures, labels = feed.batch(0, 20)
-    place = feed.places(0, 20).tolist()
+    place = feed.order.places(0, 20).tolist()
     for item in range(10):
         straight, flipped = place.index(item), place.index(item + 10)
         assert torch.equal(pictures[straight].flip(2), pictures[flipped])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.metrics import kernel
-from polyinr_core.metrics.kernel import KernelReference, kernel_distance, membership
+from polyinr_core.metrics.kernel import KernelReference, membership
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def test_the_golden_distance(
     """The same subsets in the same order. 1e-5: theirs is in float32."""
     monkeypatch.setattr(kernel, "BLOCK", block)
     fakes, reals = golden["input.gen_features"], golden["input.real_features"]
-    value = kernel_distance(fakes, reals)
+    value = KernelReference(reals, len(fakes)).distance(fakes)
     assert value == pytest.approx(expected["kid_seed0_subsets100_max1000"], rel=1e-5)
-    value = kernel_distance(fakes, reals, subsets=20, most=50)
+    value = KernelReference(reals, len(fakes), subsets=20, most=50).distance(fakes)
     assert value == pytest.approx(expected["kid_seed0_subsets20_max50"], rel=1e-5)
 
 
@@ -59,5 +59,6 @@ def test_whole_sets_are_the_unbiased_estimate() -> None:
 
 def test_the_seed_draws_the_subsets(golden: dict[str, Tensor]) -> None:
     fakes, reals = golden["input.gen_features"], golden["input.real_features"]
-    one, again, other = (kernel_distance(fakes, reals, subsets=2, most=20, seed=seed) for seed in (0, 0, 1))
+    references = [KernelReference(reals, len(fakes), subsets=2, most=20, seed=seed) for seed in (0, 0, 1)]
+    one, again, other = (reference.distance(fakes) for reference in references)
     assert one == again != other

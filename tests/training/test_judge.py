@@ -15,7 +15,7 @@ from polyinr_core.data.archive import Archive
 from polyinr_core.data.bundled import bundled_pictures
 from polyinr_core.data.feed import Feed
 from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
-from polyinr_core.metrics.kernel import kernel_distance
+from polyinr_core.metrics.kernel import KernelReference
 from polyinr_core.metrics.protocols import SIGHTS, Sight
 from polyinr_core.model import Generator
 from polyinr_core.ranks import ALONE, Ranks
@@ -84,7 +84,7 @@ def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: 
             sides.append(statistics.gaussian(unbiased=unbiased))
         expected[name] = frechet_distance(*sides)
     features = [torch.cat([lite2(picture) for picture in part]) for part in (fakes[:14], reals[:20])]
-    expected["kd-lite2"] = kernel_distance(*features)
+    expected["kd-lite2"] = KernelReference(features[1], 14).distance(features[0])
     assert measured == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
 
 

@@ -106,7 +106,7 @@ def test_a_pixel_s_bytes_are_those_that_autograd_keeps(monkeypatch: pytest.Monke
     assert all(parameter.grad is None for parameter in generator.parameters())
 
 
-def test_chunks_take_less_memory_and_more_time(
+def test_chunks_take_less_memory(
     emoji: Archive, weights: dict, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "LONG_ENOUGH", 0.02)

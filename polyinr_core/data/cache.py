@@ -1,4 +1,4 @@
-"""A picture set in memory, on the device where it is needed: each picture is read once."""
+"""The cache: a picture set in memory, on the device where it is needed; each picture is read once."""
 
 from threading import Lock
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from .reader import Reader
 
 
-class Memory:
+class Cache:
     """What the reader reads, [N, 3, r, r] on `device`, filled as pictures are asked for, from any thread."""
 
     def __init__(self, reader: Reader, device: torch.device) -> None:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from polyinr_core.training.extension import stage_changes
-from polyinr_core.training.stages import parse_stages
+from polyinr_core.training.stages import parse_stages, stage_changes
 
 BEFORE = "32:20,64:10,128:5"
 

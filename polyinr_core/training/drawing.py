@@ -1,0 +1,28 @@
+"""Pictures by seed, several in a pass: for the sheets that a run keeps, and for what judges it."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..latents.seeds import draw_labels, draw_z
+from ..model import Generator, RegularGrid
+
+CPU_PIXELS, PIXELS = 2**14, 2**17  # drawn in one pass on a CPU, elsewhere
+
+
+@torch.no_grad()
+def draw_seeds(generator: Generator, seeds: Sequence[int], *, resolution: int) -> Iterator[Tensor]:
+    """Yield the pictures of the seeds in their order, a pass at a time: [n, r, r, 3], about [-1, 1].
+
+    A seed draws its picture's class, too. They are on the generator's device and in its dtype.
+    """
+    device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
+    points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
+    classes = generator.config.classes
+    at_once = max(1, (CPU_PIXELS if device.type == "cpu" else PIXELS) // resolution**2)
+    for start in range(0, len(seeds), at_once):
+        part = seeds[start : start + at_once]
+        z = draw_z(part, generator.config.z_dim).to(device, dtype)
+        label = draw_labels(part, classes).to(device) if classes else None
+        yield generator(z, points, label).unflatten(1, (resolution, resolution))
