@@ -42,6 +42,7 @@ class Diagnosis:
     best_spread: float = 0.0  # a share of the data's
     logits: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # training, held out, drawn
     logits_count: int = 0
+    metric: str = ""  # whose distance is the best
     best_distance: float | None = None
     judging: bool = field(default=False, metadata={"kept": False})
     judging_seconds: float = field(default=0.0, metadata={"kept": False})
@@ -118,6 +119,8 @@ class Diagnosis:
         """Take in a Fréchet distance to the data. Kernel distances reach 0, and their ratio says nothing."""
         if not name.startswith(("fd", "fid")) or not math.isfinite(value):
             return None
+        if name != self.metric:  # a run that goes on may be judged otherwise
+            self.metric, self.best_distance = name, None
         best = self.best_distance = value if self.best_distance is None else min(self.best_distance, value)
         return self.raise_once(
             "distance",

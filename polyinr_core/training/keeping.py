@@ -64,16 +64,21 @@ def number(path: Path) -> int:
 class Patience:
     """How long a stage has waited for a better distance: the least so far, and the measurements since then."""
 
+    metric: str = ""  # whose distances these are
     best: float | None = None
     waited: int = 0
 
-    def after(self, value: float, *, blur: float) -> "Patience":
-        """Return the patience after one more measurement; while the critic sees through a blur, none counts."""
-        if blur > 0:
-            return Patience()
-        if math.isfinite(value) and (self.best is None or value < self.best):
-            return Patience(value, 0)
-        return Patience(self.best, self.waited + 1)
+    def after(self, metric: str, value: float, *, blur: float) -> "Patience":
+        """Return the patience after one more measurement; while the critic sees through a blur, none counts.
+
+        With another metric than before the waiting begins anew.
+        """
+        before = self if metric == self.metric and not blur else Patience(metric)
+        if blur:
+            return before
+        if math.isfinite(value) and (before.best is None or value < before.best):
+            return Patience(metric, value)
+        return Patience(metric, before.best, before.waited + 1)
 
     def over(self, limit: int) -> bool:
         """Say whether `limit` measurements in a row brought nothing better (0: never)."""

@@ -58,7 +58,7 @@ class Upkeep:
 
     def begin(self, session: Session, feed: Feed) -> None:
         """Begin a stage, or go on with it; the first one shows the generator before anything is learned."""
-        self.feed = feed
+        self.feed, self.judge = feed, None
         if session.images:
             self.diagnosis = Diagnosis.from_dict(session.notes["diagnosis"])
             self.patience = Patience.from_dict(session.notes["patience"])
@@ -95,11 +95,12 @@ class Upkeep:
             self.seconds, self.counted = 0.0, session.images
         if self.due(session, HELD_OUT_EVERY):
             self.look_at_held_out(session, setting, losses)
-        if self.due(session, config.snapshot_every) or ended or stopped:
-            self.record(session)
         still = False
         if config.metric_every and (self.due(session, config.metric_every) or ended):
             still = self.measure(session, blur=setting.sigma)
+        due = self.due(session, config.snapshot_every) or ended or still
+        if due or stopped:
+            self.record(session, due=due)
         if self.due(session, config.state_every) or ended or stopped or still:
             self.save(session)
         self.clock = time.perf_counter()
@@ -124,7 +125,7 @@ class Upkeep:
 
         Return whether the watched one has stood still for long enough to end the stage.
         """
-        if self.judge is None or self.judge.feed is not self.feed:
+        if self.judge is None:
             self.judge = Judge(self.config.metrics, self.weights, self.feed, device=self.device, ranks=self.ranks)
         facts = self.judge.measure(session.averaged)
         self.log(session, facts)
@@ -134,7 +135,7 @@ class Upkeep:
         if self.ranks.leads:
             snapshot = snapshot_of(session, self.config, self.data)
             keep_best(self.folder.snapshots, snapshot, metric=watched, value=facts[watched])
-        self.patience = self.patience.after(facts[watched], blur=blur)
+        self.patience = self.patience.after(watched, facts[watched], blur=blur)
         return self.patience.over(self.config.auto_advance)
 
     def look_at_held_out(self, session: Session, setting: Setting, losses: Losses) -> None:
@@ -152,8 +153,11 @@ class Upkeep:
         warning = self.diagnosis.hear_logits(training=losses.real_logit, held_out=logit, fakes=losses.fake_logit)
         self.warn(session, warning)
 
-    def record(self, session: Session) -> None:
-        """Write the averaged generator as a snapshot and a sheet of its pictures; remove what is too many."""
+    def record(self, session: Session, *, due: bool = True) -> None:
+        """Write the averaged generator as a snapshot and a sheet of its pictures; remove what is too many.
+
+        One that is not `due`, at a stop, is not diagnosed: the run that was never stopped would not hear of it.
+        """
         if not self.ranks.leads:
             return
         pixels = save_record(self.folder, snapshot_of(session, self.config, self.data), seen=session.seen)
@@ -161,8 +165,9 @@ class Upkeep:
         self.journal.picture("samples", sheet(pixels, COLUMNS), seen=session.seen)
         own = spread(pixels)
         self.log(session, {"spread": own})
-        warning = self.diagnosis.see_spread(samples=own, data=self.data_spread, seen=session.images)
-        self.warn(session, warning)
+        if due:
+            warning = self.diagnosis.see_spread(samples=own, data=self.data_spread, seen=session.images)
+            self.warn(session, warning)
 
     def save(self, session: Session) -> None:
         """Write the state."""

@@ -107,6 +107,13 @@ def test_a_new_stage_begins_anew() -> None:
     assert diagnosis.hear_distance("fid", 40)
 
 
+def test_distances_of_two_kinds_are_not_compared() -> None:
+    diagnosis = Diagnosis()
+    assert diagnosis.hear_distance("fid", 10) is None
+    assert diagnosis.hear_distance("fd-lite2", 400) is None
+    assert diagnosis.hear_distance("fd-lite2", 600)
+
+
 def test_kernel_distances_near_nothing_are_not_compared() -> None:
     diagnosis = Diagnosis()
     assert [diagnosis.hear_distance("kd-lite2", value) for value in (-1e-4, 1e-4, 5.0)] == [None] * 3

@@ -108,7 +108,7 @@ def test_nothing_to_prune(tmp_path: Path) -> None:
 def patience_after(values: list[float], *, blur: float = 0.0) -> Patience:
     patience = Patience()
     for value in values:
-        patience = patience.after(value, blur=blur)
+        patience = patience.after("fid", value, blur=blur)
     return patience
 
 
@@ -129,7 +129,13 @@ def test_blurred_measurements_do_not_count() -> None:
     """Neither for the wait nor as a best that sharp pictures would have to beat."""
     blurred = patience_after([5.0, 6.0, 7.0], blur=0.5)
     assert not blurred.over(1)
-    assert blurred.after(9.0, blur=0.0) == Patience(best=9.0)
+    assert blurred.after("fid", 9.0, blur=0.0) == Patience("fid", best=9.0)
+
+
+def test_distances_of_another_kind_do_not_count() -> None:
+    """A kernel distance is a thousandth of a Fréchet distance, which would never be better."""
+    patience = patience_after([0.1, 0.2, 0.3]).after("fd-lite2", 400.0, blur=0.0)
+    assert patience == Patience("fd-lite2", best=400.0)
 
 
 def test_patience_lives_in_a_state() -> None:

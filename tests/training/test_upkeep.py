@@ -1,0 +1,97 @@
+"""What is due between iterations: the same whether a run was stopped or not, and complete at a stage's end."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import write_data
+
+from polyinr_core.data.archive import Archive
+from polyinr_core.training import upkeep
+from polyinr_core.training.config import TrainingConfig
+from polyinr_core.training.folder import RunFolder
+from polyinr_core.training.presets import PRESETS
+from polyinr_core.training.run import Run
+from polyinr_core.training.stages import parse_stages
+from polyinr_core.training.state import read_state
+from polyinr_core.weights.pretrained import load_pretrained
+
+CONFIG = replace(
+    PRESETS["tiny"],
+    stages=parse_stages("8:0.012"),
+    batch=4,
+    channels=16,
+    critic_channels=8,
+    head_divisor=16,
+    blur_sigma=0.0,
+    snapshot_every=1.0,
+)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict:
+    return {"lite0": load_pretrained("lite0")}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    write_data(tmp_path)
+    return Archive.open(tmp_path / "data.zip")
+
+
+class Judge:
+    """Tells the same distance every time."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def measure(self, generator: object) -> dict[str, Any]:
+        return {"fd-lite2": 100.0, "seconds": 0.0}
+
+
+class Seen:
+    """Takes the place of a method, and notes when it was called."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __call__(self, *, seen: int, **_: float) -> None:
+        self.seen.append(seen)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "Judge", Judge)
+
+
+def train(config: TrainingConfig, archive: Archive, weights: dict, *, stop_after: int = 1000) -> bool:
+    """Train in the folder "run" beside the archive; stop after so many iterations."""
+    left = iter(range(stop_after - 1))
+    folder = RunFolder(archive.path.parent / "run")
+    run = Run(config, archive, folder, weights=weights, device=torch.device("cpu"), report=lambda event: None)
+    return run.train(stop=lambda: next(left, None) is None)
+
+
+def counters(archive: Archive) -> dict[str, Any]:
+    state, _ = read_state(archive.path.parent / "run/state")
+    assert state is not None
+    return state.counters
+
+
+def test_a_stage_that_stands_still_leaves_its_last_model(archive: Archive, weights: dict, judged: None) -> None:
+    assert train(replace(CONFIG, metric_every=0.004, auto_advance=2), archive, weights)
+    assert counters(archive)["images"] == 8
+    snapshots = archive.path.parent / "run/snapshots"
+    assert sorted(path.stem for path in snapshots.iterdir()) == ["000000000", "000000008", "best"]
+
+
+def test_a_stop_leaves_no_trace_in_what_is_remembered(
+    archive: Archive, weights: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes a sheet of samples that is not due; the warnings of the run do not depend on it."""
+    monkeypatch.setattr(upkeep.Diagnosis, "see_spread", see := Seen())
+    assert not train(CONFIG, archive, weights, stop_after=2)
+    assert train(CONFIG, archive, weights)
+    assert see.seen == [0, 12]
