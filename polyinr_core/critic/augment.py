@@ -92,6 +92,11 @@ def cut_hole(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
     return x * (~hole).to(x)
 
 
+def blurs(sigma: float) -> bool:
+    """Say whether a blur of this width changes a picture at all."""
+    return math.floor(3 * sigma) > 0
+
+
 def blur_kernel(sigma: float) -> list[float]:
     """The weights 2^-(o/sigma)^2 at offsets -R..R, R = floor(3 sigma), of sum 1; a single 1 where R is 0."""
     radius = math.floor(3 * sigma)

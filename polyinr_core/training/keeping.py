@@ -68,13 +68,13 @@ class Patience:
     best: float | None = None
     waited: int = 0
 
-    def after(self, metric: str, value: float, *, blur: float) -> "Patience":
+    def after(self, metric: str, value: float, *, blurred: bool) -> "Patience":
         """Return the patience after one more measurement; while the critic sees through a blur, none counts.
 
         With another metric than before the waiting begins anew.
         """
-        before = self if metric == self.metric and not blur else Patience(metric)
-        if blur:
+        before = self if metric == self.metric and not blurred else Patience(metric)
+        if blurred:
             return before
         if math.isfinite(value) and (before.best is None or value < before.best):
             return Patience(metric, value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..critic.augment import blurs
 from ..data.feed import Feed
 from ..data.picture_set import PictureSet
 from ..pictures.sheet import sheet
@@ -135,7 +136,7 @@ class Upkeep:
         if self.ranks.leads:
             snapshot = snapshot_of(session, self.config, self.data)
             keep_best(self.folder.snapshots, snapshot, metric=watched, value=facts[watched])
-        self.patience = self.patience.after(watched, facts[watched], blur=blur)
+        self.patience = self.patience.after(watched, facts[watched], blurred=blurs(blur))
         return self.patience.over(self.config.auto_advance)
 
     def look_at_held_out(self, session: Session, setting: Setting, losses: Losses) -> None:

@@ -105,10 +105,10 @@ def test_nothing_to_prune(tmp_path: Path) -> None:
     prune(tmp_path / "nowhere", 2)
 
 
-def patience_after(values: list[float], *, blur: float = 0.0) -> Patience:
+def patience_after(values: list[float], *, blurred: bool = False) -> Patience:
     patience = Patience()
     for value in values:
-        patience = patience.after("fid", value, blur=blur)
+        patience = patience.after("fid", value, blurred=blurred)
     return patience
 
 
@@ -127,14 +127,14 @@ def test_the_end_of_patience() -> None:
 
 def test_blurred_measurements_do_not_count() -> None:
     """Neither for the wait nor as a best that sharp pictures would have to beat."""
-    blurred = patience_after([5.0, 6.0, 7.0], blur=0.5)
+    blurred = patience_after([5.0, 6.0, 7.0], blurred=True)
     assert not blurred.over(1)
-    assert blurred.after("fid", 9.0, blur=0.0) == Patience("fid", best=9.0)
+    assert blurred.after("fid", 9.0, blurred=False) == Patience("fid", best=9.0)
 
 
 def test_distances_of_another_kind_do_not_count() -> None:
     """A kernel distance is a thousandth of a Fréchet distance, which would never be better."""
-    patience = patience_after([0.1, 0.2, 0.3]).after("fd-lite2", 400.0, blur=0.0)
+    patience = patience_after([0.1, 0.2, 0.3]).after("fd-lite2", 400.0, blurred=False)
     assert patience == Patience("fd-lite2", best=400.0)
 
 

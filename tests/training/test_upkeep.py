@@ -87,6 +87,15 @@ def test_a_stage_that_stands_still_leaves_its_last_model(archive: Archive, weigh
     assert sorted(path.stem for path in snapshots.iterdir()) == ["000000000", "000000008", "best"]
 
 
+def test_a_stage_can_stand_still_before_its_blur_is_all_gone(
+    archive: Archive, weights: dict, judged: None
+) -> None:
+    """The blur of a short stage fades until its end, but one of a fraction of a pixel changes no picture."""
+    config = replace(CONFIG, blur_sigma=0.3, metric_every=0.004, auto_advance=2)
+    assert train(config, archive, weights)
+    assert counters(archive)["images"] == 8
+
+
 def test_a_stop_leaves_no_trace_in_what_is_remembered(
     archive: Archive, weights: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
