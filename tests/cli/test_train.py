@@ -25,6 +25,7 @@ from polyinr_cli.train import train
 from polyinr_core.model import Generator
 from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot, save_snapshot
 from polyinr_core.training import run as training
+from polyinr_core.training.stages import parse_stages
 from polyinr_core.weights import pretrained
 
 once = cache(pretrained.load_pretrained)
@@ -94,7 +95,7 @@ def test_an_option_changes_the_configuration(polyinr: Run, data: Path, begun: li
     run = begun[0]
     feed = run.feed(run.config.stages[0])
     if option == "mirror":
-        assert feed.epoch_size == 2 * len(run.data)
+        assert feed.order.epoch_size == 2 * len(run.data)
     if option == "held_out":
         assert len(feed) == len(run.data) - 2
     if option == "precision":
@@ -131,15 +132,13 @@ def test_backbones_weights_and_download_reach_the_loader(
     assert asked == {"lite0": (None, False), "lite2": (None, False)}
 
 
-def test_an_option_goes_over_the_preset_s_stages(polyinr: Run, data: Path, begun: list[training.Run]):
-    """The large preset guides at some of its stages; the networks that it looks through are not read here."""
-    common = ("train", data, "--preset", "imagenet", "--batch", "4", "--dry-run", "--json")
-    plans = [polyinr(*common, "--stages", "8:1:guidance=1", *own) for own in ((), ("--guidance", "0"))]
-    assert [plan.code for plan in plans] == [0, 0], plans[0].stderr
-    weights = [[line["guidance"] for line in plan.lines if line["kind"] == "stage"] for plan in plans]
-    assert weights == [[1.0], [1.0]]  # what is typed for a stage stays
+def test_an_option_goes_over_the_preset_s_stages():
+    """The large preset guides at some of its stages; what is typed for a stage stays."""
     stages = configure("imagenet", {"guidance": 0.0, "batch": 32}).stages
     assert {(stage.guidance, stage.batch) for stage in stages} == {(None, None)}
+    for own in ({}, {"guidance": 0.0}):
+        config = configure("imagenet", {"stages": parse_stages("8:1:guidance=1"), **own})
+        assert config.at(config.stages[0]).guidance == 1.0
 
 
 def test_a_dry_run_prints_a_plan_and_writes_nothing(polyinr: Run, data: Path):
