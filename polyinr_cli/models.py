@@ -22,10 +22,10 @@ BUNDLED = "model.safetensors"
 def find_model(model: Path | None, *, quiet: bool = False) -> Path:
     """Return the model file to use, and say which if the person named none or a folder. Raises PolyinrError."""
     if model is not None:
-        return _newest_in(model, "-m", quiet=quiet) if model.is_dir() else model
+        return newest_in(model, "-m", quiet=quiet) if model.is_dir() else model
     if named := os.environ.get(VARIABLE):
         if Path(named).is_dir():
-            return _newest_in(Path(named), f"${VARIABLE}", quiet=quiet)
+            return newest_in(Path(named), f"${VARIABLE}", quiet=quiet)
         if not Path(named).is_file():
             raise FileError(named, f"no such file (named by ${VARIABLE}); name another with -m")
         return _said(Path(named), f"from ${VARIABLE}", quiet=quiet)
@@ -60,7 +60,8 @@ def newest_snapshot(folder: Path) -> Path | None:
     return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
 
 
-def _newest_in(folder: Path, named_by: str, *, quiet: bool) -> Path:
+def newest_in(folder: Path, named_by: str, *, quiet: bool) -> Path:
+    """Return the newest snapshot of a run folder that the person named, and say which. Raises FileError."""
     newest = newest_snapshot(folder)
     if newest is None:
         raise FileError(folder, f"holds no snapshot ({SNAPSHOTS}/*.safetensors at any depth); name a model file")

@@ -74,7 +74,7 @@ Workers = Annotated[
     int | None, over("--workers", "Processes that read pictures. Default: as the data needs.", metavar="N")
 ]
 InitFrom = Annotated[
-    Path | None, over("--init-from", "Start from this model instead of from nothing.", metavar="SNAPSHOT")
+    Path | None, over("--init-from", "Start from this model, or a run folder's newest.", metavar="SNAPSHOT")
 ]
 AutoAdvance = Annotated[
     int | None,

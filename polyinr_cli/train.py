@@ -12,6 +12,7 @@ from polyinr_core.errors import RequestError
 
 from . import live, plan, recipe, streams
 from .devices import check_memory, choose_device, choose_dtype, total_memory
+from .models import newest_in
 from .options import Device, Json, Precision, Quiet, Verbose, parse_duration
 from .ranks import joined, own_device, own_rank
 from .signals import stopping
@@ -85,7 +86,7 @@ def train(
     from polyinr_core.training.folder import RunFolder
     from polyinr_core.training.run import Run
 
-    start, config = start_from(init_from, config, given=set(given))
+    start, config = start_from(init_from, config, given=set(given), quiet=quiet)
     check_width(config)
     files = recipe.parse_weights(weights or [])
     if unused := files.keys() - networks_for(config):
@@ -148,15 +149,18 @@ def train(
 
 
 def start_from(
-    path: Path | None, config: "TrainingConfig", *, given: set[str]
+    path: Path | None, config: "TrainingConfig", *, given: set[str], quiet: bool = False
 ) -> tuple["Snapshot | None", "TrainingConfig"]:
-    """Read the model that a run is to start from; the configuration takes its sizes. Raises PolyinrError."""
+    """Read the model that a run is to start from, of a run folder the newest; the configuration takes its sizes.
+
+    Raises PolyinrError.
+    """
     if path is None:
         return None, config
     from polyinr_core.snapshots.snapshot import load_snapshot
     from polyinr_core.training.fine_tune import adopt
 
-    snapshot = load_snapshot(path)
+    snapshot = load_snapshot(newest_in(path, "--init-from", quiet=quiet) if path.is_dir() else path)
     return snapshot, adopt(config, snapshot, given)
 
 

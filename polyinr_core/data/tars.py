@@ -42,7 +42,12 @@ def tar_members(path: Path, *, compressed: bool = True) -> Iterator[Member]:
     cut between two files lacks.
     """
     with tar_errors(path):
-        tar = tarfile.open(path, "r:*" if compressed else "r:")  # noqa: SIM115 closed below
+        try:
+            tar = tarfile.open(path, "r:*" if compressed else "r:")  # noqa: SIM115 closed below
+        except tarfile.ReadError:
+            if not compressed and tarfile.is_tarfile(path):
+                raise ArchiveError(path, "is a compressed tar; shards are read in place: decompress it") from None
+            raise
     with tar:
         while True:
             with tar_errors(path):

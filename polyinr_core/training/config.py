@@ -83,7 +83,7 @@ class TrainingConfig:
             if (count := getattr(self, name)) is not None and not 0 <= count <= most:
                 raise ConfigError(f"{name} {count} is outside 0-{most}")
         if self.auto_advance and not self.metric_every:
-            raise ConfigError("auto_advance watches a distance: give metric_every, too")
+            raise ConfigError("auto_advance watches a distance: give --metric-every, too")
         for name in ("state_every", "snapshot_every", "metric_every"):
             every = getattr(self, name)
             if not (every >= 0.001 or (every == 0 and name == "metric_every")):

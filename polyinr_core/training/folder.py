@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ MAY_CHANGE = {
     *("state_every", "snapshot_every", "metric_every", "metrics", "auto_advance", "keep"),
     *("chunk", "workers", "name"),
 }
+SUMS = {"init_from": "--init-from of SHA-256", "sha256": "data of SHA-256"}  # how a message names them
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,17 @@ def is_draft(path: Path, *, of: Path) -> bool:
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return a phrase for each field of the run or its data that differs and may not, stages apart."""
     return [
-        f"{field} {stored[part].get(field)!r} (now {value!r})"
+        f"{SUMS.get(field, field)} {shown(stored[part].get(field))} (now {shown(value)})"
         for part in ("training", "data")
         for field, value in now[part].items()
         if field not in MAY_CHANGE | {"stages"} and stored[part].get(field) != value
     ]
+
+
+def shown(value: Any) -> str:
+    """Return a stored value as a message has it: nothing in words, and the first digits of a SHA-256 sum."""
+    if value in ("", None):
+        return "none"
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return value[:12]
+    return repr(value)

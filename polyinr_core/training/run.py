@@ -205,9 +205,11 @@ def check_run(config: TrainingConfig, data: PictureSet, *, ranks: Ranks = ALONE)
     for stage in config.stages:
         own, feed = config.at(stage), feed_of(config, data, stage)
         if len(feed) < own.batch:
+            apart = f", with {held_out} held out," if (held_out := own.held_out_of(len(data))) else ""
+            less = "--batch or --held-out" if held_out else "--batch"
             raise TrainingError(
-                f"{data.path}: {len(feed)} pictures are fewer than the batch of {own.batch}; give more pictures "
-                "or a smaller --batch"
+                f"{data.path}: {len(feed)} pictures{apart} are fewer than the batch of {own.batch}; give more "
+                f"pictures or a smaller {less}"
             )
         if (micro_batch := own.micro_batch or own.batch) % ranks.count:
             raise ConfigError(f"a micro-batch of {micro_batch} cannot be divided among {ranks.count} processes")

@@ -270,6 +270,7 @@ TRAINED = [
     ("train one-class.zip --preset tiny --run-dir run", 1, "one class only", "--no-cond"),
     (f"{TRAIN} --cond".replace("data.zip", "unlabelled.zip"), 2, "unlabelled.zip: has no labels", "--no-cond"),
     ("train few.zip --preset tiny --run-dir run", 1, "4 pictures are fewer than the batch of 8", "--batch"),
+    (f"{TRAIN} --held-out 6", 1, "6 pictures, with 6 held out, are fewer than the batch of 8", "--held-out"),
     (f"{TRAIN} --batch 64", 1, "12 pictures are fewer than the batch of 64", "--batch"),
     # run folder
     ("train data.zip --preset tiny --run-dir mine", 1, "mine: is there already and is no run folder"),
@@ -281,7 +282,8 @@ TRAINED = [
     ("train data.zip --preset tiny --run-dir run-text", 1, "run-text/config.json: no JSON", "--run-dir"),
     ("train data.zip --preset tiny --run-dir run-format", 1, "another format than 1", "--run-dir"),
     ("train data.zip --preset tiny --run-dir run-other", 1, "batch 4 (now 8); seed 3 (now 0)", "--run-dir"),
-    ("train few.zip --preset tiny --batch 4 --seed 3 --run-dir run-other", 1, "pictures 12 (now 4)"),
+    ("train few.zip --preset tiny --batch 4 --seed 3 --run-dir run-other", 1, "data of SHA-256", "12 (now 4)"),
+    ("train data.zip --preset tiny --run-dir run-tuned", 1, "--init-from of SHA-256 abababababab (now none)"),
     ("train data.zip --preset tiny --run-dir run-damaged", 1, "no state here is sound", "start anew"),
     ("train data.zip --preset tiny --run-dir run-newer", 1, "a state of format 2", "reads 1", "update polyinr"),
     ("train data.zip --preset tiny --stages 16:0.7 --run-dir run-begun", 1, "shorter than the 0.8 kimg"),
@@ -319,6 +321,10 @@ TRAINED = [
     (f"{TRAIN} --channels 0", 2, "channels 0 is outside 1-65536"),
     (f"{TRAIN} --channels 1000000000", 2, "channels 1000000000 is outside"),
     (f"{TRAIN} --channels 65536", 2, "GiB of memory", "--channels"),
+    # where to start from
+    (f"{TRAIN} --init-from missing.safetensors", 1, "missing.safetensors: no such file"),
+    (f"{TRAIN} --init-from data.zip", 1, "data.zip: not a safetensors file"),
+    (f"{TRAIN} --init-from run-begun", 1, "run-begun: holds no snapshot", "name a model file"),
     # critic
     (f"{TRAIN} --critic-res 0", 2, "cannot look at 0 pixels"),
     (f"{TRAIN} --critic-res 100", 2, "cannot look at 100 pixels", "multiple of 32", "at least 64"),
@@ -347,6 +353,7 @@ TRAINED = [
     (f"{TRAIN} --state-every 0", 2, "state_every 0.0 kimg"),
     (f"{TRAIN} --state-every nan", 2, "state_every nan kimg"),
     (f"{TRAIN} --snapshot-every -1", 2, "snapshot_every -1.0 kimg"),
+    (f"{TRAIN} --auto-advance 2", 2, "auto_advance", "--metric-every"),
     (f"{TRAIN} --metric-every nan", 2, "metric_every nan kimg"),
     (f"{TRAIN} --metric-every often", 2, "--metric-every", "number"),
     (f"{TRAIN} --device tpu", 2, "device 'tpu' is unknown"),

@@ -180,6 +180,7 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "run-format": run_of_format_99,
     "run-text": lambda path: (path.mkdir(), (path / "config.json").write_text("hello")),
     "run-other": lambda path: run_folder(path, batch=4, seed=3),
+    "run-tuned": lambda path: run_folder(path, init_from="ab" * 32),
     "run-damaged": lambda path: run_folder(path, state={}),
     "run-newer": lambda path: run_folder(path, state={"format": 2}),
     "run-begun": lambda path: run_folder(path, state={"sha256": "", "counters": {"stage": 0, "images": 800}}),

@@ -114,3 +114,13 @@ def test_the_best_is_not_the_newest(polyinr: Run, tiny_snapshot: Path, tiny_clas
         model, said = drawn_with(polyinr, *arguments)
         assert model == best
         assert "runs/two/snapshots/best.safetensors" in said
+
+
+def test_training_starts_from_a_run_folder_s_newest(polyinr: Run, tiny_class_snapshot: Path):
+    """--init-from takes a folder as -m does. That the model has no table of training's says that it was read."""
+    Path("run/snapshots").mkdir(parents=True)
+    shutil.copy(tiny_class_snapshot, "run/snapshots/000001.safetensors")
+    ran = polyinr("train", "--preset", "tiny", "--run-dir", "tuned", "--init-from", "run")
+    said, refusal = ran.stderr.splitlines()
+    assert said == "polyinr: model run/snapshots/000001.safetensors (the newest below run, named by --init-from)"
+    assert (ran.code, "table_dim 6" in refusal) == (2, True)
