@@ -118,11 +118,16 @@ def train(
                 as_json=as_json,
             ) as show,
         ):
+            gone: list[BrokenPipeError] = []  # who read our JSON lines: a reason to stop, none to lose work
 
             def report(event: dict[str, Any]) -> None:
                 show.event(event)
-                if as_json and "message" not in event:
-                    streams.json_line(event)
+                if as_json and "message" not in event and not gone:
+                    try:
+                        streams.json_line(event)
+                    except BrokenPipeError as error:
+                        gone.append(error)
+                        streams.abandon_stdout()
 
             run = Run(
                 config,
@@ -137,7 +142,7 @@ def train(
                 ranks=ranks,
             )
             ended = run.train(
-                stop=lambda: wish.asked() or (deadline is not None and time.monotonic() > deadline),
+                stop=lambda: wish.asked() or bool(gone) or (deadline is not None and time.monotonic() > deadline),
                 progress=lambda at: show.moved(at.seen, stage=at.stage, images=at.images),
             )
     if ended:
@@ -146,6 +151,8 @@ def train(
     streams.say(f"polyinr: saved in {folder.path}; the same command goes on", quiet=quiet, always=True)
     if wish.since is not None:
         raise KeyboardInterrupt
+    if gone:
+        raise gone[0]
 
 
 def start_from(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bad_files import archive
 from conftest import Run
 
 from polyinr_cli import streams
@@ -152,3 +153,18 @@ def test_two_payloads(polyinr: Run):
         streams.refuse_two_payloads("-", as_json=True)
     streams.refuse_two_payloads("x", as_json=True)
     streams.refuse_two_payloads(Path("-"), as_json=False)
+
+
+def test_a_run_whose_json_nobody_reads_any_more_is_saved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    archive(Path("data.zip"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    train = "train data.zip --preset tiny --stages 8:1 --batch 4 --run-dir run --json"
+    with open(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert outcome(train.split()) == 1
+    assert capsys.readouterr().err == "polyinr: saved in run; the same command goes on\n"
+    assert Path("run/state/000000000004.json").exists()
