@@ -3,9 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from polyinr_core.errors import RequestError
+
+PATIENCE = timedelta(hours=1)  # with the first process, which reads and writes files while the others wait
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +57,6 @@ def joined(device: "torch.device") -> Iterator["Ranks"]:
         return
     import torch.distributed as dist
 
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     dist.destroy_process_group()  # not after an error: it would wait for the others

@@ -145,7 +145,10 @@ def configure(preset: str, given: dict[str, Any]) -> "TrainingConfig":
     config = PRESETS[preset]
     own: dict[str, Any] = dict.fromkeys(given.keys() & SETTINGS)
     stages = tuple(replace(stage, **own) for stage in config.stages)
-    return replace(config, **{"stages": stages, **given})
+    config = replace(config, **{"stages": stages, **given})
+    if "metrics" in given and not config.metric_every:
+        raise RequestError("--metrics says what to measure, but it is never done: give --metric-every, too")
+    return config
 
 
 def parse_weights(texts: list[str]) -> dict[str, Path]:

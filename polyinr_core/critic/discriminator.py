@@ -74,7 +74,8 @@ class ProjectedDiscriminator(nn.Module):
         """
         if self.config.classes and label is None:
             raise LabelError("a conditional critic needs the label of each picture")
-        x = blur(x, sigma)
+        with torch.autocast(x.device.type, enabled=False):  # pictures stay float32, blurred or not
+            x = blur(x, sigma)
         views = [x if draws is None else augment(x, draws[i]) for i in range(len(self.config.backbones))]
         return [self.judge(name, view, label) for name, view in zip(self.config.backbones, views, strict=True)]
 

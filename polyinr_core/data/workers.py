@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -41,8 +42,9 @@ def read_by_workers(
                 is_first = False
                 yield result
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, FileNotFoundError) as error:
+            # the last two: a batch whose worker died before it could hand over its memory
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
         finally:
             del loader  # the last mention of it: this ends its processes
@@ -75,6 +77,7 @@ def start(reader: Reader, batches: Iterable[list[int]], *, workers: int) -> Iter
         worker_init_fn=begin,
         generator=torch.Generator(),  # or it would draw from the global one
     )
+    resource_tracker.ensure_running()  # begun below, it would let interrupts through to what comes after it
     with interrupts_held():
         return iter(loader)
 

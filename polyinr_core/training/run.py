@@ -96,7 +96,7 @@ class Run:
         def stopping(session: Session) -> bool:
             if progress:
                 progress(session)
-            return self.ranks.any(stop()) and session.seen < self.config.images
+            return self.ranks.any(stop()) and not self.over(session)
 
         with closing(self.upkeep.journal):
             session = self.resume() or self.start()
@@ -105,6 +105,13 @@ class Run:
                     return True
                 session = self.begin(session.stage + 1, session.networks.ema, images_before=session.seen)
         return False
+
+    def over(self, session: Session) -> bool:
+        """Say whether nothing is left to train."""
+        *before, last = self.config.stages
+        return session.stage == len(before) and (
+            session.images >= last.images or self.upkeep.stands_still(session)
+        )
 
     @cached_property
     def guide(self) -> Guide | None:
@@ -142,7 +149,7 @@ class Run:
         generator = Generator(self.config.generator(self.classes))
         session = self.begin(state.counters["stage"], generator, fresh=False)
         unpack(session, state)
-        if session.seen < self.config.images:
+        if not self.over(session):
             self.upkeep.log(session, {"resumed": True})
             self.upkeep.say(f"going on at {session.seen / 1000:g} kimg")
         return session

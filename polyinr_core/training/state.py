@@ -44,6 +44,8 @@ def write_state(folder: Path, state: State, *, images: int) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors straight to a file, without a copy of all of them in memory. Raises OSError."""
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # the library wraps what the system says into a text
@@ -51,6 +53,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    path.chmod(mode)  # the library makes it readable to its owner alone
 
 
 def clear_others(folder: Path, *, newest: str) -> None:

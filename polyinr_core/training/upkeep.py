@@ -91,8 +91,10 @@ class Upkeep:
         self.warn(session, warning)
         if self.due(session, LOG_EVERY) or ended or stopped:
             speed = (session.images - self.counted) / self.seconds
-            memory = memory_facts(self.device)
-            self.log(session, {**asdict(losses), "pictures_per_second": round(speed, 2), **memory})
+            told = asdict(losses)
+            if setting.guide is None:
+                del told["guidance"]
+            self.log(session, {**told, "pictures_per_second": round(speed, 2), **memory_facts(self.device)})
             self.seconds, self.counted = 0.0, session.images
         if self.due(session, HELD_OUT_EVERY):
             self.look_at_held_out(session, setting, losses)

@@ -1,6 +1,7 @@
 """State on disk: whole, summed, and the one before it kept."""
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,3 +199,13 @@ def test_optimizer_moments_come_back() -> None:
         return x.detach()
 
     assert torch.equal(steps(True), steps(False))
+
+
+def test_a_state_is_readable_as_other_files_are(tmp_path: Path) -> None:
+    """By whom the user's mask allows, not by the owner alone."""
+    before = os.umask(0o022)
+    try:
+        write_state(tmp_path, State({"a": torch.ones(1)}, {}), images=1)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("0*")} == {0o644}
