@@ -292,6 +292,7 @@ TRAINED = [
     ("FULL-DISK train data.zip --preset tiny --run-dir new/run", 1, "config.json: file too large"),
     # what to train
     (f"{TRAIN} --preset huge", 2, "--preset is given twice"),
+    (f"{TRAIN} --metrics kd-lite2", 2, "--metrics", "--metric-every"),
     ("train data.zip --preset huge", 2, "preset 'huge' is unknown", "emoji"),
     (f"{TRAIN} --stages 32:1", 1, "16 px", "32 px", "prepare it with --res 32"),
     (f"{TRAIN} --stages ''", 2, "stage '' is not RES:KIMG"),

@@ -70,7 +70,7 @@ CONFIGURED = {
     "snapshot_every": (["--snapshot-every", "0.25"], "snapshot_every", 0.25),
     "metric_every": (["--metric-every", "0.5"], "metric_every", 0.5),
     "auto_advance": (["--auto-advance", "3", "--metric-every", "1"], "auto_advance", 3),
-    "metrics": (["--metrics", "kd-lite2,fd-lite2"], "metrics", ["kd-lite2", "fd-lite2"]),
+    "metrics": (["--metrics", "kd-lite2,fd-lite2", "--metric-every", "1"], "metrics", ["kd-lite2", "fd-lite2"]),
     "keep": (["--keep", "2"], "keep", 2),
     "chunk": (["--chunk", "64"], "chunk", 64),
     "precision": (["--precision", "float64"], "precision", "float64"),

@@ -21,9 +21,8 @@ import os, sys, time
 from filelock import FileLock
 lock = FileLock(sys.argv[1])
 lock.acquire()
-child = os.fork()
-if child:
-    print(child, flush=True)
+if not os.fork():
+    print(os.getpid(), flush=True)  # the child has let go of the lock by now
 time.sleep(100)
 """
 
