@@ -17,7 +17,7 @@ from polyinr_core.weights.pretrained import expected_shapes
 SMALL, COND, DEIT = (f"projected_discriminator_{name}" for name in ("small", "cond_small", "deit_small"))
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # as the goldens' notes suggest; measured 1e-5, 2e-14
 PREFIX = {torch.float32: "output", torch.float64: "output64"}
-BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+BOTH = pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 
 
 def label_of(vectors: dict[str, Tensor]) -> Tensor | None:
