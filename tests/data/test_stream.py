@@ -219,8 +219,8 @@ def main():
     feed = Feed(open_data(sys.argv[1]), resolution=8, seed=0, cache_bytes=0, workers=2)
     stream = feed.stream(0, batch=2, micro_batch=2)
     next(stream)
-    print("here", flush=True)
     try:
+        print("here", flush=True)
         if sys.argv[2] == "wait":
             time.sleep(60)
     except KeyboardInterrupt:

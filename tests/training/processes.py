@@ -26,7 +26,7 @@ PATIENCE = 300.0  # seconds until a test gives a process up
 # that it reads: a folder, arguments and environment. Answers with its number; for an empty line, with how the
 # processes ended that it has started since the last one.
 NURSERY = """
-import json, os, sys
+import json, os, signal, sys
 from functools import cache
 from polyinr_cli.main import outcome
 from polyinr_core.training import presets, run
@@ -34,6 +34,8 @@ from polyinr_core.weights import pretrained
 pretrained.load_pretrained = cache(pretrained.load_pretrained)
 for name in ("lite0", "lite2"):
     pretrained.load_pretrained(name, file=None, download=False)
+for number, how in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    signal.signal(number, how)  # whoever runs the tests may ignore them, as nohup does
 print("ready", flush=True)
 children = []
 for line in sys.stdin:
