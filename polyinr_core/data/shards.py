@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from braceexpand import braceexpand
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError
@@ -119,6 +118,8 @@ def shard_files(path: Path) -> list[Path]:
         if not files:
             raise ArchiveError(path, "is a folder without .tar files")
         return files
+    from braceexpand import braceexpand  # here, as few have patterns to read
+
     try:
         patterns = [Path(text) for text in braceexpand(str(path))]
     except ValueError as error:
