@@ -79,7 +79,7 @@ class Ranks:
         return sum(self.numbers(int(flag))) > 0
 
     def fact(self, value: Any) -> Any:
-        """Return the first rank's value, any that JSON could hold."""
+        """Return the first rank's value, which PyTorch sends as a pickle within the job."""
         if self.count == 1:
             return value
         box = [value]

@@ -14,11 +14,9 @@ def ahead(items: Generator[T, None, None], *, depth: int) -> Generator[T, None, 
     What the generator raises is raised here, in its turn. Closing this closes it, within its thread.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        pending: deque[Future[T]] = deque()
+        pending: deque[Future[T]] = deque(thread.submit(next, items) for _ in range(depth))
         try:
             while True:
-                while len(pending) < depth:
-                    pending.append(thread.submit(next, items))
                 item = pending.popleft().result()
                 pending.append(thread.submit(next, items))
                 yield item

@@ -1,12 +1,11 @@
 """The iterations of one stage: each is a function of the seed, the stage and the pictures seen."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator
 
 import torch
 from torch import Tensor
 
-from ..data.feed import Feed
+from ..data.feed import Feed, Pictures
 from ..model import RegularGrid
 from ..ranks import Ranks
 from ..seeds import generator_for
@@ -54,14 +53,12 @@ class Iterations:
         self.chunk = chunk_of(self.config, pixels, memory=memory)
         self.own = ranks.rows(self.config.batch, self.micro_batch)
 
-    @contextmanager
-    def reals(self, images: int) -> Iterator[Iterator[tuple[Tensor, Tensor | None]]]:
-        """Read the pictures of the stage ahead, from `images` on, as long as the block lasts."""
+    def reals(self, images: int) -> Generator[Pictures, None, None]:
+        """Yield this rank's pictures of each iteration from `images` on, read ahead; to be closed."""
         sizes = {"batch": self.config.batch, "micro_batch": self.micro_batch}
-        with closing(self.feed.stream(images, **sizes, ranks=self.ranks)) as stream:
-            yield stream
+        return self.feed.stream(images, **sizes, ranks=self.ranks)
 
-    def train(self, session: Session, reals: tuple[Tensor, Tensor | None]) -> tuple[Setting, Losses]:
+    def train(self, session: Session, reals: Pictures) -> tuple[Setting, Losses]:
         """Run one iteration and count its pictures; return how it looked at them and what it tells."""
         images, batch = session.images, self.config.batch
         setting = self.setting(images)

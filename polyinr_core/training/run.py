@@ -190,7 +190,7 @@ class Run:
             ranks=self.ranks,
         )
         self.upkeep.begin(session, feed)
-        with iterations.reals(session.images) as stream:
+        with closing(iterations.reals(session.images)) as stream:
             for reals in stream:
                 setting, losses = iterations.train(session, reals)
                 ended, stopped = session.images >= stage.images, stopping(session)
