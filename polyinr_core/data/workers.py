@@ -42,8 +42,8 @@ def read_by_workers(
                 is_first = False
                 yield result
             return
-        except (RuntimeError, ConnectionError, FileNotFoundError) as error:
-            # the last two: a batch whose worker died before it could hand over its memory
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            # the last three: a batch whose worker died before it could hand over its memory
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
         finally:

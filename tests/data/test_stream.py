@@ -1,5 +1,6 @@
 """The stream: the same to the last bit however it is read and shared, and no trace of it when it is closed."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -32,12 +33,8 @@ def taken(feed, count, position=0, **how):
 
 
 def children() -> set[int]:
-    """The processes that this one has started and that have not gone, but for multiprocessing's own keeper."""
-    listing = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
-    )
-    rows = [line.split(None, 1) for line in listing.stdout.splitlines()]
-    return {int(pid) for pid, words in rows if "resource_tracker" not in words and not words.startswith("ps ")}
+    """The processes that multiprocessing has started and that have not gone."""
+    return {process.pid for process in multiprocessing.active_children()}
 
 
 @pytest.mark.parametrize("cache_bytes", [2**30, 0])
