@@ -3,16 +3,20 @@
 from .config import PRESETS, GeneratorConfig
 from .drawing import draw_rows
 from .generator import Generator
-from .grid import UNIT, Bounds, Grid, LearnedGrid, RegularGrid
+from .grid import UNIT, Blend, Bounds, Grid, LearnedGrid, Part, RegularGrid
+from .view import View
 
 __all__ = [
     "PRESETS",
     "UNIT",
+    "Blend",
     "Bounds",
     "Generator",
     "GeneratorConfig",
     "Grid",
     "LearnedGrid",
+    "Part",
     "RegularGrid",
+    "View",
     "draw_rows",
 ]

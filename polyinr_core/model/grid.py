@@ -21,8 +21,8 @@ class Grid(Protocol):
     @property
     def height(self) -> int: ...
 
-    def points(self, start: int, stop: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return pixels `start` to `stop` (row-major) as homogeneous points (x, y, 1), [stop-start, 3]."""
+    def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Return the pixels of `index` [P] (row-major) as homogeneous points (x, y, 1), [P, 3]."""
         ...
 
 
@@ -45,12 +45,16 @@ class RegularGrid:
         if not (abs(x0) + abs(x1) + abs(y0) + abs(y1) < float("inf")) or x0 == x1 or y0 == y1:
             raise ConfigError(f"the window {x0}:{x1},{y0}:{y1} has no extent")
 
-    def points(self, start: int, stop: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        index = torch.arange(start, stop, device=device)
+    def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Return the pixels of `index` [P] as points (x, y, 1), [P, 3]."""
         x0, y0, x1, y1 = self.bounds
         x = spread(index % self.width, count=self.width, low=x0, high=x1)
         y = spread(index.div(self.width, rounding_mode="floor"), count=self.height, low=y0, high=y1)
         return torch.stack([x, y, torch.ones_like(x)], dim=-1).to(dtype)  # [P, 3]
+
+    def points(self, start: int, stop: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return the pixels from `start` to before `stop`."""
+        return self.at(torch.arange(start, stop, device=device), dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,54 @@ class LearnedGrid:
     width: int
     height: int
 
-    def points(self, start: int, stop: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        return homogeneous(self.coordinates[start:stop].to(device=device, dtype=dtype))
+    def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Return the pixels of `index` [P] as points (x, y, 1), [P, 3]."""
+        return homogeneous(self.coordinates.to(index.device)[index].to(dtype))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a grid's pixels, its corner at column `left` and row `top`."""
+
+    whole: Grid
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Return the pixels of `index` [P] as points, [P, 3]."""
+        row = index.div(self.width, rounding_mode="floor") + self.top
+        return self.whole.at(row * self.whole.width + index % self.width + self.left, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Points for a blend of K pictures: each (x, y, 1) K times, times the shares [K, H, W] of its pixel.
+
+    Shares add up to 1, so affine maps [3 K, n] give the features' factors blended exactly. Where the grid is
+    `fineness` times as fine as the shares, a pixel's points have its own.
+    """
+
+    grid: Grid
+    shares: Tensor
+    fineness: int = 1
+
+    @property
+    def width(self) -> int:
+        return self.grid.width
+
+    @property
+    def height(self) -> int:
+        return self.grid.height
+
+    def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Return the pixels of `index` [P] as points [P, 3 K]."""
+        row = index.div(self.width, rounding_mode="floor") // self.fineness
+        column = index % self.width // self.fineness
+        shares = self.shares.to(index.device)[:, row, column].to(dtype)  # [K, P]
+        points = self.grid.at(index, dtype=dtype)
+        return (shares.T.unsqueeze(-1) * points.unsqueeze(1)).flatten(1)
 
 
 def spread(index: Tensor, *, count: int, low: float, high: float) -> Tensor:

@@ -1,5 +1,6 @@
 """Eq. 3: from affine maps and points to colours, with products and LeakyReLU only."""
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -32,12 +33,23 @@ class Synthesis(nn.Module):
         self.to_rgb = nn.Linear(n, 3)
 
     def forward(self, affine: Tensor, points: Tensor) -> Tensor:
-        """Map affine [N, L, 3, n] and points [P, 3] or [N, P, 3] to colours [N, P, 3], about [-1, 1]."""
+        """Map affine [N, L, 3, n] and points [P, 3] or [N, P, 3] to colours [N, P, 3], about [-1, 1].
+
+        A blend of K pictures is drawn from their maps one below the other, [N, L, 3 K, n], and points [P, 3 K]
+        that hold (x, y, 1) times the K shares of each pixel (grid.Blend).
+        """
+        for h in self.features(affine, points):  # noqa: B007 - the last level's
+            pass
+        return self.to_rgb(h if self.product_dtype is None else h.to(affine.dtype))
+
+    def features(self, affine: Tensor, points: Tensor) -> Iterator[Tensor]:
+        """Yield the features [N, P, n] of level after level."""
         first, *others = affine.unbind(dim=1)  # each [N, 3, n]
         h = self.activate(torch.matmul(points, self.fold_first(first)))  # [N, P, n]
+        yield h
         for product, matrix in zip(list(self.products)[1:], others, strict=True):
             h = self.level(product, h, matrix, points)
-        return self.to_rgb(h if self.product_dtype is None else h.to(affine.dtype))
+            yield h
 
     def level(self, product: nn.Module, h: Tensor, matrix: Tensor, points: Tensor) -> Tensor:
         """Return the features after a level above 0, [N, P, n]."""
@@ -56,10 +68,11 @@ class Synthesis(nn.Module):
         return functional.linear(h.to(kind), weight.to(kind), bias.to(kind))
 
     def fold_first(self, matrix: Tensor) -> Tensor:
-        """Fold level 0's affine map [N, 3, n], product and bias into one map [N, 3, n]."""
+        """Fold level 0's affine map [N, 3, n], product and bias into one map [N, 3, n]; likewise a blend's."""
         product = cast(nn.Linear, self.products[0])
-        folded = matrix @ product.weight.T
-        return torch.cat([folded[:, :2], folded[:, 2:] + product.bias], dim=1)
+        folded = (matrix @ product.weight.T).unflatten(1, (-1, 3))  # [N, K, 3, n]
+        constant = folded[:, :, 2:] + product.bias
+        return torch.cat([folded[:, :, :2], constant], dim=2).flatten(1, 2)
 
     def modulation(self, matrix: Tensor, points: Tensor) -> Tensor:
         """Return what the features of a level are multiplied with, [N, P, n]."""

@@ -48,6 +48,6 @@ def test_empty_windows_are_refused(width: int, height: int, bounds: tuple) -> No
 
 def test_learned_grid_gives_its_points() -> None:
     coordinates = torch.rand(6, 2)
-    points = LearnedGrid(coordinates, 3, 2).points(2, 5, dtype=torch.float32, device=torch.device("cpu"))
+    points = LearnedGrid(coordinates, 3, 2).at(torch.arange(2, 5), dtype=torch.float32)
     assert torch.equal(points[:, :2], coordinates[2:5])
     assert torch.equal(points[:, 2], torch.ones(3))

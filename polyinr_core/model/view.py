@@ -1,0 +1,183 @@
+"""A view: how many pixels look at which part of the plane, turned, sheared or warped, finely or coarsely."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from .grid import UNIT, Bounds, Grid, RegularGrid
+from .warps import fisheye, mapped, polar
+
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+Warp = Literal["fisheye", "polar"]
+WARPS: tuple[Warp, ...] = get_args(Warp)
+IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture's size and where its pixels stand.
+
+    The window `bounds` is laid under the pixels, its borders under the outermost ones. A `warp`, or `places`
+    [H', W', 2] (x, y of a pixel, interpolated where the size is another), changes where in the window they
+    stand, and `matrix` maps the window's points (x, y, 1), as columns, to those of the plane.
+
+    `fineness` k divides every pixel into k x k that cover it, also half of it beyond the window's border. To
+    draw them is `supersampled` averaging's business.
+    """
+
+    width: int
+    height: int
+    bounds: Bounds = UNIT
+    matrix: Matrix = IDENTITY
+    warp: Warp | None = None
+    places: Tensor | None = None
+    fineness: int = 1
+
+    def __post_init__(self) -> None:
+        RegularGrid(self.width, self.height, self.bounds)  # or it raises ConfigError
+        if self.fineness < 1:
+            raise ConfigError(f"{self.fineness} x {self.fineness} points a pixel are none; 1 is the least")
+        if not all(math.isfinite(number) for row in self.matrix for number in row):
+            raise ConfigError("the matrix holds values that are no finite numbers")
+        if not abs(determinant(self.matrix)) > 0:
+            raise ConfigError("the matrix maps the plane onto a line; its determinant is 0")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is a window and no more."""
+        return self.matrix == IDENTITY and self.warp is None and self.places is None and self.fineness == 1
+
+    @property
+    def pitch(self) -> float:
+        """The larger distance between neighbouring pixels, in the window's units."""
+        return max(abs(axis.pitch) for axis in self.axes())
+
+    def axes(self) -> "tuple[Axis, Axis]":
+        """Return where the columns stand, and the rows."""
+        x0, y0, x1, y1 = self.bounds
+        return Axis.between(x0, x1, self.width), Axis.between(y0, y1, self.height)
+
+    def grid(self) -> Grid:
+        """Return the points to draw: one a pixel, or fineness^2, in fineness x as many columns and rows."""
+        if self.is_plain:
+            return RegularGrid(self.width, self.height, self.bounds)
+        columns, rows = (axis.divided(self.fineness) for axis in self.axes())
+        return ViewGrid(self, RegularGrid(columns.count, rows.count, _bounds(columns, rows)))
+
+    def reduced(self, level: int) -> "View":
+        """Return the view with pixels 2^level times as large, ceil(side / 2^level) of them a side.
+
+        A large pixel covers exactly the small ones that it stands for, or would do at the right and lower end.
+        """
+        if level == 0:
+            return self
+        columns, rows = (axis.joined(2**level) for axis in self.axes())
+        return replace(self, width=columns.count, height=rows.count, bounds=_bounds(columns, rows))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """`count` pixels, the first centred at `first`, `pitch` from each to the next."""
+
+    first: float
+    pitch: float
+    count: int
+
+    @classmethod
+    def between(cls, low: float, high: float, count: int) -> "Axis":
+        """Pixels from low to high, both included; a single one stands in the middle and covers all."""
+        if count == 1:
+            return cls(0.5 * (low + high), high - low, 1)
+        return cls(low, (high - low) / (count - 1), count)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """What `between` makes this axis of."""
+        if self.count == 1:
+            return self.first - 0.5 * self.pitch, self.first + 0.5 * self.pitch
+        return self.first, self.first + (self.count - 1) * self.pitch
+
+    def divided(self, parts: int) -> "Axis":
+        """Each pixel in so many parts."""
+        if parts == 1:
+            return self
+        pitch = self.pitch / parts
+        return Axis(self.first - 0.5 * self.pitch + 0.5 * pitch, pitch, self.count * parts)
+
+    def joined(self, pixels: int) -> "Axis":
+        """So many pixels in one."""
+        return Axis(self.first + 0.5 * (pixels - 1) * self.pitch, self.pitch * pixels, -(-self.count // pixels))
+
+
+@dataclass(frozen=True)
+class ViewGrid:
+    """The points of a view: those of a regular grid over its window, warped and mapped."""
+
+    view: View
+    regular: RegularGrid
+
+    @property
+    def width(self) -> int:
+        return self.regular.width
+
+    @property
+    def height(self) -> int:
+        return self.regular.height
+
+    def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Return the pixels of `index` [P] as points (x, y, 1), [P, 3]."""
+        view = self.view
+        points = self.regular.at(index, dtype=torch.float64)
+        x0, y0, x1, y1 = view.bounds
+        low, extent = points.new_tensor([x0, y0]), points.new_tensor([x1 - x0, y1 - y0])
+        if view.warp is not None:
+            half = extent.abs() / 2
+            middle = low + extent / 2
+            bend = fisheye if view.warp == "fisheye" else polar
+            aspect = points.new_tensor([view.width, view.height]) / min(view.width, view.height)
+            frame = (points[:, :2] - middle) / half  # [-1, 1] in both directions
+            points[:, :2] = middle + half * bend(frame, aspect)
+        if view.places is not None:
+            points[:, :2] = mapped((points[:, :2] - low) / extent, view.places.to(points))
+        if view.matrix != IDENTITY:
+            points = points @ points.new_tensor(view.matrix).T
+            points = points / points[:, 2:]  # [P, 3]
+        return points.to(dtype)
+
+
+def determinant(matrix: Matrix) -> float:
+    """Return the determinant of a 3 x 3 matrix."""
+    (a, b, c), (d, e, f), (g, h, i) = matrix
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def product(first: Matrix, then: Matrix) -> Matrix:
+    """Return the matrix that does `first`, and then `then`."""
+    cells = [[sum(then[i][k] * first[k][j] for k in range(3)) for j in range(3)] for i in range(3)]
+    return (tuple(cells[0]), tuple(cells[1]), tuple(cells[2]))  # type: ignore[return-value]
+
+
+def turned(degrees: float, centre: tuple[float, float]) -> Matrix:
+    """Return the matrix that shows the plane turned clockwise about a point."""
+    angle = math.radians(degrees)
+    return _about(centre, math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle))
+
+
+def sheared(across: float, down: float, centre: tuple[float, float]) -> Matrix:
+    """Return the matrix that shows the plane sheared about a point: x moves by `across` a unit of y."""
+    return _about(centre, 1.0, -across, -down, 1.0)
+
+
+def _about(centre: tuple[float, float], a: float, b: float, c: float, d: float) -> Matrix:
+    """Return the map (a b; c d) with a point that stays."""
+    x, y = centre
+    return (a, b, x - a * x - b * y), (c, d, y - c * x - d * y), (0.0, 0.0, 1.0)
+
+
+def _bounds(columns: Axis, rows: Axis) -> Bounds:
+    (x0, x1), (y0, y1) = columns.ends, rows.ends
+    return x0, y0, x1, y1
