@@ -7,12 +7,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..errors import FileError, RequestError
 from ..files import explain, written_beside
+from .deep_png import write_deep_png
 
 FORMATS = {
     ".png": "png",
@@ -23,6 +24,7 @@ FORMATS = {
     ".tiff": "tiff",
 }
 MAX_SIDES = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383, "tiff": 2**31 - 1}
+DEPTHS = {"png": (np.uint8, np.uint16), "tiff": (np.uint8, np.uint16)}  # the others hold 8 bits alone
 NOTE_KEY = "polyinr"
 JPEG_QUALITY = 95
 STRIP_BYTES = 2**20  # of a TIFF: small strips are packed one by one
@@ -48,8 +50,25 @@ def check_size(format: str, *, width: int, height: int) -> None:
         )
 
 
+def check_depth(format: str, dtype: DTypeLike) -> None:
+    """Raise RequestError if the format cannot hold colours of that type (uint8, uint16)."""
+    dtype = np.dtype(dtype)
+    if dtype not in DEPTHS.get(format, (np.uint8,)):
+        raise RequestError(
+            f"{format} does not hold colours of {8 * dtype.itemsize} bits ({dtype}); use .png or .tif"
+        )
+
+
+def note_text(note: Note | None) -> str:
+    """Return the note as JSON, in ASCII, empty where there is none."""
+    return "" if note is None else json.dumps(note, sort_keys=True)
+
+
 def write_picture(path: Path, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
-    """Write pixels [H, W, 3] (uint8; in TIFF also uint16) as the suffix says. Raises FileError, RequestError."""
+    """Write pixels [H, W, 3] (uint8; in PNG and TIFF also uint16) as the suffix says.
+
+    Raises FileError, RequestError.
+    """
     format = format_of(path)
     with written_beside(path, overwrite=overwrite) as draft, draft.open("wb") as file:
         write_pixels(file, pixels, format=format, note=note)
@@ -66,7 +85,8 @@ def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, note: Note | N
     """Encode pixels [H, W, 3] into an open file. Only PNG and TIFF keep the note. Raises RequestError."""
     height, width, _ = pixels.shape
     check_size(format, width=width, height=height)
-    text = None if note is None else json.dumps(note, sort_keys=True)
+    check_depth(format, pixels.dtype)
+    text = note_text(note)
     if format == "tiff":
         rows = max(1, STRIP_BYTES // (width * 3 * pixels.itemsize))
         tifffile.imwrite(
@@ -75,17 +95,18 @@ def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, note: Note | N
             photometric="rgb",
             compression="zlib",
             rowsperstrip=rows,
-            description=text or "",
+            description=text,
             metadata=None,
             software=False,
         )
         return
-    if pixels.dtype != np.uint8:
-        raise RequestError(f"{format} is written with 8 bits; for {pixels.dtype} use .tif")
+    if pixels.dtype == np.uint16:
+        write_deep_png(file, pixels, key=NOTE_KEY, text=text)
+        return
     image = Image.fromarray(pixels)
     if format == "png":
         info = PngInfo()
-        if text is not None:
+        if text:
             info.add_text(NOTE_KEY, text)
         image.save(file, "PNG", pnginfo=info)
     elif format == "jpeg":
