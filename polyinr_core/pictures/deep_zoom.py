@@ -1,0 +1,130 @@
+"""DeepZoom: a picture of any size as a folder of small JPEG tiles, for viewers in a web page.
+
+`NAME.dzi` says the size; `NAME_files/LEVEL/COLUMN_ROW.jpg` are the tiles. Level 0 is one pixel, each next one
+twice as large, the last the whole picture. Schema: http://schemas.microsoft.com/deepzoom/2008.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import FileError, RequestError
+from ..files import refuse_overwrite, written_beside
+from .files import NOTE_KEY, Note, encode_picture, note_text
+from .tiled_tiff import Draw, level_sizes
+
+SUFFIX = ".dzi"
+SIDE = 254  # of a tile without its overlap: with it, 256 inside the picture
+OVERLAP = 1
+NOTE_FILE = f"{NOTE_KEY}.json"  # among the levels; viewers ask for tiles alone
+XML = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008"'
+    ' Format="jpg" Overlap="{overlap}" TileSize="{side}">\n'
+    '  <Size Width="{width}" Height="{height}"/>\n'
+    "</Image>\n"
+)
+
+
+class Place(NamedTuple):
+    """A tile: its column and row, and the pixels of its level that it shows, overlap and all."""
+
+    column: int
+    row: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def tiles_folder(path: Path) -> Path:
+    """Return the folder of tiles that goes with a .dzi file."""
+    return path.with_name(f"{path.stem}_files")
+
+
+def places(width: int, height: int) -> Iterator[Place]:
+    """Yield the tiles of a level of that size, row by row."""
+    for row in range(math.ceil(height / SIDE)):
+        top, bottom = max(0, row * SIDE - OVERLAP), min(height, (row + 1) * SIDE + OVERLAP)
+        for column in range(math.ceil(width / SIDE)):
+            left, right = max(0, column * SIDE - OVERLAP), min(width, (column + 1) * SIDE + OVERLAP)
+            yield Place(column, row, left, top, right - left, bottom - top)
+
+
+def zoom_tile_count(width: int, height: int) -> int:
+    """Return how many tiles `write_deep_zoom` draws for a picture of that size."""
+    sizes = level_sizes(width, height, smallest=1)
+    return sum(math.ceil(across / SIDE) * math.ceil(down / SIDE) for across, down in sizes)
+
+
+def check_deep_zoom(path: Path, *, overwrite: bool) -> None:
+    """Raise FileError if the .dzi or its folder is there already and is not to be replaced."""
+    if path.suffix.lower() != SUFFIX:
+        raise RequestError(f"{path}: a DeepZoom picture is named *{SUFFIX}")
+    refuse_overwrite(path, overwrite=overwrite)
+    folder = tiles_folder(path)
+    refuse_overwrite(folder, overwrite=overwrite)
+    if folder.exists() and not folder.is_dir():
+        raise FileError(folder, "is a file; the tiles need this name for their folder")
+
+
+def write_deep_zoom(
+    path: Path,
+    draw: Draw,
+    *,
+    width: int,
+    height: int,
+    note: Note | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write a picture of any size as `path` (.dzi) and its folder of tiles, holding one tile at a time.
+
+    `draw` counts its levels as for a TIFF, 0 the full size, and gives uint8. The note lies in the folder as
+    polyinr.json. `progress` is told 1 a tile, `zoom_tile_count` times. Raises FileError, RequestError, and
+    whatever `draw` raises; then nothing is left behind. Overwriting replaces file and folder.
+    """
+    check_deep_zoom(path, overwrite=overwrite)
+    sizes = level_sizes(width, height, smallest=1)
+    there = tiles_folder(path).exists()
+    try:
+        with written_beside(path, overwrite=overwrite) as draft:
+            draft.write_text(XML.format(width=width, height=height, side=SIDE, overlap=OVERLAP))
+            with written_beside(tiles_folder(path), overwrite=overwrite) as folder:  # in place before the .dzi
+                for level, size in enumerate(sizes):
+                    _write_level(folder / str(len(sizes) - 1 - level), draw, level, size, progress)
+                if note is not None:
+                    (folder / NOTE_FILE).write_text(note_text(note))
+    except BaseException:
+        if not there:  # the folder is of no use without the .dzi, if it got so far
+            shutil.rmtree(tiles_folder(path), ignore_errors=True)
+        raise
+
+
+def read_deep_zoom_note(path: Path) -> Note:
+    """Return the note that lies among a .dzi file's tiles, empty if there is none."""
+    try:
+        note = json.loads((tiles_folder(path) / NOTE_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) and NOTE_KEY in note else {}
+
+
+def _write_level(
+    folder: Path, draw: Draw, level: int, size: tuple[int, int], progress: Callable[[int], None] | None
+) -> None:
+    """Draw a level's tiles into its folder."""
+    folder.mkdir(parents=True)
+    for place in places(*size):
+        tile = draw(level, place.left, place.top, place.width, place.height)
+        assert tile.shape == (place.height, place.width, 3), tile.shape
+        (folder / f"{place.column}_{place.row}.jpg").write_bytes(
+            encode_picture(np.ascontiguousarray(tile), format="jpeg")
+        )
+        if progress is not None:
+            progress(1)
