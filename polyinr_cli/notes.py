@@ -28,23 +28,43 @@ def sheet_note(notes: list[Note]) -> Note:
     return note
 
 
-def command_of(note: Note, *, output: str) -> str:
-    """Return the command line that draws a note's picture again. A damaged note is a KeyError or TypeError."""
+def options_of(note: Note) -> dict[str, str]:
+    """Return the options, by name without dashes, that draw a note's picture again with its own model.
+
+    A damaged note is a KeyError, TypeError or ValueError.
+    """
     from polyinr_core.latents.naming import seeds_text
     from polyinr_core.pictures.sizes import window_text
 
-    words = ["polyinr", "sample"]
+    options = {}
     if "latents" in note:
-        words += ["--latents", str(note["latents"])]
+        options["latents"] = str(note["latents"])
     else:
-        words += ["--seeds", seeds_text(note["seeds"] if "seeds" in note else [note["seed"]])]
+        options["seeds"] = seeds_text(note["seeds"] if "seeds" in note else [note["seed"]])
         labels = set(note["labels"] if "labels" in note else [note["label"]] if "label" in note else [])
         if len(labels) == 1:
-            words += ["--label", str(labels.pop())]
+            options["label"] = str(labels.pop())
     if "psi" in note:
-        words += ["--psi", repr(note["psi"])]
+        options["psi"] = repr(float(note["psi"]))
     width, height = note["size"]
-    words += ["--size", f"{width}x{height}", "--grid", window_text(tuple(note["bounds"]))]
+    options["size"] = f"{width}x{height}"
+    options["grid"] = window_text(tuple(note["bounds"]))
+    if "transform" in note:
+        options["transform"] = ",".join(repr(float(number)) for number in note["transform"])
+    if "warp" in note:
+        options["warp"] = str(note["warp"])
+    if "supersample" in note:
+        options["supersample"] = str(int(note["supersample"]))
+    if "bits" in note:
+        options["bits"] = str(int(note["bits"]))
+    return options
+
+
+def command_of(note: Note, *, output: str) -> str:
+    """Return the command line that draws a note's picture again. A damaged note is a KeyError or TypeError."""
+    words = ["polyinr", str(note.get("command", "sample"))]
+    for name, value in options_of(note).items():
+        words += [f"--{name}", value]
     words += ["--precision", str(note["precision"]), "--device", str(note["device"])]
     words += ["-m", str(note["model_file"]), "-o", output]
     return shlex.join(words)

@@ -122,3 +122,42 @@ Grid = Annotated[
         "--grid", metavar="A:B", help="The window, A:B or X0:X1,Y0:Y1; 0:1 is what the model was trained on."
     ),
 ]
+Center = Annotated[
+    str | None,
+    typer.Option("--center", metavar="X,Y", show_default=False, help="The window's middle, with --zoom."),
+]
+Zoom = Annotated[
+    float | None,
+    typer.Option("--zoom", metavar="Z", show_default=False, help="The shorter side spans 1/Z of the plane."),
+]
+Rotate = Annotated[
+    float,
+    typer.Option("--rotate", metavar="DEGREES", help="Turn it clockwise about the window's middle."),
+]
+Shear = Annotated[
+    str | None,
+    typer.Option("--shear", metavar="X[,Y]", show_default=False, help="Shear it about the window's middle."),
+]
+Transform = Annotated[
+    str | None,
+    typer.Option(
+        "--transform",
+        metavar="A,...,I",
+        show_default=False,
+        help="A 3 x 3 matrix, row by row, from the window's points (x, y, 1) to those that are drawn.",
+    ),
+]
+Warp = Annotated[
+    str | None,
+    typer.Option(
+        "--warp",
+        metavar="NAME|FILE",
+        show_default=False,
+        help="fisheye, polar, or a map: a .npy file [H, W, 2] of the point x, y that each pixel shows.",
+    ),
+]
+Supersample = Annotated[
+    int, typer.Option("--supersample", metavar="K", help="Average K x K points to a pixel, against jagged edges.")
+]
+Bits = Annotated[int, typer.Option("--bits", metavar="8|16", help="Bits a colour, in PNG and TIFF.")]
+Force = Annotated[bool, typer.Option("--force", help="Take latents of another model, where their shapes fit.")]

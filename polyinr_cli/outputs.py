@@ -1,207 +1,182 @@
-"""From latents to what -o asks for: a folder of pictures, one picture, a sheet, an array, latents, stdout."""
+"""Pictures drawn into what -o asks for."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from polyinr_core.errors import FileError, RequestError
+from polyinr_core.errors import RequestError
 
 from . import streams
 from .devices import check_memory
+from .drawing import Drawing
+from .named import Pictures
 from .notes import Note, sheet_note
-from .ranks import own_share, several
+from .targets import Kind, Target, check_disk, write_latents_to, write_pixels_to
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from polyinr_core.latents.file import Latents
-    from polyinr_core.model import Bounds
-    from polyinr_core.model.synthesis import Synthesis
-    from polyinr_core.snapshots.snapshot import Snapshot
+    from polyinr_core.pictures.pixels import Pixels
+    from polyinr_core.pictures.sheet import Layout
 
 PIXEL_BYTES = 3 + 4 + 3  # our array, Pillow's copy, the encoded file at worst
-
-
-class Kind(StrEnum):
-    """What an output is, by its suffix."""
-
-    folder = "folder"
-    picture = "picture"
-    array = "array"
-    latents = "latents"
-    stdout = "stdout"
+CAPTION_HEIGHT = 20
+CAPTION_WIDTH = 110
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How pictures are drawn: by which network, how large, in which window and number format."""
+class Arrangement:
+    """How pictures stand on a sheet: in how many columns, with which words beside the rows and above."""
 
-    snapshot: "Snapshot"
-    synthesis: "Synthesis"
-    width: int
-    height: int
-    bounds: "Bounds"
-    dtype: "torch.dtype"
-    device: "torch.device"
+    columns: int | None = None
+    row_names: tuple[str, ...] = ()
+    column_names: tuple[str, ...] = ()
 
-    def bands(self, affine: "Tensor") -> Iterator["Tensor"]:
-        """Draw affine maps [1, L, 3, n] as bands [rows, W, 3]."""
-        import torch
+    def layout(self, count: int, width: int, height: int) -> "Layout":
+        """Return the sheet's plan, with room for the words."""
+        from polyinr_core.pictures.sheet import layout
 
-        from polyinr_core.model import draw_rows
+        left = CAPTION_WIDTH if self.row_names else 0
+        top = CAPTION_HEIGHT if self.column_names else 0
+        return layout(count, width, height, columns=self.columns, left=left, top=top)
 
-        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
-        grid = self.snapshot.grid(self.width, self.height, bounds=self.bounds)
-        return draw_rows(self.synthesis, affine[0].to(device=self.device, dtype=wide), grid)
+    def write_names(self, pixels: "Pixels", plan: "Layout") -> None:
+        """Write the words into the sheet, in place."""
+        if not (self.row_names or self.column_names):
+            return
+        from polyinr_core.pictures.captions import caption
 
-
-@dataclass(frozen=True)
-class Pictures:
-    """The pictures asked for: their names, and their latents and notes, made one at a time."""
-
-    names: tuple[str, ...]
-    latents: Callable[[int], "Latents"]
-    note: Callable[["Latents", int], Note]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def share(self, output: "Output") -> "Pictures":
-        """Return this process's part of the pictures, all of them if it is alone. Raises RequestError."""
-        if not several():
-            return self
-        if output.kind is not Kind.folder:
-            raise RequestError(f"several processes draw into a folder, each its share; -o {output.path} is none")
-        own = own_share(len(self))
-        names = tuple(self.names[index] for index in own)
-        return Pictures(names, lambda i: self.latents(own[i]), lambda latents, i: self.note(latents, own[i]))
+        for row, name in enumerate(self.row_names):
+            rows, _ = plan.place(row * plan.columns)
+            pixels[rows, : plan.left] = caption(name, width=plan.left, height=plan.height)
+        for column, name in enumerate(self.column_names):
+            _, columns = plan.place(column)
+            pixels[: plan.top, columns] = caption(name, width=plan.width, height=plan.top)
 
 
-@dataclass(frozen=True)
-class Output:
-    """Where it goes, and how."""
-
-    path: Path
-    kind: Kind
-    overwrite: bool = False
-    as_json: bool = False
-    quiet: bool = False
+SQUARE = Arrangement()
 
 
-def output_for(text: str, *, overwrite: bool, as_json: bool, quiet: bool) -> Output:
-    """Read -o: its suffix, or its being a folder, says the kind. Raises RequestError, FileError."""
-    from polyinr_core.files import refuse_overwrite
-    from polyinr_core.pictures.files import FORMATS
+def check_target(target: Target, drawing: Drawing, *, count: int, arrangement: Arrangement = SQUARE) -> None:
+    """Raise RequestError if the output cannot hold so many pictures of that size, before any is drawn."""
+    from polyinr_core.pictures.files import check_depth, check_size, format_of
 
-    streams.refuse_two_payloads(text, as_json=as_json)
-    if not text or "\0" in text:
-        raise RequestError("-o needs a path")
-    path = Path(text)
-    suffix = path.suffix.lower()
-    if text == "-":
-        streams.binary_stdout()
-        kind = Kind.stdout
-    elif text.endswith("/") or path.is_dir() or not suffix:
-        kind = Kind.folder
-        if path.exists() and not path.is_dir():
-            raise FileError(path, "is a file; a folder of pictures needs another name, a picture a suffix")
-    elif suffix in FORMATS:
-        kind = Kind.picture
-    elif suffix in (".npy", ".safetensors"):
-        kind = Kind.array if suffix == ".npy" else Kind.latents
-    else:
-        raise RequestError(
-            f"{text}: suffix {suffix!r} says no kind of output; use {', '.join(FORMATS)}, .npy, .safetensors, "
-            "a folder, or -"
-        )
-    if kind in (Kind.picture, Kind.array, Kind.latents):
-        refuse_overwrite(path, overwrite=overwrite)
-    return Output(path, kind, overwrite=overwrite, as_json=as_json, quiet=quiet)
+    if target.kind in (Kind.latents, Kind.array, Kind.zoomable):
+        if target.kind is Kind.zoomable and count != 1:
+            raise RequestError(f"a .dzi holds one picture, not {count}; name one seed or one picture")
+        if drawing.bits != 8:
+            raise RequestError(f"--bits {drawing.bits} is for PNG and TIFF, not for {target.path.suffix}")
+        return
+    format = format_of(target.path) if target.kind is Kind.picture else "png"
+    check_depth(format, f"uint{drawing.bits}")
+    width, height = drawing.width, drawing.height
+    if target.kind is not Kind.folder:
+        width, height = arrangement.layout(count, width, height).size
+    check_size(format, width=width, height=height)
+    if not (format == "tiff" and count == 1):
+        needed = width * height * PIXEL_BYTES * drawing.bits // 8
+        check_memory(needed, purpose=f"a picture of {width}x{height}", advice="take a smaller size, or .tif")
 
 
-def draw_to(output: Output, drawing: Drawing, pictures: Pictures) -> None:
+def draw_to(target: Target, drawing: Drawing, pictures: Pictures, *, arrangement: Arrangement = SQUARE) -> None:
     """Draw the pictures in the form that the output's kind asks for. Raises PolyinrError."""
-    if output.kind is Kind.folder:
-        _draw_folder(output, drawing, pictures)
-    elif output.kind is Kind.array:
-        _draw_array(output, drawing, pictures)
+    check_target(target, drawing, count=len(pictures), arrangement=arrangement)
+    if target.kind is Kind.latents:
+        _write_latents_of(target, pictures)
+    elif target.kind is Kind.folder:
+        _draw_folder(target, drawing, pictures)
+    elif target.kind is Kind.array:
+        _draw_array(target, drawing, pictures)
+    elif target.kind is Kind.zoomable or (target.path.suffix.lower() in (".tif", ".tiff") and len(pictures) == 1):
+        _draw_tiles(target, drawing, pictures)
     else:
-        _draw_sheet(output, drawing, pictures)
+        _draw_sheet(target, drawing, pictures, arrangement)
 
 
-def write_latents_of(output: Output, pictures: Pictures) -> None:
-    """Write the pictures' latents into one file, drawing nothing. Raises PolyinrError."""
-    from polyinr_core.latents.file import joined, write_latents
+def _write_latents_of(target: Target, pictures: Pictures) -> None:
+    """Write the pictures' latents into one file, drawing nothing."""
+    from polyinr_core.latents.file import joined
 
     held: list[Latents] = []
     notes: list[Note] = []
-    with streams.progress("latents", quiet=output.quiet) as move:
+    with streams.progress("latents", quiet=target.quiet) as move:
         for index in range(len(pictures)):
             held.append(pictures.latents(index))
             notes.append(pictures.note(held[-1], index))
             move(index + 1, len(pictures))
-    write_latents(output.path, joined(held), overwrite=output.overwrite)
-    _report(output, [(output.path, note) for note in notes])
-    streams.say(f"{len(held)} pictures' latents in {output.path}", quiet=output.quiet)
+    write_latents_to(target, joined(held))
+    target.report((target.path, note) for note in notes)
+    target.say(f"{len(held)} pictures' latents in {target.path}")
 
 
-def _draw_folder(output: Output, drawing: Drawing, pictures: Pictures) -> None:
+def _draw_folder(target: Target, drawing: Drawing, pictures: Pictures) -> None:
     """Write one PNG a picture; each is whole when it appears, so an interruption loses only the last."""
     from polyinr_core.files import refuse_overwrite
     from polyinr_core.pictures.files import write_picture
-    from polyinr_core.pictures.pixels import fill_rows
     from polyinr_core.pictures.sheet import blank
 
-    paths = [output.path / f"{name}.png" for name in pictures.names]
+    paths = [target.path / f"{name}.png" for name in pictures.names]
     for path in paths:
-        refuse_overwrite(path, overwrite=output.overwrite)
-    check_memory(drawing.width * drawing.height * PIXEL_BYTES, purpose=_purpose(drawing))
-    pixels = blank((drawing.width, drawing.height))
-    with _rows_bar(output, drawing, pictures) as rows_done:
+        refuse_overwrite(path, overwrite=target.overwrite)
+    pixels = blank((drawing.width, drawing.height), bits=drawing.bits)
+    with _rows_bar(target, drawing, pictures) as rows_done:
         for index, path in enumerate(paths):
             latents = pictures.latents(index)
             note = pictures.note(latents, index)
-            fill_rows(pixels, drawing.bands(_affine(latents)), progress=rows_done)
-            write_picture(path, pixels, note=note, overwrite=output.overwrite)
-            _report(output, [(path, note)])
-    _say_done(output, drawing, pictures)
+            drawing.fill(pixels, maps_of(latents), progress=rows_done)
+            write_picture(path, pixels, note=note, overwrite=target.overwrite)
+            target.report([(path, note)])
+    _say_done(target, drawing, pictures)
 
 
-def _draw_sheet(output: Output, drawing: Drawing, pictures: Pictures) -> None:
+def _draw_sheet(target: Target, drawing: Drawing, pictures: Pictures, arrangement: Arrangement) -> None:
     """Write one picture, or several on a sheet, to a file or to stdout; drawn straight into its place."""
-    from polyinr_core.pictures.files import check_size, encode_picture, format_of, write_picture
-    from polyinr_core.pictures.pixels import fill_rows
-    from polyinr_core.pictures.sheet import blank, layout
+    from polyinr_core.pictures.sheet import blank
 
-    plan = layout(len(pictures), drawing.width, drawing.height)
-    width, height = plan.size
-    format = "png" if output.kind is Kind.stdout else format_of(output.path)
-    check_size(format, width=width, height=height)
-    check_memory(width * height * PIXEL_BYTES, purpose=f"a picture of {width}x{height}")
-    pixels = blank(plan.size)
+    plan = arrangement.layout(len(pictures), drawing.width, drawing.height)
+    pixels = blank(plan.size, bits=drawing.bits)
     notes = []
-    with _rows_bar(output, drawing, pictures) as rows_done:
+    with _rows_bar(target, drawing, pictures) as rows_done:
         for index in range(len(pictures)):
             latents = pictures.latents(index)
             notes.append(pictures.note(latents, index))
-            fill_rows(pixels[plan.place(index)], drawing.bands(_affine(latents)), progress=rows_done)
-    note = notes[0] if len(notes) == 1 else sheet_note(notes)
-    if output.kind is Kind.stdout:
-        stdout = streams.binary_stdout()
-        stdout.write(encode_picture(pixels, format=format, note=note))
-        stdout.flush()
-        return
-    write_picture(output.path, pixels, note=note, overwrite=output.overwrite)
-    _report(output, [(output.path, note) for note in notes])
-    _say_done(output, drawing, pictures)
+            drawing.fill(pixels[plan.place(index)], maps_of(latents), progress=rows_done)
+    arrangement.write_names(pixels, plan)
+    write_pixels_to(target, pixels, notes[0] if len(notes) == 1 else sheet_note(notes))
+    if target.kind is not Kind.stdout:
+        target.report((target.path, note) for note in notes)
+        _say_done(target, drawing, pictures)
 
 
-def _draw_array(output: Output, drawing: Drawing, pictures: Pictures) -> None:
+def _draw_tiles(target: Target, drawing: Drawing, pictures: Pictures) -> None:
+    """Write one picture of any size tile by tile, with smaller ones of itself: a tiled TIFF, or DeepZoom."""
+    from polyinr_core.pictures.deep_zoom import write_deep_zoom, zoom_tile_count
+    from polyinr_core.pictures.tiled_tiff import tile_count, write_tiled_tiff
+
+    latents = pictures.latents(0)
+    note, maps = pictures.note(latents, 0), maps_of(latents)
+    levels: dict[int, Drawing] = {}
+
+    def draw(level: int, left: int, top: int, width: int, height: int) -> "Pixels":
+        if level not in levels:
+            levels[level] = drawing.reduced(level)
+        return levels[level].tile(maps, left=left, top=top, width=width, height=height)
+
+    size: dict[str, Any] = {"width": drawing.width, "height": drawing.height}
+    how: dict[str, Any] = {"note": note, "overwrite": target.overwrite}
+    if target.kind is Kind.zoomable:
+        with streams.row_progress("drawing", total=zoom_tile_count(**size), quiet=target.quiet) as done:
+            write_deep_zoom(target.path, draw, **size, **how, progress=done)
+    else:
+        with streams.row_progress("drawing", total=tile_count(**size), quiet=target.quiet) as done:
+            write_tiled_tiff(target.path, draw, **size, **how, dtype=f"uint{drawing.bits}", progress=done)
+    target.report([(target.path, note)])
+    _say_done(target, drawing, pictures)
+
+
+def _draw_array(target: Target, drawing: Drawing, pictures: Pictures) -> None:
     """Write .npy [N, H, W, 3], about [-1, 1], row by row as it is drawn: float64 or float32.
 
     Written, not mapped into memory: on a full disk a mapping ends the process without a word.
@@ -212,13 +187,13 @@ def _draw_array(output: Output, drawing: Drawing, pictures: Pictures) -> None:
     from polyinr_core.files import written_beside
     from polyinr_core.pictures.pixels import checked
 
-    dtype = np.dtype("<f8" if drawing.dtype == torch.float64 else "<f4")
+    dtype = np.dtype("<f8" if drawing.painter.dtype == torch.float64 else "<f4")
     shape = (len(pictures), drawing.height, drawing.width, 3)
-    _check_disk(output.path, len(pictures) * drawing.height * drawing.width * 3 * dtype.itemsize)
+    check_disk(target.path, len(pictures) * drawing.height * drawing.width * 3 * dtype.itemsize)
     notes = []
     with (
-        _rows_bar(output, drawing, pictures) as rows_done,
-        written_beside(output.path, overwrite=output.overwrite) as draft,
+        _rows_bar(target, drawing, pictures) as rows_done,
+        written_beside(target.path, overwrite=target.overwrite) as draft,
         draft.open("wb") as file,
     ):
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
@@ -226,46 +201,25 @@ def _draw_array(output: Output, drawing: Drawing, pictures: Pictures) -> None:
         for index in range(len(pictures)):
             latents = pictures.latents(index)
             notes.append(pictures.note(latents, index))
-            for band in checked(drawing.bands(_affine(latents))):
+            for band in checked(drawing.bands(maps_of(latents))):
                 file.write(band.cpu().numpy().astype(dtype, copy=False).tobytes())
                 rows_done(len(band))
-    _report(output, [(output.path, note) for note in notes])
-    _say_done(output, drawing, pictures)
+    target.report((target.path, note) for note in notes)
+    _say_done(target, drawing, pictures)
 
 
-def _affine(latents: "Latents") -> "Tensor":
+def maps_of(latents: "Latents") -> "Tensor":
+    """Return the affine maps [1, L, 3, n] of a picture's completed latents."""
     assert latents.affine is not None
     return latents.affine
 
 
-def _purpose(drawing: Drawing) -> str:
-    return f"a picture of {drawing.width}x{drawing.height}"
-
-
 def _rows_bar(
-    output: Output, drawing: Drawing, pictures: Pictures
+    target: Target, drawing: Drawing, pictures: Pictures
 ) -> AbstractContextManager[Callable[[int], None]]:
-    return streams.row_progress("drawing", total=drawing.height * len(pictures), quiet=output.quiet)
+    return streams.row_progress("drawing", total=drawing.height * len(pictures), quiet=target.quiet)
 
 
-def _report(output: Output, drawn: list[tuple[Path, Note]]) -> None:
-    """Print one JSON line a picture, if asked."""
-    if output.as_json:
-        for path, note in drawn:
-            streams.json_line({"file": str(path), **note})
-
-
-def _say_done(output: Output, drawing: Drawing, pictures: Pictures) -> None:
+def _say_done(target: Target, drawing: Drawing, pictures: Pictures) -> None:
     noun = "picture" if len(pictures) == 1 else "pictures"
-    where = f"{len(pictures)} {noun} of {drawing.width}x{drawing.height} in {output.path}"
-    streams.say(where, quiet=output.quiet)
-
-
-def _check_disk(path: Path, wanted: int) -> None:
-    """Raise FileError if the disk cannot hold `wanted` bytes more."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise FileError(path, f"needs {wanted / 2**30:,.1f} GiB, the disk has {free / 2**30:,.1f}; draw less")
+    target.say(f"{len(pictures)} {noun} of {drawing.width}x{drawing.height} in {target.path}")

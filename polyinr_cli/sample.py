@@ -1,19 +1,21 @@
 """`polyinr sample`: pictures by seed or from latents, at any size and in any window."""
 
-import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from polyinr_core.errors import RequestError
+import typer
 
-from . import streams
-from .devices import choose_device, choose_dtype
-from .models import load_model
-from .notes import Note, version
+from polyinr_core.errors import FileError, RequestError
+
+from .drawing import Drawing, Painter, default_side, load_painter
+from .named import Pictures, by_seed, check_names, pictures_named
+from .notes import options_of
 from .options import (
+    Bits,
+    Center,
     Device,
+    Force,
     Grid,
     Json,
     Label,
@@ -26,21 +28,23 @@ from .options import (
     Psi,
     Quiet,
     Res,
+    Rotate,
     Seeds,
+    Shear,
     Size,
+    Supersample,
+    Transform,
     Verbose,
+    Warp,
+    Zoom,
 )
-from .outputs import Drawing, Kind, Pictures, draw_to, output_for, write_latents_of
-from .ranks import own_device
+from .outputs import SQUARE, Arrangement, check_target, draw_to
+from .targets import Kind, target_for
+from .window import WHOLE, Window, parse_window_options
 
 if TYPE_CHECKING:
-    import torch
-
     from polyinr_core.latents.file import Latents
-    from polyinr_core.model import Generator
     from polyinr_core.snapshots.snapshot import Snapshot
-
-log = logging.getLogger(__name__)
 
 
 def sample(
@@ -51,8 +55,29 @@ def sample(
     psi: Psi = None,
     res: Res = None,
     size: Size = None,
-    grid: Grid = "0:1",
+    grid: Grid = WHOLE,
+    center: Center = None,
+    zoom: Zoom = None,
+    rotate: Rotate = 0.0,
+    shear: Shear = None,
+    transform: Transform = None,
+    warp: Warp = None,
+    supersample: Supersample = 1,
+    bits: Bits = 8,
+    class_sheet: Annotated[
+        bool, typer.Option("--class-sheet", help="Every seed in every class, a row for each class.")
+    ] = False,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like",
+            metavar="PICTURE",
+            show_default=False,
+            help="As that picture was drawn, save what is given.",
+        ),
+    ] = None,
     model: Model = None,
+    force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -64,141 +89,100 @@ def sample(
 
     A folder gets one PNG a picture; .png, .jpg, .webp, .tif a picture, or a sheet of several;
     .npy the unclamped colours; .safetensors the latents instead of pictures; - a PNG on stdout.
+    A single .tif, or .dzi (DeepZoom), is drawn tile by tile, with smaller ones of itself, at any size.
+
+    Example: polyinr sample --seeds 0-7 --res 256 -o out/
     """
-    from polyinr_core.pictures.sizes import parse_window
-
-    if (seeds is None) == (latents is None):
-        raise RequestError("name the pictures by --seeds 0-7 or by --latents FILE, one of the two")
-    bounds = parse_window(grid)
-    wanted = _parse_sides(res, size)
-    target = output_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
-    if target.kind is Kind.latents and (wanted or grid != "0:1"):
-        raise RequestError("latents have no size and no window: leave --res, --size and --grid out")
-    place = own_device(choose_device(device))
-    dtype = choose_dtype(precision, place, eight_bits=target.kind not in (Kind.array, Kind.latents))
-    snapshot, model_file = load_model(model, quiet=quiet)
-    width, height = wanted or (snapshot.resolution, snapshot.resolution)
-    if not width and target.kind is not Kind.latents:
-        raise RequestError(f"{model_file} does not say its resolution; give --res or --size")
-
-    drawing = _drawing(snapshot, width, height, bounds=bounds, dtype=dtype, device=place)
-    base: Note = {
-        "polyinr": version(),
-        "model": snapshot.sha256,
-        "model_file": model_file.name,
-        "size": [width, height],
-        "bounds": list(bounds),
-        "precision": str(dtype).removeprefix("torch."),
-        "device": place.type,
-    }
-    index = _class_index(label, snapshot)
-    if seeds is not None:
-        pictures = _by_seed(seeds, drawing, base, label=index, psi=1.0 if psi is None else psi)
-    else:
-        assert latents is not None
-        pictures = _from_file(latents, drawing, base, label=index, psi=psi)
-    pictures = pictures.share(target)
-    if target.kind is Kind.latents:
-        write_latents_of(target, pictures)
-    else:
-        draw_to(target, drawing, pictures)
-
-
-def _parse_sides(res: str | None, size: str | None) -> tuple[int, int] | None:
-    """Return (width, height) as asked for, None if nothing is asked. Raises RequestError."""
-    from polyinr_core.pictures.sizes import parse_size
-
-    if res is not None and size is not None:
-        raise RequestError("--res and --size both say the size; give one of the two")
-    if res is not None and not res.strip().isdecimal():
-        raise RequestError(f"--res {res!r} is no number of pixels; for width x height there is --size")
-    text = size if res is None else res
-    return None if text is None else parse_size(text)
-
-
-def _class_index(label: str | None, snapshot: "Snapshot") -> int | None:
-    """Return the class that --label names, None if it is not given. Raises LabelError."""
-    from polyinr_core.latents.naming import parse_label
-
-    if label is None:
-        return None
-    classes = snapshot.generator.config.classes
-    return parse_label(label, classes=classes, class_names=snapshot.class_names)
-
-
-def _drawing(
-    snapshot: "Snapshot",
-    width: int,
-    height: int,
-    *,
-    bounds: tuple[float, float, float, float],
-    dtype: "torch.dtype",
-    device: "torch.device",
-) -> Drawing:
-    """Bring the model to its device and number format."""
-    import torch
-
-    from polyinr_core.model.precision import in_precision
-
-    snapshot.generator.to(device=device)
-    if dtype == torch.float64:
-        snapshot.generator.double()
-    synthesis = in_precision(snapshot.generator.synthesis, dtype)
-    return Drawing(snapshot, synthesis, width, height, bounds=bounds, dtype=dtype, device=device)
-
-
-def _by_seed(text: str, drawing: Drawing, base: Note, *, label: int | None, psi: float) -> Pictures:
-    """Name pictures by --seeds. Raises RequestError."""
-    from polyinr_core.latents.naming import parse_seeds
-    from polyinr_core.latents.spaces import from_seed
-
-    seeds = parse_seeds(text)
-    snapshot = drawing.snapshot
-    names = tuple(f"seed{seed:04d}" for seed in seeds)
-
-    def latents_of(index: int) -> "Latents":
-        latents = from_seed(snapshot.generator, seeds[index], label=label, psi=psi)
-        return replace(latents, model_sha256=snapshot.sha256)
-
-    def note_of(latents: "Latents", index: int) -> Note:
-        return {**base, "seed": seeds[index], "psi": psi, **_class_note(latents, snapshot.class_names)}
-
-    return Pictures(names, latents_of, note_of)
-
-
-def _from_file(path: Path, drawing: Drawing, base: Note, *, label: int | None, psi: float | None) -> Pictures:
-    """Name pictures by --latents. Raises RequestError, FileError."""
-    from polyinr_core.latents.file import read_latents
-    from polyinr_core.latents.spaces import check_latents, to_affine, with_label
-
-    snapshot = drawing.snapshot
-    generator: Generator = snapshot.generator
-    kept = read_latents(streams.binary_stdin() if str(path) == "-" else path)
-    kept = with_label(generator, kept, label)
-    check_latents(generator, kept, source=str(path))
-    if kept.space != "z" and kept.model_sha256 not in ("", snapshot.sha256):
-        log.warning("%s was made with another model; its %s may not mean the same here", path, kept.space)
-    named_by_seed = len(set(kept.seeds)) == len(kept)
-    names = tuple(
-        f"seed{kept.seeds[index]:04d}" if named_by_seed else f"picture{index:04d}" for index in range(len(kept))
+    window = parse_window_options(
+        res=res,
+        size=size,
+        grid=grid,
+        center=center,
+        zoom=zoom,
+        rotate=rotate,
+        shear=shear,
+        transform=transform,
+        warp=warp,
+        supersample=supersample,
     )
-    source: Note = {"latents": path.name, "latents_sha256": kept.sha256}
-    if psi is not None:
-        source["psi"] = psi
+    target = target_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
+    if target.kind is Kind.latents and not (window.is_default and like is None):
+        raise RequestError("latents have no size and no window: leave what says them out")
+    if bits not in (8, 16):
+        raise RequestError(f"--bits {bits} is neither 8 nor 16")
+    kept = {} if like is None else _kept_options(like)
+    if seeds is None and latents is None and like is not None:
+        seeds = kept.get("seeds")
+        latents = _beside(like, kept["latents"]) if "latents" in kept else None
+        label = kept.get("label") if label is None else label
+        psi = float(kept["psi"]) if psi is None and "psi" in kept else psi
+    check_names(seeds, latents)
+    if class_sheet and (latents is not None or label is not None):
+        raise RequestError("--class-sheet takes --seeds, and every class: leave --latents and --label out")
+
+    eight_bits = bits == 8 and target.kind not in (Kind.array, Kind.latents)
+    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
+    if like is not None:
+        window = _window_like(window, kept)
+    sized = window.sides is not None or window.places is not None or target.kind is Kind.latents
+    side = painter.snapshot.resolution or 1 if sized else default_side(painter)
+    drawing = Drawing(painter, window.view(side), bits=bits)
+    arrangement = SQUARE
+    if class_sheet:
+        assert seeds is not None
+        pictures, arrangement = _every_class(seeds, painter, psi=psi)
+    else:
+        pictures = pictures_named(seeds, latents, painter, label=label, psi=psi, force=force)
+    note = window.note(drawing.view) | ({"bits": bits} if bits != 8 else {})
+    pictures = pictures.with_note(note).share(target)
+    check_target(target, drawing, count=len(pictures), arrangement=arrangement)
+    draw_to(target, drawing, pictures, arrangement=arrangement)
+
+
+def _every_class(seeds: str, painter: Painter, *, psi: float | None) -> tuple[Pictures, Arrangement]:
+    """Return the pictures of all seeds in all classes, class by class. Raises RequestError."""
+    snapshot: Snapshot = painter.snapshot
+    classes = snapshot.generator.config.classes
+    if not classes:
+        raise RequestError("the model has no classes: leave --class-sheet out")
+    of_class = [by_seed(seeds, painter, label=index, psi=psi) for index in range(classes)]
+    each = len(of_class[0])
+    titles = (*snapshot.class_names, *map(str, range(len(snapshot.class_names), classes)))
+    names = tuple(f"class{index:03d}-{name}" for index, one in enumerate(of_class) for name in one.names)
 
     def latents_of(index: int) -> "Latents":
-        return to_affine(generator, kept.picture(index), psi=psi)
+        return of_class[index // each].latents(index % each)
 
-    def note_of(latents: "Latents", index: int) -> Note:
-        seed = {"seed": latents.seeds[0]} if latents.seeds else {}
-        own = _class_note(latents, snapshot.class_names)
-        return {**base, **source, "index": index, "count": len(kept), **seed, **own}
-
-    return Pictures(names, latents_of, note_of)
+    pictures = Pictures(names, latents_of, lambda latents, i: of_class[i // each].note(latents, i % each))
+    return pictures, Arrangement(columns=each, row_names=titles)
 
 
-def _class_note(latents: "Latents", class_names: Sequence[str]) -> Note:
-    if latents.label is None:
-        return {}
-    index = int(latents.label[0])
-    return {"label": index, "class": class_names[index]} if index < len(class_names) else {"label": index}
+def _kept_options(picture: Path) -> dict[str, str]:
+    """Return the options that a picture's note spells out. Raises FileError."""
+    from polyinr_core.pictures.files import read_note
+
+    note = read_note(picture)
+    if not note:
+        raise FileError(picture, "carries no note of how it was drawn; JPEG and WebP keep none")
+    try:
+        return options_of(note)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(picture, "its note is damaged, so it does not say how to draw it again") from error
+
+
+def _beside(picture: Path, latents: str) -> Path:
+    """Return the latents file that a note names: beside the picture, or as it is named. Raises FileError."""
+    found = picture.parent / latents
+    if found.is_file() or Path(latents).is_file():
+        return found if found.is_file() else Path(latents)
+    raise FileError(picture, f"was drawn from {latents}, which is not beside it; name it with --latents")
+
+
+def _window_like(window: Window, kept: dict[str, str]) -> Window:
+    """Complete what was asked for by what a note spells out. Raises RequestError."""
+    noted = {name: kept[name] for name in ("size", "grid", "transform", "warp") if name in kept}
+    as_drawn = parse_window_options(**noted, supersample=int(kept.get("supersample", 1)))  # type: ignore[arg-type]
+    plain = Window()
+    if replace(window, sides=None, fineness=1, places=None) == plain:  # no other window is asked for
+        window = replace(as_drawn, sides=window.sides, fineness=max(window.fineness, as_drawn.fineness))
+    return replace(window, sides=window.sides or as_drawn.sides)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,12 @@ def to_uint8(x: Tensor) -> Pixels:
     return ((x + 1.0) * 127.5).clamp_(0.0, 255.0).to(torch.uint8).cpu().numpy()
 
 
+def to_uint16(x: Tensor) -> Pixels:
+    """Round colours [..., 3] to 16 bits by the same rule: (x + 1) 32767.5, clamped, its fraction dropped."""
+    x = x if x.dtype == torch.float64 else x.float()
+    return ((x + 1.0) * 32767.5).clamp_(0.0, 65535.0).to(torch.int32).cpu().numpy().astype(np.uint16)
+
+
 def quantise(x: Tensor) -> Tensor:
     """Round colours in [-1, 1] to uint8 as the release's metrics do: x 127.5 + 128, clamped, cut off.
 
@@ -27,14 +34,15 @@ def quantise(x: Tensor) -> Tensor:
 
 
 def fill_rows(target: Pixels, bands: Iterable[Tensor], *, progress: Callable[[int], None] | None = None) -> None:
-    """Draw bands [rows, W, 3] into a picture's array [H, W, 3], or into its place on a sheet.
+    """Draw bands [rows, W, 3] into a picture's array [H, W, 3] of 8 or 16 bits, or its place on a sheet.
 
     `progress` is told the rows of every band. Raises PolyinrError for a colour that is no number.
     """
+    rounded = to_uint8 if target.dtype == np.uint8 else to_uint16
     top = 0
     for band in checked(bands):
         rows = len(band)
-        target[top : top + rows] = to_uint8(band)
+        target[top : top + rows] = rounded(band)
         top += rows
         if progress is not None:
             progress(rows)

@@ -99,7 +99,7 @@ SAMPLE = [
     # output
     ("sample --seeds 1 -m model.safetensors", 2, "--output"),
     ("sample --seeds 1 -m model.safetensors -o ''", 2, "-o needs a path"),
-    ("sample --seeds 1 -m model.safetensors -o x.gif", 2, "'.gif'", ".png"),
+    ("sample --seeds 1 -m model.safetensors -o x.gif", 2, "no animation", ".png"),
     ("sample --seeds 1 -m model.safetensors -o - --json", 2, "--json", "stdout"),
     ("sample --seeds 1 -m model.safetensors -o mine.png", 1, "mine.png: exists already", "--overwrite"),
     ("sample --seeds 1 -m model.safetensors -o mine", 1, "mine: is a file"),

@@ -319,13 +319,13 @@ def test_overwrite(polyinr: Run, tiny_snapshot: Path):
         assert Path(file).read_bytes() != b"mine"
 
 
-def test_latents_of_another_model_are_drawn_with_a_word(
-    polyinr: Run, tmp_path: Path, tiny_snapshot: Path, caplog: pytest.LogCaptureFixture
-):
+def test_latents_of_another_model_are_drawn_by_force_alone(polyinr: Run, tmp_path: Path, tiny_snapshot: Path):
     polyinr("sample", "--seeds", "1", "-m", tiny_snapshot, "-o", "x.safetensors")
     other = small_snapshot(tmp_path / "other.safetensors", resolution=17)
-    assert polyinr("sample", "--latents", "x.safetensors", "-m", other, "-o", "x.png").code == 0
-    assert "another model" in caplog.text
+    arguments = ("sample", "--latents", "x.safetensors", "-m", other, "-o", "x.png")
+    refused(polyinr(*arguments), "another model", "--force", code=1)
+    assert polyinr(*arguments, "--force").code == 0
+    assert Path("x.png").exists()
 
 
 def test_several_processes_share_the_pictures(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch):
@@ -339,6 +339,6 @@ def test_several_processes_share_the_pictures(polyinr: Run, tiny_snapshot: Path,
         assert [line["seed"] for line in ran.lines] == seeds
     drawn = {path.name: path.read_bytes() for path in Path("shared").iterdir()}
     assert drawn == {path.name: path.read_bytes() for path in Path("alone").iterdir()}
-    refused = polyinr(*common, "-o", "sheet.png")
-    assert refused.code == 2
-    assert "a folder" in refused.stderr
+    ran = polyinr(*common, "-o", "sheet.png")
+    assert ran.code == 2
+    assert "a folder" in ran.stderr

@@ -1,0 +1,167 @@
+"""A model ready to draw, and pictures drawn with it: in bands, in tiles, at a view."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polyinr_core.errors import RequestError
+
+from .devices import choose_device, choose_dtype
+from .models import load_model
+from .notes import Note, version
+from .options import Precision
+from .ranks import own_device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from polyinr_core.model import Bounds, Grid, View
+    from polyinr_core.model.synthesis import Synthesis
+    from polyinr_core.pictures.pixels import Pixels
+    from polyinr_core.snapshots.snapshot import Snapshot
+
+FRAME_SHARE = 200  # a frame is a two-hundredth of the shorter side thick
+FINE_ENOUGH = 4  # pixels to one of the training's: nothing smaller is in a picture than that
+FINENESS = 4  # of reduced pictures whose pixels are larger
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A model on its device, in its number format."""
+
+    snapshot: "Snapshot"
+    model_file: Path
+    synthesis: "Synthesis"
+    dtype: "torch.dtype"
+    device: "torch.device"
+
+    def affine(self, maps: "Tensor") -> "Tensor":
+        """Bring affine maps [1, L, 3, n] to where they are drawn, [L, 3, n]."""
+        import torch
+
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return maps[0].to(device=self.device, dtype=wide)
+
+    @property
+    def note(self) -> Note:
+        """What every picture's note begins with."""
+        return {
+            "polyinr": version(),
+            "model": self.snapshot.sha256,
+            "model_file": self.model_file.name,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+        }
+
+
+def load_painter(
+    model: Path | None, *, precision: Precision, device: str, eight_bits: bool, quiet: bool
+) -> Painter:
+    """Find a model and bring it to its device and number format. Raises PolyinrError."""
+    import torch
+
+    from polyinr_core.model.precision import in_precision
+
+    place = own_device(choose_device(device))
+    dtype = choose_dtype(precision, place, eight_bits=eight_bits)
+    snapshot, model_file = load_model(model, quiet=quiet)
+    snapshot.generator.to(device=place)
+    if dtype == torch.float64:
+        snapshot.generator.double()
+    return Painter(snapshot, model_file, in_precision(snapshot.generator.synthesis, dtype), dtype, place)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn: by which model, at which view, in how many bits a colour.
+
+    With `shares` [K, H, W] a picture is a blend of K, its maps one below the other. `frame` is drawn around a
+    part of the plane, in pictures but not in arrays.
+    """
+
+    painter: Painter
+    view: "View"
+    bits: int = 8
+    shares: "Tensor | None" = None
+    frame: "Bounds | None" = None
+
+    @property
+    def width(self) -> int:
+        return self.view.width
+
+    @property
+    def height(self) -> int:
+        return self.view.height
+
+    @cached_property
+    def grid(self) -> "Grid":
+        """The points to draw; the learned grid at exactly its own resolution and window."""
+        from polyinr_core.model import Blend
+
+        view = self.view
+        grid = view.grid()
+        if view.is_plain:
+            grid = self.painter.snapshot.grid(view.width, view.height, bounds=view.bounds)
+        return grid if self.shares is None else Blend(grid, self.shares, view.fineness)
+
+    def bands(self, maps: "Tensor") -> "Iterator[Tensor]":
+        """Draw affine maps [1, L, 3 K, n] as bands [rows, W, 3]."""
+        from polyinr_core.model import draw_rows
+
+        affine = self.painter.affine(maps)
+        return draw_rows(self.painter.synthesis, affine, self.grid, fineness=self.view.fineness)
+
+    def fill(self, target: "Pixels", maps: "Tensor", *, progress: Callable[[int], None] | None = None) -> None:
+        """Draw affine maps into a picture's array [H, W, 3], or into its place on a sheet."""
+        from polyinr_core.pictures.pixels import fill_rows
+
+        fill_rows(target, self.bands(maps), progress=progress)
+        self.draw_frame(target)
+
+    def tile(self, maps: "Tensor", *, left: int, top: int, width: int, height: int) -> "Pixels":
+        """Draw a rectangle of the picture's pixels: [height, width, 3]."""
+        from polyinr_core.model import Part, draw_rows
+        from polyinr_core.pictures.pixels import fill_rows
+        from polyinr_core.pictures.sheet import blank
+
+        k = self.view.fineness
+        part = Part(self.grid, k * left, k * top, k * width, k * height)
+        pixels = blank((width, height), bits=self.bits)
+        bands = draw_rows(self.painter.synthesis, self.painter.affine(maps), part, fineness=k)
+        fill_rows(pixels, bands)
+        self.draw_frame(pixels, left=left, top=top)
+        return pixels
+
+    def reduced(self, level: int) -> "Drawing":
+        """Return how the picture is drawn with pixels 2^level times as large, for a pyramid.
+
+        Larger pixels than those that show all a model knows are averages of several points.
+        """
+        view = self.view.reduced(level)
+        trained = self.painter.snapshot.resolution
+        if level and view.pitch * trained * FINE_ENOUGH > 1:
+            view = replace(view, fineness=max(view.fineness, FINENESS))
+        return replace(self, view=view)
+
+    def draw_frame(self, pixels: "Pixels", *, left: int = 0, top: int = 0) -> None:
+        """Draw the frame into the picture's pixels from `left` and `top` on, in place."""
+        if self.frame is None:
+            return
+        from polyinr_core.pictures.captions import framed
+
+        columns, rows = self.view.axes()
+        x0, y0, x1, y1 = self.frame
+        across = [(x - columns.first) / columns.pitch - left for x in (x0, x1)]
+        down = [(y - rows.first) / rows.pitch - top for y in (y0, y1)]
+        thickness = max(1, round(min(self.width, self.height) / FRAME_SHARE))
+        framed(pixels, (min(across), min(down), max(across), max(down)), thickness=thickness)
+
+
+def default_side(painter: Painter) -> int:
+    """Return the width and height of pictures where none is asked for. Raises RequestError."""
+    if not painter.snapshot.resolution:
+        raise RequestError(f"{painter.model_file} does not say its resolution; give --res or --size")
+    return painter.snapshot.resolution

@@ -1,0 +1,155 @@
+"""What -o asks for: a folder of pictures, one picture, an array, latents, a zoomable picture, stdout."""
+
+import shutil
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polyinr_core.errors import FileError, RequestError
+
+from . import streams
+from .notes import Note
+
+if TYPE_CHECKING:
+    from polyinr_core.latents.file import Latents
+    from polyinr_core.pictures.pixels import Pixels
+
+
+class Kind(StrEnum):
+    """What an output is, by its suffix."""
+
+    folder = "folder"
+    picture = "picture"
+    zoomable = "zoomable"
+    animation = "animation"
+    array = "array"
+    latents = "latents"
+    stdout = "stdout"
+
+
+SUFFIXES = {
+    ".npy": Kind.array,
+    ".safetensors": Kind.latents,
+    ".dzi": Kind.zoomable,
+    ".gif": Kind.animation,
+    ".mp4": Kind.animation,
+}
+PICTURES = frozenset({Kind.folder, Kind.picture, Kind.zoomable, Kind.array, Kind.latents, Kind.stdout})
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the result goes, and how."""
+
+    path: Path
+    kind: Kind
+    overwrite: bool = False
+    as_json: bool = False
+    quiet: bool = False
+
+    def report(self, made: Iterable[tuple[Path, Note]]) -> None:
+        """Print one JSON line for each thing made, if asked."""
+        if self.as_json:
+            for path, note in made:
+                streams.json_line({"file": str(path), **note})
+
+    def say(self, message: str) -> None:
+        """Say a line on a terminal."""
+        streams.say(message, quiet=self.quiet)
+
+
+def target_for(
+    text: str,
+    *,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    kinds: Collection[Kind] = PICTURES,
+    payload: str = "picture",
+) -> Target:
+    """Read -o: its suffix, or its being a folder, says the kind, one of `kinds`.
+
+    `payload` is what stdout would carry. Raises RequestError, FileError.
+    """
+    from polyinr_core.files import refuse_overwrite
+
+    streams.refuse_two_payloads(text, as_json=as_json)
+    if not text or "\0" in text:
+        raise RequestError("-o needs a path")
+    path = Path(text)
+    kind = _kind_of(text, path)
+    if kind not in kinds:
+        raise RequestError(f"{text}: no {kind.value} is made here; use {_choices(kinds)}")
+    if kind is Kind.stdout:
+        streams.binary_stdout(payload)
+    elif kind is Kind.folder:
+        if path.exists() and not path.is_dir():
+            raise FileError(path, "is a file; a folder of pictures needs another name, a picture a suffix")
+    else:
+        refuse_overwrite(path, overwrite=overwrite)
+    return Target(path, kind, overwrite=overwrite, as_json=as_json, quiet=quiet)
+
+
+def _kind_of(text: str, path: Path) -> Kind:
+    from polyinr_core.pictures.files import FORMATS
+
+    suffix = path.suffix.lower()
+    if text == "-":
+        return Kind.stdout
+    if text.endswith("/") or path.is_dir() or not suffix:
+        return Kind.folder
+    if suffix in FORMATS:
+        return Kind.picture
+    if suffix in SUFFIXES:
+        return SUFFIXES[suffix]
+    choices = ", ".join([*FORMATS, *SUFFIXES])
+    raise RequestError(f"{text}: suffix {suffix!r} says no kind of output; use {choices}, a folder, or -")
+
+
+def _choices(kinds: Collection[Kind]) -> str:
+    from polyinr_core.pictures.files import FORMATS
+
+    suffixes = [
+        *(FORMATS if Kind.picture in kinds else ()),
+        *(s for s, kind in SUFFIXES.items() if kind in kinds),
+    ]
+    return ", ".join([*suffixes, *(["a folder"] if Kind.folder in kinds else []), "or -"])
+
+
+def write_pixels_to(target: Target, pixels: "Pixels", note: Note) -> None:
+    """Write a finished picture to a file or to stdout. Raises PolyinrError."""
+    from polyinr_core.pictures.files import encode_picture, write_picture
+
+    if target.kind is Kind.stdout:
+        write_bytes(encode_picture(pixels, note=note))
+    else:
+        write_picture(target.path, pixels, note=note, overwrite=target.overwrite)
+
+
+def write_latents_to(target: Target, latents: "Latents") -> None:
+    """Write latents to a file or to stdout. Raises PolyinrError."""
+    from polyinr_core.latents.file import encode_latents, write_latents
+
+    if target.kind is Kind.stdout:
+        write_bytes(encode_latents(latents), payload="latents")
+    else:
+        write_latents(target.path, latents, overwrite=target.overwrite)
+
+
+def write_bytes(data: bytes, *, payload: str = "picture") -> None:
+    """Send bytes to stdout."""
+    stdout = streams.binary_stdout(payload)
+    stdout.write(data)
+    stdout.flush()
+
+
+def check_disk(path: Path, wanted: int) -> None:
+    """Raise FileError if the disk cannot hold `wanted` bytes more."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise FileError(path, f"needs {wanted / 2**30:,.1f} GiB, the disk has {free / 2**30:,.1f}; draw less")

@@ -1,0 +1,195 @@
+"""From the options that say how large and where, to a view: size, window, turn, shear, map, warp, fineness."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from polyinr_core.errors import FileError, RequestError
+
+from .notes import Note
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from polyinr_core.model import Bounds, View
+    from polyinr_core.model.view import Matrix
+
+WHOLE = "0:1"
+MAX_FINENESS = 64
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was asked for; the model may still have to say the size."""
+
+    sides: "tuple[int, int] | None" = None
+    bounds: "Bounds" = (0.0, 0.0, 1.0, 1.0)
+    centre: tuple[float, float] | None = None  # with a zoom, in place of bounds
+    zoom: float = 1.0
+    rotate: float = 0.0
+    shear: tuple[float, float] = (0.0, 0.0)
+    transform: "Matrix | None" = None
+    warp: str | None = None  # a name, or the file of a map
+    fineness: int = 1
+    places: "Tensor | None" = None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing at all was asked for."""
+        return self == Window()
+
+    def view(self, side: int) -> "View":
+        """Return the view, of side x side pixels where no size was asked for. Raises ConfigError."""
+        from polyinr_core.model.view import IDENTITY, View, product, sheared, turned
+
+        width, height = self.sides or self._mapped_sides() or (side, side)
+        bounds = self.bounds
+        if self.centre is not None:
+            bounds = around(self.centre, self.zoom, width, height)
+        middle = ((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2)
+        matrix = self.transform or IDENTITY
+        if self.shear != (0.0, 0.0):
+            matrix = product(sheared(*self.shear, middle), matrix)
+        if self.rotate:
+            matrix = product(turned(self.rotate, middle), matrix)
+        warp = None if self.places is not None else self.warp
+        return View(width, height, bounds, matrix, warp, self.places, self.fineness)  # type: ignore[arg-type]
+
+    def note(self, view: "View") -> Note:
+        """Return what a picture's note says of its view."""
+        from polyinr_core.model.view import IDENTITY
+
+        note: Note = {"size": [view.width, view.height], "bounds": list(view.bounds)}
+        if view.matrix != IDENTITY:
+            note["transform"] = [number for row in view.matrix for number in row]
+        if self.warp is not None:
+            note["warp"] = self.warp
+        if self.fineness > 1:
+            note["supersample"] = self.fineness
+        return note
+
+    def _mapped_sides(self) -> tuple[int, int] | None:
+        return None if self.places is None else (self.places.shape[1], self.places.shape[0])
+
+
+def parse_window_options(
+    *,
+    res: str | None = None,
+    size: str | None = None,
+    grid: str = WHOLE,
+    center: str | None = None,
+    zoom: float | None = None,
+    rotate: float = 0.0,
+    shear: str | None = None,
+    transform: str | None = None,
+    warp: str | None = None,
+    supersample: int = 1,
+) -> Window:
+    """Read the options. Raises RequestError, FileError."""
+    from polyinr_core.pictures.sizes import parse_window
+
+    if grid != WHOLE and (center is not None or zoom is not None):
+        raise RequestError("--grid and --center or --zoom both say the window; give one of the two")
+    if zoom is not None and not 1e-6 <= zoom <= 1e15:
+        raise RequestError(f"--zoom {zoom:g} is outside 1e-6 to 1e15")
+    if not 1 <= supersample <= MAX_FINENESS:
+        raise RequestError(f"--supersample {supersample} is outside 1-{MAX_FINENESS}")
+    centre = None
+    if center is not None or zoom is not None:
+        centre = (0.5, 0.5) if center is None else _pair(center, "--center")
+    return Window(
+        sides=parse_sides(res, size),
+        bounds=parse_window(grid),
+        centre=centre,
+        zoom=zoom or 1.0,
+        rotate=_finite(rotate, "--rotate"),
+        shear=(0.0, 0.0) if shear is None else _pair(shear if "," in shear else f"{shear},0", "--shear"),
+        transform=None if transform is None else _matrix(transform),
+        warp=warp,
+        fineness=supersample,
+        places=None if warp is None else _places(warp),
+    )
+
+
+def parse_sides(res: str | None, size: str | None) -> tuple[int, int] | None:
+    """Return (width, height) as asked for, None if nothing is asked. Raises RequestError."""
+    from polyinr_core.pictures.sizes import parse_size
+
+    if res is not None and size is not None:
+        raise RequestError("--res and --size both say the size; give one of the two")
+    if res is not None and not res.strip().isdecimal():
+        raise RequestError(f"--res {res!r} is no number of pixels; for width x height there is --size")
+    text = size if res is None else res
+    return None if text is None else parse_size(text)
+
+
+def around(centre: tuple[float, float], zoom: float, width: int, height: int) -> "Bounds":
+    """Return the window around a point whose shorter side spans 1 / zoom; its pixels are square."""
+    shorter = max(1, min(width, height) - 1)
+    across, down = ((max(1, side - 1) / shorter / zoom / 2) for side in (width, height))
+    x, y = centre
+    if x - across == x + across or y - down == y + down:
+        raise RequestError(f"--zoom {zoom:g} is finer than numbers can tell points apart at {x:g},{y:g}")
+    return x - across, y - down, x + across, y + down
+
+
+def _numbers(text: str, option: str, count: int, example: str) -> list[float]:
+    """Read numbers between commas. Raises RequestError."""
+    try:
+        numbers = [_finite(float(part), option) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise RequestError(f"{option} {text!r} is not understood; write {count} numbers such as {example}")
+    return numbers
+
+
+def _pair(text: str, option: str) -> tuple[float, float]:
+    x, y = _numbers(text, option, 2, "0.5,0.25")
+    return x, y
+
+
+def _matrix(text: str) -> "Matrix":
+    from polyinr_core.model.view import determinant
+
+    a, b, c, d, e, f, g, h, i = _numbers(text, "--transform", 9, "1,0,0.1,0,1,0,0,0,1")
+    matrix = ((a, b, c), (d, e, f), (g, h, i))
+    if determinant(matrix) == 0:
+        raise RequestError(f"--transform {text} maps the plane onto a line; its determinant is 0")
+    return matrix
+
+
+def _finite(number: float, option: str) -> float:
+    if not abs(number) <= 1e12:
+        raise RequestError(f"{option} {number} is no number that can be drawn with")
+    return number
+
+
+def _places(warp: str) -> "Tensor | None":
+    """Return the map that --warp names a file of, None if it names a warp. Raises RequestError, FileError."""
+    from polyinr_core.model.view import WARPS
+
+    if warp in WARPS:
+        return None
+    path = Path(warp)
+    if path.suffix.lower() != ".npy":
+        raise RequestError(f"--warp {warp!r} is unknown; use {', '.join(WARPS)}, or the .npy file of a map")
+    import numpy as np
+    import torch
+
+    from polyinr_core.files import explain
+
+    try:
+        places = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise explain(path, error) from error
+    except (ValueError, EOFError) as error:
+        raise FileError(path, "not a .npy file of numbers") from error
+    if places.ndim != 3 or places.shape[2] != 2 or 0 in places.shape or places.dtype.kind not in "fiu":
+        shape = list(places.shape)
+        raise FileError(
+            path, f"{shape} {places.dtype} is no map; x, y of each pixel are needed, [H, W, 2] numbers"
+        )
+    if not np.isfinite(places).all():
+        raise FileError(path, "holds values that are no finite numbers")
+    return torch.from_numpy(places.astype(np.float64))
