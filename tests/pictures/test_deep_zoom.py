@@ -24,7 +24,7 @@ NOTE = {"polyinr": "1", "seed": 7}
 
 
 def painted(width: int, height: int) -> tuple[Draw, list[np.ndarray]]:
-    """Return smooth levels, the last of another colour than the first, and the callback that cuts tiles from them."""
+    """Return smooth levels, their blue telling which, and the callback that cuts tiles from them."""
     levels = []
     for number, (w, h) in enumerate(level_sizes(width, height, smallest=1)):
         x, y = np.linspace(0, 200, w), np.linspace(0, 200, h)
