@@ -1,4 +1,4 @@
-"""Seeds and classes as a person types them; plain text, no tensors."""
+"""Seeds, classes and levels as a person types them; plain text, no tensors."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -40,6 +40,27 @@ def seeds_text(seeds: Iterable[int]) -> str:
         else:
             runs.append([seed, seed])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def parse_levels(text: str, *, levels: int) -> list[int]:
+    """Read "8-9" or "0,2-4" as levels of a model that has so many, in rising order. Raises RequestError."""
+    chosen: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
+        if match is None:
+            raise RequestError(f"levels {text!r} are not understood at {part!r}; write 3, 5-7 or 0,8-9")
+        first = int(match[1])
+        last = first if match[2] is None else int(match[2])
+        if max(first, last) >= levels:
+            raise RequestError(
+                f"level {max(first, last)} is outside 0-{levels - 1} (the model has {levels} levels)"
+            )
+        if first > last:
+            raise RequestError(f"levels {part.strip()} run backwards; write {last}-{first}")
+        chosen += range(first, last + 1)
+    if len(set(chosen)) < len(chosen):
+        raise RequestError(f"levels {text!r} name a level twice")
+    return sorted(chosen)
 
 
 def parse_label(text: str, *, classes: int, class_names: Sequence[str] = ()) -> int:

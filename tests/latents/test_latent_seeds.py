@@ -1,11 +1,13 @@
 """Seeds, z and classes."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from polyinr_core.errors import LabelError, RequestError
-from polyinr_core.latents.naming import parse_label, parse_seeds, seeds_text
+from polyinr_core.latents.naming import parse_label, parse_levels, parse_seeds, seeds_text
 from polyinr_core.latents.seeds import draw_labels, draw_z
 
 
@@ -46,6 +48,30 @@ def test_seeds(text: str, seeds: list[int]):
 def test_nonsense_seeds(text: str):
     with pytest.raises(RequestError, match="seed"):
         parse_seeds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"), [("3", [3]), ("8-9", [8, 9]), (" 4 , 0-1", [0, 1, 4]), ("0-9", list(range(10)))]
+)
+def test_levels(text: str, levels: list[int]):
+    assert parse_levels(text, levels=10) == levels
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("10", "level 10 is outside 0-9 (the model has 10 levels)"),
+        ("5-1", "write 1-5"),
+        ("1,0-3", "twice"),
+        ("", "not understood at ''"),
+        ("-1", "not understood"),
+        ("last", "not understood"),
+        ("٣", "not understood"),
+    ],
+)
+def test_nonsense_levels(text: str, words: str):
+    with pytest.raises(RequestError, match=re.escape(words)):
+        parse_levels(text, levels=10)
 
 
 def test_z_is_the_releases_draw():
