@@ -1,6 +1,6 @@
 """Draw one picture of any size in bands of whole rows, in memory that the size does not touch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -21,33 +21,49 @@ def draw_rows(
     `affine`: a picture is the same to the last bit whatever the band and whatever is drawn before it. By
     default a band holds about a block. With a fineness k, each k x k points of the grid are averaged to a pixel.
     """
-    rows = fineness * (rows or max(1, BLOCK // (grid.width * fineness)))
-    rows = min(grid.height, rows)
+
+    def colours(points: Tensor) -> Tensor:
+        return synthesis(affine.unsqueeze(0), points)[0]
+
+    yield from in_bands(in_blocks(colours, grid, affine), grid, rows=rows, fineness=fineness)
+
+
+def in_blocks(values: Callable[[Tensor], Tensor], grid: Grid, like: Tensor) -> Iterator[Tensor]:
+    """Yield values(points [BLOCK, 3]) of a grid's pixels, block after block [P, C]; the last is cut short.
+
+    The points have the dtype and the device of `like`.
+    """
     total = grid.width * grid.height
-    waiting: list[Tensor] = []
-    held, wanted = 0, rows * grid.width
     for start in range(0, total, BLOCK):
         stop = min(start + BLOCK, total)
-        colours = draw_block(synthesis, affine, grid, start=start, stop=stop)
-        waiting.append(colours)
-        held += len(colours)
-        while held >= wanted or (stop == total and held):
+        points = grid.at(torch.arange(start, stop, device=like.device), dtype=like.dtype)
+        if len(points) < BLOCK:
+            points = torch.cat([points, points.new_zeros(BLOCK - len(points), points.shape[1])])
+        yield values(points)[: stop - start]
+
+
+def in_bands(
+    blocks: Iterable[Tensor], grid: Grid, *, rows: int | None = None, fineness: int = 1
+) -> Iterator[Tensor]:
+    """Join blocks [P, C] of a grid's pixels to bands [rows, W, C], each k x k of them averaged to one."""
+    rows = fineness * (rows or max(1, BLOCK // (grid.width * fineness)))
+    rows = min(grid.height, rows)
+    missing = grid.width * grid.height
+    waiting: list[Tensor] = []
+    held, wanted = 0, rows * grid.width
+    for block in blocks:
+        waiting.append(block)
+        held += len(block)
+        missing -= len(block)
+        while held >= wanted or (not missing and held):
             joined = torch.cat(waiting)
             take = min(wanted, held)
             yield averaged(joined[:take].unflatten(0, (-1, grid.width)), fineness)
             waiting, held = [joined[take:]], held - take
 
 
-def draw_block(synthesis: Synthesis, affine: Tensor, grid: Grid, *, start: int, stop: int) -> Tensor:
-    """Return the colours [stop-start, 3] of at most a block of pixels."""
-    points = grid.at(torch.arange(start, stop, device=affine.device), dtype=affine.dtype)
-    if len(points) < BLOCK:
-        points = torch.cat([points, points.new_zeros(BLOCK - len(points), points.shape[1])])
-    return synthesis(affine.unsqueeze(0), points)[0, : stop - start]
-
-
 def averaged(band: Tensor, fineness: int) -> Tensor:
-    """Average each k x k colours of a band [k R, k W, 3] to one: [R, W, 3]."""
+    """Average each k x k values of a band [k R, k W, C] to one: [R, W, C]."""
     if fineness == 1:
         return band
     return band.unflatten(1, (-1, fineness)).unflatten(0, (-1, fineness)).mean(dim=(1, 3))
