@@ -9,7 +9,7 @@ import typer
 from polyinr_core.errors import FileError, RequestError
 
 from . import streams
-from .notes import command_of
+from .notes import command_of, note_of
 from .options import Json, OptionalOutput, Overwrite, Quiet, Verbose
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def _kind_of(path: Path) -> str:
 
     if means_shards(path):
         return "data"
+    if path.suffix.lower() == ".dzi" and path.is_file():
+        return "picture"
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -105,9 +107,7 @@ def _tensor_facts(path: Path) -> Facts:
 
 def _picture_facts(path: Path) -> Facts:
     """Return a picture's note, with the command that draws it again."""
-    from polyinr_core.pictures.files import read_note
-
-    note = read_note(path)
+    note = note_of(path)
     if not note:
         return {
             "kind": "picture",

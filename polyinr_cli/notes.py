@@ -1,6 +1,7 @@
 """The note that a drawn picture carries, and the command that the note spells out."""
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 Note = dict[str, Any]
@@ -26,6 +27,14 @@ def sheet_note(notes: list[Note]) -> Note:
     if "label" in first:
         note["labels"] = [n["label"] for n in notes]
     return note
+
+
+def note_of(picture: Path) -> Note:
+    """Return the note that a picture carries, empty if there is none. Raises FileError."""
+    from polyinr_core.pictures.deep_zoom import SUFFIX, read_deep_zoom_note
+    from polyinr_core.pictures.files import read_note
+
+    return read_deep_zoom_note(picture) if picture.suffix.lower() == SUFFIX else read_note(picture)
 
 
 def options_of(note: Note) -> dict[str, str]:

@@ -10,7 +10,7 @@ from polyinr_core.errors import FileError, RequestError
 
 from .drawing import Drawing, Painter, default_side, load_painter
 from .named import Pictures, by_seed, check_names, pictures_named
-from .notes import options_of
+from .notes import note_of, options_of
 from .options import (
     Bits,
     Center,
@@ -110,7 +110,7 @@ def sample(
         raise RequestError("latents have no size and no window: leave what says them out")
     if bits not in (8, 16):
         raise RequestError(f"--bits {bits} is neither 8 nor 16")
-    kept = {} if like is None else _kept_options(like)
+    drawn_with, kept = ("", {}) if like is None else _noted(like)
     if seeds is None and latents is None and like is not None:
         seeds = kept.get("seeds")
         latents = _beside(like, kept["latents"]) if "latents" in kept else None
@@ -123,6 +123,8 @@ def sample(
     eight_bits = bits == 8 and target.kind not in (Kind.array, Kind.latents)
     painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
     if like is not None:
+        if drawn_with != painter.snapshot.sha256 and not force:
+            raise FileError(like, "was drawn with another model; name that one with -m, or give --force")
         window = _window_like(window, kept)
     sized = window.sides is not None or window.places is not None or target.kind is Kind.latents
     side = painter.snapshot.resolution or 1 if sized else default_side(painter)
@@ -157,15 +159,13 @@ def _every_class(seeds: str, painter: Painter, *, psi: float | None) -> tuple[Pi
     return pictures, Arrangement(columns=each, row_names=titles)
 
 
-def _kept_options(picture: Path) -> dict[str, str]:
-    """Return the options that a picture's note spells out. Raises FileError."""
-    from polyinr_core.pictures.files import read_note
-
-    note = read_note(picture)
+def _noted(picture: Path) -> tuple[str, dict[str, str]]:
+    """Return the model's hash and the options that a picture's note spells out. Raises FileError."""
+    note = note_of(picture)
     if not note:
         raise FileError(picture, "carries no note of how it was drawn; JPEG and WebP keep none")
     try:
-        return options_of(note)
+        return str(note["model"]), options_of(note)
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(picture, "its note is damaged, so it does not say how to draw it again") from error
 
