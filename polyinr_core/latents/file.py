@@ -112,7 +112,7 @@ def read_latents(source: Path | bytes) -> Latents:
             name, f"not a latents file ({error}); `polyinr sample -o x.safetensors` makes one"
         ) from error
     held: dict[str, Any] = _checked_tensors(name, tensors)
-    facts = _checked_facts(name, _facts_in(data), count=len(next(iter(held.values()))))
+    facts = _checked_facts(name, header_entry(data, METADATA_KEY), count=len(next(iter(held.values()))))
     return Latents(**held, **facts, sha256=hashlib.sha256(data).hexdigest())
 
 
@@ -162,11 +162,11 @@ def _our_type(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def _facts_in(data: bytes) -> Any:
-    """Return our entry of a safetensors header, an empty one if there is none."""
+def header_entry(data: bytes, key: str) -> Any:
+    """Return an entry of a safetensors file's header, empty if there is none, None if it is no JSON."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
-        return json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
+        return json.loads(header.get("__metadata__", {}).get(key, "{}"))
     except ValueError:
         return None
 

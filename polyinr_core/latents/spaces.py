@@ -1,6 +1,7 @@
 """From z to w to affine maps, picture by picture: its arithmetic never depends on its neighbours."""
 
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -8,8 +9,10 @@ from torch import Tensor
 from ..errors import FileError, LabelError, RequestError
 from ..model import Generator
 from ..model.mapping import check_label, truncate
-from .file import Latents
+from .file import Latents, Space
 from .seeds import draw_labels, draw_z
+
+SPACES: tuple[Space, ...] = get_args(Space)
 
 
 def from_seed(generator: Generator, seed: int, *, label: int | None = None, psi: float = 1.0) -> Latents:
@@ -69,6 +72,23 @@ def with_label(generator: Generator, latents: Latents, label: int | None) -> Lat
             raise LabelError("the latents have no class and no seed to draw it from; give a label")
         return replace(latents, label=draw_labels(latents.seeds, generator.config.classes))
     return latents
+
+
+def held_in(latents: Latents, space: Space) -> Tensor:
+    """Return the latents in one space. Raises RequestError where they are not held in it."""
+    tensor: Tensor | None = getattr(latents, space)
+    if tensor is None:
+        held = " and ".join(name for name in SPACES if getattr(latents, name) is not None)
+        raise RequestError(f"the latents hold {held}, no {space}; take the space {latents.space}")
+    return tensor
+
+
+def same_label(*pictures: Latents) -> Tensor | None:
+    """Return the class [1] that all pictures (N = 1) are of, None if they differ or have none."""
+    first = pictures[0].label
+    if first is None or any(p.label is None or int(p.label[0]) != int(first[0]) for p in pictures):
+        return None
+    return first
 
 
 def check_latents(generator: Generator, latents: Latents, *, source: str) -> None:

@@ -1,0 +1,147 @@
+"""Principal directions: their mathematics, moving along them, and their file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from polyinr_core.errors import FileError, RequestError
+from polyinr_core.latents import directions as module
+from polyinr_core.latents.directions import find_directions, moved, parse_takes, principal
+from polyinr_core.latents.directions_file import (
+    check_directions,
+    encode_directions,
+    read_directions,
+    write_directions,
+)
+from polyinr_core.latents.file import Latents, encode_latents
+from polyinr_core.latents.spaces import from_seed
+from polyinr_core.model import Generator
+from polyinr_core.snapshots.snapshot import load_snapshot
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_class_snapshot: Path) -> Generator:
+    return load_snapshot(tiny_class_snapshot).generator
+
+
+@pytest.mark.parametrize(("samples", "dim"), [(40, 7), (12, 50), (9, 9)])
+def test_principal_against_numpy(monkeypatch: pytest.MonkeyPatch, samples: int, dim: int):
+    """Oracle: numpy.linalg.svd of the centred rows, float64; chunks of 5 so that there are several."""
+    monkeypatch.setattr(module, "CHUNK", 5)
+    rows = torch.randn(samples, dim, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 1, dim) + 2
+    mean, components, deviations, shares = principal(rows, 4)
+    centred = rows.double().numpy() - rows.double().numpy().mean(axis=0)
+    _, lengths, vectors = np.linalg.svd(centred, full_matrices=False)
+    assert mean.numpy() == pytest.approx(rows.double().numpy().mean(axis=0))
+    assert deviations.numpy() == pytest.approx(lengths[:4] / np.sqrt(samples - 1))
+    assert shares.numpy() == pytest.approx(lengths[:4] ** 2 / (lengths**2).sum())
+    for ours, theirs in zip(components.numpy(), vectors, strict=False):
+        assert abs(ours @ theirs) == pytest.approx(1, abs=1e-9)
+        assert ours[np.abs(ours).argmax()] > 0
+
+
+def test_fewer_directions_than_asked():
+    rows = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 6)
+    with pytest.raises(RequestError, match="only 1 directions vary"):
+        principal(rows, 2)
+    with pytest.raises(RequestError, match="only 0"):
+        principal(torch.ones(5, 3), 1)
+
+
+@pytest.mark.parametrize("space", ["w", "affine"])
+def test_of_a_model(generator: Generator, space):
+    """Directions stand at right angles; the seeds vary along them as they say; the same again is the same."""
+    found = find_directions(generator, space=space, samples=60, count=3)
+    flat = found.components.flatten(1)
+    assert flat @ flat.T == pytest.approx(torch.eye(3), abs=1e-5)
+    held = torch.cat([getattr(from_seed(generator, seed), space) for seed in range(60)])
+    along = (held - found.mean).flatten(1) @ flat.T
+    assert along.std(dim=0) == pytest.approx(found.deviations, rel=1e-4)
+    again = find_directions(generator, space=space, samples=60, count=3)
+    assert encode_directions(found) == encode_directions(again)
+    assert 0 < float(found.shares.sum()) <= 1 + 1e-6
+
+
+def test_one_class(generator: Generator):
+    found = find_directions(generator, space="w", samples=20, count=2, label=1, psi=0.5)
+    held = torch.cat([from_seed(generator, seed, label=1, psi=0.5).w for seed in range(20)])
+    assert found.mean == pytest.approx(held.mean(dim=0), abs=1e-5)
+    assert (found.label, found.psi, found.samples) == (1, 0.5, 20)
+
+
+@pytest.mark.parametrize(("samples", "count"), [(5, 5), (5, 0), (1, 1)])
+def test_counts(generator: Generator, samples: int, count: int):
+    with pytest.raises(RequestError, match="directions"):
+        find_directions(generator, space="w", samples=samples, count=count)
+
+
+@pytest.mark.parametrize("space", ["w", "affine"])
+def test_moved(generator: Generator, space):
+    """Oracle: tensor + sum of amount x deviation x component, at the levels alone."""
+    found = find_directions(generator, space=space, samples=30, count=3)
+    picture = from_seed(generator, 99)
+    result = moved(generator, picture, found, {0: 1.5, 2: -1.0}, levels=[1])
+    step = 1.5 * found.deviations[0] * found.components[0] - found.deviations[2] * found.components[2]
+    expected = getattr(picture, space).clone()
+    expected[0, 1] += step[1]
+    assert getattr(result, space) == pytest.approx(expected, abs=1e-5)
+    if space == "w":
+        assert torch.equal(result.affine, generator.affine(result.w))
+    assert torch.equal(moved(generator, picture, found, {0: 0.0}).affine, picture.affine)
+
+
+def test_moved_refuses(generator: Generator):
+    found = find_directions(generator, space="w", samples=9, count=2)
+    picture = from_seed(generator, 1)
+    with pytest.raises(RequestError, match="direction 2 is outside 0-1"):
+        moved(generator, picture, found, {2: 1.0})
+    with pytest.raises(RequestError, match="no w"):
+        moved(generator, Latents(affine=picture.affine), found, {0: 1.0})
+
+
+def test_takes():
+    assert parse_takes("2:1.5, 0:-1") == {2: 1.5, 0: -1.0}
+
+
+@pytest.mark.parametrize("text", ["", "2", "2:", ":1", "a:1", "-1:1", "1:nan", "1:inf", "1:1,1:2", "²:1"])
+def test_nonsense_takes(text: str):
+    with pytest.raises(RequestError):
+        parse_takes(text)
+
+
+def test_the_file(generator: Generator, tmp_path: Path):
+    found = find_directions(generator, space="affine", samples=9, count=2, psi=0.8, model_sha256="ab" * 32)
+    write_directions(tmp_path / "d.safetensors", found)
+    for source in (tmp_path / "d.safetensors", encode_directions(found)):
+        kept = read_directions(source)
+        for name in ("mean", "components", "deviations", "shares"):
+            assert torch.equal(getattr(kept, name), getattr(found, name))
+        assert (kept.space, kept.samples, kept.psi, kept.label) == ("affine", 9, 0.8, None)
+        assert kept.model_sha256 == "ab" * 32
+    check_directions(found, generator.config, source=Path("d"))
+    with pytest.raises(FileError, match="not \\[3, 3, 16\\]"):
+        check_directions(replace(found, mean=found.mean[:2]), generator.config, source=Path("d"))
+
+
+def test_damaged_and_foreign_files(generator: Generator):
+    found = find_directions(generator, space="w", samples=9, count=2)
+    nan = replace(found, mean=found.mean * float("nan"))
+    short = replace(found, deviations=found.deviations[:1])
+    flat = replace(found, mean=found.mean[0], components=found.components[:, 0])
+    for data, words in [
+        (b"", "not a directions file"),
+        (b"nonsense", "not a directions file"),
+        (encode_directions(found)[:-3], "not a directions file"),
+        (encode_latents(from_seed(generator, 1)), "not a directions file"),
+        (encode_directions(nan), "no finite numbers"),
+        (encode_directions(short), "damaged: deviations"),
+        (encode_directions(flat), "its facts"),
+        (encode_directions(found).replace(b'\\"format\\": 1', b'\\"format\\": 7'), "format 7.*reads 1"),
+        (encode_directions(found).replace(b'\\"samples\\": 9', b'\\"samples\\": x'), "format None"),
+        (encode_directions(found).replace(b'\\"w\\"', b'\\"z\\"'), "its facts"),
+    ]:
+        with pytest.raises(FileError, match=words):
+            read_directions(data)

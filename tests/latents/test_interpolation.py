@@ -1,0 +1,179 @@
+"""Walks: where the frames stand, their ends, the sphere, and the zoom on the way."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from polyinr_core.errors import RequestError
+from polyinr_core.latents.file import Latents
+from polyinr_core.latents.interpolation import (
+    Step,
+    spherical,
+    steps_of_walk,
+    walk_over,
+    zoom_at,
+    zoomed,
+)
+from polyinr_core.latents.spaces import from_seed
+from polyinr_core.model import Generator, RegularGrid
+from polyinr_core.snapshots.snapshot import load_snapshot
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_class_snapshot: Path) -> Generator:
+    return load_snapshot(tiny_class_snapshot).generator
+
+
+def test_a_walk_goes_from_end_to_end():
+    steps = steps_of_walk(3, 5)
+    assert [(s.first, s.second, s.part) for s in steps] == [
+        (0, 1, 0.0),
+        (0, 1, 0.5),
+        (1, 2, 0.0),
+        (1, 2, 0.5),
+        (1, 2, 1.0),
+    ]
+    assert [s.along for s in steps] == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_a_loop_returns_and_doubles_no_frame():
+    steps = steps_of_walk(2, 6, loop=True)
+    assert [(s.first, s.second) for s in steps] == [(0, 1)] * 3 + [(1, 0)] * 3
+    assert [s.part for s in steps] == pytest.approx([0, 1 / 3, 2 / 3] * 2)
+    assert len(set(steps)) == 6
+
+
+@pytest.mark.parametrize("frames", [2, 3, 7, 60, 997])
+@pytest.mark.parametrize("loop", [False, True])
+def test_frames_in_all(frames: int, loop: bool):
+    steps = steps_of_walk(2, frames, loop=loop)
+    assert len(steps) == frames
+    assert steps[0].part == 0
+    assert (steps[-1].part == 1) == (not loop)
+
+
+def test_smooth_easing_rises_and_rests_at_the_pictures():
+    parts = [s.part for s in steps_of_walk(2, 101, easing="smooth")]
+    steps = [b - a for a, b in pairwise(parts)]
+    assert min(steps) > 0
+    assert (parts[0], parts[50], parts[100]) == (0, pytest.approx(0.5), 1)
+    assert max(steps[0], steps[-1]) < 0.05 * max(steps)
+    assert parts == pytest.approx([1 - part for part in reversed(parts)])
+
+
+@pytest.mark.parametrize(("pictures", "frames"), [(1, 5), (0, 5), (3, 2), (2, 0)])
+def test_too_few(pictures: int, frames: int):
+    with pytest.raises(RequestError, match="too few"):
+        steps_of_walk(pictures, frames)
+
+
+@pytest.mark.parametrize(
+    ("space", "curve"), [("z", "spherical"), ("z", "linear"), ("w", "linear"), ("affine", "linear")]
+)
+def test_ends_are_the_pictures(generator: Generator, space, curve):
+    """To the last bit, from both sides."""
+    pictures = [from_seed(generator, seed, label=1, psi=0.7) for seed in (3, 8)]
+    walk = walk_over(generator, pictures, space=space, curve=curve)
+    for picture, part in zip(pictures, (0.0, 1.0), strict=True):
+        frame = walk.at(Step(0, 1, part, part))
+        assert torch.equal(frame.affine, picture.affine)
+        assert int(frame.label) == 1
+
+
+def test_halfway(generator: Generator):
+    """Oracle: the mean, in the space walked through."""
+    a, b = (from_seed(generator, seed) for seed in (0, 1))
+    step = Step(0, 1, 0.5, 0.5)
+    affine = walk_over(generator, [a, b], space="affine", curve="linear").at(step)
+    assert affine.affine == pytest.approx((a.affine + b.affine) / 2, abs=1e-6)
+    w = walk_over(generator, [a, b], space="w", curve="linear").at(step)
+    assert w.w == pytest.approx((a.w + b.w) / 2, abs=1e-6)
+    assert torch.equal(w.affine, generator.affine(w.w))
+    assert not torch.allclose(w.affine, affine.affine)
+
+
+def test_classes(generator: Generator):
+    """z alone has no way between classes; elsewhere a frame between two has none."""
+    pictures = [from_seed(generator, seed, label=seed) for seed in (0, 1)]
+    with pytest.raises(RequestError, match=r"classes 0, 1.*--space w"):
+        walk_over(generator, pictures, space="z", curve="spherical")
+    walk = walk_over(generator, pictures, space="w", curve="linear")
+    assert walk.at(Step(0, 1, 0.3, 0.3)).label is None
+
+
+def test_what_is_not_held(generator: Generator):
+    whole = from_seed(generator, 0)
+    with pytest.raises(RequestError, match="hold affine, no w; take the space affine"):
+        walk_over(generator, [whole, Latents(affine=whole.affine)], space="w", curve="linear")
+    with pytest.raises(RequestError, match="spherical"):
+        walk_over(generator, [whole, whole], space="w", curve="spherical")
+
+
+def test_truncation_goes_along_in_z(generator: Generator):
+    """A walk between a picture's psi 1 and psi 0 is the walk of psi."""
+    a, b = (from_seed(generator, 4, label=2, psi=psi) for psi in (1.0, 0.0))
+    frame = walk_over(generator, [a, b], space="z", curve="linear").at(Step(0, 1, 0.25, 0.25))
+    assert frame.affine == pytest.approx(from_seed(generator, 4, label=2, psi=0.75).affine, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_spherical_keeps_the_length_and_turns_evenly(part: float):
+    rng = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(4, 64, generator=rng, dtype=torch.float64) for _ in range(2))
+    a, b = a / a.norm(dim=1, keepdim=True), 3 * b / b.norm(dim=1, keepdim=True)
+    between = spherical(a, b, part)
+    assert between.norm(dim=1) == pytest.approx(torch.full((4,), 1 + 2 * part, dtype=torch.float64), rel=1e-12)
+    whole = torch.acos((a * b).sum(dim=1) / 3)
+    turned = torch.acos(((a * between).sum(dim=1) / between.norm(dim=1)).clamp(-1, 1))
+    assert turned == pytest.approx(part * whole, abs=2e-8)
+
+
+def test_spherical_at_its_limits():
+    a = torch.tensor([[1.0, 0.0]])
+    assert torch.equal(spherical(a, a, 0.3), a)
+    assert spherical(a, 2 * a, 0.5) == pytest.approx(1.5 * a)
+    nearly = torch.tensor([[1.0, 1e-5]])
+    assert spherical(a, nearly, 0.5) == pytest.approx((a + nearly) / 2, abs=1e-7)
+    with pytest.raises(RequestError, match="opposite"):
+        spherical(a, -a, 0.5)
+
+
+def test_zoom_is_folded_into_the_maps_exactly(generator: Generator):
+    """Oracle: the same maps drawn over the zoomed window; float64, 1e-12."""
+    generator = load_like(generator).double()
+    picture = from_seed(generator, 2)
+    centre, zoom = (0.3, 0.8), 3.0
+    x, y = centre
+    bounds = (x - x / zoom, y - y / zoom, x + (1 - x) / zoom, y + (1 - y) / zoom)
+    drawn = [
+        generator.synthesis(latents.affine, grid.points(0, 64, dtype=torch.float64, device=torch.device("cpu")))
+        for latents, grid in (
+            (zoomed(picture, zoom, centre), RegularGrid(8, 8)),
+            (picture, RegularGrid(8, 8, bounds)),
+        )
+    ]
+    assert (drawn[0] - drawn[1]).abs().max() < 1e-12
+    assert zoomed(picture, 1.0, centre) is picture
+
+
+def load_like(generator: Generator) -> Generator:
+    other = Generator(generator.config)
+    other.load_state_dict(generator.state_dict())
+    return other.requires_grad_(False)
+
+
+def test_zoom_rises_by_one_factor():
+    zooms = [zoom_at(step, 0.5, 8.0) for step in steps_of_walk(2, 9)]
+    assert (zooms[0], zooms[-1]) == (0.5, pytest.approx(8))
+    assert [math.log(b / a) for a, b in pairwise(zooms)] == pytest.approx([math.log(16) / 8] * 8)
+
+
+def test_pictures_from_a_file_of_float64_walk_in_the_models_numbers(generator: Generator):
+    a = from_seed(generator, 0)
+    b = replace(from_seed(generator, 1), affine=from_seed(generator, 1).affine.double())
+    frame = walk_over(generator, [a, b], space="affine", curve="linear").at(Step(0, 1, 0.5, 0.5))
+    assert frame.affine.dtype == torch.float32

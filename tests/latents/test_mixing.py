@@ -1,0 +1,83 @@
+"""Mixing levels, and pictures stacked for a blend."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from polyinr_core.errors import RequestError
+from polyinr_core.latents.file import Latents
+from polyinr_core.latents.mixing import mixed, stacked
+from polyinr_core.latents.spaces import from_seed
+from polyinr_core.model import Generator
+from polyinr_core.snapshots.snapshot import load_snapshot
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_class_snapshot: Path) -> Generator:
+    return load_snapshot(tiny_class_snapshot).generator
+
+
+@pytest.fixture(scope="module")
+def pair(generator: Generator) -> tuple[Latents, Latents]:
+    return from_seed(generator, 5, label=0), from_seed(generator, 6, label=2)
+
+
+@pytest.mark.parametrize("space", ["affine", "w"])
+def test_all_levels_are_the_source_and_amount_0_the_target(generator: Generator, pair, space):
+    source, target = pair
+    everything = mixed(generator, source, target, levels=range(3), space=space)
+    assert torch.equal(everything.affine, source.affine)
+    nothing = mixed(generator, source, target, levels=range(3), amount=0.0, space=space)
+    assert torch.equal(nothing.affine, target.affine)
+
+
+def test_affine_levels_are_independent(generator: Generator, pair):
+    source, target = pair
+    result = mixed(generator, source, target, levels=[1])
+    assert torch.equal(result.affine[:, 1], source.affine[:, 1])
+    assert torch.equal(result.affine[:, [0, 2]], target.affine[:, [0, 2]])
+    assert result.w is None
+
+
+def test_w_changes_later_levels(generator: Generator, pair):
+    """The release's chain hands level 1's coordinates on to level 2."""
+    source, target = pair
+    result = mixed(generator, source, target, levels=[1], space="w")
+    assert torch.equal(result.w[:, 1], source.w[:, 1])
+    assert torch.equal(result.affine, generator.affine(result.w))
+    assert torch.equal(result.affine[:, 0], target.affine[:, 0])
+    assert not torch.allclose(result.affine[:, 2], target.affine[:, 2])
+
+
+def test_amount(generator: Generator, pair):
+    """Oracle: target + amount (source - target); beyond 1 it goes on."""
+    source, target = pair
+    for amount in (0.25, 1.5, -0.5):
+        result = mixed(generator, source, target, levels=[0, 2], amount=amount)
+        expected = target.affine + amount * (source.affine - target.affine)
+        assert result.affine[:, [0, 2]] == pytest.approx(expected[:, [0, 2]], abs=1e-5)
+
+
+def test_the_class_stays_if_both_have_it(generator: Generator, pair):
+    source, target = pair
+    assert mixed(generator, source, target, levels=[0]).label is None
+    same = from_seed(generator, 7, label=2)
+    assert int(mixed(generator, same, target, levels=[0]).label) == 2
+
+
+def test_refusals(generator: Generator, pair):
+    source, target = pair
+    with pytest.raises(RequestError, match="no w"):
+        mixed(generator, Latents(affine=source.affine), target, levels=[0], space="w")
+    for amount in (float("nan"), float("inf")):
+        with pytest.raises(RequestError, match="amount"):
+            mixed(generator, source, target, levels=[0], amount=amount)
+
+
+def test_stacked(pair):
+    source, target = pair
+    maps = stacked([source, target]).affine
+    assert maps.shape == (1, 3, 6, 16)
+    assert torch.equal(maps[:, :, :3], source.affine)
+    assert torch.equal(maps[:, :, 3:], target.affine)
