@@ -15,6 +15,7 @@ from polyinr_core.errors import PolyinrError, RanksError
 from . import streams
 from .convert import convert
 from .demo import demo
+from .extrapolate import extrapolate
 from .info import info
 from .options import Verbose
 from .prepare import prepare
@@ -89,7 +90,7 @@ def options(
         logging.getLogger().setLevel(logging.WARNING)
 
 
-for _command in (prepare, train, sample, convert, info, demo):
+for _command in (prepare, train, sample, extrapolate, convert, info, demo):
     app.command(cls=Command)(_command)
 
 
