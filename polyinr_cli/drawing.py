@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from polyinr_core.pictures.pixels import Pixels
     from polyinr_core.snapshots.snapshot import Snapshot
 
+    from .window import Window
+
 FRAME_SHARE = 200  # a frame is a two-hundredth of the shorter side thick
 FINE_ENOUGH = 4  # pixels to one of the training's: nothing smaller is in a picture than that
 FINENESS = 4  # of reduced pictures whose pixels are larger
@@ -144,7 +146,15 @@ class Drawing:
         trained = self.painter.snapshot.resolution
         if level and view.pitch * trained * FINE_ENOUGH > 1:
             view = replace(view, fineness=max(view.fineness, FINENESS))
-        return replace(self, view=view)
+        return replace(self, view=view, shares=self._shares_of(2**level))
+
+    def _shares_of(self, pixels: int) -> "Tensor | None":
+        """Return the shares of pixels so many times as large: the means of theirs."""
+        from torch.nn import functional
+
+        if self.shares is None or pixels == 1:
+            return self.shares
+        return functional.avg_pool2d(self.shares, pixels, ceil_mode=True)
 
     def draw_frame(self, pixels: "Pixels", *, left: int = 0, top: int = 0) -> None:
         """Draw the frame into the picture's pixels from `left` and `top` on, in place."""
@@ -157,7 +167,8 @@ class Drawing:
         across = [(x - columns.first) / columns.pitch - left for x in (x0, x1)]
         down = [(y - rows.first) / rows.pitch - top for y in (y0, y1)]
         thickness = max(1, round(min(self.width, self.height) / FRAME_SHARE))
-        framed(pixels, (min(across), min(down), max(across), max(down)), thickness=thickness)
+        box = (min(across), min(down), max(across) + 1, max(down) + 1)  # the border's pixels lie inside
+        framed(pixels, box, thickness=thickness)
 
 
 def default_side(painter: Painter) -> int:
@@ -165,3 +176,10 @@ def default_side(painter: Painter) -> int:
     if not painter.snapshot.resolution:
         raise RequestError(f"{painter.model_file} does not say its resolution; give --res or --size")
     return painter.snapshot.resolution
+
+
+def drawing_at(painter: Painter, window: "Window", *, bits: int = 8, sized: bool = True) -> Drawing:
+    """Return how a window's pictures are drawn; with `sized` false they never are. Raises RequestError."""
+    known = window.sides is not None or window.places is not None or not sized
+    side = painter.snapshot.resolution or 1 if known else default_side(painter)
+    return Drawing(painter, window.view(side), bits=bits)

@@ -21,6 +21,8 @@ def sheet_note(notes: list[Note]) -> Note:
     """Gather the notes of a sheet's pictures into the sheet's own."""
     first = notes[0]
     own = ("seed", "label", "class", "index")
+    if "words" in first:  # of the command that draws all of them again
+        return {key: value for key, value in first.items() if all(note.get(key) == value for note in notes)}
     note = {key: value for key, value in first.items() if key not in own}
     if "latents" not in first:
         note["seeds"] = [n["seed"] for n in notes]
@@ -46,14 +48,16 @@ def options_of(note: Note) -> dict[str, str]:
     from polyinr_core.pictures.sizes import window_text
 
     options = {}
-    if "latents" in note:
+    if "words" in note:  # it names its pictures by these
+        pass
+    elif "latents" in note:
         options["latents"] = str(note["latents"])
     else:
         options["seeds"] = seeds_text(note["seeds"] if "seeds" in note else [note["seed"]])
         labels = set(note["labels"] if "labels" in note else [note["label"]] if "label" in note else [])
         if len(labels) == 1:
             options["label"] = str(labels.pop())
-    if "psi" in note:
+    if "psi" in note and "words" not in note:
         options["psi"] = repr(float(note["psi"]))
     width, height = note["size"]
     options["size"] = f"{width}x{height}"
@@ -71,7 +75,7 @@ def options_of(note: Note) -> dict[str, str]:
 
 def command_of(note: Note, *, output: str) -> str:
     """Return the command line that draws a note's picture again. A damaged note is a KeyError or TypeError."""
-    words = ["polyinr", str(note.get("command", "sample"))]
+    words = ["polyinr", str(note.get("command", "sample")), *map(str, note.get("words", ()))]
     for name, value in options_of(note).items():
         words += [f"--{name}", value]
     words += ["--precision", str(note["precision"]), "--device", str(note["device"])]

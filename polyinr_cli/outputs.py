@@ -84,7 +84,7 @@ def draw_to(target: Target, drawing: Drawing, pictures: Pictures, *, arrangement
     """Draw the pictures in the form that the output's kind asks for. Raises PolyinrError."""
     check_target(target, drawing, count=len(pictures), arrangement=arrangement)
     if target.kind is Kind.latents:
-        _write_latents_of(target, pictures)
+        write_latents_of(target, pictures)
     elif target.kind is Kind.folder:
         _draw_folder(target, drawing, pictures)
     elif target.kind is Kind.array:
@@ -95,8 +95,8 @@ def draw_to(target: Target, drawing: Drawing, pictures: Pictures, *, arrangement
         _draw_sheet(target, drawing, pictures, arrangement)
 
 
-def _write_latents_of(target: Target, pictures: Pictures) -> None:
-    """Write the pictures' latents into one file, drawing nothing."""
+def write_latents_of(target: Target, pictures: Pictures) -> None:
+    """Write the pictures' latents into one file, or to stdout, drawing nothing."""
     from polyinr_core.latents.file import joined
 
     held: list[Latents] = []
