@@ -1,6 +1,7 @@
 """PNG of 16 bits: read back by pypng, bit for bit."""
 
 import io
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import png
 import pytest
 from PIL import Image
 
-from polyinr_core.errors import RequestError
+from polyinr_core.errors import FileError, RequestError
 from polyinr_core.pictures import deep_png
 from polyinr_core.pictures.files import check_depth, encode_picture, read_note, write_picture
 
@@ -47,6 +48,18 @@ def test_the_note_comes_back_and_stands_before_the_pixels(tmp_path: Path):
     kinds = [kind for kind, _ in png.Reader(filename=path).chunks()]
     assert kinds[:2] == [b"IHDR", b"tEXt"]
     assert kinds[-1] == b"IEND"
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for size in (0, 40, 5000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+            with pytest.raises(FileError, match="file too large"):
+                write_picture(tmp_path / "x.png", pixels(40, 40))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_note_there_is_none(tmp_path: Path):
