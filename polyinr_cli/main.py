@@ -17,6 +17,7 @@ from .convert import convert
 from .demo import demo
 from .extrapolate import extrapolate
 from .info import info
+from .interpolate import interpolate
 from .options import Verbose
 from .prepare import prepare
 from .ranks import own_rank
@@ -90,7 +91,7 @@ def options(
         logging.getLogger().setLevel(logging.WARNING)
 
 
-for _command in (prepare, train, sample, extrapolate, convert, info, demo):
+for _command in (prepare, train, sample, extrapolate, interpolate, convert, info, demo):
     app.command(cls=Command)(_command)
 
 

@@ -14,7 +14,7 @@ STOREYS = [
     {"snapshots", "latents", "critic", "metrics"},
     {"training"},
 ]
-COMMANDS = {"prepare", "train", "sample", "extrapolate", "convert", "info", "demo"}
+COMMANDS = {"prepare", "train", "sample", "extrapolate", "interpolate", "convert", "info", "demo"}
 
 
 def modules(package: str) -> list[Path]:

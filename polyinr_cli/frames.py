@@ -1,0 +1,74 @@
+"""The frames of a walk, one at a time, into an animation or down a pipe."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from . import streams
+from .devices import check_memory
+from .drawing import Drawing
+from .named import Pictures
+from .notes import Note
+from .outputs import maps_of
+from .targets import Target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from polyinr_core.pictures.pixels import Pixels
+
+FRAME_BYTES = {".gif": 1, ".webp": 4, ".mp4": 0}  # a pixel, held until the last frame
+
+
+def is_animation(path: "Path") -> bool:
+    """Say whether a file's suffix is that of a moving picture; .webp may hold either."""
+    return path.suffix.lower() in FRAME_BYTES
+
+
+def check_frames(target: Target, drawing: Drawing, *, count: int, fps: float) -> None:
+    """Raise PolyinrError if the animation cannot be written, before any frame is drawn."""
+    from polyinr_core.pictures.animation import check_animation, check_encoder
+
+    check_encoder(target.path)
+    check_animation(target.path, width=drawing.width, height=drawing.height, count=count, fps=fps)
+    needed = count * drawing.width * drawing.height * FRAME_BYTES[target.path.suffix.lower()]
+    advice = "take .mp4, which is written as it is drawn, a smaller size, or a folder of frames"
+    check_memory(needed, purpose=f"an animation of {count} frames", advice=advice)
+
+
+def animate(target: Target, drawing: Drawing, frames: Pictures, *, fps: float, note: Note) -> None:
+    """Draw the frames into a .gif, .webp or .mp4. Raises PolyinrError."""
+    from polyinr_core.pictures.animation import write_animation
+
+    with streams.row_progress("drawing", total=drawing.height * len(frames), quiet=target.quiet) as rows_done:
+        write_animation(
+            target.path,
+            (pixels.copy() for pixels in drawn(drawing, frames, progress=rows_done)),
+            count=len(frames),
+            fps=fps,
+            note=note,
+            overwrite=target.overwrite,
+        )
+    target.say(f"{len(frames)} frames of {drawing.width}x{drawing.height} in {target.path}")
+
+
+def pour(target: Target, drawing: Drawing, frames: Pictures, *, fps: float) -> None:
+    """Send the frames to stdout as raw bytes, red, green, blue, row by row, for ffmpeg to read."""
+    stdout = streams.binary_stdout("frame")
+    size = f"{drawing.width}x{drawing.height}"
+    target.say(f"to be read by: ffmpeg -f rawvideo -pix_fmt rgb24 -s {size} -r {fps:g} -i - walk.mkv")
+    with streams.row_progress("drawing", total=drawing.height * len(frames), quiet=target.quiet) as rows_done:
+        for pixels in drawn(drawing, frames, progress=rows_done):
+            stdout.write(pixels.tobytes())
+            stdout.flush()
+
+
+def drawn(
+    drawing: Drawing, frames: Pictures, *, progress: Callable[[int], None] | None = None
+) -> "Iterator[Pixels]":
+    """Yield the frames [H, W, 3] one after another, each in the place of the one before."""
+    from polyinr_core.pictures.sheet import blank
+
+    pixels = blank((drawing.width, drawing.height))
+    for index in range(len(frames)):
+        drawing.fill(pixels, maps_of(frames.latents(index)), progress=progress)
+        yield pixels

@@ -1,0 +1,92 @@
+"""A walk's frames, made one at a time, and how smooth they follow each other."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from . import streams
+from .drawing import Drawing, Painter
+from .named import Pictures
+from .notes import Note
+from .outputs import maps_of
+
+if TYPE_CHECKING:
+    from polyinr_core.latents.file import Latents
+    from polyinr_core.latents.interpolation import Walk
+    from polyinr_core.model import View
+
+
+def walk_of(ends: Pictures, painter: Painter, *, space: str, curve: str | None) -> "Walk":
+    """Return the walk over the named pictures. Raises RequestError."""
+    from polyinr_core.latents.interpolation import walk_over
+
+    way: Any = curve or ("spherical" if space == "z" else "linear")
+    through: Any = space
+    pictures = [ends.latents(index) for index in range(len(ends))]
+    return walk_over(painter.snapshot.generator, pictures, space=through, curve=way)
+
+
+def frames_of(
+    walk: "Walk",
+    drawing: Drawing,
+    note: Note,
+    *,
+    frames: int,
+    loop: bool,
+    easing: str,
+    zooms: tuple[float, float] | None,
+) -> Pictures:
+    """Return the frames as pictures, each made when it is asked for. Raises RequestError."""
+    from polyinr_core.latents.interpolation import steps_of_walk, zoom_at, zoomed
+
+    speed: Any = easing
+    steps = steps_of_walk(len(walk.pictures), frames, loop=loop, easing=speed)
+    digits = max(4, len(str(frames - 1)))
+    centre = middle_of(drawing.view)
+    sha256 = drawing.painter.snapshot.sha256
+
+    def latents_of(index: int) -> "Latents":
+        latents = walk.at(steps[index])
+        if zooms is not None:
+            latents = zoomed(latents, zoom_at(steps[index], *zooms), centre)
+        return replace(latents, model_sha256=sha256)
+
+    names = tuple(f"frame{index:0{digits}d}" for index in range(frames))
+    return Pictures(names, latents_of, lambda latents, index: note | {"index": index})
+
+
+def load_features(painter: Painter) -> Any:
+    """Return EfficientNet-lite0, by which frames are compared. Raises WeightsError."""
+    from polyinr_core.critic.backbones import Lite0Features
+    from polyinr_core.weights.pretrained import load_pretrained
+
+    return Lite0Features(load_pretrained("lite0")).to(painter.device)
+
+
+def smoothness_of(drawing: Drawing, frames: Pictures, features: Any, *, loop: bool) -> dict[str, Any]:
+    """Return how smooth the walk is, drawn once more in the size that frames are compared at."""
+    import torch
+
+    from polyinr_core.metrics.smoothness import SIDE, path_smoothness
+
+    small = replace(drawing, view=replace(drawing.view, width=SIDE, height=SIDE))
+    with streams.row_progress("comparing", total=len(frames)) as done:
+
+        def looked_at() -> Any:
+            for index in range(len(frames)):
+                yield torch.cat(list(small.bands(maps_of(frames.latents(index))))).float()
+                done(1)
+
+        smoothness = path_smoothness(looked_at(), features, loop=loop)
+    return {
+        "largest": smoothness.largest,
+        "largest_from_frame": smoothness.largest_from,
+        "mean": smoothness.mean,
+        "features": "lite0",
+    }
+
+
+def middle_of(view: "View") -> tuple[float, float]:
+    """Return the point of the plane that the window's middle shows, but for a warp."""
+    x0, y0, x1, y1 = view.bounds
+    x, y, scale = (a * (x0 + x1) / 2 + b * (y0 + y1) / 2 + c for a, b, c in view.matrix)
+    return x / scale, y / scale
