@@ -59,9 +59,10 @@ def options_of(note: Note) -> dict[str, str]:
             options["label"] = str(labels.pop())
     if "psi" in note and "words" not in note:
         options["psi"] = repr(float(note["psi"]))
-    width, height = note["size"]
-    options["size"] = f"{width}x{height}"
-    options["grid"] = window_text(tuple(note["bounds"]))
+    if "size" in note or "words" not in note:  # a command of other words may look at no window
+        width, height = note["size"]
+        options["size"] = f"{width}x{height}"
+        options["grid"] = window_text(tuple(note["bounds"]))
     if "transform" in note:
         options["transform"] = ",".join(repr(float(number)) for number in note["transform"])
     if "warp" in note:
