@@ -52,6 +52,7 @@ Output = Annotated[Path, _OUTPUT]
 OptionalOutput = Annotated[Path | None, _OUTPUT]
 # As typed: a closing slash, which Path drops, says "a folder".
 OutputText = Annotated[str, _OUTPUT]
+OptionalOutputText = Annotated[str | None, _OUTPUT]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON lines on stdout.")]
 Quiet = Annotated[
