@@ -31,6 +31,7 @@ MIN_FPS = 0.01  # a GIF's frame stays at most 655 seconds
 TICKS = {"gif": 100, "webp": 1000}  # a second: what the format counts in
 WEBP_QUALITY = 90
 MP4_QUALITY = "18"  # x264's constant rate factor: to the eye about lossless
+BT709 = 1  # of primaries and transfer; method: ITU-T H.273, tables 2 and 3
 DESCRIPTION = 0x010E  # EXIF ImageDescription
 
 Frame = NDArray[np.uint8]  # [H, W, 3]
@@ -167,7 +168,7 @@ def _save(path: Path, format: str, pictures: Iterator[Image.Image], **options: A
 def _write_mp4(path: Path, draft: Path, frames: Iterator[Frame], fps: float, text: str) -> None:
     """Encode the frames into the draft of `path`, its index first so that browsers start at once."""
     import av
-    from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+    from av.video.reformatter import ColorRange, Colorspace
 
     try:
         with av.open(str(draft), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -182,8 +183,8 @@ def _write_mp4(path: Path, draft: Path, frames: Iterator[Frame], fps: float, tex
                     stream.pix_fmt = "yuv420p"
                     stream.codec_context.colorspace = Colorspace.ITU709
                     stream.codec_context.color_range = ColorRange.MPEG
-                    stream.codec_context.color_primaries = ColorPrimaries.BT709
-                    stream.codec_context.color_trc = ColorTrc.BT709
+                    stream.codec_context.color_primaries = BT709
+                    stream.codec_context.color_trc = BT709
                 picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
                     format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
                 )
