@@ -48,12 +48,13 @@ class Arrangement:
             return
         from polyinr_core.pictures.captions import caption
 
+        bits = 8 * pixels.itemsize
         for row, name in enumerate(self.row_names):
             rows, _ = plan.place(row * plan.columns)
-            pixels[rows, : plan.left] = caption(name, width=plan.left, height=plan.height)
+            pixels[rows, : plan.left] = caption(name, width=plan.left, height=plan.height, bits=bits)
         for column, name in enumerate(self.column_names):
             _, columns = plan.place(column)
-            pixels[: plan.top, columns] = caption(name, width=plan.width, height=plan.top)
+            pixels[: plan.top, columns] = caption(name, width=plan.width, height=plan.top, bits=bits)
 
 
 SQUARE = Arrangement()

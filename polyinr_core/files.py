@@ -55,9 +55,7 @@ def written_beside(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         for file in [draft] if draft.is_file() else sorted(draft.rglob("*")):
             if file.is_file():
                 flush_to_disk(file)
-        if draft.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(draft, path)
+        _replace(path, draft, aside=beside / "old")
         flush_to_disk(path.parent)
     except OSError as error:
         raise explain(path, error) from error
@@ -66,6 +64,19 @@ def written_beside(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
         if not path.exists():
             unmake_folders(made)
+
+
+def _replace(path: Path, draft: Path, *, aside: Path) -> None:
+    """Rename `draft` to `path`; an old folder, which a rename cannot replace, goes aside first."""
+    if not (draft.is_dir() and path.is_dir()):
+        os.replace(draft, path)
+        return
+    os.replace(path, aside)
+    try:
+        os.replace(draft, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
 
 
 def make_folder(path: Path) -> list[Path]:
