@@ -16,6 +16,7 @@ from . import streams
 from .convert import convert
 from .demo import demo
 from .extrapolate import extrapolate
+from .heatmap import heatmap
 from .info import info
 from .interpolate import interpolate
 from .options import Verbose
@@ -91,7 +92,7 @@ def options(
         logging.getLogger().setLevel(logging.WARNING)
 
 
-for _command in (prepare, train, sample, extrapolate, interpolate, convert, info, demo):
+for _command in (prepare, train, sample, extrapolate, interpolate, heatmap, convert, info, demo):
     app.command(cls=Command)(_command)
 
 

@@ -12,9 +12,9 @@ STOREYS = [
     {"seeds", "files", "pickles", "ranks"},
     {"model", "pictures", "data", "weights"},
     {"snapshots", "latents", "critic", "metrics"},
-    {"training"},
+    {"training", "inversion"},
 ]
-COMMANDS = {"prepare", "train", "sample", "extrapolate", "interpolate", "convert", "info", "demo"}
+COMMANDS = {"prepare", "train", "sample", "extrapolate", "interpolate", "heatmap", "convert", "info", "demo"}
 
 
 def modules(package: str) -> list[Path]:
