@@ -78,7 +78,7 @@ def _write(
         for path in paths:
             refuse_overwrite(path, overwrite=target.overwrite)
         for path, pixels, note in zip(paths, panels, notes, strict=True):
-            write_picture(path, pixels, note=note, overwrite=target.overwrite)
+            write_picture(path, pixels, note={**note, "folder": target.path.name}, overwrite=target.overwrite)
         return paths
     write_pixels_to(target, sheet(np.stack(list(panels)), columns=1, gap=GAP), sheet_note(notes))
     return [target.path] * len(shares)

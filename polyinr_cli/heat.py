@@ -148,7 +148,7 @@ def _draw_folder(target: Target, heat: HeatMaps, pictures: Pictures, done: Done)
         latents = pictures.latents(index)
         if picture is not None:
             _draw_picture(heat, picture, maps_of(latents), done)
-        note = pictures.note(latents, index)
+        note = {**pictures.note(latents, index), "folder": target.path.name}  # what is drawn again is all of it
         for level, own in zip(heat.levels, heat.heats(maps_of(latents), done), strict=True):
             path = path_of(index, level)
             write_picture(path, heat.cell(own, picture), note=note, overwrite=target.overwrite)

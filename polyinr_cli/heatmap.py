@@ -141,6 +141,7 @@ def heatmap(
         from .degrees import report_degrees
 
         pictures = pictures.with_note(note)
+        pictures = pictures if target is None else pictures.share(target)
         report_degrees(target, pictures, levels=chosen, colours=colours)
         return
     from .heat import HeatMaps, draw_heat

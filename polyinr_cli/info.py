@@ -114,7 +114,7 @@ def _picture_facts(path: Path) -> Facts:
             "note": "none; JPEG and WebP keep no note, nor do other programs' pictures",
         }
     again = f"{path.stem}-again"
-    single_of_many = note.get("count", 1) != 1 and "index" in note
+    single_of_many = "folder" in note or (note.get("count", 1) != 1 and "index" in note)
     try:
         command = command_of(note, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
