@@ -5,7 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("prepare", "train", "sample", "extrapolate", "interpolate", "heatmap", "convert", "info", "demo")
+COMMANDS = (
+    "prepare",
+    "train",
+    "sample",
+    "extrapolate",
+    "interpolate",
+    "mix",
+    "directions",
+    "heatmap",
+    "convert",
+    "info",
+    "demo",
+)
 PAGE = Path(__file__).parent / "commands.md"
 
 

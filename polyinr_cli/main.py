@@ -15,10 +15,12 @@ from polyinr_core.errors import PolyinrError, RanksError
 from . import streams
 from .convert import convert
 from .demo import demo
+from .directions import directions
 from .extrapolate import extrapolate
 from .heatmap import heatmap
 from .info import info
 from .interpolate import interpolate
+from .mix import mix
 from .options import Verbose
 from .prepare import prepare
 from .ranks import own_rank
@@ -92,7 +94,7 @@ def options(
         logging.getLogger().setLevel(logging.WARNING)
 
 
-for _command in (prepare, train, sample, extrapolate, interpolate, heatmap, convert, info, demo):
+for _command in (prepare, train, sample, extrapolate, interpolate, mix, directions, heatmap, convert, info, demo):
     app.command(cls=Command)(_command)
 
 

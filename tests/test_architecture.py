@@ -14,7 +14,19 @@ STOREYS = [
     {"snapshots", "latents", "critic", "metrics"},
     {"training", "inversion"},
 ]
-COMMANDS = {"prepare", "train", "sample", "extrapolate", "interpolate", "heatmap", "convert", "info", "demo"}
+COMMANDS = {
+    "prepare",
+    "train",
+    "sample",
+    "extrapolate",
+    "interpolate",
+    "mix",
+    "directions",
+    "heatmap",
+    "convert",
+    "info",
+    "demo",
+}
 
 
 def modules(package: str) -> list[Path]:

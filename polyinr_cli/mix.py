@@ -1,0 +1,203 @@
+"""`polyinr mix`: levels of one picture in another, everywhere or under a mask."""
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyinr_core.errors import RequestError
+
+from .drawing import Painter, drawing_at, load_painter
+from .mixtures import Mixtures, Sheet, shares_of
+from .notes import Note
+from .options import (
+    Bits,
+    Center,
+    Device,
+    Force,
+    Grid,
+    Json,
+    Label,
+    Model,
+    OutputText,
+    Overwrite,
+    Precision,
+    PrecisionOption,
+    Psi,
+    Quiet,
+    Res,
+    Rotate,
+    Shear,
+    Size,
+    Supersample,
+    Transform,
+    Verbose,
+    Warp,
+    Zoom,
+)
+from .outputs import check_target, draw_to, write_latents_of
+from .targets import PICTURES, Kind, target_for
+from .window import WHOLE, Window, parse_window_options
+from .words import again, pictures_of
+
+DEFAULT_LEVELS = 2  # the last ones: in the paper's Figure 6, levels 8 and 9 of ten
+
+
+class MixSpace(StrEnum):
+    """The space in which levels are exchanged."""
+
+    affine = "affine"
+    w = "w"
+
+
+def mix(
+    output: OutputText,
+    pair: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SOURCE TARGET]",
+            show_default=False,
+            help="Seeds such as 3 or 0-7, a latents file, or - for latents on stdin.",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="WORD", show_default=False, help="Whose levels are taken."),
+    ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option("--target", metavar="WORD", show_default=False, help="In which they are put."),
+    ] = None,
+    levels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--levels",
+            metavar="8-9",
+            show_default=False,
+            help="Which levels, such as 8-9 or 0,5-7; given again, another group. "
+            "Without it the last two, with --mask all.",
+        ),
+    ] = None,
+    amount: Annotated[
+        float, typer.Option("--amount", metavar="SHARE", help="How far from the target's to the source's.")
+    ] = 1.0,
+    space: Annotated[
+        MixSpace,
+        typer.Option("--space", help="In w, in the release's form, the levels that follow change as well."),
+    ] = MixSpace.affine,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask",
+            metavar="PICTURE",
+            show_default=False,
+            help="Mix only where it is white, and softly where it is grey. One source.",
+        ),
+    ] = None,
+    label: Label = None,
+    psi: Psi = None,
+    res: Res = None,
+    size: Size = None,
+    grid: Grid = WHOLE,
+    center: Center = None,
+    zoom: Zoom = None,
+    rotate: Rotate = 0.0,
+    shear: Shear = None,
+    transform: Transform = None,
+    warp: Warp = None,
+    supersample: Supersample = 1,
+    bits: Bits = 8,
+    model: Model = None,
+    force: Force = False,
+    precision: PrecisionOption = Precision.auto,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Put levels of source pictures into target pictures.
+
+    A picture file gets one mixture, or a sheet of several with the sources on the left and the targets above;
+    a folder one PNG a mixture; .tif and .dzi one of any size; .npy the unclamped colours; .safetensors and -
+    the mixtures' latents. A mask belongs to the pixels and not to the latents: with it, - is a PNG.
+
+    Example: polyinr mix --source 1-4 --target 5-8 --levels 8-9 -o sheet.png
+    """
+    window = parse_window_options(
+        res=res,
+        size=size,
+        grid=grid,
+        center=center,
+        zoom=zoom,
+        rotate=rotate,
+        shear=shear,
+        transform=transform,
+        warp=warp,
+        supersample=supersample,
+    )
+    source, goal = _names(pair, source, goal)
+    kinds = PICTURES if mask is None else PICTURES - {Kind.latents}
+    payload = "latents" if mask is None else "picture"
+    target = target_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet, kinds=kinds, payload=payload)
+    as_latents = target.kind is Kind.latents or (target.kind is Kind.stdout and mask is None)
+    if as_latents and window != Window():
+        raise RequestError("latents have no size and no window: leave what says them out")
+    if bits not in (8, 16):
+        raise RequestError(f"--bits {bits} is neither 8 nor 16")
+
+    eight_bits = bits == 8 and not as_latents and target.kind is not Kind.array
+    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
+    drawing = drawing_at(painter, window, bits=bits, sized=not as_latents)
+    groups = _groups(levels, painter, every=mask is not None)
+    sources = pictures_of([source], painter, label=label, psi=psi, force=force)
+    targets = pictures_of([goal], painter, label=label, psi=psi, force=force)
+    if mask is not None:
+        if len(sources) != 1:
+            raise RequestError(f"a mask shows one source; {source} names {len(sources)}")
+        drawing = replace(drawing, shares=shares_of(mask, drawing, target=target))
+    mixtures = Mixtures(painter, sources, targets, groups, space.value, amount, masked=mask is not None)
+
+    given = {"source": source, "target": goal, "levels": levels, "amount": amount, "space": space}
+    words = again([], **given, mask=mask, label=label, psi=psi)
+    note: Note = {**painter.note, "command": "mix", "words": words, **window.note(drawing.view)}
+    note |= {"bits": bits} if bits != 8 else {}
+    pictures = mixtures.pictures(note)
+    if as_latents:
+        write_latents_of(target, pictures)
+    elif len(mixtures) > 1 and target.kind in (Kind.picture, Kind.stdout):
+        sheet = Sheet(mixtures, drawing)
+        sheet.check(target)
+        sheet.draw(target, note | {"sources": list(sources.names), "targets": list(targets.names)})
+    else:
+        pictures = pictures.share(target)
+        check_target(target, drawing, count=len(pictures))
+        draw_to(target, drawing, pictures)
+
+
+def _names(pair: list[str] | None, source: str | None, goal: str | None) -> tuple[str, str]:
+    """Return the words that name sources and targets. Raises RequestError."""
+    if pair and (source is not None or goal is not None or len(pair) != 2):
+        raise RequestError("name a source and a target as two words, or by --source and --target")
+    if pair:
+        source, goal = pair
+    if source is None or goal is None:
+        raise RequestError("name the pictures by --source 1-4 and --target 5-8")
+    if source == goal == "-":
+        raise RequestError("- is given twice; what is piped in can be read only once")
+    return source, goal
+
+
+def _groups(texts: list[str] | None, painter: Painter, *, every: bool) -> tuple[tuple[int, ...], ...]:
+    """Return the groups of levels. Raises RequestError."""
+    from polyinr_core.latents.naming import parse_levels
+
+    count = painter.snapshot.generator.config.levels
+    if not texts:
+        return (tuple(range(0 if every else max(0, count - DEFAULT_LEVELS), count)),)
+    groups = tuple(tuple(parse_levels(text, levels=count)) for text in texts)
+    if len(set(groups)) < len(groups):
+        raise RequestError("--levels names the same levels twice")
+    return groups
