@@ -26,7 +26,8 @@ class View:
     stand, and `matrix` maps the window's points (x, y, 1), as columns, to those of the plane.
 
     `fineness` k divides every pixel into k x k that cover it, also half of it beyond the window's border. To
-    draw them is `supersampled` averaging's business.
+    average their colours is `draw_rows`'s business. `whole` is the view that this one is reduced from, whose
+    window a warp and `places` go by.
     """
 
     width: int
@@ -36,6 +37,7 @@ class View:
     warp: Warp | None = None
     places: Tensor | None = None
     fineness: int = 1
+    whole: "View | None" = None
 
     def __post_init__(self) -> None:
         RegularGrid(self.width, self.height, self.bounds)  # or it raises ConfigError
@@ -76,7 +78,8 @@ class View:
         if level == 0:
             return self
         columns, rows = (axis.joined(2**level) for axis in self.axes())
-        return replace(self, width=columns.count, height=rows.count, bounds=_bounds(columns, rows))
+        bounds, whole = _bounds(columns, rows), self.whole or self
+        return replace(self, width=columns.count, height=rows.count, bounds=bounds, whole=whole)
 
 
 @dataclass(frozen=True)
@@ -130,15 +133,15 @@ class ViewGrid:
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
         """Return the pixels of `index` [P] as points (x, y, 1), [P, 3]."""
-        view = self.view
+        view, whole = self.view, self.view.whole or self.view
         points = self.regular.at(index, dtype=torch.float64)
-        x0, y0, x1, y1 = view.bounds
+        x0, y0, x1, y1 = whole.bounds
         low, extent = points.new_tensor([x0, y0]), points.new_tensor([x1 - x0, y1 - y0])
         if view.warp is not None:
             half = extent.abs() / 2
             middle = low + extent / 2
             bend = fisheye if view.warp == "fisheye" else polar
-            aspect = points.new_tensor([view.width, view.height]) / min(view.width, view.height)
+            aspect = points.new_tensor([whole.width, whole.height]) / min(whole.width, whole.height)
             frame = (points[:, :2] - middle) / half  # [-1, 1] in both directions
             points[:, :2] = middle + half * bend(frame, aspect)
         if view.places is not None:
@@ -168,8 +171,14 @@ def turned(degrees: float, centre: tuple[float, float]) -> Matrix:
 
 
 def sheared(across: float, down: float, centre: tuple[float, float]) -> Matrix:
-    """Return the matrix that shows the plane sheared about a point: x moves by `across` a unit of y."""
-    return _about(centre, 1.0, -across, -down, 1.0)
+    """Return the matrix that shows the plane sheared about a point: x moves by `across` a unit of y.
+
+    Raises ConfigError.
+    """
+    whole = 1.0 - across * down
+    if not abs(whole) > 0:
+        raise ConfigError(f"a shear by {across:g},{down:g} maps the plane onto a line")
+    return _about(centre, 1 / whole, -across / whole, -down / whole, 1 / whole)
 
 
 def _about(centre: tuple[float, float], a: float, b: float, c: float, d: float) -> Matrix:
