@@ -97,9 +97,12 @@ def parse_window_options(
     centre = None
     if center is not None or zoom is not None:
         centre = (0.5, 0.5) if center is None else _pair(center, "--center")
+    bounds, places = parse_window(grid), None if warp is None else _places(warp)
+    if places is not None and (bounds != (0.0, 0.0, 1.0, 1.0) or centre is not None):
+        raise RequestError("a map says where every pixel looks: leave --grid, --center and --zoom out")
     return Window(
         sides=parse_sides(res, size),
-        bounds=parse_window(grid),
+        bounds=bounds,
         centre=centre,
         zoom=zoom or 1.0,
         rotate=_finite(rotate, "--rotate"),
@@ -107,7 +110,7 @@ def parse_window_options(
         transform=None if transform is None else _matrix(transform),
         warp=warp,
         fineness=supersample,
-        places=None if warp is None else _places(warp),
+        places=places,
     )
 
 
