@@ -131,7 +131,7 @@ def walk_sheet(
 
     titles = [f"{pictures.names[p]}-direction{d:03d}" for p, d in rows]
     names = tuple(f"{title}-{column:02d}" for title in titles for column in range(len(far)))
-    row_names = tuple(f"{pictures.names[p]} {d}" if many else f"direction {d}" for p, d in rows)
+    row_names = tuple(f"{pictures.names[p]}: {d}" if many else f"direction {d}" for p, d in rows)
     column_names = tuple(f"{amount:+g}" if amount else "0" for amount in far)
     return Pictures(names, latents_of, note_of), Arrangement(len(far), row_names, column_names)
 
