@@ -105,11 +105,10 @@ def shares_of(mask: Path, drawing: Drawing, *, target: Target) -> "Tensor":
         grey = decode(read_bytes(mask), background=(0, 0, 0)).convert("L")
     except PictureError as error:
         raise FileError(mask, str(error)) from error
-    values = Image.fromarray(np.asarray(grey, dtype=np.float32) / 255)
     if grey.size != size:
         target.say(f"{mask} is {grey.width}x{grey.height}; it is resized to {size[0]}x{size[1]}")
-        values = values.resize(size, Image.Resampling.BILINEAR)  # which averages where it makes smaller
-    source = torch.from_numpy(np.asarray(values, dtype=np.float64)).clamp(0, 1)
+        grey = grey.convert("F").resize(size, Image.Resampling.BILINEAR)  # which averages where it makes smaller
+    source = torch.from_numpy(np.asarray(grey, dtype=np.float64) / 255).clamp(0, 1)
     dtype = torch.float64 if drawing.painter.dtype == torch.float64 else torch.float32
     return torch.stack([source, 1 - source]).to(dtype)
 
