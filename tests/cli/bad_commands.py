@@ -363,6 +363,44 @@ TRAINED = [
     (f"{TRAIN} --epochs 3", 2, "--epochs"),
     (f"{TRAIN} extra.zip", 2, "extra.zip"),
 ]
+EXTRAPOLATE = [
+    ("extrapolate --seeds 1 -m model.safetensors -o x.png --margin much", 2, "--margin", "number"),
+    ("extrapolate --seeds 1 -m model.safetensors -o x.png --margin -0.1", 2, "--margin -0.1 is outside 0-1000"),
+    ("extrapolate --seeds 1 -m model.safetensors -o x.png --margin nan", 2, "--margin nan is outside"),
+    ("extrapolate --seeds 1 -m model.safetensors -o x.png --margin 1 --grid 0:2", 2, "one of the two"),
+    ("extrapolate --seeds 1 -m model.safetensors -o x.png --grid 1:1", 2, "no extent"),
+    ("extrapolate --seeds 1 -m model.safetensors -o x.tif --grid=-1e6:1e6", 2, "pixels; give --res or --size"),
+    ("extrapolate --seeds 1 -m model.safetensors -o x.png --bits 12", 2, "--bits 12"),
+    ("extrapolate --seeds 1 -m model.safetensors -o x.safetensors", 2, "no latents is made here"),
+    ("extrapolate --seeds 1 -m model.safetensors -o x.gif", 2, "no animation is made here"),
+    ("extrapolate --seeds 1-2 -m model.safetensors -o x.dzi", 2, "holds one picture, not 2"),
+    ("extrapolate -m model.safetensors -o x.png", 2, "--seeds", "--latents"),
+    ("extrapolate --seeds 1 -m model.safetensors -o mine.png", 1, "mine.png: exists already"),
+    ("extrapolate --seeds 1 -m missing.safetensors -o x.png", 1, "missing.safetensors: no such file"),
+]
+HEATMAP = [
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --levels 3", 2, "level 3 is outside 0-2", "3 levels"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --levels 2-1", 2, "backwards", "1-2"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --levels last", 2, "levels 'last' are not understood"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --levels ''", 2, "not understood at ''"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --colours jet", 2, "--colours 'jet' is unknown", "fire"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --overlay 2", 2, "--overlay 2 is outside 0-1"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --overlay nan", 2, "--overlay nan is outside"),
+    ("heatmap --seeds 1 -m model.safetensors", 2, "say with -o"),
+    ("heatmap --seeds 1 -m model.safetensors --degrees", 2, "say with -o"),
+    ("heatmap --seeds 1 -m model.safetensors --json", 2, "say with -o"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --degrees --res 9", 2, "--degrees looks at the affine"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --degrees --overlay 0.5", 2, "--overlay out"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --res 100000", 2, "GiB of memory"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.jpg --res 30000", 2, "jpeg holds at most 65500 pixels a side"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.dzi", 2, "no zoomable is made here"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.safetensors", 2, "no latents is made here"),
+    ("heatmap --seeds 1 -m model.safetensors -o - --json", 2, "--json", "stdout"),
+    ("heatmap --seeds 1 -m model.safetensors -o mine.png", 1, "mine.png: exists already"),
+    ("heatmap --seeds 1 -m model.safetensors -o mine.png --degrees", 1, "mine.png: exists already"),
+    ("heatmap --latents missing.safetensors -m model.safetensors -o x.png", 1, "no such file"),
+    ("heatmap -m model.safetensors -o x.png", 2, "--seeds", "--latents"),
+]
 DEMO = [
     ("demo -o mine", 1, "mine: a part of this path is a file"),
     ("demo -o mine.txt/sub", 1, "part of this path is a file"),
@@ -382,4 +420,4 @@ PAYLOADS = [
     f"{DRAW} --json",
     f"{DRAW[:-5]} -",
 ]
-COMMANDS = [*SAMPLE, *CONVERT, *INFO, *PREPARED, *TRAINED, *DEMO]
+COMMANDS = [*SAMPLE, *EXTRAPOLATE, *HEATMAP, *CONVERT, *INFO, *PREPARED, *TRAINED, *DEMO]
