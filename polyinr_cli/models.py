@@ -1,4 +1,7 @@
-"""Which model file a command uses: --model, $POLYINR_MODEL, the newest below ./runs, the bundled one."""
+"""Which model file a command uses: --model, $POLYINR_MODEL, the newest below ./runs, the bundled one.
+
+A name with a plus, MODEL+DELTA, is a model and a delta that was tuned for it, unless a file has that very name.
+"""
 
 import os
 from importlib import resources
@@ -17,6 +20,7 @@ RUNS = Path("runs")
 SNAPSHOTS = "snapshots"  # the folder of a run that holds them
 BEST = "best.safetensors"  # a model kept for its distance, whenever it was written
 BUNDLED = "model.safetensors"
+PLUS = "+"
 
 
 def find_model(model: Path | None, *, quiet: bool = False) -> Path:
@@ -26,7 +30,7 @@ def find_model(model: Path | None, *, quiet: bool = False) -> Path:
     if named := os.environ.get(VARIABLE):
         if Path(named).is_dir():
             return newest_in(Path(named), f"${VARIABLE}", quiet=quiet)
-        if not Path(named).is_file():
+        if not Path(named).is_file() and not all(part.exists() for part in split_deltas(Path(named))):
             raise FileError(named, f"no such file (named by ${VARIABLE}); name another with -m")
         return _said(Path(named), f"from ${VARIABLE}", quiet=quiet)
     if newest := newest_snapshot(RUNS):
@@ -41,11 +45,46 @@ def find_model(model: Path | None, *, quiet: bool = False) -> Path:
 
 
 def load_model(model: Path | None, *, quiet: bool = False) -> tuple["Snapshot", Path]:
-    """Find a model and read it. Returns (snapshot, its file). Raises PolyinrError."""
+    """Find a model, read it, and apply the deltas named with it. Raises PolyinrError.
+
+    Returns (snapshot, its file); with deltas the file's name is that of all, joined by plus signs.
+    """
     path = find_model(model, quiet=quiet)
+    base, *deltas = split_deltas(path)
+    if deltas and base.is_dir():
+        base = newest_in(base, "-m" if model is not None else f"${VARIABLE}", quiet=quiet)
     from polyinr_core.snapshots.snapshot import load_snapshot
 
-    return load_snapshot(path), path
+    if not deltas:
+        _refuse_lone_delta(base)
+        return load_snapshot(base), base
+    from polyinr_core.snapshots.delta import apply_delta, read_delta
+
+    snapshot = load_snapshot(base)
+    for delta in deltas:
+        snapshot = apply_delta(snapshot, read_delta(delta), source=delta)
+    return snapshot, base.with_name("+".join([base.name, *(delta.name for delta in deltas)]))
+
+
+def split_deltas(path: Path) -> list[Path]:
+    """Return the model and the deltas that MODEL+DELTA... names; a path that exists is a model alone."""
+    text = str(path)
+    if PLUS not in text or path.exists():
+        return [path]
+    for cut in range(len(text) - 1, 0, -1):  # a plus may be part of a name: the pieces that exist decide
+        if text[cut] == PLUS and Path(text[cut + 1 :]).is_file():
+            head = split_deltas(Path(text[:cut]))
+            if all(part.exists() for part in head):
+                return [*head, Path(text[cut + 1 :])]
+    return [Path(part) for part in text.split(PLUS) if part] or [path]
+
+
+def _refuse_lone_delta(path: Path) -> None:
+    """Raise FileError if a delta is named where a model is needed."""
+    from polyinr_core.snapshots.delta import is_delta
+
+    if path.suffix == ".safetensors" and is_delta(path):
+        raise FileError(path, f"a delta; name the model that it was tuned for as well: -m MODEL{PLUS}{path.name}")
 
 
 def newest_snapshot(folder: Path) -> Path | None:

@@ -1,0 +1,214 @@
+"""What `polyinr invert` does with each photo, and shows of it: a bar with the PSNR, figures, a sheet."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import streams
+
+if TYPE_CHECKING:
+    from polyinr_core.inversion.objective import Objective
+    from polyinr_core.inversion.optimise import Found, Report
+    from polyinr_core.inversion.photo import Photo
+    from polyinr_core.inversion.score import Score
+    from polyinr_core.inversion.start import Space as SpaceName
+    from polyinr_core.inversion.tuning import Match
+    from polyinr_core.model import Bounds
+    from polyinr_core.pictures.sheet import Pixels
+    from polyinr_core.snapshots.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the model is tuned: the rank of each level's change, and the steps."""
+
+    rank: int
+    steps: int
+
+
+@dataclass
+class Matched:
+    """One photo on its way: what was found, how good it is, and after tuning."""
+
+    photo: "Photo"
+    match: "Match"
+    found: "Found"
+    seconds: float
+    score: "Score"
+    pixels: "list[Pixels]"  # the photo's, what was found, what was tuned
+    tuned: "Score | None" = None
+
+
+@contextmanager
+def psnr_bar(description: str, *, quiet: bool) -> Iterator["Report"]:
+    """Yield a callback (done, total, PSNR) that moves a bar on stderr; a silent one if that is no terminal."""
+    if quiet or not streams.is_terminal(sys.stderr):
+        yield _silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("PSNR {task.fields[psnr]:.1f} dB"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(description, total=None, psnr=0.0)
+
+        def report(done: int, total: int, psnr: float) -> None:
+            bar.update(task, completed=done, total=total, psnr=psnr)
+
+        yield report
+
+
+def write_sheet(path: Path, rows: Sequence[Sequence["Pixels"]], *, overwrite: bool) -> None:
+    """Write a sheet with a row a photo: the photo, what was found, what was tuned. Raises FileError."""
+    import numpy as np
+
+    from polyinr_core.pictures.files import write_picture
+    from polyinr_core.pictures.sheet import blank, sheet
+
+    pictures = [picture for row in rows for picture in row]
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    cells = np.stack([blank((width, height))] * len(pictures))
+    for cell, picture in zip(cells, pictures, strict=True):
+        cell[: picture.shape[0], : picture.shape[1]] = picture
+    write_picture(path, sheet(cells, columns=len(rows[0])), overwrite=overwrite)
+
+
+def _silent(done: int, total: int, psnr: float) -> None:
+    pass
+
+
+def say_changes(photo: "Photo", *, quiet: bool) -> None:
+    """Say what of a photo is matched, if it is not all of it as it is."""
+    height, width = photo.pixels.shape[:2]
+    if photo.frames > 1:
+        streams.say(f"{photo.name}: {photo.frames} frames, the first is taken", quiet=quiet, always=True)
+    if photo.resized:
+        changed = f"{photo.name}: {photo.width}x{photo.height}, matched at {width}x{height}"
+        streams.say(changed, quiet=quiet, always=True)
+
+
+def matched_photo(
+    photo: "Photo",
+    snapshot: "Snapshot",
+    objective: "Objective",
+    *,
+    space: "SpaceName",
+    window: "Bounds",
+    steps: int,
+    restarts: int,
+    seed: int,
+    label: int | None,
+    memory: int | None,
+    quiet: bool,
+) -> Matched:
+    """Search for one photo's latents, and say how near they come. Raises PolyinrError."""
+    from polyinr_core.inversion.canvas import canvas_for
+    from polyinr_core.inversion.optimise import search
+    from polyinr_core.inversion.score import score
+    from polyinr_core.inversion.start import charts
+    from polyinr_core.inversion.tuning import Match
+
+    began = time.monotonic()
+    generator, like = snapshot.generator, snapshot.generator.mapping.w_avg
+    height, width = photo.pixels.shape[:2]
+    grid = snapshot.grid(width, height, bounds=window)
+    canvas = canvas_for(generator.config, width=width, height=height, like=like, grid=grid, memory=memory)
+    colours = photo.target(like)
+    aim = objective.aim(colours)
+    starts = charts(generator, space, colours, restarts=restarts, seed=seed, label=label, bounds=window)
+    with psnr_bar(photo.name, quiet=quiet) as report:
+        found = search(starts, canvas, aim, steps=steps, report=report)
+    affine = found.latents.affine
+    assert affine is not None
+    value, drawn = score(generator.synthesis, affine, photo, canvas, aim)
+    seconds = time.monotonic() - began
+    streams.say(f"{photo.name}: {value}; {found.steps} steps in {seconds:.1f} s", quiet=quiet, always=True)
+    return Matched(photo, Match(affine, canvas, aim), found, seconds, value, [photo.pixels, drawn])
+
+
+def tune_around(
+    matched: Sequence[Matched],
+    snapshot: "Snapshot",
+    path: Path,
+    tuning: Tuning,
+    *,
+    seed: int,
+    overwrite: bool,
+    quiet: bool,
+) -> tuple[str, dict[str, Any]]:
+    """Tune the model, write the delta, score the photos anew; return the tuned model's hash and the facts.
+
+    Raises PolyinrError.
+    """
+    from polyinr_core.inversion.score import score
+    from polyinr_core.inversion.tuning import drift, tune
+    from polyinr_core.snapshots.delta import apply_delta, write_delta
+
+    began = time.monotonic()
+    photos = [Path(one.photo.name).name for one in matched]
+    with psnr_bar("tuning", quiet=quiet) as report:
+        delta = tune(
+            snapshot.generator,
+            [one.match for one in matched],
+            model_sha256=snapshot.sha256,
+            rank=tuning.rank,
+            steps=tuning.steps,
+            seed=seed,
+            origin={"photos": photos, "steps": tuning.steps, "seed": seed},
+            report=report,
+        )
+    delta = write_delta(path, delta, overwrite=overwrite)
+    tuned = apply_delta(snapshot, delta, source=path)
+    for one in matched:
+        one.tuned, drawn = score(
+            tuned.generator.synthesis, one.match.affine, one.photo, one.match.canvas, one.match.aim
+        )
+        one.pixels.append(drawn)
+        streams.say(f"{one.photo.name}, tuned: {one.tuned}", quiet=quiet, always=True)
+    others = drift(snapshot.generator, tuned.generator, seed=seed)
+    seconds = time.monotonic() - began
+    kib = path.stat().st_size / 1024
+    streams.say(
+        f"{path}: rank {tuning.rank}, {kib:,.0f} KiB, {tuning.steps} steps in {seconds:.1f} s; random pictures "
+        f"before and after: PSNR {others:.1f} dB",
+        quiet=quiet,
+        always=True,
+    )
+    return tuned.sha256, {
+        "model": tuned.sha256,
+        "model_before": snapshot.sha256,
+        "rank": tuning.rank,
+        "steps": tuning.steps,
+        "seconds": round(seconds, 3),
+        "others_psnr": others,
+    }
+
+
+def facts_of(row: int, one: Matched) -> dict[str, Any]:
+    """Return what --json says of a photo, row `row` of the latents."""
+    height, width = one.photo.pixels.shape[:2]
+    facts: dict[str, Any] = {
+        "photo": one.photo.name,
+        "index": row,
+        "size": [width, height],
+        "photo_size": [one.photo.width, one.photo.height],
+        "start": one.found.start,
+        "steps": one.found.steps,
+        "seconds": round(one.seconds, 3),
+        **one.score.facts(),
+    }
+    if one.found.latents.label is not None:
+        facts["label"] = int(one.found.latents.label[0])
+    if one.tuned is not None:
+        facts["tuned"] = one.tuned.facts()
+    return facts

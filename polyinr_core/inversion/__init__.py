@@ -1,0 +1,1 @@
+"""From a picture to its latents, and the generator tuned around them."""
