@@ -1,5 +1,7 @@
 """Command lines that must fail: each with its exit code and words of its one line (files: bad_files.py)."""
 
+from bad_walks import WALKS
+
 LONG = "n" * 300
 DRAW = "sample --seeds 1 -m model.safetensors -o x.png"
 TRAIN = "train data.zip --preset tiny --run-dir run"
@@ -419,5 +421,8 @@ PAYLOADS = [
     "convert released.pkl -o -",
     f"{DRAW} --json",
     f"{DRAW[:-5]} -",
+    "interpolate 1 2 --frames 2 -m model.safetensors -o -",
+    "mix 1 2 -m model.safetensors -o -",
+    "directions --samples 20 -m model.safetensors -o -",
 ]
-COMMANDS = [*SAMPLE, *EXTRAPOLATE, *HEATMAP, *CONVERT, *INFO, *PREPARED, *TRAINED, *DEMO]
+COMMANDS = [*SAMPLE, *EXTRAPOLATE, *WALKS, *HEATMAP, *CONVERT, *INFO, *PREPARED, *TRAINED, *DEMO]

@@ -17,6 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from polyinr_core.data.archive import Archive
+from polyinr_core.files import sha256_of
+from polyinr_core.latents.directions import Directions
+from polyinr_core.latents.directions_file import write_directions
 from polyinr_core.latents.file import Latents, write_latents
 from polyinr_core.snapshots.snapshot import read_facts
 from polyinr_core.training.folder import DataFacts, RunFolder
@@ -91,6 +94,21 @@ def latents_of_format_99(path: Path) -> None:
     save_file(load_file(path), path, metadata={"polyinr_latents": json.dumps({**facts, "format": 99})})
 
 
+def directions_of_model(path: Path) -> None:
+    """Write two directions of model.safetensors."""
+    make("model.safetensors")
+    made = Directions(
+        space="w",
+        mean=torch.zeros(3, 12),
+        components=torch.ones(2, 3, 12) / 6,
+        deviations=torch.ones(2),
+        shares=torch.ones(2) / 2,
+        samples=20,
+        model_sha256=sha256_of(Path("model.safetensors")),
+    )
+    write_directions(path, made)
+
+
 def tree(path: Path, **files: bytes) -> None:
     """Make a folder with files in it; `cat_1` lies in `cat`."""
     for name, data in files.items():
@@ -151,6 +169,7 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "latents.safetensors": lambda path: write_latents(path, Latents(z=torch.zeros(1, 8))),
     "wide.safetensors": lambda path: write_latents(path, Latents(z=torch.zeros(1, 9))),
     "latents-99.safetensors": latents_of_format_99,
+    "directions.safetensors": directions_of_model,
     "released.pkl": lambda path: path.write_bytes((REFERENCE / "official_like_uncond.pkl").read_bytes()),
     "harmless.pkl": lambda path: path.write_bytes(b"\x80\x04}."),
     "harmful.pkl": lambda path: path.write_bytes(b"\x80\x04cos\nsystem\nX\x06\0\0\0touch xR."),
