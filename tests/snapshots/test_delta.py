@@ -1,0 +1,95 @@
+"""The delta file: what it keeps, what it is refused for, what it makes of a model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from polyinr_core.errors import SnapshotError
+from polyinr_core.snapshots.delta import (
+    NAMES,
+    Delta,
+    apply_delta,
+    combined_sha256,
+    is_delta,
+    read_delta,
+    write_delta,
+)
+from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot
+
+
+def random_delta(snapshot: Snapshot, *, rank: int = 2) -> Delta:
+    levels, n = snapshot.generator.config.levels, snapshot.generator.config.channels
+    rng = torch.Generator().manual_seed(0)
+    shapes = ((levels, n, rank), (levels, rank, n), (levels, n), (3, n), (3,))
+    tensors = {
+        name: 0.1 * torch.randn(shape, generator=rng) for name, shape in zip(NAMES, shapes, strict=True)
+    }
+    return Delta(**tensors, model_sha256=snapshot.sha256, origin={"steps": 3})
+
+
+def test_written_and_read_back(tiny_snapshot: Path, tmp_path: Path):
+    delta = write_delta(tmp_path / "d.safetensors", random_delta(load_snapshot(tiny_snapshot)))
+    back = read_delta(tmp_path / "d.safetensors")
+    assert all(torch.equal(getattr(back, name), getattr(delta, name)) for name in NAMES)
+    kept = (back.model_sha256, back.origin, back.sha256, back.rank)
+    assert kept == (delta.model_sha256, {"steps": 3}, delta.sha256, 2)
+    assert is_delta(tmp_path / "d.safetensors")
+    assert not is_delta(tiny_snapshot)
+
+
+def test_applied_it_is_a_sum_and_another_model(tiny_snapshot: Path):
+    base = load_snapshot(tiny_snapshot)
+    delta = replace(random_delta(base), sha256="cd" * 32)
+    tuned = apply_delta(base, delta, source=Path("d"))
+    again = load_snapshot(tiny_snapshot)
+    for level in range(3):
+        before, after = (s.generator.synthesis.products[level] for s in (again, tuned))
+        torch.testing.assert_close(after.weight - before.weight, delta.up[level] @ delta.down[level])
+        torch.testing.assert_close(after.bias - before.bias, delta.bias[level])
+        assert torch.equal(base.generator.synthesis.products[level].weight, before.weight)  # left as it was
+    before, after = again.generator.synthesis.to_rgb, tuned.generator.synthesis.to_rgb
+    torch.testing.assert_close(after.weight - before.weight, delta.rgb_weight)
+    torch.testing.assert_close(after.bias - before.bias, delta.rgb_bias)
+    assert tuned.sha256 == combined_sha256(base.sha256, delta.sha256) != base.sha256
+    assert tuned.origin["delta"] == {"steps": 3}
+
+
+def test_another_model_is_refused(tiny_snapshot: Path):
+    base = load_snapshot(tiny_snapshot)
+    with pytest.raises(SnapshotError, match="take the model that it was tuned from"):
+        apply_delta(base, replace(random_delta(base), model_sha256="ab" * 32), source=Path("d"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_shapes_are_refused(tiny_snapshot: Path, name: str):
+    base = load_snapshot(tiny_snapshot)
+    delta = replace(random_delta(base), **{name: torch.zeros(5)})
+    with pytest.raises(SnapshotError, match="the model needs"):
+        apply_delta(base, delta, source=Path("d"))
+
+
+def test_no_finite_numbers_are_refused(tiny_snapshot: Path, tmp_path: Path):
+    delta = random_delta(load_snapshot(tiny_snapshot))
+    delta.bias[0, 0] = float("nan")
+    write_delta(tmp_path / "d.safetensors", delta)
+    with pytest.raises(SnapshotError, match="bias holds values that are no finite numbers"):
+        read_delta(tmp_path / "d.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({}, "not a delta"),
+        ({"polyinr_delta": "["}, "a damaged delta"),
+        ({"polyinr_delta": "[]"}, "delta format None"),
+        ({"polyinr_delta": '{"format": 9}'}, "delta format 9"),
+        ({"polyinr_delta": '{"format": 1, "origin": {}}'}, "it holds up"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, metadata: dict[str, str], words: str):
+    save_file({"up": torch.zeros(1)}, tmp_path / "d.safetensors", metadata=metadata)
+    with pytest.raises(SnapshotError, match=words):
+        read_delta(tmp_path / "d.safetensors")
