@@ -19,13 +19,17 @@ def reference() -> Path:
     return REFERENCE
 
 
-def small_snapshot(path: Path, *, classes: int = 0, form: str = "release", resolution: int = 16) -> Path:
-    """Write a model of 3 levels and 16 channels whose pictures differ visibly from seed to seed."""
+def small_snapshot(
+    path: Path, *, classes: int = 0, form: str = "release", resolution: int = 16, levels: int = 3
+) -> Path:
+    """Write a model of few levels and 16 channels whose pictures differ visibly from seed to seed."""
     from polyinr_core.model import Generator, GeneratorConfig
     from polyinr_core.snapshots.snapshot import Snapshot, save_snapshot
 
     torch.manual_seed(classes + 1)
-    config = GeneratorConfig(form=form, levels=3, channels=16, z_dim=8, w_dim=12, classes=classes, table_dim=6)
+    config = GeneratorConfig(
+        form=form, levels=levels, channels=16, z_dim=8, w_dim=12, classes=classes, table_dim=6
+    )
     generator = Generator(config)
     with torch.no_grad():
         for parameter in generator.synthesis.parameters():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, small_snapshot
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +49,7 @@ def readme_commands() -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_readme_commands_run(polyinr: Run, tiny_snapshot: Path, reference: Path, tmp_path: Path) -> None:
+def test_readme_commands_run(polyinr: Run, reference: Path, tmp_path: Path) -> None:
     """In their order, in one folder; training is cut short, and drawing takes a tiny model."""
     rng = np.random.default_rng(0)
     for name in ("tabby", "tiger"):
@@ -58,20 +58,23 @@ def test_readme_commands_run(polyinr: Run, tiny_snapshot: Path, reference: Path,
             pixels = rng.integers(0, 256, (260, 280, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
     shutil.copy(reference / "official_like.pkl", tmp_path / "best_model.pkl")
+    Image.fromarray(rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(tmp_path / "photo.jpg")
+    model = str(small_snapshot(tmp_path / "ten.safetensors", levels=10))
     commands = readme_commands()
-    assert {arguments[0] for arguments in commands} >= {"prepare", "info", "train", "sample", "convert"}
     for arguments in commands:
         if arguments[0] == "train":
             arguments = [*arguments, "--preset", "tiny", "--max-time", "1s"]
-        if arguments[0] == "sample" and "-m" not in arguments:
-            arguments = [*arguments, "-m", str(tiny_snapshot)]
+        if arguments[0] not in ("prepare", "info", "train", "convert") and "-m" not in arguments:
+            arguments = [*arguments, "-m", model]
+        if arguments[0] == "invert":
+            arguments = [*arguments, "--steps", "5"]
         ran = polyinr(*arguments)
         assert ran.code == 0, (arguments, ran.stderr)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pipes.sh", "walkthrough.sh"])
-def test_examples_run(name: str, tiny_snapshot: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pipes.sh", "walkthrough.sh", "picture_tools.sh"])
+def test_examples_run(name: str, tmp_path: Path) -> None:
     """Each to its end, with this Python's `polyinr`; training is cut short."""
     environment = {
         **os.environ,
@@ -79,7 +82,8 @@ def test_examples_run(name: str, tiny_snapshot: Path, tmp_path: Path) -> None:
         "TMPDIR": str(tmp_path),
         "MAX_TIME": "1s",
     }
-    argument = [str(tiny_snapshot)] if name == "pipes.sh" else []
+    model = small_snapshot(tmp_path / "ten.safetensors", levels=10)
+    argument = [] if name == "walkthrough.sh" else [str(model)]
     command = ["bash", str(ROOT / "examples" / name), *argument]
     ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
