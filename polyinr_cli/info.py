@@ -82,9 +82,12 @@ def _kind_of(path: Path) -> str:
 
 
 def _tensor_facts(path: Path) -> Facts:
-    """Return the facts of a model or of latents."""
+    """Return the facts of a model, of latents or of directions."""
+    from polyinr_core.latents.directions_file import is_directions_file
     from polyinr_core.latents.file import is_latents_file, read_latents
 
+    if is_directions_file(path):
+        return _directions_facts(path)
     if not is_latents_file(path):
         from polyinr_core.snapshots.snapshot import load_snapshot, model_note
 
@@ -103,6 +106,25 @@ def _tensor_facts(path: Path) -> Facts:
     if latents.label is not None:
         facts["labels"] = latents.label.tolist()
     return facts
+
+
+def _directions_facts(path: Path) -> Facts:
+    """Return what directions were found in, and how much of its variance each explains."""
+    from polyinr_core.latents.directions_file import read_directions
+
+    held = read_directions(path)
+    return {
+        "kind": "directions",
+        "count": len(held),
+        "space": held.space,
+        "shape": list(held.mean.shape),
+        "samples": held.samples,
+        "psi": held.psi,
+        "label": held.label,
+        "shares": [round(share, 4) for share in held.shares.tolist()],
+        "deviations": [round(deviation, 4) for deviation in held.deviations.tolist()],
+        "model": held.model_sha256,
+    }
 
 
 def _picture_facts(path: Path) -> Facts:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import read_bytes, written_beside
+from ..files import explain, read_bytes, written_beside
 from ..model import GeneratorConfig
 from .directions import SPACES, Directions
 from .file import header_entry
@@ -57,6 +57,17 @@ def read_directions(source: Path | bytes) -> Directions:
     _check_tensors(name, tensors)
     fields: dict[str, Any] = {**tensors, **_checked_facts(name, facts, tensors["mean"])}
     return Directions(**fields)
+
+
+def is_directions_file(path: Path) -> bool:
+    """Say whether a safetensors file holds directions, by its header alone. Raises FileError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except SafetensorError as error:
+        raise FileError(path, f"not a safetensors file ({error})") from error
+    except OSError as error:
+        raise explain(path, error) from error
 
 
 def check_directions(directions: Directions, config: GeneratorConfig, *, source: Path) -> None:

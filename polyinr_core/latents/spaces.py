@@ -84,11 +84,11 @@ def held_in(latents: Latents, space: Space) -> Tensor:
 
 
 def same_label(*pictures: Latents) -> Tensor | None:
-    """Return the class [1] that all pictures (N = 1) are of, None if they differ or have none."""
+    """Return the class [1], on the CPU, that all pictures (N = 1) are of, None if they differ or have none."""
     first = pictures[0].label
     if first is None or any(p.label is None or int(p.label[0]) != int(first[0]) for p in pictures):
         return None
-    return first
+    return first.cpu()
 
 
 def check_latents(generator: Generator, latents: Latents, *, source: str) -> None:

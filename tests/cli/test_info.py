@@ -100,6 +100,15 @@ def test_latents(polyinr: Run, tiny_class_snapshot: Path):
     assert len(facts["labels"]) == 3
 
 
+def test_directions(polyinr: Run, tiny_snapshot: Path):
+    polyinr("directions", "--samples", "20", "--count", "3", "-m", tiny_snapshot, "-o", "d.safetensors")
+    (facts,) = polyinr("info", "d.safetensors", "--json").lines
+    assert (facts["kind"], facts["count"], facts["space"], facts["samples"]) == ("directions", 3, "w", 20)
+    assert facts["shape"] == [3, 12]
+    assert facts["shares"] == sorted(facts["shares"], reverse=True)
+    assert b"directions" in polyinr("info", "d.safetensors").stdout
+
+
 def test_a_picture(polyinr: Run, tiny_snapshot: Path):
     polyinr("sample", "--seeds", "4", "-m", tiny_snapshot, "-o", "x.png")
     shown = polyinr("info", "x.png").stdout.decode()
