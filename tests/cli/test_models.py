@@ -124,3 +124,29 @@ def test_training_starts_from_a_run_folder_s_newest(polyinr: Run, tiny_class_sna
     said, refusal = ran.stderr.splitlines()
     assert said == "polyinr: model run/snapshots/000001.safetensors (the newest below run, named by --init-from)"
     assert (ran.code, "table_dim 6" in refusal) == (2, True)
+
+
+def test_a_plus_joins_a_model_and_its_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file of the very name wins; else the pieces that exist decide where the name is cut."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.safetensors", "b+c.safetensors", "d.safetensors", "e+f.safetensors", "a+e.safetensors"):
+        Path(name).touch()
+
+    def pieces(text: str) -> list[str]:
+        return [str(path) for path in models.split_deltas(Path(text))]
+
+    assert pieces("a.safetensors") == ["a.safetensors"]
+    assert pieces("a+e.safetensors") == ["a+e.safetensors"]
+    assert pieces("b+c.safetensors+d.safetensors") == ["b+c.safetensors", "d.safetensors"]
+    assert pieces("a.safetensors+e+f.safetensors") == ["a.safetensors", "e+f.safetensors"]
+    assert pieces("a.safetensors+d.safetensors+e+f.safetensors") == [
+        "a.safetensors",
+        "d.safetensors",
+        "e+f.safetensors",
+    ]
+    assert pieces("x.safetensors+y.safetensors") == ["x.safetensors", "y.safetensors"]
+
+
+def test_a_delta_that_is_not_there(polyinr: Run, tiny_snapshot: Path):
+    ran = polyinr("sample", "--seeds", "1", "-m", f"{tiny_snapshot}+nowhere.safetensors", "-o", "x.png")
+    refused(ran, "nowhere.safetensors: no such file", code=1)

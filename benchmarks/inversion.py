@@ -1,0 +1,160 @@
+"""How near photos come, with and without tuning, and seconds a step: python benchmarks/inversion.py MODEL ARCHIVE
+
+The pictures: some of the archive's, and "photographs" made here by formula (a sky over hills, grain on a lit
+sphere), since a reader can make them again. Each is inverted from its mean start by the objective at hand and
+then tuned by itself. Prints a table and writes it as JSON below benchmarks/results/.
+"""
+
+import io
+import json
+import platform
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+
+from polyinr_core.files import sha256_of
+from polyinr_core.inversion.canvas import canvas_for
+from polyinr_core.inversion.choice import choose_objective
+from polyinr_core.inversion.optimise import search
+from polyinr_core.inversion.photo import Photo
+from polyinr_core.inversion.score import score
+from polyinr_core.inversion.start import charts
+from polyinr_core.inversion.tuning import Match, drift, tune
+from polyinr_core.snapshots.delta import apply_delta, write_delta
+from polyinr_core.snapshots.snapshot import load_snapshot
+
+
+def hills(side: int) -> np.ndarray:
+    """Return a sky that darkens upwards over three ridges, uint8 [side, side, 3]."""
+    y, x = np.mgrid[0:side, 0:side] / max(1, side - 1)
+    picture = np.stack([120 + 100 * y, 150 + 70 * y, 235 - 20 * y], axis=-1)
+    for number, colour in enumerate([(110, 130, 160), (70, 110, 90), (35, 70, 40)]):
+        ridge = 0.45 + 0.17 * number + 0.06 * np.sin(x * (7 + 4 * number) + 2 * number) + 0.02 * np.sin(31 * x)
+        picture[y > ridge] = colour
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+def sphere(side: int) -> np.ndarray:
+    """Return a lit sphere on a table, with the grain of a sensor, uint8 [side, side, 3]."""
+    y, x = np.mgrid[0:side, 0:side] / max(1, side - 1) * 2 - 1
+    picture = np.where(y[..., None] > 0.35, [150.0, 110.0, 70.0], [200.0, 205.0, 210.0])
+    inside = x**2 + y**2 < 0.36
+    light = (-0.5 * x - 0.6 * y + np.sqrt(np.maximum(0, 0.36 - x**2 - y**2))).clip(0, None)
+    picture[inside] = (light[..., None] * [330, 120, 100] + [30, 10, 10])[inside]
+    grain = np.random.default_rng(0).normal(0, 6, picture.shape)
+    return (picture + grain).clip(0, 255).astype(np.uint8)
+
+
+def archived(archive: Path, count: int, side: int) -> list[tuple[str, np.ndarray]]:
+    """Return pictures of an archive, evenly spread over it."""
+    with zipfile.ZipFile(archive) as file:
+        names = sorted(name for name in file.namelist() if name.endswith(".png"))
+        taken = names[:: max(1, len(names) // count)][:count]
+        images = [Image.open(io.BytesIO(file.read(name))).convert("RGB").resize((side, side)) for name in taken]
+    return [
+        (f"{archive.stem} {Path(name).stem}", np.array(image)) for name, image in zip(taken, images, strict=True)
+    ]
+
+
+def main(
+    model: Path,
+    archive: Path,
+    pictures: int = 2,
+    side: int = 32,
+    steps: int = 400,
+    tune_steps: int = 200,
+    times: str = "64,128,256",
+    output: Path = Path("benchmarks/results/inversion.json"),
+) -> None:
+    """Invert, tune, and time."""
+    snapshot = load_snapshot(model)
+    generator = snapshot.generator
+    like = generator.mapping.w_avg
+    objective = choose_objective("auto")
+    rows = []
+    photos = [*archived(archive, pictures, side), ("hills (made)", hills(side)), ("sphere (made)", sphere(side))]
+    for name, pixels in photos:
+        height, width = pixels.shape[:2]
+        photo = Photo(name, pixels, width, height)
+        canvas = canvas_for(generator.config, width=width, height=height, like=like)
+        target = photo.target(like)
+        aim = objective.aim(target)
+        start = time.perf_counter()
+        found = search(charts(generator, "affine", target, restarts=1, seed=0), canvas, aim, steps=steps)
+        seconds = time.perf_counter() - start
+        affine = found.latents.affine
+        assert affine is not None
+        before, _ = score(generator.synthesis, affine, photo, canvas, aim)
+        start = time.perf_counter()
+        delta = tune(
+            generator,
+            [Match(affine, canvas, aim)],
+            model_sha256=snapshot.sha256,
+            rank=min(16, generator.config.channels),
+            steps=tune_steps,
+            seed=0,
+        )
+        tuning = time.perf_counter() - start
+        file = output.with_name("inversion.delta.safetensors")
+        delta = write_delta(file, delta, overwrite=True)
+        size = file.stat().st_size
+        file.unlink()
+        tuned = apply_delta(snapshot, delta, source=file).generator
+        after, _ = score(tuned.synthesis, affine, photo, canvas, aim)
+        others = drift(generator, tuned, seed=1)
+        rows.append(
+            {
+                "picture": name,
+                "found": before.facts(),
+                "steps": found.steps,
+                "seconds": round(seconds, 1),
+                "tuned": after.facts(),
+                "tuning_seconds": round(tuning, 1),
+                "others_psnr": round(others, 1),
+                "delta_bytes": size,
+            }
+        )
+        print(f"{name:32} found {before}; tuned {after}; others {others:.1f} dB", flush=True)
+    speeds = []
+    for at in map(int, times.split(",")):
+        canvas = canvas_for(generator.config, width=at, height=at, like=like)
+        aim = objective.aim(Photo("", hills(at), at, at).target(like))
+        offset = charts(generator, "affine", aim.target, restarts=1, seed=0)[0].origin.clone().requires_grad_()
+        taken = []
+        for _ in range(4):
+            start = time.perf_counter()
+            loss = aim.terms(canvas.draw(generator.synthesis, offset)).loss
+            torch.autograd.grad(loss, offset)
+            taken.append(time.perf_counter() - start)
+        speeds.append({"side": at, "seconds": round(sorted(taken[1:])[1], 3)})
+        print(f"{at:4} px: {speeds[-1]['seconds']:.3f} s a step", flush=True)
+    facts = {
+        "command": f"python benchmarks/inversion.py MODEL ARCHIVE --pictures {pictures} --side {side} "
+        f"--steps {steps} --tune-steps {tune_steps} --times {times}",
+        "model": {
+            "file": model.name,
+            "sha256": snapshot.sha256,
+            "kimg": snapshot.kimg,
+            "px": snapshot.resolution,
+        },
+        "channels": generator.config.channels,
+        "levels": generator.config.levels,
+        "archive": {"file": archive.name, "sha256": sha256_of(archive)},
+        "objective": objective.name,
+        "side": side,
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "figures": rows,
+        "seconds_a_step": speeds,
+    }
+    output.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,65 @@
+"""Distances of pictures: nought for the same, as LPIPS for known features, of any size."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from polyinr_core.errors import RequestError, WeightsError
+from polyinr_core.inversion.choice import choose_objective
+from polyinr_core.inversion.objective import LARGEST, SMALLEST, Objective, Perceptual
+
+
+def plain(x: Tensor) -> list[Tensor]:
+    """Two depths: the colours, and their sums."""
+    return [x, torch.cat([x.sum(dim=1, keepdim=True), torch.ones_like(x[:, :1])], dim=1)]
+
+
+def test_features_that_have_nothing_in_common_are_two_apart():
+    perceptual = Perceptual(lambda x: [x])
+    red, green = torch.zeros(2, 1, 3, 64, 64)
+    red[:, 0], green[:, 1] = 0.3, 0.8
+    looks = [perceptual.look(x) for x in (red, green)]
+    assert float(perceptual.between(*looks)) == pytest.approx(2.0)
+    assert float(perceptual.between(looks[0], looks[0])) == 0.0
+
+
+def test_heads_weigh_channels_and_depths_are_summed():
+    weights = (torch.tensor([1.0, 0.0, 2.0]), torch.tensor([0.0, 3.0]))
+    perceptual = Perceptual(plain, weights)
+    rng = torch.Generator().manual_seed(0)
+    one, two = (torch.rand(1, 3, 64, 66, generator=rng) for _ in range(2))
+    expected = 0.0
+    for a, b, weight in zip(plain(one), plain(two), weights, strict=True):
+        a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+        expected += float(((a - b) ** 2 * weight[:, None, None]).sum(dim=1).mean())
+    found = perceptual.between(perceptual.look(one), perceptual.look(two))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (16, 16), (600, 700)])
+def test_features_see_sizes_that_they_can_work_with(shape: tuple[int, int]):
+    seen: list[int] = []
+
+    def features(x: Tensor) -> list[Tensor]:
+        seen.append(min(x.shape[-2:]))
+        return [x]
+
+    aim = Objective("own", Perceptual(features)).aim(torch.rand(1, 3, *shape))
+    terms = aim.terms(torch.rand(1, 3, *shape).requires_grad_())
+    terms.loss.backward()
+    assert bool(torch.isfinite(terms.loss.detach()))
+    assert set(seen) <= {SMALLEST, LARGEST}
+
+
+def test_which_objective_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert choose_objective("pixels").perceptual is None
+    found = choose_objective("auto")
+    assert found.name == "lite0"
+    picture = torch.rand(1, 3, 16, 16) * 2 - 1
+    terms = found.aim(picture).terms(picture)
+    assert float(terms.loss) == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(WeightsError, match="VGG16 is not on this machine"):
+        choose_objective("lpips")
+    with pytest.raises(RequestError, match="--vgg16 is for LPIPS"):
+        choose_objective("pixels", vgg16=tmp_path / "vgg16.pth")
