@@ -1,31 +1,47 @@
-"""The Inception of 2015-12-05 in its TorchScript form, from a file that the user gives."""
+"""The Inception of 2015-12-05 in its TorchScript form, from a file that the user gives or a usual cache."""
 
+import tempfile
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import WeightsError
 from ..files import sha256_of
+from ..seeds import generator_for
+from .resizing import corner_resize
 
 FILE = "inception-2015-12-05.pt"
+SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # as mmagic and k-diffusion pin it
 PROBE = 32  # pixels; the network resizes inside
+SPATIAL_BLOCK = "mixed_6"  # whose branch `conv`, 1 x 1, is sFID's tap (Nash et al. 2021)
+SPATIAL_CHANNELS = 7  # of 17 x 17: 2023 numbers, about as many as the pooled ones
+TOLERANCE = 1e-3  # of the largest number: rounding of the resizing, through the whole network
 
 
 class InceptionFeatures(nn.Module):
     """Pictures uint8 [N, 3, H, W] to pooled features [N, 2048]; the network resizes to 299 px by itself.
 
-    `sha256` is that of the file, by which a result remembers what judged it.
+    `sha256` is that of the file, by which a result remembers what judged it; `published` says whether it is
+    that of the file which everybody's numbers are of.
     """
 
     dim = 2048
+    name = "inception"
 
     def __init__(self, network: Any, sha256: str) -> None:
         super().__init__()
         self.network = network
         self.sha256 = sha256
+
+    @property
+    def published(self) -> bool:
+        return self.sha256 == SHA256
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
@@ -33,8 +49,93 @@ class InceptionFeatures(nn.Module):
         return features.flatten(1)
 
 
+@dataclass(frozen=True)
+class Taps:
+    """What Inception says of N pictures, float32."""
+
+    pooled: Tensor  # [N, 2048], for fid, kid
+    spatial: Tensor  # [N, 2023], for sfid: channel by channel, row by row
+    probabilities: Tensor  # [N, 1008], without the final bias, for is
+
+
+class InceptionTaps(nn.Module):
+    """Pictures uint8 [N, 3, H, W] to all that the metrics read in Inception, in one pass.
+
+    TorchScript knows no hooks: its layers are called one after another here, which is what it does itself.
+    `resize` brings pictures to float [N, 3, 299, 299] in 0 .. 255: the network's own rule, or clean-fid's.
+    Whether layers, resizing and output are those of the network is tried on one picture. Raises WeightsError.
+    """
+
+    def __init__(
+        self, features: InceptionFeatures, *, resize: Callable[[Tensor], Tensor] = corner_resize
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.sha256 = features.sha256
+        self.resize = resize
+        self._check()
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Taps:
+        return self._taps(self.resize(pixels))
+
+    def _taps(self, resized: Tensor) -> Taps:
+        network = self.features.network
+        x, spatial = (resized - 128) / 128, None
+        for name, layer in network.layers.named_children():
+            if name == SPATIAL_BLOCK:
+                spatial = layer.conv(x)[:, :SPATIAL_CHANNELS].flatten(1).float()
+            x = layer(x)
+        if spatial is None:
+            raise AttributeError(SPATIAL_BLOCK)
+        pooled = x.flatten(1).float()
+        logits = functional.linear(pooled, network.output.weight)
+        return Taps(pooled, spatial, logits.softmax(dim=1))
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        network = self.features.network
+        device = next(network.parameters()).device
+        rng = generator_for("inception probe")
+        probe = torch.randint(0, 256, (1, 3, PROBE, PROBE + 9), generator=rng, dtype=torch.uint8).to(device)
+        problem = "no layers or output of Inception's names"
+        try:
+            taps = self._taps(corner_resize(probe))
+            alike = same(taps.pooled, self.features(probe)) and same(
+                taps.probabilities, network(probe, no_output_bias=True)
+            )
+            problem = "" if alike else "its layers, one after another, do not give what it gives"
+            if alike and taps.spatial.shape[1] != SPATIAL_CHANNELS * 17 * 17:
+                problem = f"its {SPATIAL_BLOCK} gives {taps.spatial.shape[1]} numbers, not 2023"
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise WeightsError(f"Inception {self.sha256[:8]}: {problem}; give {FILE}") from error
+        if problem:
+            raise WeightsError(f"Inception {self.sha256[:8]}: {problem}; give {FILE}")
+
+
+class ResizedInception(nn.Module):
+    """Pictures uint8 [N, 3, H, W], resized by another's rule, to Inception's pooled features [N, 2048]."""
+
+    dim = InceptionFeatures.dim
+
+    def __init__(self, taps: InceptionTaps, *, name: str) -> None:
+        super().__init__()
+        self.taps = taps
+        self.name = name
+        self.sha256 = taps.sha256
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pooled: Tensor = self.taps(pixels).pooled
+        return pooled
+
+
 def load_inception(file: Path | None) -> InceptionFeatures:
-    """Load the network from `file`, on the CPU, and try it on one picture. Raises WeightsError, FileError."""
+    """Load the network from `file` or a cache, on the CPU, and try it on one picture.
+
+    A file that is given may be any of that form; one in a cache must be the published one. Raises
+    WeightsError, FileError.
+    """
+    file = file or cached_inception()
     if file is None:
         raise WeightsError(
             f"fid needs the 2015 Inception, which nothing here carries: get {FILE} (as stylegan2-ada-pytorch "
@@ -43,13 +144,35 @@ def load_inception(file: Path | None) -> InceptionFeatures:
         )
     sha256 = sha256_of(file)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PyTorch announces the end of TorchScript
-            network = torch.jit.load(str(file), map_location="cpu").eval()
-        features = InceptionFeatures(network, sha256)
+        features = InceptionFeatures(load_script(file), sha256)
         shape = tuple(features(torch.zeros(1, 3, PROBE, PROBE, dtype=torch.uint8)).shape)
     except (RuntimeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{file}: no TorchScript network of Inception's form; give {FILE}") from error
     if shape != (1, InceptionFeatures.dim):
         raise WeightsError(f"{file}: gives features of shape {shape}, not (1, 2048); give {FILE}")
     return features
+
+
+def load_script(file: Path) -> Any:
+    """Load a TorchScript network on the CPU, in eval mode. Raises RuntimeError, ValueError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch announces the end of TorchScript
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(file), map_location="cpu").eval()
+
+
+def cached_inception() -> Path | None:
+    """Return the published file where clean-fid, k-diffusion, StyleGAN or torch.hub keep it, or None."""
+    cache = Path.home() / ".cache"
+    places = [
+        Path(tempfile.gettempdir(), FILE),
+        cache / "k-diffusion" / FILE,
+        *sorted((cache / "dnnlib" / "downloads").glob(f"*_{FILE}")),
+        Path(torch.hub.get_dir(), "checkpoints", FILE),
+    ]
+    return next((place for place in places if place.is_file() and sha256_of(place) == SHA256), None)
+
+
+def same(one: Tensor, two: Tensor) -> bool:
+    """Say whether two tensors of one shape agree to the share TOLERANCE of the largest number."""
+    return one.shape == two.shape and bool((one - two).abs().max() <= TOLERANCE * two.abs().max())
