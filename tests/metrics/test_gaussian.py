@@ -1,8 +1,10 @@
 """Statistics that stream and merge, and the Fréchet distance, against StyleGAN's metric code."""
 
 import json
+import math
 from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -79,3 +81,34 @@ def test_features_that_are_no_numbers() -> None:
     good, bad = Gaussian(torch.zeros(2), torch.eye(2)), Gaussian(torch.zeros(2), torch.eye(2) * torch.nan)
     with pytest.raises(PolyinrError, match="no finite numbers"):
         frechet_distance(bad, good)
+
+
+def exact_distance(a: Gaussian, b: Gaussian) -> float:
+    """The Fréchet distance with 60 digits, by mpmath's symmetric solver."""
+    with mpmath.workdps(60):
+        one, two = (mpmath.matrix(side.covariance.tolist()) for side in (a, b))
+        values, vectors = mpmath.eigsy(two)
+        root = vectors * mpmath.diag([mpmath.sqrt(max(value, 0)) for value in values]) * vectors.T
+        product = root * one * root
+        inner = mpmath.eigsy((product + product.T) / 2, eigvals_only=True)
+        means = sum(mpmath.mpf(float(x - y)) ** 2 for x, y in zip(a.mean, b.mean, strict=True))
+        traces = sum(one[i, i] + two[i, i] for i in range(one.rows))
+        return float(means + traces - 2 * sum(mpmath.sqrt(max(value, 0)) for value in inner))
+
+
+def stretched(smallest: float, *, seed: int, dim: int = 12) -> Gaussian:
+    """A Gaussian whose variances go from 1 down to `smallest`, in directions of its own."""
+    rng = torch.Generator().manual_seed(seed)
+    turn, _ = torch.linalg.qr(torch.randn(dim, dim, generator=rng, dtype=torch.float64))
+    values = torch.logspace(0, math.log10(smallest), dim, dtype=torch.float64)
+    covariance = (turn * values) @ turn.T
+    return Gaussian(torch.randn(dim, generator=rng, dtype=torch.float64) / 10, (covariance + covariance.T) / 2)
+
+
+@pytest.mark.parametrize("smallest", [1e-2, 1e-6, 1e-10, 1e-14, 1e-18])
+def test_nearly_singular_covariances(smallest: float) -> None:
+    """Oracle: 60 digits of the same float64 matrices. 1e-7: roots of the eigenvalues' own rounding, 1e-16."""
+    a, b = stretched(smallest, seed=1), stretched(smallest, seed=2)
+    assert frechet_distance(a, b) == pytest.approx(exact_distance(a, b), rel=1e-7)
+    nearby = Gaussian(a.mean, a.covariance * (1 + 1e-3))
+    assert frechet_distance(a, nearby) == pytest.approx(exact_distance(a, nearby), abs=1e-7)

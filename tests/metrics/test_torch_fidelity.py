@@ -1,0 +1,141 @@
+"""Our figures against torch-fidelity's, whole: its loop, its metrics, a random network registered with it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
+from polyinr_core.metrics.kernel import KernelReference
+from polyinr_core.metrics.neighbours import manifold, overlap
+from polyinr_core.metrics.scores import InceptionScore
+
+torch_fidelity = pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
+
+WIDTH, CLASSES, COUNT = 48, 10, 300
+
+
+class Pictures(Dataset[Tensor]):
+    """Random gradients, uint8 [3, 12, 12], so much darker than others."""
+
+    def __init__(self, seed: int, *, darker: float = 0.0) -> None:
+        rng = torch.Generator().manual_seed(seed)
+        corners = torch.rand(COUNT, 3, 2, 2, generator=rng) * (1 - darker)
+        smooth = nn.functional.interpolate(corners, size=(12, 12), mode="bilinear", align_corners=True)
+        self.pixels = (smooth * 255).to(torch.uint8)
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, place: int) -> Tensor:
+        return self.pixels[place]
+
+
+class RandomNetwork(nn.Module):
+    """uint8 [N, 3, H, W] to features and logits, both random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        self.filters = torch.randn(WIDTH, 3, 5, 5, generator=rng) / 8
+        self.head = torch.randn(CLASSES, WIDTH, generator=rng) * 3
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        x = nn.functional.conv2d(pixels.float() / 127.5 - 1, self.filters, stride=2).relu()
+        features = x.mean(dim=(2, 3))
+        return features, features @ self.head.T
+
+
+class Registered(torch_fidelity.FeatureExtractorBase):
+    """The same, as torch-fidelity wants it."""
+
+    def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
+        super().__init__(name, features_list)
+        self.network = RandomNetwork()
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return ("pooled", "logits")
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "pooled"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        found = dict(zip(("pooled", "logits"), self.network(pixels), strict=True))
+        return tuple(found[name] for name in self.features_list)
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[Pictures, Pictures]:
+    """Fakes, reals."""
+    return Pictures(1, darker=0.2), Pictures(2)
+
+
+@pytest.fixture(scope="module")
+def theirs(sets: tuple[Pictures, Pictures]) -> dict[str, float]:
+    torch_fidelity.register_feature_extractor("random", Registered)
+    return torch_fidelity.calculate_metrics(
+        input1=sets[0],
+        input2=sets[1],
+        feature_extractor="random",
+        isc=True,
+        fid=True,
+        kid=True,
+        prc=True,
+        kid_subset_size=100,
+        samples_shuffle=False,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        batch_size=64,
+        save_cpu_ram=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def features(sets: tuple[Pictures, Pictures]) -> tuple[Tensor, Tensor]:
+    return tuple(RandomNetwork()(pictures.pixels)[0] for pictures in sets)
+
+
+def test_fid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
+    """1e-6: their means are summed in float32."""
+    fakes, reals = (FeatureStatistics(WIDTH) for _ in features)
+    for statistics, part in zip((fakes, reals), features, strict=True):
+        statistics.add(part)
+    ours = frechet_distance(fakes.gaussian(), reals.gaussian())
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+def test_kid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
+    """The same subsets, as both draw them from NumPy's frozen generator. 1e-4: theirs is in float32."""
+    fakes, reals = features
+    ours = KernelReference(reals, len(fakes), most=100, seed=2020).distance(fakes)
+    assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+
+
+def test_isc(theirs: dict[str, float], sets: tuple[Pictures, Pictures]) -> None:
+    logits = RandomNetwork()(sets[0].pixels)[1]
+    taken = InceptionScore(COUNT, CLASSES)
+    taken.add(logits.double().softmax(dim=1), first=0)
+    mean, deviation = taken.result()
+    assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
+    assert deviation == pytest.approx(theirs["inception_score_std"], rel=1e-5)
+    assert mean > 1.2
+
+
+def test_prc(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
+    """The same counts."""
+    fakes, reals = features
+    ours = overlap(manifold(fakes), manifold(reals))
+    assert np.float32(ours.precision) == np.float32(theirs["precision"])
+    assert np.float32(ours.recall) == np.float32(theirs["recall"])
+    assert 0 < ours.recall < 1
