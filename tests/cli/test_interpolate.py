@@ -287,3 +287,11 @@ def test_frames_are_made_one_at_a_time(polyinr: Run, tiny_snapshot: Path, monkey
     monkeypatch.setattr(module.streams, "binary_stdout", lambda payload="picture": Gone())
     ran = polyinr(*WALK, "-m", tiny_snapshot, "-o", "-")
     assert (ran.code, ran.stderr, len(asked)) == (1, "", 1)
+
+
+def test_an_encoder_that_is_missing(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch):
+    """Said before any frame is drawn, with what to install."""
+    from polyinr_core.pictures import animation
+
+    monkeypatch.setattr(animation.importlib.util, "find_spec", lambda name: None)
+    refused(polyinr(*WALK, "-m", tiny_snapshot, "-o", "x.mp4"), "PyAV", "polyinr[video]", code=1)
