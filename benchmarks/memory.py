@@ -25,7 +25,9 @@ def draw(model: str, side: int, path: str) -> None:
 
 def main(
     model: Path,
-    sides: Annotated[str, typer.Option(help="Pixels a side, each drawn by a process of its own.")] = "32,1024,4096",
+    sides: Annotated[
+        str, typer.Option(help="Pixels a side, each drawn by a process of its own.")
+    ] = "32,1024,4096",
     suffix: Annotated[str, typer.Option(help="What is written: .png, .tif, .dzi, .npy.")] = ".png",
 ) -> None:
     """Measure pictures of several sizes."""

@@ -160,5 +160,7 @@ Warp = Annotated[
 Supersample = Annotated[
     int, typer.Option("--supersample", metavar="K", help="Average K x K points to a pixel, against jagged edges.")
 ]
-Bits = Annotated[int, typer.Option("--bits", metavar="8|16", help="Bits a colour, in PNG and TIFF.")]
+_BITS = typer.Option("--bits", metavar="8|16", help="Bits a colour, in PNG and TIFF; 8 without it.")
+Bits = Annotated[int, _BITS]
+OptionalBits = Annotated[int | None, _BITS]
 Force = Annotated[bool, typer.Option("--force", help="Take latents of another model, where their shapes fit.")]

@@ -112,7 +112,8 @@ class Axis:
         return Axis(self.first - 0.5 * self.pitch + 0.5 * pitch, pitch, self.count * parts)
 
     def joined(self, pixels: int) -> "Axis":
-        """So many pixels in one."""
+        """So many pixels in one, or all there are."""
+        pixels = min(pixels, self.count)
         return Axis(self.first + 0.5 * (pixels - 1) * self.pitch, self.pitch * pixels, -(-self.count // pixels))
 
 

@@ -31,7 +31,10 @@ def small(tmp_path_factory: pytest.TempPathFactory, tiny_snapshot: Path) -> int:
 def test_memory_is_the_picture_itself(
     tmp_path: Path, tiny_snapshot: Path, small: int, suffix: str, bytes_a_pixel: int
 ):
-    """Oracle: 3 bytes a pixel, and 4 of Pillow's own copy; none where it is written as it is drawn. 24 MiB for what allocators keep."""
+    """Oracle: 3 bytes a pixel, and 4 of Pillow's own copy; none where it is written as it is drawn.
+
+    24 MiB for what allocators keep.
+    """
     output = tmp_path / f"x{suffix}"
     grown = peak(tiny_snapshot, output, 3072) - small
     assert grown < bytes_a_pixel * 3072**2 + 24 * 2**20

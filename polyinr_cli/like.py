@@ -1,0 +1,88 @@
+"""`--like PICTURE`: what a picture's note says of how it was drawn, for the options that are not given."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from polyinr_core.errors import FileError
+
+from .drawing import Painter
+from .named import Pictures
+from .notes import note_of, options_of
+from .options import Precision
+from .window import Window, parse_window_options
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """A picture drawn before: its model's hash, and its options as they would be typed, without dashes."""
+
+    picture: Path
+    model: str
+    precision: Precision
+    options: dict[str, str]
+    index: int | None = None  # which of a latents file it is, if one of several
+
+    @property
+    def psi(self) -> float | None:
+        return float(self.options["psi"]) if "psi" in self.options else None
+
+    @property
+    def bits(self) -> int:
+        return int(self.options.get("bits", 8))
+
+    @property
+    def latents(self) -> Path | None:
+        """The latents file it was drawn from: beside the picture, or as it is named. Raises FileError."""
+        if "latents" not in self.options:
+            return None
+        name = self.options["latents"]
+        for found in (self.picture.parent / name, Path(name)):
+            if found.is_file():
+                return found
+        raise FileError(self.picture, f"was drawn from {name}, which is not beside it; name it with --latents")
+
+    def check_model(self, painter: Painter) -> None:
+        """Raise FileError if the picture is of another model."""
+        if self.model != painter.snapshot.sha256:
+            raise FileError(self.picture, "was drawn with another model; name that one with -m, or give --force")
+
+    def only(self, pictures: Pictures) -> Pictures:
+        """Return the one of a latents file's pictures that it is, all if it shows them all."""
+        index = self.index
+        if index is None or index >= len(pictures):
+            return pictures
+        return Pictures(
+            pictures.names[index : index + 1],
+            lambda _: pictures.latents(index),
+            lambda latents, _: pictures.note(latents, index),
+        )
+
+    def window(self, asked: Window, *, res: str | None) -> Window:
+        """Complete a window by the picture's own; `res` is its new longer side. Raises RequestError."""
+        own = {name: self.options[name] for name in ("size", "grid", "transform", "warp") if name in self.options}
+        fineness = int(self.options.get("supersample", 1))
+        drawn = parse_window_options(**own, supersample=fineness)  # type: ignore[arg-type]
+        assert drawn.sides is not None
+        sides = asked.sides or drawn.sides
+        if res is not None and asked.sides is not None:
+            scale = asked.sides[0] / max(drawn.sides)
+            sides = (max(1, round(drawn.sides[0] * scale)), max(1, round(drawn.sides[1] * scale)))
+        fineness = max(asked.fineness, fineness)
+        if replace(asked, sides=None, fineness=1) == Window():  # no other window is asked for
+            asked = drawn
+        return replace(asked, sides=sides, fineness=fineness)
+
+
+def likeness_of(picture: Path) -> Likeness:
+    """Read a picture's note. Raises FileError."""
+    note = note_of(picture)
+    if not note:
+        raise FileError(picture, "carries no note of how it was drawn; JPEG and WebP keep none")
+    if "words" in note:
+        raise FileError(picture, "was made by more than one picture; `polyinr info` prints the command for it")
+    try:
+        index = int(note["index"]) if note.get("count", 1) != 1 and "index" in note else None
+        precision = Precision(note["precision"])
+        return Likeness(picture, str(note["model"]), precision, options_of(note), index)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(picture, "its note is damaged, so it does not say how to draw it again") from error
