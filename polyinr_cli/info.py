@@ -141,7 +141,8 @@ def _picture_facts(path: Path) -> Facts:
         command = command_of(note, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise FileError(path, "its note is damaged, so it does not say how to draw it again") from error
-    return {"kind": "picture", **note, "command": command}
+    told = {key: value for key, value in note.items() if key not in ("command", "words")}
+    return {"kind": "picture", **told, "command": command}
 
 
 def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:

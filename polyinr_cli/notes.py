@@ -33,10 +33,14 @@ def sheet_note(notes: list[Note]) -> Note:
 
 def note_of(picture: Path) -> Note:
     """Return the note that a picture carries, empty if there is none. Raises FileError."""
+    from polyinr_core.pictures.animation import read_mp4_note
     from polyinr_core.pictures.deep_zoom import SUFFIX, read_deep_zoom_note
     from polyinr_core.pictures.files import read_note
 
-    return read_deep_zoom_note(picture) if picture.suffix.lower() == SUFFIX else read_note(picture)
+    suffix = picture.suffix.lower()
+    if suffix == ".mp4":
+        return read_mp4_note(picture)
+    return read_deep_zoom_note(picture) if suffix == SUFFIX else read_note(picture)
 
 
 def options_of(note: Note) -> dict[str, str]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import FileError, PolyinrError, RequestError
 from ..files import refuse_overwrite, written_beside
-from .files import Note, note_text
+from .files import DESCRIPTION, Note, note_text, parsed_note
 
 FORMATS = {".gif": "gif", ".webp": "webp", ".mp4": "mp4"}
 MAX_SIDES = {"gif": 65535, "webp": 16383, "mp4": 16384}  # the last is x264's own
@@ -32,7 +32,6 @@ TICKS = {"gif": 100, "webp": 1000}  # a second: what the format counts in
 WEBP_QUALITY = 90
 MP4_QUALITY = "18"  # x264's constant rate factor: to the eye about lossless
 BT709 = 1  # of primaries and transfer; method: ITU-T H.273, tables 2 and 3
-DESCRIPTION = 0x010E  # EXIF ImageDescription
 
 Frame = NDArray[np.uint8]  # [H, W, 3]
 
@@ -163,6 +162,18 @@ def _save(path: Path, format: str, pictures: Iterator[Image.Image], **options: A
     buffer = io.BytesIO()
     next(pictures).save(buffer, format, save_all=True, append_images=pictures, **options)
     path.write_bytes(buffer.getbuffer())
+
+
+def read_mp4_note(path: Path) -> Note:
+    """Return the note in an MP4's comment, empty if there is none. Raises FileError, PolyinrError."""
+    check_encoder(path)
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return parsed_note(container.metadata.get("comment", ""))
+    except av.FFmpegError as error:
+        raise FileError(path, f"a damaged MP4 ({error.strerror})") from error
 
 
 def _write_mp4(path: Path, draft: Path, frames: Iterator[Frame], fps: float, text: str) -> None:

@@ -26,6 +26,7 @@ FORMATS = {
 MAX_SIDES = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383, "tiff": 2**31 - 1}
 DEPTHS = {"png": (np.uint8, np.uint16), "tiff": (np.uint8, np.uint16)}  # the others hold 8 bits alone
 NOTE_KEY = "polyinr"
+DESCRIPTION = 0x010E  # EXIF ImageDescription
 JPEG_QUALITY = 95
 STRIP_BYTES = 2**20  # of a TIFF: small strips are packed one by one
 
@@ -125,11 +126,15 @@ def picture_kind(head: bytes) -> str | None:
         return "tiff"
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
+    if head[:4] == b"GIF8":
+        return "gif"
+    if head[4:8] == b"ftyp":
+        return "mp4"
     return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
 def read_note(path: Path) -> Note:
-    """Return the note embedded in a PNG or TIFF, empty if there is none. Raises FileError.
+    """Return the note embedded in a PNG, TIFF, GIF or WebP, empty if there is none. Raises FileError.
 
     Decodes nothing, as a picture may be larger than memory, but checks a PNG's sums from its first to its last.
     """
@@ -143,17 +148,21 @@ def read_note(path: Path) -> Note:
                     image.verify()
             elif kind == "tiff":
                 text = _tiff_description(path, file)
-            elif kind in ("jpeg", "webp"):
+            elif kind in ("gif", "webp"):
+                with Image.open(file) as image:
+                    text = str(image.getexif().get(DESCRIPTION, ""))
+                    text = image.info.get("comment", b"").decode(errors="replace") or text
+            elif kind == "jpeg":
                 return {}
             else:
-                raise FileError(path, "not a PNG, TIFF, JPEG or WebP picture")
+                raise FileError(path, "not a PNG, TIFF, JPEG, WebP or GIF picture")
     except OSError as error:
         if error.errno is None:  # Pillow's word for a broken file
             raise FileError(path, f"a damaged picture ({error})") from error
         raise explain(path, error) from error
     except (SyntaxError, ValueError) as error:  # Pillow's other words for it
         raise FileError(path, f"a damaged picture ({error})") from error
-    return _parsed(text)
+    return parsed_note(text)
 
 
 def _tiff_description(path: Path, file: BinaryIO) -> str:
@@ -165,7 +174,7 @@ def _tiff_description(path: Path, file: BinaryIO) -> str:
         raise FileError(path, f"a damaged picture ({error})") from error
 
 
-def _parsed(text: str) -> Note:
+def parsed_note(text: str) -> Note:
     """Return the note in a text, empty if the text is somebody else's."""
     try:
         note = json.loads(text) if text.startswith("{") else {}

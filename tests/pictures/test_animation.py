@@ -14,7 +14,8 @@ from PIL import Image
 
 from polyinr_core.errors import FileError, PolyinrError, RequestError
 from polyinr_core.pictures import animation
-from polyinr_core.pictures.animation import check_animation, check_encoder, delays, write_animation
+from polyinr_core.pictures.animation import check_animation, check_encoder, delays, read_mp4_note, write_animation
+from polyinr_core.pictures.files import read_note
 
 NOTE = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
 SUFFIXES = [".gif", ".webp", ".mp4"]
@@ -196,3 +197,14 @@ def test_without_its_encoder_mp4_is_refused_before_any_work(tmp_path: Path, monk
             check(tmp_path / "x.mp4")
     check_encoder(tmp_path / "x.gif")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_note_is_read_again(tmp_path: Path, suffix: str):
+    path = tmp_path / f"x{suffix}"
+    read_again = read_mp4_note if suffix == ".mp4" else read_note
+    write_animation(path, iter(walk(3)), count=3, fps=10, note=NOTE)
+    assert read_again(path) == NOTE
+    path.write_bytes(path.read_bytes()[:16])
+    with pytest.raises(FileError, match="damaged"):
+        read_again(path)
