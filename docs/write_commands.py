@@ -13,6 +13,7 @@ COMMANDS = (
     "interpolate",
     "mix",
     "directions",
+    "invert",
     "heatmap",
     "convert",
     "info",

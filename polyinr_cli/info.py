@@ -82,12 +82,17 @@ def _kind_of(path: Path) -> str:
 
 
 def _tensor_facts(path: Path) -> Facts:
-    """Return the facts of a model, of latents or of directions."""
+    """Return the facts of a model, of its delta, of latents or of directions."""
     from polyinr_core.latents.directions_file import is_directions_file
     from polyinr_core.latents.file import is_latents_file, read_latents
+    from polyinr_core.snapshots.delta import is_delta, read_delta
 
     if is_directions_file(path):
         return _directions_facts(path)
+    if is_delta(path):
+        delta = read_delta(path)
+        facts = {"model": delta.model_sha256, "rank": delta.rank, **delta.origin, "sha256": delta.sha256}
+        return {"kind": "delta", **facts}
     if not is_latents_file(path):
         from polyinr_core.snapshots.snapshot import load_snapshot, model_note
 

@@ -20,6 +20,7 @@ from .extrapolate import extrapolate
 from .heatmap import heatmap
 from .info import info
 from .interpolate import interpolate
+from .invert import invert
 from .mix import mix
 from .options import Verbose
 from .prepare import prepare
@@ -94,7 +95,20 @@ def options(
         logging.getLogger().setLevel(logging.WARNING)
 
 
-for _command in (prepare, train, sample, extrapolate, interpolate, mix, directions, heatmap, convert, info, demo):
+for _command in (
+    prepare,
+    train,
+    sample,
+    extrapolate,
+    interpolate,
+    mix,
+    directions,
+    invert,
+    heatmap,
+    convert,
+    info,
+    demo,
+):
     app.command(cls=Command)(_command)
 
 

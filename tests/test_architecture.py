@@ -22,6 +22,7 @@ COMMANDS = {
     "interpolate",
     "mix",
     "directions",
+    "invert",
     "heatmap",
     "convert",
     "info",
