@@ -55,8 +55,6 @@ def manifold(features: Tensor, *, k: int = 5, half: bool = False, block: int = B
         raise PolyinrError(f"balls to neighbour {k} need {k + 1} pictures or more, not {len(features)}")
     if half:
         features = features.half().float()
-    if not bool(features.isfinite().all()):
-        raise PolyinrError("the features of the pictures are no finite numbers: no neighbours can be found")
     squares, _ = nearest_squares(features, features, k + 1, block=block)
     return Manifold(features, squares)
 
@@ -134,8 +132,8 @@ def distance_blocks(x: Tensor, y: Tensor, *, block: int) -> Iterator[tuple[slice
 
     By |x|^2 + |y|^2 - 2 x.y, a matrix product and so as quick as can be, but in float64: for float32 features
     what cancels is below their own rounding. The result is rounded to float32, and what is rounding alone to 0,
-    so that distances which are equal compare as equal however the blocks lie. Raises PolyinrError for features
-    of different networks.
+    so that equal distances all but always compare as equal, however the blocks lie. Raises PolyinrError for features
+    of different networks, and for such as are no finite numbers.
     """
     if x.shape[1] != y.shape[1]:
         raise PolyinrError(f"features of {x.shape[1]} and of {y.shape[1]} numbers are of different networks")
@@ -147,6 +145,8 @@ def distance_blocks(x: Tensor, y: Tensor, *, block: int) -> Iterator[tuple[slice
             columns = slice(start, min(start + block, len(y)))
             right = y[columns].double()
             norms = left_norms + right.square().sum(dim=1)
+            if not bool(norms.isfinite().all()):
+                raise PolyinrError("the features of the pictures are no finite numbers: no neighbours are found")
             squares = torch.addmm(norms, left, right.T, alpha=-2)
             yield rows, columns, squares.masked_fill_(squares < norms * ROUNDING, 0).float()
 

@@ -120,6 +120,7 @@ def test_realism_sorts_best_to_worst() -> None:
     [
         (lambda: manifold(cloud(5, seed=1)), "need 6 pictures or more, not 5"),
         (lambda: manifold(cloud(9, seed=1) * torch.nan), "no finite numbers"),
+        (lambda: realism(cloud(9, seed=1) * torch.nan, manifold(cloud(9, seed=1))), "no finite numbers"),
         (lambda: manifold(cloud(9, seed=1), k=3).radii(4), "neighbour 4: 3 are known"),
         (lambda: nearest(cloud(2, seed=1), cloud(3, seed=1), 4), "4 neighbours cannot be found among 3"),
         (lambda: nearest(cloud(2, seed=1), cloud(3, seed=1, dim=4)), "8 and of 4 numbers are of different"),
