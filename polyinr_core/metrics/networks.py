@@ -1,5 +1,6 @@
 """Networks that judge, by name: lite2, inception, dinov2, any of timm's, any TorchScript file."""
 
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +24,10 @@ from ..weights.pretrained import (
 )
 from .features import SIDE, Lite2Features
 from .inception import InceptionTaps, ResizedInception, load_inception, load_script
+from .random_inception import RandomInception
 from .resizing import clean_resize, smooth_resize
 
-FORMS = "lite2, inception, inception-clean, dinov2, timm:NAME, torchscript:FILE"
+FORMS = "lite2, inception, inception-clean, rfid-seedN, dinov2, timm:NAME, torchscript:FILE"
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"
 DINOV2_SIDE = 224  # Stein et al., "Exposing Flaws of Generative Model Evaluation Metrics" (2023)
 PROBE = 64  # pixels
@@ -122,7 +124,8 @@ def load_network(
     RequestError, WeightsError, FileError.
     """
     kind, _, rest = name.partition(":")
-    if side is not None and kind in ("inception", "inception-clean", "torchscript"):
+    seed = re.fullmatch(r"rfid-seed(\d+)", name)
+    if side is not None and (seed or kind in ("inception", "inception-clean", "torchscript")):
         raise RequestError(f"{name} looks at pictures of a size of its own; leave out the side")
     if name == "lite2":
         return load_lite2(file, side=side or SIDE)
@@ -130,6 +133,8 @@ def load_network(
         return load_inception(file)
     if name == "inception-clean":
         return ResizedInception(InceptionTaps(load_inception(file), resize=clean_resize), name=name)
+    if seed:
+        return RandomInception(int(seed[1]))
     if name == "dinov2":
         return load_timm(DINOV2, file, side=side or DINOV2_SIDE, download=download, name=name)
     if kind == "timm" and rest:

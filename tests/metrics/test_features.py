@@ -10,6 +10,7 @@ import torch
 from stand_ins import write_inception
 
 from polyinr_core.errors import FileError, WeightsError
+from polyinr_core.metrics import inception
 from polyinr_core.metrics.features import Lite2Features
 from polyinr_core.metrics.inception import load_inception
 from polyinr_core.metrics.protocols import METRICS, SIGHTS, networks_of
@@ -47,7 +48,8 @@ def test_inception_from_a_file(tmp_path: Path) -> None:
     assert features(torch.zeros(3, 3, 8, 8, dtype=torch.uint8)).shape == (3, features.dim)
 
 
-def test_without_the_file() -> None:
+def test_without_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "cached_inception", lambda: None)
     with pytest.raises(WeightsError, match=r"inception-2015-12-05\.pt.*--weights inception=.*fd-lite2"):
         load_inception(None)
 
