@@ -1,6 +1,5 @@
 """What `polyinr invert` does with each photo, and shows of it: a bar with the PSNR, figures, a sheet."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,26 +45,8 @@ class Matched:
 @contextmanager
 def psnr_bar(description: str, *, quiet: bool) -> Iterator["Report"]:
     """Yield a callback (done, total, PSNR) that moves a bar on stderr; a silent one if that is no terminal."""
-    if quiet or not streams.is_terminal(sys.stderr):
-        yield _silent
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("PSNR {task.fields[psnr]:.1f} dB"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(description, total=None, psnr=0.0)
-
-        def report(done: int, total: int, psnr: float) -> None:
-            bar.update(task, completed=done, total=total, psnr=psnr)
-
-        yield report
+    with streams.noted_progress(description, quiet=quiet) as move:
+        yield lambda done, total, psnr: move(done, total, f"PSNR {psnr:.1f} dB")
 
 
 def write_sheet(path: Path, rows: Sequence[Sequence["Pixels"]], *, overwrite: bool) -> None:
@@ -81,10 +62,6 @@ def write_sheet(path: Path, rows: Sequence[Sequence["Pixels"]], *, overwrite: bo
     for cell, picture in zip(cells, pictures, strict=True):
         cell[: picture.shape[0], : picture.shape[1]] = picture
     write_picture(path, sheet(cells, columns=len(rows[0])), overwrite=overwrite)
-
-
-def _silent(done: int, total: int, psnr: float) -> None:
-    pass
 
 
 def say_changes(photo: "Photo", *, quiet: bool) -> None:

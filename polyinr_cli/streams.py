@@ -11,6 +11,7 @@ from typing import IO, BinaryIO
 from polyinr_core.errors import RequestError
 
 Progress = Callable[[int, int], None]
+NotedProgress = Callable[[int, int, str], None]
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
@@ -32,8 +33,15 @@ def say(message: str, *, quiet: bool = False, always: bool = False) -> None:
 @contextmanager
 def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
     """Yield a callback (done, total) that moves a bar on stderr; a silent one if that is no terminal."""
+    with noted_progress(description, quiet=quiet) as move:
+        yield lambda done, total: move(done, total, "")
+
+
+@contextmanager
+def noted_progress(description: str, *, quiet: bool = False) -> Iterator[NotedProgress]:
+    """Yield a callback (done, total, note) that moves such a bar and shows a few words, the note, beside it."""
     if quiet or not is_terminal(sys.stderr):
-        yield _no_progress
+        yield lambda done, total, note: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -43,17 +51,14 @@ def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
     with RichProgress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(description, total=None)
-
-        def move(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield move
+        task = bar.add_task(description, total=None, note="")
+        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
 
 
 @contextmanager
@@ -68,10 +73,6 @@ def row_progress(description: str, *, total: int, quiet: bool = False) -> Iterat
             move(done, total)
 
         yield add
-
-
-def _no_progress(done: int, total: int) -> None:
-    pass
 
 
 def json_line(fact: object) -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..metrics.perceptual import unit_channels, unit_distance
+
 SMALLEST = 64  # the shorter side that features see: a smaller picture is enlarged for them
 LARGEST = 512  # and a larger one reduced: their memory grows with the area
 
@@ -29,29 +31,18 @@ class Terms:
 
 @dataclass(frozen=True)
 class Perceptual:
-    """A distance of pictures in the unit-normalised features of a network. Zhang et al., 2018 (LPIPS).
-
-    `weights` [c] at each depth are LPIPS's linear heads; without them all channels count alike, each depth as
-    much as any other, and two features that have nothing in common are 2 apart.
-    """
+    """A distance of pictures in the features of a network, LPIPS's with its linear heads as `weights`."""
 
     features: Features
     weights: tuple[Tensor, ...] | None = None
 
     def look(self, x: Tensor) -> list[Tensor]:
-        """Return the unit-normalised features of pictures [N, 3, H, W]."""
-        return [functional.normalize(tap, dim=1, eps=1e-8) for tap in self.features(_seen(x))]
+        """Return the features of pictures [N, 3, H, W], each place's channels of unit length."""
+        return unit_channels(self.features(_seen(x)))
 
     def between(self, one: Sequence[Tensor], two: Sequence[Tensor]) -> Tensor:
         """Return the distance of features that `look` gave, a mean over pictures; a scalar."""
-        total = one[0].new_zeros(())
-        for depth, (a, b) in enumerate(zip(one, two, strict=True)):
-            squares = (a - b).square()
-            if self.weights is None:
-                total = total + squares.sum(dim=1).mean() / len(one)
-            else:
-                total = total + torch.einsum("nchw,c->nhw", squares, self.weights[depth]).mean()
-        return total
+        return unit_distance(one, two, weights=self.weights).mean()
 
 
 @dataclass(frozen=True)

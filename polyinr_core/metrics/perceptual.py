@@ -16,13 +16,23 @@ def feature_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tenso
     averaged over places and taps, so that features which have nothing in common are 2 apart. LPIPS without
     learned weights (Zhang et al. 2018, equation 1).
     """
-    distances = [
-        (unit_channels(a) - unit_channels(b)).square().sum(dim=1).mean(dim=(1, 2))
-        for a, b in zip(first, second, strict=True)
-    ]
-    return torch.stack(distances).mean(dim=0)
+    return unit_distance(unit_channels(first), unit_channels(second))
 
 
-def unit_channels(tap: Tensor) -> Tensor:
-    """Bring the channels of each place of a tap [N, C, H, W] to unit length; zeros stay."""
-    return functional.normalize(tap, dim=1, eps=EPSILON)
+def unit_channels(taps: Sequence[Tensor]) -> list[Tensor]:
+    """Bring the channels of each place of taps [N, C, H, W] to unit length; zeros stay."""
+    return [functional.normalize(tap, dim=1, eps=EPSILON) for tap in taps]
+
+
+def unit_distance(
+    first: Sequence[Tensor], second: Sequence[Tensor], *, weights: Sequence[Tensor] | None = None
+) -> Tensor:
+    """Return the distances [N] of taps that `unit_channels` gave.
+
+    `weights` [C] a tap are LPIPS's linear heads: they weigh the channels, and taps are summed and not averaged.
+    """
+    squares = [(a - b).square() for a, b in zip(first, second, strict=True)]
+    if weights is None:
+        return torch.stack([tap.sum(dim=1).mean(dim=(1, 2)) for tap in squares]).mean(dim=0)
+    weighed = [torch.einsum("nchw,c->nhw", tap, weight) for tap, weight in zip(squares, weights, strict=True)]
+    return torch.stack([tap.mean(dim=(1, 2)) for tap in weighed]).sum(dim=0)
