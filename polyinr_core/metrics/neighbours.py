@@ -132,8 +132,8 @@ def distance_blocks(x: Tensor, y: Tensor, *, block: int) -> Iterator[tuple[slice
 
     By |x|^2 + |y|^2 - 2 x.y, a matrix product and so as quick as can be, but in float64: for float32 features
     what cancels is below their own rounding. The result is rounded to float32, and what is rounding alone to 0,
-    so that equal distances all but always compare as equal, however the blocks lie. Raises PolyinrError for features
-    of different networks, and for such as are no finite numbers.
+    so that equal distances all but always compare as equal, however the blocks lie. Raises PolyinrError for
+    features of different networks, and for such as are no finite numbers.
     """
     if x.shape[1] != y.shape[1]:
         raise PolyinrError(f"features of {x.shape[1]} and of {y.shape[1]} numbers are of different networks")

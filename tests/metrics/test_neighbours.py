@@ -81,9 +81,16 @@ def test_what_is_the_same_and_what_is_apart() -> None:
     assert (apart.precision, apart.recall, apart.density, apart.coverage) == (0, 0, 0, 0)
 
 
+def test_a_ball_holds_its_border() -> None:
+    """Reals at 0 and 1: the ball about 1 reaches 2, where the fakes are."""
+    reals, fakes = manifold(torch.tensor([[0.0], [1.0]]), k=1), manifold(torch.tensor([[2.0], [2.0]]), k=1)
+    found = overlap(fakes, reals, k=1, k_density=1)
+    assert (found.precision, found.recall, found.density, found.coverage) == (1, 0, 1, 0.5)
+
+
 def test_copies_are_at_no_distance() -> None:
     """Far from the origin too, where squares of 1e8 cancel; and balls of no size hold what is in their centre."""
-    reals = cloud(20, seed=1, shift=1e3)
+    reals = cloud(20, seed=1, shift=1e3, dim=301)
     distances, numbers = nearest(reals, reals)
     assert distances.max() == 0
     assert numbers.flatten().tolist() == list(range(20))
