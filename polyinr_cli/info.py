@@ -91,8 +91,8 @@ def _tensor_facts(path: Path) -> Facts:
         return _directions_facts(path)
     if is_delta(path):
         delta = read_delta(path)
-        facts = {"model": delta.model_sha256, "rank": delta.rank, **delta.origin, "sha256": delta.sha256}
-        return {"kind": "delta", **facts}
+        own = {"model": delta.model_sha256, "rank": delta.rank, "sha256": delta.sha256}
+        return {"kind": "delta", **delta.origin, **own}
     if not is_latents_file(path):
         from polyinr_core.snapshots.snapshot import load_snapshot, model_note
 
