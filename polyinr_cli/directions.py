@@ -9,7 +9,9 @@ import typer
 from polyinr_core.errors import RequestError
 
 from .drawing import Painter, drawing_at, load_painter
-from .named import check_names, pictures_named
+from .edits import edited, find_and_write, read_fitting, walk_sheet
+from .named import check_names, pictures_named, refuse_second_stdin
+from .notes import again
 from .options import (
     Center,
     Device,
@@ -34,9 +36,7 @@ from .options import (
 )
 from .outputs import SQUARE, check_target, draw_to, write_latents_of
 from .targets import PICTURES, Kind, Target, target_for
-from .walks import edited, find_and_write, read_fitting, walk_sheet
 from .window import WHOLE, Window, parse_window_options
-from .words import again
 
 AMOUNTS = "-3,-2,-1,0,1,2,3"
 COUNT = 10
@@ -160,8 +160,7 @@ def directions(
         return
 
     check_names(seeds, latents)
-    if file == "-" and str(latents) == "-":
-        raise RequestError("- is given twice; what is piped in can be read only once")
+    refuse_second_stdin(file, str(latents))
     held = read_fitting(file, painter, force=force)
     at_levels = _levels(levels, painter)
     drawing = drawing_at(painter, window, sized=not as_latents)

@@ -8,6 +8,7 @@ from polyinr_core.errors import RequestError
 
 from .drawing import drawing_at, load_painter
 from .named import check_names, pictures_named
+from .notes import again
 from .options import (
     Center,
     Device,
@@ -36,7 +37,6 @@ from .options import (
 )
 from .targets import Kind, target_for
 from .window import WHOLE, parse_window_options
-from .words import again
 
 KINDS = frozenset({Kind.folder, Kind.picture, Kind.array, Kind.stdout})
 

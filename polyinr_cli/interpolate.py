@@ -10,6 +10,8 @@ from polyinr_core.errors import RequestError
 
 from .drawing import drawing_at, load_painter
 from .frames import animate, check_frames, is_animation, pour
+from .named import pictures_of
+from .notes import again
 from .options import (
     Center,
     Device,
@@ -37,9 +39,8 @@ from .options import (
 from .outputs import Arrangement, check_target, draw_to
 from .ranks import own_rank
 from .targets import PICTURES, Kind, Target, target_for
-from .walking import frames_of, load_features, smoothness_of, walk_of
+from .walk import frames_of, load_features, smoothness_of, walk_of
 from .window import WHOLE, Window, parse_window_options
-from .words import again, pictures_of
 
 KINDS = (PICTURES | {Kind.animation}) - {Kind.zoomable}
 FPS = 30.0

@@ -7,7 +7,7 @@ from polyinr_core.errors import RequestError
 
 from . import streams
 from .devices import available_memory, choose_device, total_memory
-from .inverting import (
+from .invert_options import (
     DeltaFile,
     ObjectiveName,
     ObjectiveOption,

@@ -11,7 +11,8 @@ from polyinr_core.errors import RequestError
 
 from .drawing import Painter, drawing_at, load_painter
 from .mixtures import Mixtures, Sheet, shares_of
-from .notes import Note
+from .named import pictures_of, refuse_second_stdin
+from .notes import Note, again
 from .options import (
     Bits,
     Center,
@@ -40,7 +41,6 @@ from .options import (
 from .outputs import check_target, draw_to, write_latents_of
 from .targets import PICTURES, Kind, target_for
 from .window import WHOLE, Window, parse_window_options
-from .words import again, pictures_of
 
 DEFAULT_LEVELS = 2  # the last ones: in the paper's Figure 6, levels 8 and 9 of ten
 
@@ -185,8 +185,7 @@ def _names(pair: list[str] | None, source: str | None, goal: str | None) -> tupl
         source, goal = pair
     if source is None or goal is None:
         raise RequestError("name the pictures by --source 1-4 and --target 5-8")
-    if source == goal == "-":
-        raise RequestError("- is given twice; what is piped in can be read only once")
+    refuse_second_stdin(source, goal)
     return source, goal
 
 

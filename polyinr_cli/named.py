@@ -1,7 +1,9 @@
 """Pictures as a person names them: by seeds, by a latents file, by - for one that is piped in."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +80,40 @@ def from_word(
     if word == "-" or Path(word).suffix or Path(word).exists():
         return pictures_named(None, Path(word), painter, label=label, psi=psi, force=force)
     return pictures_named(word, None, painter, label=label, psi=psi)
+
+
+def pictures_of(
+    words: Sequence[str],
+    painter: Painter,
+    *,
+    label: str | None = None,
+    psi: float | None = None,
+    force: bool = False,
+) -> Pictures:
+    """Return the pictures of several words, in their order. Raises RequestError, FileError."""
+    refuse_second_stdin(*words)
+    parts = [from_word(word, painter, label=label, psi=psi, force=force) for word in words]
+    starts = [0, *accumulate(map(len, parts))]
+
+    def place(index: int) -> tuple[Pictures, int]:
+        part = bisect_right(starts, index) - 1
+        return parts[part], index - starts[part]
+
+    def latents_of(index: int) -> "Latents":
+        part, own = place(index)
+        return part.latents(own)
+
+    def note_of(latents: "Latents", index: int) -> Note:
+        part, own = place(index)
+        return part.note(latents, own)
+
+    return Pictures(tuple(name for part in parts for name in part.names), latents_of, note_of)
+
+
+def refuse_second_stdin(*words: str) -> None:
+    """Raise RequestError if - is among the words more than once."""
+    if words.count("-") > 1:
+        raise RequestError("- is given twice; what is piped in can be read only once")
 
 
 def class_index(label: str | None, snapshot: "Snapshot") -> int | None:

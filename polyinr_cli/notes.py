@@ -1,6 +1,7 @@
 """The note that a drawn picture carries, and the command that the note spells out."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,20 @@ def options_of(note: Note) -> dict[str, str]:
     if "bits" in note:
         options["bits"] = str(int(note["bits"]))
     return options
+
+
+def again(words: Sequence[str], **options: object) -> list[str]:
+    """Return a command's words with its options: those that are None or False are left out, True is a flag."""
+    spelled = list(words)
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            spelled.append(option)
+        elif isinstance(value, list | tuple):
+            spelled += [part for one in value for part in (option, str(one))]
+        elif value is not None and value is not False:
+            spelled += [option, str(value)]
+    return spelled
 
 
 def command_of(note: Note, *, output: str) -> str:

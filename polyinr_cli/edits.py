@@ -1,4 +1,4 @@
-"""Pictures moved along a model's principal directions, and the directions found and read."""
+"""Edits: pictures moved along a model's principal directions, and those directions found and read."""
 
 from collections.abc import Sequence
 from dataclasses import replace
