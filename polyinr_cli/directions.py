@@ -36,7 +36,7 @@ from .options import (
 )
 from .outputs import SQUARE, check_target, draw_to, write_latents_of
 from .targets import PICTURES, Kind, Target, target_for
-from .window import WHOLE, Window, parse_window_options
+from .window import WHOLE, parse_window_options
 
 AMOUNTS = "-3,-2,-1,0,1,2,3"
 COUNT = 10
@@ -141,8 +141,8 @@ def directions(
     }
     _refuse(of_pictures if finding else {}, beside="finding directions")
     as_latents = target.kind is Kind.latents or (moving and target.kind is Kind.stdout)
-    if (finding or as_latents) and window != Window():
-        raise RequestError("latents have no size and no window: leave what says them out")
+    if finding or as_latents:
+        window.check_unused()
 
     eight_bits = not finding and not as_latents and target.kind is not Kind.array
     painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
@@ -175,7 +175,7 @@ def directions(
         label=label,
         psi=psi,
     )
-    note = {"command": "directions", "words": words, **window.note(drawing.view)}
+    note = {"command": "directions", "words": words, **drawing.note(window)}
     pictures = pictures_named(seeds, latents, painter, label=label, psi=psi, force=force)
     arrangement = SQUARE
     if take is not None:

@@ -109,6 +109,10 @@ class Drawing:
             grid = self.painter.snapshot.grid(view.width, view.height, bounds=view.bounds)
         return grid if self.shares is None else Blend(grid, self.shares, view.fineness)
 
+    def note(self, window: "Window") -> Note:
+        """Return what notes say of how it is drawn: its window, and its bits if they are not 8."""
+        return window.note(self.view) | ({"bits": self.bits} if self.bits != 8 else {})
+
     def bands(self, maps: "Tensor") -> "Iterator[Tensor]":
         """Draw affine maps [1, L, 3 K, n] as bands [rows, W, 3]."""
         from polyinr_core.model import draw_rows

@@ -9,7 +9,6 @@ from polyinr_core.errors import RequestError
 
 from .drawing import Drawing, default_side, load_painter
 from .named import check_names, pictures_named
-from .notes import Note
 from .options import (
     Bits,
     Device,
@@ -89,8 +88,6 @@ def extrapolate(
     """
     window = _window(margin, grid, res=res, size=size, supersample=supersample)
     target = target_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet, kinds=KINDS)
-    if bits not in (8, 16):
-        raise RequestError(f"--bits {bits} is neither 8 nor 16")
     check_names(seeds, latents)
     in_picture = target.kind is not Kind.array
     painter = load_painter(
@@ -101,7 +98,7 @@ def extrapolate(
     drawing = Drawing(
         painter, window.view(1), bits=bits, frame=(0.0, 0.0, 1.0, 1.0) if frame and in_picture else None
     )
-    note: Note = window.note(drawing.view) | ({"bits": bits} if bits != 8 else {})
+    note = drawing.note(window)
     if drawing.frame is not None:
         note["command"] = "extrapolate"  # without a frame the picture is one of sample's
     pictures = pictures_named(seeds, latents, painter, label=label, psi=psi, force=force)

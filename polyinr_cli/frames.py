@@ -8,7 +8,7 @@ from .devices import check_memory
 from .drawing import Drawing
 from .named import Pictures
 from .notes import Note
-from .outputs import maps_of
+from .outputs import maps_of, rows_bar
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def animate(target: Target, drawing: Drawing, frames: Pictures, *, fps: float, n
     """Draw the frames into a .gif, .webp or .mp4. Raises PolyinrError."""
     from polyinr_core.pictures.animation import write_animation
 
-    with streams.row_progress("drawing", total=drawing.height * len(frames), quiet=target.quiet) as rows_done:
+    with rows_bar(target, drawing, frames) as rows_done:
         write_animation(
             target.path,
             (pixels.copy() for pixels in drawn(drawing, frames, progress=rows_done)),
@@ -56,7 +56,7 @@ def pour(target: Target, drawing: Drawing, frames: Pictures, *, fps: float) -> N
     stdout = streams.binary_stdout("frame")
     size = f"{drawing.width}x{drawing.height}"
     target.say(f"to be read by: ffmpeg -f rawvideo -pix_fmt rgb24 -s {size} -r {fps:g} -i - walk.mkv")
-    with streams.row_progress("drawing", total=drawing.height * len(frames), quiet=target.quiet) as rows_done:
+    with rows_bar(target, drawing, frames) as rows_done:
         for pixels in drawn(drawing, frames, progress=rows_done):
             stdout.write(pixels.tobytes())
             stdout.flush()

@@ -148,7 +148,7 @@ def heatmap(
 
     assert target is not None
     drawing = drawing_at(painter, window)
-    pictures = pictures.with_note(note | window.note(drawing.view)).share(target)
+    pictures = pictures.with_note(note | drawing.note(window)).share(target)
     draw_heat(target, HeatMaps(drawing, chosen, colours, overlay), pictures)
 
 

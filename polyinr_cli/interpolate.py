@@ -199,7 +199,7 @@ def interpolate(
         "pictures": list(ends.names),
         "space": str(space),
         "count": frames,
-        **window.note(drawing.view),
+        **drawing.note(window),
     }
     shown = frames_of(walk, drawing, note, frames=frames, loop=loop, easing=easing, zooms=zooms)
     own = shown.share(target)
@@ -243,6 +243,5 @@ def _check_use(
         raise RequestError("--fps is the speed of what moves: .gif, .webp, .mp4 or -")
     if fps is not None and not 0 < fps <= 1000:
         raise RequestError(f"--fps {fps:g} is outside 0 to 1000")
-    bare = Window(centre=window.centre) if zooming else Window()
-    if target.kind is Kind.latents and window != bare:
-        raise RequestError("latents have no size and no window: leave what says them out")
+    if target.kind is Kind.latents:
+        (replace(window, centre=None) if zooming else window).check_unused()

@@ -73,16 +73,24 @@ class Likeness:
         return replace(asked, sides=sides, fineness=fineness)
 
 
-def likeness_of(picture: Path) -> Likeness:
-    """Read a picture's note. Raises FileError."""
+def likeness_of(picture: Path, *, for_others: bool) -> Likeness:
+    """Read a picture's note, to draw it again or to draw others in its window. Raises FileError."""
     note = note_of(picture)
     if not note:
         raise FileError(picture, "carries no note of how it was drawn; JPEG and WebP keep none")
-    if "words" in note:
-        raise FileError(picture, "was made by more than one picture; `polyinr info` prints the command for it")
+    if "words" in note and not for_others:
+        raise FileError(
+            picture,
+            "is none of sample's; `polyinr info` prints its command, --seeds draws others in its window",
+        )
+    if "words" in note and "size" not in note:
+        raise FileError(picture, "shows no window; take the note of a picture that does")
     try:
+        options = options_of(note)
+        if options.get("bits", "8") not in ("8", "16"):
+            raise ValueError(options["bits"])
         index = int(note["index"]) if note.get("count", 1) != 1 and "index" in note else None
         precision = Precision(note["precision"])
-        return Likeness(picture, str(note["model"]), precision, options_of(note), index)
+        return Likeness(picture, str(note["model"]), precision, options, index)
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(picture, "its note is damaged, so it does not say how to draw it again") from error

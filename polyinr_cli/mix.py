@@ -40,7 +40,7 @@ from .options import (
 )
 from .outputs import check_target, draw_to, write_latents_of
 from .targets import PICTURES, Kind, target_for
-from .window import WHOLE, Window, parse_window_options
+from .window import WHOLE, parse_window_options
 
 DEFAULT_LEVELS = 2  # the last ones: in the paper's Figure 6, levels 8 and 9 of ten
 
@@ -143,10 +143,8 @@ def mix(
     payload = "latents" if mask is None else "picture"
     target = target_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet, kinds=kinds, payload=payload)
     as_latents = target.kind is Kind.latents or (target.kind is Kind.stdout and mask is None)
-    if as_latents and window != Window():
-        raise RequestError("latents have no size and no window: leave what says them out")
-    if bits not in (8, 16):
-        raise RequestError(f"--bits {bits} is neither 8 nor 16")
+    if as_latents:
+        window.check_unused()
 
     eight_bits = bits == 8 and not as_latents and target.kind is not Kind.array
     painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
@@ -162,8 +160,7 @@ def mix(
 
     given = {"source": source, "target": goal, "levels": levels, "amount": amount, "space": space}
     words = again([], **given, mask=mask, label=label, psi=psi)
-    note: Note = {**painter.note, "command": "mix", "words": words, **window.note(drawing.view)}
-    note |= {"bits": bits} if bits != 8 else {}
+    note: Note = {**painter.note, "command": "mix", "words": words, **drawing.note(window)}
     pictures = mixtures.pictures(note)
     if as_latents:
         write_latents_of(target, pictures)

@@ -33,6 +33,12 @@ def _lower_verbosity(quiet: bool) -> bool:
     return quiet
 
 
+def _checked_bits(bits: int | None) -> int | None:
+    if bits not in (None, 8, 16):
+        raise RequestError(f"--bits {bits} is neither 8 nor 16")
+    return bits
+
+
 def parse_duration(text: str) -> float:
     """Read --max-time, 90s, 9m, 24h or 2d, as seconds. Raises RequestError."""
     try:
@@ -160,7 +166,9 @@ Warp = Annotated[
 Supersample = Annotated[
     int, typer.Option("--supersample", metavar="K", help="Average K x K points to a pixel, against jagged edges.")
 ]
-_BITS = typer.Option("--bits", metavar="8|16", help="Bits a colour, in PNG and TIFF; 8 without it.")
+_BITS = typer.Option(
+    "--bits", metavar="8|16", callback=_checked_bits, help="Bits a colour, in PNG and TIFF; 8 without it."
+)
 Bits = Annotated[int, _BITS]
 OptionalBits = Annotated[int | None, _BITS]
 Force = Annotated[bool, typer.Option("--force", help="Take latents of another model, where their shapes fit.")]

@@ -122,7 +122,7 @@ def _draw_folder(target: Target, drawing: Drawing, pictures: Pictures) -> None:
     for path in paths:
         refuse_overwrite(path, overwrite=target.overwrite)
     pixels = blank((drawing.width, drawing.height), bits=drawing.bits)
-    with _rows_bar(target, drawing, pictures) as rows_done:
+    with rows_bar(target, drawing, pictures) as rows_done:
         for index, path in enumerate(paths):
             latents = pictures.latents(index)
             note = pictures.note(latents, index)
@@ -139,7 +139,7 @@ def _draw_sheet(target: Target, drawing: Drawing, pictures: Pictures, arrangemen
     plan = arrangement.layout(len(pictures), drawing.width, drawing.height)
     pixels = blank(plan.size, bits=drawing.bits)
     notes = []
-    with _rows_bar(target, drawing, pictures) as rows_done:
+    with rows_bar(target, drawing, pictures) as rows_done:
         for index in range(len(pictures)):
             latents = pictures.latents(index)
             notes.append(pictures.note(latents, index))
@@ -193,7 +193,7 @@ def _draw_array(target: Target, drawing: Drawing, pictures: Pictures) -> None:
     check_disk(target.path, len(pictures) * drawing.height * drawing.width * 3 * dtype.itemsize)
     notes = []
     with (
-        _rows_bar(target, drawing, pictures) as rows_done,
+        rows_bar(target, drawing, pictures) as rows_done,
         written_beside(target.path, overwrite=target.overwrite) as draft,
         draft.open("wb") as file,
     ):
@@ -215,9 +215,10 @@ def maps_of(latents: "Latents") -> "Tensor":
     return latents.affine
 
 
-def _rows_bar(
+def rows_bar(
     target: Target, drawing: Drawing, pictures: Pictures
 ) -> AbstractContextManager[Callable[[int], None]]:
+    """Return a bar that counts the rows of all pictures."""
     return streams.row_progress("drawing", total=drawing.height * len(pictures), quiet=target.quiet)
 
 

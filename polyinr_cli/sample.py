@@ -7,7 +7,7 @@ import typer
 
 from polyinr_core.errors import RequestError
 
-from .drawing import Drawing, Painter, default_side, load_painter
+from .drawing import Painter, drawing_at, load_painter
 from .like import likeness_of
 from .named import Pictures, by_seed, check_names, pictures_named
 from .options import (
@@ -105,10 +105,13 @@ def sample(
         supersample=supersample,
     )
     target = target_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet)
-    if target.kind is Kind.latents and not (window.is_default and like is None):
-        raise RequestError("latents have no size and no window: leave what says them out")
-    kept = None if like is None else likeness_of(like)
-    is_same_picture = kept is not None and seeds is None and latents is None
+    if target.kind is Kind.latents:
+        window.check_unused()
+        if like is not None:
+            raise RequestError("latents have no size and no window: leave --like out")
+    is_named = seeds is not None or latents is not None
+    kept = None if like is None else likeness_of(like, for_others=is_named)
+    is_same_picture = kept is not None and not is_named
     if kept is not None:
         if is_same_picture:
             seeds, latents = kept.options.get("seeds"), kept.latents
@@ -117,8 +120,6 @@ def sample(
         bits = bits or kept.bits
         precision = kept.precision if precision is Precision.auto else precision
     bits = bits or 8
-    if bits not in (8, 16):
-        raise RequestError(f"--bits {bits} is neither 8 nor 16")
     check_names(seeds, latents)
     if class_sheet and (latents is not None or label is not None):
         raise RequestError("--class-sheet takes --seeds, and every class: leave --latents and --label out")
@@ -129,9 +130,7 @@ def sample(
         if not force:
             kept.check_model(painter)
         window = kept.window(window, res=res)
-    sized = window.sides is not None or window.places is not None or target.kind is Kind.latents
-    side = painter.snapshot.resolution or 1 if sized else default_side(painter)
-    drawing = Drawing(painter, window.view(side), bits=bits)
+    drawing = drawing_at(painter, window, bits=bits, sized=target.kind is not Kind.latents)
     arrangement = SQUARE
     if class_sheet:
         assert seeds is not None
@@ -143,8 +142,7 @@ def sample(
         pictures = pictures_named(seeds, latents, painter, label=label, psi=psi, force=force)
         if kept is not None and is_same_picture:
             pictures = kept.only(pictures)
-    note = window.note(drawing.view) | ({"bits": bits} if bits != 8 else {})
-    pictures = pictures.with_note(note).share(target)
+    pictures = pictures.with_note(drawing.note(window)).share(target)
     check_target(target, drawing, count=len(pictures), arrangement=arrangement)
     draw_to(target, drawing, pictures, arrangement=arrangement)
 

@@ -38,6 +38,11 @@ class Window:
         """Whether nothing at all was asked for."""
         return self == Window()
 
+    def check_unused(self) -> None:
+        """Raise RequestError if anything was asked for, where the result is latents."""
+        if not self.is_default:
+            raise RequestError("latents have no size and no window: leave what says them out")
+
     def view(self, side: int) -> "View":
         """Return the view, of side x side pixels where no size was asked for. Raises ConfigError."""
         from polyinr_core.model.view import IDENTITY, View, product, sheared, turned

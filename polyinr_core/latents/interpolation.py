@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,8 +14,6 @@ from .spaces import held_in, same_label, to_affine
 
 Curve = Literal["linear", "spherical"]
 Easing = Literal["linear", "smooth"]
-CURVES: tuple[Curve, ...] = get_args(Curve)
-EASINGS: tuple[Easing, ...] = get_args(Easing)
 OPPOSITE = 1e-6  # how near to -1 a cosine may come before the way round is arbitrary
 
 
