@@ -5,20 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = (
-    "prepare",
-    "train",
-    "sample",
-    "extrapolate",
-    "interpolate",
-    "mix",
-    "directions",
-    "invert",
-    "heatmap",
-    "convert",
-    "info",
-    "demo",
-)
+from polyinr_cli.main import app
+
 PAGE = Path(__file__).parent / "commands.md"
 
 
@@ -32,7 +20,7 @@ def help_of(*arguments: str) -> str:
 def reference() -> str:
     """Return the whole page."""
     parts = ["# Commands\n\nWritten from `--help` by `python docs/write_commands.py`.\n"]
-    for name in COMMANDS:
+    for name in (command.callback.__name__ for command in app.registered_commands if command.callback):
         parts.append(f"## polyinr {name}\n\n```\n{help_of(name).strip()}\n```\n")
     return "\n".join(parts)
 

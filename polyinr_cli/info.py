@@ -1,4 +1,4 @@
-"""`polyinr info`: what a model, a data set, a picture or a latents file is, and how to draw it again."""
+"""`polyinr info`: what a file is (a model, delta, data set, picture, latents, directions), and its command."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,10 @@ LISTED = 12  # names on a line before the rest is counted
 
 def info(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", show_default=False, help="A model, data set, picture or latents.")
+        Path,
+        typer.Argument(
+            metavar="FILE", show_default=False, help="A model, delta, data set, picture, latents, directions."
+        ),
     ],
     output: OptionalOutput = None,
     overwrite: Overwrite = False,
@@ -30,7 +33,7 @@ def info(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a file is: a model, a data set (-o draws a contact sheet), a picture, or latents.
+    """Say what a file is: a model, a data set (-o draws a contact sheet), a picture, latents, or directions.
 
     A picture drawn by polyinr carries a note; the command that draws it again is printed.
 

@@ -76,8 +76,8 @@ Model = Annotated[
         "--model",
         metavar="PATH",
         show_default=False,
-        help="A model, or a run folder for its newest. Without it: $POLYINR_MODEL, the newest below ./runs, "
-        "the bundled one.",
+        help="A model, MODEL+DELTA, or a run folder for its newest. Without it: $POLYINR_MODEL, the newest below "
+        "./runs, the bundled one.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
