@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from polyinr_cli.main import app
+
 ROOT = Path(__file__).parent.parent
 GROUND = {"errors", "seeds", "files", "pickles", "ranks"}
 STOREYS = [
@@ -14,20 +16,7 @@ STOREYS = [
     {"snapshots", "latents", "critic", "metrics"},
     {"training", "inversion"},
 ]
-COMMANDS = {
-    "prepare",
-    "train",
-    "sample",
-    "extrapolate",
-    "interpolate",
-    "mix",
-    "directions",
-    "invert",
-    "heatmap",
-    "convert",
-    "info",
-    "demo",
-}
+COMMANDS = {command.callback.__name__ for command in app.registered_commands}
 
 
 def modules(package: str) -> list[Path]:
