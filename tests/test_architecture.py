@@ -14,7 +14,7 @@ STOREYS = [
     {"seeds", "files", "pickles", "ranks"},
     {"model", "pictures", "data", "weights"},
     {"snapshots", "latents", "critic", "metrics"},
-    {"training", "inversion"},
+    {"training", "inversion", "evaluation"},
 ]
 COMMANDS = {command.callback.__name__ for command in app.registered_commands}
 
