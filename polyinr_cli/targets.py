@@ -80,6 +80,10 @@ def target_for(
         raise RequestError("-o needs a path")
     path = Path(text)
     kind = _kind_of(text, path)
+    if kind is None:
+        raise RequestError(
+            f"{text}: suffix {path.suffix.lower()!r} says no kind of output; use {_choices(kinds)}"
+        )
     if kind not in kinds:
         raise RequestError(f"{text}: no {kind.value} is made here; use {_choices(kinds)}")
     if kind is Kind.stdout:
@@ -92,7 +96,8 @@ def target_for(
     return Target(path, kind, overwrite=overwrite, as_json=as_json, quiet=quiet)
 
 
-def _kind_of(text: str, path: Path) -> Kind:
+def _kind_of(text: str, path: Path) -> Kind | None:
+    """Return the kind that -o says, None for a suffix that is not known."""
     from polyinr_core.pictures.files import FORMATS
 
     suffix = path.suffix.lower()
@@ -102,10 +107,7 @@ def _kind_of(text: str, path: Path) -> Kind:
         return Kind.folder
     if suffix in FORMATS:
         return Kind.picture
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
-    choices = ", ".join([*FORMATS, *SUFFIXES])
-    raise RequestError(f"{text}: suffix {suffix!r} says no kind of output; use {choices}, a folder, or -")
+    return SUFFIXES.get(suffix)
 
 
 def _choices(kinds: Collection[Kind]) -> str:

@@ -102,6 +102,7 @@ SAMPLE = [
     ("sample --seeds 1 -m model.safetensors", 2, "--output"),
     ("sample --seeds 1 -m model.safetensors -o ''", 2, "-o needs a path"),
     ("sample --seeds 1 -m model.safetensors -o x.gif", 2, "no animation", ".png"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.bmp", 2, "'.bmp'", "use .png", ".npy, a folder, or -"),
     ("sample --seeds 1 -m model.safetensors -o - --json", 2, "--json", "stdout"),
     ("sample --seeds 1 -m model.safetensors -o mine.png", 1, "mine.png: exists already", "--overwrite"),
     ("sample --seeds 1 -m model.safetensors -o mine", 1, "mine: is a file"),
