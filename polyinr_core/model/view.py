@@ -133,7 +133,10 @@ class ViewGrid:
         return self.regular.height
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Return the pixels of `index` [P] as points (x, y, 1), [P, 3]."""
+        """Return the pixels of `index` [P] as points (x, y, 1), [P, 3].
+
+        Raises ConfigError where the matrix sends one to infinity.
+        """
         view, whole = self.view, self.view.whole or self.view
         points = self.regular.at(index, dtype=torch.float64)
         x0, y0, x1, y1 = whole.bounds
@@ -149,6 +152,8 @@ class ViewGrid:
             points[:, :2] = mapped((points[:, :2] - low) / extent, view.places.to(points))
         if view.matrix != IDENTITY:
             points = points @ points.new_tensor(view.matrix).T
+            if not (points[:, 2] != 0).all():
+                raise ConfigError("the matrix sends a pixel to infinity; change its last row a little")
             points = points / points[:, 2:]  # [P, 3]
         return points.to(dtype)
 

@@ -210,3 +210,10 @@ def test_views_of_nothing(changes: dict, words: str):
 def test_a_shear_onto_a_line():
     with pytest.raises(ConfigError, match="onto a line"):
         View(4, 3, matrix=sheared(0.5, 2.0, (0.0, 0.0)))
+
+
+def test_a_pixel_at_infinity():
+    view = View(3, 3, matrix=((1, 0, 0), (0, 1, 0), (1, 0, -0.5)))  # the middle column is the horizon
+    with pytest.raises(ConfigError, match="infinity"):
+        points(view)
+    assert points(replace(view, width=4)).isfinite().all()
