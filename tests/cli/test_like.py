@@ -7,7 +7,7 @@ import pytest
 from conftest import Run, refused, small_snapshot
 from PIL import Image
 
-from polyinr_core.pictures.files import read_note
+from polyinr_core.pictures.files import read_note, write_picture
 
 
 @pytest.fixture
@@ -74,3 +74,23 @@ def test_what_cannot_be_followed_is_refused(polyinr: Run, tiny_snapshot: Path, t
     polyinr("sample", *own, "--latents", "kept.safetensors", "-o", "w.png")
     Path("kept.safetensors").unlink()
     refused(polyinr("sample", *own, "--like", "w.png", "-o", "z.png"), "kept.safetensors", "--latents", code=1)
+
+
+def test_the_window_of_a_picture_of_another_command(polyinr: Run, draw, tiny_snapshot: Path):
+    """With pictures of one's own any note will do that tells a window; one of degrees tells none."""
+    own = ("-m", tiny_snapshot)
+    polyinr("mix", *own, "1", "2", "--levels", "1", "--size", "9x7", "-o", "mixed.png")
+    draw("--like", "mixed.png", "--seeds", "1", "-o", "y.png")
+    assert Image.open("y.png").size == (9, 7)
+    polyinr("heatmap", *own, "--seeds", "1", "--degrees", "-o", "degrees.png")
+    refused(polyinr("sample", *own, "--like", "degrees.png", "--seeds", "1", "-o", "z.png"), "no window", code=1)
+
+
+def test_bits_that_there_are_none_of(polyinr: Run, draw, tiny_snapshot: Path):
+    refused(
+        polyinr("sample", "-m", tiny_snapshot, "--seeds", "1", "--bits", "0", "-o", "x.png"), "--bits 0", code=2
+    )
+    draw("--seeds", "1", "-o", "x.png")
+    note = read_note(Path("x.png")) | {"bits": 12}
+    write_picture(Path("y.png"), np.zeros((2, 2, 3), dtype=np.uint8), note=note)
+    refused(polyinr("sample", "-m", tiny_snapshot, "--like", "y.png", "-o", "z.png"), "damaged", code=1)
