@@ -154,4 +154,5 @@ def check_disk(path: Path, wanted: int) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if wanted > free:
-        raise FileError(path, f"needs {wanted / 2**30:,.1f} GiB, the disk has {free / 2**30:,.1f}; draw less")
+        unit, name = (2**30, "GiB") if wanted >= 2**30 else (2**20, "MiB")
+        raise FileError(path, f"needs {wanted / unit:,.2f} {name}, the disk has {free / unit:,.2f}; draw less")

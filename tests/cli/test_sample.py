@@ -5,6 +5,7 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -342,3 +343,9 @@ def test_several_processes_share_the_pictures(polyinr: Run, tiny_snapshot: Path,
     ran = polyinr(*common, "-o", "sheet.png")
     assert ran.code == 2
     assert "a folder" in ran.stderr
+
+
+def test_a_small_array_on_a_full_disk(tiny_snapshot: Path, polyinr: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**16))
+    ran = polyinr("sample", "--seeds", "1", "--res", "400", "-m", tiny_snapshot, "-o", "x.npy")
+    refused(ran, "x.npy: needs 1.83 MiB, the disk has 0.06; draw less", code=1)
