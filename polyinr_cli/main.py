@@ -16,6 +16,7 @@ from . import streams
 from .convert import convert
 from .demo import demo
 from .directions import directions
+from .evaluate import evaluate
 from .extrapolate import extrapolate
 from .heatmap import heatmap
 from .info import info
@@ -105,6 +106,7 @@ for _command in (
     directions,
     invert,
     heatmap,
+    evaluate,
     convert,
     info,
     demo,
