@@ -26,12 +26,12 @@ from .invert_options import (
     Vgg16,
     check_counts,
     check_outputs,
-    class_named,
     delta_path,
     photos_named,
 )
 from .matching import Tuning, facts_of, matched_photo, say_changes, tune_around, write_sheet
 from .models import load_model
+from .named import class_index
 from .options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose
 from .targets import Kind, target_for, write_latents_to
 
@@ -92,7 +92,7 @@ def invert(
     tuning = None
     if delta_file is not None:
         tuning = _tuning(snapshot, tune_rank, TUNE_STEPS if tune_steps is None else tune_steps)
-    index = class_named(label, snapshot)
+    index = class_index(label, snapshot)
     window, pictures = photos_named(photos, res=res, size=size, grid=grid, snapshot=snapshot)
 
     from polyinr_core.inversion.choice import WORDS, choose_objective

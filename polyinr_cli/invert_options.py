@@ -145,7 +145,7 @@ def delta_path(target: Target, named: Path | None) -> Path:
 
 def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None:
     """Raise RequestError or FileError unless all that is to be written can be, each to a place of its own."""
-    from polyinr_core.files import refuse_overwrite
+    from polyinr_core.files import check_place, refuse_overwrite
     from polyinr_core.pictures.files import format_of
 
     if delta is not None and delta.absolute() == target.path.absolute():
@@ -155,15 +155,7 @@ def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None
     for path in (delta, show):
         if path is not None:
             refuse_overwrite(path, overwrite=target.overwrite)
-
-
-def class_named(label: str | None, snapshot: "Snapshot") -> int | None:
-    """Return the class that --label names, None if it is not given. Raises LabelError."""
-    from polyinr_core.latents.naming import parse_label
-
-    if label is None:
-        return None
-    return parse_label(label, classes=snapshot.generator.config.classes, class_names=snapshot.class_names)
+            check_place(path)
 
 
 def photos_named(

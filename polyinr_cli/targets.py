@@ -73,7 +73,7 @@ def target_for(
 
     `payload` is what stdout would carry. Raises RequestError, FileError.
     """
-    from polyinr_core.files import refuse_overwrite
+    from polyinr_core.files import check_place, refuse_overwrite
 
     streams.refuse_two_payloads(text, as_json=as_json)
     if not text or "\0" in text:
@@ -93,6 +93,7 @@ def target_for(
             raise FileError(path, "is a file; a folder of pictures needs another name, a picture a suffix")
     else:
         refuse_overwrite(path, overwrite=overwrite)
+        check_place(path)
     return Target(path, kind, overwrite=overwrite, as_json=as_json, quiet=quiet)
 
 

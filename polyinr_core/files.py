@@ -18,6 +18,17 @@ def refuse_overwrite(path: Path, *, overwrite: bool) -> None:
         raise FileError(path, "exists already; choose another name or give --overwrite")
 
 
+def check_place(path: Path) -> None:
+    """Raise FileError if nothing can be written at `path`, so that work which takes long need not find out."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise explain(path, NotADirectoryError(errno.ENOTDIR, ""))
+    if not os.access(folder, os.W_OK):
+        raise explain(path, PermissionError(errno.EACCES, ""))
+
+
 def explain(path: Path, error: OSError) -> FileError:
     """Turn an operating-system error at `path` into one clear line."""
     known = {

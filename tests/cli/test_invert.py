@@ -163,3 +163,13 @@ def test_outputs_refused(polyinr: Run, tiny_snapshot: Path):
     refused(polyinr("invert", "photo.png", "-o", "x.png", "-m", tiny_snapshot), ".safetensors", code=2)
     refused(polyinr("invert", "photo.png", "-o", "-", "--tune", "-m", tiny_snapshot), "--delta", code=2)
     refused(polyinr("invert", "photo.png", "-o", "-", "--json", "-m", tiny_snapshot), "--json", code=2)
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_search(polyinr: Run, tiny_snapshot: Path):
+    polyinr("sample", "-m", tiny_snapshot, "--seeds", "1", "-o", "photo.png")
+    Path("file").write_text("no folder")
+    for option in ("--delta", "--show"):
+        words = [option, "file/x.png"] if option == "--show" else ["--tune", option, "file/x.safetensors"]
+        ran = polyinr("invert", "photo.png", "-m", tiny_snapshot, "-o", "photo.safetensors", *words)
+        refused(ran, "file/x", "not a folder", code=1)
+        assert not Path("photo.safetensors").exists()
