@@ -16,7 +16,7 @@ from .start import Chart
 RATE = 0.1  # of Adam, in the spread of the model's latents
 BETAS = (0.9, 0.99)
 WARM_UP = 0.05  # part of the steps in which the rate rises
-POLISH, POLISH_ROUND = 3, 10  # a third of the steps, in rounds of 10
+POLISH_ROUND = 10  # steps of the polish between looks at the whole objective
 WORTH = 1e-3  # a smaller part of the loss is no improvement
 
 Report = Callable[[int, int, float], None]  # steps done, steps at most, PSNR of the best so far
@@ -43,7 +43,7 @@ def search(
     """Search from each start for at most `steps` steps, polish each, and return the best point of all.
 
     A start is given up when a quarter of its steps, at least 50, brought no improvement. `report` is told of
-    every step, those of the polish, a third of `steps`, among them. Raises ConfigError, and PolyinrError when
+    every step, those of the polish, as many again, among them. Raises ConfigError, and PolyinrError when
     the model draws no numbers.
     """
     if steps < 1 or not starts:
@@ -51,7 +51,7 @@ def search(
     best: Found | None = None
     taken = 0
     for index, chart in enumerate(starts):
-        each = steps + -(-steps // POLISH)
+        each = 2 * steps
 
         def tell(done: int, psnr: float, before: int = index * each, of: int = len(starts) * each) -> None:
             if report is not None:
@@ -104,7 +104,7 @@ def descend(
         aim,
         best,
         best_loss,
-        most=-(-steps // POLISH),
+        most=steps,
         tell=None if tell is None else lambda done, psnr: tell(steps + done, psnr),
     )
     with torch.no_grad():
@@ -131,7 +131,7 @@ def _polish(
         [offset],
         max_iter=POLISH_ROUND,
         max_eval=2 * POLISH_ROUND,
-        history_size=20,
+        history_size=100,
         tolerance_grad=0,
         tolerance_change=0,
         line_search_fn="strong_wolfe",
