@@ -24,9 +24,7 @@ def random_delta(snapshot: Snapshot, *, rank: int = 2) -> Delta:
     levels, n = snapshot.generator.config.levels, snapshot.generator.config.channels
     rng = torch.Generator().manual_seed(0)
     shapes = ((levels, n, rank), (levels, rank, n), (levels, n), (3, n), (3,))
-    tensors = {
-        name: 0.1 * torch.randn(shape, generator=rng) for name, shape in zip(NAMES, shapes, strict=True)
-    }
+    tensors = {name: 0.1 * torch.randn(shape, generator=rng) for name, shape in zip(NAMES, shapes, strict=True)}
     return Delta(**tensors, model_sha256=snapshot.sha256, origin={"steps": 3})
 
 
