@@ -27,7 +27,7 @@ def main(
     model: Path,
     sides: Annotated[
         str, typer.Option(help="Pixels a side, each drawn by a process of its own.")
-    ] = "32,1024,4096",
+    ] = "32,1024,2048,4096",
     suffix: Annotated[str, typer.Option(help="What is written: .png, .tif, .dzi, .npy.")] = ".png",
 ) -> None:
     """Measure pictures of several sizes."""

@@ -16,7 +16,12 @@ from .start import Chart
 RATE = 0.1  # of Adam, in the spread of the model's latents
 BETAS = (0.9, 0.99)
 WARM_UP = 0.05  # part of the steps in which the rate rises
-POLISH_ROUND = 10  # steps of the polish between looks at the whole objective
+POLISH, POLISH_ROUND = (
+    4,
+    10,
+)  # at most so many times the steps, cheaper ones; between looks at the whole objective
+POLISH_PATIENCE, POLISH_WORTH = 100, 0.07  # it ends when so many steps brought less than 0.3 decibels
+EXACT = 60.0  # decibels: 8 bits cannot tell
 WORTH = 1e-3  # a smaller part of the loss is no improvement
 
 Report = Callable[[int, int, float], None]  # steps done, steps at most, PSNR of the best so far
@@ -43,7 +48,7 @@ def search(
     """Search from each start for at most `steps` steps, polish each, and return the best point of all.
 
     A start is given up when a quarter of its steps, at least 50, brought no improvement. `report` is told of
-    every step, those of the polish, as many again, among them. Raises ConfigError, and PolyinrError when
+    every step, those of the polish among them. Raises ConfigError, and PolyinrError when
     the model draws no numbers.
     """
     if steps < 1 or not starts:
@@ -51,7 +56,7 @@ def search(
     best: Found | None = None
     taken = 0
     for index, chart in enumerate(starts):
-        each = 2 * steps
+        each = (1 + POLISH) * steps
 
         def tell(done: int, psnr: float, before: int = index * each, of: int = len(starts) * each) -> None:
             if report is not None:
@@ -104,7 +109,7 @@ def descend(
         aim,
         best,
         best_loss,
-        most=steps,
+        most=POLISH * steps,
         tell=None if tell is None else lambda done, psnr: tell(steps + done, psnr),
     )
     with torch.no_grad():
@@ -148,6 +153,7 @@ def _polish(
         return error
 
     done = 0
+    mark, marked = math.inf, 0
     for done in range(POLISH_ROUND, most + POLISH_ROUND, POLISH_ROUND):
         optimiser.step(closure)
         with torch.no_grad():
@@ -159,6 +165,10 @@ def _polish(
             best, best_loss = offset.detach().clone(), loss
         if tell is not None:
             tell(min(done, most), decibels(terms))
+        if float(terms.pixels) < mark * (1 - POLISH_WORTH):
+            mark, marked = float(terms.pixels), done
+        if done - marked >= POLISH_PATIENCE or decibels(terms) >= EXACT:
+            break
     return best, best_loss, min(done, most)
 
 
