@@ -76,8 +76,14 @@ class Aim:
     target: Tensor
     features: list[Tensor] | None
 
+    def ended(self, drawn: Tensor) -> Tensor:
+        """End a drawn picture's colours at -1 and 1 where the photo's do: beyond them it cannot tell."""
+        drawn = torch.where(self.target >= 1, drawn.clamp(max=1), drawn)
+        return torch.where(self.target <= -1, drawn.clamp(min=-1), drawn)
+
     def terms(self, drawn: Tensor) -> Terms:
         """Judge a drawn picture [1, 3, H, W]."""
+        drawn = self.ended(drawn)
         pixels = (drawn - self.target).square().mean()
         if self.features is None or self.objective.perceptual is None:
             return Terms(pixels, pixels, None)

@@ -148,7 +148,7 @@ def _polish(
         return canvas.draw(chart.generator.synthesis, affine)
 
     def closure() -> Tensor:
-        error = (drawn() - aim.target).square().mean()
+        error = (aim.ended(drawn()) - aim.target).square().mean()
         (offset.grad,) = torch.autograd.grad(error, offset)
         return error
 

@@ -63,3 +63,14 @@ def test_which_objective_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path):
         choose_objective("lpips")
     with pytest.raises(RequestError, match="--vgg16 is for LPIPS"):
         choose_objective("pixels", vgg16=tmp_path / "vgg16.pth")
+
+
+def test_beyond_the_ends_of_a_photo_s_colours_nothing_is_wrong():
+    """White and black end at 1 and -1; elsewhere what is drawn too bright is counted, with a gradient."""
+    target = torch.tensor([1.0, -1.0, 0.5]).expand(1, 3, 2, 3).contiguous()
+    drawn = torch.tensor([1.7, -3.0, 1.5]).expand(1, 3, 2, 3).clone().requires_grad_()
+    terms = Objective("pixels").aim(target).terms(drawn)
+    assert float(terms.pixels.detach()) == pytest.approx(1 / 3)
+    (grad,) = torch.autograd.grad(terms.loss, drawn)
+    assert grad[..., :2].abs().max() == 0
+    assert (grad[..., 2] > 0).all()
