@@ -124,7 +124,7 @@ def test_the_learned_grid_serves_at_its_own_resolution(converted, golden):
     snapshot = converted["official_like.pkl"]
     grid = snapshot.grid(32, 32)
     assert isinstance(grid, LearnedGrid)
-    points = grid.points(0, 1024, dtype=torch.float32, device=torch.device("cpu"))
+    points = grid.at(torch.arange(1024), dtype=torch.float32)
     assert points[:, :2].equal(golden["generator_small"]["gridt"][0].flip(-1))
     assert isinstance(snapshot.grid(16, 16), RegularGrid)
     assert isinstance(snapshot.grid(32, 32, bounds=(-0.25, -0.25, 1.25, 1.25)), RegularGrid)
@@ -159,7 +159,7 @@ def test_swapped_coordinates_draw_the_release_formula(tmp_path):
     label = torch.tensor([1, 0])
     w = generator.w(z, label)
     grid = snapshot.grid(SIDE, SIDE)
-    found = generator.synthesis(generator.affine(w), grid.points(0, SIDE**2, dtype=w.dtype, device=w.device))
+    found = generator.synthesis(generator.affine(w), grid.at(torch.arange(SIDE**2), dtype=w.dtype))
 
     def linear(name: str, x: Tensor) -> Tensor:
         return torch.nn.functional.linear(x, t[f"{name}.weight"].flatten(1), t[f"{name}.bias"])
