@@ -38,12 +38,12 @@ def processor_seconds(code: str, *arguments: str) -> float:
 
 @pytest.mark.parametrize("command", ["", *sorted(COMMANDS)])
 def test_help_is_light_and_quick(command: str):
-    """No torch, and under half a second of the processor, on a machine that loads Typer alone in 0.15 s.
+    """No torch, and under half a second of the processor, where Typer and its pydantic alone take 0.15 s.
 
     A smaller or busier machine may be slower in proportion; one quick try is enough.
     """
     arguments = [command, "--help"] if command else ["--help"]
-    tries = ((processor_seconds("import typer"), processor_seconds(HELP, *arguments)) for _ in range(6))
+    tries = ((processor_seconds("import typer, pydantic"), processor_seconds(HELP, *arguments)) for _ in range(6))
     assert any(spent < 0.5 * max(1.0, typer_alone / 0.15) for typer_alone, spent in tries)
 
 
