@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from polyinr_cli.main import app
+from polyinr_cli.main import COMMANDS
 
 PAGE = Path(__file__).parent / "commands.md"
 
@@ -20,8 +20,8 @@ def help_of(*arguments: str) -> str:
 def reference() -> str:
     """Return the whole page."""
     parts = ["# Commands\n\nWritten from `--help` by `python docs/write_commands.py`.\n"]
-    for name in (command.callback.__name__ for command in app.registered_commands if command.callback):
-        parts.append(f"## polyinr {name}\n\n```\n{help_of(name).strip()}\n```\n")
+    for name in COMMANDS:
+        parts.append(f"## polyinr {name}\n\n```\n{help_of(*name.split()).strip()}\n```\n")
     return "\n".join(parts)
 
 

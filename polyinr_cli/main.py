@@ -1,8 +1,10 @@
-"""The `polyinr` command: all commands gathered, verbosity, and every error as one line and an exit code."""
+"""The `polyinr` command: the list of commands, verbosity, and every error as one line and an exit code."""
 
+import importlib
 import logging
 import sys
 import traceback
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -13,22 +15,30 @@ from typer.core import TyperCommand, TyperGroup
 from polyinr_core.errors import PolyinrError, RanksError
 
 from . import streams
-from .convert import convert
-from .demo import demo
-from .directions import directions
-from .evaluate import evaluate
-from .extrapolate import extrapolate
-from .heatmap import heatmap
-from .info import info
-from .interpolate import interpolate
-from .invert import invert
-from .mix import mix
 from .options import Verbose
-from .prepare import prepare
 from .ranks import own_rank
-from .sample import sample
-from .train import train
 
+COMMANDS = {  # in the order of the help, each in a file named by its last word
+    "prepare": "Make an archive of square pictures to train on.",
+    "train": "Train a model, stage by stage.",
+    "sample": "Draw pictures at any size and in any window.",
+    "extrapolate": "Draw beyond the square that was trained on.",
+    "interpolate": "Walk from picture to picture.",
+    "mix": "Put levels of pictures into other pictures.",
+    "directions": "Find principal directions, move pictures along them.",
+    "invert": "Bring photos in.",
+    "heatmap": "Draw what each level has drawn so far.",
+    "evaluate": "Measure generated pictures against real ones.",
+    "convert": "Turn a released snapshot into a model of ours.",
+    "info": "Say what a file is.",
+    "demo": "Show the main job, from pictures to pictures.",
+}
+SETTINGS: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,  # plain help: half the time, and fit for pipes and for docs
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
 INTERRUPTED = 130
 
 
@@ -42,18 +52,6 @@ class ClosedPipe(PolyinrError):
     """Who read our output has gone."""
 
 
-class Commands(TyperGroup):
-    """A group that keeps Typer from ending the process itself at an interruption or a closed pipe."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted("interrupted") from error
-        except BrokenPipeError as error:
-            raise ClosedPipe from error
-
-
 class Command(TyperCommand):
     """A command that refuses an option given twice, of which the first would be dropped in silence."""
 
@@ -65,14 +63,51 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+class Commands(TyperGroup):
+    """The commands by name, each loaded when it is called; loading all would take longer than most of them.
+
+    Also keeps Typer from ending the process itself at an interruption or a closed pipe.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return load(cmd_name) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        for words in (2, 1):
+            if (name := " ".join(args[:words])) in COMMANDS:
+                return name, load(name), args[words:]
+        near = get_close_matches(args[0], COMMANDS, n=1)
+        return ctx.fail(f"No such command {args[0]!r}" + (f". Did you mean {near[0]!r}?" if near else ""))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted") from error
+        except BrokenPipeError as error:
+            raise ClosedPipe from error
+
+
+def load(name: str) -> Any:
+    """Return a command, ready to be called: the function of its last word in the module of that name."""
+    word = name.split()[-1]
+    alone = typer.Typer(**SETTINGS)
+    alone.command(name, cls=Command)(getattr(importlib.import_module(f".{word}", __package__), word))
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
     name="polyinr",
     cls=Commands,
     help="Draw pictures as polynomials of their coordinates: prepare a data set, train, draw at any size.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: half the time, and fit for pipes and for docs
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **SETTINGS,
 )
 
 
@@ -94,24 +129,6 @@ def options(
     """Draw pictures as polynomials of their coordinates: prepare a data set, train, draw at any size."""
     if not verbose:
         logging.getLogger().setLevel(logging.WARNING)
-
-
-for _command in (
-    prepare,
-    train,
-    sample,
-    extrapolate,
-    interpolate,
-    mix,
-    directions,
-    invert,
-    heatmap,
-    evaluate,
-    convert,
-    info,
-    demo,
-):
-    app.command(cls=Command)(_command)
 
 
 def run() -> NoReturn:

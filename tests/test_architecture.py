@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from polyinr_cli.main import app
+from polyinr_cli import main
 
 ROOT = Path(__file__).parent.parent
 GROUND = {"errors", "seeds", "files", "pickles", "ranks"}
@@ -16,7 +16,7 @@ STOREYS = [
     {"snapshots", "latents", "critic", "metrics"},
     {"training", "inversion", "evaluation"},
 ]
-COMMANDS = {command.callback.__name__ for command in app.registered_commands}
+COMMANDS = {name.split()[-1] for name in main.COMMANDS}
 
 
 def modules(package: str) -> list[Path]:

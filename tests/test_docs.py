@@ -26,11 +26,10 @@ def test_the_command_reference_is_that_of_help() -> None:
 
 
 def test_every_command_is_in_the_reference() -> None:
-    from polyinr_cli.main import app
+    from polyinr_cli.main import COMMANDS
 
     page = (ROOT / "docs" / "commands.md").read_text()
-    names = [command.callback.__name__ for command in app.registered_commands]
-    assert re.findall(r"^## polyinr (\w+)$", page, re.MULTILINE) == names
+    assert re.findall(r"^## polyinr ([\w ]+)$", page, re.MULTILINE) == list(COMMANDS)
 
 
 @pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
