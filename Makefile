@@ -9,7 +9,7 @@ demo: install
 	$(BIN)/polyinr demo -o demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: install
 	$(BIN)/python -m pytest -m slow

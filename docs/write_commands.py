@@ -1,27 +1,27 @@
 """Write docs/commands.md, the command reference, from --help: python docs/write_commands.py"""
 
+import io
 import os
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
-from polyinr_cli.main import COMMANDS
+from polyinr_cli.main import COMMANDS, outcome
 
 PAGE = Path(__file__).parent / "commands.md"
 
 
-def help_of(*arguments: str) -> str:
-    """Return what `polyinr ARGUMENTS --help` prints, 100 columns wide."""
-    environment = {**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "polyinr_cli.main", *arguments, "--help"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+def help_of(name: str) -> str:
+    """Return what `polyinr NAME --help` prints, 100 columns wide."""
+    with redirect_stdout(io.StringIO()) as text, patch.dict(os.environ, COLUMNS="100", NO_COLOR="1"):
+        outcome([*name.split(), "--help"])
+    return text.getvalue()
 
 
 def reference() -> str:
     """Return the whole page."""
     parts = ["# Commands\n\nWritten from `--help` by `python docs/write_commands.py`.\n"]
-    for name in COMMANDS:
-        parts.append(f"## polyinr {name}\n\n```\n{help_of(*name.split()).strip()}\n```\n")
+    parts += [f"## polyinr {name}\n\n```\n{help_of(name).strip()}\n```\n" for name in COMMANDS]
     return "\n".join(parts)
 
 
