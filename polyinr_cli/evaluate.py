@@ -118,7 +118,8 @@ def evaluate(
     from polyinr_core.evaluation.inputs import open_pictures
     from polyinr_core.evaluation.measure import Settings, check
     from polyinr_core.evaluation.measure import evaluate as measured
-    from polyinr_core.evaluation.protocols import load_networks, metrics_named, networks_of
+    from polyinr_core.evaluation.protocols import load_networks
+    from polyinr_core.metrics.rules import metrics_named, networks_of
 
     chosen = metrics_named([name.strip() for name in metrics.split(",")])
     place = choose_device(device)
@@ -129,7 +130,7 @@ def evaluate(
     else:
         fakes = _drawn(model, count or DRAWN, res=res, psi=psi, label=label, device=place, quiet=quiet)
     check(reals, fakes, chosen, settings)
-    networks = load_networks(networks_of(chosen), files, download=download)
+    networks = load_networks(networks_of(chosen.values()), files, download=download)
     with ExitStack() as bars:
         result = measured(
             reals,

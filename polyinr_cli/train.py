@@ -184,8 +184,8 @@ def check_width(config: "TrainingConfig") -> None:
 
 def networks_for(config: "TrainingConfig") -> list[str]:
     """Return the pretrained networks that a run looks through."""
-    from polyinr_core.metrics.protocols import networks_of
     from polyinr_core.training.guidance import is_guided
+    from polyinr_core.training.sights import networks_of
 
     judges = networks_of(config.metrics) if config.metric_every else ()
     return sorted({*config.backbones, "lite0", *judges, *([config.classifier] if is_guided(config) else [])})

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from ..metrics.networks import FeatureNetwork
+from ..metrics.rules import Metric
 from .inputs import Pictures
-from .protocols import Metric
 
 LIBRARIES = ("polyinr", "torch", "timm", "torchvision", "numpy", "pillow")
 INSIDE = "299, inside the network"

@@ -10,9 +10,9 @@ from ..errors import PolyinrError
 from ..metrics.gaussian import FeatureStatistics
 from ..metrics.inception import InceptionFeatures, InceptionTaps
 from ..metrics.networks import FeatureNetwork
+from ..metrics.rules import SPLITS, Metric, Sense, Tap
 from ..metrics.scores import InceptionScore
 from .inputs import Pictures
-from .protocols import SPLITS, Metric, Sense, Tap
 
 BATCH = 64
 Progress = Callable[[int, int], None]

@@ -14,11 +14,11 @@ from ..metrics.gaussian import frechet_distance
 from ..metrics.kernel import KernelReference
 from ..metrics.neighbours import Overlap, manifold, overlap
 from ..metrics.networks import FeatureNetwork
+from ..metrics.rules import DENSE_NEIGHBOUR, FIGURES, NEIGHBOUR, Metric, Sense
 from .cache import Cache
 from .card import card_of, versions
 from .inputs import Pictures, check_sizes
 from .looking import BATCH, Need, Progress, Seen, look, needs_of
-from .protocols import DENSE_NEIGHBOUR, FIGURES, NEIGHBOUR, Metric, Sense
 
 FORMAT = 1
 

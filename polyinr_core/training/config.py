@@ -5,9 +5,9 @@ from typing import Any, Literal, get_args
 
 from ..critic.config import CriticConfig
 from ..errors import ConfigError
-from ..metrics.protocols import METRICS
 from ..model import GeneratorConfig
 from ..model.config import Form
+from .sights import DISTANCES
 from .stages import SETTINGS, Stage, check_batch, check_guidance, check_rate, format_stages
 
 Start = Literal["release", "balanced"]
@@ -73,9 +73,9 @@ class TrainingConfig:
         ):
             if (value := getattr(self, name)) not in choices:
                 raise ConfigError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}")
-        if not self.metrics or len(set(self.metrics)) != len(self.metrics) or set(self.metrics) - set(METRICS):
+        if not self.metrics or len(set(self.metrics)) != len(self.metrics) or set(self.metrics) - set(DISTANCES):
             raise ConfigError(
-                f"metrics {','.join(self.metrics)!r} are not one or more of {', '.join(METRICS)}, each once"
+                f"metrics {','.join(self.metrics)!r} are not one or more of {', '.join(DISTANCES)}, each once"
             )
         for name in ("g_lr", "d_lr"):
             check_rate(name, getattr(self, name))

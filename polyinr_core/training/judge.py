@@ -14,12 +14,12 @@ from ..metrics.features import Lite2Features
 from ..metrics.gaussian import FeatureStatistics, Gaussian, frechet_distance
 from ..metrics.inception import InceptionFeatures
 from ..metrics.kernel import KernelReference
-from ..metrics.protocols import METRICS, SIGHTS, networks_of
 from ..model import Generator
 from ..pictures.pixels import quantise
 from ..ranks import ALONE, Ranks
 from ..seeds import generator_for
 from .drawing import draw_seeds
+from .sights import DISTANCES, SIGHTS, networks_of
 
 BATCH = 64  # pictures a look; ranks take whole batches, so that no feature depends on who computes it
 DIGITS = 6  # significant ones: below them, rounding differs from machine to machine
@@ -71,7 +71,7 @@ class Judge:
         device: torch.device,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.metrics = {name: METRICS[name] for name in metrics}
+        self.metrics = {name: DISTANCES[name] for name in metrics}
         self.feed = feed
         self.device = device
         self.ranks = ranks
@@ -120,7 +120,7 @@ class Judge:
         references: dict[str, Gaussian | KernelReference] = {}
         for name, metric in self.metrics.items() if self.ranks.leads else ():
             seen = reals[metric.network]
-            if metric.distance == "kernel":
+            if metric.kind == "kernel":
                 references[name] = KernelReference(seen.features, self.fakes[metric.network])
             else:
                 references[name] = seen.statistics.gaussian(unbiased=metric.unbiased)
@@ -128,7 +128,7 @@ class Judge:
 
     def look(self, source: Source, counts: Mapping[str, int]) -> dict[str, Seen]:
         """Show each network pictures 0 to count - 1 of `source`, each made once for all of them."""
-        kernels = {metric.network for metric in self.metrics.values() if metric.distance == "kernel"}
+        kernels = {metric.network for metric in self.metrics.values() if metric.kind == "kernel"}
         place = torch.device("cpu") if self.device.type == "mps" else self.device  # where float64 is
         seen = {name: Seen(net.dim, device=place, keep=name in kernels) for name, net in self.networks.items()}
         for first, last in pairwise(sorted({0, *counts.values()})):

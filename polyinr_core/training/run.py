@@ -12,7 +12,6 @@ from ..critic.backbones import Lite0Features
 from ..data.feed import Feed
 from ..data.picture_set import PictureSet
 from ..errors import ConfigError, TrainingError
-from ..metrics.protocols import networks_of
 from ..model import Generator
 from ..ranks import ALONE, CPU, Ranks
 from ..snapshots.snapshot import Snapshot
@@ -24,6 +23,7 @@ from .guidance import check_classes, is_guided, make_guide
 from .iterations import Iterations
 from .journal import Event
 from .session import Session, begin_stage, first_generator, shared_state, unpack
+from .sights import networks_of
 from .stages import Stage
 from .state import State, read_state
 from .step import Guide

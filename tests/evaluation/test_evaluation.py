@@ -15,13 +15,14 @@ from polyinr_core.evaluation.cache import Cache
 from polyinr_core.evaluation.inputs import DrawnPictures, open_pictures
 from polyinr_core.evaluation.looking import Need, look, rebatched
 from polyinr_core.evaluation.measure import Settings, evaluate, key_of
-from polyinr_core.evaluation.protocols import load_networks, metric_named, metrics_named, networks_of
+from polyinr_core.evaluation.protocols import load_networks
 from polyinr_core.metrics.confidence import bootstrap, frechet_to
 from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
 from polyinr_core.metrics.inception import InceptionTaps
 from polyinr_core.metrics.kernel import KernelReference
 from polyinr_core.metrics.neighbours import manifold, overlap
 from polyinr_core.metrics.networks import load_network
+from polyinr_core.metrics.rules import metric_named, metrics_named, networks_of
 from polyinr_core.metrics.scores import InceptionScore
 from polyinr_core.snapshots.snapshot import load_snapshot
 
@@ -267,7 +268,7 @@ def test_inception_s_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: 
     file = write_inception_graph(tmp_path / "inception.pt")
     names = ("fid", "sfid", "is", "kid", "pr-adm")
     metrics = metrics_named(names)
-    networks = load_networks(networks_of(metrics), {"inception": file})
+    networks = load_networks(networks_of(metrics.values()), {"inception": file})
     assert list(networks) == ["inception"]
     result = evaluate(open_pictures(reals), open_pictures(fakes), metrics, networks, device=CPU)
     taps = InceptionTaps(load_network("inception", file=file))

@@ -13,7 +13,6 @@ from polyinr_core.errors import FileError, WeightsError
 from polyinr_core.metrics import inception
 from polyinr_core.metrics.features import Lite2Features
 from polyinr_core.metrics.inception import load_inception
-from polyinr_core.metrics.protocols import METRICS, SIGHTS, networks_of
 from polyinr_core.weights import load_pretrained
 
 
@@ -71,8 +70,3 @@ def test_no_network_at_all(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no such file"):
         load_inception(tmp_path / "inception.pt")
-
-
-def test_networks_of_metrics() -> None:
-    assert {metric.network for metric in METRICS.values()} == set(SIGHTS)
-    assert networks_of(("kd-lite2", "fid", "fd-lite2")) == ("lite2", "inception")

@@ -16,13 +16,13 @@ from polyinr_core.data.bundled import bundled_pictures
 from polyinr_core.data.feed import Feed
 from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
 from polyinr_core.metrics.kernel import KernelReference
-from polyinr_core.metrics.protocols import SIGHTS, Sight
 from polyinr_core.model import Generator
 from polyinr_core.ranks import ALONE, Ranks
 from polyinr_core.seeds import generator_for
 from polyinr_core.snapshots.snapshot import load_snapshot
 from polyinr_core.training import judge as judging
 from polyinr_core.training.judge import Judge, Lite2Features, draw, quantise
+from polyinr_core.training.sights import DISTANCES, SIGHTS, Sight, networks_of
 from polyinr_core.weights import load_pretrained
 
 CPU = torch.device("cpu")
@@ -233,3 +233,8 @@ def test_two_processes_measure_what_one_does(
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first[0] == {name: pytest.approx(value, rel=1e-9) for name, value in alone.items()}
+
+
+def test_networks_of_distances() -> None:
+    assert {metric.network for metric in DISTANCES.values()} == set(SIGHTS)
+    assert networks_of(("kd-lite2", "fid", "fd-lite2")) == ("lite2", "inception")
