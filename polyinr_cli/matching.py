@@ -89,28 +89,28 @@ def matched_photo(
     quiet: bool,
 ) -> Matched:
     """Search for one photo's latents, and say how near they come. Raises PolyinrError."""
-    from polyinr_core.inversion.canvas import canvas_for
-    from polyinr_core.inversion.optimise import search
-    from polyinr_core.inversion.score import score
-    from polyinr_core.inversion.start import charts
-    from polyinr_core.inversion.tuning import Match
+    from polyinr_core.inversion.photo_match import match_photo
 
     began = time.monotonic()
-    generator, like = snapshot.generator, snapshot.generator.mapping.w_avg
-    height, width = photo.pixels.shape[:2]
-    grid = snapshot.grid(width, height, bounds=window)
-    canvas = canvas_for(generator.config, width=width, height=height, like=like, grid=grid, memory=memory)
-    colours = photo.target(like)
-    aim = objective.aim(colours)
-    starts = charts(generator, space, colours, restarts=restarts, seed=seed, label=label, bounds=window)
     with psnr_bar(photo.name, quiet=quiet) as report:
-        found = search(starts, canvas, aim, steps=steps, report=report)
-    affine = found.latents.affine
-    assert affine is not None
-    value, drawn = score(generator.synthesis, affine, photo, canvas, aim)
+        one = match_photo(
+            photo,
+            snapshot,
+            objective,
+            space=space,
+            window=window,
+            steps=steps,
+            restarts=restarts,
+            seed=seed,
+            label=label,
+            memory=memory,
+            report=report,
+        )
     seconds = time.monotonic() - began
-    streams.say(f"{photo.name}: {value}; {found.steps} steps in {seconds:.1f} s", quiet=quiet, always=True)
-    return Matched(photo, Match(affine, canvas, aim), found, seconds, value, [photo.pixels, drawn])
+    streams.say(
+        f"{photo.name}: {one.score}; {one.found.steps} steps in {seconds:.1f} s", quiet=quiet, always=True
+    )
+    return Matched(photo, one.match, one.found, seconds, one.score, [photo.pixels, one.drawn])
 
 
 def tune_around(

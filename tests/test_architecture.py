@@ -14,7 +14,8 @@ STOREYS = [
     {"seeds", "files", "pickles", "ranks"},
     {"model", "pictures", "data", "weights"},
     {"snapshots", "latents", "critic", "metrics"},
-    {"training", "inversion", "evaluation"},
+    {"training", "inversion"},
+    {"evaluation"},
 ]
 COMMANDS = {name.split()[-1] for name in main.COMMANDS}
 

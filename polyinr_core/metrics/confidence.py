@@ -30,6 +30,17 @@ class Interval:
     level: float
     repeats: int
 
+    @property
+    def facts(self) -> dict[str, float | int]:
+        """All but the value, as results hold them."""
+        return {
+            "low": self.low,
+            "high": self.high,
+            "deviation": self.deviation,
+            "level": self.level,
+            "resamples": self.repeats,
+        }
+
 
 @dataclass(frozen=True)
 class Halving:

@@ -36,3 +36,23 @@ class Lite2Features(nn.Module):
         x = functional.interpolate(x, size=(self.side,) * 2, mode="bilinear", align_corners=False, antialias=True)
         features: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
         return features
+
+
+class Lite2Taps(nn.Module):
+    """Pictures [N, 3, H, W], about [-1, 1], to maps at strides 4, 8, 16, 32 of EfficientNet-lite2.
+
+    24, 48, 120, 352 channels, of pictures looked at bilinearly resized to `side`. `weights` as Lite2Features'.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], *, side: int = SIDE) -> None:
+        super().__init__()
+        self.network = pretrained_network("tf_efficientnet_lite2", weights)
+        self.side = side
+        fold_batch_norms(self.network.eval())
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = functional.interpolate(x, size=(self.side,) * 2, mode="bilinear", align_corners=False, antialias=True)
+        taps: list[Tensor] = self.network.forward_intermediates(x, indices=4, intermediates_only=True)
+        return taps

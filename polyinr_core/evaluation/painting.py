@@ -1,0 +1,39 @@
+"""A model's pictures as numbers, for figures that 8 bits would spoil or that are of time."""
+
+import torch
+from torch import Tensor
+
+from ..latents.seeds import draw_labels, draw_z
+from ..snapshots.snapshot import Snapshot
+
+CPU_PIXELS, PIXELS = 2**14, 2**17  # drawn in one product a level on a CPU, elsewhere
+
+
+def w_of(snapshot: Snapshot, seeds: range, *, psi: float, label: int | None, classes_of: range) -> Tensor:
+    """Return w [N, L, w_dim] of seeds, on the generator's device.
+
+    `label` is the class of all; without it each has that which its seed of `classes_of` draws.
+    """
+    generator, classes = snapshot.generator, snapshot.generator.config.classes
+    like = generator.mapping.w_avg
+    labels = None
+    if classes:
+        given = torch.full((len(seeds),), label or 0)
+        labels = (draw_labels(classes_of, classes) if label is None else given).to(like.device)
+    return generator.w(draw_z(seeds, generator.config.z_dim).to(like), labels, psi=psi)
+
+
+@torch.no_grad()
+def paint(snapshot: Snapshot, w: Tensor, *, side: int) -> Tensor:
+    """Draw w [N, L, w_dim] as colours [N, 3, side, side], about [-1, 1]; large pictures a part at a time."""
+    generator = snapshot.generator
+    affine = generator.affine(w)
+    points = snapshot.grid(side, side).at(torch.arange(side**2, device=w.device), dtype=w.dtype)
+    parts = points.split(max(1, at_once(w.device) // len(w)))
+    colours = torch.cat([generator.synthesis(affine, part) for part in parts], dim=1)
+    return colours.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+
+
+def at_once(device: torch.device) -> int:
+    """Return the pixels that are drawn in one product a level."""
+    return CPU_PIXELS if device.type == "cpu" else PIXELS

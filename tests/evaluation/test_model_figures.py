@@ -1,0 +1,211 @@
+"""Figures of a model: path length, inversion, speed, parameters, each against a slower form; enlarging."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_snapshot
+from PIL import Image
+from torch import Tensor
+
+from polyinr_core.errors import RequestError, WeightsError
+from polyinr_core.evaluation import model_figures
+from polyinr_core.evaluation.enlarging import FILTERS, Enlarging, enlarge
+from polyinr_core.evaluation.inverting import inversion_rows, invert_pictures
+from polyinr_core.evaluation.model_figures import load_means, model_figure_named, rule_of
+from polyinr_core.evaluation.painting import paint, w_of
+from polyinr_core.evaluation.path import model_path_lengths, path_row
+from polyinr_core.evaluation.speed import REPEATS, parameter_rows, speed_row
+from polyinr_core.inversion.objective import Objective
+from polyinr_core.metrics.looks import Look, load_look
+from polyinr_core.metrics.path_length import path_length
+from polyinr_core.metrics.similarity import psnr, ssim
+from polyinr_core.model import draw_rows
+from polyinr_core.pictures.pixels import to_uint8
+from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot
+
+
+class Still:
+    """Pictures [N, 3, side, side] that are there already."""
+
+    name, sha256, facts = "still", "ab" * 32, {}
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+        self.side = pixels.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def passes(self, span: range | None = None):
+        yield from self.pixels.split(2)
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    return load_snapshot(small_snapshot(tmp_path_factory.mktemp("m") / "m.safetensors", classes=4))
+
+
+def plain() -> Look:
+    """The pictures themselves as features, with a channel that is never zero."""
+    return Look("plain", lambda x: [torch.cat([x, torch.ones_like(x[:, :1])], dim=1)])
+
+
+# Path length
+
+
+def test_a_picture_is_that_of_bands(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1e-5 of colours about 1: float32 products of other shapes."""
+    w = w_of(snapshot, range(3), psi=0.7, label=None, classes_of=range(3))
+    whole = paint(snapshot, w, side=20)
+    for maps, picture in zip(snapshot.generator.affine(w), whole, strict=True):
+        bands = torch.cat(list(draw_rows(snapshot.generator.synthesis, maps, snapshot.grid(20, 20))))
+        torch.testing.assert_close(picture.permute(1, 2, 0), bands, rtol=0, atol=1e-5)
+    monkeypatch.setattr("polyinr_core.evaluation.painting.CPU_PIXELS", 100)
+    torch.testing.assert_close(paint(snapshot, w, side=20), whole, rtol=0, atol=1e-5)
+
+
+def test_path_lengths_are_those_of_each_pair(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the step's two pictures in float64, one path at a time. 1e-2: float32 and a step of 1e-4."""
+    found = model_path_lengths(snapshot, plain(), count=5, side=16, psi=0.8)
+    wide = load_snapshot_in_float64(snapshot)
+    for i in range(5):
+        pair = [
+            w_of(wide, range(2 * i + j, 2 * i + j + 1), psi=0.8, label=None, classes_of=range(2 * i, 2 * i + 1))
+            for j in range(2)
+        ]
+        step = torch.lerp(*pair, 1e-4)
+        length = plain()(paint(wide, pair[0], side=16), paint(wide, step, side=16)) / 1e-8
+        assert float(found[i]) == pytest.approx(float(length), rel=1e-2)
+    monkeypatch.setattr("polyinr_core.evaluation.painting.CPU_PIXELS", 16 * 16 * 4)
+    again = model_path_lengths(snapshot, plain(), count=5, side=16, psi=0.8)
+    assert again.numpy() == pytest.approx(found.numpy(), rel=1e-2)
+
+
+def load_snapshot_in_float64(snapshot: Snapshot) -> Snapshot:
+    import copy
+    from dataclasses import replace
+
+    return replace(snapshot, generator=copy.deepcopy(snapshot.generator).double())
+
+
+def test_a_class_and_an_interval(snapshot: Snapshot) -> None:
+    lengths = model_path_lengths(snapshot, plain(), count=20, side=8)
+    other = model_path_lengths(snapshot, plain(), count=20, side=8, label=1)
+    assert not torch.equal(lengths, other)
+    row = path_row(lengths, resamples=10)
+    assert row["value"] == path_row(lengths)["value"] == path_length(lengths)
+    assert row["low"] < row["value"] < row["high"]
+    assert row["resamples"] == 10
+
+
+def test_lite2_s_look() -> None:
+    """Nothing differs from itself; what differs more is farther. Its network is that of fd-lite2."""
+    look = load_look("lite2")
+    assert look.sha256.startswith("9656183e")
+    rng = torch.Generator().manual_seed(0)
+    one = torch.rand(2, 3, 40, 40, generator=rng) * 2 - 1
+    near = one + 0.05 * torch.randn(one.shape, generator=rng)
+    same, small, large = (look(one, other) for other in (one, near, one.flip(0)))
+    assert same.abs().max() == 0
+    assert bool((small > 0).all())
+    assert bool((large > small).all())
+
+
+def test_lpips_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polyinr_core.metrics.looks.cached_vgg16", lambda: None)
+    with pytest.raises(WeightsError, match=r"vgg16-397923af\.pth.*--weights lpips=.*ppl-lite2 needs no file"):
+        load_look("lpips")
+
+
+def test_what_is_too_small_to_look_at() -> None:
+    look = Look("lpips", lambda x: [x], least=16)
+    with pytest.raises(RequestError, match="16 pixels or more a side; these have 8"):
+        look(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+
+
+# Inversion
+
+
+def test_pictures_that_the_model_draws_are_found(snapshot: Snapshot) -> None:
+    w = w_of(snapshot, range(2), psi=0.5, label=None, classes_of=range(2))
+    drawn = [to_uint8(colours.permute(1, 2, 0)) for colours in paint(snapshot, w, side=16)]
+    pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+    told = []
+    found = invert_pictures(
+        Still(pixels),
+        snapshot,
+        Objective("pixels"),
+        steps=8,
+        lpips=plain(),
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(1, 2), (2, 2)]
+    assert min(one["psnr"] for one in found) > 15
+    rows = inversion_rows(found, resamples=4)
+    assert set(rows) == {"inversion/psnr", "inversion/ssim", "inversion/lpips"}
+    assert rows["inversion/psnr"]["value"] == pytest.approx(np.mean([one["psnr"] for one in found]))
+    assert rows["inversion/psnr"]["low"] <= rows["inversion/psnr"]["value"]
+    grey = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
+    (flat,) = invert_pictures(Still(grey), snapshot, Objective("pixels"), steps=2)
+    assert set(flat) == {"psnr", "ssim"}
+
+
+def test_figures_of_a_match_are_those_of_its_pixels() -> None:
+    rng = np.random.default_rng(0)
+    one, two = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    found = [{"psnr": psnr(one, two), "ssim": ssim(one, two)}, {"psnr": 30.0, "ssim": None}]
+    rows = inversion_rows(found)
+    assert rows == {"inversion/psnr": {"value": pytest.approx((psnr(one, two) + 30) / 2)}}
+
+
+# Enlarging
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+def test_enlarging_is_pillow_s(filter: str) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    larger = enlarge(pixels, 10, filter)
+    for picture, expected in zip(larger, pixels, strict=True):
+        image = Image.fromarray(expected.permute(1, 2, 0).numpy()).resize(
+            (10, 10), Image.Resampling[filter.upper()]
+        )
+        np.testing.assert_array_equal(picture.permute(1, 2, 0), np.asarray(image))
+
+    class Eyes:
+        dim, name, sha256 = 300, "eyes", "cd" * 32
+
+        def __call__(self, pixels: Tensor) -> Tensor:
+            return pixels.flatten(1).float()
+
+    assert torch.equal(Enlarging(Eyes(), filter, side=10)(pixels), larger.flatten(1).float())
+
+
+# Speed and size
+
+
+def test_speed_and_size(snapshot: Snapshot) -> None:
+    told = []
+    row = speed_row(snapshot, side=16, progress=lambda done, total: told.append(done))
+    assert 0 < row["least"] <= row["value"] <= row["most"]
+    assert (row["repeats"], told[-1]) == (REPEATS, REPEATS + 2)
+    rows = parameter_rows(snapshot)
+    whole = sum(parameter.numel() for parameter in snapshot.generator.parameters())
+    assert rows.pop("params") == {"value": whole}
+    assert sum(row["value"] for row in rows.values()) == whole
+    assert rows["params/synthesis"]["value"] == sum(p.numel() for p in snapshot.generator.synthesis.parameters())
+
+
+# Names
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {name: model_figure_named(name) for name in ("ppl", "ppl-lite2", "upsampling", "upsampling-timm:x")}
+    assert [figure.network for figure in kinds.values()] == ["lpips", "lite2", "lite2", "timm:x"]
+    for name in ("ppl-", "ppl-inception", "upsampling-", "upsampling-lite3", "fid", "speeds", ""):
+        assert model_figure_named(name) is None
+    monkeypatch.setattr(model_figures, "cached_vgg16", lambda: None)
+    figure = model_figure_named("inversion")
+    means = load_means([figure], {})
+    assert means.looks == {}
+    assert "EfficientNet-lite0" in rule_of(figure, means, steps=7)
+    assert "7 steps" in rule_of(figure, means, steps=7)
