@@ -11,13 +11,27 @@ from polyinr_core.errors import RequestError
 
 from . import recipe, streams
 from .devices import choose_device
+from .judged import (
+    HeldOutRun,
+    SaveStatistics,
+    SplitOverRanks,
+    check_ranks,
+    check_statistics_file,
+    open_judged,
+)
 from .models import load_model
 from .options import Device, Json, Label, Model, OptionalOutput, Overwrite, Quiet, Verbose
+from .ranks import joined, own_device, own_rank
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
-    from polyinr_core.evaluation.inputs import Pictures
+    from polyinr_core.evaluation.drawn import DrawnPictures
+    from polyinr_core.evaluation.measure import Side
+    from polyinr_core.evaluation.seen import Seen
+    from polyinr_core.metrics.rules import Sense
 
 ENOUGH = 10_000  # pictures; figures of fewer are biased by much of what sets models apart
 DRAWN = 10_000
@@ -28,7 +42,10 @@ def evaluate(
     real: Annotated[
         Path,
         typer.Option(
-            "--real", metavar="DATA", show_default=False, help="Real pictures: an archive, tar shards, a folder."
+            "--real",
+            metavar="DATA",
+            show_default=False,
+            help="Real pictures: an archive, tar shards, a folder; or statistics of some, .safetensors or .npz.",
         ),
     ],
     fake: Annotated[
@@ -83,9 +100,12 @@ def evaluate(
             "--cache",
             metavar="DIR",
             show_default=False,
-            help="Keep what is seen of the real pictures here, for the next time.",
+            help="Keep what is seen of pictures here, for the next time and to go on after Ctrl-C.",
         ),
     ] = None,
+    held_out: HeldOutRun = None,
+    save_statistics: SaveStatistics = None,
+    split_over_ranks: SplitOverRanks = False,
     device: Device = "auto",
     output: OptionalOutput = None,
     overwrite: Overwrite = False,
@@ -99,6 +119,8 @@ def evaluate(
 
     Example: polyinr evaluate --real cats.zip -m model.safetensors --count 10000 -o result.json
     """
+    check_ranks(split_over_ranks)
+    quiet = quiet or own_rank() > 0
     streams.refuse_two_payloads(output, as_json=as_json)
     if fake is not None and model is not None:
         raise RequestError("--fake gives pictures and -m draws them; give one of the two")
@@ -106,6 +128,7 @@ def evaluate(
         raise RequestError("--label and --psi are for a model that draws; leave them out with --fake")
     if output is not None and str(output) != "-":
         _check_output(output, overwrite=overwrite)
+    check_statistics_file(save_statistics, overwrite=overwrite)
     for name, number in (("--count", count), ("--real-count", real_count), ("--res", res), ("--batch", batch)):
         if number is not None and number < 1:
             raise RequestError(f"{name} {number} is below 1")
@@ -115,23 +138,31 @@ def evaluate(
         raise RequestError(f"psi {psi} is no number that pictures can be drawn with; 0.5 to 1 is usual")
     files = recipe.parse_weights(weights or [])
 
-    from polyinr_core.evaluation.inputs import open_pictures
     from polyinr_core.evaluation.measure import Settings, check
     from polyinr_core.evaluation.measure import evaluate as measured
     from polyinr_core.evaluation.protocols import load_networks
+    from polyinr_core.evaluation.saved import SavedStatistics
+    from polyinr_core.evaluation.saved import save_statistics as write_statistics
     from polyinr_core.metrics.rules import metrics_named, networks_of
 
     chosen = metrics_named([name.strip() for name in metrics.split(",")])
-    place = choose_device(device)
+    place = own_device(choose_device(device))
     settings = Settings(batch=batch, bootstrap=bootstrap, cache=cache)
-    reals = open_pictures(real, side=res, count=real_count)
+    reals = open_judged(real, option="--real", side=res, count=real_count, run=held_out)
+    if save_statistics is not None and isinstance(reals, SavedStatistics):
+        raise RequestError(f"--real {real} are statistics already; --save-statistics is for pictures")
     if fake is not None:
-        fakes: Pictures = open_pictures(fake, side=res, count=count)
+        fakes: Side = open_judged(fake, option="--fake", side=res, count=count)
     else:
         fakes = _drawn(model, count or DRAWN, res=res, psi=psi, label=label, device=place, quiet=quiet)
     check(reals, fakes, chosen, settings)
     networks = load_networks(networks_of(chosen.values()), files, download=download)
-    with ExitStack() as bars:
+
+    def keep_reals(seen: "Mapping[Sense, Seen]") -> None:
+        if save_statistics is not None and not isinstance(reals, SavedStatistics):
+            write_statistics(save_statistics, reals, seen, networks, overwrite=overwrite)
+
+    with joined(place) as ranks, ExitStack() as bars:
         result = measured(
             reals,
             fakes,
@@ -140,9 +171,14 @@ def evaluate(
             device=place,
             settings=settings,
             progress=lambda what: bars.enter_context(streams.progress(f"looking at {what}", quiet=quiet)),
+            ranks=ranks,
+            warn=lambda text: streams.say(f"polyinr: {text}", quiet=quiet, always=True),
+            keep_reals=keep_reals,
         )
-    _warn_if_few(reals, fakes, quiet=quiet)
-    _report(result, output, overwrite=overwrite, as_json=as_json)
+        if not ranks.leads:
+            return
+        _warn_if_few(reals, fakes, quiet=quiet)
+        _report(result, output, overwrite=overwrite, as_json=as_json)
 
 
 def _drawn(
@@ -154,9 +190,9 @@ def _drawn(
     label: str | None,
     device: "torch.device",
     quiet: bool,
-) -> "Pictures":
+) -> "DrawnPictures":
     """Return the pictures that a model draws. Raises PolyinrError."""
-    from polyinr_core.evaluation.inputs import DrawnPictures
+    from polyinr_core.evaluation.drawn import DrawnPictures
 
     from .named import class_index
 
@@ -177,9 +213,9 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     refuse_overwrite(output, overwrite=overwrite)
 
 
-def _warn_if_few(reals: "Pictures", fakes: "Pictures", *, quiet: bool) -> None:
-    fewest = min(len(reals), len(fakes))
-    if fewest < ENOUGH:
+def _warn_if_few(reals: "Side", fakes: "Side", *, quiet: bool) -> None:
+    known = [len(side) for side in (reals, fakes) if len(side)]  # statistics may not say
+    if len(known) == 2 and min(known) < ENOUGH:
         streams.say(
             f"polyinr: {len(reals)} real and {len(fakes)} generated pictures: under {ENOUGH} the distances are "
             "biased by the counts; compare only figures of equal counts",

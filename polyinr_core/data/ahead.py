@@ -9,16 +9,15 @@ T = TypeVar("T")
 
 
 def ahead(items: Generator[T, None, None], *, depth: int) -> Generator[T, None, None]:
-    """Yield the items of an endless generator, up to `depth` of them made in advance, in one thread.
+    """Yield the items of a generator, none of them None, up to `depth` of them made in advance, in one thread.
 
     What the generator raises is raised here, in its turn. Closing this closes it, within its thread.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        pending: deque[Future[T]] = deque(thread.submit(next, items) for _ in range(depth))
+        pending: deque[Future[T | None]] = deque(thread.submit(next, items, None) for _ in range(depth))
         try:
-            while True:
-                item = pending.popleft().result()
-                pending.append(thread.submit(next, items))
+            while (item := pending.popleft().result()) is not None:
+                pending.append(thread.submit(next, items, None))
                 yield item
         finally:
             for future in pending:

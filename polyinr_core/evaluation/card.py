@@ -8,7 +8,7 @@ import torch
 
 from ..metrics.networks import FeatureNetwork
 from ..metrics.rules import Metric
-from .inputs import Pictures
+from .inputs import Judged
 
 LIBRARIES = ("polyinr", "torch", "timm", "torchvision", "numpy", "pillow")
 INSIDE = "299, inside the network"
@@ -21,8 +21,8 @@ RESIZING = {
 
 
 def card_of(
-    reals: Pictures,
-    fakes: Pictures,
+    reals: Judged,
+    fakes: Judged,
     metrics: Mapping[str, Metric],
     networks: Mapping[str, FeatureNetwork],
     *,
@@ -30,7 +30,7 @@ def card_of(
 ) -> dict[str, Any]:
     """Return the card of a result, as plain JSON facts."""
     return {
-        "resolution": reals.side,
+        "resolution": reals.side or fakes.side,
         "mirror": "none",
         "quantisation": "uint8, x * 127.5 + 128, clamped",
         "reals": reals.facts,

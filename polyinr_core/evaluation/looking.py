@@ -1,58 +1,26 @@
 """One pass: every picture is made once, and goes once through each network, for all metrics together."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import torch
 from torch import Tensor
 
+from ..data.ahead import ahead
 from ..errors import PolyinrError
-from ..metrics.gaussian import FeatureStatistics
 from ..metrics.inception import InceptionFeatures, InceptionTaps
 from ..metrics.networks import FeatureNetwork
-from ..metrics.rules import SPLITS, Metric, Sense, Tap
-from ..metrics.scores import InceptionScore
+from ..metrics.rules import Sense, Tap
+from ..ranks import ALONE, Ranks
 from .inputs import Pictures
+from .keeping import Interrupted, Keeper
+from .seen import Need, Seen
+from .taking import Taker
 
 BATCH = 64
+AHEAD = 2  # batches that are made while one is looked at
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Need:
-    """What is wanted of the features that a network gives: statistics, which stream, the features, a score."""
-
-    statistics: bool = False
-    features: bool = False
-    score: bool = False
-
-
-@dataclass
-class Seen:
-    """What was seen of one kind of pictures in one sense."""
-
-    count: int = 0
-    statistics: FeatureStatistics | None = None
-    features: Tensor | None = None  # [N, d], float32
-    score: tuple[float, float] | None = None  # mean and deviation over the splits
-
-
-def needs_of(metrics: Mapping[str, Metric], *, resampled: bool = False, reals: bool) -> dict[Sense, Need]:
-    """Return what metrics need to see of the reals, or of the fakes, which may be `resampled` for intervals."""
-    needs: dict[Sense, Need] = {}
-    for metric in metrics.values():
-        if metric.kind == "score" and reals:
-            continue
-        old = needs.get(metric.sense, Need())
-        streams = metric.kind == "frechet"
-        needs[metric.sense] = Need(
-            statistics=old.statistics or streams,
-            features=old.features
-            or metric.kind in ("kernel", "overlap", "spread")
-            or (resampled and streams and not reals),
-            score=old.score or metric.kind == "score",
-        )
-    return needs
 
 
 def look(
@@ -63,30 +31,73 @@ def look(
     batch: int = BATCH,
     device: torch.device,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
+    keeper: Keeper | None = None,
 ) -> dict[Sense, Seen]:
-    """Show the pictures, `batch` at a time, to the networks that `needs` names. Raises PolyinrError.
+    """Show the pictures, `batch` at a time, to the networks that `needs` names; every rank must call it.
 
-    Memory does not grow with their number, but for the features that a need names.
+    Ranks take whole batches, so that no feature depends on who computes it, and all get what all have seen.
+    Pictures are made in a thread of their own while others are looked at. Memory does not grow with their number,
+    but for the features that a need names. With a keeper it goes on from the state that is kept; an interruption
+    keeps one. Raises Interrupted, PolyinrError.
     """
+    if not needs:
+        return {}
     views = {name: view_of(networks[name].to(device), needs, name) for name in {name for name, _ in needs}}
-    place = torch.device("cpu") if device.type == "mps" else device  # where float64 is
-    takers = {sense: _Taker(need, len(pictures), place) for sense, need in needs.items()}
-    done = 0
-    for pixels in rebatched(pictures.passes(), batch) if needs else ():
-        pixels = pixels.to(device)
-        for name, view in views.items():
-            for tap, features in view(pixels).items():
-                if (name, tap) in takers:
-                    if not bool(features.isfinite().all()):
-                        raise PolyinrError(
-                            f"{name} gives features that are no finite numbers for pictures of {pictures.name}; "
-                            "its weights are damaged, or are of another network"
-                        )
-                    takers[name, tap].add(features.float(), first=done)
-        done += len(pixels)
-        if progress is not None:
-            progress(done, len(pictures))
-    return {sense: taker.result() for sense, taker in takers.items()}
+    span = span_of(len(pictures), batch, ranks)
+    takers = {sense: Taker(need, span, len(pictures), place_of(device)) for sense, need in needs.items()}
+    if keeper is not None:
+        keeper.restore(takers)
+
+    def done() -> int:
+        return next(iter(takers.values())).count
+
+    def take_in(found: Mapping[Sense, Tensor]) -> None:
+        for (name, tap), features in found.items():
+            if not bool(features.isfinite().all()):
+                raise PolyinrError(
+                    f"{name} gives features that are no finite numbers for pictures of {pictures.name}; its "
+                    "weights are damaged, or are of another network"
+                )
+            takers[name, tap].add(features.float())
+
+    hand = ThreadPoolExecutor(1, thread_name_prefix="taking in")  # no interruption reaches it: a state is whole
+    batches = ahead(rebatched(pictures.passes(range(span.start + done(), span.stop)), batch), depth=AHEAD)
+    try:
+        with closing(batches), hand:
+            for pixels in batches:
+                found = {
+                    (name, tap): features
+                    for name, view in views.items()
+                    for tap, features in view(pixels.to(device)).items()
+                    if (name, tap) in takers
+                }
+                hand.submit(take_in, found).result()
+                if progress is not None:
+                    progress(done(), len(span))
+                if keeper is not None:
+                    keeper.keep_if_due(takers)
+    except KeyboardInterrupt as error:
+        hand.shutdown()
+        if keeper is None or not done():
+            raise
+        keeper.keep(takers)
+        raise Interrupted(
+            f"interrupted; {done()} of {len(span)} pictures of {pictures.name} are kept in "
+            f"{keeper.cache.folder}: the same command goes on from there"
+        ) from error
+    return {sense: taker.seen(ranks) for sense, taker in takers.items()}
+
+
+def span_of(count: int, batch: int, ranks: Ranks) -> range:
+    """Return this rank's contiguous share of so many pictures, in whole batches."""
+    share = ranks.share(-(-count // batch))
+    return range(min(share.start * batch, count), min(share.stop * batch, count))
+
+
+def place_of(device: torch.device) -> torch.device:
+    """Return where statistics are kept: where float64 is."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def view_of(
@@ -106,7 +117,7 @@ def view_of(
     return tapped
 
 
-def rebatched(passes: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+def rebatched(passes: Iterable[Tensor], size: int) -> Generator[Tensor, None, None]:
     """Yield what comes in passes [n, ...] in batches of `size`, the last one as it falls."""
     waiting: list[Tensor] = []
     held = 0
@@ -120,39 +131,3 @@ def rebatched(passes: Iterable[Tensor], size: int) -> Iterator[Tensor]:
             waiting, held = [joined[whole:]], held - whole
     if held:
         yield torch.cat(waiting)
-
-
-class _Taker:
-    """Takes in the features of one sense, whose number it learns from the first."""
-
-    def __init__(self, need: Need, count: int, place: torch.device) -> None:
-        self.need = need
-        self.count = count
-        self.place = place
-        self.seen = Seen()
-        self.score: InceptionScore | None = None
-
-    def add(self, features: Tensor, *, first: int) -> None:
-        features = features.to(self.place)
-        if not first:
-            self._begin(features.shape[1])
-        self.seen.count += len(features)
-        if self.seen.statistics is not None:
-            self.seen.statistics.add(features)
-        if self.seen.features is not None:
-            self.seen.features[first : first + len(features)] = features
-        if self.score is not None:
-            self.score.add(features, first=first)
-
-    def _begin(self, dim: int) -> None:
-        if self.need.statistics:
-            self.seen.statistics = FeatureStatistics(dim, device=self.place)
-        if self.need.features:
-            self.seen.features = torch.zeros(self.count, dim, device=self.place)
-        if self.need.score:
-            self.score = InceptionScore(self.count, dim, splits=SPLITS, device=self.place)
-
-    def result(self) -> Seen:
-        if self.score is not None:
-            self.seen.score = self.score.result()
-        return self.seen

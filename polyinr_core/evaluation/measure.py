@@ -1,28 +1,28 @@
 """From two kinds of pictures to figures: each by its protocol, with its interval where one is asked for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..errors import RequestError
-from ..metrics.confidence import Figure, bootstrap, frechet_to, halving
-from ..metrics.gaussian import frechet_distance
-from ..metrics.kernel import KernelReference
-from ..metrics.neighbours import Overlap, manifold, overlap
+from ..errors import FileError, RequestError
 from ..metrics.networks import FeatureNetwork
-from ..metrics.rules import DENSE_NEIGHBOUR, FIGURES, NEIGHBOUR, Metric, Sense
+from ..metrics.rules import FIGURES, Metric, Sense
+from ..ranks import ALONE, Ranks
 from .cache import Cache
 from .card import card_of, versions
-from .inputs import Pictures, check_sizes
-from .looking import BATCH, Need, Progress, Seen, look, needs_of
+from .figures import Row, figures_of
+from .inputs import Pictures
+from .keeping import Keeper
+from .looking import BATCH, Progress, look, place_of, span_of
+from .saved import SavedStatistics, identity
+from .seen import Need, Seen, needs_of
 
 FORMAT = 1
 
-Row = dict[str, float | int]  # value; low, high, deviation of an interval; bias, extrapolated by halving
+Side = Pictures | SavedStatistics
 
 
 @dataclass(frozen=True)
@@ -35,34 +35,53 @@ class Settings:
 
 
 def evaluate(
-    reals: Pictures,
-    fakes: Pictures,
+    reals: Side,
+    fakes: Side,
     metrics: Mapping[str, Metric],
     networks: Mapping[str, FeatureNetwork],
     *,
     device: torch.device,
     settings: Settings = Settings(),
     progress: Callable[[str], Progress] | None = None,
+    ranks: Ranks = ALONE,
+    warn: Callable[[str], None] | None = None,
+    keep_reals: Callable[[Mapping[Sense, Seen]], None] | None = None,
 ) -> dict[str, Any]:
-    """Return {"format", "figures": {name: Row}, "card"}; `progress` makes a callback for a description.
+    """Return {"format", "figures": {name: Row}, "card"}, the same on every rank; each must call it.
 
-    Raises RequestError for too few pictures and for sizes that differ, PolyinrError.
+    `progress` makes a callback for a description. The leading rank tells `warn` what is odd about the pictures,
+    and gives `keep_reals` what was seen of the reals. Raises RequestError for too few pictures and for sizes that
+    differ, PolyinrError.
     """
     check(reals, fakes, metrics, settings)
     moves = progress or (lambda description: lambda done, total: None)
-    seen_reals = look_at_reals(reals, metrics, networks, settings, device=device, progress=moves("reals"))
-    needs = needs_of(metrics, resampled=settings.bootstrap > 0, reals=False)
-    seen_fakes = look(fakes, networks, needs, batch=settings.batch, device=device, progress=moves("fakes"))
+    needs = {
+        "reals": needs_of(metrics, reals=True),
+        "fakes": needs_of(metrics, resampled=settings.bootstrap > 0, reals=False),
+    }
+    sides = {"reals": reals, "fakes": fakes}
+    for kind, side in sides.items():
+        if isinstance(side, SavedStatistics):
+            side.check(needs[kind], networks)
+    seen = {}
+    for kind, side in sides.items():
+        seen[kind] = seen_of(
+            side, needs[kind], networks, settings, device=device, progress=moves(kind), ranks=ranks
+        )
+        check_variety(kind, side, seen[kind], warn if ranks.leads else None)
+        if kind == "reals" and keep_reals is not None and ranks.leads:
+            keep_reals(seen[kind])
+    if not ranks.leads:
+        return ranks.fact({})
     figures: dict[str, Row] = {}
     for name, metric in metrics.items():
-        figures |= figures_of(
-            name, metric, seen_reals.get(metric.sense), seen_fakes[metric.sense], settings.bootstrap
-        )
+        of_reals, of_fakes = seen["reals"].get(metric.sense), seen["fakes"][metric.sense]
+        figures |= figures_of(name, metric, of_reals, of_fakes, settings.bootstrap)
     card = card_of(reals, fakes, metrics, networks, device=device)
-    return {"format": FORMAT, "figures": figures, "card": card}
+    return ranks.fact({"format": FORMAT, "figures": figures, "card": card})
 
 
-def check(reals: Pictures, fakes: Pictures, metrics: Mapping[str, Metric], settings: Settings) -> None:
+def check(reals: Side, fakes: Side, metrics: Mapping[str, Metric], settings: Settings) -> None:
     """Raise RequestError before any picture is looked at, if the figures cannot be taken."""
     check_sizes(reals, fakes)
     if settings.batch < 1 or settings.bootstrap < 0 or settings.bootstrap == 1:
@@ -72,6 +91,8 @@ def check(reals: Pictures, fakes: Pictures, metrics: Mapping[str, Metric], setti
         halved = settings.bootstrap > 0 and metric.kind in FIGURES
         least = metric.least * 2 if halved else max(metric.least, 4 if settings.bootstrap else 0)
         for kind, pictures in sides:
+            if isinstance(pictures, SavedStatistics) and not pictures.count:
+                continue  # they do not say
             needed = metric.least if kind == "reals" else least
             if len(pictures) < needed:
                 why = " with intervals" if needed > metric.least else ""
@@ -80,107 +101,88 @@ def check(reals: Pictures, fakes: Pictures, metrics: Mapping[str, Metric], setti
                 )
 
 
-def look_at_reals(
-    reals: Pictures,
-    metrics: Mapping[str, Metric],
+def check_sizes(reals: Side, fakes: Side) -> None:
+    """Raise RequestError if two kinds of pictures are of different sizes, as far as they are known."""
+    if reals.side and fakes.side and reals.side != fakes.side:
+        smaller = min(reals.side, fakes.side)
+        raise RequestError(
+            f"{reals.name} holds reals of {reals.side} px, {fakes.name} gives fakes of {fakes.side} px; "
+            f"bring both to one size, as by --res {smaller}"
+        )
+
+
+def check_variety(kind: str, side: Side, seen: Mapping[Sense, Seen], warn: Callable[[str], None] | None) -> None:
+    """Raise FileError if the reals all look the same; of fakes, which a bad model may draw, only warn."""
+    for (network, _), part in seen.items():
+        if part.constant:
+            alike = f"all {part.count} {kind} look the same to {network}, one picture again and again"
+            if kind == "reals":
+                raise FileError(side.name, f"{alike}; nothing can be measured against them")
+            if warn is not None:
+                warn(f"{side.name}: {alike}; their figures say little")
+            return
+
+
+def seen_of(
+    side: Side,
+    needs: Mapping[Sense, Need],
     networks: Mapping[str, FeatureNetwork],
     settings: Settings,
     *,
     device: torch.device,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> dict[Sense, Seen]:
-    """Return what is seen of the reals: from the cache what it has, and the rest in one pass, which is kept."""
-    needs = needs_of(metrics, reals=True)
+    """Return what is seen of pictures: from the cache what it has, and the rest in one pass, which is kept.
+
+    The leading rank alone has what comes from the cache; states of an unfinished pass are kept by each.
+    """
+    place = place_of(device)
+    if isinstance(side, SavedStatistics):
+        return side.seen_in(needs, device=place)
+    how: dict[str, Any] = {"batch": settings.batch, "device": device, "progress": progress, "ranks": ranks}
     if settings.cache is None:
-        return look(reals, networks, needs, batch=settings.batch, device=device, progress=progress)
-    place = torch.device("cpu") if device.type == "mps" else device
-    cache, found, missing = Cache(settings.cache), {}, {}
-    for sense, need in needs.items():
-        seen = cache.load(key_of(reals, sense, networks), need, device=place)
-        if seen is None or seen.count != len(reals):
-            missing[sense] = Need(statistics=True, features=need.features)
-        else:
-            found[sense] = seen
-    looked = look(reals, networks, missing, batch=settings.batch, device=device, progress=progress)
-    for sense, seen in looked.items():
-        cache.store(key_of(reals, sense, networks), seen)
+        return look(side, networks, needs, **how)
+    cache = Cache(settings.cache)
+    keys = ranks.fact({sense: key_of(side, sense, networks, device) for sense in needs} if ranks.leads else {})
+    found: dict[Sense, Seen] = {}
+    for sense, need in needs.items() if ranks.leads else ():
+        if (kept := cache.load(keys[sense])) is not None:
+            seen = Seen.of(kept[1], kept[0], device=place)
+            if seen.serves(need):
+                found[sense] = seen
+    missing: dict[Sense, Need] = ranks.fact({s: need.kept for s, need in needs.items() if s not in found})
+    keeper = Keeper(cache, key_of_state(keys, missing, span_of(len(side), settings.batch, ranks), settings.batch))
+    looked = look(side, networks, missing, keeper=keeper, **how)
+    if ranks.leads:
+        for sense, seen in looked.items():
+            cache.store(keys[sense], seen.count, seen.tensors())
+    if missing:
+        keeper.forget()
     return found | looked
 
 
-def key_of(reals: Pictures, sense: Sense, networks: Mapping[str, FeatureNetwork]) -> dict[str, Any]:
-    """Return all that what is seen of the reals depends on."""
-    network = networks[sense[0]]
+def key_of(
+    pictures: Pictures, sense: Sense, networks: Mapping[str, FeatureNetwork], device: torch.device
+) -> dict[str, Any]:
+    """Return all that what is seen of pictures depends on."""
     return {
         "format": FORMAT,
-        "reals": {name: fact for name, fact in reals.facts.items() if name != "name"},
-        "side": reals.side,
-        "network": sense[0],
-        "network_sha256": network.sha256,
-        "network_side": getattr(network, "side", None),
+        "pictures": {name: fact for name, fact in pictures.facts.items() if name != "name"},
+        "side": pictures.side,
+        "network": [sense[0], identity(networks[sense[0]])],
         "tap": sense[1],
+        "device": device.type,
         "libraries": versions(),
     }
 
 
-def figures_of(name: str, metric: Metric, reals: Seen | None, fakes: Seen, repeats: int) -> dict[str, Row]:
-    """Return a metric's figures by name: its own, or the two that a metric of neighbours gives."""
-    if metric.kind == "score":
-        assert fakes.score is not None
-        return {name: {"value": fakes.score[0], "deviation": fakes.score[1]}}
-    assert reals is not None
-    if metric.kind in FIGURES:
-        return neighbour_figures(name, metric, reals, fakes, repeats)
-    figure: Figure
-    if metric.kind == "kernel":
-        assert reals.features is not None
-        assert fakes.features is not None
-        figure = KernelReference(reals.features, fakes.count).distance
-        value = figure(fakes.features)
-    else:
-        assert reals.statistics is not None
-        assert fakes.statistics is not None
-        reference = reals.statistics.gaussian(unbiased=metric.unbiased)
-        figure = frechet_to(reference, unbiased=metric.unbiased)
-        value = frechet_distance(fakes.statistics.gaussian(unbiased=metric.unbiased), reference)
-    row: Row = {"value": value}
-    if repeats and fakes.features is not None:
-        row |= interval_of(figure, fakes.features, repeats, replace=True)
-        if metric.kind == "frechet":
-            halves = halving(figure, fakes.features)
-            row |= {"bias": halves.bias, "extrapolated": halves.extrapolated}
-    return {name: row}
-
-
-def neighbour_figures(name: str, metric: Metric, reals: Seen, fakes: Seen, repeats: int) -> dict[str, Row]:
-    """Return precision and recall, or density and coverage."""
-    assert reals.features is not None
-    assert fakes.features is not None
-    k = NEIGHBOUR if metric.kind == "overlap" else DENSE_NEIGHBOUR
-    ground = manifold(reals.features, k=k, half=metric.half)
-
-    def shared(features: Tensor) -> Overlap:
-        return overlap(manifold(features, k=k, half=metric.half), ground, k=k, k_density=k)
-
-    def part_of(part: str) -> Figure:
-        return lambda features: float(getattr(shared(features), part))
-
-    found = shared(fakes.features)
-    rows: dict[str, Row] = {}
-    for part in FIGURES[metric.kind]:
-        row: Row = {"value": float(getattr(found, part))}
-        if repeats:
-            row |= interval_of(part_of(part), fakes.features, repeats, replace=False)
-        rows[f"{name}/{part}"] = row
-    return rows
-
-
-def interval_of(figure: Figure, features: Tensor, repeats: int, *, replace: bool) -> Row:
-    """Return the interval of a figure over resampled fakes, as parts of a row."""
-    found = bootstrap(figure, features, repeats=repeats, replace=replace)
+def key_of_state(
+    keys: Mapping[Sense, dict[str, Any]], needs: Mapping[Sense, Need], span: range, batch: int
+) -> dict[str, Any]:
+    """Return all that the state of an unfinished pass depends on, so that going on from it changes nothing."""
     return {
-        "low": found.low,
-        "high": found.high,
-        "deviation": found.deviation,
-        "level": found.level,
-        "resamples": found.repeats,
+        "senses": [[keys[sense], asdict(need)] for sense, need in needs.items()],
+        "span": [span.start, span.stop],
+        "batch": batch,
     }

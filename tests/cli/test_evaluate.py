@@ -82,7 +82,7 @@ def test_the_cache_changes_no_figure(polyinr: Run, folders: Path, eyes: None) ->
     words = ["evaluate", "--real", "reals", "--fake", "fakes", "--cache", "kept", "--res", "8", "--json", "-q"]
     first, again = polyinr(*words), polyinr(*words)
     assert first.stdout == again.stdout
-    assert len(list(Path("kept").iterdir())) == 1
+    assert len(list(Path("kept").iterdir())) == 2
 
 
 def test_psi_label_and_res_are_on_the_card(polyinr: Run, folders: Path, eyes: None) -> None:

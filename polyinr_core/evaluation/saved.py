@@ -1,0 +1,216 @@
+"""Saved statistics in pictures' place: ours with all that they depend on, others' .npz of mu and sigma."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..errors import FileError
+from ..files import explain, sha256_of, written_beside
+from ..metrics.gaussian import Gaussian
+from ..metrics.inception import SPATIAL_CHANNELS
+from ..metrics.networks import FeatureNetwork
+from ..metrics.rules import Sense, Tap
+from .cache import digest_of, text_of
+from .card import versions
+from .inputs import Pictures
+from .seen import Need, Seen
+
+FORMAT = 1
+METADATA_KEY = "polyinr_statistics"
+SUFFIXES = (".safetensors", ".npz")
+ANY = "*"  # an .npz does not say whose features it is of
+TAPS: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+AGAIN = "give the pictures, or save statistics of them anew with --save-statistics and these metrics"
+
+
+@dataclass(frozen=True)
+class SavedStatistics:
+    """What was once seen of pictures: `side` and `count` are 0 where the file does not tell.
+
+    `networks` holds of each network's name what makes it that one: SHA-256 of the weights and side.
+    """
+
+    name: str
+    side: int
+    count: int
+    sha256: str
+    facts: dict[str, Any]
+    seen: dict[tuple[str, Tap], Seen]
+    networks: dict[str, dict[str, Any]]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def find(self, sense: Sense) -> Seen | None:
+        """Return what was seen in that sense, as far as the file knows."""
+        network, tap = sense
+        return self.seen.get((plain(network), tap)) or self.seen.get((ANY, tap))
+
+    def check(self, needs: Mapping[Sense, Need], networks: Mapping[str, FeatureNetwork]) -> None:
+        """Raise FileError if what is needed was not saved, or was seen by another network."""
+        for (name, tap), need in needs.items():
+            self._check_network(name, networks[name])
+            found = self.find((name, tap))
+            if found is None:
+                known = ", ".join(sorted({f"{other} ({t})" for other, t in self.seen if other != ANY}))
+                lacks = (
+                    f"has statistics of {known}, none of {name} ({tap})" if known else f"has no {TAPS[tap][0]}"
+                )
+                raise FileError(self.name, f"{lacks}; {AGAIN}")
+            if not found.serves(need):
+                wanted = "features, which kernels, neighbours and intervals need" if need.features else "a score"
+                raise FileError(self.name, f"holds mean and covariance of {name}, not its {wanted}; {AGAIN}")
+            dim = dim_of(networks[name], tap)
+            if found.given is not None and len(found.given.mean) != dim:
+                problem = f"is of features of {len(found.given.mean)} numbers, {name} ({tap}) gives {dim}"
+                raise FileError(self.name, f"{problem}: statistics of another network; {AGAIN}")
+
+    def _check_network(self, name: str, network: FeatureNetwork) -> None:
+        saved, here = self.networks.get(plain(name)), identity(network)
+        if saved is not None and saved != here:
+            problem = f"was seen by {name} {words_of(saved)}, the one here is {words_of(here)}"
+            raise FileError(self.name, f"{problem}: statistics of another network; {AGAIN}")
+
+    def seen_in(self, needs: Mapping[Sense, Need], *, device: torch.device) -> dict[Sense, Seen]:
+        """Return what was seen in the senses needed, on the device."""
+        found = {}
+        for sense in needs:
+            seen = self.find(sense)
+            assert seen is not None, sense
+            moved = Seen.of(seen.tensors(), seen.count, device=device)
+            if seen.given is not None:
+                moved.given = Gaussian(seen.given.mean.to(device), seen.given.covariance.to(device))
+            found[sense] = moved
+        return found
+
+
+def save_statistics(
+    path: Path,
+    pictures: Pictures,
+    seen: Mapping[Sense, Seen],
+    networks: Mapping[str, FeatureNetwork],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write what was seen of pictures, to be read in their place. Raises FileError."""
+    tensors = {
+        f"{number}.{name}": tensor
+        for number, part in enumerate(seen.values())
+        for name, tensor in part.tensors().items()
+    }
+    facts = {
+        "format": FORMAT,
+        "pictures": pictures.facts,
+        "side": pictures.side,
+        "count": len(pictures),
+        "senses": [[plain(name), tap] for name, tap in seen],
+        "networks": {plain(name): identity(networks[name]) for name, _ in seen},
+        "libraries": versions(),
+        "digest": digest_of(tensors),
+    }
+    with written_beside(path, overwrite=overwrite) as draft:
+        draft.write_bytes(save(tensors, metadata={METADATA_KEY: text_of(facts)}))
+
+
+def means_statistics(path: Path) -> bool:
+    """Say whether a path is named as saved statistics are."""
+    return path.suffix in SUFFIXES
+
+
+def open_statistics(path: Path) -> SavedStatistics:
+    """Read statistics that `save_statistics` wrote, or an .npz with `mu` and `sigma`. Raises FileError."""
+    return read_foreign(path) if path.suffix == ".npz" else read_own(path)
+
+
+def read_own(path: Path) -> SavedStatistics:
+    """Read a .safetensors of ours. Raises FileError."""
+    sha256 = sha256_of(path)
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            if text is None:
+                raise FileError(path, "holds no statistics; polyinr evaluate --save-statistics writes such files")
+            facts = json.loads(text)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts["format"] != FORMAT or facts["digest"] != digest_of(tensors):
+            raise ValueError
+        count, seen = int(facts["count"]), {}
+        for number, (network, tap) in enumerate(facts["senses"]):
+            own = {
+                name.partition(".")[2]: tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{number}.")
+            }
+            seen[network, tap] = Seen.of(own, count, device=torch.device("cpu"))
+        told = {"name": path.name, "sha256": sha256, "libraries": dict(facts["libraries"])}
+        pictures = {**facts["pictures"], "statistics": told}
+        return SavedStatistics(
+            str(path), int(facts["side"]), count, sha256, pictures, seen, dict(facts["networks"])
+        )
+    except OSError as error:
+        raise explain(path, error) from error
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FileError(path, "is damaged, or of another format; save the statistics anew") from error
+
+
+def read_foreign(path: Path) -> SavedStatistics:
+    """Read an .npz as clean-fid, pytorch-fid, guided-diffusion and StyleGAN's kin write it. Raises FileError."""
+    sha256 = sha256_of(path)
+    seen: dict[tuple[str, Tap], Seen] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for tap, (mean, covariance) in TAPS.items():
+                if mean in arrays and covariance in arrays:
+                    seen[ANY, tap] = Seen(given=gaussian_of(path, arrays[mean], arrays[covariance]))
+    except OSError as error:
+        raise explain(path, error) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(path, "cannot be read as .npz of plain arrays; is it whole?") from error
+    if (ANY, "pooled") not in seen:
+        raise FileError(path, "holds no mu and sigma, as files of clean-fid, pytorch-fid or guided-diffusion do")
+    facts = {"kind": "statistics", "name": path.name, "sha256": sha256, "network": "taken on trust"}
+    return SavedStatistics(str(path), 0, 0, sha256, facts, seen, {})
+
+
+def gaussian_of(path: Path, mean: Any, covariance: Any) -> Gaussian:
+    """Return a Gaussian, float64, of arrays [d] and [d, d]. Raises FileError."""
+    if mean.ndim != 1 or covariance.shape != mean.shape * 2 or not len(mean):
+        problem = f"its mu and sigma are of shapes {mean.shape} and {covariance.shape}, not (d,) and (d, d)"
+        raise FileError(path, problem)
+    if mean.dtype.kind != "f" or covariance.dtype.kind != "f":
+        raise FileError(path, "its mu and sigma are no real numbers")
+    parts: list[Tensor] = [torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in (mean, covariance)]
+    if not all(bool(part.isfinite().all()) for part in parts):
+        raise FileError(path, "its mu and sigma are no finite numbers")
+    return Gaussian(*parts)
+
+
+def identity(network: FeatureNetwork) -> dict[str, Any]:
+    """Return what makes a network the one that it is."""
+    name = "torchscript" if network.name.startswith("torchscript:") else network.name  # the SHA-256 says which
+    return {"name": name, "sha256": network.sha256, "side": getattr(network, "side", None)}
+
+
+def plain(name: str) -> str:
+    """Return a network's name; that of a file without its place."""
+    return f"torchscript:{Path(name.partition(':')[2]).name}" if name.startswith("torchscript:") else name
+
+
+def words_of(facts: Mapping[str, Any]) -> str:
+    """Return an identity in words."""
+    return str(facts["sha256"])[:12] + (f" at {facts['side']} px" if facts.get("side") else "")
+
+
+def dim_of(network: FeatureNetwork, tap: Tap) -> int:
+    """Return how many numbers a picture's features have."""
+    return SPATIAL_CHANNELS * 17 * 17 if tap == "spatial" else network.dim

@@ -1,0 +1,34 @@
+"""Pictures that a model draws to be judged are the same however they are asked for."""
+
+from pathlib import Path
+
+import torch
+from conftest import small_snapshot
+from torch import Tensor
+
+from polyinr_core.evaluation.drawn import DrawnPictures
+from polyinr_core.snapshots.snapshot import load_snapshot
+
+
+def test_a_model_draws_the_same_whatever_the_batch(tmp_path: Path) -> None:
+    snapshot = load_snapshot(small_snapshot(tmp_path / "m.safetensors", classes=4))
+    drawn = DrawnPictures(snapshot, name="m", count=70, side=16, psi=0.7)
+    pixels = torch.cat(list(drawn.passes()))
+    assert pixels.shape == (70, 3, 16, 16)
+    assert pixels.dtype == torch.uint8
+    assert drawn.facts["labels"] == "uniform by seed"
+    assert drawn.facts["seeds"] == "0-69"
+    large = torch.cat(list(DrawnPictures(snapshot, name="m", count=2, side=160, psi=0.7).passes()))
+    assert large.shape == (2, 3, 160, 160)
+
+
+def test_psi_and_label_matter(tmp_path: Path) -> None:
+    snapshot = load_snapshot(small_snapshot(tmp_path / "m.safetensors", classes=4))
+
+    def drawn(**options: float) -> Tensor:
+        return torch.cat(list(DrawnPictures(snapshot, name="m", count=6, **options).passes()))
+
+    assert not torch.equal(drawn(), drawn(psi=0.5))
+    assert not torch.equal(drawn(label=0), drawn(label=1))
+    still = drawn(psi=0.0, label=2)
+    assert torch.equal(still[0], still[5])

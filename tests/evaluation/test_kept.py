@@ -1,0 +1,96 @@
+"""What was seen is kept for the next time, and a stale or damaged file is not used."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from eyes import CPU, NAMES, Eyes, values, write_pictures
+from PIL import Image
+
+from polyinr_core.evaluation.cache import Cache
+from polyinr_core.evaluation.looking import look
+from polyinr_core.evaluation.measure import Settings, evaluate, key_of
+from polyinr_core.evaluation.seen import Need, Seen
+from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.metrics.rules import metrics_named
+
+
+@pytest.fixture
+def reals(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "reals", 24)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "fakes", 20, seed=1)
+
+
+def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    metrics = metrics_named(NAMES)
+    settings = Settings(cache=tmp_path / "cache")
+
+    def shown() -> tuple[int, dict]:
+        eyes = Eyes()
+        result = evaluate(
+            open_pictures(reals),
+            open_pictures(fakes),
+            metrics,
+            {"lite2": eyes},
+            device=CPU,
+            settings=settings,
+        )
+        return eyes.seen, result["figures"]
+
+    first, figures = shown()
+    again, cached = shown()
+    assert (first, again) == (44, 0)
+    assert cached == figures
+    with Image.open(reals / "000.png") as image:
+        pixels = np.array(image)
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(reals / "000.png")
+    changed, other = shown()
+    assert changed == 24
+    assert other != figures
+
+
+def kept(folder: Path, reals: Path) -> tuple[Cache, dict, Seen]:
+    """A cache that holds what was seen of the reals, its key and that."""
+    pictures, eyes = open_pictures(reals), Eyes()
+    sense = ("lite2", "pooled")
+    seen = look(pictures, {"lite2": eyes}, {sense: Need(statistics=True, features=True)}, device=CPU)[sense]
+    cache, key = Cache(folder), key_of(pictures, sense, {"lite2": eyes}, CPU)
+    assert cache.load(key) is None
+    cache.store(key, seen.count, seen.tensors())
+    return cache, key, seen
+
+
+def test_what_is_kept_is_what_was_seen(tmp_path: Path, reals: Path) -> None:
+    cache, key, seen = kept(tmp_path / "cache", reals)
+    count, tensors = cache.load(key)
+    again = Seen.of(tensors, count, device=CPU)
+    assert torch.equal(again.features, seen.features)
+    assert torch.equal(again.statistics.scatter, seen.statistics.scatter)
+    assert again.count == again.statistics.count == 24
+
+
+def test_a_damaged_or_renamed_file_is_not_used(tmp_path: Path, reals: Path) -> None:
+    cache, key, _ = kept(tmp_path / "cache", reals)
+    other = {**key, "tap": "spatial"}
+    path = cache.path(key)
+    cache.path(other).write_bytes(path.read_bytes())
+    assert cache.load(other) is None
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    assert cache.load(key) is None
+    path.write_bytes(data[:100])
+    assert cache.load(key) is None
+
+
+def test_kept_statistics_do_not_stand_for_features(reals: Path, fakes: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    values(reals, fakes, ("fd-lite2",), cache=cache)
+    both = ("fd-lite2", "kd-lite2")
+    assert values(reals, fakes, both, cache=cache) == values(reals, fakes, both)

@@ -1,0 +1,138 @@
+"""Figures equal those of the metrics' own functions, however pictures come in; what cannot be evaluated."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from eyes import CPU, NAMES, Eyes, features_of, statistics_of, values, write_pictures
+from PIL import Image
+from torch import Tensor
+
+from polyinr_core.errors import FileError, PolyinrError, RequestError
+from polyinr_core.evaluation.measure import Settings, evaluate
+from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.metrics.confidence import bootstrap, frechet_to
+from polyinr_core.metrics.gaussian import frechet_distance
+from polyinr_core.metrics.kernel import KernelReference
+from polyinr_core.metrics.neighbours import manifold, overlap
+from polyinr_core.metrics.rules import metrics_named
+
+
+@pytest.fixture
+def reals(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "reals", 24)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "fakes", 20, seed=1)
+
+
+def test_figures_are_those_of_the_metrics_themselves(reals: Path, fakes: Path) -> None:
+    x, y = features_of(fakes), features_of(reals)
+    found = values(reals, fakes)
+    shared = overlap(manifold(x), manifold(y))
+    expected = {
+        "fd-lite2": frechet_distance(statistics_of(x).gaussian(), statistics_of(y).gaussian()),
+        "kd-lite2": KernelReference(y, len(x)).distance(x),
+        "pr-lite2/precision": shared.precision,
+        "pr-lite2/recall": shared.recall,
+        "dc-lite2/density": shared.density,
+        "dc-lite2/coverage": shared.coverage,
+    }
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_the_batch_changes_nothing(reals: Path, fakes: Path, batch: int) -> None:
+    assert values(reals, fakes, batch=batch) == pytest.approx(values(reals, fakes), rel=1e-6)
+
+
+def test_the_order_changes_nothing(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    there = write_pictures(tmp_path / "backwards", 24, backwards=True)
+    names = ("fd-lite2", "pr-lite2", "dc-lite2")
+    assert values(there, fakes, names) == pytest.approx(values(reals, fakes, names), rel=1e-6)
+
+
+def test_each_picture_is_looked_at_once(reals: Path, fakes: Path) -> None:
+    eyes = Eyes()
+    metrics = metrics_named(NAMES)
+    evaluate(open_pictures(reals), open_pictures(fakes), metrics, {"lite2": eyes}, device=CPU)
+    assert eyes.seen == 24 + 20
+
+
+def test_intervals_are_those_of_the_bootstrap(reals: Path, fakes: Path) -> None:
+    metrics = metrics_named(NAMES)
+    result = evaluate(
+        open_pictures(reals),
+        open_pictures(fakes),
+        metrics,
+        {"lite2": Eyes()},
+        device=CPU,
+        settings=Settings(bootstrap=5),
+    )
+    rows = result["figures"]
+    figure = frechet_to(statistics_of(features_of(reals)).gaussian())
+    interval = bootstrap(figure, features_of(fakes), repeats=5)
+    assert rows["fd-lite2"]["low"] == pytest.approx(interval.low, rel=1e-9)
+    assert rows["fd-lite2"]["bias"] > 0
+    assert all(row["resamples"] == 5 for row in rows.values())
+
+
+def grey_pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for i in range(8):
+        Image.new("RGB", (8, 8), (90, 90, 90)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_reals_of_one_picture_again_and_again_are_refused(tmp_path: Path, fakes: Path) -> None:
+    grey = grey_pictures(tmp_path / "grey")
+    for names in (("fd-lite2",), ("kd-lite2",)):
+        with pytest.raises(FileError, match="all 8 reals look the same to lite2"):
+            values(grey, fakes, names)
+
+
+def test_fakes_of_one_picture_are_judged_and_told_of(tmp_path: Path, reals: Path) -> None:
+    grey, told = open_pictures(grey_pictures(tmp_path / "grey")), []
+    metrics = metrics_named(NAMES)
+    result = evaluate(open_pictures(reals), grey, metrics, {"lite2": Eyes()}, device=CPU, warn=told.append)
+    assert result["figures"]["fd-lite2"]["value"] > 0
+    assert len(told) == 1
+    assert "all 8 fakes look the same" in told[0]
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path, fakes: Path) -> None:
+    few = write_pictures(tmp_path / "few", 3)
+    with pytest.raises(RequestError, match="pr-lite2 needs 4 reals or more"):
+        values(few, fakes, ("pr-lite2",))
+    with pytest.raises(RequestError, match="dc-lite2 needs 6 fakes or more"):
+        values(fakes, few, ("dc-lite2",))
+    with pytest.raises(RequestError, match="with intervals needs 4 fakes"):
+        values(fakes, few, ("fd-lite2",), bootstrap=2)
+
+
+def test_other_sizes_are_refused_and_named(tmp_path: Path, reals: Path) -> None:
+    large = write_pictures(tmp_path / "large", 6, side=12)
+    with pytest.raises(RequestError, match=r"reals of 8 px.*fakes of 12 px.*--res 8"):
+        values(reals, large)
+    with pytest.raises(FileError, match="none is enlarged"):
+        open_pictures(reals, side=9)
+    Image.new("RGB", (9, 9)).save(reals / "999.png")
+    with pytest.raises(FileError, match=r"999.png: is 9 px"):
+        list(open_pictures(reals).passes())
+
+
+def test_features_that_are_no_numbers_are_refused(reals: Path, fakes: Path) -> None:
+    class Blind(Eyes):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return super().forward(pixels) * torch.nan
+
+    with pytest.raises(PolyinrError, match=r"lite2 gives features that are no finite numbers.*reals"):
+        evaluate(
+            open_pictures(reals),
+            open_pictures(fakes),
+            metrics_named(["fd-lite2"]),
+            {"lite2": Blind()},
+            device=CPU,
+        )

@@ -1,0 +1,66 @@
+"""Protocols and the metrics of Inception in one pass."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from eyes import CPU, statistics_of, write_pictures
+from inception_stand_in import write_inception_graph
+
+from polyinr_core.errors import RequestError, WeightsError
+from polyinr_core.evaluation.measure import evaluate
+from polyinr_core.evaluation.protocols import load_networks
+from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.metrics.gaussian import frechet_distance
+from polyinr_core.metrics.inception import InceptionTaps
+from polyinr_core.metrics.networks import load_network
+from polyinr_core.metrics.rules import metric_named, metrics_named, networks_of
+from polyinr_core.metrics.scores import InceptionScore
+
+
+@pytest.fixture
+def reals(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "reals", 24)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "fakes", 20, seed=1)
+
+
+@pytest.mark.slow  # symmetric solvers at 2048
+def test_inception_s_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    file = write_inception_graph(tmp_path / "inception.pt")
+    names = ("fid", "sfid", "is", "kid", "pr-adm")
+    metrics = metrics_named(names)
+    networks = load_networks(networks_of(metrics.values()), {"inception": file})
+    assert list(networks) == ["inception"]
+    result = evaluate(open_pictures(reals), open_pictures(fakes), metrics, networks, device=CPU)
+    taps = InceptionTaps(load_network("inception", file=file))
+    x, y = (taps(torch.cat(list(open_pictures(path).passes()))) for path in (fakes, reals))
+    fid = frechet_distance(
+        statistics_of(x.pooled).gaussian(unbiased=False), statistics_of(y.pooled).gaussian(unbiased=False)
+    )
+    sfid = frechet_distance(statistics_of(x.spatial).gaussian(), statistics_of(y.spatial).gaussian())
+    score = InceptionScore(20, 1008)
+    score.add(x.probabilities, first=0)
+    rows = result["figures"]
+    assert rows["fid"]["value"] == pytest.approx(fid, rel=1e-5)
+    assert rows["sfid"]["value"] == pytest.approx(sfid, rel=1e-5)
+    assert rows["is"]["value"] == pytest.approx(score.result()[0], rel=1e-5)
+    assert result["card"]["protocols"]["fid"]["rule"].endswith("covariance by N, float64")
+    assert result["card"]["networks"]["inception"]["sha256"] == networks["inception"].sha256
+
+
+def test_what_is_no_metric_is_refused_with_the_list() -> None:
+    for name in ("fdi", "fd-", "fd-lite3", "fd-timm:", "", "xx-lite2"):
+        with pytest.raises(RequestError, match="choose from fid, fid-clean"):
+            metric_named(name)
+    assert metric_named("fd-timm:resnet18").network == "timm:resnet18"
+
+
+def test_pr_says_which_file_it_needs() -> None:
+    with pytest.raises(WeightsError, match="vgg16"):
+        load_networks(["vgg16"], {})
+    with pytest.raises(RequestError, match="dinov2"):
+        load_networks([], {"dinov2": Path("x")})

@@ -1,0 +1,24 @@
+"""Stored pictures to be judged: reduced, chosen, held out, of any kind of file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from eyes import write_pictures
+
+from polyinr_core.evaluation.stored import open_pictures
+
+
+@pytest.fixture
+def reals(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "reals", 24)
+
+
+def test_pictures_are_reduced_by_area_and_chosen_once(reals: Path) -> None:
+    whole = torch.cat(list(open_pictures(reals).passes()))
+    halves = torch.cat(list(open_pictures(reals, side=4).passes()))
+    means = whole.double().unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean(dim=(3, 5))
+    assert (halves.double() - means).abs().max() <= 0.5 + 1e-6
+    some = open_pictures(reals, count=5)
+    assert some.order == open_pictures(reals, count=5).order
+    assert len(torch.cat(list(some.passes()))) == 5
