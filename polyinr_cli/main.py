@@ -29,6 +29,7 @@ COMMANDS = {  # in the order of the help, each in a file named by its last word
     "invert": "Bring photos in.",
     "heatmap": "Draw what each level has drawn so far.",
     "evaluate": "Measure generated pictures against real ones.",
+    "evaluate explain": "Say why two results differ.",
     "convert": "Turn a released snapshot into a model of ours.",
     "info": "Say what a file is.",
     "demo": "Show the main job, from pictures to pictures.",

@@ -1,0 +1,193 @@
+"""polyinr evaluate explain: what differs between two results, and which of their figures can be compared."""
+
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import streams
+from .options import Json, Quiet, Verbose
+from .results import load_results
+
+if TYPE_CHECKING:
+    from polyinr_core.evaluation.comparing import Comparison, Difference, Verdict
+    from polyinr_core.evaluation.known import Fact, Grade
+    from polyinr_core.evaluation.results import Result
+
+WIDTH = 100  # columns
+WITHIN = "Within: how far apart such figures may be by the sample that was drawn, or by the counts, alone."
+SIDES = ("fakes", "reals")
+HEADINGS: "dict[Grade, str]" = {
+    "subject": "What they compare",
+    "other": "What makes them other measurements",
+    "unknown": "What nothing is known of",
+    "bias": "What shifts them",
+    "spread": "What spreads them",
+    "rounding": "What moves their last digits",
+}
+
+
+def explain(
+    first: Annotated[
+        Path,
+        typer.Argument(metavar="A.json", show_default=False, help="A result of polyinr evaluate -o; - is stdin."),
+    ],
+    second: Annotated[Path, typer.Argument(metavar="B.json", show_default=False, help="Another one.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what differs between two results, what that does to the numbers, and which of them can be compared.
+
+    Example: polyinr evaluate explain ours.json theirs.json
+    """
+    from polyinr_core.evaluation.comparing import compare
+
+    a, b = load_results([first, second])
+    comparison = compare(a, b)
+    if as_json:
+        streams.json_line(_facts_of(a, b, comparison))
+        return
+    for line in _lines_of(a, b, comparison):
+        streams.line(line)
+
+
+def _facts_of(a: "Result", b: "Result", comparison: "Comparison") -> dict[str, Any]:
+    """Return all of a comparison as plain facts."""
+    return {
+        "a": a.name,
+        "b": b.name,
+        "differences": [
+            {
+                "field": ".".join(difference.field),
+                "a": difference.values[0],
+                "b": difference.values[1],
+                "effects": [
+                    {"kind": fact.grade, "effect": fact.effect, "source": fact.source, "figures": list(names)}
+                    for fact, names in difference.effects.items()
+                ],
+            }
+            for difference in comparison.differences
+        ],
+        "figures": {
+            name: {
+                "a": verdict.values[0],
+                "b": verdict.values[1],
+                "standing": verdict.standing,
+                "within": verdict.within,
+                "because": list(verdict.because),
+                "compares": list(verdict.compares),
+                "better": None if verdict.better is None else "ab"[verdict.better],
+            }
+            for name, verdict in comparison.verdicts.items()
+        },
+        "only_a": list(comparison.alone[0]),
+        "only_b": list(comparison.alone[1]),
+    }
+
+
+def _lines_of(a: "Result", b: "Result", comparison: "Comparison") -> list[str]:
+    """Return a comparison as a person reads it."""
+    lines = [f"A  {_about(a)}", f"B  {_about(b)}"]
+    lines += _differences_of(comparison)
+    lines += ["", "Figures"]
+    for verdict in comparison.verdicts.values():
+        lines += _wrapped(f"{verdict.name}: {_sentence_of(verdict, comparison)}", first="  ", others="      ")
+    if not comparison.verdicts:
+        lines.append("  None is in both results.")
+    for which, names in zip("AB", comparison.alone, strict=True):
+        if names:
+            lines += _wrapped(f"Only in {which}: {', '.join(names)}.", first="  ", others="      ")
+    if any(verdict.within is not None for verdict in comparison.verdicts.values()):
+        lines += ["", *_wrapped(WITHIN)]
+    return lines
+
+
+def _about(result: "Result") -> str:
+    """Return what a result is of, in a line: its own name, what was drawn, and against what."""
+    fields = result.fields
+    fakes, reals = ({name: fields.get((side, name)) for name in ("name", "count", "psi")} for side in SIDES)
+    words = [str(fakes["name"])]
+    words += [f"psi {fakes['psi']:g}"] if isinstance(fakes["psi"], int | float) else []
+    words += [f"{fakes['count']} pictures"] if fakes["count"] else []
+    words += [f"{fields['resolution',]} px"] if ("resolution",) in fields else []
+    against = (
+        f", against {reals['name']}" + (f" ({reals['count']})" if reals["count"] else "") if reals["name"] else ""
+    )
+    return f"{result.name}: {', '.join(words)}{against}"
+
+
+def _differences_of(comparison: "Comparison") -> list[str]:
+    """Return what differs, by what it does, each effect said once."""
+    if not comparison.differences:
+        return ["", "The cards agree in all that figures depend on."]
+    by_grade: dict[Grade, dict[Fact, list[Difference]]] = {}
+    for difference in comparison.differences:
+        for fact in difference.effects:
+            by_grade.setdefault(fact.grade, {}).setdefault(fact, []).append(difference)
+    lines = []
+    for grade, heading in HEADINGS.items():
+        if grade not in by_grade:
+            continue
+        lines += ["", heading]
+        for fact, differences in by_grade[grade].items():
+            for difference in differences:
+                one, other = difference.values
+                field = ".".join(difference.field)
+                lines += _wrapped(f"{field}: A {one}, B {other}", first="  ", others="      ")
+            said = _names_of(differences[0].effects[fact], comparison)
+            source = f" ({fact.source})" if fact.source else ""
+            lines += _wrapped(f"{said}{fact.effect}{source}", first="      ", others="      ")
+    idle = [".".join(difference.field) for difference in comparison.differences if not difference.effects]
+    if idle:
+        lines += ["", *_wrapped(f"Differs, and touches none of the figures below: {', '.join(idle)}.")]
+    return lines
+
+
+def _names_of(names: tuple[str, ...], comparison: "Comparison") -> str:
+    """Return the figures that an effect touches, nothing if it touches all."""
+    return "" if len(names) == len(comparison.verdicts) else f"{', '.join(names)}: "
+
+
+def _sentence_of(verdict: "Verdict", comparison: "Comparison") -> str:
+    """Return what two figures are worth beside each other."""
+    from polyinr_core.evaluation.scales import better
+
+    a, b = (f"{value:.5g}" for value in verdict.values)
+    values = f"A {a}, B {b}"
+    because = _listed(verdict.because)
+    if verdict.standing == "not comparable":
+        return f"{values}: not comparable, because of {because}."
+    if verdict.standing == "unknown":
+        return f"{values}: whether they are comparable is not known, because of {because}."
+    within = "" if verdict.within is None else f" within {verdict.within:.3g}"
+    worth = f"comparable{within}" + (f", because of {because}" if because else "")
+    if verdict.better is not None:
+        gap = f"{abs(verdict.values[0] - verdict.values[1]):.3g}"
+        outcome = f"{'AB'[verdict.better]} is better by {gap}"
+        outcome += ", which may be chance: --bootstrap 100 gives intervals" if verdict.within is None else ""
+    elif verdict.values[0] == verdict.values[1]:
+        outcome = "they are equal"
+    elif better(verdict.name) is None:
+        outcome = "which way it is better is not known"
+    else:
+        outcome = "they cannot be told apart"
+    more = f" It is {_listed(verdict.compares)} together that differ." if len(verdict.compares) > 1 else ""
+    return f"{values}: {worth}; {outcome}.{more}"
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    """Return words as a list in a sentence."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _wrapped(text: str, *, first: str = "", others: str = "") -> list[str]:
+    return wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,197 @@
+"""Two results side by side: what differs between their cards, and what each shared figure is worth for it."""
+
+from dataclasses import dataclass
+from math import hypot, log2
+from typing import Any, Literal
+
+from .known import Fact, Grade, fact_of
+from .results import Field, Result, Row
+from .scales import base_of, best, family_of
+
+Standing = Literal["comparable", "within", "unknown", "not comparable"]
+
+NAMES = ("name", "of", "stored_resolution", "run")  # say nothing that the hash does not say
+ABSENT = "not on the card"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field that differs, with both values as a person reads them, and what that does to which figures."""
+
+    field: Field
+    values: tuple[str, str]
+    effects: dict[Fact, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What two figures of one name are worth beside each other.
+
+    `within` is by how much they may differ for reasons that are not the models', in the figure's own unit, None
+    if that is not known. `because` names what is in the way, `compares` what the two figures compare. `better`
+    is the index of the better one, None if that cannot be told.
+    """
+
+    name: str
+    values: tuple[float, float]
+    standing: Standing
+    within: float | None
+    because: tuple[str, ...]
+    compares: tuple[str, ...]
+    better: int | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that two results have to say to each other; `alone` holds the names that only one of them has."""
+
+    differences: tuple[Difference, ...]
+    verdicts: dict[str, Verdict]
+    alone: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def compare(a: Result, b: Result) -> Comparison:
+    """Compare two results by their cards."""
+    shared = [name for name in a.figures if name in b.figures]
+    found = []
+    for field, values in differing(a, b).items():
+        effects: dict[Fact, tuple[str, ...]] = {}
+        for name in shared:
+            if (fact := effect_on(name, field, a, b)) is not None:
+                effects[fact] = (*effects.get(fact, ()), name)
+        found.append(Difference(field, values, effects))
+    return Comparison(
+        differences=tuple(found),
+        verdicts={name: verdict(name, a, b, found) for name in shared},
+        alone=(
+            tuple(name for name in a.figures if name not in b.figures),
+            tuple(name for name in b.figures if name not in a.figures),
+        ),
+    )
+
+
+def differing(a: Result, b: Result) -> dict[Field, tuple[str, str]]:
+    """Return the fields whose values differ, with these in words; what follows from another is left out."""
+    first, second = a.fields, b.fields
+    kinds = {side for side in ("reals", "fakes") if first.get((side, "kind")) != second.get((side, "kind"))}
+    found = {}
+    for field in [*first, *(field for field in second if field not in first)]:
+        one, other = first.get(field, ABSENT), second.get(field, ABSENT)
+        if one == other or follows(field, first, second, kinds):
+            continue
+        found[field] = (words(field, one, first), words(field, other, second))
+    return found
+
+
+def follows(field: Field, first: dict[Field, Any], second: dict[Field, Any], kinds: set[str]) -> bool:
+    """Say whether a difference in a field says nothing of its own, or belongs to figures that are not shared."""
+    side, name = field[0], field[-1]
+    if side in ("networks", "protocols"):
+        return field[:2] not in {other[:2] for other in first} & {other[:2] for other in second}
+    if side not in ("reals", "fakes"):
+        return False
+    values = first.get(field), second.get(field)
+    if name in NAMES or (name == "reduction" and set(values) <= {None, "none"}):
+        return True
+    if side in kinds:
+        return name not in ("kind", "count", "reduction")
+    if name == "seeds":  # a longer run of the same seeds
+        starts = {str(value).partition("-")[0] for value in values}
+        return len(starts) == 1 and first.get((side, "count")) != second.get((side, "count"))
+    return False
+
+
+def words(field: Field, value: Any, fields: dict[Field, Any]) -> str:
+    """Return a field's value as a person reads it: pictures and models by name and by the start of their hash."""
+    if field[-1] == "kind":
+        return f"{value} {words((field[0], 'sha256'), fields.get((field[0], 'sha256')), fields)}"
+    if field[-1] == "sha256" and value != ABSENT:
+        short = f"{str(value)[:12]}..." if value else "hash not known"
+        name = fields.get((*field[:-1], "name"))
+        return f"{name} ({short})" if name else short
+    return str(value)
+
+
+def effect_on(name: str, field: Field, a: Result, b: Result) -> Fact | None:
+    """Return what a difference in `field` does to the figure of that name, None if it does not touch it."""
+    if field[0] == "protocols" and field[1] not in (name, base_of(name)):
+        return None
+    if field[0] == "networks" and field[1] not in (network_of(name, a), network_of(name, b)):
+        return None
+    return fact_of(field, family_of(name))
+
+
+def network_of(name: str, result: Result) -> str | None:
+    """Return the network through which a figure was taken, None if its card names none."""
+    fields = result.fields
+    return fields.get(("protocols", name, "network"), fields.get(("protocols", base_of(name), "network")))
+
+
+def verdict(name: str, a: Result, b: Result, differences: list[Difference]) -> Verdict:
+    """Return what a shared figure of two results is worth, from what differs between them."""
+    facts: dict[Grade, dict[str, Field]] = {}
+    for difference in differences:
+        for fact, names in difference.effects.items():
+            if name in names:
+                facts.setdefault(fact.grade, {})[fact.word] = difference.field
+    rows = a.figures[name], b.figures[name]
+    values = rows[0]["value"], rows[1]["value"]
+    standing: Standing = "comparable"
+    if "other" in facts:
+        standing = "not comparable"
+    elif "unknown" in facts:
+        standing = "unknown"
+    elif facts.keys() & {"bias", "spread", "rounding"}:
+        standing = "within"
+    grades: dict[Standing, tuple[Grade, ...]] = {
+        "not comparable": ("other",),
+        "unknown": ("unknown",),
+        "within": ("bias", "spread", "rounding"),
+    }
+    because = tuple(word for grade in grades.get(standing, ()) for word in facts.get(grade, {}))
+    parts = [spread_of(rows)]
+    if "bias" in facts:
+        parts += [bias_of(field, rows, a, b) for field in facts["bias"].values()]
+    known = [part for part in parts if part is not None]
+    within = sum(known) if known and standing in ("comparable", "within") else None
+    return Verdict(
+        name=name,
+        values=values,
+        standing=standing,
+        within=within,
+        because=because,
+        compares=tuple(facts.get("subject", {})),
+        better=better_of(name, values, standing, within),
+    )
+
+
+def spread_of(rows: tuple[Row, Row]) -> float | None:
+    """Return how far two figures' difference spreads by their bootstrap intervals, None if one has none."""
+    if not all({"low", "high"} <= row.keys() for row in rows):
+        return None
+    return hypot(*((row["high"] - row["low"]) / 2 for row in rows))
+
+
+def bias_of(field: Field, rows: tuple[Row, Row], a: Result, b: Result) -> float | None:
+    """Return by how much at most a Fréchet distance is shifted between two counts, n and N pictures.
+
+    The bias goes as 1/N (Chong and Forsyth 2020); where there are about as many pictures as features a little
+    faster, through a term in 1/N^2. As no distance is below 0 the shift is at most value_n (1 - (n/N)^2). What
+    halving n generated pictures added, another doubling does not exceed: at most that, log2(N/n) times.
+    """
+    counts = [result.fields.get(field) for result in (a, b)]
+    numbers = [count for count in counts if type(count) is int and count > 0]
+    if len(numbers) < 2:
+        return None
+    few, many = min(numbers), max(numbers)
+    row = rows[counts.index(few)]
+    most = abs(row["value"]) * (1 - (few / many) ** 2)
+    return min(most, abs(row["bias"]) * log2(many / few)) if field[0] == "fakes" and "bias" in row else most
+
+
+def better_of(name: str, values: tuple[float, float], standing: Standing, within: float | None) -> int | None:
+    """Return the index of the better of two figures, None if nobody can tell."""
+    if standing in ("not comparable", "unknown") or abs(values[0] - values[1]) <= (within or 0.0):
+        return None
+    found = best(name, values)
+    return None if found is None else values.index(found)

@@ -1,0 +1,95 @@
+"""Results as `polyinr evaluate` writes them, read back: figures and card of one evaluation."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import FileError
+from ..files import explain
+
+FORMAT = 1  # what can be read
+LIMIT = 2**26  # bytes; a result is some thousand
+
+Row = dict[str, float]
+Field = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation: figures by name, each a row that has a "value"; the card; `name` tells it from others."""
+
+    name: str
+    figures: dict[str, Row]
+    card: dict[str, Any]
+
+    @property
+    def fields(self) -> dict[Field, Any]:
+        """The card as one level: ("fakes", "psi") to 1.0."""
+        return dict(flattened(self.card))
+
+
+def flattened(facts: dict[str, Any], above: Field = ()) -> list[tuple[Field, Any]]:
+    """Return nested facts as pairs of a path and a value."""
+    found: list[tuple[Field, Any]] = []
+    for name, fact in facts.items():
+        found += flattened(fact, (*above, name)) if isinstance(fact, dict) else [((*above, name), fact)]
+    return found
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file; its name is the file's stem. Raises FileError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LIMIT + 1)
+    except OSError as error:
+        raise explain(path, error) from error
+    return parse_result(data, path)
+
+
+def parse_result(data: bytes, path: Path) -> Result:
+    """Read a result from bytes that come from `path`. Raises FileError."""
+    wanted = "figures and card as `polyinr evaluate -o result.json` writes them"
+    if not data.strip():
+        raise FileError(path, f"is empty; give {wanted}")
+    if len(data) > LIMIT:
+        raise FileError(path, f"is larger than {LIMIT >> 20} MiB, so no result; give {wanted}")
+    try:
+        facts = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FileError(path, f"is not JSON; give {wanted}") from error
+    if not isinstance(facts, dict) or not {"format", "figures", "card"} <= facts.keys():
+        raise FileError(path, f"is JSON of something else; give {wanted}")
+    number = facts["format"]
+    if isinstance(number, int) and number > FORMAT:
+        raise FileError(path, f"is a result of format {number}, this polyinr reads {FORMAT}; update polyinr")
+    figures, card = facts["figures"], facts["card"]
+    if number != FORMAT or not isinstance(card, dict) or not _are_figures(figures):
+        raise FileError(path, "is a damaged result: its figures or its card are not as they were written")
+    return Result(path.stem, {name: _numbers(row) for name, row in figures.items()}, card)
+
+
+def _are_figures(figures: object) -> bool:
+    if not isinstance(figures, dict) or not figures:
+        return False
+    return all(isinstance(row, dict) and "value" in _numbers(row) for row in figures.values())
+
+
+def _numbers(row: dict[str, Any]) -> Row:
+    """Return what is a finite number in a row."""
+    plain = {name: fact for name, fact in row.items() if type(fact) in (int, float)}
+    return {name: float(number) for name, number in plain.items() if math.isfinite(number)}
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each file: its stem, with as many folders before it as tell it from the others."""
+    names = [path.stem for path in paths]
+    for depth in range(1, max((len(path.parts) for path in paths), default=0)):
+        twice = {name for name in names if names.count(name) > 1}
+        names = [
+            "/".join([*path.parts[:-1][-depth:], path.stem]) if name in twice else name
+            for name, path in zip(names, paths, strict=True)
+        ]
+    return names
