@@ -28,11 +28,10 @@ class Keeper:
     going on gives to the bit what an undisturbed pass gives.
     """
 
-    def __init__(self, cache: Cache, key: Mapping[str, Any], *, every: float = EVERY) -> None:
+    def __init__(self, cache: Cache, key: Mapping[str, Any]) -> None:
         self.cache = cache
         self.key = key
-        self.every = every
-        self.next = time.monotonic() + every
+        self.next = time.monotonic() + EVERY
 
     def restore(self, takers: Mapping[Sense, Taker]) -> None:
         """Give takers the state that is kept, if there is one."""
@@ -53,7 +52,7 @@ class Keeper:
         if (start := time.monotonic()) >= self.next:
             self.keep(takers)
             now = time.monotonic()
-            self.next = now + max(self.every, SHARE * (now - start))
+            self.next = now + max(EVERY, SHARE * (now - start))
 
     def keep(self, takers: Mapping[Sense, Taker]) -> None:
         """Keep the state. Raises FileError."""

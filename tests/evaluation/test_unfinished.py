@@ -1,0 +1,144 @@
+"""A pass that was cut short goes on from what is kept, to the very same figures; nothing else is gone on from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import small_snapshot
+from eyes import CPU, Eyes, write_pictures
+from torch import Tensor
+
+from polyinr_core.evaluation import keeping
+from polyinr_core.evaluation.drawn import DrawnPictures
+from polyinr_core.evaluation.keeping import Interrupted
+from polyinr_core.evaluation.measure import Settings, evaluate
+from polyinr_core.evaluation.seen import Need
+from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.evaluation.taking import Taker
+from polyinr_core.metrics.rules import metrics_named
+from polyinr_core.snapshots.snapshot import load_snapshot
+
+
+class Mortal(Eyes):
+    """A judge that is cut short after so many pictures."""
+
+    def __init__(self, last: int, error: type[BaseException]) -> None:
+        super().__init__()
+        self.last, self.error = last, error
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self.seen >= self.last:
+            raise self.error("cut short")
+        return super().forward(pixels)
+
+
+@pytest.fixture
+def reals(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "reals", 24, side=16)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return small_snapshot(tmp_path / "m.safetensors", classes=4)
+
+
+def figures(
+    folder: Path, model: Path, eyes: Eyes, cache: Path | None, *, batch: int = 6, count: int = 40, **how: Any
+) -> dict[str, Any]:
+    fakes = DrawnPictures(load_snapshot(model), name="m", count=count, **how)
+    settings = Settings(batch=batch, cache=cache)
+    reals = open_pictures(folder, side=how.get("side"))
+    metrics = metrics_named(("fd-lite2", "pr-lite2"))  # what streams, and what is kept
+    return evaluate(
+        open_pictures(reals, side=how.get("side")), fakes, metrics, networks, device=CPU, settings=settings
+    )
+
+
+@pytest.mark.parametrize(("last", "said"), [(12, "12 of 24 pictures of .*reals"), (42, "18 of 40 pictures of m")])
+def test_after_ctrl_c_it_goes_on_to_the_same_bits(
+    reals: Path, model: Path, tmp_path: Path, last: int, said: str
+) -> None:
+    expected = figures(reals, model, Eyes(), None)
+    cache = tmp_path / "kept"
+    with pytest.raises(Interrupted, match=said) as stopped:
+        figures(reals, model, Mortal(last, KeyboardInterrupt), cache)
+    assert stopped.value.exit_code == 130
+    assert str(cache) in str(stopped.value)
+    eyes = Eyes()
+    assert figures(reals, model, eyes, cache) == expected
+    assert eyes.seen == 64 - last
+    assert len(list(cache.iterdir())) == 2  # of reals and fakes, and no state any more
+
+
+def test_after_another_death_it_goes_on_from_the_last_state(
+    reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "EVERY", 0.0)
+    monkeypatch.setattr(keeping, "SHARE", 0)
+    expected = figures(reals, model, Eyes(), None)
+    with pytest.raises(MemoryError):
+        figures(reals, model, Mortal(42, MemoryError), tmp_path / "kept")
+    eyes = Eyes()
+    assert figures(reals, model, eyes, tmp_path / "kept") == expected
+    assert eyes.seen == 64 - 42
+
+
+def test_states_are_not_written_all_the_time(
+    reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(keeping.Keeper, "keep", lambda self, takers: kept.append(1))
+    figures(reals, model, Eyes(), tmp_path / "kept")
+    assert not kept  # within the first half minute
+
+
+def test_without_a_cache_nothing_is_kept(reals: Path, model: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(KeyboardInterrupt):
+        figures(reals, model, Mortal(12, KeyboardInterrupt), None)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_nothing_kept_means_no_word_of_it(reals: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        figures(reals, model, Mortal(0, KeyboardInterrupt), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("change", [{"psi": 0.5}, {"label": 1}, {"side": 8}, {"count": 38}, {"batch": 7}])
+def test_a_state_of_something_else_is_not_used(
+    reals: Path, model: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(Interrupted):
+        figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
+    eyes = Eyes()
+    found = figures(reals, model, eyes, tmp_path / "kept", **change)
+    for name, row in figures(reals, model, Eyes(), None, **change).items():
+        assert found[name] == pytest.approx(row, rel=1e-9)
+    fakes = change.get("count", 40)
+    assert eyes.seen == fakes + (24 if "side" in change else 0)
+
+
+def test_another_model_does_not_go_on(reals: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
+    other, eyes = small_snapshot(tmp_path / "other.safetensors", classes=3), Eyes()
+    assert figures(reals, other, eyes, tmp_path / "kept") == figures(reals, other, Eyes(), None)
+    assert eyes.seen == 40
+
+
+def test_a_state_holds_a_score_as_well() -> None:
+    probabilities = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    takers = [Taker(Need(True, True, True), range(40), 40, CPU) for _ in range(2)]
+    for part in probabilities[:24].split(8):
+        takers[0].add(part)
+    state = {name: tensor.clone() for name, tensor in takers[0].state().items()}
+    takers[1].restore(state, 24)
+    for taker in takers:
+        for part in probabilities[24:].split(8):
+            taker.add(part)
+    one, two = (taker.seen() for taker in takers)
+    assert one.score == two.score
+    assert torch.equal(one.features, two.features)
+    assert torch.equal(one.statistics.scatter, two.statistics.scatter)
