@@ -50,9 +50,7 @@ def figures(
     settings = Settings(batch=batch, cache=cache)
     reals = open_pictures(folder, side=how.get("side"))
     metrics = metrics_named(("fd-lite2", "pr-lite2"))  # what streams, and what is kept
-    return evaluate(
-        open_pictures(reals, side=how.get("side")), fakes, metrics, networks, device=CPU, settings=settings
-    )
+    return evaluate(reals, fakes, metrics, {"lite2": eyes}, device=CPU, settings=settings)["figures"]
 
 
 @pytest.mark.parametrize(("last", "said"), [(12, "12 of 24 pictures of .*reals"), (42, "18 of 40 pictures of m")])
