@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from ..metrics.rules import Metric
 from .inputs import Judged
 
 LIBRARIES = ("polyinr", "torch", "timm", "torchvision", "numpy", "pillow")
+DRAWN, STORED = "uint8, x * 127.5 + 128, clamped", "as stored"
 INSIDE = "299, inside the network"
 RESIZING = {
     "inception": INSIDE,
@@ -18,34 +20,41 @@ RESIZING = {
     "rfid-seed0": "299, as the 2015 Inception",
     "vgg16": "inside the network",
 }
+CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def card_of(
-    reals: Judged,
+    reals: Judged | None,
     fakes: Judged,
     metrics: Mapping[str, Metric],
     networks: Mapping[str, FeatureNetwork],
     *,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return the card of a result, as plain JSON facts."""
+    """Return the card of a result, as plain JSON facts; `reals` is None where no metric looks at any."""
+    of_reals = {} if reals is None else {"reals": reals.facts}
     return {
-        "resolution": reals.side or fakes.side,
+        "resolution": reals.side if reals is not None and reals.side else fakes.side,
         "mirror": "none",
-        "quantisation": "uint8, x * 127.5 + 128, clamped",
-        "reals": reals.facts,
+        "quantisation": DRAWN if fakes.facts.get("kind") == "model" else STORED,
+        "precision": "float32",
+        **of_reals,
         "fakes": fakes.facts,
-        "networks": {
-            name: {"sha256": network.sha256, "resize": resizing_of(name, network)}
-            for name, network in networks.items()
-        },
+        "networks": {name: network_facts(name, network) for name, network in networks.items()},
         "protocols": {
             name: {"network": metric.network, "tap": metric.tap, "rule": metric.rule}
             for name, metric in metrics.items()
         },
         "libraries": versions(),
-        "device": device.type,
+        "device": device_facts(device),
     }
+
+
+def network_facts(name: str, network: FeatureNetwork) -> dict[str, Any]:
+    """Return what of a network figures depend on; of Inception also whether it is the published file."""
+    facts: dict[str, Any] = {"sha256": network.sha256, "resize": resizing_of(name, network)}
+    published = getattr(network, "published", None)
+    return facts if published is None else {**facts, "published": published}
 
 
 def resizing_of(name: str, network: FeatureNetwork) -> str:
@@ -67,3 +76,19 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "unknown"
     return found
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """Return what computes: its type, its name where that is known, of a CPU the threads."""
+    if device.type == "cuda":
+        return {"type": device.type, "name": torch.cuda.get_device_name(device)}
+    return {"type": device.type, "name": cpu_name(), "threads": torch.get_num_threads()}
+
+
+def cpu_name() -> str:
+    """Return the processor's name as Linux tells it, "unknown" elsewhere."""
+    try:
+        lines = CPU_FACTS.read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

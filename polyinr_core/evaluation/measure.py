@@ -35,7 +35,7 @@ class Settings:
 
 
 def evaluate(
-    reals: Side,
+    reals: Side | None,
     fakes: Side,
     metrics: Mapping[str, Metric],
     networks: Mapping[str, FeatureNetwork],
@@ -49,9 +49,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return {"format", "figures": {name: Row}, "card"}, the same on every rank; each must call it.
 
-    `progress` makes a callback for a description. The leading rank tells `warn` what is odd about the pictures,
-    and gives `keep_reals` what was seen of the reals. Raises RequestError for too few pictures and for sizes that
-    differ, PolyinrError.
+    `reals` may be None where no metric looks at them. `progress` makes a callback for a description. The leading
+    rank tells `warn` what is odd about the pictures, and gives `keep_reals` what was seen of the reals. Raises
+    RequestError for too few pictures and for sizes that differ, PolyinrError.
     """
     check(reals, fakes, metrics, settings)
     moves = progress or (lambda description: lambda done, total: None)
@@ -59,11 +59,13 @@ def evaluate(
         "reals": needs_of(metrics, reals=True),
         "fakes": needs_of(metrics, resampled=settings.bootstrap > 0, reals=False),
     }
-    sides = {"reals": reals, "fakes": fakes}
+    sides = {
+        kind: side for kind, side in (("reals", reals), ("fakes", fakes)) if side is not None and needs[kind]
+    }
     for kind, side in sides.items():
         if isinstance(side, SavedStatistics):
             side.check(needs[kind], networks)
-    seen = {}
+    seen: dict[str, dict[Sense, Seen]] = {"reals": {}, "fakes": {}}
     for kind, side in sides.items():
         seen[kind] = seen_of(
             side, needs[kind], networks, settings, device=device, progress=moves(kind), ranks=ranks
@@ -81,9 +83,10 @@ def evaluate(
     return ranks.fact({"format": FORMAT, "figures": figures, "card": card})
 
 
-def check(reals: Side, fakes: Side, metrics: Mapping[str, Metric], settings: Settings) -> None:
+def check(reals: Side | None, fakes: Side, metrics: Mapping[str, Metric], settings: Settings) -> None:
     """Raise RequestError before any picture is looked at, if the figures cannot be taken."""
-    check_sizes(reals, fakes)
+    if reals is not None:
+        check_sizes(reals, fakes)
     if settings.batch < 1 or settings.bootstrap < 0 or settings.bootstrap == 1:
         raise RequestError("the batch is 1 or more; the resamples of --bootstrap are 2 or more, 0 for none")
     for name, metric in metrics.items():
@@ -91,6 +94,8 @@ def check(reals: Side, fakes: Side, metrics: Mapping[str, Metric], settings: Set
         halved = settings.bootstrap > 0 and metric.kind in FIGURES
         least = metric.least * 2 if halved else max(metric.least, 4 if settings.bootstrap else 0)
         for kind, pictures in sides:
+            if pictures is None:
+                raise RequestError(f"{name} needs real pictures to compare with")
             if isinstance(pictures, SavedStatistics) and not pictures.count:
                 continue  # they do not say
             needed = metric.least if kind == "reals" else least

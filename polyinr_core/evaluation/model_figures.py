@@ -14,7 +14,6 @@ from . import inverting, path, speed
 
 Kind = Literal["ppl", "inversion", "upsampling", "speed", "params"]
 FORMS = "ppl, ppl-lite2, inversion, upsampling or upsampling-X, speed, params"
-DRAWS = ("ppl", "upsampling")  # of so many pictures that it draws
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,11 @@ class ModelFigure:
     @property
     def needs_reals(self) -> bool:
         return self.kind in ("inversion", "upsampling")
+
+    @property
+    def draws(self) -> bool:
+        """Whether it is taken of so many pictures."""
+        return self.kind in ("ppl", "upsampling")
 
     @property
     def metric(self) -> Metric:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from ..errors import RequestError
+from ..weights.pretrained import SOURCES, Packaged
 from .drawn import DrawnPictures
 from .figures import Row
 from .inputs import Pictures
 from .inverting import inversion_rows, invert_pictures
 from .looking import Progress
-from .model_figures import Means, ModelFigure
+from .model_figures import Means, ModelFigure, rule_of
 from .path import model_path_lengths, path_row
 from .speed import parameter_rows, speed_row
 
@@ -29,10 +30,19 @@ class ModelSettings:
 
 
 def check_figures(
-    figures: Mapping[str, ModelFigure], model: DrawnPictures, reals: Pictures | None, settings: ModelSettings
+    figures: Mapping[str, ModelFigure],
+    model: DrawnPictures,
+    reals: Pictures | None,
+    means: Means,
+    settings: ModelSettings,
 ) -> None:
     """Raise RequestError before anything is computed, if these figures cannot be taken."""
     for name, figure in figures.items():
+        if figure.kind == "ppl" and model.side < means.looks[figure.network].least:
+            least = means.looks[figure.network].least
+            raise RequestError(
+                f"{name} looks at {least} pixels or more; the model draws {model.side}: give --res"
+            )
         if figure.kind == "inversion" and settings.bootstrap and reals is not None and len(reals) < 2:
             raise RequestError(f"{name} with intervals needs 2 reals or more; {reals.name} gives {len(reals)}")
         if figure.kind == "ppl" and settings.bootstrap and len(model) < 2:
@@ -67,12 +77,13 @@ def model_rows(
         elif figure.kind == "inversion":
             assert reals is not None
             assert means.objective is not None
+            lpips = looks.get("lpips")
             pictures[name] = invert_pictures(
                 reals,
                 model.snapshot,
                 means.objective.to(device),
                 steps=settings.steps,
-                lpips=looks.get("lpips"),
+                lpips=lpips if lpips is not None and reals.side >= lpips.least else None,
                 label=model.label,
                 memory=settings.memory,
                 progress=progress("inverting"),
@@ -83,3 +94,49 @@ def model_rows(
         elif figure.kind == "params":
             rows |= parameter_rows(model.snapshot)
     return rows, pictures
+
+
+def card_facts(
+    figures: Mapping[str, ModelFigure], model: DrawnPictures, means: Means, settings: ModelSettings
+) -> dict[str, dict[str, Any]]:
+    """Return what a card says of these figures: their protocols, and the networks that looked."""
+    protocols: dict[str, Any] = {}
+    networks = {name: {"sha256": look.sha256, "resize": look.resize} for name, look in means.looks.items()}
+    for name, figure in figures.items():
+        facts: dict[str, Any] = {"rule": rule_of(figure, means, steps=settings.steps)}
+        if figure.kind == "ppl":
+            facts |= {"network": figure.network, "tap": "several depths", "paths": len(model)}
+        elif figure.kind == "upsampling":
+            facts |= {"network": figure.network, "tap": "pooled", "trained_resolution": model.snapshot.resolution}
+        elif figure.kind == "inversion":
+            assert means.objective is not None
+            facts |= {"network": means.objective.name, "tap": "several depths"}
+            guide = SOURCES.get(means.objective.name)
+            if isinstance(guide, Packaged):
+                networks[means.objective.name] = {"sha256": guide.sha256, "resize": "none"}
+        protocols[name] = facts
+    return {"protocols": protocols, "networks": networks}
+
+
+def with_figures(
+    result: Mapping[str, Any],
+    rows: Mapping[str, Row],
+    pictures: Mapping[str, list[dict[str, Any]]],
+    facts: Mapping[str, dict[str, Any]],
+    *,
+    drawn: bool,
+) -> dict[str, Any]:
+    """Return a result with more figures, and with their facts on its card.
+
+    Where no figure is of many pictures, `drawn` false, the card says nothing of how many and which.
+    """
+    card = dict(result["card"])
+    for part, more in facts.items():
+        card[part] = {
+            **more,
+            **{name: fact for name, fact in card[part].items() if name.split("/")[0] not in more},
+        }
+    if not drawn:
+        card["fakes"] = {name: fact for name, fact in card["fakes"].items() if name not in ("count", "seeds")}
+    joined = {**result, "figures": {**result["figures"], **rows}, "card": card}
+    return {**joined, "pictures": dict(pictures)} if pictures else joined

@@ -1,10 +1,13 @@
 """Protocols: what `fid` and `pr` alone mean in each, and the networks that metrics need, with their weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RequestError, WeightsError
 from ..metrics.networks import FeatureNetwork, load_network
+from ..metrics.rules import Metric, metric_named
+from .model_figures import FORMS, ModelFigure, model_figure_named
 
 # the plain names whose meaning a protocol decides
 PROTOCOLS: dict[str, dict[str, str]] = {
@@ -27,16 +30,64 @@ def in_protocol(names: Sequence[str], protocol: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(meanings.get(name, name) for name in names))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be measured: metrics of sets of pictures, and figures of a model, by their full names."""
+
+    metrics: Mapping[str, Metric]
+    figures: Mapping[str, ModelFigure]
+
+    @property
+    def of_reals(self) -> tuple[str, ...]:
+        """The names of what needs real pictures."""
+        names = [name for name, metric in self.metrics.items() if metric.kind != "score"]
+        return (*names, *(name for name, figure in self.figures.items() if figure.needs_reals))
+
+    @property
+    def of_many(self) -> tuple[str, ...]:
+        """The names of what is taken of so many generated pictures."""
+        return (*self.metrics, *(name for name, figure in self.figures.items() if figure.draws))
+
+    @property
+    def of_networks(self) -> tuple[str, ...]:
+        """The names of what is read in features of pictures, which can be kept."""
+        return (*self.metrics, *(name for name, figure in self.figures.items() if figure.kind == "upsampling"))
+
+    @property
+    def with_intervals(self) -> tuple[str, ...]:
+        """The names of what can be resampled."""
+        names = [name for name, metric in self.metrics.items() if metric.kind != "score"]
+        return (*names, *(n for n, figure in self.figures.items() if figure.kind not in ("speed", "params")))
+
+
+def wanted(names: Sequence[str], protocol: str) -> Wanted:
+    """Return what metrics of these names are, in a protocol. Raises RequestError, with the list."""
+    metrics: dict[str, Metric] = {}
+    figures: dict[str, ModelFigure] = {}
+    for name in in_protocol(names, protocol):
+        if figure := model_figure_named(name):
+            figures[name] = figure
+            continue
+        try:
+            metrics[name] = metric_named(name)
+        except RequestError as error:
+            raise RequestError(f"{error}; of a model {FORMS}") from error
+    return Wanted(metrics, figures)
+
+
 def weights_key(network: str) -> str:
     """Return the name by which a person gives a network's weights: clean-fid's Inception is the same file."""
     return "inception" if network == "inception-clean" else network
 
 
 def load_networks(
-    names: Sequence[str], files: Mapping[str, Path], *, download: bool = False
+    names: Sequence[str], files: Mapping[str, Path], *, others: Collection[str] = (), download: bool = False
 ) -> dict[str, FeatureNetwork]:
-    """Load networks by name; `files` holds weights by `weights_key`. Raises PolyinrError."""
-    if unused := set(files) - {weights_key(name) for name in names}:
+    """Load networks by name; `files` holds weights by `weights_key`, and those that `others` use.
+
+    Raises PolyinrError.
+    """
+    if unused := set(files) - {weights_key(name) for name in names} - set(others):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which these metrics do not use")
     networks = {}
     for name in names:

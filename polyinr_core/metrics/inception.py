@@ -124,6 +124,10 @@ class ResizedInception(nn.Module):
         self.name = name
         self.sha256 = taps.sha256
 
+    @property
+    def published(self) -> bool:
+        return self.taps.features.published
+
     def forward(self, pixels: Tensor) -> Tensor:
         pooled: Tensor = self.taps(pixels).pooled
         return pooled
