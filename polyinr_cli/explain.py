@@ -109,7 +109,7 @@ def _about(result: "Result") -> str:
     fields = result.fields
     fakes, reals = ({name: fields.get((side, name)) for name in ("name", "count", "psi")} for side in SIDES)
     words = [str(fakes["name"])]
-    words += [f"psi {fakes['psi']:g}"] if isinstance(fakes["psi"], int | float) else []
+    words += [f"psi {fakes['psi']}"] if fakes["psi"] is not None else []
     words += [f"{fakes['count']} pictures"] if fakes["count"] else []
     words += [f"{fields['resolution',]} px"] if ("resolution",) in fields else []
     against = (

@@ -91,7 +91,7 @@ def follows(field: Field, first: dict[Field, Any], second: dict[Field, Any], kin
     if side not in ("reals", "fakes"):
         return False
     values = first.get(field), second.get(field)
-    if name in NAMES or (name == "reduction" and set(values) <= {None, "none"}):
+    if name in NAMES or (name == "reduction" and all(value in (None, "none") for value in values)):
         return True
     if side in kinds:
         return name not in ("kind", "count", "reduction")
@@ -180,7 +180,7 @@ def bias_of(field: Field, rows: tuple[Row, Row], a: Result, b: Result) -> float 
     halving n generated pictures added, another doubling does not exceed: at most that, log2(N/n) times.
     """
     counts = [result.fields.get(field) for result in (a, b)]
-    numbers = [count for count in counts if type(count) is int and count > 0]
+    numbers = [count for count in counts if type(count) is int and 0 < count < 2**53]
     if len(numbers) < 2:
         return None
     few, many = min(numbers), max(numbers)

@@ -1,9 +1,9 @@
 """Results as `polyinr evaluate` writes them, read back: figures and card of one evaluation."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from ..errors import FileError
 from ..files import explain
 
 FORMAT = 1  # what can be read
+DEEPEST = 9
+LARGEST = 1e300
 LIMIT = 2**26  # bytes; a result is some thousand
 
 Row = dict[str, float]
@@ -25,17 +27,19 @@ class Result:
     figures: dict[str, Row]
     card: dict[str, Any]
 
-    @property
+    @cached_property
     def fields(self) -> dict[Field, Any]:
         """The card as one level: ("fakes", "psi") to 1.0."""
         return dict(flattened(self.card))
 
 
 def flattened(facts: dict[str, Any], above: Field = ()) -> list[tuple[Field, Any]]:
-    """Return nested facts as pairs of a path and a value."""
+    """Return nested facts as pairs of a path, of DEEPEST names at most, and a value."""
     found: list[tuple[Field, Any]] = []
     for name, fact in facts.items():
-        found += flattened(fact, (*above, name)) if isinstance(fact, dict) else [((*above, name), fact)]
+        place = (*above, name)
+        nested = isinstance(fact, dict) and len(place) < DEEPEST
+        found += flattened(fact, place) if nested else [(place, fact)]
     return found
 
 
@@ -79,8 +83,7 @@ def _are_figures(figures: object) -> bool:
 
 def _numbers(row: dict[str, Any]) -> Row:
     """Return what is a finite number in a row."""
-    plain = {name: fact for name, fact in row.items() if type(fact) in (int, float)}
-    return {name: float(number) for name, number in plain.items() if math.isfinite(number)}
+    return {name: float(fact) for name, fact in row.items() if type(fact) in (int, float) and abs(fact) < LARGEST}
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

@@ -19,7 +19,7 @@ def test_what_differs_what_it_does_and_what_it_is_worth(polyinr: Run) -> None:
     write_result("b.json", {"fd-lite2": 40, "is": 5}, psi=0.7, count=10_000)
     lines = explained(polyinr, "a.json", "b.json")
     text = "\n".join(lines)
-    assert lines[0] == "A  a: m.safetensors, psi 1, 20000 pictures, 32 px, against cats.zip (900)"
+    assert lines[0] == "A  a: m.safetensors, psi 1.0, 20000 pictures, 32 px, against cats.zip (900)"
     assert "  fakes.psi: A 1.0, B 0.7" in lines
     assert "Truncation trades variety for quality" in text
     assert "Chong and Forsyth 2020" in text
