@@ -1,0 +1,170 @@
+"""Time evaluation and measure its memory: python benchmarks/evaluating.py -m MODEL.safetensors
+
+Prints pictures a second for reading an archive alone, for features alone, for both at once, for drawing alone and
+for drawing with features; the peak memory of processes that evaluate a thousand and twenty thousand small
+pictures; and time and memory of precision and recall at sizes from which those of 50000 x 50000 x 4096 follow.
+Writes them as JSON below benchmarks/results/.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from loader import pictures
+
+from polyinr_core.evaluation.drawn import DrawnPictures
+from polyinr_core.evaluation.looking import BATCH, look
+from polyinr_core.evaluation.measure import evaluate
+from polyinr_core.evaluation.seen import Need
+from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.metrics.neighbours import BLOCK, manifold, overlap
+from polyinr_core.metrics.networks import load_network
+from polyinr_core.metrics.rules import metrics_named
+from polyinr_core.snapshots.snapshot import load_snapshot
+
+CPU = torch.device("cpu")
+STREAMED = Need(statistics=True)
+NETWORKS = ("lite2", "rfid-seed0")  # the second is of Inception's shape
+UNIT = 2**20 if sys.platform == "darwin" else 2**10
+SMALL, SMALL_SIDE = (1000, 20000), 16  # pictures, pixels
+DIM, PUBLISHED = 4096, 50_000  # of VGG16's features; pictures on either side
+
+
+def write_archive(path: Path, side: int, count: int) -> Path:
+    """Write the bundled pictures with grain, enlarged or reduced, as PNG."""
+    with zipfile.ZipFile(path, "w") as zipped:
+        for index, data in enumerate(pictures(side, count, "PNG")):
+            zipped.writestr(f"{index:06d}.png", data)
+    return path
+
+
+def pace(work: Callable[[], int], seconds: float) -> float:
+    """Return how many pictures a second `work`, which says how many it did, does after a first time."""
+    work()
+    start, done = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < seconds:
+        done += work()
+    return round(done / passed, 1)
+
+
+def speeds(archive: Path, model: Path, name: str, side: int, seconds: float) -> dict[str, Any]:
+    """Return pictures a second of each stage alone and of stages together, at `side` pixels."""
+    network, stored = load_network(name), open_pictures(archive)
+    drawn = DrawnPictures(load_snapshot(model), name="model", count=len(stored), side=side)
+    batch = torch.cat(list(stored.passes(range(BATCH))))
+    needs = {(name, "pooled"): STREAMED}
+
+    def looked(what: Any) -> int:
+        return look(what, {name: network}, needs, device=CPU)[name, "pooled"].count
+
+    def made(parts: Iterator[torch.Tensor]) -> int:
+        return sum(len(part) for part in parts)
+
+    return {
+        "network": name,
+        "side": side,
+        "reading": pace(lambda: made(stored.passes()), seconds),
+        "features": pace(lambda: len(network(batch)), seconds),
+        "reading and features": pace(lambda: looked(stored), seconds),
+        "drawing": pace(lambda: made(drawn.passes()), seconds),
+        "drawing and features": pace(lambda: looked(drawn), seconds),
+    }
+
+
+def memory_of(count: int) -> dict[str, Any]:
+    """Evaluate so many small pictures against as many; return the peak memory of this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        archives = [write_archive(Path(folder) / f"{name}.zip", SMALL_SIDE, count) for name in ("a", "b")]
+        before, start = peak(), time.perf_counter()
+        sides = [open_pictures(path) for path in archives]
+        network = load_network("lite2", side=32)
+        evaluate(*sides, metrics_named(["fd-lite2"]), {"lite2": network}, device=CPU)
+        seconds = time.perf_counter() - start
+    return {"pictures": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
+
+
+def neighbours_of(count: int) -> dict[str, Any]:
+    """Take precision and recall of so many features against as many; return time and peak memory."""
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(count, DIM, generator=rng) for _ in range(2))
+    before, start = peak(), time.perf_counter()
+    overlap(manifold(x, k=3), manifold(y, k=3), k=3, k_density=3)
+    seconds = time.perf_counter() - start
+    return {"pictures": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
+
+
+def peak() -> int:
+    """Return the largest memory that this process has had, in MiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT)
+
+
+def apart(work: Callable[[int], dict[str, Any]], count: int) -> dict[str, Any]:
+    """Do work in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, count).result()
+
+
+def on_paper(largest: dict[str, Any]) -> dict[str, Any]:
+    """Return what 50000 pictures on either side take: time goes with the square, memory with the features."""
+    features = 2 * PUBLISHED * DIM * 4 // 2**20
+    blocks = largest["mib"] - largest["mib_before"]  # of BLOCK x BLOCK distances, whatever the count
+    hours = largest["seconds"] * (PUBLISHED / largest["pictures"]) ** 2 / 3600
+    return {"pictures": PUBLISHED, "features_mib": features, "blocks_mib": blocks, "hours": round(hours, 2)}
+
+
+def main(
+    model: Annotated[Path, typer.Option("-m")],
+    side: Annotated[int, typer.Option(help="Pixels of the pictures that are read and drawn.")] = 128,
+    count: Annotated[int, typer.Option(help="Pictures in the archive.")] = 256,
+    seconds: Annotated[float, typer.Option(help="The least time of each pace.")] = 8.0,
+    neighbours: Annotated[
+        str, typer.Option(help="Pictures on either side of precision and recall.")
+    ] = "5000,10000",
+    output: Path = Path("benchmarks/results/evaluating.json"),
+) -> None:
+    """Measure paces, memory and neighbours."""
+    facts: dict[str, Any] = {
+        "command": f"python benchmarks/evaluating.py -m {model.name} --side {side} --count {count} "
+        f"--seconds {seconds:g} --neighbours {neighbours}",
+        "machine": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),  # of all programs, at the start
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "batch": BATCH,
+        "block": BLOCK,
+        "paces": [],
+        "memory": [],
+        "neighbours": [],
+    }
+
+    def told(kind: str, row: dict[str, Any]) -> None:
+        facts[kind].append(row)
+        output.write_text(json.dumps(facts, indent=2) + "\n")
+        print(f"{kind}: " + ", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        archive = write_archive(Path(folder) / "set.zip", side, count)
+        for name in NETWORKS:
+            told("paces", speeds(archive, model, name, side, seconds))
+    for small in SMALL:
+        told("memory", apart(memory_of, small))
+    for size in neighbours.split(","):
+        told("neighbours", apart(neighbours_of, int(size)))
+    told("neighbours", on_paper(facts["neighbours"][-1]))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,164 @@
+"""Statistics in pictures' place: ours give the same figures; others' .npz; what does not fit is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from eyes import CPU, NAMES, Eyes, features_of, write_pictures
+
+from polyinr_core.errors import FileError, RequestError
+from polyinr_core.evaluation.measure import Settings, evaluate
+from polyinr_core.evaluation.saved import SavedStatistics, means_statistics, open_statistics, save_statistics
+from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.metrics.rules import metrics_named
+
+
+@pytest.fixture
+def reals(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "reals", 24)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "fakes", 20, seed=1)
+
+
+def measured(reals: Any, fakes: Any, names: tuple[str, ...] = NAMES, **how: Any) -> dict[str, Any]:
+    sides = [open_pictures(side) if isinstance(side, Path) else side for side in (reals, fakes)]
+    networks = {"lite2": how.pop("eyes", None) or Eyes(), **how.pop("networks", {})}
+    return evaluate(*sides, metrics_named(names), networks, device=CPU, **how)
+
+
+def saved(path: Path, reals: Path, fakes: Path, names: tuple[str, ...] = NAMES) -> SavedStatistics:
+    """What `save_statistics` wrote of the reals on the way, read again."""
+
+    def keep(seen: Any) -> None:
+        save_statistics(path, open_pictures(reals), seen, {"lite2": Eyes()})
+
+    measured(reals, fakes, names, keep_reals=keep)
+    return open_statistics(path)
+
+
+def test_figures_against_saved_statistics_are_the_same(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    statistics = saved(tmp_path / "s.safetensors", reals, fakes)
+    eyes = Eyes()
+    found, expected = measured(statistics, fakes, eyes=eyes), measured(reals, fakes)
+    assert found["figures"] == expected["figures"]
+    assert eyes.seen == 20
+    card, told = expected["card"], found["card"]["reals"].pop("statistics")
+    assert found["card"] == card
+    assert told["name"] == "s.safetensors"
+    assert told["sha256"] == statistics.sha256
+
+
+def test_saved_statistics_may_stand_for_the_fakes(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    statistics = saved(tmp_path / "s.safetensors", fakes, reals)
+    intervals = Settings(bootstrap=2)
+    found, expected = (measured(reals, side, settings=intervals)["figures"] for side in (statistics, fakes))
+    assert found == expected
+
+
+def write_npz(path: Path, features: torch.Tensor, **arrays: Any) -> SavedStatistics:
+    numbers = features.double().numpy()
+    np.savez(path, **{"mu": numbers.mean(axis=0), "sigma": np.cov(numbers, rowvar=False), **arrays})
+    return open_statistics(path)
+
+
+def test_an_npz_of_mu_and_sigma_gives_the_same_distance(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    """NumPy's covariance is by N - 1, as fd-lite2 has it."""
+    statistics = write_npz(tmp_path / "s.npz", features_of(reals))
+    names = ("fd-lite2",)
+    expected = pytest.approx(measured(reals, fakes, names)["figures"]["fd-lite2"]["value"], rel=1e-9)
+    found = measured(statistics, fakes, names)
+    assert found["figures"]["fd-lite2"]["value"] == expected
+    assert found["card"]["reals"]["network"] == "taken on trust"
+    assert found["card"]["resolution"] == 8
+    assert measured(fakes, statistics, names)["figures"]["fd-lite2"]["value"] == expected
+
+
+def test_statistics_of_another_network_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    statistics = saved(tmp_path / "s.safetensors", reals, fakes)
+    for name, value in (("sha256", "ef" * 32), ("side", 16)):
+        other = Eyes()
+        setattr(other, name, value)
+        with pytest.raises(FileError, match=r"s\.safetensors: was seen by lite2 cdcd.*of another network"):
+            measured(statistics, fakes, eyes=other)
+    with pytest.raises(FileError, match=r"has statistics of lite2 \(pooled\), none of dinov2"):
+        measured(statistics, fakes, ("fd-dinov2",), networks={"dinov2": Eyes()})
+    narrow = write_npz(tmp_path / "n.npz", features_of(reals)[:, :5])
+    with pytest.raises(FileError, match=r"features of 5 numbers, lite2 \(pooled\) gives 6.*another network"):
+        measured(narrow, fakes, ("fd-lite2",))
+
+
+def test_what_was_not_saved_is_asked_for(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    own = saved(tmp_path / "s.safetensors", reals, fakes, ("fd-lite2",))
+    foreign = write_npz(tmp_path / "s.npz", features_of(reals))
+    for statistics in (own, foreign):
+        with pytest.raises(FileError, match=r"not its features.*--save-statistics"):
+            measured(statistics, fakes, ("kd-lite2",))
+    with pytest.raises(FileError, match=r"not its features, which .*intervals"):
+        measured(reals, own, ("fd-lite2",), settings=Settings(bootstrap=2))
+    with pytest.raises(FileError, match="has no mu_s"):
+        measured(foreign, fakes, ("sfid",), networks={"inception": Eyes()})
+    with pytest.raises(FileError, match="none of inception"):
+        measured(reals, own, ("is",), networks={"inception": Eyes()})
+
+
+def test_statistics_of_another_size_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    large = write_pictures(tmp_path / "large", 20, side=12)
+    statistics = saved(tmp_path / "s.safetensors", reals, fakes)
+    with pytest.raises(RequestError, match=r"reals of 8 px.*fakes of 12 px"):
+        measured(statistics, large)
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda data: data[:100], lambda data: b""])
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_damaged_statistics_are_refused(
+    tmp_path: Path, reals: Path, fakes: Path, suffix: str, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / f"s{suffix}"
+    if suffix == ".npz":
+        write_npz(path, features_of(reals))
+        damage = (lambda data: data[:200]) if damage is flipped else damage  # its sums cover no trailing bytes
+    else:
+        saved(path, reals, fakes, ("fd-lite2",))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FileError, match=r"is damaged|cannot be read as .npz"):
+        open_statistics(path)
+
+
+BAD_ARRAYS = [
+    ({"sigma": np.eye(5)}, "shapes"),
+    ({"mu": np.zeros((6, 1))}, "shapes"),
+    ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, "shapes"),
+    ({"mu": np.full(6, np.nan)}, "no finite numbers"),
+    ({"mu": np.array(["a"] * 6)}, "no real numbers"),
+    ({"mu": np.array([None] * 6, dtype=object)}, "plain arrays"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "said"), BAD_ARRAYS)
+def test_an_npz_of_something_else_is_refused(
+    tmp_path: Path, reals: Path, arrays: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(FileError, match=said):
+        write_npz(tmp_path / "s.npz", features_of(reals), **arrays)
+
+
+def test_files_that_hold_no_statistics_are_refused(tmp_path: Path, tiny_snapshot: Path) -> None:
+    with pytest.raises(FileError, match="holds no statistics"):
+        open_statistics(tiny_snapshot)
+    np.savez(tmp_path / "x.npz", arr_0=np.zeros(3))
+    with pytest.raises(FileError, match="holds no mu and sigma"):
+        open_statistics(tmp_path / "x.npz")
+    for name in ("nowhere.npz", "nowhere.safetensors"):
+        with pytest.raises(FileError, match="no such file"):
+            open_statistics(tmp_path / name)
+    assert not means_statistics(tmp_path / "x.zip")
