@@ -25,7 +25,8 @@ def rule_of(objective: Objective, steps: int) -> str:
     """Return what is done with each picture, in words."""
     return (
         f"affine maps by {WORDS[objective.name]}, {steps} steps and a polish from one start; means over 8-bit "
-        f"pictures of PSNR (dB, at most {HIGHEST:g}), SSIM (11 x 11, sigma 1.5), LPIPS where VGG16 is at hand"
+        f"pictures, (x + 1) 127.5 cut off, of PSNR (dB, at most {HIGHEST:g}), SSIM (11 x 11, sigma 1.5), LPIPS "
+        "where VGG16 is at hand"
     )
 
 

@@ -22,31 +22,21 @@ STEPS = 400  # of inversion, as `polyinr invert`
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """`steps` of inversion; `bootstrap` resamples, 0 for none; `memory` in bytes, None for any."""
+    """`resamples` of intervals, 0 for none; `steps` of inversion; `memory` in bytes, None for any."""
 
+    resamples: int = 0
     steps: int = STEPS
-    bootstrap: int = 0
     memory: int | None = None
 
 
-def check_figures(
-    figures: Mapping[str, ModelFigure],
-    model: DrawnPictures,
-    reals: Pictures | None,
-    means: Means,
-    settings: ModelSettings,
-) -> None:
-    """Raise RequestError before anything is computed, if these figures cannot be taken."""
+def check_looks(figures: Mapping[str, ModelFigure], model: DrawnPictures, means: Means) -> None:
+    """Raise RequestError if pictures are too small for what looks at them."""
     for name, figure in figures.items():
         if figure.kind == "ppl" and model.side < means.looks[figure.network].least:
             least = means.looks[figure.network].least
             raise RequestError(
                 f"{name} looks at {least} pixels or more; the model draws {model.side}: give --res"
             )
-        if figure.kind == "inversion" and settings.bootstrap and reals is not None and len(reals) < 2:
-            raise RequestError(f"{name} with intervals needs 2 reals or more; {reals.name} gives {len(reals)}")
-        if figure.kind == "ppl" and settings.bootstrap and len(model) < 2:
-            raise RequestError(f"{name} with intervals needs 2 fakes or more; {model.name} gives {len(model)}")
 
 
 def model_rows(
@@ -73,7 +63,7 @@ def model_rows(
             lengths = model_path_lengths(
                 model.snapshot, looks[figure.network], count=len(model), progress=progress("paths"), **how
             )
-            rows[name] = path_row(lengths, resamples=settings.bootstrap)
+            rows[name] = path_row(lengths, resamples=settings.resamples)
         elif figure.kind == "inversion":
             assert reals is not None
             assert means.objective is not None
@@ -88,7 +78,7 @@ def model_rows(
                 memory=settings.memory,
                 progress=progress("inverting"),
             )
-            rows |= inversion_rows(pictures[name], resamples=settings.bootstrap)
+            rows |= inversion_rows(pictures[name], resamples=settings.resamples)
         elif figure.kind == "speed":
             rows[name] = speed_row(model.snapshot, progress=progress("timing"), **how)
         elif figure.kind == "params":

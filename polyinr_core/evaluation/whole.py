@@ -14,7 +14,7 @@ from .drawn import DrawnPictures
 from .looking import Progress
 from .measure import Settings, Side, check, evaluate
 from .model_figures import Means
-from .of_model import ModelSettings, card_facts, check_figures, model_rows, with_figures
+from .of_model import ModelSettings, card_facts, check_looks, model_rows, with_figures
 from .protocols import Wanted
 from .saved import SavedStatistics
 from .seen import Seen
@@ -58,6 +58,10 @@ class Subject:
         check(self.reals, self.fakes, self.metrics, settings)
         if self.upsampling:
             small_of(self.model)
+        for name, figure in self.wanted.figures.items() if settings.bootstrap else ():
+            kind, side = ("reals", self.reals) if figure.kind == "inversion" else ("fakes", self.fakes)
+            if figure.kind in ("ppl", "inversion") and side is not None and len(side) == 1:
+                raise RequestError(f"{name} with intervals needs 2 {kind} or more; {side.name} gives 1")
         if "inversion" in self.wanted.figures and isinstance(self.reals, SavedStatistics):
             raise RequestError(f"{self.reals.name} holds statistics; inversion needs the pictures")
 
@@ -84,7 +88,7 @@ def measure(
     figures, reals = subject.wanted.figures, subject.reals
     if figures:
         pictures = None if isinstance(reals, SavedStatistics) else reals
-        check_figures(figures, subject.model, pictures, means, model_settings)
+        check_looks(figures, subject.model, means)
     seen_reals: dict[Sense, Seen] = {}
 
     def keep(seen: Mapping[Sense, Seen]) -> None:

@@ -6,20 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bad_evaluations import EVALUATIONS
 from conftest import Run, refused, small_snapshot
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.evaluation import protocols
+from polyinr_core.evaluation import model_figures, protocols
+from polyinr_core.evaluation.drawn import DrawnPictures
 from polyinr_core.files import sha256_of
+from polyinr_core.inversion.objective import Objective
+from polyinr_core.snapshots.snapshot import load_snapshot
 
 
 class Eyes(torch.nn.Module):
     """A judge of 5 features."""
 
     dim, name, sha256, side = 5, "lite2", "cd" * 32, 8
+    seen = 0
 
     def forward(self, pixels: Tensor) -> Tensor:
+        self.seen += len(pixels)
         matrix = torch.randn(48, self.dim, generator=torch.Generator().manual_seed(0))
         return (torch.nn.functional.adaptive_avg_pool2d(pixels.float(), 4).flatten(1) / 255) @ matrix
 
@@ -92,46 +98,136 @@ def test_psi_label_and_res_are_on_the_card(polyinr: Run, folders: Path, eyes: No
     assert card["reals"]["reduction"] == "area average"
 
 
-REFUSED = [
-    ("--real nowhere", 1, "nowhere"),
-    ("--real reals --count 0", 2, "--count 0 is below 1"),
-    ("--real reals --count 1", 2, "fd-lite2 needs 2 fakes or more"),
-    ("--real reals --real-count 17", 2, "holds 16 pictures"),
-    ("--real reals --metrics fdi", 2, "metric 'fdi' is unknown", "fd-lite2"),
-    ("--real reals --metrics ''", 2, "metric '' is unknown"),
-    ("--real reals --metrics pr-lite2 --count 3", 2, "pr-lite2 needs 4 fakes or more"),
-    ("--real reals --res 32", 1, "none is enlarged"),
-    ("--real reals --fake fakes -m model.safetensors", 2, "one of the two"),
-    ("--real reals --fake fakes --psi 0.5", 2, "--psi", "leave them out"),
-    ("--real reals --bootstrap 1", 2, "--bootstrap 1"),
-    ("--real reals --batch 0", 2, "--batch 0"),
-    ("--real reals --psi nan", 2, "psi nan"),
-    ("--real reals --label zebra", 2, "zebra"),
-    ("--real reals --weights lite2", 2, "NAME=FILE"),
-    ("--real reals --weights dinov2=x.pth", 2, "do not use"),
-    ("--real reals -o r.txt", 2, ".json"),
-    ("--real reals -o mine.json", 1, "exists already"),
-    ("--real reals --json -o -", 2, "stdout"),
-    ("--real reals --metrics pr --count 4", 1, "vgg16.pt"),
-    ("--real large --count 4", 2, "reals of 24 px", "fakes of 16 px", "--res 16"),
-    ("--real wide --count 4", 1, "16x8"),
-    ("--real torn --count 4", 1, "0.png"),
-]
-
-
-@pytest.mark.parametrize(("words", "code", "said"), [(line, code, said) for line, code, *said in REFUSED])
-def test_what_is_refused(polyinr: Run, folders: Path, eyes: None, words: str, code: int, said: list[str]) -> None:
+@pytest.mark.parametrize(("words", "code", "said"), [(line, code, said) for line, code, *said in EVALUATIONS])
+def test_what_is_refused(
+    polyinr: Run,
+    folders: Path,
+    eyes: None,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    code: int,
+    said: list[str],
+) -> None:
     Path("mine.json").write_text("{}")
     for name, size in (("large", (24, 24)), ("wide", (16, 8))):
         Path(name).mkdir()
         for i in range(4):
             Image.new("RGB", size).save(f"{name}/{i}.png")
+    gaussian = {"mu": np.zeros(5), "sigma": np.eye(5)}
+    np.savez("stats.npz", **gaussian)
+    monkeypatch.setattr("polyinr_core.metrics.looks.cached_vgg16", lambda: None)
     Path("torn").mkdir()
     Path("torn/0.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     arguments = [word.strip("'") for word in words.split()]
     model = [] if "--fake" in arguments else ["-m", "model.safetensors"]
     refused(polyinr("evaluate", *arguments, *model), *said, code=code)
     assert not Path("r.json").exists()
+
+
+def test_a_protocol_says_what_fid_and_pr_are(polyinr: Run, folders: Path, eyes: None) -> None:
+    words = ["evaluate", "--real", "reals", "--fake", "fakes", "--json", "-q", "--metrics", "fid,pr,fid-clean"]
+    found = polyinr(*words, "--protocol", "adm").lines[0]
+    assert list(found["figures"]) == ["fid-adm", "pr-adm/precision", "pr-adm/recall", "fid-clean"]
+    rules = {name: facts["rule"] for name, facts in found["card"]["protocols"].items()}
+    assert "covariance by N - 1" in rules["fid-adm"]
+    assert "TorchScript form" in rules["fid-adm"]
+    plain = polyinr(*words[:-1], "fid,fid-adm").lines[0]["figures"]
+    assert plain["fid-adm"]["value"] == found["figures"]["fid-adm"]["value"]
+    assert plain["fid"]["value"] != plain["fid-adm"]["value"]
+    assert list(polyinr(*words[:-1], "fid", "--protocol", "clean").lines[0]["figures"]) == ["fid-clean"]
+
+
+def test_a_model_by_itself(polyinr: Run, folders: Path) -> None:
+    """No reals, no word about counts; its card says what computed, and nothing of pictures that none drew."""
+    ran = polyinr("evaluate", "-m", "model.safetensors", "--metrics", "params,speed", "-o", "r.json")
+    assert ran.code == 0, ran.stderr
+    assert ran.stderr == ""
+    lines = dict(line.split() for line in ran.stdout.decode().splitlines())
+    result = json.loads(Path("r.json").read_text())
+    assert int(lines["params"]) == result["figures"]["params"]["value"]
+    card = result["card"]
+    assert "reals" not in card
+    assert "count" not in card["fakes"]
+    assert (card["device"]["type"], card["device"]["threads"]) == ("cpu", torch.get_num_threads())
+    assert (card["precision"], card["resolution"]) == ("float32", 16)
+
+
+def test_paths_with_an_interval(polyinr: Run, folders: Path) -> None:
+    words = [
+        "-m",
+        "model.safetensors",
+        "--metrics",
+        "ppl-lite2",
+        "--count",
+        "4",
+        "--bootstrap",
+        "3",
+        "--psi",
+        "0.7",
+    ]
+    result = polyinr("evaluate", *words, "--json", "-q").lines[0]
+    row, facts = result["figures"]["ppl-lite2"], result["card"]["protocols"]["ppl-lite2"]
+    assert 0 < row["low"] <= row["high"]
+    assert (facts["network"], facts["paths"]) == ("lite2", 4)
+    assert result["card"]["networks"]["lite2"]["sha256"].startswith("9656183e")
+    assert result["card"]["fakes"]["psi"] == 0.7
+
+
+def test_inversion_picture_by_picture(polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_figures, "choose_objective", lambda name, vgg16: Objective("pixels"))
+    monkeypatch.setattr(model_figures, "cached_vgg16", lambda: None)
+    words = ["--real", "reals", "-m", "model.safetensors", "--metrics", "inversion", "--real-count", "2"]
+    result = polyinr("evaluate", *words, "--steps", "2", "--json", "-q").lines[0]
+    each = result["pictures"]["inversion"]
+    assert len(each) == result["card"]["reals"]["count"] == 2
+    mean = sum(one["psnr"] for one in each) / 2
+    assert result["figures"]["inversion/psnr"]["value"] == pytest.approx(mean)
+    assert set(result["figures"]) == {"inversion/psnr", "inversion/ssim"}
+    assert "2 steps" in result["card"]["protocols"]["inversion"]["rule"]
+
+
+def test_upsampling_shares_what_others_see(polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn at once it is the distance itself; enlarged it is that of a folder of enlarged pictures."""
+    eyes = Eyes()
+    monkeypatch.setattr(protocols, "load_network", lambda name, **options: eyes)
+    large(Path("wide"), side=24)
+    words = ["--real", "wide", "-m", "model.safetensors", "--count", "6", "--res", "24", "--json", "-q"]
+    result = polyinr("evaluate", *words, "--metrics", "fd-lite2,upsampling").lines[0]
+    figures = result["figures"]
+    assert eyes.seen == 4 + 6 + 3 * 6
+    assert figures["upsampling/drawn"] == figures["fd-lite2"]
+    assert set(result["card"]["protocols"]) == {"fd-lite2", "upsampling"}
+    assert result["card"]["protocols"]["upsampling"]["trained_resolution"] == 16
+
+    snapshot = load_snapshot(folders / "model.safetensors")
+    pixels = torch.cat(list(DrawnPictures(snapshot, name="m", count=6).passes()))
+    for filter in ("nearest", "bilinear", "bicubic"):
+        Path(filter).mkdir()
+        for i, picture in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
+            image = Image.fromarray(picture).resize((24, 24), Image.Resampling[filter.upper()])
+            image.save(f"{filter}/{i}.png")
+        other = polyinr("evaluate", "--real", "wide", "--fake", filter, "--metrics", "fd-lite2", "--json", "-q")
+        value = other.lines[0]["figures"]["fd-lite2"]["value"]
+        assert figures[f"upsampling/{filter}"]["value"] == pytest.approx(value, rel=1e-6)
+
+
+def large(folder: Path, *, side: int) -> None:
+    rng = np.random.default_rng(5)
+    folder.mkdir()
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+
+
+def test_an_inception_of_one_s_own_is_said_to_be_one(
+    polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for published in (False, True):
+        eyes = Eyes()
+        eyes.published = published
+        monkeypatch.setattr(protocols, "load_network", lambda name, eyes=eyes, **options: eyes)
+        ran = polyinr("evaluate", "--real", "reals", "--fake", "fakes", "--metrics", "fid-clean", "--json")
+        assert ran.lines[0]["card"]["networks"]["inception-clean"]["published"] is published
+        assert ("not the file of published figures" in ran.stderr) is not published
 
 
 def test_without_inception_the_message_says_where_it_is_from(
