@@ -9,13 +9,15 @@ from torch import Tensor
 
 from polyinr_core.errors import RequestError, WeightsError
 from polyinr_core.evaluation import model_figures
+from polyinr_core.evaluation.drawn import DrawnPictures
 from polyinr_core.evaluation.enlarging import FILTERS, Enlarging, enlarge
 from polyinr_core.evaluation.inverting import inversion_rows, invert_pictures
-from polyinr_core.evaluation.model_figures import load_means, model_figure_named, rule_of
+from polyinr_core.evaluation.model_figures import Means, load_means, model_figure_named, rule_of
+from polyinr_core.evaluation.of_model import check_looks
 from polyinr_core.evaluation.painting import paint, w_of
 from polyinr_core.evaluation.path import model_path_lengths, path_row
 from polyinr_core.evaluation.speed import REPEATS, parameter_rows, speed_row
-from polyinr_core.inversion.objective import Objective
+from polyinr_core.inversion.objective import Objective, Perceptual
 from polyinr_core.metrics.looks import Look, load_look
 from polyinr_core.metrics.path_length import path_length
 from polyinr_core.metrics.similarity import psnr, ssim
@@ -121,6 +123,27 @@ def test_what_is_too_small_to_look_at() -> None:
     look = Look("lpips", lambda x: [x], least=16)
     with pytest.raises(RequestError, match="16 pixels or more a side; these have 8"):
         look(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+
+
+def test_heads_weigh_channels_as_lpips_does() -> None:
+    """Oracle: the objective of inversion, one pair at a time."""
+    heads = (torch.tensor([0.5, 2.0, 0.1]), torch.tensor([1.0, 0.0, 3.0]))
+    rng = torch.Generator().manual_seed(0)
+
+    def features(x: Tensor) -> list[Tensor]:
+        return [x, x[:, :, ::2, ::2].square()]
+
+    one, two = torch.rand(2, 3, 3, 64, 64, generator=rng) * 2 - 1
+    theirs = Perceptual(features, heads)
+    pairs = [(theirs.look(a[None]), theirs.look(b[None])) for a, b in zip(one, two, strict=True)]
+    expected = [float(theirs.between(*pair)) for pair in pairs]
+    assert Look("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_that_draws_too_small(snapshot: Snapshot) -> None:
+    means = Means({"lpips": Look("lpips", lambda x: [x], least=32)})
+    with pytest.raises(RequestError, match="ppl looks at 32.*the model draws 16: give --res"):
+        check_looks({"ppl": model_figure_named("ppl")}, DrawnPictures(snapshot, name="m", count=2), means)
 
 
 # Inversion
