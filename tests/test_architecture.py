@@ -16,6 +16,7 @@ STOREYS = [
     {"snapshots", "latents", "critic", "metrics"},
     {"training", "inversion"},
     {"evaluation"},
+    {"report"},
 ]
 COMMANDS = {name.split()[-1] for name in main.COMMANDS}
 

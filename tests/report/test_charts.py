@@ -1,0 +1,92 @@
+"""Charts: SVG that is the same every time and safe to show, PNG of all panels; hostile names, other styles."""
+
+import io
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polyinr_core.report import charts
+from polyinr_core.report.curves import Curve, Panel, smoothed
+from polyinr_core.report.log import Points, Span
+
+SPANS = (Span(0, 16, 0.0, 2.0), Span(1, 32, 2.0, 40.0))
+
+
+def panel(name: str = "critic", count: int = 60, *, measured: bool = False) -> Panel:
+    values = tuple(np.random.default_rng(0).normal(size=count))
+    points = Points(tuple(np.linspace(0, 40, count)), values)
+    return Panel("Losses", "loss", (Curve(name, points) if measured else smoothed(name, points),), measured)
+
+
+def test_svg_is_the_same_every_time() -> None:
+    assert charts.svg(panel(), SPANS) == charts.svg(panel(), SPANS)
+
+
+def test_the_dark_theme_has_no_colour_of_the_light_one() -> None:
+    light = charts.svg(panel(), SPANS).decode()
+    dark = charts.darkened(light.encode()).decode()
+    colours = set(re.findall("#[0-9a-f]{6}", light))
+    own = {charts.LIGHT.paper, charts.LIGHT.ink, charts.LIGHT.grid, *charts.LIGHT.curves}
+    assert {charts.LIGHT.paper, charts.LIGHT.ink, charts.LIGHT.grid, charts.LIGHT.curves[0]} <= colours <= own
+    assert not colours & set(re.findall("#[0-9a-f]{6}", dark))
+
+
+@pytest.mark.parametrize("name", ["$\\frac{", "</svg><script>alert(1)</script>", "&amp;", "\u202e"])
+def test_a_hostile_name_is_drawn_as_text(name: str) -> None:
+    drawn = charts.svg(panel(name), SPANS)
+    tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(drawn).iter()}
+    assert not tags & {"script", "foreignObject", "image", "a"}
+
+
+def test_a_hostile_title_is_drawn_as_text() -> None:
+    strange = Panel("$\\frac{" + "a" * 300, "$y", panel().curves)
+    assert charts.png([strange], SPANS, title="Run $x$ " + "b" * 300)
+
+
+def test_a_persons_own_style_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib
+
+    before = charts.svg(panel(), SPANS)
+    monkeypatch.setitem(matplotlib.rcParams, "lines.linestyle", ":")
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    assert charts.svg(panel(), SPANS) == before
+    assert matplotlib.rcParams["lines.linestyle"] == ":"
+
+
+@pytest.mark.parametrize("count", [1, 2, 5000])
+def test_curves_of_any_length(count: int) -> None:
+    assert len(charts.svg(panel(count=count), SPANS)) < 200_000
+
+
+@pytest.mark.parametrize("spans", [(), (Span(0, 16, 0.0, 0.0),), SPANS[:1]])
+def test_logs_without_stages_and_of_a_run_that_has_just_begun(spans: tuple[Span, ...]) -> None:
+    assert charts.svg(panel(count=1, measured=True), spans)
+
+
+def test_distances_of_different_resolutions_are_not_joined() -> None:
+    points = Points((0.0, 1.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
+    drawn = charts.svg(Panel("fd", "distance", (Curve("fd", points),), measured=True), SPANS)
+    colour = charts.LIGHT.curves[0]
+    lines = [e for e in ET.fromstring(drawn).iter() if f"stroke: {colour}" in e.get("style", "") and e.get("d")]
+    joined = [line for line in lines if "fill: none" in line.get("style", "")]
+    assert len(joined) == 3  # one a stage, and the legend's
+
+
+def test_png_holds_all_panels() -> None:
+    def size(*panels: Panel) -> tuple[int, int]:
+        return Image.open(io.BytesIO(charts.png(panels, SPANS, title="Run x"))).size
+
+    one, two, three = size(panel()), size(panel(), panel()), size(panel(), panel(), panel())
+    assert two == (2 * one[0], one[1])
+    assert (three[0], three[1] > two[1]) == (two[0], True)
+
+
+def test_shares_grow_to_one() -> None:
+    """A small oracle: 4 values, of which the axis' highest label is 100 %."""
+    drawn = charts.shares_svg({"a": [1.0, 2.0], "b": [3.0, 4.0]}, across="distance")
+    assert drawn.startswith(b"<?xml")
+    for colour in charts.LIGHT.curves[:2]:
+        assert colour in drawn.decode()

@@ -1,0 +1,68 @@
+"""Curves from a log: which share a panel, what is smoothed, how many points are drawn."""
+
+import numpy as np
+import pytest
+
+from polyinr_core.report.curves import MOST_POINTS, inside, panels_of, running_mean, smoothed
+from polyinr_core.report.log import Log, Points, Span
+
+
+def log_of(*events: dict) -> Log:
+    return Log(tuple(events))
+
+
+def test_panels_are_metrics_first_then_the_known_ones() -> None:
+    log = log_of(
+        {"kimg": 0.0, "stage": 0, "resolution": 16, "fd-lite2": 5.0, "reals": 9, "other": 3.0, "own": 1.0},
+        {"kimg": 1.0, "stage": 0, "resolution": 16, "critic": 1.0, "generator": 2.0, "guidance": 0.0},
+        {"kimg": 2.0, "stage": 1, "resolution": 32, "fd-lite2": 7.0, "resident_mib": 100.0, "cuda_mib": 50.0},
+        {"kimg": 3.0, "stage": 1, "resolution": 32, "fd-lite2": 6.5, "own": 2.0},
+    )
+    panels = {panel.title: panel for panel in panels_of(log, ["own"])}
+    assert list(panels) == ["fd-lite2", "own", "Losses", "Memory"]
+    assert [curve.name for curve in panels["Losses"].curves] == ["generator", "critic"]
+    assert [curve.name for curve in panels["Memory"].curves] == ["main memory", "GPU"]
+    assert panels["fd-lite2"].curves[0].name == "best 6.5 at 3 kimg (32 px)"  # the other stage's does not compare
+    assert panels["fd-lite2"].words.startswith("fd-lite2, 0 to 3 kimg: best 6.5")
+
+
+def test_guidance_is_shown_where_something_guides() -> None:
+    (panel,) = panels_of(log_of({"kimg": 1.0, "critic": 0.0, "guidance": 0.5}), ())
+    assert [curve.name for curve in panel.curves] == ["critic", "guidance"]
+
+
+def test_few_points_are_drawn_as_they_are_and_more_have_a_mean() -> None:
+    few = smoothed("x", Points((1.0, 2.0), (3.0, 4.0)))
+    assert few.mean is None
+    many = smoothed("x", Points(tuple(map(float, range(100))), tuple(map(float, range(100)))))
+    assert many.mean is not None
+    assert many.mean.values[50] == pytest.approx(50)
+    assert not many.low
+
+
+def test_very_many_points_are_averaged_in_groups_that_keep_the_extremes() -> None:
+    values = np.random.default_rng(0).normal(size=10_000)
+    curve = smoothed("x", Points(tuple(map(float, range(10_000))), tuple(values)))
+    assert curve.mean is not None
+    assert len(curve.mean) == len(curve.low) == len(curve.high) == MOST_POINTS
+    assert (min(curve.low), max(curve.high)) == (values.min(), values.max())
+    assert np.mean(curve.mean.values) == pytest.approx(values.mean())
+
+
+@pytest.mark.parametrize("window", [3, 4, 7])
+def test_the_running_mean_is_that_of_what_is_there(window: int) -> None:
+    """Oracle: a loop."""
+    values = np.random.default_rng(window).normal(size=20)
+    after = window // 2
+    before = window - 1 - after
+    expected = [values[max(0, i - before) : i + after + 1].mean() for i in range(20)]
+    found = running_mean(values, window)
+    assert found == pytest.approx(expected) or found == pytest.approx(
+        [values[max(0, i - after) : i + before + 1].mean() for i in range(20)]
+    )
+
+
+def test_a_border_belongs_to_the_stage_that_ends() -> None:
+    points = Points((0.0, 2.0, 3.0), (1.0, 2.0, 3.0))
+    assert inside(points, Span(0, 16, 0.0, 2.0)).kimg == (0.0, 2.0)
+    assert inside(points, Span(1, 32, 2.0, 4.0)).kimg == (3.0,)

@@ -1,0 +1,104 @@
+"""Drawn pictures among reals: copies are found, neighbours and realism are those of a plain computation."""
+
+from typing import Any
+
+import pytest
+import torch
+from given_pictures import Eyes, Given, noise
+from torch import Tensor
+
+from polyinr_core.errors import PolyinrError
+from polyinr_core.evaluation.measure import Settings
+from polyinr_core.report.images import Kept, tiles_at
+from polyinr_core.report.likeness import Likeness, likeness
+from polyinr_core.report.views import comparison
+
+
+def looked(reals: Tensor, fakes: Tensor, **settings: Any) -> Likeness:
+    return likeness(
+        Given(reals, "reals"),
+        Given(fakes, "fakes"),
+        Eyes(),
+        device=torch.device("cpu"),
+        settings=Settings(**settings),
+    )
+
+
+def test_neighbours_gaps_and_realism_are_those_of_a_plain_computation() -> None:
+    """Oracle: all distances by torch.cdist in float64."""
+    reals, fakes = noise(13, 1), noise(7, 2)
+    found = looked(reals, fakes)
+    x, y = fakes.flatten(1).double(), reals.flatten(1).double()
+    across, among = torch.cdist(x, y), torch.cdist(y, y)
+    order = across.argsort(dim=1)[:, :5]
+    assert torch.equal(found.numbers, order)
+    torch.testing.assert_close(found.distances.double(), across.gather(1, order), rtol=1e-6, atol=0)
+    sorted_among = among.sort(dim=1).values
+    torch.testing.assert_close(found.gaps.double(), sorted_among[:, 1], rtol=1e-6, atol=0)
+    radii = sorted_among[:, 3]
+    small = radii <= radii.median()
+    torch.testing.assert_close(
+        found.realism.double(), (radii[small] / across[:, small]).amax(1), rtol=1e-5, atol=0
+    )
+
+
+def test_copies_stand_out() -> None:
+    reals = noise(40, 1)
+    honest = looked(reals, noise(20, 2))
+    copied = looked(reals, torch.cat([reals[5:15], noise(10, 2)]))
+    assert honest.share_near < 0.3
+    assert copied.share_near >= 0.5
+    assert sorted(copied.nearest_of_all(10)) == list(range(10))
+    assert copied.numbers[0, 0] == 5
+    assert copied.distances[0, 0] == 0
+    assert set(copied.ranked(4)["best"]) <= set(range(10))
+    assert copied.realism.max() == torch.inf
+
+
+def test_groups_by_realism_never_share_a_picture() -> None:
+    for count in (3, 5, 20):
+        groups = looked(noise(9, 1), noise(count, 2)).ranked(16)
+        seeds = [seed for group in groups.values() for seed in group]
+        assert len(seeds) == len(set(seeds)) == 3 * min(16, count // 3)
+
+
+def test_a_real_may_be_judged_by_fewer_neighbours_than_are_shown() -> None:
+    assert looked(noise(4, 1), noise(2, 2)).numbers.shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("reals", "said"), [(noise(3, 1), "3 pictures"), (noise(1, 1).expand(9, -1, -1, -1), "look the same")]
+)
+def test_reals_without_neighbours_are_refused(reals: Tensor, said: str) -> None:
+    with pytest.raises(PolyinrError, match=said):
+        looked(reals, noise(4, 2))
+
+
+def test_the_cache_keeps_the_reals(tmp_path) -> None:
+    first = looked(noise(9, 1), noise(4, 2), cache=tmp_path / "kept")
+    again = looked(noise(9, 1), noise(4, 2), cache=tmp_path / "kept")
+    assert torch.equal(first.distances, again.distances)
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_rows_show_the_pictures_that_the_numbers_name() -> None:
+    reals, fakes = Given(noise(12, 1), "reals"), Kept(Given(noise(10, 2), "fakes"))
+    found = likeness(reals, fakes, Eyes(), device=torch.device("cpu"), settings=Settings())
+    shown = comparison(found, reals, fakes, model="m", same_data=True)
+    assert [row.seed for row in shown.first] == list(range(8))
+    assert shown.nearest[0].reals[0].distance == float(found.distances[:, 0].min())
+    near = shown.first[0].reals[0]
+    assert near.number == int(found.numbers[0, 0])
+    other = [row.reals[0] for row in shown.first if row.reals[0].number != near.number]
+    assert all(picture.picture.source != near.picture.source for picture in other)
+    assert [share for share, *_ in shown.quantiles] == ["1%", "10%", "50%", "90%"]
+
+
+def test_tiles_are_kept_as_they_pass_and_found_by_number() -> None:
+    pixels = noise(12, 3)
+    kept = Kept(Given(pixels))
+    assert torch.equal(torch.cat(list(kept.passes())), pixels)
+    assert len(kept.tiles) == len(kept) == 12
+    (tile,) = tiles_at(Given(pixels), [7, 7]).values()
+    assert (tile == pixels[7].permute(1, 2, 0).numpy()).all()
+    assert (kept.tiles[7] == tile).all()

@@ -1,0 +1,80 @@
+"""A run's log: what counts where a stop lost work, lines that are damaged, stages, a log that grows."""
+
+import json
+from pathlib import Path
+
+import pytest
+from run_stand_in import events, make_run
+
+from polyinr_core.errors import FileError
+from polyinr_core.report.log import Points, Span, read_log
+
+
+def written(path: Path, *lines: object) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_work_that_was_done_again_gives_way(tmp_path: Path) -> None:
+    log = read_log(make_run(tmp_path / "run") / "log.jsonl")
+    assert (log.seen, log.resumed, log.undone, log.damaged) == (4.0, (1.0,), 2, 0)
+    speed = log.points("pictures_per_second")
+    assert speed.kimg == tuple(0.25 * i for i in range(1, 17))
+    assert speed.values == tuple([10.0 + i for i in range(4)] + [10.0 + i for i in range(7, 19)])
+    assert log.spans == (Span(0, 16, 0.0, 2.0), Span(1, 32, 2.0, 4.0))
+    assert log.warnings == ((4.0, "judging takes <b>long</b>"),)
+    assert log.names[:3] == ("stage", "resolution", "kimg")
+
+
+def test_a_run_that_was_started_anew_has_no_past(tmp_path: Path) -> None:
+    """Without a word of it, as where somebody removed the states; of two values at one kimg the later counts."""
+    first = [{"kimg": 0.0, "spread": 0.1}, {"kimg": 5.0, "critic": 1.0}]
+    again = [{"kimg": 0.0, "spread": 0.2}, {"kimg": 1.0, "critic": 2.0}]
+    log = read_log(written(tmp_path / "log.jsonl", *first, *again))
+    assert (log.seen, log.undone) == (1.0, 1)
+    assert log.points("spread") == Points((0.0,), (0.2,))
+    assert log.points("critic") == Points((1.0,), (2.0,))
+
+
+DAMAGED = [
+    '{"kimg": 1, "crit',
+    "null",
+    "[1]",
+    '{"critic": 1}',
+    '{"kimg": "1"}',
+    '{"kimg": true}',
+    '{"kimg": NaN}',
+    '{"kimg": -1}',
+    '{"kimg": 1e400}',
+    '{"kimg": 1' + "0" * 5000 + "}",
+    "[" * 100_000,
+    "\0\0\0",
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=lambda line: line[:16])
+def test_a_damaged_line_is_counted_and_left_out(tmp_path: Path, line: str) -> None:
+    log = read_log(written(tmp_path / "log.jsonl", {"kimg": 1}, line, "", {"kimg": 2, "critic": 3}))
+    assert (log.seen, log.damaged, log.undone) == (2.0, 1, 0)
+    assert log.points("critic").values == (3.0,)
+
+
+def test_a_line_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
+    path = written(tmp_path / "log.jsonl", *events())
+    path.write_bytes(path.read_bytes() + b'{"kimg": 4.2')
+    assert (read_log(path).damaged, read_log(path).seen) == (0, 4.0)
+
+
+def test_what_is_no_number_is_no_point(tmp_path: Path) -> None:
+    values = [None, "x", True, [1], 2, 1e31, -3.5]
+    log = read_log(written(tmp_path / "log.jsonl", *({"kimg": i, "critic": v} for i, v in enumerate(values))))
+    assert log.points("critic") == Points((4.0, 6.0), (2.0, -3.5))
+    assert log.spans == ()
+    assert len(log.points("nothing")) == 0
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "holds no event"), ("{\nx\n", r"2 damaged lines\); wait")])
+def test_a_log_without_events_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "log.jsonl").write_text(text)
+    with pytest.raises(FileError, match=said):
+        read_log(tmp_path / "log.jsonl")

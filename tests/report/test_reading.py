@@ -1,0 +1,100 @@
+"""A run folder read as it is: what is no run, what is damaged, which model, which results."""
+
+import json
+from pathlib import Path
+
+import pytest
+from run_stand_in import make_run
+
+from polyinr_core.errors import FileError
+from polyinr_core.report.reading import read_run
+from polyinr_core.report.views import sheets_of, stages_of
+
+RESULT = {"format": 1, "figures": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "a run")
+
+
+def test_a_run_is_read(folder: Path) -> None:
+    run = read_run(folder)
+    assert (run.name, run.data["name"], run.metrics) == ("a run", "pictures.zip", ("fd-lite2",))
+    assert [(kimg, path.name) for kimg, path in run.sheets] == [
+        (0.0, "fakes-000000000.png"),
+        (4.0, "fakes-000004000.png"),
+    ]
+    first, second = stages_of(run)
+    assert (first.resolution, first.kimg, first.settings) == (16, 2.0, {})
+    assert second.span is not None
+    assert (second.settings, second.span.start, second.span.end) == ({"batch": 8}, 2.0, 4.0)
+
+
+def test_the_best_model_goes_before_the_newest(folder: Path) -> None:
+    for name in ("000000100", "000000020", "mine"):
+        (folder / "snapshots" / f"{name}.safetensors").touch()
+    assert read_run(folder).model == folder / "snapshots" / "best.safetensors"
+    (folder / "snapshots" / "best.safetensors").unlink()
+    assert read_run(folder).model == folder / "snapshots" / "000000100.safetensors"
+    for path in (folder / "snapshots").iterdir():
+        path.unlink()
+    assert read_run(folder).model is None
+
+
+def test_results_are_found_among_other_files(folder: Path) -> None:
+    for name, facts in {"b": RESULT, "a": RESULT, "other": {"x": 1}, "newer": RESULT | {"format": 9}}.items():
+        (folder / f"{name}.json").write_text(json.dumps(facts))
+    (folder / "torn.json").write_text("{")
+    run = read_run(folder)
+    assert [result.name for result in run.results()] == ["a", "b"]
+    assert [result.name for result in run.results(but=[folder / ".." / folder.name / "a.json"])] == ["b"]
+
+
+def test_of_many_sheets_some_are_shown_and_a_damaged_one_is_named(folder: Path) -> None:
+    whole = (folder / "pictures" / "reals.png").read_bytes()
+    for i in range(40):
+        (folder / "pictures" / f"fakes-{i:09d}.png").write_bytes(whole if i else b"")
+    (folder / "pictures" / "fakes-old.png").write_bytes(whole)
+    sheets = sheets_of(read_run(folder))
+    assert (len(sheets), sheets[0].picture, sheets[-1].kimg) == (12, None, 4.0)
+    assert all(sheet.picture for sheet in sheets[1:])
+
+
+def test_stages_that_the_configuration_does_not_name_come_from_the_log(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["training"]["stages"] = "what?"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert [(row.number, row.resolution, row.kimg) for row in stages_of(read_run(folder))] == [
+        (1, 16, None),
+        (2, 32, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("{", "no JSON"),
+        ("[]", "format 1"),
+        ('{"format": 2}', "format 1"),
+        ('{"format": 1, "training": {}, "data": 3}', "missing"),
+    ],
+)
+def test_a_damaged_configuration_is_refused(folder: Path, config: str, said: str) -> None:
+    (folder / "config.json").write_text(config)
+    with pytest.raises(FileError, match=said):
+        read_run(folder)
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path, said in {
+        "nowhere": "no such folder",
+        "empty": "no run folder",
+        "a run/log.jsonl": "is a file",
+    }.items():
+        with pytest.raises(FileError, match=said):
+            read_run(tmp_path / path)
+    (folder / "log.jsonl").unlink()
+    with pytest.raises(FileError, match=r"log\.jsonl: no such file"):
+        read_run(folder)
