@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # columns
 WITHIN = "Within: how far apart such figures may be by the sample that was drawn, or by the counts, alone."
+EXACT = ("params", "speed")  # which are no samples, or have their spread
 SIDES = ("fakes", "reals")
 HEADINGS: "dict[Grade, str]" = {
     "subject": "What they compare",
@@ -92,8 +93,12 @@ def _lines_of(a: "Result", b: "Result", comparison: "Comparison") -> list[str]:
     lines = [f"A  {_about(a)}", f"B  {_about(b)}"]
     lines += _differences_of(comparison)
     lines += ["", "Figures"]
+    equal = [verdict.name for verdict in comparison.verdicts.values() if _is_equal(verdict)]
     for verdict in comparison.verdicts.values():
-        lines += _wrapped(f"{verdict.name}: {_sentence_of(verdict, comparison)}", first="  ", others="      ")
+        if verdict.name not in equal:
+            lines += _wrapped(f"{verdict.name}: {_sentence_of(verdict)}", first="  ", others="      ")
+    if equal:
+        lines += _wrapped(f"Equal in both: {', '.join(equal)}.", first="  ", others="      ")
     if not comparison.verdicts:
         lines.append("  None is in both results.")
     for which, names in zip("AB", comparison.alone, strict=True):
@@ -122,39 +127,46 @@ def _differences_of(comparison: "Comparison") -> list[str]:
     """Return what differs, by what it does, each effect said once."""
     if not comparison.differences:
         return ["", "The cards agree in all that figures depend on."]
-    by_grade: dict[Grade, dict[Fact, list[Difference]]] = {}
+    by_grade: dict[Grade, dict[str, list[Difference]]] = {}
     for difference in comparison.differences:
-        for fact in difference.effects:
-            by_grade.setdefault(fact.grade, {}).setdefault(fact, []).append(difference)
+        for fact, names in difference.effects.items():
+            by_grade.setdefault(fact.grade, {}).setdefault(_effect_of(fact, names, comparison), []).append(
+                difference
+            )
     lines = []
     for grade, heading in HEADINGS.items():
         if grade not in by_grade:
             continue
         lines += ["", heading]
-        for fact, differences in by_grade[grade].items():
+        for effect, differences in by_grade[grade].items():
             for difference in differences:
                 one, other = difference.values
                 field = ".".join(difference.field)
                 lines += _wrapped(f"{field}: A {one}, B {other}", first="  ", others="      ")
-            said = _names_of(differences[0].effects[fact], comparison)
-            source = f" ({fact.source})" if fact.source else ""
-            lines += _wrapped(f"{said}{fact.effect}{source}", first="      ", others="      ")
+            lines += _wrapped(effect, first="      ", others="      ")
     idle = [".".join(difference.field) for difference in comparison.differences if not difference.effects]
     if idle:
         lines += ["", *_wrapped(f"Differs, and touches none of the figures below: {', '.join(idle)}.")]
     return lines
 
 
-def _names_of(names: tuple[str, ...], comparison: "Comparison") -> str:
-    """Return the figures that an effect touches, nothing if it touches all."""
-    return "" if len(names) == len(comparison.verdicts) else f"{', '.join(names)}: "
+def _effect_of(fact: "Fact", names: tuple[str, ...], comparison: "Comparison") -> str:
+    """Return an effect, after the figures that it touches unless these are all, and before its source."""
+    figures = "" if len(names) == len(comparison.verdicts) else f"{', '.join(names)}: "
+    return f"{figures}{fact.effect}" + (f" ({fact.source})" if fact.source else "")
 
 
-def _sentence_of(verdict: "Verdict", comparison: "Comparison") -> str:
+def _is_equal(verdict: "Verdict") -> bool:
+    return verdict.standing == "comparable" and verdict.values[0] == verdict.values[1]
+
+
+def _sentence_of(verdict: "Verdict") -> str:
     """Return what two figures are worth beside each other."""
-    from polyinr_core.evaluation.scales import better
+    from polyinr_core.evaluation.scales import better, family_of
 
-    a, b = (f"{value:.5g}" for value in verdict.values)
+    a, b = (
+        f"{value:.0f}" if value >= 1000 and value.is_integer() else f"{value:.5g}" for value in verdict.values
+    )
     values = f"A {a}, B {b}"
     because = _listed(verdict.because)
     if verdict.standing == "not comparable":
@@ -162,11 +174,13 @@ def _sentence_of(verdict: "Verdict", comparison: "Comparison") -> str:
     if verdict.standing == "unknown":
         return f"{values}: whether they are comparable is not known, because of {because}."
     within = "" if verdict.within is None else f" within {verdict.within:.3g}"
-    worth = f"comparable{within}" + (f", because of {because}" if because else "")
+    hindrance = ", because of" if within else " but for"
+    worth = f"comparable{within}" + (f"{hindrance} {because}" if because else "")
     if verdict.better is not None:
         gap = f"{abs(verdict.values[0] - verdict.values[1]):.3g}"
         outcome = f"{'AB'[verdict.better]} is better by {gap}"
-        outcome += ", which may be chance: --bootstrap 100 gives intervals" if verdict.within is None else ""
+        if verdict.within is None and family_of(verdict.name) not in EXACT:
+            outcome += ", which may be chance: --bootstrap 100 gives intervals"
     elif verdict.values[0] == verdict.values[1]:
         outcome = "they are equal"
     elif better(verdict.name) is None:

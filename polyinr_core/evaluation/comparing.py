@@ -11,6 +11,7 @@ from .scales import base_of, best, family_of
 Standing = Literal["comparable", "within", "unknown", "not comparable"]
 
 NAMES = ("name", "of", "stored_resolution", "run")  # say nothing that the hash does not say
+ENDS = (("low", "high"), ("least", "most"))
 ABSENT = "not on the card"
 
 
@@ -87,9 +88,11 @@ def follows(field: Field, first: dict[Field, Any], second: dict[Field, Any], kin
     """Say whether a difference in a field says nothing of its own, or belongs to figures that are not shared."""
     side, name = field[0], field[-1]
     if side in ("networks", "protocols"):
-        return field[:2] not in {other[:2] for other in first} & {other[:2] for other in second}
+        return name == "published" or field[:2] not in {other[:2] for other in first} & {
+            other[:2] for other in second
+        }
     if side not in ("reals", "fakes"):
-        return False
+        return side == "quantisation" and "fakes" in kinds  # of stored pictures it is not known
     values = first.get(field), second.get(field)
     if name in NAMES or (name == "reduction" and all(value in (None, "none") for value in values)):
         return True
@@ -166,10 +169,18 @@ def verdict(name: str, a: Result, b: Result, differences: list[Difference]) -> V
 
 
 def spread_of(rows: tuple[Row, Row]) -> float | None:
-    """Return how far two figures' difference spreads by their bootstrap intervals, None if one has none."""
-    if not all({"low", "high"} <= row.keys() for row in rows):
-        return None
-    return hypot(*((row["high"] - row["low"]) / 2 for row in rows))
+    """Return how far two figures' difference spreads by what their rows say, None if one says nothing.
+
+    That is half an interval of resamples, half of what times came to, or the deviation over a score's splits.
+    """
+    halves = []
+    for row in rows:
+        ends = next((pair for pair in ENDS if set(pair) <= row.keys()), None)
+        half = row.get("deviation") if ends is None else (row[ends[1]] - row[ends[0]]) / 2
+        if half is None:
+            return None
+        halves.append(half)
+    return hypot(*halves)
 
 
 def bias_of(field: Field, rows: tuple[Row, Row], a: Result, b: Result) -> float | None:

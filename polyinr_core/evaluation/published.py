@@ -28,7 +28,7 @@ class Published:
 @cache
 def tables() -> dict[str, Any]:
     """Return all of assets/paper.json."""
-    text = resources.files("polyinr_core").joinpath("assets", "paper.json").read_text()
+    text = resources.files("polyinr_core").joinpath("assets", "paper.json").read_text(encoding="utf-8")
     facts: dict[str, Any] = json.loads(text)
     return facts
 

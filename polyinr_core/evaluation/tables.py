@@ -87,13 +87,13 @@ def differing_from(first: str, found: Sequence[tuple[Result, Verdict]]) -> list[
     """Return a note for each way in which rows do not compare with `first`."""
     notes = []
     for standing, words in FORBIDS.items():
-        rows = [
-            f"{' '.join(result.name.split())} ({', '.join(verdict.because)})"
-            for result, verdict in found
-            if verdict.standing == standing
-        ]
+        rows: dict[tuple[str, ...], list[str]] = {}
+        for result, verdict in found:
+            if verdict.standing == standing:
+                rows.setdefault(verdict.because, []).append(" ".join(result.name.split()))
         if rows:
-            notes.append(f"{words} {' '.join(first.split())}: {', '.join(rows)}.")
+            told = "; ".join(f"{', '.join(names)} ({', '.join(because)})" for because, names in rows.items())
+            notes.append(f"{words} {' '.join(first.split())}: {told}.")
     return notes
 
 
@@ -118,7 +118,7 @@ def common(card: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_of(name: str, holders: Sequence[Result]) -> list[Result]:
-    """Return the best results in a figure: one, and those that cannot be told from it; none if nobody can say."""
+    """Return the best results in a figure: one, and those that cannot be told from it; none if that is all."""
     value = best(name, [result.figures[name]["value"] for result in holders])
     if value is None or len(holders) < 2:
         return []
@@ -126,7 +126,8 @@ def best_of(name: str, holders: Sequence[Result]) -> list[Result]:
     verdicts = [(other, verdict_of(name, first, other)) for other in holders if other is not first]
     if any(verdict.standing in ("not comparable", "unknown") for _, verdict in verdicts):
         return []
-    return [first, *(other for other, verdict in verdicts if verdict.better is None)]
+    found = [first, *(other for other, verdict in verdicts if verdict.better is None)]
+    return found if len(found) < len(holders) else []
 
 
 def cell_of(name: str, result: Result, winners: Sequence[Result]) -> Cell | None:
@@ -154,7 +155,7 @@ def digits_of(name: str, value: float) -> str:
     """Return a figure in as many digits as are usual for it."""
     family, part = family_of(name), name.rpartition("/")[2]
     if family == "params":
-        return f"{value / MILLION:.1f}M" if value >= MILLION / 10 else f"{value:.0f}"
+        return f"{value / MILLION:.1f}M" if value >= MILLION else f"{value:.0f}"
     if family == "neighbours" or part in ("ssim", "lpips"):
         return f"{value:.3f}"
     if family in ("frechet", "upsampling", "score", "path", "inversion"):

@@ -45,7 +45,7 @@ def test_cards_that_agree(polyinr: Run) -> None:
     write_result("x/a.json", {"fd-lite2": 30.0})
     text = "\n".join(explained(polyinr, "a.json", "x/a.json"))
     assert "The cards agree in all that figures depend on." in text
-    assert "fd-lite2: A 30, B 30: comparable; they are equal." in text
+    assert "Equal in both: fd-lite2." in text
     assert "B  x/a: " in text
 
 

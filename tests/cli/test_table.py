@@ -21,8 +21,8 @@ def test_markdown(polyinr: Run, two: str) -> None:
     assert (ran.code, ran.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in ran.stdout.decode().splitlines()]
     assert lines[0] == "| | fd-lite2 ↓ | is ↑ |"
-    assert lines[2] == "| a | **30.00** [29.00, 31.00] | **5.00** |"
-    assert lines[3] == "| x/a | 40.00 [39.00, 41.00] | **5.00** |"
+    assert lines[2] == "| a | **30.00** [29.00, 31.00] | 5.00 |"
+    assert lines[3] == "| x/a | 40.00 [39.00, 41.00] | 5.00 |"
     assert len(lines) == 4
 
 

@@ -3,15 +3,17 @@
 import copy
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from conftest import Run, small_snapshot
+from eyes import Eyes, write_pictures
 
-from polyinr_core.evaluation import measure, results
+from polyinr_core.evaluation import measure, protocols, results
 from polyinr_core.evaluation.comparing import Comparison, compare
-from polyinr_core.evaluation.known import RULES, fact_of
+from polyinr_core.evaluation.known import Grade, fact_of, rules
 from polyinr_core.evaluation.results import Result, distinct_names, parse_result
-from polyinr_core.evaluation.scales import base_of, best, better, family_of
+from polyinr_core.evaluation.scales import Family, base_of, best, better, family_of
 from polyinr_core.metrics.rules import FORMS, METRICS
 
 CARD: dict[str, Any] = {
@@ -91,6 +93,7 @@ SEEN = {*DISTANCES, "is"}
         ({"protocols__is__rule": "1 split"}, {"is"}, "not comparable"),
         ({"libraries__torch": "3.0"}, SEEN, "within"),
         ({"device": {"name": "H200"}}, SEEN, "within"),
+        ({"precision": "bfloat16"}, SEEN, "within"),
         ({"weather": "rain"}, set(VALUES), "unknown"),
     ],
 )
@@ -111,6 +114,7 @@ def test_a_difference_is_said_of_the_figures_that_it_touches(
         {},
         {"reals__name": "copy.zip", "reals__of": 901, "fakes__name": "copy.safetensors"},
         {"fakes__reduction": "none"},
+        {"networks__lite2__published": True},
         {"networks__vgg16": {"sha256": "ab", "resize": ""}, "protocols__pr": {"network": "vgg16"}},
     ],
 )
@@ -212,13 +216,51 @@ def test_every_metric_has_a_family_and_a_way() -> None:
     assert (best("fid", [2.0, 1.0]), best("is", [2.0, 1.0]), best("is", [])) == (1.0, 2.0, None)
 
 
+def test_all_that_a_real_card_says_is_known(
+    polyinr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new field of the card needs a rule: what differs in it must not be of unknown effect."""
+    monkeypatch.setattr(protocols, "load_network", lambda name, **options: Eyes())
+    write_pictures(tmp_path / "reals", 8, side=24)
+    small_snapshot(tmp_path / "model.safetensors")
+    words = "evaluate --real reals -m model.safetensors --res 24 --count 8 --json -q --metrics"
+    ran = polyinr(*words.split(), "fd-lite2,kd-lite2,pr-lite2,upsampling-lite2,speed,params")
+    assert ran.code == 0, ran.stderr
+    facts = ran.lines[0]
+    assert len(facts["card"]) > 5
+
+    def other(fact: Any) -> Any:
+        return {name: other(part) for name, part in fact.items()} if isinstance(fact, dict) else f"not {fact}"
+
+    a = Result("a", facts["figures"], facts["card"])
+    comparison = compare(a, Result("b", facts["figures"], other(facts["card"])))
+    grades = {field.field: [fact.grade for fact in field.effects] for field in comparison.differences}
+    assert grades.pop(("reals", "kind")) == ["unknown"]  # no card says what is in statistics of others
+    assert [field for field, found in grades.items() if "unknown" in found] == []
+    assert {verdict.standing for verdict in compare(a, a).verdicts.values()} == {"comparable"}
+    families = {family_of(name) for name in facts["figures"]}
+    assert families == {"frechet", "kernel", "neighbours", "upsampling", "speed", "params"}
+
+
 def test_every_rule_is_reached() -> None:
-    """Each fact is said of some figure: none hides behind another rule."""
+    """Each fact is said of some figure: none hides behind another rule. Each has an effect in whole sentences."""
     said = set()
-    for rule in RULES:
+    for rule in rules():
         field = tuple("x" if name == "*" else name for name in rule.field if name != "**")
         said |= {fact_of(field, family_of(name)) for name in (*VALUES, "ppl", "inversion/psnr")}
-    assert said - {None} == {rule.fact for rule in RULES}
+        assert rule.fact.grade in get_args(Grade)
+        assert rule.families <= set(get_args(Family))
+        assert rule.fact.effect.endswith((".", ".)"))
+    assert said - {None} == {rule.fact for rule in rules()}
+
+
+def test_times_and_scores_spread_by_what_their_rows_say() -> None:
+    a, b = result(), result(fakes__sha256="ee" * 32)
+    a.figures["speed"], b.figures["speed"] = ({"value": 5.0, "least": 2.0, "most": 8.0} for _ in range(2))
+    a.figures["is"], b.figures["is"] = ({"value": value, "deviation": 3.0} for value in (9.0, 12.0))
+    verdicts = compare(a, b).verdicts
+    assert verdicts["speed"].within == verdicts["is"].within == pytest.approx(math.sqrt(18))
+    assert verdicts["is"].better is None
 
 
 def test_names_that_tell_files_apart() -> None:

@@ -52,19 +52,24 @@ def test_what_cannot_be_told_from_the_best_is_best_as_well() -> None:
     assert bold(table_of(rows(9, 5, 1))) == ["1", "2"]
 
 
+def test_where_nothing_is_better_nothing_is_best() -> None:
+    assert bold(table_of([row(name, {"params": 3.0}) for name in "abc"])) == []
+
+
 def test_a_column_whose_cards_forbid_it_has_no_best_and_a_note() -> None:
     rows = [
         row("a", {"fd-lite2": 3.0, "is": 3.0}),
         row("b", {"fd-lite2": 2.0, "is": 4.0}, reals__sha256="ee"),
         row("c", {"fd-lite2": 1.0}, libraries__torch="3"),
         row("d", {"fd-lite2": 1.0}, weather="rain"),
+        row("e", {"fd-lite2": 1.0}, weather="sun"),
     ]
     table = table_of(rows)
     assert bold(table) == []
     assert bold(table, 1) == ["b"]  # which needs no reals
     assert [table.notes[number - 1] for number in table.columns[0].notes] == [
         "Not comparable with a: b (other reals).",
-        "Not known to be comparable with a: d (weather).",
+        "Not known to be comparable with a: d, e (weather).",
         "Comparable only within what differs with a: c (library versions).",
     ]
     assert table.columns[1].notes == ()
