@@ -35,7 +35,7 @@ def check_looks(figures: Mapping[str, ModelFigure], model: DrawnPictures, means:
         if figure.kind == "ppl" and model.side < means.looks[figure.network].least:
             least = means.looks[figure.network].least
             raise RequestError(
-                f"{name} looks at {least} pixels or more; the model draws {model.side}: give --res"
+                f"{name} looks at {least} pixels or more, the model draws {model.side}: give --res"
             )
 
 

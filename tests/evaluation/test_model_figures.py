@@ -142,7 +142,7 @@ def test_heads_weigh_channels_as_lpips_does() -> None:
 
 def test_a_model_that_draws_too_small(snapshot: Snapshot) -> None:
     means = Means({"lpips": Look("lpips", lambda x: [x], least=32)})
-    with pytest.raises(RequestError, match="ppl looks at 32.*the model draws 16: give --res"):
+    with pytest.raises(RequestError, match=r"ppl looks at 32.*the model draws 16: give --res"):
         check_looks({"ppl": model_figure_named("ppl")}, DrawnPictures(snapshot, name="m", count=2), means)
 
 
