@@ -31,6 +31,7 @@ COMMANDS = {  # in the order of the help, each in a file named by its last word
     "evaluate": "Measure generated pictures against real ones.",
     "evaluate explain": "Say why two results differ.",
     "evaluate table": "Put results side by side.",
+    "report": "Gather a run into one page.",
     "convert": "Turn a released snapshot into a model of ours.",
     "info": "Say what a file is.",
     "demo": "Show the main job, from pictures to pictures.",
