@@ -5,40 +5,67 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
+from .coarse import has_tiles, tiled
 from .grid import Grid
 from .synthesis import Synthesis
 
 BLOCK = 2048  # pixels a matrix product: fixed, so that a pixel's arithmetic never depends on the picture's size
+FEW = 512  # pixels a product where it is never known how many there are
 
 
 @torch.no_grad()
 def draw_rows(
-    synthesis: Synthesis, affine: Tensor, grid: Grid, *, rows: int | None = None, fineness: int = 1
+    synthesis: Synthesis,
+    affine: Tensor,
+    grid: Grid,
+    *,
+    rows: int | None = None,
+    fineness: int = 1,
+    tolerance: float = 0.0,
 ) -> Iterator[Tensor]:
     """Yield bands [rows, W, 3] of the picture of affine [L, 3, n], from top to bottom, about [-1, 1].
 
     Pixels are computed in blocks of one fixed shape (the last one filled up), in the dtype and on the device of
     `affine`: a picture is the same to the last bit whatever the band and whatever is drawn before it. By
     default a band holds about a block. With a fineness k, each k x k points of the grid are averaged to a pixel.
+
+    With a `tolerance`, in steps of 255, pixels are drawn only where a coarser lattice does not foretell them
+    (coarse.tiled). A picture less than 65 pixels wide or high is drawn exactly whatever the tolerance.
     """
 
     def colours(points: Tensor) -> Tensor:
         return synthesis(affine.unsqueeze(0), points)[0]
 
-    yield from in_bands(in_blocks(colours, grid, affine), grid, rows=rows, fineness=fineness)
+    def at(whole: Grid, index: Tensor) -> Tensor:
+        few = [affine.new_empty(0, 3), *in_blocks(colours, whole, affine, index=index, block=FEW)]
+        return torch.cat(few)
+
+    if tolerance and has_tiles(grid):
+        blocks = tiled(at, grid, tolerance=tolerance, device=affine.device)
+    else:
+        blocks = in_blocks(colours, grid, affine)
+    yield from in_bands(blocks, grid, rows=rows, fineness=fineness)
 
 
-def in_blocks(values: Callable[[Tensor], Tensor], grid: Grid, like: Tensor) -> Iterator[Tensor]:
-    """Yield values(points [BLOCK, 3]) of a grid's pixels, block after block [P, C]; the last is cut short.
+def in_blocks(
+    values: Callable[[Tensor], Tensor],
+    grid: Grid,
+    like: Tensor,
+    *,
+    index: Tensor | None = None,
+    block: int = BLOCK,
+) -> Iterator[Tensor]:
+    """Yield values(points [block, 3]) of a grid's pixels, block after block [P, C]; the last is cut short.
 
-    The points have the dtype and the device of `like`.
+    The pixels are those of `index` [K], by default all. The points have the dtype and the device of `like`.
     """
-    total = grid.width * grid.height
-    for start in range(0, total, BLOCK):
-        stop = min(start + BLOCK, total)
-        points = grid.at(torch.arange(start, stop, device=like.device), dtype=like.dtype)
-        if len(points) < BLOCK:
-            points = torch.cat([points, points.new_zeros(BLOCK - len(points), points.shape[1])])
+    total = grid.width * grid.height if index is None else len(index)
+    for start in range(0, total, block):
+        stop = min(start + block, total)
+        chosen = torch.arange(start, stop, device=like.device) if index is None else index[start:stop]
+        points = grid.at(chosen, dtype=like.dtype)
+        if len(points) < block:
+            points = torch.cat([points, points.new_zeros(block - len(points), points.shape[1])])
         yield values(points)[: stop - start]
 
 
@@ -56,7 +83,7 @@ def in_bands(
         held += len(block)
         missing -= len(block)
         while held >= wanted or (not missing and held):
-            joined = torch.cat(waiting)
+            joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
             take = min(wanted, held)
             yield averaged(joined[:take].unflatten(0, (-1, grid.width)), fineness)
             waiting, held = [joined[take:]], held - take
