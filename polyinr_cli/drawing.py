@@ -81,7 +81,7 @@ class Drawing:
     """How pictures are drawn: by which model, at which view, in how many bits a colour.
 
     With `shares` [K, H, W] a picture is a blend of K, its maps one below the other. `frame` is drawn around a
-    part of the plane, in pictures but not in arrays.
+    part of the plane, in pictures but not in arrays. With a `tolerance` it is drawn coarse to fine.
     """
 
     painter: Painter
@@ -89,6 +89,7 @@ class Drawing:
     bits: int = 8
     shares: "Tensor | None" = None
     frame: "Bounds | None" = None
+    tolerance: float = 0.0  # steps of 255; 0 draws exactly
 
     @property
     def width(self) -> int:
@@ -110,15 +111,17 @@ class Drawing:
         return grid if self.shares is None else Blend(grid, self.shares, view.fineness)
 
     def note(self, window: "Window") -> Note:
-        """Return what notes say of how it is drawn: its window, and its bits if they are not 8."""
-        return window.note(self.view) | ({"bits": self.bits} if self.bits != 8 else {})
+        """Return what notes say of how it is drawn: its window, its bits if they are not 8, its tolerance."""
+        note = window.note(self.view)
+        if self.bits != 8:
+            note["bits"] = self.bits
+        if self.tolerance:
+            note["tolerance"] = self.tolerance
+        return note
 
     def bands(self, maps: "Tensor") -> "Iterator[Tensor]":
         """Draw affine maps [1, L, 3 K, n] as bands [rows, W, 3]."""
-        from polyinr_core.model import draw_rows
-
-        affine = self.painter.affine(maps)
-        return draw_rows(self.painter.synthesis, affine, self.grid, fineness=self.view.fineness)
+        return self._bands(maps, self.grid)
 
     def fill(self, target: "Pixels", maps: "Tensor", *, progress: Callable[[int], None] | None = None) -> None:
         """Draw affine maps into a picture's array [H, W, 3], or into its place on a sheet."""
@@ -129,17 +132,24 @@ class Drawing:
 
     def tile(self, maps: "Tensor", *, left: int, top: int, width: int, height: int) -> "Pixels":
         """Draw a rectangle of the picture's pixels: [height, width, 3]."""
-        from polyinr_core.model import Part, draw_rows
+        from polyinr_core.model import Part
         from polyinr_core.pictures.pixels import fill_rows
         from polyinr_core.pictures.sheet import blank
 
         k = self.view.fineness
         part = Part(self.grid, k * left, k * top, k * width, k * height)
         pixels = blank((width, height), bits=self.bits)
-        bands = draw_rows(self.painter.synthesis, self.painter.affine(maps), part, fineness=k)
-        fill_rows(pixels, bands)
+        fill_rows(pixels, self._bands(maps, part))
         self.draw_frame(pixels, left=left, top=top)
         return pixels
+
+    def _bands(self, maps: "Tensor", grid: "Grid") -> "Iterator[Tensor]":
+        """Draw affine maps at the points of a grid, or of a part of it."""
+        from polyinr_core.model import draw_rows
+
+        affine = self.painter.affine(maps)
+        fineness, tolerance = self.view.fineness, self.tolerance
+        return draw_rows(self.painter.synthesis, affine, grid, fineness=fineness, tolerance=tolerance)
 
     def reduced(self, level: int) -> "Drawing":
         """Return how the picture is drawn with pixels 2^level times as large, for a pyramid.
@@ -182,8 +192,10 @@ def default_side(painter: Painter) -> int:
     return painter.snapshot.resolution
 
 
-def drawing_at(painter: Painter, window: "Window", *, bits: int = 8, sized: bool = True) -> Drawing:
+def drawing_at(
+    painter: Painter, window: "Window", *, bits: int = 8, sized: bool = True, tolerance: float = 0.0
+) -> Drawing:
     """Return how a window's pictures are drawn; with `sized` false they never are. Raises RequestError."""
     known = window.sides is not None or window.places is not None or not sized
     side = painter.snapshot.resolution or 1 if known else default_side(painter)
-    return Drawing(painter, window.view(side), bits=bits)
+    return Drawing(painter, window.view(side), bits=bits, tolerance=tolerance)

@@ -31,6 +31,10 @@ class Likeness:
         return int(self.options.get("bits", 8))
 
     @property
+    def tolerance(self) -> float:
+        return float(self.options.get("tolerance", 0))
+
+    @property
     def latents(self) -> Path | None:
         """The latents file it was drawn from: beside the picture, or as it is named. Raises FileError."""
         if "latents" not in self.options:

@@ -74,6 +74,11 @@ def options_of(note: Note) -> dict[str, str]:
         options["warp"] = str(note["warp"])
     if "supersample" in note:
         options["supersample"] = str(int(note["supersample"]))
+    if "tolerance" in note:
+        tolerance = float(note["tolerance"])
+        if not 0 <= tolerance <= 255:
+            raise ValueError(tolerance)
+        options["tolerance"] = repr(tolerance)
     if "bits" in note:
         options["bits"] = str(int(note["bits"]))
     return options

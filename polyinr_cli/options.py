@@ -39,6 +39,12 @@ def _checked_bits(bits: int | None) -> int | None:
     return bits
 
 
+def _checked_tolerance(tolerance: float | None) -> float | None:
+    if tolerance is not None and not 0 <= tolerance <= 255:
+        raise RequestError(f"--tolerance {tolerance:g} is outside 0-255; 0 draws exactly")
+    return tolerance
+
+
 def parse_duration(text: str) -> float:
     """Read --max-time, 90s, 9m, 24h or 2d, as seconds. Raises RequestError."""
     try:
@@ -165,6 +171,16 @@ Warp = Annotated[
 ]
 Supersample = Annotated[
     int, typer.Option("--supersample", metavar="K", help="Average K x K points to a pixel, against jagged edges.")
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        metavar="STEPS",
+        callback=_checked_tolerance,
+        show_default=False,
+        help="Draw coarse to fine, off by so many steps of 255 at most on 99.9 % of the pixels. 0: exactly.",
+    ),
 ]
 _BITS = typer.Option(
     "--bits", metavar="8|16", callback=_checked_bits, help="Bits a colour, in PNG and TIFF; 8 without it."

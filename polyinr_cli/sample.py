@@ -32,6 +32,7 @@ from .options import (
     Shear,
     Size,
     Supersample,
+    Tolerance,
     Transform,
     Verbose,
     Warp,
@@ -62,6 +63,7 @@ def sample(
     transform: Transform = None,
     warp: Warp = None,
     supersample: Supersample = 1,
+    tolerance: Tolerance = None,
     bits: OptionalBits = None,
     class_sheet: Annotated[
         bool, typer.Option("--class-sheet", help="Every seed in every class, a row for each class.")
@@ -109,6 +111,8 @@ def sample(
         window.check_unused()
         if like is not None:
             raise RequestError("latents have no size and no window: leave --like out")
+        if tolerance is not None:
+            raise RequestError("latents are not drawn: leave --tolerance out")
     is_named = seeds is not None or latents is not None
     kept = None if like is None else likeness_of(like, for_others=is_named)
     is_same_picture = kept is not None and not is_named
@@ -118,6 +122,7 @@ def sample(
             label = kept.options.get("label") if label is None else label
             psi = kept.psi if psi is None else psi
         bits = bits or kept.bits
+        tolerance = kept.tolerance if tolerance is None else tolerance
         precision = kept.precision if precision is Precision.auto else precision
     bits = bits or 8
     check_names(seeds, latents)
@@ -130,7 +135,8 @@ def sample(
         if not force:
             kept.check_model(painter)
         window = kept.window(window, res=res)
-    drawing = drawing_at(painter, window, bits=bits, sized=target.kind is not Kind.latents)
+    is_sized = target.kind is not Kind.latents
+    drawing = drawing_at(painter, window, bits=bits, sized=is_sized, tolerance=tolerance or 0.0)
     arrangement = SQUARE
     if class_sheet:
         assert seeds is not None
