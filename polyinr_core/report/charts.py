@@ -139,7 +139,7 @@ def draw(axes: Axes, panel: Panel, spans: Sequence[Span]) -> None:
         margin = 0.01 * (spans[-1].end - spans[0].start)
         axes.set_xlim(spans[0].start - margin, spans[-1].end + margin)
     if panel.from_zero:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     if len(spans) > 1:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.1 * (high - low))  # room for the stages' names

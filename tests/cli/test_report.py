@@ -159,7 +159,11 @@ def test_a_damaged_log_and_damaged_pictures_are_named_in_the_page(polyinr: Run, 
     (run / "pictures" / "fakes-000000000.png").write_bytes(b"")
     assert polyinr("report", "run", "-o", "p.html").code == 0
     text = " ".join(read(Path("p.html")).text.split())
-    for words in ("1 damaged lines", "fakes-000000000.png is damaged", "reals.png is damaged"):
+    for words in (
+        "lines that are damaged (1); lines on work",
+        "fakes-000000000.png is damaged",
+        "reals.png is damaged",
+    ):
         assert words in text
 
 
