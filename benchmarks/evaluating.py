@@ -51,18 +51,17 @@ def write_archive(path: Path, side: int, count: int) -> Path:
 
 
 def pace(work: Callable[[], int], seconds: float) -> float:
-    """Return how many pictures a second `work`, which says how many it did, does after a first time."""
-    work()
+    """Return how many pictures a second `work` does, which says how many it did, over `seconds` at least."""
     start, done = time.perf_counter(), 0
     while (passed := time.perf_counter() - start) < seconds:
         done += work()
     return round(done / passed, 1)
 
 
-def speeds(archive: Path, model: Path, name: str, side: int, seconds: float) -> dict[str, Any]:
-    """Return pictures a second of each stage alone and of stages together, at `side` pixels."""
-    network, stored = load_network(name), open_pictures(archive)
-    drawn = DrawnPictures(load_snapshot(model), name="model", count=len(stored), side=side)
+def speeds(archive: Path, model: Path, name: str, seconds: float) -> dict[str, Any]:
+    """Return pictures a second of each stage alone and of stages together; the model draws at its own size."""
+    network, stored, snapshot = load_network(name), open_pictures(archive), load_snapshot(model)
+    drawn = DrawnPictures(snapshot, name="model", count=len(stored))
     batch = torch.cat(list(stored.passes(range(BATCH))))
     needs = {(name, "pooled"): STREAMED}
 
@@ -72,9 +71,11 @@ def speeds(archive: Path, model: Path, name: str, side: int, seconds: float) -> 
     def made(parts: Iterator[torch.Tensor]) -> int:
         return sum(len(part) for part in parts)
 
+    network(batch)  # the first time is slower
     return {
         "network": name,
-        "side": side,
+        "stored_side": stored.side,
+        "drawn_side": drawn.side,
         "reading": pace(lambda: made(stored.passes()), seconds),
         "features": pace(lambda: len(network(batch)), seconds),
         "reading and features": pace(lambda: looked(stored), seconds),
@@ -89,7 +90,7 @@ def memory_of(count: int) -> dict[str, Any]:
         archives = [write_archive(Path(folder) / f"{name}.zip", SMALL_SIDE, count) for name in ("a", "b")]
         before, start = peak(), time.perf_counter()
         sides = [open_pictures(path) for path in archives]
-        network = load_network("lite2", side=32)
+        network = load_network("lite2", side=SMALL_SIDE)
         evaluate(*sides, metrics_named(["fd-lite2"]), {"lite2": network}, device=CPU)
         seconds = time.perf_counter() - start
     return {"pictures": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
@@ -126,7 +127,7 @@ def on_paper(largest: dict[str, Any]) -> dict[str, Any]:
 
 def main(
     model: Annotated[Path, typer.Option("-m")],
-    side: Annotated[int, typer.Option(help="Pixels of the pictures that are read and drawn.")] = 128,
+    side: Annotated[int, typer.Option(help="Pixels of the pictures that are read.")] = 128,
     count: Annotated[int, typer.Option(help="Pictures in the archive.")] = 256,
     seconds: Annotated[float, typer.Option(help="The least time of each pace.")] = 8.0,
     neighbours: Annotated[
@@ -158,7 +159,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         archive = write_archive(Path(folder) / "set.zip", side, count)
         for name in NETWORKS:
-            told("paces", speeds(archive, model, name, side, seconds))
+            told("paces", speeds(archive, model, name, seconds))
     for small in SMALL:
         told("memory", apart(memory_of, small))
     for size in neighbours.split(","):
