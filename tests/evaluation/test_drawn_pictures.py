@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import small_snapshot
 from torch import Tensor
@@ -32,3 +33,12 @@ def test_psi_and_label_matter(tmp_path: Path) -> None:
     assert not torch.equal(drawn(label=0), drawn(label=1))
     still = drawn(psi=0.0, label=2)
     assert torch.equal(still[0], still[5])
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 70), (1, 3), (63, 65), (64, 70), (70, 70)])
+def test_a_part_is_drawn_to_the_same_bits(tmp_path: Path, first: int, last: int) -> None:
+    """As other processes, and a pass that goes on, draw it: 64 pictures of 16 px are one pass."""
+    drawn = DrawnPictures(load_snapshot(small_snapshot(tmp_path / "m.safetensors")), name="m", count=70)
+    whole = torch.cat(list(drawn.passes()))
+    part = [whole[:0], *drawn.passes(range(first, last))]
+    assert torch.equal(torch.cat(part), whole[first:last])

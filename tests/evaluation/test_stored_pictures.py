@@ -22,3 +22,11 @@ def test_pictures_are_reduced_by_area_and_chosen_once(reals: Path) -> None:
     some = open_pictures(reals, count=5)
     assert some.order == open_pictures(reals, count=5).order
     assert len(torch.cat(list(some.passes()))) == 5
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 24), (5, 7), (24, 24)])
+def test_a_part_is_read_alone(reals: Path, first: int, last: int) -> None:
+    pictures = open_pictures(reals, side=4)
+    whole = torch.cat(list(pictures.passes()))
+    part = [whole[:0], *pictures.passes(range(first, last))]
+    assert torch.equal(torch.cat(part), whole[first:last])
