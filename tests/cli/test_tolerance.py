@@ -1,5 +1,7 @@
 """`polyinr sample --tolerance`: near the exact picture, noted in it, and the same in every form of output."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +92,22 @@ def test_a_damaged_note(polyinr: Run, tiny_snapshot: Path, draw, tolerance: obje
     note = read_note(Path("x.png")) | {"tolerance": tolerance}
     write_picture(Path("y.png"), np.zeros((2, 2, 3), np.uint8), note=note)
     refused(polyinr("sample", "-m", tiny_snapshot, "--like", "y.png", "-o", "z.png"), "y.png", "damaged", code=1)
+
+
+DRAW = """
+import resource, sys
+from polyinr_cli.main import outcome
+assert outcome(sys.argv[1:]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_picture(tmp_path: Path, tiny_snapshot: Path):
+    """Oracle: tiles are held by number, an array is written as it is drawn. 24 MiB for what allocators keep."""
+    peaks = []
+    for size in ("1000x300", "2000x2000"):
+        words = ["sample", "--seeds", "1", "-m", str(tiny_snapshot), "--size", size, "--tolerance", "0.5"]
+        command = [sys.executable, "-c", DRAW, *words, "-q", "-o", str(tmp_path / f"{size}.npy")]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] - peaks[0] < 24 * 1024
