@@ -17,13 +17,24 @@ from polyinr_core.report import charts, curves
 RESULT = {"format": FORMAT, "figures": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a run folder `run` and pictures `reals`."""
+    folder = tmp_path_factory.mktemp("made")
+    make_run(folder / "run")
+    make_reals(folder / "reals")
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run folder `run`, pictures `reals`, a small judge, and one chart of each page's eight."""
+def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copies of both; a small judge; charts that take no time."""
     monkeypatch.setattr("polyinr_core.metrics.networks.load_network", lambda name: Eyes())
+    monkeypatch.setattr(charts, "as_svg", lambda drawing: b"<svg/>")
+    monkeypatch.setattr(charts, "DOTS", 30)
     monkeypatch.setattr(curves, "KNOWN", curves.KNOWN[:1])
-    make_reals(tmp_path / "reals")
-    return make_run(tmp_path / "run")
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "run"
 
 
 def written(path: Path, facts: object = RESULT) -> Path:

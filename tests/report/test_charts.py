@@ -41,7 +41,8 @@ def test_a_hostile_name_is_drawn_as_text(name: str) -> None:
     assert not tags & {"script", "foreignObject", "image", "a"}
 
 
-def test_a_hostile_title_is_drawn_as_text() -> None:
+def test_a_hostile_title_is_drawn_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "DOTS", 30)
     strange = Panel("$\\frac{" + "a" * 300, "$y", panel().curves)
     assert charts.png([strange], SPANS, title="Run $x$ " + "b" * 300)
 
@@ -75,7 +76,9 @@ def test_distances_of_different_resolutions_are_not_joined() -> None:
     assert len(joined) == 3  # one a stage, and the legend's
 
 
-def test_png_holds_all_panels() -> None:
+def test_png_holds_all_panels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "DOTS", 30)
+
     def size(*panels: Panel) -> tuple[int, int]:
         return Image.open(io.BytesIO(charts.png(panels, SPANS, title="Run x"))).size
 

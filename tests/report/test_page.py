@@ -14,6 +14,7 @@ from run_stand_in import make_run
 
 from polyinr_core.evaluation.results import Result
 from polyinr_core.pictures.files import write_picture
+from polyinr_core.report import charts
 from polyinr_core.report.curves import panels_of
 from polyinr_core.report.images import Kept
 from polyinr_core.report.likeness import Likeness
@@ -34,6 +35,12 @@ def page_of(run: StoredRun, *results: Result, compared: Comparison | None = None
 @pytest.fixture
 def run(tmp_path: Path) -> StoredRun:
     return read_run(make_run(tmp_path / "a run"))
+
+
+@pytest.fixture
+def blank_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts that take no time."""
+    monkeypatch.setattr(charts, "as_svg", lambda drawing: b"<svg/>")
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ def check(read: HtmlPage) -> None:
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_a_page_without_reals_says_what_to_give(run: StoredRun) -> None:
+def test_a_page_without_reals_says_what_to_give(run: StoredRun, blank_charts: None) -> None:
     read = page_of(run)
     check(read)
     for words in ("4 of 10 kimg", "stage 2 of 2 at 32 px", "Taken up again at 1 kimg", "--real DATA", "--result"):
@@ -78,7 +85,7 @@ def test_a_page_without_reals_says_what_to_give(run: StoredRun) -> None:
     assert len(read.all("source")) == 2
 
 
-def test_a_page_with_all_parts(run: StoredRun, compared: Comparison) -> None:
+def test_a_page_with_all_parts(run: StoredRun, blank_charts: None, compared: Comparison) -> None:
     result = Result(
         "mine",
         {"fd-lite2": {"value": 12.5, "low": 12.0, "high": 13.0}, "dc-lite2/density": {"value": 0.25}},
