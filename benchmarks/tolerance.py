@@ -118,7 +118,7 @@ def main(
                     flush=True,
                 )
     facts = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(model.name if word == str(model) else word for word in sys.argv)]),
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
