@@ -11,9 +11,9 @@ from .options import Json, Quiet, Verbose
 from .results import load_results
 
 if TYPE_CHECKING:
-    from polyinr_core.evaluation.comparing import Comparison, Difference, Verdict
-    from polyinr_core.evaluation.known import Fact, Grade
-    from polyinr_core.evaluation.results import Result
+    from polyinr_core.results.comparing import Comparison, Difference, Verdict
+    from polyinr_core.results.known import Fact, Grade
+    from polyinr_core.results.result import Result
 
 WIDTH = 100  # columns
 WITHIN = "Within: how far apart such figures may be by the sample that was drawn, or by the counts, alone."
@@ -43,7 +43,7 @@ def explain(
 
     Example: polyinr evaluate explain ours.json theirs.json
     """
-    from polyinr_core.evaluation.comparing import compare
+    from polyinr_core.results.comparing import compare
 
     a, b = load_results([first, second])
     comparison = compare(a, b)
@@ -162,7 +162,7 @@ def _is_equal(verdict: "Verdict") -> bool:
 
 def _sentence_of(verdict: "Verdict") -> str:
     """Return what two figures are worth beside each other."""
-    from polyinr_core.evaluation.scales import better, family_of
+    from polyinr_core.results.scales import better, family_of
 
     a, b = (
         f"{value:.0f}" if value >= 1000 and value.is_integer() else f"{value:.5g}" for value in verdict.values

@@ -89,11 +89,11 @@ def report(
     if count is not None and count < 1:
         raise RequestError(f"--count {count} is below 1")
 
-    from polyinr_core.evaluation.results import read_result
     from polyinr_core.report import charts
     from polyinr_core.report.curves import panels_of
     from polyinr_core.report.page import Maker, page
     from polyinr_core.report.reading import read_run
+    from polyinr_core.results.result import read_result
 
     logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # it tells of its caches
     stored = read_run(run)

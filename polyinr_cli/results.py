@@ -10,12 +10,12 @@ from polyinr_core.errors import RequestError
 from . import streams
 
 if TYPE_CHECKING:
-    from polyinr_core.evaluation.results import Result
+    from polyinr_core.results.result import Result
 
 
 def load_results(files: Sequence[Path]) -> "list[Result]":
     """Read results, each under a name of its own; - is stdin. Raises RequestError, FileError."""
-    from polyinr_core.evaluation.results import distinct_names, parse_result, read_result
+    from polyinr_core.results.result import distinct_names, parse_result, read_result
 
     places = [path if _is_stdin(path) else path.resolve() for path in files]
     for path, place in zip(files, places, strict=True):

@@ -54,9 +54,9 @@ def table(
 
     Example: polyinr evaluate table runs/*/result.json --paper imagenet-256
     """
-    from polyinr_core.evaluation.published import published
-    from polyinr_core.evaluation.tables import table_of
-    from polyinr_core.evaluation.typesetting import typeset
+    from polyinr_core.results.published import published
+    from polyinr_core.results.tables import table_of
+    from polyinr_core.results.typesetting import typeset
 
     known = published(paper) if paper is not None else None
     results = load_results(files)

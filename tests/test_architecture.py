@@ -12,7 +12,7 @@ GROUND = {"errors", "seeds", "files", "pickles", "ranks"}
 STOREYS = [
     {"errors"},
     {"seeds", "files", "pickles", "ranks"},
-    {"model", "pictures", "data", "weights"},
+    {"model", "pictures", "data", "weights", "results"},
     {"snapshots", "latents", "critic", "metrics"},
     {"training", "inversion"},
     {"evaluation"},

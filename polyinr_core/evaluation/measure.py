@@ -11,6 +11,7 @@ from ..errors import FileError, RequestError
 from ..metrics.networks import FeatureNetwork
 from ..metrics.rules import FIGURES, Metric, Sense
 from ..ranks import ALONE, Ranks
+from ..results.result import FORMAT
 from .cache import Cache
 from .card import card_of, versions
 from .figures import Row, figures_of
@@ -20,7 +21,7 @@ from .looking import BATCH, Progress, look, place_of, span_of
 from .saved import SavedStatistics, identity
 from .seen import Need, Seen, needs_of
 
-FORMAT = 1
+KEPT = 1  # the format of what the cache keeps
 
 Side = Pictures | SavedStatistics
 
@@ -172,7 +173,7 @@ def key_of(
 ) -> dict[str, Any]:
     """Return all that what is seen of pictures depends on."""
     return {
-        "format": FORMAT,
+        "format": KEPT,
         "pictures": {name: fact for name, fact in pictures.facts.items() if name != "name"},
         "side": pictures.side,
         "network": [sense[0], identity(networks[sense[0]])],

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from ..evaluation.results import Result
+from ..results.result import Result
 from .curves import Panel
 from .reading import StoredRun
 from .views import Comparison, chart, sheet_of, sheets_of, stages_of

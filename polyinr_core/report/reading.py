@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FileError
-from ..evaluation.results import Result, read_result
 from ..files import read_bytes
+from ..results.result import Result, read_result
 from ..training.folder import FORMAT, RunFolder
 from ..training.keeping import BEST
 from ..training.stages import Stage, parse_stages

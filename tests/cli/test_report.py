@@ -11,8 +11,8 @@ from html_page import HtmlPage
 from PIL import Image
 from run_stand_in import make_reals, make_run
 
-from polyinr_core.evaluation.results import FORMAT
 from polyinr_core.report import charts, curves
+from polyinr_core.results.result import FORMAT
 
 RESULT = {"format": FORMAT, "figures": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 

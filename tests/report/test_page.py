@@ -12,7 +12,6 @@ from given_pictures import Given, noise
 from html_page import HtmlPage
 from run_stand_in import make_run
 
-from polyinr_core.evaluation.results import Result
 from polyinr_core.pictures.files import write_picture
 from polyinr_core.report import charts
 from polyinr_core.report.curves import panels_of
@@ -21,6 +20,7 @@ from polyinr_core.report.likeness import Likeness
 from polyinr_core.report.page import Maker, page
 from polyinr_core.report.reading import StoredRun, read_run
 from polyinr_core.report.views import Comparison, comparison
+from polyinr_core.results.result import Result
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://x.test/a.png onerror=alert(1)>&lt;{{ 7 * 7 }}"
 MAKER = Maker("1.2.3", "today")

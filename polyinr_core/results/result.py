@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import FileError
 from ..files import explain
 
-FORMAT = 1  # what can be read
+FORMAT = 1
 DEEPEST = 9
 LARGEST = 1e300
 LIMIT = 2**26  # bytes; a result is some thousand

@@ -9,11 +9,11 @@ import pytest
 from test_comparing import result
 
 from polyinr_core.errors import RequestError
-from polyinr_core.evaluation.published import published, tables
-from polyinr_core.evaluation.results import Result
-from polyinr_core.evaluation.scales import better
-from polyinr_core.evaluation.tables import Table, digits_of, table_of
-from polyinr_core.evaluation.typesetting import typeset
+from polyinr_core.results.published import published, tables
+from polyinr_core.results.result import Result
+from polyinr_core.results.scales import better
+from polyinr_core.results.tables import Table, digits_of, table_of
+from polyinr_core.results.typesetting import typeset
 
 
 def row(name: str, figures: dict[str, Any], **changes: Any) -> Result:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .comparing import Verdict, compare
 from .published import MILLION, Published
-from .results import Result
+from .result import Result
 from .scales import Better, best, better, family_of
 
 FORBIDS: dict[str, str] = {

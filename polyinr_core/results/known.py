@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-from .results import Field
+from .result import Field
 from .scales import Family
 
 # subject: it is what the two figures compare. rounding: the last digits. spread: as much as other seeds would.

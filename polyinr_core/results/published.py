@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from ..errors import RequestError
-from .results import Result
+from .result import Result
 
 MILLION = 1e6
 UNCHECKED = "It has no card: whether the reals and the networks agree is not checked."

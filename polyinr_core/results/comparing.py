@@ -5,7 +5,7 @@ from math import hypot, log2
 from typing import Any, Literal
 
 from .known import Fact, Grade, fact_of
-from .results import Field, Result, Row
+from .result import Field, Result, Row
 from .scales import base_of, best, family_of
 
 Standing = Literal["comparable", "within", "unknown", "not comparable"]
