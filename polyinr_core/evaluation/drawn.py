@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
-from ..latents.seeds import draw_labels, draw_z
-from ..model import draw_rows
 from ..pictures.pixels import checked, quantise
 from ..snapshots.snapshot import Snapshot
-
-CPU_PIXELS, PIXELS = 2**14, 2**17  # drawn in one pass on a CPU, elsewhere
+from .painting import at_once, paint, w_of
 
 
 class DrawnPictures:
@@ -69,27 +66,9 @@ class DrawnPictures:
     @torch.no_grad()
     def passes(self, span: range | None = None) -> Iterator[Tensor]:
         span = range(self.count) if span is None else span
-        like = self.snapshot.generator.mapping.w_avg
-        at_once = (CPU_PIXELS if like.device.type == "cpu" else PIXELS) // self.side**2
-        size = max(at_once, 1)
+        size = max(at_once(self.snapshot.generator.mapping.w_avg.device) // self.side**2, 1)
         for start in range(span.start // size * size, span.stop, size):
-            drawn = self._draw(range(start, min(start + size, self.count)), whole=at_once > 0)
-            pixels = torch.cat([quantise(part) for part in checked([drawn])]).permute(0, 3, 1, 2)
-            yield pixels[max(span.start - start, 0) : span.stop - start]
-
-    def _draw(self, seeds: range, *, whole: bool) -> Tensor:
-        """Draw [n, side, side, 3], in one product a level or, of large pictures, in bands."""
-        generator, classes = self.snapshot.generator, self.snapshot.generator.config.classes
-        like = generator.mapping.w_avg
-        labels = None
-        if classes:
-            given = torch.full((len(seeds),), self.label or 0)
-            labels = (draw_labels(seeds, classes) if self.label is None else given).to(like.device)
-        w = generator.w(draw_z(seeds, generator.config.z_dim).to(like), labels, psi=self.psi)
-        affine = generator.affine(w)
-        grid = self.snapshot.grid(self.side, self.side)
-        if not whole:
-            bands = [torch.cat(list(draw_rows(generator.synthesis, maps, grid))) for maps in affine]
-            return torch.stack(bands)
-        points = grid.at(torch.arange(self.side**2, device=like.device), dtype=like.dtype)
-        return generator.synthesis(affine, points).unflatten(1, (self.side, self.side))
+            seeds = range(start, min(start + size, self.count))
+            w = w_of(self.snapshot, seeds, psi=self.psi, label=self.label, classes_of=seeds)
+            drawn = quantise(next(checked([paint(self.snapshot, w, side=self.side)])))
+            yield drawn[max(span.start - start, 0) : span.stop - start]
