@@ -63,8 +63,11 @@ def test_readme_commands_run(polyinr: Run, reference: Path, tmp_path: Path) -> N
     for arguments in commands:
         if arguments[0] == "train":
             arguments = [*arguments, "--preset", "tiny", "--max-time", "1s"]
-        if arguments[0] not in ("prepare", "info", "train", "convert") and "-m" not in arguments:
+        drawn = arguments[0] not in ("prepare", "info", "train", "convert")
+        if drawn and "-m" not in arguments and arguments[1] not in ("explain", "table"):
             arguments = [*arguments, "-m", model]
+        if "--real" in arguments:
+            arguments = [*arguments, "--count", "20"]
         if arguments[0] == "invert":
             arguments = [*arguments, "--steps", "5"]
         ran = polyinr(*arguments)
