@@ -16,6 +16,12 @@ PROTOCOLS: dict[str, dict[str, str]] = {
     "adm": {"fid": "fid-adm", "pr": "pr-adm"},  # guided-diffusion
 }
 PLAIN = frozenset().union(*PROTOCOLS.values())
+GIVEN = {  # networks that are files of the user's, in TorchScript: what to say without one
+    "vgg16": "pr needs VGG16 as NVIDIA publishes it, which nothing here carries: give --weights vgg16=vgg16.pt; "
+    "pr-lite2 needs no file",
+    "rfid": "rfid needs the published network of random weights, in TorchScript: give --weights rfid=FILE; "
+    "rfid-seed0, which has weights of its own, needs no file",
+}
 
 
 def in_protocol(names: Sequence[str], protocol: str) -> tuple[str, ...]:
@@ -92,12 +98,9 @@ def load_networks(
     networks = {}
     for name in names:
         file = files.get(weights_key(name))
-        if name == "vgg16":
+        if name in GIVEN:
             if file is None:
-                raise WeightsError(
-                    "pr needs VGG16 as NVIDIA publishes it in TorchScript (vgg16.pt), which nothing here "
-                    "carries: give --weights vgg16=vgg16.pt; pr-lite2 needs no file"
-                )
+                raise WeightsError(GIVEN[name])
             networks[name] = load_network(f"torchscript:{file}")
         else:
             networks[name] = load_network(name, file=file, download=download)

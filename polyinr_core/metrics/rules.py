@@ -18,7 +18,7 @@ LEAST = {"frechet": 2, "kernel": 2, "score": SPLITS, "overlap": NEIGHBOUR + 1, "
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: `network` is a name of metrics/networks.py, or vgg16, a TorchScript file of the user's.
+    """One metric: `network` is a name of metrics/networks.py, or vgg16 or rfid, a TorchScript file of the user's.
 
     `note` is what a card says of it beside the rule.
     """
@@ -59,6 +59,7 @@ METRICS = {
     "fid-clean": Metric("inception-clean", "frechet"),  # clean-fid
     "fid-adm": Metric("inception", "frechet", note=TORCHSCRIPT),  # guided-diffusion: np.cov divides by N - 1
     "sfid": Metric("inception", "frechet", tap="spatial"),  # Nash et al. 2021
+    "rfid": Metric("rfid", "frechet", unbiased=False),  # StyleGAN-XL; Naeem et al. 2020
     "rfid-seed0": Metric("rfid-seed0", "frechet", unbiased=False),
     "is": Metric("inception", "score", tap="probabilities"),
     "kid": Metric("inception", "kernel"),

@@ -49,6 +49,7 @@ EVALUATIONS = [
     ("--real reals -o mine.json", 1, "exists already"),
     ("--real reals --json -o -", 2, "stdout"),
     ("--real reals --metrics pr --count 4", 1, "vgg16.pt"),
+    ("--real reals --metrics rfid --count 4", 1, "--weights rfid=FILE", "rfid-seed0"),
     ("--real large --count 4", 2, "reals of 24 px", "fakes of 16 px", "--res 16"),
     ("--real wide --count 4", 1, "16x8"),
     ("--real torn --count 4", 1, "0.png"),

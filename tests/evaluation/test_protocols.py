@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from eyes import CPU, statistics_of, write_pictures
-from inception_stand_in import write_inception_graph
+from inception_stand_in import write_inception, write_inception_graph
 
 from polyinr_core.errors import RequestError, WeightsError
 from polyinr_core.evaluation.measure import evaluate
 from polyinr_core.evaluation.protocols import load_networks
 from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.files import sha256_of
 from polyinr_core.metrics.gaussian import frechet_distance
 from polyinr_core.metrics.inception import InceptionTaps
 from polyinr_core.metrics.networks import load_network
@@ -59,8 +60,16 @@ def test_what_is_no_metric_is_refused_with_the_list() -> None:
     assert metric_named("fd-timm:resnet18").network == "timm:resnet18"
 
 
-def test_pr_says_which_file_it_needs() -> None:
-    with pytest.raises(WeightsError, match="vgg16"):
-        load_networks(["vgg16"], {})
+@pytest.mark.parametrize(("metric", "network"), [("pr", "vgg16"), ("rfid", "rfid")])
+def test_networks_that_are_files_of_one_s_own(tmp_path: Path, metric: str, network: str) -> None:
+    names = networks_of([metric_named(metric)])
+    with pytest.raises(WeightsError, match=f"{metric} needs .* --weights {network}="):
+        load_networks(names, {})
+    file = write_inception(tmp_path / "any.pt", width=30)
+    loaded = load_networks(names, {network: file})[network]
+    assert (loaded.dim, loaded.sha256) == (30, sha256_of(file))
+
+
+def test_weights_that_nothing_uses() -> None:
     with pytest.raises(RequestError, match="dinov2"):
         load_networks([], {"dinov2": Path("x")})
