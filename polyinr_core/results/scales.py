@@ -9,7 +9,7 @@ Family = Literal[
 Better = Literal["lower", "higher"]
 
 PARTS = ("precision", "recall", "density", "coverage")  # of a metric of neighbours; higher is better
-ENLARGED = ("direct", "nearest", "bilinear", "bicubic")  # of upsampling
+ENLARGED = ("drawn", "nearest", "bilinear", "bicubic")  # of upsampling
 INVERSION: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "lpips": "lower"}
 LOWER = ("frechet", "kernel", "path", "upsampling", "speed", "params")
 

@@ -17,12 +17,15 @@ from polyinr_core.evaluation.of_model import check_looks
 from polyinr_core.evaluation.painting import paint, w_of
 from polyinr_core.evaluation.path import model_path_lengths, path_row
 from polyinr_core.evaluation.speed import REPEATS, parameter_rows, speed_row
+from polyinr_core.evaluation.upsampling import drawn_at_once
 from polyinr_core.inversion.objective import Objective, Perceptual
 from polyinr_core.metrics.looks import Look, load_look
 from polyinr_core.metrics.path_length import path_length
 from polyinr_core.metrics.similarity import psnr, ssim
 from polyinr_core.model import draw_rows
 from polyinr_core.pictures.pixels import to_uint8
+from polyinr_core.results.published import published
+from polyinr_core.results.scales import base_of, family_of
 from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot
 
 
@@ -201,6 +204,16 @@ def test_enlarging_is_pillow_s(filter: str) -> None:
             return pixels.flatten(1).float()
 
     assert torch.equal(Enlarging(Eyes(), filter, side=10)(pixels), larger.flatten(1).float())
+
+
+def test_results_know_the_figures_of_upsampling() -> None:
+    """As they are called here, results compare them, and set them beside the paper's of the same name."""
+    rows = published("upsampling").rows
+    for stem in ("upsampling", "upsampling-lite2", "upsampling-inception"):
+        names = {drawn_at_once(stem), *(f"{stem}/{filter}" for filter in FILTERS)}
+        assert {family_of(name) for name in names} == {"upsampling"}
+        assert {base_of(name) for name in names} == {stem}
+    assert all(row.figures.keys() == names for row in rows)
 
 
 # Speed and size

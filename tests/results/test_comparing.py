@@ -201,7 +201,7 @@ def test_every_metric_has_a_family_and_a_way() -> None:
         "ppl",
         "ppl-lite2",
         "upsampling/bicubic",
-        "upsampling-timm:x/y/direct",
+        "upsampling-timm:x/y/drawn",
         "inversion/psnr",
     ]
     names += ["inversion/ssim", "inversion/lpips", "speed", "speed/seconds", "params", "params/synthesis"]
