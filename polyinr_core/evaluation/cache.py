@@ -42,7 +42,7 @@ class Cache:
             if facts["key"] != json.loads(text_of(key)) or facts["digest"] != digest_of(tensors):
                 return None
             return int(facts["count"]), tensors
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             return None
 
     def store(self, key: Mapping[str, Any], count: int, tensors: Mapping[str, Tensor]) -> None:

@@ -28,6 +28,7 @@ from .seen import Need, Seen
 FORMAT = 1
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
+PACKED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError)  # torn, locked, far too large
 ANY = "*"  # an .npz does not say whose features it is of
 TAPS: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 AGAIN = "give the pictures, or save statistics of them anew with --save-statistics and these metrics"
@@ -159,7 +160,7 @@ def read_own(path: Path) -> SavedStatistics:
         )
     except OSError as error:
         raise explain(path, error) from error
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FileError(path, "is damaged, or of another format; save the statistics anew") from error
 
 
@@ -174,7 +175,7 @@ def read_foreign(path: Path) -> SavedStatistics:
                     seen[ANY, tap] = Seen(given=gaussian_of(path, arrays[mean], arrays[covariance]))
     except OSError as error:
         raise explain(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (*PACKED, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(path, "cannot be read as .npz of plain arrays; is it whole?") from error
     if (ANY, "pooled") not in seen:
         raise FileError(path, "holds no mu and sigma, as files of clean-fid, pytorch-fid or guided-diffusion do")

@@ -1,6 +1,10 @@
 """Statistics in pictures' place: ours give the same figures; others' .npz; what does not fit is refused."""
 
+import json
+import re
+import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from eyes import CPU, NAMES, Eyes, features_of, write_pictures
+from safetensors.torch import save
 
 from polyinr_core.errors import FileError, RequestError
+from polyinr_core.evaluation.cache import METADATA_KEY, Cache, digest_of
 from polyinr_core.evaluation.measure import Settings, evaluate
 from polyinr_core.evaluation.saved import SavedStatistics, means_statistics, open_statistics, save_statistics
 from polyinr_core.evaluation.stored import open_pictures
@@ -150,6 +156,49 @@ def test_an_npz_of_something_else_is_refused(
 ) -> None:
     with pytest.raises(FileError, match=said):
         write_npz(tmp_path / "s.npz", features_of(reals), **arrays)
+
+
+def huge(path: Path) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,), }\n" % 2**50
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("mu.npy", "sigma.npy"):
+            file.writestr(name, b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+def marked(path: Path, local: int, central: int, mark: int) -> None:
+    """Write an .npz with a mark at these places of all its zip headers."""
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    data = bytearray(path.read_bytes())
+    for start, place in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        for found in re.finditer(re.escape(start), bytes(data)):
+            data[found.start() + place] = mark
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "write", [huge, partial(marked, local=6, central=8, mark=1), partial(marked, local=8, central=10, mark=97)]
+)
+def test_an_npz_that_is_too_large_locked_or_packed_otherwise_is_refused(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / "s.npz")
+    with pytest.raises(FileError, match=r"cannot be read as \.npz"):
+        open_statistics(tmp_path / "s.npz")
+
+
+@pytest.mark.parametrize("facts", ["[" * 100_000, "[]", '{"count": 1e999}'], ids=lambda facts: facts[:9])
+def test_hostile_facts_are_refused_and_not_used(tmp_path: Path, facts: str) -> None:
+    if facts.startswith("{"):
+        digest = digest_of({"a": torch.zeros(1)})
+        facts = json.dumps({"format": 1, "key": {}, "digest": digest, "senses": [], **json.loads(facts)})
+    for path, name in (
+        (tmp_path / "s.safetensors", "polyinr_statistics"),
+        (Cache(tmp_path).path({}), METADATA_KEY),
+    ):
+        path.write_bytes(save({"a": torch.zeros(1)}, metadata={name: facts}))
+    with pytest.raises(FileError, match="is damaged"):
+        open_statistics(tmp_path / "s.safetensors")
+    assert Cache(tmp_path).load({}) is None
 
 
 def test_files_that_hold_no_statistics_are_refused(tmp_path: Path, tiny_snapshot: Path) -> None:
