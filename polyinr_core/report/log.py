@@ -76,7 +76,7 @@ class Log:
     @property
     def names(self) -> tuple[str, ...]:
         """The names that the log gives numbers for, in the order in which they came up."""
-        return tuple(dict.fromkeys(name for event in self.events for name in event if name in numbers_of(event)))
+        return tuple(dict.fromkeys(name for event in self.events for name in numbers_of(event)))
 
     def points(self, name: str) -> Points:
         """Return the values of one name, without those that were not finite; of two at one kimg the later."""

@@ -126,7 +126,7 @@ def stages_of(run: StoredRun) -> tuple[StageRow, ...]:
     """Return the stages, planned ones and those that the log tells of."""
     spans = {span.stage: span for span in run.log.spans}
     rows = []
-    for number in range(max(len(run.stages), max(spans, default=-1) + 1) if spans else len(run.stages)):
+    for number in sorted({*range(len(run.stages)), *spans}):
         span = spans.get(number)
         planned = run.stages[number] if number < len(run.stages) else None
         settings = {} if planned is None else {name: getattr(planned, name) for name in SETTINGS}

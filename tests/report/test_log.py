@@ -8,6 +8,8 @@ from run_stand_in import events, make_run
 
 from polyinr_core.errors import FileError
 from polyinr_core.report.log import Points, Span, read_log
+from polyinr_core.report.reading import read_run
+from polyinr_core.report.views import stages_of
 
 
 def written(path: Path, *lines: object) -> Path:
@@ -34,6 +36,13 @@ def test_a_run_that_was_started_anew_has_no_past(tmp_path: Path) -> None:
     assert (log.seen, log.undone) == (1.0, 1)
     assert log.points("spread") == Points((0.0,), (0.2,))
     assert log.points("critic") == Points((1.0,), (2.0,))
+
+
+def test_a_stage_of_any_number_is_one_row(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    with (run / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"kimg": 5.0, "stage": 2**31 - 1, "resolution": 64}) + "\n")
+    assert [(row.number, row.resolution) for row in stages_of(read_run(run))] == [(1, 16), (2, 32), (2**31, 64)]
 
 
 DAMAGED = [
