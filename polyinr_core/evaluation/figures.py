@@ -32,7 +32,7 @@ def figures_of(name: str, metric: Metric, reals: Seen | None, fakes: Seen, repea
         value = frechet_distance(fakes.gaussian(unbiased=metric.unbiased), reference)
     row: Row = {"value": value}
     if repeats and fakes.features is not None:
-        row |= interval_of(figure, fakes.features, repeats, replace=True)
+        row |= bootstrap(figure, fakes.features, repeats=repeats).facts
         if metric.kind == "frechet":
             halves = halving(figure, fakes.features)
             row |= {"bias": halves.bias, "extrapolated": halves.extrapolated}
@@ -57,18 +57,6 @@ def neighbour_figures(name: str, metric: Metric, reals: Seen, fakes: Seen, repea
     for part in FIGURES[metric.kind]:
         row: Row = {"value": float(getattr(found, part))}
         if repeats:
-            row |= interval_of(part_of(part), fakes.features, repeats, replace=False)
+            row |= bootstrap(part_of(part), fakes.features, repeats=repeats, replace=False).facts
         rows[f"{name}/{part}"] = row
     return rows
-
-
-def interval_of(figure: Figure, features: Tensor, repeats: int, *, replace: bool) -> Row:
-    """Return the interval of a figure over resampled fakes, as parts of a row."""
-    found = bootstrap(figure, features, repeats=repeats, replace=replace)
-    return {
-        "low": found.low,
-        "high": found.high,
-        "deviation": found.deviation,
-        "level": found.level,
-        "resamples": found.repeats,
-    }

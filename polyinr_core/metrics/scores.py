@@ -5,8 +5,8 @@ from torch import Tensor
 
 from ..errors import PolyinrError
 from ..ranks import Ranks
+from .rules import SPLITS
 
-SPLITS = 10
 ROUNDING = 1e-3  # how far float16 probabilities may add up beside 1
 
 
