@@ -151,7 +151,7 @@ def evaluate(
             networks,
             means,
             settings,
-            ModelSettings(resamples=bootstrap, steps=steps or STEPS, memory=memory),
+            ModelSettings(steps=steps or STEPS, memory=memory),
             device=place,
             progress=lambda what: bars.enter_context(streams.progress(WORDS.get(what, what), quiet=quiet)),
             ranks=ranks,

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
+from ..model.drawing import at_once
 from ..pictures.pixels import checked, quantise
 from ..snapshots.snapshot import Snapshot
-from .painting import at_once, paint, w_of
+from .painting import paint, w_of
 
 
 class DrawnPictures:

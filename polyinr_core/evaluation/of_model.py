@@ -22,9 +22,8 @@ STEPS = 400  # of inversion, as `polyinr invert`
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """`resamples` of intervals, 0 for none; `steps` of inversion; `memory` in bytes, None for any."""
+    """`steps` of inversion; `memory` in bytes, None for any."""
 
-    resamples: int = 0
     steps: int = STEPS
     memory: int | None = None
 
@@ -46,13 +45,14 @@ def model_rows(
     means: Means,
     settings: ModelSettings,
     *,
+    resamples: int,
     device: torch.device,
     progress: Callable[[str], Progress],
 ) -> tuple[dict[str, Row], dict[str, list[dict[str, Any]]]]:
     """Return the rows of path lengths, inversion, speed and parameters, and what was found picture by picture.
 
-    `progress` makes a callback for a description. Inversion takes the `reals`, in their order. Raises
-    PolyinrError.
+    Intervals are of so many `resamples`, 0 for none. `progress` makes a callback for a description. Inversion
+    takes the `reals`, in their order. Raises PolyinrError.
     """
     rows: dict[str, Row] = {}
     pictures: dict[str, list[dict[str, Any]]] = {}
@@ -63,7 +63,7 @@ def model_rows(
             lengths = model_path_lengths(
                 model.snapshot, looks[figure.network], count=len(model), progress=progress("paths"), **how
             )
-            rows[name] = path_row(lengths, resamples=settings.resamples)
+            rows[name] = path_row(lengths, resamples=resamples)
         elif figure.kind == "inversion":
             assert reals is not None
             assert means.objective is not None
@@ -78,7 +78,7 @@ def model_rows(
                 memory=settings.memory,
                 progress=progress("inverting"),
             )
-            rows |= inversion_rows(pictures[name], resamples=settings.resamples)
+            rows |= inversion_rows(pictures[name], resamples=resamples)
         elif figure.kind == "speed":
             rows[name] = speed_row(model.snapshot, progress=progress("timing"), **how)
         elif figure.kind == "params":

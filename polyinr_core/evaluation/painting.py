@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from ..latents.seeds import draw_labels, draw_z
+from ..model.drawing import at_once
 from ..snapshots.snapshot import Snapshot
-
-CPU_PIXELS, PIXELS = 2**14, 2**17  # drawn in one product a level on a CPU, elsewhere
 
 
 def w_of(snapshot: Snapshot, seeds: range, *, psi: float, label: int | None, classes_of: range) -> Tensor:
@@ -18,8 +17,8 @@ def w_of(snapshot: Snapshot, seeds: range, *, psi: float, label: int | None, cla
     like = generator.mapping.w_avg
     labels = None
     if classes:
-        given = torch.full((len(seeds),), label or 0)
-        labels = (draw_labels(classes_of, classes) if label is None else given).to(like.device)
+        labels = draw_labels(classes_of, classes) if label is None else torch.full((len(seeds),), label)
+        labels = labels.to(like.device)
     return generator.w(draw_z(seeds, generator.config.z_dim).to(like), labels, psi=psi)
 
 
@@ -32,8 +31,3 @@ def paint(snapshot: Snapshot, w: Tensor, *, side: int) -> Tensor:
     parts = points.split(max(1, at_once(w.device) // len(w)))
     colours = torch.cat([generator.synthesis(affine, part) for part in parts], dim=1)
     return colours.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-
-
-def at_once(device: torch.device) -> int:
-    """Return the pixels that are drawn in one product a level."""
-    return CPU_PIXELS if device.type == "cpu" else PIXELS

@@ -8,8 +8,9 @@ from torch import Tensor
 from ..metrics.confidence import bootstrap
 from ..metrics.looks import Look
 from ..metrics.path_length import EPSILON, SIDE, path_length, path_lengths
+from ..model.drawing import at_once
 from ..snapshots.snapshot import Snapshot
-from .painting import at_once, paint, w_of
+from .painting import paint, w_of
 
 RULE = (
     f"in w, at the start of the way from seed 2i to seed 2i + 1 in the class of seed 2i, a step of {EPSILON:g}; "

@@ -125,7 +125,14 @@ def measure(
     if not ranks.leads:
         return {}
     more, by_picture = model_rows(
-        figures, subject.model, pictures, means, model_settings, device=device, progress=progress
+        figures,
+        subject.model,
+        pictures,
+        means,
+        model_settings,
+        resamples=settings.bootstrap,
+        device=device,
+        progress=progress,
     )
     facts = card_facts(figures, subject.model, means, model_settings)
     return with_figures(result, rows | more, by_picture, facts, drawn=bool(subject.wanted.of_many))

@@ -11,6 +11,7 @@ from .synthesis import Synthesis
 
 BLOCK = 2048  # pixels a matrix product: fixed, so that a pixel's arithmetic never depends on the picture's size
 FEW = 512  # pixels a product where it is never known how many there are
+CPU_PIXELS, PIXELS = 2**14, 2**17  # a product where several pictures are drawn together
 
 
 @torch.no_grad()
@@ -45,6 +46,11 @@ def draw_rows(
     else:
         blocks = in_blocks(colours, grid, affine)
     yield from in_bands(blocks, grid, rows=rows, fineness=fineness)
+
+
+def at_once(device: torch.device) -> int:
+    """Return the pixels that are drawn in one product where several pictures are drawn together."""
+    return CPU_PIXELS if device.type == "cpu" else PIXELS
 
 
 def in_blocks(

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ..latents.seeds import draw_labels, draw_z
 from ..model import Generator, RegularGrid
-
-CPU_PIXELS, PIXELS = 2**14, 2**17  # drawn in one pass on a CPU, elsewhere
+from ..model.drawing import at_once
 
 
 @torch.no_grad()
@@ -20,9 +19,9 @@ def draw_seeds(generator: Generator, seeds: Sequence[int], *, resolution: int) -
     device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
     points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
     classes = generator.config.classes
-    at_once = max(1, (CPU_PIXELS if device.type == "cpu" else PIXELS) // resolution**2)
-    for start in range(0, len(seeds), at_once):
-        part = seeds[start : start + at_once]
+    together = max(1, at_once(device) // resolution**2)
+    for start in range(0, len(seeds), together):
+        part = seeds[start : start + together]
         z = draw_z(part, generator.config.z_dim).to(device, dtype)
         label = draw_labels(part, classes).to(device) if classes else None
         yield generator(z, points, label).unflatten(1, (resolution, resolution))

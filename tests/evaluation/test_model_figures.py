@@ -65,7 +65,7 @@ def test_a_picture_is_that_of_bands(snapshot: Snapshot, monkeypatch: pytest.Monk
     for maps, picture in zip(snapshot.generator.affine(w), whole, strict=True):
         bands = torch.cat(list(draw_rows(snapshot.generator.synthesis, maps, snapshot.grid(20, 20))))
         torch.testing.assert_close(picture.permute(1, 2, 0), bands, rtol=0, atol=1e-5)
-    monkeypatch.setattr("polyinr_core.evaluation.painting.CPU_PIXELS", 100)
+    monkeypatch.setattr("polyinr_core.model.drawing.CPU_PIXELS", 100)
     torch.testing.assert_close(paint(snapshot, w, side=20), whole, rtol=0, atol=1e-5)
 
 
@@ -81,7 +81,7 @@ def test_path_lengths_are_those_of_each_pair(snapshot: Snapshot, monkeypatch: py
         step = torch.lerp(*pair, 1e-4)
         length = plain()(paint(wide, pair[0], side=16), paint(wide, step, side=16)) / 1e-8
         assert float(found[i]) == pytest.approx(float(length), rel=1e-2)
-    monkeypatch.setattr("polyinr_core.evaluation.painting.CPU_PIXELS", 16 * 16 * 4)
+    monkeypatch.setattr("polyinr_core.model.drawing.CPU_PIXELS", 16 * 16 * 4)
     again = model_path_lengths(snapshot, plain(), count=5, side=16, psi=0.8)
     assert again.numpy() == pytest.approx(found.numpy(), rel=1e-2)
 
