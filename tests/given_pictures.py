@@ -7,12 +7,13 @@ from torch import Tensor
 
 
 class Given:
-    """Pictures that are given, 4 px, in passes of 5."""
+    """Pictures [N, 3, side, side] that are given, in passes of 5."""
 
-    side, sha256, facts = 4, "", {"name": "given"}
+    sha256, facts = "", {"name": "given"}
 
     def __init__(self, pixels: Tensor, name: str = "given") -> None:
         self.pixels = pixels
+        self.side = pixels.shape[-1]
         self.name = name
 
     def __len__(self) -> int:

@@ -60,11 +60,11 @@ def table_of(results: Sequence[Result], paper: Published | None = None) -> Table
         holders = [result for result in results if name in result.figures]
         told = notes_of(name, holders, [row for row in known if name in row.figures])
         numbers = tuple(notes.setdefault(note, len(notes) + 1) for note in told)
-        columns.append(Column(name, better(name), numbers))
+        columns.append(Column(in_a_line(name), better(name), numbers))
         winners = best_of(name, holders)
         cells.append([cell_of(name, result, winners) for result in results])
         cells[-1] += [printed(name, row, paper) for row in known] if paper is not None else []
-    titles = [" ".join(result.name.split()) for result in [*results, *known]]
+    titles = [in_a_line(result.name) for result in [*results, *known]]
     rows = tuple((title, tuple(column[i] for column in cells)) for i, title in enumerate(titles))
     return Table(tuple(columns), rows, tuple(notes), paper.note if paper is not None else "")
 
@@ -90,11 +90,16 @@ def differing_from(first: str, found: Sequence[tuple[Result, Verdict]]) -> list[
         rows: dict[tuple[str, ...], list[str]] = {}
         for result, verdict in found:
             if verdict.standing == standing:
-                rows.setdefault(verdict.because, []).append(" ".join(result.name.split()))
+                rows.setdefault(verdict.because, []).append(in_a_line(result.name))
         if rows:
             told = "; ".join(f"{', '.join(names)} ({', '.join(because)})" for because, names in rows.items())
-            notes.append(f"{words} {' '.join(first.split())}: {told}.")
+            notes.append(f"{words} {in_a_line(first)}: {told}.")
     return notes
+
+
+def in_a_line(name: str) -> str:
+    """Return a name without line breaks, which would end a table's row."""
+    return " ".join(name.split())
 
 
 def verdict_of(name: str, a: Result, b: Result) -> Verdict:

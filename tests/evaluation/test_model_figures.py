@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_snapshot
+from given_pictures import Given
 from PIL import Image
 from torch import Tensor
 
@@ -27,22 +28,6 @@ from polyinr_core.pictures.pixels import to_uint8
 from polyinr_core.results.published import published
 from polyinr_core.results.scales import base_of, family_of
 from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot
-
-
-class Still:
-    """Pictures [N, 3, side, side] that are there already."""
-
-    name, sha256, facts = "still", "ab" * 32, {}
-
-    def __init__(self, pixels: Tensor) -> None:
-        self.pixels = pixels
-        self.side = pixels.shape[-1]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def passes(self, span: range | None = None):
-        yield from self.pixels.split(2)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +143,7 @@ def test_pictures_that_the_model_draws_are_found(snapshot: Snapshot) -> None:
     pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
     told = []
     found = invert_pictures(
-        Still(pixels),
+        Given(pixels),
         snapshot,
         Objective("pixels"),
         steps=8,
@@ -172,7 +157,7 @@ def test_pictures_that_the_model_draws_are_found(snapshot: Snapshot) -> None:
     assert rows["inversion/psnr"]["value"] == pytest.approx(np.mean([one["psnr"] for one in found]))
     assert rows["inversion/psnr"]["low"] <= rows["inversion/psnr"]["value"]
     grey = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
-    (flat,) = invert_pictures(Still(grey), snapshot, Objective("pixels"), steps=2)
+    (flat,) = invert_pictures(Given(grey), snapshot, Objective("pixels"), steps=2)
     assert set(flat) == {"psnr", "ssim"}
 
 

@@ -42,6 +42,13 @@ def test_columns_are_names_and_the_best_is_by_each_name_s_way() -> None:
     assert table.notes == ()
 
 
+@pytest.mark.parametrize("format", ["markdown", "latex", "csv"])
+def test_a_name_of_several_lines_takes_one(format: str) -> None:
+    table = table_of([row("a\nb", {"fd-lite2\r\n joy": 2.0})])
+    lines = typeset(table, format)
+    assert sum("fd-lite2 joy" in line for line in lines) == sum("a b" in line for line in lines) == 1
+
+
 def test_what_cannot_be_told_from_the_best_is_best_as_well() -> None:
     def rows(*values: float) -> list[Result]:
         return [
