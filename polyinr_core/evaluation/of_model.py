@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..errors import RequestError
+from ..results.scales import base_of
 from ..weights.pretrained import SOURCES, Packaged
 from .drawn import DrawnPictures
 from .figures import Row
@@ -124,7 +125,7 @@ def with_figures(
     for part, more in facts.items():
         card[part] = {
             **more,
-            **{name: fact for name, fact in card[part].items() if name.split("/")[0] not in more},
+            **{name: fact for name, fact in card[part].items() if base_of(name) not in more},
         }
     if not drawn:
         card["fakes"] = {name: fact for name, fact in card["fakes"].items() if name not in ("count", "seeds")}

@@ -14,7 +14,7 @@ from polyinr_core.evaluation.drawn import DrawnPictures
 from polyinr_core.evaluation.enlarging import FILTERS, Enlarging, enlarge
 from polyinr_core.evaluation.inverting import inversion_rows, invert_pictures
 from polyinr_core.evaluation.model_figures import Means, load_means, model_figure_named, rule_of
-from polyinr_core.evaluation.of_model import check_looks
+from polyinr_core.evaluation.of_model import check_looks, with_figures
 from polyinr_core.evaluation.painting import paint, w_of
 from polyinr_core.evaluation.path import model_path_lengths, path_row
 from polyinr_core.evaluation.speed import REPEATS, parameter_rows, speed_row
@@ -199,6 +199,13 @@ def test_results_know_the_figures_of_upsampling() -> None:
         assert {family_of(name) for name in names} == {"upsampling"}
         assert {base_of(name) for name in names} == {stem}
     assert all(row.figures.keys() == names for row in rows)
+
+
+@pytest.mark.parametrize("name", ["upsampling", "upsampling-timm:x/y"])
+def test_a_card_says_what_upsampling_is_once(name: str) -> None:
+    card = {"protocols": {drawn_at_once(name): {}, "fd-lite2": {}}, "fakes": {}}
+    joined = with_figures({"figures": {}, "card": card}, {}, {}, {"protocols": {name: {"rule": ""}}}, drawn=True)
+    assert joined["card"]["protocols"].keys() == {name, "fd-lite2"}
 
 
 # Speed and size
