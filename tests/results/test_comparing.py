@@ -10,11 +10,10 @@ from conftest import Run, small_snapshot
 from eyes import Eyes, write_pictures
 
 from polyinr_core.evaluation import protocols
-from polyinr_core.metrics.rules import FORMS, METRICS
 from polyinr_core.results.comparing import Comparison, compare
 from polyinr_core.results.known import Grade, fact_of, rules
-from polyinr_core.results.result import Result, distinct_names, parse_result
-from polyinr_core.results.scales import Family, base_of, best, better, family_of
+from polyinr_core.results.result import Result
+from polyinr_core.results.scales import Family, family_of
 
 CARD: dict[str, Any] = {
     "resolution": 32,
@@ -193,29 +192,6 @@ def test_two_things_at_once_are_both_named() -> None:
     assert comparison.alone == (("params",), ())
 
 
-def test_every_metric_has_a_family_and_a_way() -> None:
-    names = [*METRICS, *(part for part in FORMS.replace(",", " ").split() if part[:3] in ("fd-", "kd-"))]
-    names = [name for name in names if "NAME" not in name and "FILE" not in name]
-    names += [
-        "fd-timm:a/b",
-        "ppl",
-        "ppl-lite2",
-        "upsampling/bicubic",
-        "upsampling-timm:x/y/drawn",
-        "inversion/psnr",
-    ]
-    names += ["inversion/ssim", "inversion/lpips", "speed", "speed/seconds", "params", "params/synthesis"]
-    whole = [name for name in names if family_of(name) != "neighbours"]
-    for name in whole:
-        assert family_of(name) != "other", name
-        assert better(name) == ("higher" if name in ("is", "inversion/psnr", "inversion/ssim") else "lower"), name
-    for part in ("pr/precision", "pr-lite2/recall", "dc-timm:a/b/density", "dc-lite2/coverage"):
-        assert (family_of(part), better(part)) == ("neighbours", "higher")
-    assert base_of("dc-timm:a/b/density") == "dc-timm:a/b"
-    assert (family_of("joy"), better("joy"), best("joy", [1.0])) == ("other", None, None)
-    assert (best("fid", [2.0, 1.0]), best("is", [2.0, 1.0]), best("is", [])) == (1.0, 2.0, None)
-
-
 def test_all_that_a_real_card_says_is_known(
     polyinr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,13 +237,3 @@ def test_times_and_scores_spread_by_what_their_rows_say() -> None:
     verdicts = compare(a, b).verdicts
     assert verdicts["speed"].within == verdicts["is"].within == pytest.approx(math.sqrt(18))
     assert verdicts["is"].better is None
-
-
-def test_names_that_tell_files_apart() -> None:
-    paths = [Path(name) for name in ("a/x/r.json", "b/x/r.json", "b/s.json", "r.json")]
-    assert distinct_names(paths) == ["a/x/r", "b/x/r", "s", "r"]
-
-
-def test_a_number_that_is_none_is_left_out() -> None:
-    text = b'{"format": 1, "figures": {"is": {"value": 2, "x": NaN}}, "card": {}}'
-    assert parse_result(text, Path("r")).figures == {"is": {"value": 2.0}}
