@@ -46,8 +46,8 @@ Metrics = Annotated[
         "--metrics",
         metavar="A,B",
         help="fid, fid-clean, fid-adm, sfid, rfid, rfid-seed0, is, kid, pr, pr-adm, or fd-, kd-, pr-, dc- in "
-        "lite2, inception, dinov2, timm:NAME, torchscript:FILE; of a model ppl, ppl-lite2, inversion, upsampling, "
-        "speed, params.",
+        "lite2, inception, dinov2, timm:NAME, torchscript:FILE; of a model ppl, ppl-lite2, inversion, "
+        "upsampling, speed, params.",
     ),
 ]
 ProtocolOption = Annotated[
