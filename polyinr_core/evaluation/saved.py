@@ -30,6 +30,7 @@ METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
 PACKED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError)  # torn, locked, far too large
 ANY = "*"  # an .npz does not say whose features it is of
+ASYMMETRY = 1e-3  # of the largest entry: that of sums in half precision passes
 TAPS: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 AGAIN = "give the pictures, or save statistics of them anew with --save-statistics and these metrics"
 
@@ -193,6 +194,10 @@ def gaussian_of(path: Path, mean: Any, covariance: Any) -> Gaussian:
     parts: list[Tensor] = [torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in (mean, covariance)]
     if not all(bool(part.isfinite().all()) for part in parts):
         raise FileError(path, "its mu and sigma are no finite numbers")
+    sigma = parts[1]
+    asymmetry, largest = float((sigma - sigma.T).abs().max()), float(sigma.abs().max())
+    if asymmetry > ASYMMETRY * largest or float(sigma.diagonal().min()) < -ASYMMETRY * largest:
+        raise FileError(path, "its sigma is no covariance: it is not symmetric, or has negative variances")
     return Gaussian(*parts)
 
 

@@ -145,6 +145,8 @@ BAD_ARRAYS = [
     ({"mu": np.zeros((6, 1))}, "shapes"),
     ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, "shapes"),
     ({"mu": np.full(6, np.nan)}, "no finite numbers"),
+    ({"sigma": np.triu(np.ones((6, 6)))}, "no covariance"),
+    ({"sigma": -np.eye(6)}, "no covariance"),
     ({"mu": np.array(["a"] * 6)}, "no real numbers"),
     ({"mu": np.array([None] * 6, dtype=object)}, "plain arrays"),
 ]
