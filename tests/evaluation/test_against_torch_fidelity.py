@@ -1,11 +1,13 @@
 """The whole way from archives of pictures to figures, against torch-fidelity with the same random Inception."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fidelity_extractor import register, torch_fidelity
 from inception_stand_in import InceptionStandIn
 from PIL import Image
 from torch import Tensor
@@ -17,8 +19,6 @@ from polyinr_core.evaluation.measure import evaluate
 from polyinr_core.evaluation.stored import open_pictures
 from polyinr_core.metrics.inception import InceptionFeatures
 from polyinr_core.metrics.rules import metrics_named
-
-torch_fidelity = pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
 
 pytestmark = pytest.mark.slow
 COUNT, WIDTH = 30, 20
@@ -46,29 +46,10 @@ class Files(Dataset[Tensor]):
             return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-class RandomInceptionExtractor(torch_fidelity.FeatureExtractorBase):
-    """The same network, whole, as torch-fidelity wants it."""
-
-    def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
-        super().__init__(name, features_list)
-        self.network = random_inception()
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("pooled", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "pooled"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        pooled = self.network(pixels, return_features=True)
-        found = {"pooled": pooled, "logits": functional.linear(pooled, self.network.output.weight)}
-        return tuple(found[name] for name in self.features_list)
+def taps_of(network: InceptionStandIn, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features and logits without the bias."""
+    pooled = network(pixels, return_features=True)
+    return pooled, functional.linear(pooled, network.output.weight)
 
 
 def write_gradients(folder: Path, seed: int, *, darker: float = 0.0) -> Path:
@@ -104,7 +85,7 @@ def ours(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def theirs(folders: tuple[Path, Path]) -> dict[str, float]:
-    torch_fidelity.register_feature_extractor("random-inception", RandomInceptionExtractor)
+    register("random-inception", partial(taps_of, random_inception()))
     return torch_fidelity.calculate_metrics(
         input1=Files(folders[1]),
         input2=Files(folders[0]),

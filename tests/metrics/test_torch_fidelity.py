@@ -1,10 +1,9 @@
 """Our figures against torch-fidelity's, whole: its loop, its metrics, a random network registered with it."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
+from fidelity_extractor import register, torch_fidelity
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -12,8 +11,6 @@ from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
 from polyinr_core.metrics.kernel import KernelReference
 from polyinr_core.metrics.neighbours import manifold, overlap
 from polyinr_core.metrics.scores import InceptionScore
-
-torch_fidelity = pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
 
 WIDTH, CLASSES, COUNT = 48, 10, 300
 
@@ -50,30 +47,6 @@ class RandomNetwork(nn.Module):
         return features, features @ self.head.T
 
 
-class Registered(torch_fidelity.FeatureExtractorBase):
-    """The same, as torch-fidelity wants it."""
-
-    def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
-        super().__init__(name, features_list)
-        self.network = RandomNetwork()
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("pooled", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return "logits" if metric == "isc" else "pooled"
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        found = dict(zip(("pooled", "logits"), self.network(pixels), strict=True))
-        return tuple(found[name] for name in self.features_list)
-
-
 @pytest.fixture(scope="module")
 def sets() -> tuple[Pictures, Pictures]:
     """Fakes, reals."""
@@ -82,7 +55,7 @@ def sets() -> tuple[Pictures, Pictures]:
 
 @pytest.fixture(scope="module")
 def theirs(sets: tuple[Pictures, Pictures]) -> dict[str, float]:
-    torch_fidelity.register_feature_extractor("random", Registered)
+    register("random", RandomNetwork())
     return torch_fidelity.calculate_metrics(
         input1=sets[0],
         input2=sets[1],
