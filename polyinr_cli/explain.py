@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polyinr_core.results.result import Result
 
 WIDTH = 100  # columns
-WITHIN = "Within: how far apart such figures may be by the sample that was drawn, or by the counts, alone."
+WITHIN = "Within: how far apart such figures may be by the sample that was drawn, the counts, or rounding alone."
 EXACT = ("params", "speed")  # which are no samples, or have their spread
 SIDES = ("fakes", "reals")
 HEADINGS: "dict[Grade, str]" = {

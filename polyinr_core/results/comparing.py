@@ -13,6 +13,7 @@ Standing = Literal["comparable", "within", "unknown", "not comparable"]
 NAMES = ("name", "of", "stored_resolution", "run")  # say nothing that the hash does not say
 ENDS = (("low", "high"), ("least", "most"))
 ABSENT = "not on the card"
+LAST_DIGITS = 1e-5  # of a figure: what rounding in another order is taken to move at most
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def verdict(name: str, a: Result, b: Result, differences: list[Difference]) -> V
     parts = [spread_of(rows)]
     if "bias" in facts:
         parts += [bias_of(field, rows, a, b) for field in facts["bias"].values()]
+    if "rounding" in facts:
+        parts.append(LAST_DIGITS * max(map(abs, values)))
     known = [part for part in parts if part is not None]
     within = sum(known) if known and standing in ("comparable", "within") else None
     return Verdict(

@@ -237,3 +237,12 @@ def test_times_and_scores_spread_by_what_their_rows_say() -> None:
     verdicts = compare(a, b).verdicts
     assert verdicts["speed"].within == verdicts["is"].within == pytest.approx(math.sqrt(18))
     assert verdicts["is"].better is None
+
+
+def test_last_digits_make_no_figure_better() -> None:
+    a, b = result(device={"type": "cpu", "threads": 1}), result(device={"type": "cpu", "threads": 2})
+    for value, better in ((100.0005, None), (100.5, 0)):
+        a.figures["fd-lite2"], b.figures["fd-lite2"] = {"value": 100.0}, {"value": value}
+        verdict = compare(a, b).verdicts["fd-lite2"]
+        assert (verdict.standing, verdict.better) == ("within", better)
+        assert verdict.within == pytest.approx(1e-5 * value)
