@@ -8,6 +8,7 @@ import pytest
 import torch
 from bad_evaluations import EVALUATIONS
 from conftest import Run, refused, small_snapshot
+from eyes import write_pictures
 from PIL import Image
 from torch import Tensor
 
@@ -38,12 +39,8 @@ def eyes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     """Folders `reals` and `fakes` of 16 pictures at 16 px, `model.safetensors` of four classes."""
-    rng = np.random.default_rng(0)
-    for name in ("reals", "fakes"):
-        (tmp_path / name).mkdir()
-        for i in range(16):
-            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{i:02d}.png")
+    for seed, name in enumerate(("reals", "fakes")):
+        write_pictures(tmp_path / name, 16, side=16, seed=seed)
     small_snapshot(tmp_path / "model.safetensors", classes=4)
     return tmp_path
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run, refused, small_snapshot
+from eyes import write_pictures
 from PIL import Image
 from torch import Tensor
 
@@ -47,12 +48,8 @@ def eyes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """Folders `reals` and `fakes` of 16 pictures at 16 px."""
-    rng = np.random.default_rng(0)
-    for name in ("reals", "fakes"):
-        (tmp_path / name).mkdir()
-        for i in range(16):
-            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{i:02d}.png")
+    for seed, name in enumerate(("reals", "fakes")):
+        write_pictures(tmp_path / name, 16, side=16, seed=seed)
     return tmp_path
 
 
@@ -107,7 +104,7 @@ def test_held_out_pictures_are_those_the_run_never_saw(
     assert facts["held_out"] == {"run": "run", "seed": 3, "count": 5}
     (place / "apart").mkdir()
     for index in Order(16, seed=3, held_out=5).apart.tolist():
-        (place / "reals" / f"{index:02d}.png").rename(place / "apart" / f"{index:02d}.png")
+        (place / "reals" / f"{index:03d}.png").rename(place / "apart" / f"{index:03d}.png")
     apart = polyinr("evaluate", "--real", "apart", *words[4:], *QUIET).lines[0]
     value = ran.lines[0]["figures"]["fd-lite2"]["value"]
     assert value == pytest.approx(apart["figures"]["fd-lite2"]["value"], rel=1e-9)
