@@ -4,12 +4,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from driven_browser import Tab, driven_tab
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the other core is another worker's
     torch.set_num_threads(1)
@@ -98,6 +99,13 @@ def polyinr(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         return Ran(code, stdout, stderr.decode())
 
     return run
+
+
+@pytest.fixture
+def tab() -> Iterator[Tab]:
+    """A tab of a headless Chromium; the test is skipped where there is none."""
+    with driven_tab() as opened:
+        yield opened
 
 
 def refused(ran: Ran, *words: str, code: int) -> None:
