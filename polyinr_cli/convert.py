@@ -1,12 +1,15 @@
-"""polyinr convert: a released snapshot becomes ours."""
+"""polyinr convert: a released snapshot becomes ours; one of ours becomes smaller, or takes a card along."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import streams
 from .options import Json, Output, Overwrite, Quiet
+
+if TYPE_CHECKING:
+    from polyinr_core.snapshots.snapshot import Snapshot
 
 
 def convert(
@@ -15,15 +18,28 @@ def convert(
         typer.Argument(
             metavar="FILE",
             show_default=False,
-            help="A released pickle (.pkl), or its tensors under their released names (.safetensors).",
+            help="A released pickle (.pkl), its tensors under their released names, or a model of ours "
+            "(.safetensors).",
         ),
     ],
     output: Output,
+    half: Annotated[
+        bool, typer.Option("--half", help="Round the weights to bfloat16: a file of half the size.")
+    ] = False,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            "--card",
+            metavar="FILE.json",
+            show_default=False,
+            help="Facts that go with the model, a JSON object: data, licence, figures.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn a released Poly-INR snapshot into a polyinr model, bit for bit.
+    """Turn a released Poly-INR snapshot into a polyinr model, bit for bit; or make a model smaller.
 
     The pickle is read as data: nothing in it is ever executed, and a file that holds anything but a released
     snapshot is refused.
@@ -34,16 +50,15 @@ def convert(
 
     from polyinr_core.errors import RequestError
     from polyinr_core.files import refuse_overwrite, sha256_of
-    from polyinr_core.snapshots.released import read_released
     from polyinr_core.snapshots.snapshot import model_note, save_snapshot
 
     streams.refuse_two_payloads(output, as_json=as_json)
     if str(output) == "-":
-        return _convert_to_stdout(file)
+        return _convert_to_stdout(file, half=half, card=card)
     if output.suffix != ".safetensors":
         raise RequestError(f"-o {output}: a model is a .safetensors file; name it {output.stem}.safetensors")
     refuse_overwrite(output, overwrite=overwrite)
-    snapshot = read_released(file)
+    snapshot = _read(file, half=half, card=card)
     save_snapshot(output, snapshot, overwrite=overwrite)
     note = model_note(replace(snapshot, sha256=sha256_of(output)))
     if as_json:
@@ -56,15 +71,27 @@ def convert(
     )
 
 
-def _convert_to_stdout(file: Path) -> None:
+def _read(file: Path, *, half: bool, card: Path | None) -> "Snapshot":
+    import torch
+
+    from polyinr_core.snapshots.released import read_released
+    from polyinr_core.snapshots.rewriting import read_any, read_card, rounded, with_card
+
+    facts = read_card(card) if card is not None else None
+    snapshot = read_any(file) if half or facts is not None else read_released(file)
+    if half:
+        snapshot = rounded(snapshot, torch.bfloat16)
+    return snapshot if facts is None else with_card(snapshot, facts)
+
+
+def _convert_to_stdout(file: Path, *, half: bool, card: Path | None) -> None:
     import shutil
     from tempfile import TemporaryDirectory
 
-    from polyinr_core.snapshots.released import read_released
     from polyinr_core.snapshots.snapshot import save_snapshot
 
     stdout = streams.binary_stdout("model")
-    snapshot = read_released(file)
+    snapshot = _read(file, half=half, card=card)
     with TemporaryDirectory() as folder:
         draft = Path(folder) / "model.safetensors"
         save_snapshot(draft, snapshot)

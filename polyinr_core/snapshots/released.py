@@ -75,7 +75,7 @@ def stored_in_safetensors(path: Path, data: memoryview) -> dict[str, Stored]:
         raise PickleProblem("its safetensors header is longer than that of any released generator")
     file = safe_open(path, framework="pt")  # stays open while its tensors may be read
     if "polyinr" in (file.metadata() or {}):
-        raise PickleProblem("it is a polyinr snapshot already; use it as it is")
+        raise PickleProblem("it is a polyinr snapshot already; use it as it is, or make it smaller with --half")
     names = [name for name in file.keys() if not name.startswith(TEST_VECTORS)]  # noqa: SIM118  not iterable
     return {
         name: Stored(tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name)) for name in names

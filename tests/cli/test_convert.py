@@ -1,8 +1,10 @@
 """polyinr convert: a released file in, a model out, one line when it cannot be."""
 
 import hashlib
+import json
 
 import pytest
+import torch
 from conftest import refused
 from safetensors.torch import load, load_file
 
@@ -67,3 +69,35 @@ def test_nothing_is_overwritten_unasked(polyinr, reference, tmp_path):
     assert model.read_text() == "mine"
     assert polyinr("convert", source, "-o", "model.safetensors", "--overwrite").code == 0
     assert load_snapshot(model).resolution == 32
+
+
+def test_half_the_size_keeps_the_picture(polyinr, tiny_class_snapshot, tmp_path):
+    ran = polyinr("convert", tiny_class_snapshot, "--half", "-o", "half.safetensors", "--json")
+    assert ran.code == 0, ran.stderr
+    (note,) = ran.lines
+    whole, half = load_snapshot(tiny_class_snapshot), load_snapshot(tmp_path / "half.safetensors")
+    assert note["origin"] == half.origin == {**whole.origin, "weights": "bfloat16", "rounded_from": whole.sha256}
+    assert {tensor.dtype for tensor in load_file(tmp_path / "half.safetensors").values()} == {torch.bfloat16}
+    for name, tensor in half.generator.state_dict().items():
+        assert tensor.equal(whole.generator.state_dict()[name].bfloat16().float()), name
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * tiny_class_snapshot.stat().st_size
+
+
+def test_a_released_file_may_be_halved_too_and_its_learned_grid_stays_exact(polyinr, reference, tmp_path):
+    for name, options in {"whole": (), "half": ("--half",)}.items():
+        source = reference / "official_like.pkl"
+        assert polyinr("convert", source, *options, "-o", f"{name}.safetensors").code == 0
+    whole, half = load_file(tmp_path / "whole.safetensors"), load_file(tmp_path / "half.safetensors")
+    assert half.pop("learned_grid").equal(whole.pop("learned_grid"))
+    assert all(half[name].equal(tensor.bfloat16()) for name, tensor in whole.items())
+
+
+def test_a_card_goes_with_the_model(polyinr, tiny_class_snapshot, tmp_path):
+    card = {"licence": "MIT", "figures": {"kd-lite2": 0.5}}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    ran = polyinr("convert", tiny_class_snapshot, "--card", "card.json", "-o", "-")
+    (tmp_path / "told.safetensors").write_bytes(ran.stdout)
+    told, plain = load_snapshot(tmp_path / "told.safetensors"), load_snapshot(tiny_class_snapshot)
+    assert told.origin == {**plain.origin, "card": card}
+    assert all(t.equal(plain.generator.state_dict()[k]) for k, t in told.generator.state_dict().items())
+    assert "kd-lite2" in polyinr("info", "told.safetensors").stdout.decode()
