@@ -24,6 +24,7 @@ from torch import Tensor
 from polyinr_core.latents.seeds import draw_z
 from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
 from polyinr_core.model.config import Form
+from polyinr_core.model.drawer import drawer_for
 from polyinr_core.snapshots.snapshot import load_snapshot
 
 TOLERANCES = (0.5, 1.0, 2.0, 4.0)
@@ -63,20 +64,22 @@ def maps_of(generator: Generator, seeds: int) -> Tensor:
 def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[str, float]]:
     """Yield what each tolerance gives for the picture of affine maps [L, 3, n]."""
     grid = RegularGrid(side, side)
-    drawn = []
-    hook = generator.synthesis.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[1].shape[-2]))
+    drawer, drawn = drawer_for(generator.synthesis, affine.device), []
+
+    def counted(maps: Tensor, points: Tensor) -> Tensor:
+        drawn.append(len(points))
+        return drawer(maps, points)
 
     def timed(tolerance: float) -> tuple[Tensor, float]:
         drawn.clear()
         start = time.process_time()
-        picture = torch.cat(list(draw_rows(generator.synthesis, affine, grid, tolerance=tolerance)))
+        picture = torch.cat(list(draw_rows(counted, affine, grid, tolerance=tolerance)))
         return picture, time.process_time() - start
 
     timed(TOLERANCES[-1])  # to warm up
     exact, before = timed(0.0)
     found = [(tolerance, *timed(tolerance), sum(drawn) / side**2) for tolerance in TOLERANCES]
     after = timed(0.0)[1]
-    hook.remove()
     for tolerance, picture, seconds, share in found:
         off = STEPS * (picture - exact).abs().amax(dim=-1).flatten()
         rank = len(off) - len(off) // 1000  # all but a thousandth are no larger

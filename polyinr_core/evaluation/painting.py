@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..latents.seeds import draw_labels, draw_z
+from ..model.drawer import drawer_for
 from ..model.drawing import at_once
 from ..snapshots.snapshot import Snapshot
 
@@ -29,5 +30,6 @@ def paint(snapshot: Snapshot, w: Tensor, *, side: int) -> Tensor:
     affine = generator.affine(w)
     points = snapshot.grid(side, side).at(torch.arange(side**2, device=w.device), dtype=w.dtype)
     parts = points.split(max(1, at_once(w.device) // len(w)))
-    colours = torch.cat([generator.synthesis(affine, part) for part in parts], dim=1)
+    drawer = drawer_for(generator.synthesis, w.device)
+    colours = torch.cat([drawer(affine, part) for part in parts], dim=1)
     return colours.unflatten(1, (side, side)).permute(0, 3, 1, 2)

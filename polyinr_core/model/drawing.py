@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .coarse import has_tiles, tiled
+from .drawer import Drawer, drawer_for
 from .grid import Grid
-from .synthesis import Synthesis
 
 BLOCK = 2048  # pixels a matrix product: fixed, so that a pixel's arithmetic never depends on the picture's size
 FEW = 512  # pixels a product where it is never known how many there are
@@ -16,7 +16,7 @@ CPU_PIXELS, PIXELS = 2**14, 2**17  # a product where several pictures are drawn 
 
 @torch.no_grad()
 def draw_rows(
-    synthesis: Synthesis,
+    network: Drawer,
     affine: Tensor,
     grid: Grid,
     *,
@@ -26,6 +26,7 @@ def draw_rows(
 ) -> Iterator[Tensor]:
     """Yield bands [rows, W, 3] of the picture of affine [L, 3, n], from top to bottom, about [-1, 1].
 
+    The network is drawn by what suits its device (drawer_for), a drawer as it is.
     Pixels are computed in blocks of one fixed shape (the last one filled up), in the dtype and on the device of
     `affine`: a picture is the same to the last bit whatever the band and whatever is drawn before it. By
     default a band holds about a block. With a fineness k, each k x k points of the grid are averaged to a pixel.
@@ -33,9 +34,10 @@ def draw_rows(
     With a `tolerance`, in steps of 255, pixels are drawn only where a coarser lattice does not foretell them
     (coarse.tiled). A picture less than 65 pixels wide or high is drawn exactly whatever the tolerance.
     """
+    drawer = drawer_for(network, affine.device)
 
     def colours(points: Tensor) -> Tensor:
-        return synthesis(affine.unsqueeze(0), points)[0]
+        return drawer(affine.unsqueeze(0), points)[0]
 
     def at(whole: Grid, index: Tensor) -> Tensor:
         few = [affine.new_empty(0, 3), *in_blocks(colours, whole, affine, index=index, block=FEW)]

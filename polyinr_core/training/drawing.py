@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..latents.seeds import draw_labels, draw_z
 from ..model import Generator, RegularGrid
+from ..model.drawer import drawer_for
 from ..model.drawing import at_once
 
 
@@ -19,9 +20,10 @@ def draw_seeds(generator: Generator, seeds: Sequence[int], *, resolution: int) -
     device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
     points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
     classes = generator.config.classes
+    drawer = drawer_for(generator.synthesis, device)
     together = max(1, at_once(device) // resolution**2)
     for start in range(0, len(seeds), together):
         part = seeds[start : start + together]
         z = draw_z(part, generator.config.z_dim).to(device, dtype)
         label = draw_labels(part, classes).to(device) if classes else None
-        yield generator(z, points, label).unflatten(1, (resolution, resolution))
+        yield drawer(generator.affine(generator.w(z, label)), points).unflatten(1, (resolution, resolution))
