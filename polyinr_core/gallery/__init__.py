@@ -1,0 +1,1 @@
+"""A page of a model's pictures: what is shown of it, and the page."""
