@@ -1,81 +1,223 @@
-"""Time drawing against the bare matrix products it cannot do without: python benchmarks/sampling.py
+"""Time drawing against the method told plainly and against its bare products: python benchmarks/sampling.py
 
-Prints seconds a picture and writes them as JSON below benchmarks/results/. The floor is the time of the levels'
-n x n products alone, of the same shapes and type, in the same process. Weights and latents are random.
+For each width, side and batch, from z to colours: the literal form (float32, eager, a chain of grids;
+benchmarks/literal.py), ours in each number format, and the floor, which is the n x n products of the same shapes
+and format alone. All take turns in one process; once with glibc's heap as people have it and once with the heap
+kept, as every large tensor of the literal form is otherwise mapped and faulted anew. Prints a table and writes it
+as JSON below benchmarks/results/. Rows come cheapest first; what the time or the memory does not hold is left
+out, and said. Weights are random.
+
+A short run: python benchmarks/sampling.py --channels 512 --sides 128 --batches 1 --rounds 3
 """
 
-import json
-import platform
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Annotated, Any, get_args
 
 import torch
 import typer
+from apart import Allocator, apart, heap
+from fresh import random_generator
+from literal import LEVELS, LiteralGenerator
+from products import drawing_products
+from recording import facts, write
+from resident import Peak, available
+from turns import Work, take_turns
 
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
-from polyinr_core.model.drawing import BLOCK
+from polyinr_core.model import GeneratorConfig, RegularGrid, draw_rows
 from polyinr_core.model.precision import in_precision
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FLOOR_PIXELS = 2**16
+LITERAL_COPIES = 4.5  # of all features of a level, that the literal form holds at once
 
 
-def median_seconds(work: Callable[[], object], *, repeats: int) -> float:
-    """Return the median time of `work` after one run to warm up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+@dataclass(frozen=True)
+class Case:
+    """What is drawn, and on which allocator."""
+
+    channels: int
+    side: int
+    batch: int
+    allocator: Allocator
+
+    @property
+    def flops(self) -> int:
+        """Return the operations of its n x n products."""
+        return 2 * self.channels**2 * (LEVELS - 1) * self.side**2 * self.batch
+
+    @property
+    def literal_bytes(self) -> float:
+        """Return the memory that the literal form takes."""
+        return LITERAL_COPIES * 4 * self.channels * self.side**2 * self.batch
+
+    def __str__(self) -> str:
+        return f"{self.channels:5} {self.side:5} {self.batch:5}  {self.allocator:9}"
 
 
 @torch.no_grad()
-def measure(channels: int, dtype: torch.dtype, *, side: int, repeats: int) -> dict[str, float]:
-    """Return seconds a picture and seconds of its products alone."""
-    torch.manual_seed(0)
-    config = GeneratorConfig(channels=channels)
-    generator = Generator(config).eval()
-    synthesis = in_precision(generator.synthesis, dtype)
-    affine = generator.affine(generator.w(torch.randn(1, config.z_dim)))[0]
-    grid = RegularGrid(side, side)
-    blocks = -(-side * side // BLOCK)
-    features, weight = torch.randn(BLOCK, channels).to(dtype), torch.randn(channels, channels).to(dtype)
+def measure(
+    case: Case, types: list[str], rounds: int, seconds: float, with_literal: bool
+) -> list[dict[str, Any]]:
+    """Return a row for each number format, measured within about so many seconds; this runs apart."""
+    config = GeneratorConfig(channels=case.channels, levels=LEVELS)
+    generator = random_generator(config)
+    z, grid = torch.randn(case.batch, config.z_dim), RegularGrid(case.side, case.side)
 
-    def draw() -> None:
-        for _ in draw_rows(synthesis, affine, grid):
-            pass
+    def ours(dtype: torch.dtype) -> Work:
+        synthesis = in_precision(generator.synthesis, dtype)
 
-    def products() -> None:
-        for _ in range(blocks * (config.levels - 1)):
-            torch.nn.functional.linear(features, weight)
+        @torch.no_grad()
+        def work() -> None:
+            for affine in generator.affine(generator.w(z)):
+                for _ in draw_rows(synthesis, affine, grid):
+                    pass
 
-    return {
-        "picture": median_seconds(draw, repeats=repeats),
-        "floor": median_seconds(products, repeats=repeats),
-    }
+        return work
 
-
-def main(side: int = 256, repeats: int = 3, output: Path = Path("benchmarks/results/sampling.json")) -> None:
-    """Measure n = 512 and 1024 in float32 and bfloat16, one picture at a time."""
+    works: dict[str, Work] = {}
+    scale: dict[str, float] = {}
+    for name in types:
+        works[f"ours {name}"] = ours(TYPES[name])
+        works[f"floor {name}"], scale[name] = drawing_products(
+            pixels=case.side**2 * case.batch,
+            channels=case.channels,
+            levels=LEVELS,
+            dtype=TYPES[name],
+            most=FLOOR_PIXELS,
+        )
+    if with_literal:
+        literal = LiteralGenerator(case.side, case.channels).eval()
+        works["literal"] = torch.no_grad()(lambda: literal(z))
+    start = time.perf_counter()
+    peaks = {name: grown(work) for name, work in works.items()}  # this warms up, too
+    times = take_turns(works, rounds=rounds, seconds=seconds - (time.perf_counter() - start), warm_up=False)
     rows = []
-    for channels in (512, 1024):
-        for name, dtype in TYPES.items():
-            row = {"channels": channels, "type": name, **measure(channels, dtype, side=side, repeats=repeats)}
-            rows.append(row)
-            picture, floor = row["picture"], row["floor"]
-            print(f"n = {channels:4}  {name:8}  {picture:6.2f} s a picture, {floor:6.2f} s its products")
-    facts = {
-        "command": f"python benchmarks/sampling.py --side {side} --repeats {repeats}",
-        "machine": platform.processor() or platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "figures": rows,
-    }
-    output.write_text(json.dumps(facts, indent=2) + "\n")
+    for name in types:
+        own, bare = f"ours {name}", f"floor {name}"
+        row: dict[str, Any] = {
+            "channels": case.channels,
+            "side": case.side,
+            "batch": case.batch,
+            "type": name,
+            "allocator": case.allocator,
+            "turns": len(times.clock[own]),
+            "literal_seconds": None,
+            "seconds": round(times.seconds(own), 4),
+            "floor_seconds": round(times.seconds(bare) * scale[name], 4),
+            "to_literal": None,
+            "of_floor": round(times.ratio(bare, own) * scale[name], 3),
+            "of_floor_processor": round(times.processor_ratio(bare, own) * scale[name], 3),
+            "literal_mib": None,
+            "mib": peaks[own],
+        }
+        if with_literal:
+            row["literal_seconds"] = round(times.seconds("literal"), 4)
+            row["to_literal"] = round(times.ratio("literal", own), 2)
+            row["to_literal_processor"] = round(times.processor_ratio("literal", own), 2)
+            row["literal_mib"] = peaks["literal"]
+        rows.append(row)
+    return rows
+
+
+def grown(work: Work) -> float:
+    """Return by how many MiB this process grows at most while it does the work."""
+    with Peak() as peak:
+        work()
+    return peak.mib
+
+
+def product_rate() -> float:
+    """Return about how many operations a second float32 products do here."""
+    work, _ = drawing_products(pixels=2048, channels=512, levels=9, dtype=torch.float32, most=2048)
+    times = take_turns({"floor": work}, rounds=5)
+    return 2 * 2048 * 512**2 * 8 / times.seconds("floor")
+
+
+def shown(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    cells = [f"{row['channels']:5} {row['side']:5} {row['batch']:5}  {row['allocator']:9} {row['type']:9}"]
+    for name, width, digits in (
+        ("literal_seconds", 9, 3),
+        ("seconds", 9, 3),
+        ("floor_seconds", 9, 3),
+        ("to_literal", 8, 2),
+        ("of_floor", 8, 2),
+        ("literal_mib", 9, 0),
+        ("mib", 8, 0),
+    ):
+        value = row[name]
+        cells.append(" " * (width - 1) + "-" if value is None else f"{value:{width}.{digits}f}")
+    return "".join(cells)
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of a list."""
+    return [int(word) for word in text.split(",")]
+
+
+def chosen(text: str, known: Iterator[str] | Any) -> list[str]:
+    """Return the words of a list. Raises BadParameter."""
+    words, names = text.split(","), list(known)
+    if wrong := set(words) - set(names):
+        raise typer.BadParameter(f"{', '.join(sorted(wrong))}: choose from {', '.join(names)}")
+    return words
+
+
+def main(
+    channels: str = "512,1024",
+    sides: str = "128,256,1024",
+    batches: str = "1,8",
+    types: str = "float32,bfloat16",
+    allocators: Annotated[
+        str, typer.Option(help="default: as people run it; kept: its heap kept.")
+    ] = "default,kept",
+    rounds: Annotated[int, typer.Option(help="Turns of each, as long as there is time.")] = 5,
+    minutes: Annotated[float, typer.Option(help="Time in all; dearer rows are left out.")] = 40.0,
+    output: Path = Path("benchmarks/results/sampling.json"),
+) -> None:
+    """Measure every combination that there is time and memory for."""
+    formats, heaps = chosen(types, TYPES), chosen(allocators, get_args(Allocator))
+    cases = [Case(*sizes) for sizes in product(numbers(channels), numbers(sides), numbers(batches), heaps)]  # type: ignore[arg-type]
+    cases.sort(key=lambda case: case.flops)
+    end = time.perf_counter() + 60 * minutes
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    described = facts(floor="torch.mm of blocks of 2048 pixels", rows=rows, left_out=left_out)
+    pace = 5 * (1 + len(formats)) / product_rate()  # seconds an operation of a whole turn; the first guess
+    print(
+        "channels side batch  allocator type       literal     ours    floor  to lit. of floor literal MiB  ours",
+        flush=True,
+    )
+    for index, case in enumerate(cases):
+        turn, rest = case.flops * pace, end - time.perf_counter()
+        if rest < 2 * turn:  # one to warm up, one that counts
+            left_out.append(f"{case}: there is no time for it; a turn takes about {turn:.0f} s")
+            print(left_out[-1], flush=True)
+            continue
+        share = case.flops / sum(other.flops for other in cases[index:])
+        with_literal = case.literal_bytes < 0.9 * available()
+        if not with_literal:
+            left_out.append(f"{case}: the literal form would take {case.literal_bytes / 2**30:.0f} GiB")
+            print(left_out[-1], flush=True)
+        began = time.perf_counter()
+        try:
+            with heap(case.allocator):
+                found = apart(measure, case, formats, rounds, max(share * rest, 2 * turn), with_literal)
+        except BrokenProcessPool:
+            left_out.append(f"{case}: its process died, of too little memory perhaps")
+            print(left_out[-1], flush=True)
+            continue
+        pace = (time.perf_counter() - began) / (found[0]["turns"] + 1) / case.flops
+        rows += found
+        write(output, described)
+        for row in found:
+            print(shown(row), flush=True)
+    write(output, described)
 
 
 if __name__ == "__main__":
