@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..errors import RequestError
 from ..latents.naming import parse_seeds
@@ -18,7 +19,7 @@ MOST_CLASSES, MOST_LEVELS = 16, 12
 IN_CLASS, SWEPT, MIXED, STOPS, HEATED, BEYOND = 6, 8, 4, 4, 3, 6  # of the seeds, in each part
 MARGIN = 0.25
 SIZES = (64, 128, 256, 512, 1024)
-OPENED = 384  # pixels of the seeds' pictures, which open
+OPENED = 256  # pixels of the seeds' pictures, which open
 
 
 @dataclass(frozen=True)
@@ -141,4 +142,4 @@ def groups_of(levels: int) -> tuple[tuple[int, ...], ...]:
         return ()
     last = levels - min(2, levels // 2)
     cuts = sorted({0, (last + 1) // 2, last, levels})
-    return tuple(tuple(range(low, high)) for low, high in zip(cuts, cuts[1:], strict=False))
+    return tuple(tuple(range(low, high)) for low, high in pairwise(cuts))
