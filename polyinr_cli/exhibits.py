@@ -128,10 +128,12 @@ def heat_job(hall: Hall, maps: HeatMaps, seed: int, names: Sequence[str]) -> Job
 
     def write(folder: Path, done: Done) -> None:
         latents = own.latents(0)
-        note = own.note(latents, 0) | {"command": "heatmap"}
+        note = own.note(latents, 0)
         heats = maps.heats(maps_of(latents), done)
         for level, name, one in zip(maps.levels, names, heats, strict=True):
-            hall.write(folder / name, maps.cell(one, None), note | {"heat_of_levels": [level]})
+            words = again([], seeds=seed, label=hall.label_text(hall.plan.label), levels=level)
+            found = maps.note({**note, "command": "heatmap", "words": words}, one[None])
+            hall.write(folder / name, maps.cell(one, None), found | {"heat_of_levels": [level]})
 
     return Job(2 * maps.points, write)
 

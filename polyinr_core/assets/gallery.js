@@ -6,10 +6,10 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_FRAMES_A_SECOND = 2;
 const MOST_ENLARGED = 3;  // times, in the dialog
 
-// A command's words stay whole where there is room, as in the page's own.
+// A command's lines break between options where there is room, as in the page's own.
 const write = (code, command) => {
-  const words = command.split(" ").map((word) => Object.assign(document.createElement("span"), { textContent: word }));
-  code.replaceChildren(...words.flatMap((word, index) => (index ? [" ", word] : [word])));
+  const parts = command.split(/ (?=-)/).map((textContent) => Object.assign(document.createElement("span"), { textContent }));
+  code.replaceChildren(...parts.flatMap((part, index) => (index ? [" ", part] : [part])));
 };
 
 // Slides: all stand on the page for who has no script; here one is shown, which the slider chooses.

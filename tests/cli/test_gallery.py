@@ -1,0 +1,316 @@
+"""`polyinr gallery`: a whole page whatever the model, pictures that its commands draw, what is refused."""
+
+import base64
+import hashlib
+import json
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run, refused, small_snapshot
+from html_page import HtmlPage
+from PIL import Image
+
+from polyinr_cli import exhibits, hall
+from polyinr_cli.main import load, outcome
+from polyinr_cli.notes import command_of
+from polyinr_core.files import sha256_of
+from polyinr_core.gallery import plan
+from polyinr_core.pictures.files import read_note
+from polyinr_core.snapshots.snapshot import load_snapshot, save_snapshot
+
+HOSTILE = ("</script><script>alert(1)</script>", "\" onerror='x", "2", " a - b & c ")
+OPTIONS = ("--seeds", "0-3", "--psi", "0,0.5,1", "--frames", "4", "--res", "16", "--device", "cpu")
+PARTS = ["seeds", "classes", "psi", "mixing", "walk", "levels", "beyond", "sizes"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that take no time where no size is asked for."""
+    make_small(monkeypatch)
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exhibits, "SIZES", (8, 24))
+    monkeypatch.setattr(plan, "OPENED", 20)
+    monkeypatch.setattr(plan, "SMALL", 8)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `model.safetensors`, whose classes have hostile names, and its gallery `site`."""
+    folder = tmp_path_factory.mktemp("gallery")
+    small_snapshot(folder / "plain.safetensors", classes=4)
+    snapshot = load_snapshot(folder / "plain.safetensors")
+    origin = {"data": "<b>cats</b>.zip", "stages": [{"resolution": 16}, 3]}
+    save_snapshot(folder / "model.safetensors", replace(snapshot, class_names=HOSTILE, origin=origin))
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        patch.chdir(folder)
+        assert outcome(["gallery", "-m", "model.safetensors", "-o", "site/", *OPTIONS, "-q"]) == 0
+    return folder
+
+
+def text_of(site: Path) -> str:
+    return (site / "index.html").read_text("utf-8")
+
+
+def parts_of(text: str) -> list[str]:
+    return re.findall(r'<h2 id="(\w+)"', text)
+
+
+def test_the_page_is_whole(made: Path) -> None:
+    site = made / "site"
+    text = text_of(site)
+    page = HtmlPage(text)
+    assert parts_of(text) == PARTS
+    local = {value for name, value in page.addresses if not value.startswith("#") and value}
+    there = {file.relative_to(site).as_posix() for file in site.rglob("*.png")}
+    assert local == there
+    assert not re.search(r"https?:|//\w|@import|url\(", text)
+    for image in page.all("img"):
+        if "src" in image:
+            with Image.open(site / image["src"]) as opened:
+                assert opened.size == (int(image["width"]), int(image["height"]))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    links = {value for name, value in page.addresses if name == "href" and value.startswith("#")}
+    assert links == {f"#{part}" for part in [*PARTS, "main"]}
+
+
+def test_what_names_hold_is_text(made: Path) -> None:
+    page = HtmlPage(text_of(made / "site"))
+    assert len(page.all("script")) == 1
+    assert not any(name.startswith("on") or name == "style" for _, given in page.tags for name in given)
+    for name in (*HOSTILE, "<b>cats</b>.zip"):
+        assert name in page.text
+
+
+def test_it_can_be_heard_and_used_by_keyboard(made: Path) -> None:
+    page = HtmlPage(text_of(made / "site"))
+    assert page.all("html") == [{"lang": "en"}]
+    assert [len(page.all(tag)) for tag in ("header", "main", "nav", "footer", "h1")] == [1] * 5
+    labels = {label["for"] for label in page.all("label")}
+    sliders = page.all("input")
+    assert [slider["type"] for slider in sliders] == ["range"] * 4
+    assert {slider["id"] for slider in sliders} == labels
+    headings = {heading["id"] for heading in page.all("h2")}
+    assert {section["aria-labelledby"] for section in page.all("section")} == headings
+    silent = [image for image in page.all("img") if not image["alt"]]
+    assert len(silent) == 4 + 1  # the band, which the walk tells of, and the picture still to be opened
+    assert all(button["type"] == "button" for button in page.all("button"))
+    assert len([span for span in page.all("span") if span.get("role") == "status"]) == 4
+
+
+def test_its_policy_allows_its_own_style_and_script_alone(made: Path) -> None:
+    text = text_of(made / "site")
+    policy = HtmlPage(text).all("meta")[1]["content"]
+    assert policy.startswith("default-src 'none'; img-src 'self' file:;")
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        inside = re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def commands_of(page: HtmlPage) -> dict[str, str]:
+    """Return the command that draws each picture that opens, by its file."""
+    return {link["href"]: link["data-command"] for link in page.all("a") if "data-command" in link}
+
+
+def test_the_commands_parse(made: Path) -> None:
+    page = HtmlPage(text_of(made / "site"))
+    slides = [slide["data-command"] for slide in page.all("div") if "data-command" in slide]
+    commands = {*commands_of(page).values(), *slides}
+    assert len(commands) > 60
+    parse = cache(load)
+    for line in commands:
+        polyinr, command, *words = shlex.split(line)
+        assert polyinr == "polyinr"
+        parse(command).make_context(command, [*words])
+        assert ["-m", "model.safetensors", "-o"] == words[-4:-1]
+
+
+KINDS = [
+    "seed0003-20px.png",
+    *(f"seed0001-class{label}-16px.png" for label in range(4)),
+    "seed0002-psi0.5-16px.png",
+    "seed0003-with-levels1-of-seed0000.png",
+    "seed0001-heat-of-level2.png",
+    "seed0003-beyond.png",
+    "seed0000-24px.png",
+]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_picture_is_what_its_command_draws(made: Path, polyinr: Run, name: str) -> None:
+    shutil.copy(made / "model.safetensors", "model.safetensors")
+    picture = made / "site" / "pictures" / name
+    line = commands_of(HtmlPage(text_of(made / "site")))[f"pictures/{name}"]
+    ran = polyinr(*shlex.split(line)[1:], "--device", "cpu")
+    assert ran.code == 0, ran.stderr
+    drawn = np.asarray(Image.open(shlex.split(line)[-1]))
+    own = np.asarray(Image.open(picture))
+    if "heat" in name:  # the command writes a sheet: a word above, and the picture before it
+        drawn = drawn[-16:, -16:]
+    assert (drawn == own).all()
+    assert own.std() > 1
+    if "with" not in name:
+        again = command_of(read_note(picture), output="again.png")
+        assert polyinr(*shlex.split(again)[1:]).code == 0
+        assert (np.asarray(Image.open("again.png"))[-len(own) :, -len(own) :] == own).all()
+
+
+def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
+    shutil.copy(made / "model.safetensors", "model.safetensors")
+    text = text_of(made / "site")
+    lines = [HtmlPage(f"<p>{code}</p>").text for code in re.findall(r"<code>(.*?)</code><button", text)]
+    assert lines.pop() == ""  # of the picture still to be opened
+    assert len(lines) == 8
+    for line in lines:
+        ran = polyinr(*shlex.split(line)[1:], "--device", "cpu")
+        assert ran.code == 0, ran.stderr
+        assert Path(shlex.split(line)[-1]).is_file()
+    strip = Image.open("walk.gif")
+    assert strip.n_frames == 4
+    first = np.asarray(strip.convert("RGB"), dtype=int)
+    own = np.asarray(Image.open(made / "site" / "pictures" / "walk-frame0000.png"), dtype=int)
+    assert abs(first - own).mean() < 16  # a GIF has 256 colours
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "parts"),
+    [
+        ({}, ["--seeds", "1-4"], [part for part in PARTS if part != "classes"]),
+        ({"form": "paper", "levels": 2}, ["--seeds", "3"], ["seeds", "psi", "levels", "beyond", "sizes"]),
+        ({"levels": 1, "resolution": 0}, ["--psi", "0.3"], ["seeds", "psi", "walk", "levels", "beyond", "sizes"]),
+    ],
+)
+def test_other_models(polyinr: Run, tmp_path: Path, model: dict, options: list[str], parts: list[str]) -> None:
+    small_snapshot(tmp_path / "m.safetensors", **model)
+    ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", "--frames", "3", "--res", "8", *options)
+    assert ran.code == 0, ran.stderr
+    assert parts_of(text_of(tmp_path / "site")) == parts
+
+
+def test_of_many_classes_some_are_shown(polyinr: Run, tmp_path: Path) -> None:
+    small_snapshot(tmp_path / "m.safetensors", classes=1000)
+    ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", "--seeds", "2", "--frames", "2", "--res", "8")
+    assert ran.code == 0, ran.stderr
+    text = text_of(tmp_path / "site")
+    assert "in 16 of the model's 1000 classes" in " ".join(HtmlPage(text).text.split())
+    assert len(re.findall("<h3>", text)) == 16 + 1
+
+
+def test_a_label_is_every_pictures_class(polyinr: Run, tiny_class_snapshot: Path, tmp_path: Path) -> None:
+    given = ["--seeds", "0-1", "--frames", "2", "--res", "8", "--label", "class c"]
+    assert polyinr("gallery", "-m", tiny_class_snapshot, "-o", "site", *given).code == 0
+    commands = commands_of(HtmlPage(text_of(tmp_path / "site")))
+    assert commands
+    assert all("--label 'class c'" in line for line in commands.values())
+
+
+def test_json_says_what_was_made(polyinr: Run, tiny_snapshot: Path, tmp_path: Path) -> None:
+    given = ["--seeds", "5,2", "--frames", "2", "--psi", "1", "--precision", "float64"]
+    ran = polyinr("gallery", "-m", tiny_snapshot, "-o", "deep/site/", *given, "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.stderr == ""
+    (facts,) = ran.lines
+    assert facts["file"] == "deep/site/index.html"
+    assert (facts["seeds"], facts["psi"], facts["size"], facts["frames"]) == ([5, 2], [1.0], 16, 2)
+    assert (facts["model"], facts["precision"]) == (sha256_of(tiny_snapshot), "float64")
+    site = tmp_path / "deep" / "site"
+    assert {site / name for name in facts["files"]} == {file for file in site.rglob("*") if file.is_file()}
+    assert json.loads((site / "gallery.json").read_text())["files"] == facts["files"]
+
+
+def test_only_a_gallery_is_replaced(made: Path, polyinr: Run, tmp_path: Path) -> None:
+    shutil.copytree(made / "site", tmp_path / "site")
+    again = [
+        "gallery",
+        "-m",
+        made / "model.safetensors",
+        "--seeds",
+        "0",
+        "--frames",
+        "2",
+        "--res",
+        "8",
+        "-o",
+        "site",
+    ]
+    refused(polyinr(*again), "site: exists already", "--overwrite", code=1)
+    assert polyinr(*again, "--overwrite").code == 0
+    assert not (tmp_path / "site" / "pictures" / "walk-frame0000.png").exists()
+    (tmp_path / "site" / "CNAME").write_text("mine")
+    refused(polyinr(*again, "--overwrite"), "site: holds files that are no gallery's (CNAME)", code=1)
+    assert (tmp_path / "site" / "CNAME").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    assert polyinr(*again[:-1], "empty", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("facts", ["", "[]", '{"files": 3}', '{"files": [["index.html"]]}'])
+def test_facts_that_are_damaged_name_nothing(made: Path, polyinr: Run, tmp_path: Path, facts: str) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "gallery.json").write_text(facts)
+    ran = polyinr("gallery", "-m", made / "model.safetensors", "-o", "site", "--overwrite")
+    refused(ran, "site: holds files that are no gallery's (gallery.json)", code=1)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_interrupted_it_leaves_what_was_there(
+    made: Path, polyinr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    if overwrite:
+        shutil.copytree(made / "site", tmp_path / "site")
+    before = sorted(tmp_path.rglob("*"))
+    write = hall.Hall.write
+
+    def interrupted(self: hall.Hall, path: Path, *rest: object) -> None:
+        write(self, path, *rest)
+        if path.name.startswith("walk"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(hall.Hall, "write", interrupted)
+    line = ["gallery", "-m", made / "model.safetensors", "-o", "site", *OPTIONS]
+    ran = polyinr(*line, *(["--overwrite"] if overwrite else []))
+    refused(ran, "interrupted", code=130)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("gallery", 2, "--output"),
+        ("gallery -o -", 2, "path of a folder"),
+        ("gallery -o page.html", 2, "page.html: a gallery is a folder"),
+        ("gallery -o file", 1, "file: is a file"),
+        ("gallery -o file/site", 1, "a part of this path is a file"),
+        ("gallery -o site -m missing.safetensors", 1, "missing.safetensors: no such file"),
+        ("gallery -o site --seeds 0-999 -m m.safetensors", 2, "1000 pictures; a page shows 128"),
+        ("gallery -o site --seeds x -m m.safetensors", 2, "seeds 'x'"),
+        ("gallery -o site --psi half -m m.safetensors", 2, "--psi 'half'"),
+        ("gallery -o site --frames 1 -m m.safetensors", 2, "--frames 1 is outside"),
+        ("gallery -o site --res 32x16 -m m.safetensors", 2, "--res '32x16'"),
+        ("gallery -o site --res 4096 -m m.safetensors", 2, "--res 4096 is outside"),
+        ("gallery -o site --label cat -m m.safetensors", 2, "no classes"),
+        ("gallery -o site --device tpu -m m.safetensors", 2, "tpu"),
+        ("gallery -o site --precision half -m m.safetensors", 2, "half"),
+    ],
+)
+def test_bad_input(polyinr: Run, tiny_snapshot: Path, tmp_path: Path, line: str, code: int, words: str) -> None:
+    shutil.copy(tiny_snapshot, tmp_path / "m.safetensors")
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    refused(polyinr(*line.split()), words, code=code)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_process_draws_it(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(polyinr("gallery", "-m", tiny_snapshot, "-o", "site"), "one process", code=2)
