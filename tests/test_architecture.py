@@ -14,7 +14,7 @@ STOREYS = [
     {"seeds", "files", "pickles", "ranks"},
     {"model", "pictures", "data", "weights", "results"},
     {"snapshots", "latents", "critic", "metrics"},
-    {"training", "inversion", "gallery"},
+    {"training", "inversion", "gallery", "viewer"},
     {"evaluation"},
     {"report"},
 ]

@@ -1,0 +1,324 @@
+// The page: one picture, its controls, and the address that keeps the view.
+
+import { Loader } from "./loader.js";
+import { Place, placeText } from "./place.js";
+
+const MIN_PIXEL_RATIO = 0.75; // pixels of the screen to one of a tile, at least
+const HOME = { x: 0.5, y: 0.5, span: 1.1 }; // the square that was trained on, and a little about it
+const COARSER = [0, 2, 4]; // levels above the wanted one that are drawn before it
+const WAIT = 200; // milliseconds without typing before a picture is asked for
+const FIELDS = ["seed", "label", "psi", "other", "levels"];
+
+const $ = (id) => document.getElementById(id);
+const facts = await (await fetch("facts")).json();
+const { side, first, last } = facts.tiles;
+const { low, extent } = facts.world;
+const toView = (p) => (p - low) / extent;
+const toPlane = (v) => low + v * extent;
+
+let picture = {}; // the fields of what is shown
+let base = "polyinr"; // its command, but for size, window and output
+let shown = null; // its tiled image
+
+const viewer = OpenSeadragon({
+  element: $("viewer"),
+  drawer: "canvas", // the others place tiles by float32
+  showNavigationControl: false,
+  preserveViewport: true,
+  visibilityRatio: 1,
+  constrainDuringPan: true,
+  minZoomImageRatio: 1,
+  maxZoomPixelRatio: 2,
+  minPixelRatio: MIN_PIXEL_RATIO,
+  zoomPerClick: 2,
+  zoomPerScroll: 1.4,
+  animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0.01 : 0.6,
+  maxTilesPerFrame: 4,
+  maxImageCacheCount: 400,
+  imageLoaderLimit: 0,
+  timeout: 2 ** 31 - 1, // the loader has its own patience
+});
+const viewport = viewer.viewport;
+viewer.canvas.setAttribute("role", "application");
+viewer.canvas.setAttribute("aria-label", "The picture: arrow keys pan, plus and minus zoom, 0 goes home");
+
+const loader = new Loader({ rank, told: (line) => say("tiles", line) });
+
+// The finest level that a view calls for, not held back by the last one there is.
+function level() {
+  const pixels = viewport.getContainerSize().x * OpenSeadragon.pixelDensityRatio * viewport.getZoom(false);
+  return Math.floor(Math.log2(pixels / MIN_PIXEL_RATIO));
+}
+
+function rank(job) {
+  const tile = job.tile;
+  const finest = Math.min(last, Math.max(first, level()));
+  const levels = COARSER.map((above) => Math.max(first, finest - above));
+  if (job.source !== shown?.source) return null;
+  if (!levels.includes(tile.level)) return null;
+  if (!tile.bounds.intersection(viewport.getBounds(false))) return null;
+  return [tile.level, tile.squaredDistance ?? 0];
+}
+
+// Live redraw: the new picture is laid over the old one, which goes when the new one is whole.
+let goal = null; // where to go as soon as there is a picture
+let latest = 0;
+
+function show(fields) {
+  const query = new URLSearchParams(fields);
+  const mine = ++latest;
+  viewer.addTiledImage({
+    tileSource: {
+      width: 2 ** last,
+      height: 2 ** last,
+      tileSize: side,
+      minLevel: first,
+      maxLevel: last,
+      getTileUrl: (z, x, y) => `tile/${z}/${x}/${y}?${query}`,
+      hasTransparency: () => false,
+      downloadTileStart: (job) => loader.start(job),
+      downloadTileAbort: (job) => loader.forget(job),
+    },
+    success: ({ item }) => {
+      if (mine !== latest) return viewer.world.removeItem(item);
+      shown = item;
+      item.addHandler("fully-loaded-change", ({ fullyLoaded }) => fullyLoaded && uncover(item));
+      if (goal) go(goal, true);
+      goal = null;
+      loader.look();
+    },
+  });
+}
+
+function uncover(item) {
+  const items = Array.from({ length: viewer.world.getItemCount() }, (_, i) => viewer.world.getItemAt(i));
+  for (const other of items.slice(0, items.indexOf(item))) viewer.world.removeItem(other);
+}
+
+// Controls
+
+const levelBoxes = Array.from({ length: facts.levels }, (_, i) => {
+  const label = document.createElement("label");
+  const box = Object.assign(document.createElement("input"), { type: "checkbox", value: String(i) });
+  label.append(box, `level ${i}`);
+  $("levels").append(label);
+  return box;
+});
+for (let i = 0; i < facts.classes; i++) $("label").add(new Option(facts.class_names[i] ?? `class ${i}`, String(i)));
+$("class-row").hidden = !facts.classes;
+
+function fill(fields) {
+  $("seed").value = fields.seed ?? "0";
+  $("label").value = fields.label ?? "";
+  $("psi").value = $("slider").value = fields.psi ?? "1";
+  $("other").value = fields.other ?? "1";
+  const chosen = (fields.levels ?? "").split(",");
+  for (const box of levelBoxes) box.checked = chosen.includes(box.value);
+}
+
+function read() {
+  const fields = { seed: $("seed").value, psi: $("psi").value };
+  if ($("label").value) fields.label = $("label").value;
+  const levels = levelBoxes.filter((box) => box.checked).map((box) => box.value);
+  if (levels.length) Object.assign(fields, { other: $("other").value, levels: levels.join(",") });
+  return fields;
+}
+
+let asked = 0;
+
+async function choose() {
+  if (!$("controls").checkValidity()) return say("picture", "A field holds no number that it can take.");
+  const fields = read();
+  const mine = ++asked;
+  let answer;
+  try {
+    answer = await fetch(`picture?${new URLSearchParams(fields)}`);
+  } catch {
+    return say("picture", "The server does not answer. Has it been stopped? Start polyinr view again.");
+  }
+  const text = await answer.text();
+  if (mine !== asked) return;
+  if (!answer.ok) return say("picture", text.trim());
+  say("picture", null);
+  const { label, command } = JSON.parse(text);
+  base = command;
+  picture = fields;
+  const name = label === null ? "" : `, ${facts.class_names[label] ?? `class ${label}`}`;
+  const mixing = fields.levels ? `; levels ${fields.levels} of seed ${fields.other}` : "";
+  $("drawn").textContent = `Seed ${fields.seed}${name}, psi ${fields.psi}${mixing}.`;
+  document.title = `Seed ${fields.seed}${name} – polyinr view`;
+  show(fields);
+  describe();
+}
+
+let typing = 0;
+
+function changed() {
+  clearTimeout(typing);
+  typing = setTimeout(choose, WAIT);
+}
+
+$("controls").addEventListener("submit", (event) => event.preventDefault());
+$("controls").addEventListener("input", (event) => {
+  if (event.target.id === "slider") $("psi").value = $("slider").value;
+  if (event.target.id === "psi") $("slider").value = $("psi").value;
+  if (event.target.id === "framed") return frame();
+  changed();
+});
+$("another").addEventListener("click", () => {
+  $("seed").value = String(Math.floor(Math.random() * 1e6));
+  changed();
+});
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is the view's
+  $("controls").focus();
+});
+$("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText($("command").textContent);
+    $("copied").textContent = "Copied.";
+  } catch {
+    getSelection().selectAllChildren($("command"));
+    $("copied").textContent = "Selected; copy it by the keyboard.";
+  }
+});
+
+// Trouble of the tiles and of the picture, each until it is over
+
+const troubles = new Map();
+
+function say(what, line) {
+  if ((troubles.get(what) ?? null) === line) return;
+  troubles.set(what, line);
+  $("trouble").textContent = [...new Set([...troubles.values()].filter(Boolean))].join(" ");
+}
+
+// Where the view is
+
+function place() {
+  const bounds = viewport.getBounds(false);
+  const size = viewport.getContainerSize();
+  return new Place({
+    x: toPlane(bounds.x),
+    y: toPlane(bounds.y),
+    width: bounds.width * extent,
+    height: bounds.height * extent,
+    across: Math.round(size.x),
+    down: Math.round(size.y),
+  });
+}
+
+function go({ x, y, span }, immediately) {
+  const { x: across, y: down } = viewport.getContainerSize();
+  const shorter = Math.min(across, down);
+  const width = (span * across) / shorter;
+  const height = (span * down) / shorter;
+  const bounds = new OpenSeadragon.Rect(
+    toView(x - width / 2),
+    toView(y - height / 2),
+    width / extent,
+    height / extent,
+  );
+  viewport.fitBounds(bounds, immediately);
+}
+
+function describe() {
+  const here = place();
+  const finest = Math.min(last, Math.max(first, level()));
+  const format = facts.formats[finest];
+  $("window").textContent = placeText(here);
+  const off = facts.tolerance ? ` Off by at most ${facts.tolerance} of 255, on 999 of 1000 pixels.` : "";
+  let depth = `Drawn in ${format}.`;
+  if (level() >= last) {
+    depth =
+      "This is the end: a finer pixel could no longer be placed in float64, the finest number format here.";
+  } else if (format === "float64" && facts.formats[first] !== "float64") {
+    depth = "Drawn in float64: pixels this small are all one to float32.";
+  }
+  $("depth").textContent = depth + off;
+  $("command").textContent =
+    `${base} --size ${here.across}x${here.down} --grid=${here.grid()}` +
+    `${format === "float64" ? " --precision float64" : ""} -o picture.png`;
+  $("copied").textContent = "";
+  const { x, y } = here.middle();
+  const span = Math.min(here.width, here.height);
+  const hash = new URLSearchParams({ ...picture, x, y, span }).toString();
+  history.replaceState(null, "", `#${hash}`);
+}
+
+// The square that was trained on, as far as it is in sight
+
+function frame() {
+  const start = viewport.pixelFromPoint(new OpenSeadragon.Point(toView(0), toView(0)), true);
+  const end = viewport.pixelFromPoint(new OpenSeadragon.Point(toView(1), toView(1)), true);
+  const size = viewport.getContainerSize();
+  const [left, top] = [start.x, start.y].map((v) => Math.max(-10, v));
+  const [right, bottom] = [Math.min(size.x + 10, end.x), Math.min(size.y + 10, end.y)];
+  const box = $("frame");
+  box.hidden = !$("framed").checked || right <= left || bottom <= top;
+  if (!box.hidden) {
+    Object.assign(box.style, {
+      left: `${left}px`,
+      top: `${top}px`,
+      width: `${right - left}px`,
+      height: `${bottom - top}px`,
+    });
+  }
+}
+
+// Moving
+
+const MOVES = {
+  in: () => viewport.zoomBy(2),
+  out: () => viewport.zoomBy(0.5),
+  left: () => pan(-0.25, 0),
+  right: () => pan(0.25, 0),
+  up: () => pan(0, -0.25),
+  down: () => pan(0, 0.25),
+  home: () => go(HOME, false),
+};
+
+function pan(x, y) {
+  const bounds = viewport.getBounds(false);
+  viewport.panBy(new OpenSeadragon.Point(x * bounds.width, y * bounds.height));
+}
+
+for (const button of document.querySelectorAll("[data-move]")) {
+  button.addEventListener("click", () => {
+    MOVES[button.dataset.move]();
+    viewport.applyConstraints();
+  });
+}
+
+viewer.addHandler("canvas-key", (event) => {
+  const { key, ctrlKey, altKey, metaKey } = event.originalEvent;
+  if (ctrlKey || altKey || metaKey || "rRfFjk".includes(key)) {
+    event.preventDefaultAction = true; // the window of a command is neither turned nor flipped
+  } else if (key === "0" || key === "Home") {
+    event.preventDefaultAction = true;
+    go(HOME, false);
+  }
+});
+viewer.addHandler("viewport-change", () => loader.look());
+viewer.addHandler("update-viewport", frame);
+viewer.addHandler("animation-finish", () => {
+  loader.look();
+  viewer.forceRedraw();
+  describe();
+});
+viewer.addHandler("resize", () => requestAnimationFrame(describe));
+
+// The address: everything after the # is the view
+
+function follow() {
+  const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  const start = Object.fromEntries(Object.entries(facts.start).filter(([, value]) => value !== null));
+  const fields = FIELDS.some((name) => name in given) ? given : start;
+  fill(fields);
+  const [x, y, span] = ["x", "y", "span"].map((name) => (name in given ? Number(given[name]) : NaN));
+  goal = [x, y, span].every(Number.isFinite) && span > 0 ? { x, y, span } : HOME;
+  choose();
+}
+
+addEventListener("hashchange", follow);
+follow();

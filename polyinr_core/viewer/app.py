@@ -1,0 +1,184 @@
+"""The server's routes: the page and what it is made of, facts of the model and of a picture, tiles."""
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from ..errors import PolyinrError, RequestError
+from . import tiles
+from .cache import Cache
+from .choice import Choice, parse_choice
+from .gate import Gate
+from .painter import GivenUp, TilePainter
+from .tiles import Tile, format_of
+from .worker import Busy, Worker
+
+CACHE_BYTES = 256 * 2**20
+RETRY_SECONDS = 1
+PARTS = {  # what the page is made of: where it is asked for, the file, what it is
+    "/": ("view/index.html", "text/html"),
+    "/view.css": ("view/view.css", "text/css"),
+    "/view.js": ("view/view.js", "text/javascript"),
+    "/loader.js": ("view/loader.js", "text/javascript"),
+    "/place.js": ("view/place.js", "text/javascript"),
+    "/openseadragon.js": ("openseadragon/openseadragon.min.js", "text/javascript"),
+}
+Drawn = tuple[Choice, Tile]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Server:
+    """Answers from a painter's model.
+
+    `start` is the picture to begin with, `options` are words that every command ends with.
+    """
+
+    def __init__(
+        self,
+        painter: TilePainter,
+        *,
+        start: Choice,
+        options: tuple[str, ...] = (),
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.painter = painter
+        self.snapshot = painter.snapshot
+        self.start = start
+        self.options = options
+        self.cache: Cache[Drawn] = Cache(cache_bytes)
+        self.worker: Worker[Drawn] = Worker(self.draw)
+
+    def draw(self, drawn: Drawn, wanted: Callable[[], bool]) -> bytes:
+        """Draw a tile and keep it."""
+        choice, tile = drawn
+        data = self.painter.draw(choice, tile, wanted=wanted)
+        self.cache.put(drawn, data)
+        return data
+
+    def app(self, *, port: int) -> Starlette:
+        """Return the routes, as served on a port of this machine."""
+
+        @asynccontextmanager
+        async def ending(app: Starlette) -> AsyncIterator[None]:
+            yield
+            self.worker.close()
+
+        routes = [Route(path, part(name, kind)) for path, (name, kind) in PARTS.items()]
+        routes += [
+            Route("/facts", answered(self.facts)),
+            Route("/picture", answered(self.picture)),
+            Route("/tile/{level}/{column}/{row}", answered(self.tile)),
+        ]
+        return Starlette(routes=routes, middleware=[Middleware(Gate, port=port)], lifespan=ending)
+
+    async def facts(self, request: Request) -> Response:
+        """Say what the model is and how the world is cut, as JSON."""
+        snapshot, config = self.snapshot, self.snapshot.generator.config
+        formats = [
+            str(format_of(level, resolution=snapshot.resolution, coarsest=self.painter.coarsest))
+            for level in range(tiles.LAST + 1)
+        ]
+        choice = self.start
+        return JSONResponse(
+            {
+                "classes": config.classes,
+                "class_names": list(snapshot.class_names),
+                "levels": config.levels,
+                "resolution": snapshot.resolution,
+                "world": {"low": tiles.LOW, "extent": tiles.EXTENT},
+                "tiles": {"side": tiles.SIDE, "first": tiles.FIRST, "last": tiles.LAST},
+                "formats": [name.removeprefix("torch.") for name in formats],
+                "tolerance": self.painter.tolerance,
+                "start": {"seed": choice.seed, "label": choice.label, "psi": choice.psi},
+            }
+        )
+
+    async def picture(self, request: Request) -> Response:
+        """Say of a picture which class it is of, and which command draws it, as JSON."""
+        choice = parse_choice(fields_of(request), self.snapshot)
+        label = choice.drawn_label(self.snapshot)
+        command = [*choice.command(), *self.options]
+        return JSONResponse({"label": label, "command": shlex.join(command)})
+
+    async def tile(self, request: Request) -> Response:
+        """Draw a tile, or give it up as soon as the browser has gone."""
+        at = Tile(*(index_of(request.path_params[name], name) for name in ("level", "column", "row")))
+        drawn = parse_choice(fields_of(request), self.snapshot), at
+        data = self.cache.get(drawn)
+        if data is None:
+            with self.worker.order(drawn) as order:
+                data = await unless_gone(request, order)
+        return Response(data, media_type="image/png")
+
+
+def part(name: str, kind: str) -> Endpoint:
+    """Return the endpoint that gives a file of the page."""
+    data = (files("polyinr_core") / "assets" / name).read_bytes()
+
+    async def endpoint(request: Request) -> Response:
+        return Response(data, media_type=kind)
+
+    return endpoint
+
+
+def answered(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint whose errors are answers of one line."""
+
+    async def safe(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except RequestError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        except (Busy, GivenUp) as error:
+            return PlainTextResponse(f"{error}; ask again\n", 503, headers={"retry-after": str(RETRY_SECONDS)})
+        except (PolyinrError, MemoryError, RuntimeError) as error:
+            return PlainTextResponse(f"{str(error).partition(chr(10))[0]}\n", 500)
+
+    return safe
+
+
+def fields_of(request: Request) -> Mapping[str, str]:
+    """Return a request's query. Raises RequestError if it says something twice."""
+    pairs = request.query_params.multi_items()
+    fields: dict[str, Any] = dict(pairs)
+    if len(fields) < len(pairs):
+        raise RequestError("a picture says each of its parts once")
+    return fields
+
+
+def index_of(text: str, name: str) -> int:
+    """Read a tile's level, column or row. Raises RequestError."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20):
+        raise RequestError(f"{name} {text[:40]!r} is no whole number")
+    return int(text)
+
+
+async def unless_gone(request: Request, order: Future[bytes]) -> bytes:
+    """Wait for a drawing. Raises GivenUp when who asked for it has gone, and what the drawing raised."""
+    drawing = asyncio.wrap_future(order)
+    going = asyncio.ensure_future(gone(request))
+    try:
+        either: list[asyncio.Future[Any]] = [drawing, going]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not drawing.done():
+            raise GivenUp("nobody waits for it")
+        return drawing.result()
+    finally:
+        going.cancel()
+        drawing.cancel()
+
+
+async def gone(request: Request) -> None:
+    """Return when the browser has closed the connection or dropped the request."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
