@@ -16,26 +16,27 @@ from ..errors import PolyinrError
 
 T = TypeVar("T")
 R = TypeVar("R")
-CHUNK = 8  # items a message: fewer, larger messages cost less
+CHUNK_BYTES = 2**22  # that a message to a worker holds, and an item more
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int) -> Generator[R, None, None]:
+def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int, chunk: int) -> Generator[R, None, None]:
     """Yield `work(item)` for each item in order; `work` must be a module's function or a partial of one.
 
-    One worker means this process; more are started afresh, so nothing of this one is copied. Closing the
-    iterator ends them. Raises PolyinrError if one dies.
+    One worker means this process; more are started afresh, so nothing of this one is copied. They get `chunk`
+    items at a time, fewer of large ones: a worker that has done its part waits until this process has time for
+    it. Closing the iterator ends them. Raises PolyinrError if one dies.
     """
     if workers == 1:
         yield from map(work, items)
         return
-    chunks = in_chunks(items)
+    chunks = in_chunks(items, chunk)
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
     pending: deque[Future[list[R]]] = deque()
     try:
         while True:
-            for chunk in islice(chunks, 2 * workers - len(pending)):
+            for part in islice(chunks, 2 * workers - len(pending)):
                 with interrupts_held():
-                    pending.append(pool.submit(work_on, work, chunk))
+                    pending.append(pool.submit(work_on, work, part))
             if not pending:
                 return
             yield from pending.popleft().result()
@@ -45,10 +46,17 @@ def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int) -> Gen
         pool.shutdown(cancel_futures=True)
 
 
-def in_chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    """Yield the items in lists of CHUNK, the last one shorter."""
-    rest = iter(items)
-    while chunk := list(islice(rest, CHUNK)):
+def in_chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `most`, or fewer once bytes or arrays among them come to CHUNK_BYTES."""
+    chunk: list[T] = []
+    held = 0
+    for item in items:
+        chunk.append(item)
+        held += getattr(item, "nbytes", 0) or (len(item) if isinstance(item, bytes) else 0)
+        if len(chunk) == most or held >= CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
         yield chunk
 
 

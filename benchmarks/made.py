@@ -1,0 +1,37 @@
+"""Pictures made for a measurement: the bundled ones enlarged, with the grain of a photograph."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from polyinr_core.data.archive import Archive
+from polyinr_core.data.bundled import bundled_pictures
+
+GRAIN = 3.0  # standard deviation, of 255
+
+
+def pictures(side: int, count: int, kind: str) -> Iterator[bytes]:
+    """Yield picture files of that side."""
+    rng = np.random.default_rng(0)
+    with Archive.open(bundled_pictures()) as bundled:
+        for index in range(count):
+            image = Image.fromarray(bundled.read(index % len(bundled))).resize(
+                (side, side), Image.Resampling.BICUBIC
+            )
+            noisy = np.asarray(image) + rng.normal(0, GRAIN, (side, side, 1))
+            file = io.BytesIO()
+            image = Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
+            image.save(file, kind, **({"quality": 90} if kind == "JPEG" else {}))
+            yield file.getvalue()
+
+
+def write_archive(path: Path, side: int, count: int) -> Path:
+    """Write them as an archive of PNGs."""
+    with zipfile.ZipFile(path, "w") as zipped:
+        for index, data in enumerate(pictures(side, count, "PNG")):
+            zipped.writestr(f"{index:06d}.png", data)
+    return path
