@@ -1,10 +1,10 @@
 """Time `polyinr prepare` on one core and on all: python benchmarks/preparing.py
 
-Prints pictures a second of preparing photographs, made here from the bundled pictures, which are enlarged and get a
-sensor's grain: plainly, with Pillow in one loop (literal); by `prepare` in this process and in as many as there are
-cores; and by as many processes that each do their share of the same work without a word to one another, which is
-what this machine can give (floor). All take turns. Also what the steps of a picture cost, in Pillow and, for
-decoding, in torchvision. Writes it all as JSON below benchmarks/results/.
+Prints pictures a second of preparing photographs, made here of the bundled pictures enlarged, with a sensor's
+grain: plainly, with Pillow in one loop (literal); by `prepare` in this process, and in as many as there are cores;
+and by as many processes that each do their share of the work without a word to one another, which is what this
+machine can give (floor). All take turns. Also what the steps of a picture cost, in Pillow and, for decoding, in
+torchvision. Writes it all as JSON below benchmarks/results/.
 
 PyTorch is imported in functions, as every worker process imports this file, and `polyinr prepare` has none of it.
 """
@@ -21,9 +21,10 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
+from apart import apart
 from made import pictures
 from PIL import Image
-from resident import UNIT, Peak
+from resident import Peak
 from turns import Work, take_turns
 
 from polyinr_core.data.decoding import WHITE
@@ -95,19 +96,25 @@ def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> di
     clock: dict[str, list[float]] = {}
     processor: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
+    starts: list[float] = []
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "pictures").mkdir()
         files = make_folder(folder / "pictures", side, count, kind)
         made = partial(prepare, [folder / "pictures"], resolution=resolution, overwrite=True)
+
+        def progress(done: int, total: int) -> None:
+            if done == 1:
+                starts.append(time.perf_counter() - start)
+
         ways: dict[str, Any] = {
             "literal": partial(plainly, files, folder / "plain.zip", resolution),
             "one core": partial(made, folder / "one.zip", workers=1),
-            "all cores": partial(made, folder / "all.zip", workers=cores),
+            "all cores": partial(made, folder / "all.zip", workers=cores, progress=progress),
             "independent, one": Independent(files, request, 1),
             "independent, all": Independent(files, request, cores),
         }
-        for turn in range(rounds):
+        for _ in range(rounds):
             for name, way in ways.items():
                 start, own = time.perf_counter(), used()
                 with Peak() as peak:
@@ -131,9 +138,9 @@ def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> di
         "of_cores": round(ratio("one core", "all cores") / cores, 3),
         "machine_of_cores": round(ratio("independent, one", "independent, all") / cores, 3),
         "of_floor": round(ratio("independent, all", "all cores"), 3),
+        "start_seconds": round(median(starts), 2),
         "processor_ms": {name: round(1000 * median(taken) / count, 2) for name, taken in processor.items()},
         "mib": peaks,
-        "child_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / UNIT),
     }
 
 
@@ -161,10 +168,8 @@ def steps(side: int, resolution: int) -> dict[str, float]:
 
 
 def main(
-    sizes: Annotated[
-        str, typer.Option(help="Sides of the pictures, and what is made of them.")
-    ] = "256:64,512:256",
-    kinds: Annotated[str, typer.Option(help="JPEG, PNG or both.")] = "JPEG,PNG",
+    sizes: Annotated[str, typer.Option(help="Sides of pictures, and of what is made.")] = "256:64,512:256",
+    kinds: Annotated[str, typer.Option(help="JPEG, PNG or both.")] = "JPEG",
     count: Annotated[int, typer.Option(help="Pictures of 512 px, and the more of smaller ones.")] = 1000,
     rounds: int = 3,
     output: Path = Path("benchmarks/results/preparing.json"),
@@ -177,7 +182,7 @@ def main(
     described = facts(figures=rows, steps=costs)
     for size in sizes.split(","):
         side, resolution = map(int, size.split(":"))
-        costs.append({"side": side, "resolution": resolution, "milliseconds": steps(side, resolution)})
+        costs.append({"side": side, "resolution": resolution, "milliseconds": apart(steps, side, resolution)})
         print(f"{side} px to {resolution}, ms a picture: {costs[-1]['milliseconds']}", flush=True)
         for kind in kinds.split(","):
             row = speeds(side, resolution, kind, round(count * 512 / side), rounds)
@@ -185,10 +190,10 @@ def main(
             write(output, described)
             print(
                 f"{kind} of {side} px to {resolution}, pictures a second: plain loop {row['literal']:.0f}, "
-                f"one core {row['one core']:.0f}, {row['cores']} cores {row['all cores']:.0f}: "
-                f"{row['of_cores']:.2f} of cores x one, {row['of_floor']:.2f} of {row['independent, all']:.0f} by "
-                f"processes apart ({row['machine_of_cores']:.2f} of cores x one), {row['to_literal']:.1f} x the loop; "
-                f"{row['mib']['all cores']:.0f} MiB and {row['child_mib']} a process",
+                f"one core {row['one core']:.0f}, {row['cores']} cores {row['all cores']:.0f} "
+                f"({row['of_cores']:.2f} of cores x one, {row['to_literal']:.1f} x the loop), processes apart "
+                f"{row['independent, all']:.0f} ({row['machine_of_cores']:.2f} of cores x one); "
+                f"{row['start_seconds']:.1f} s until the first picture; {row['mib']['all cores']:.0f} MiB",
                 flush=True,
             )
 
