@@ -1,5 +1,6 @@
 """Which device and number format a command works in, and whether the work fits into memory."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,18 @@ from .options import Precision
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
+WORDS = {"cpu": "processor", "cuda": "GPU"}
 CPU_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last is ARM's word
 SPARE_BYTES = 64 * 2**20
 
 
-def choose_device(name: str) -> "torch.device":
-    """Return the device that --device names; auto takes a GPU where there is one. Raises RequestError."""
+def choose_device(name: str, *, otherwise_cpu: bool = False) -> "torch.device":
+    """Return the device that --device names; auto takes a GPU where there is one. Raises RequestError.
+
+    With `otherwise_cpu` a GPU that is not there is a warning and the CPU: pictures are the same, and soon drawn.
+    A training or an evaluation would not be done in a human time, and is refused.
+    """
     import torch
 
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; products have it off by default
@@ -32,7 +39,11 @@ def choose_device(name: str) -> "torch.device":
         raise RequestError(f"device {name!r} is not supported; choose from auto, cpu, cuda, cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
-        raise RequestError(f"device {name!r} is not there: this machine shows {count} CUDA devices")
+        absent = f"device {name!r} is not there: this machine shows {count} CUDA devices"
+        if not otherwise_cpu:
+            raise RequestError(absent)
+        logger.warning("%s; drawing on the CPU", absent)
+        return torch.device("cpu")
     return device
 
 
@@ -40,6 +51,8 @@ def choose_dtype(precision: Precision, device: "torch.device", *, eight_bits: bo
     """Return the dtype of --precision. auto: bfloat16 if the hardware multiplies it and 8 bits are asked."""
     import torch
 
+    if precision is Precision.bfloat16 and not multiplies_bfloat16(device):
+        logger.warning("this %s has no bfloat16 products of its own: slower than float32", WORDS[device.type])
     if precision is not Precision.auto:
         return {
             Precision.float32: torch.float32,

@@ -14,6 +14,7 @@ from .named import check_names, pictures_named, refuse_second_stdin
 from .notes import again
 from .options import (
     Center,
+    Compile,
     Device,
     Force,
     Grid,
@@ -112,6 +113,7 @@ def directions(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
+    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -145,7 +147,9 @@ def directions(
         window.check_unused()
 
     eight_bits = not finding and not as_latents and target.kind is not Kind.array
-    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
+    painter = load_painter(
+        model, precision=precision, device=device, eight_bits=eight_bits, compiled=compiled, quiet=quiet
+    )
     number = COUNT if count is None else count
     if file is None:
         find_and_write(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from polyinr_core.model import Bounds, Grid, View
+    from polyinr_core.model.drawer import Drawer
     from polyinr_core.model.synthesis import Synthesis
     from polyinr_core.pictures.pixels import Pixels
     from polyinr_core.snapshots.snapshot import Snapshot
@@ -37,6 +38,7 @@ class Painter:
     snapshot: "Snapshot"
     model_file: Path
     synthesis: "Synthesis"
+    drawer: "Drawer"  # draws what the synthesis network draws
     dtype: "torch.dtype"
     device: "torch.device"
 
@@ -60,20 +62,32 @@ class Painter:
 
 
 def load_painter(
-    model: Path | None, *, precision: Precision, device: str, eight_bits: bool, quiet: bool
+    model: Path | None,
+    *,
+    precision: Precision,
+    device: str,
+    eight_bits: bool,
+    quiet: bool,
+    compiled: bool | None = None,
 ) -> Painter:
-    """Find a model and bring it to its device and number format. Raises PolyinrError."""
+    """Find a model and bring it to its device and number format. Raises PolyinrError.
+
+    A GPU that is named and is not there is a warning, and the CPU draws. `compiled` is as in model.drawer.
+    """
     import torch
 
+    from polyinr_core.model.drawer import drawer_for
     from polyinr_core.model.precision import in_precision
 
-    place = own_device(choose_device(device))
+    place = own_device(choose_device(device, otherwise_cpu=True))
     dtype = choose_dtype(precision, place, eight_bits=eight_bits)
     snapshot, model_file = load_model(model, quiet=quiet)
     snapshot.generator.to(device=place)
     if dtype == torch.float64:
         snapshot.generator.double()
-    return Painter(snapshot, model_file, in_precision(snapshot.generator.synthesis, dtype), dtype, place)
+    synthesis = in_precision(snapshot.generator.synthesis, dtype)
+    drawer = drawer_for(synthesis, place, compiled=compiled)
+    return Painter(snapshot, model_file, synthesis, drawer, dtype, place)
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,7 @@ class Drawing:
 
         affine = self.painter.affine(maps)
         fineness, tolerance = self.view.fineness, self.tolerance
-        return draw_rows(self.painter.synthesis, affine, grid, fineness=fineness, tolerance=tolerance)
+        return draw_rows(self.painter.drawer, affine, grid, fineness=fineness, tolerance=tolerance)
 
     def reduced(self, level: int) -> "Drawing":
         """Return how the picture is drawn with pixels 2^level times as large, for a pyramid.

@@ -11,6 +11,7 @@ from .drawing import Drawing, default_side, load_painter
 from .named import check_names, pictures_named
 from .options import (
     Bits,
+    Compile,
     Device,
     Force,
     Json,
@@ -73,6 +74,7 @@ def extrapolate(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
+    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -91,7 +93,12 @@ def extrapolate(
     check_names(seeds, latents)
     in_picture = target.kind is not Kind.array
     painter = load_painter(
-        model, precision=precision, device=device, eight_bits=bits == 8 and in_picture, quiet=quiet
+        model,
+        precision=precision,
+        device=device,
+        eight_bits=bits == 8 and in_picture,
+        compiled=compiled,
+        quiet=quiet,
     )
     if window.sides is None:
         window = replace(window, sides=_sides(window, default_side(painter)))

@@ -16,6 +16,7 @@ from .notes import Note, again
 from .options import (
     Bits,
     Center,
+    Compile,
     Device,
     Force,
     Grid,
@@ -113,6 +114,7 @@ def mix(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
+    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -147,7 +149,9 @@ def mix(
         window.check_unused()
 
     eight_bits = bits == 8 and not as_latents and target.kind is not Kind.array
-    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
+    painter = load_painter(
+        model, precision=precision, device=device, eight_bits=eight_bits, compiled=compiled, quiet=quiet
+    )
     drawing = drawing_at(painter, window, bits=bits, sized=not as_latents)
     groups = _groups(levels, painter, every=mask is not None)
     sources = pictures_of([source], painter, label=label, psi=psi, force=force)

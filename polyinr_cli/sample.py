@@ -12,6 +12,7 @@ from .like import likeness_of
 from .named import Pictures, by_seed, check_names, pictures_named
 from .options import (
     Center,
+    Compile,
     Device,
     Force,
     Grid,
@@ -81,6 +82,7 @@ def sample(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
+    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -130,7 +132,9 @@ def sample(
         raise RequestError("--class-sheet takes --seeds, and every class: leave --latents and --label out")
 
     eight_bits = bits == 8 and target.kind not in (Kind.array, Kind.latents)
-    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
+    painter = load_painter(
+        model, precision=precision, device=device, eight_bits=eight_bits, compiled=compiled, quiet=quiet
+    )
     if kept is not None:
         if not force:
             kept.check_model(painter)

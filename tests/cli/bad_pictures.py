@@ -92,7 +92,6 @@ SAMPLE = [
     (f"{DRAW} --precision half", 2, "--precision", "half"),
     (f"{DRAW} --device tpu", 2, "device 'tpu' is unknown", "cuda"),
     (f"{DRAW} --device meta", 2, "device 'meta'"),
-    (f"{DRAW} --device cuda:99", 2, "cuda:99"),
     (f"{DRAW} --device cpu:7", 2, "cpu:7"),
     # output
     ("sample --seeds 1 -m model.safetensors", 2, "--output"),

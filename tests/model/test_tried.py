@@ -1,0 +1,45 @@
+"""A drawer that fails: one line, and the plain one from then on."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from polyinr_core.model.tried import WIDTH, Tried
+
+
+def plain(affine: Tensor, points: Tensor) -> Tensor:
+    return points + affine
+
+
+class Failing:
+    def __init__(self, error: Exception) -> None:
+        self.error, self.calls = error, 0
+
+    def __call__(self, affine: Tensor, points: Tensor) -> Tensor:
+        self.calls += 1
+        raise self.error
+
+
+def test_a_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    failing = Failing(RuntimeError("\n\nno compiler\nand a long story"))
+    drawer = Tried(failing, plain, name="torch.compile")
+    one = torch.ones(1)
+    assert [float(drawer(one, one)) for _ in range(2)] == [2, 2]
+    assert failing.calls == 1
+    assert caplog.messages == ["torch.compile does not work here (RuntimeError: no compiler); drawing without it"]
+
+
+def test_a_long_reason_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    Tried(Failing(ValueError("x" * 999)), plain, name="Triton")(torch.ones(1), torch.ones(1))
+    assert len(caplog.messages[0]) < WIDTH + 60
+
+
+def test_what_works_is_used(caplog: pytest.LogCaptureFixture) -> None:
+    assert Tried(lambda affine, points: affine, plain, name="Triton")(torch.ones(1), torch.ones(1)) == 1
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError()])
+def test_too_little_memory_is_no_reason_to_go_on(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        Tried(Failing(error), plain, name="Triton")(torch.ones(1), torch.ones(1))
