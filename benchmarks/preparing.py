@@ -1,7 +1,7 @@
 """Time `polyinr prepare` on one core and on all: python benchmarks/preparing.py
 
-Prints pictures a second of preparing photographs, made here of the bundled pictures enlarged, with a sensor's
-grain: plainly, with Pillow in one loop (literal); by `prepare` in this process, and in as many as there are cores;
+Prints pictures a second of preparing photographs, made of the bundled pictures enlarged, with a sensor's
+grain: plainly, with Pillow in a loop (literal); by `prepare` in this process, and in as many as there are cores;
 and by as many processes that each do their share of the work without a word to one another, which is what this
 machine can give (floor). All take turns. Also what the steps of a picture cost, in Pillow and, for decoding, in
 torchvision. Writes it all as JSON below benchmarks/results/.
