@@ -35,16 +35,4 @@ def in_precision(synthesis: Synthesis, dtype: torch.dtype) -> Synthesis:
     synthesis = copy.deepcopy(synthesis)
     for level in range(1, len(synthesis.products)):
         synthesis.products[level] = NarrowLinear(synthesis.products[level], dtype)  # type: ignore[arg-type]
-    synthesis.to_rgb = _Widened(synthesis.to_rgb)  # type: ignore[assignment]
     return synthesis
-
-
-class _Widened(nn.Module):
-    """A linear layer that first widens its input to its own dtype."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.to(self.linear.weight.dtype))

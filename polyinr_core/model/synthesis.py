@@ -40,7 +40,7 @@ class Synthesis(nn.Module):
         """
         for h in self.features(affine, points):  # noqa: B007 - the last level's
             pass
-        return self.to_rgb(h if self.product_dtype is None else h.to(affine.dtype))
+        return self.to_rgb(h.to(affine.dtype))  # narrow products leave narrow features
 
     def features(self, affine: Tensor, points: Tensor) -> Iterator[Tensor]:
         """Yield the features [N, P, n] of level after level."""
