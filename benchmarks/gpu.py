@@ -1,0 +1,254 @@
+"""What a large GPU does, in one run: python benchmarks/gpu.py --minutes 25
+
+Two ceilings first: a large copy on the device and a square bfloat16 product. Then, each as long as there is time
+and written down at once: is everything correct (golden files, bfloat16 against float32, a training step); drawing
+against the literal form and the floor of its products, by each of Triton's tiles; training against the literal
+form. Medians of several runs after warm-up, timed by the device's own events. Weights are random.
+
+Its logic runs without a GPU: python benchmarks/gpu.py --device cpu --quick
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from counts import table
+from events import Bench
+from fresh import random_generator
+from literal import LEVELS, LiteralGenerator, LiteralTrainer
+from recording import facts, write
+from safetensors.torch import load_file
+from torch import Tensor
+
+from polyinr_core.model import GeneratorConfig, RegularGrid
+from polyinr_core.model.compiled import Compiled
+from polyinr_core.model.drawer import Drawer, drawer_for
+from polyinr_core.model.fused import MOST_WHOLE, TILES, Fused, has_kernels
+from polyinr_core.model.precision import in_precision
+from polyinr_core.seeds import generator_for
+from polyinr_core.snapshots.released import read_released
+from polyinr_core.training.config import TrainingConfig
+from polyinr_core.training.session import begin_stage, first_generator
+from polyinr_core.training.step import Batch, Setting, iterate
+from polyinr_core.weights.pretrained import load_pretrained
+
+GOLDEN = Path(__file__).parent.parent / "tests" / "reference"
+BF16 = torch.bfloat16
+PART = 2**14  # pixels of all pictures, whose features, read and written, stay in a second-level cache
+Row = dict[str, Any]
+
+
+def ceilings(bench: Bench) -> Row:
+    """Return the bytes a second of a copy and the operations a second of a bfloat16 product."""
+    many, side = (2**20, 256) if bench.quick else (2**31, 8192)
+    source = torch.randn(many // 4, device=bench.device)
+    target = torch.empty_like(source)
+    copied = bench.milliseconds(lambda: target.copy_(source))
+    a, b = (torch.randn(side, side, device=bench.device, dtype=BF16) for _ in range(2))
+    multiplied = bench.milliseconds(lambda: a @ b)
+    return {"copy_bytes_a_second": 2e3 * many / copied, "product_flops_a_second": 2e3 * side**3 / multiplied}
+
+
+@torch.no_grad()
+def golden(bench: Bench) -> Iterator[Row]:
+    """Yield how far each drawer is from the golden pictures, which float32 holds to 1e-4."""
+    for name in ("generator_small", "generator_uncond_small"):
+        vectors = load_file(GOLDEN / f"{name}.safetensors")
+        generator = read_released(GOLDEN / f"{name}.safetensors").generator.to(bench.device)
+        label = vectors["input.class_id"].to(bench.device) if generator.config.classes else None
+        affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
+        expected = vectors["output.image_psi1_res32"].to(bench.device)
+        points = RegularGrid(32, 32).points(0, 1024, dtype=torch.float32, device=bench.device)
+        for form, drawer in drawers(bench, generator.synthesis, torch.float32):
+            drawn = drawer(affine, points).mT.unflatten(2, (32, 32))
+            yield {"file": name, "form": form, "off": float((drawn - expected).abs().max())}
+
+
+def drawers(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Drawer]]:
+    """Yield what draws a network: plain, compiled, with each of Triton's tiles, and what would be chosen."""
+    n, word = synthesis.config.channels, str(dtype).removeprefix("torch.")
+    yield f"eager {word}", synthesis
+    if has_kernels(synthesis, bench.device):
+        yield f"compiled {word}", Compiled(synthesis)
+        for tile in TILES[dtype]:
+            if n <= MOST_WHOLE or not tile.whole:
+                shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.whole else ''}"
+                yield f"triton {shape} {word}", Fused(synthesis, tile=tile)
+    yield f"chosen {word}", drawer_for(synthesis, bench.device)
+
+
+@torch.no_grad()
+def sampling(bench: Bench) -> Iterator[Row]:
+    """Yield milliseconds a picture of every form, and how many times the floor of its products that is."""
+    cases = [(n, 256, batch) for batch in (8, 1, 64) for n in (512, 1024)] + [(512, 1024, 1), (1024, 1024, 1)]
+    for n, side, batch in [(16, 8, 2)] if bench.quick else cases:
+        generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
+        affine = generator.affine(generator.w(torch.randn(batch, generator.config.z_dim, device=bench.device)))
+        points = RegularGrid(side, side).points(0, side**2, dtype=torch.float32, device=bench.device)
+        literal = LiteralGenerator(side, n).eval().to(bench.device)
+        z = torch.randn(batch, generator.config.z_dim, device=bench.device)
+        works: dict[str, Callable[[], object]] = {"literal float32": partial(literal, z)}
+        forms = itertools.chain(
+            drawers(bench, generator.synthesis, torch.float32),
+            drawers(bench, in_precision(generator.synthesis, BF16), BF16),
+        )
+        for form, drawer in forms:
+            works[form] = partial(drawer, affine, points)
+            works[f"{form}, in parts"] = partial(in_parts, drawer, affine, points)
+        exact = None
+        floor = products(bench, side**2 * batch, n) / batch
+        yield {"channels": n, "side": side, "batch": batch, "form": "floor bfloat16", "ms": floor}
+        for form, work in works.items():
+            if not bench:
+                return
+            row: Row = {"channels": n, "side": side, "batch": batch, "form": form}
+            try:
+                drawn = work()
+                if form == "eager float32":
+                    exact = drawn
+                if isinstance(drawn, Tensor) and exact is not None and drawn.shape == exact.shape:
+                    row |= differences(drawn, exact)
+                row["ms"] = bench.milliseconds(work) / batch
+                row |= {"to_floor": row["ms"] / floor, "mib": bench.peak(work)}
+            except Exception as error:  # a form that fails is a finding, and the next one is measured
+                row["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
+            drawn = None
+            yield row
+
+
+def in_parts(drawer: Drawer, affine: Tensor, points: Tensor) -> Tensor:
+    """Draw so few pixels at a time that their features stay in cache."""
+    return torch.cat([drawer(affine, part) for part in points.split(max(1, PART // len(affine)))], dim=1)
+
+
+def products(bench: Bench, pixels: int, n: int) -> float:
+    """Return the milliseconds of the bare bfloat16 products of so many pixels."""
+    h = torch.randn(pixels, n, device=bench.device, dtype=BF16)
+    weight, out = torch.randn(n, n, device=bench.device, dtype=BF16), torch.empty_like(h)
+    return bench.milliseconds(lambda: [torch.mm(h, weight, out=out) for _ in range(LEVELS - 1)])
+
+
+def differences(drawn: Tensor, exact: Tensor) -> Row:
+    """Return how far pictures are off, of the whole's size, and in steps of 255 on 99.9 % of the pixels."""
+    off = (drawn - exact).abs()
+    steps = 127.5 * off.amax(dim=2).flatten()
+    share = steps.kthvalue(max(1, int(0.999 * len(steps)))).values
+    return {"relative": float(off.norm() / exact.norm()), "steps_999": float(share)}
+
+
+def training(bench: Bench) -> Iterator[Row]:
+    """Yield pictures a second and peak memory of whole iterations, literal and ours."""
+    weights = {"lite0": load_pretrained("lite0")}
+    cases = [(side, n) for n in (512, 1024, 256) for side in (32, 64, 128, 256)]
+    for side, n in [(8, 16)] if bench.quick else cases:
+        batch = 2 if bench.quick else 32
+        config = TrainingConfig(batch=batch, channels=n, backbones=("lite0",), cond=False)
+        reals = torch.rand(batch, 3, side, side, device=bench.device) * 2 - 1
+        z = torch.randn(batch, config.z_dim, device=bench.device)
+        forms: list[tuple[str, torch.dtype, int]] = [
+            ("ours float32", torch.float32, 0),
+            ("ours bfloat16", BF16, 0),
+            ("ours bfloat16, replayed", BF16, 16384),
+        ]
+        for form, dtype, chunk in [("literal float32", torch.float32, 0), *forms]:
+            if not bench:
+                return
+            row: Row = {"side": side, "channels": n, "batch": batch, "form": form}
+            try:
+                if form.startswith("literal"):
+                    work = literal_iteration(bench, weights["lite0"], reals, z, n=n)
+                else:
+                    work = our_iteration(bench, config, weights, reals, z, dtype=dtype, chunk=chunk)
+                row["pictures_a_second"] = 1000 * batch / bench.milliseconds(work)
+                row["mib"] = bench.peak(work)
+            except Exception as error:
+                row["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
+            work = None
+            yield row
+
+
+def literal_iteration(bench: Bench, weights: Any, reals: Tensor, z: Tensor, *, n: int) -> Callable[[], object]:
+    """Return an iteration of the literal form; it makes its random numbers where it stands."""
+    with bench.device:
+        trainer = LiteralTrainer(
+            {name: w.to(bench.device) for name, w in weights.items()}, side=reals.shape[-1], n=n
+        )
+
+    def work() -> None:
+        with bench.device:
+            trainer.iterate(reals, z, z, sigma=2.0, beta=0.9)
+
+    return work
+
+
+def our_iteration(
+    bench: Bench,
+    config: TrainingConfig,
+    weights: Any,
+    reals: Tensor,
+    z: Tensor,
+    *,
+    dtype: torch.dtype,
+    chunk: int,
+) -> Callable[[], object]:
+    """Return an iteration of ours; afterwards its weights are checked to be finite."""
+    first = first_generator(config, 0, None)
+    networks = begin_stage(config, first, stage=0, weights=weights, device=bench.device, dtype=dtype).networks
+    side = reals.shape[-1]
+    points = RegularGrid(side, side).points(0, side**2, dtype=torch.float32, device=bench.device)
+    setting = Setting(points, micro_batch=len(z), sigma=2.0, rng=generator_for, chunk=chunk)
+    fakes = Batch(z, None)
+
+    def work() -> None:
+        iterate(networks, setting, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, beta=0.9)
+
+    work()
+    if not all(parameter.isfinite().all() for parameter in networks.generator.parameters()):
+        raise RuntimeError("weights are not finite after a step")
+    return work
+
+
+def shown(row: Row) -> str:
+    """Return a row as a line."""
+    return "  ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
+    )
+
+
+def main(
+    device: str = "cuda",
+    minutes: float = 25.0,
+    quick: bool = False,
+    output: Path = Path("benchmarks/results/gpu.json"),
+) -> None:
+    """Measure everything that there is time for; what fails is noted, and the rest goes on."""
+    if device == "cuda" and not torch.cuda.is_available():
+        sys.exit("gpu.py: no GPU is here; --device cpu --quick tries its logic")
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    bench = Bench(torch.device(device), seconds=60 * minutes, quick=quick)
+    name = torch.cuda.get_device_name() if device == "cuda" else "none"
+    figures: Row = {"ceilings": ceilings(bench)}
+    described = facts(gpu=name, quick=quick, counts=table(), figures=figures)
+    print("\n".join([*table(), shown(figures["ceilings"])]), flush=True)
+    parts = {"correct": golden, "sampling": sampling, "training": training}
+    for part, measure in parts.items():
+        figures[part] = []
+        try:
+            for row in measure(bench) if bench else ():
+                figures[part].append(row)
+                print(f"{part}: {shown(row)}", flush=True)
+                write(output, described)
+        except Exception as error:
+            figures[part].append({"failed": f"{type(error).__name__}: {error}"})
+            print(f"{part}: {figures[part][-1]}", flush=True)
+    write(output, described)
+
+
+if __name__ == "__main__":
+    typer.run(main)
