@@ -97,9 +97,10 @@ class Fused:
         if affine.dtype != torch.float32 or affine.shape[2] > MOST_ROWS:
             return self.synthesis(affine, points)
         affine, points = affine.contiguous(), points.contiguous()
-        if self.tile is None:
-            self.tile = self.choose(affine, points)
-        return self.draw(affine, points, self.tile)
+        with torch.cuda.device_of(affine):  # Triton launches on the current one
+            if self.tile is None:
+                self.tile = self.choose(affine, points)
+            return self.draw(affine, points, self.tile)
 
     def choose(self, affine: Tensor, points: Tensor) -> Tile:
         """Return the tile that draws these pictures fastest; on a CPU, where nothing is timed, the first."""

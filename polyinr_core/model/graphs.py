@@ -44,7 +44,7 @@ class Recorded:
         if shape not in self.seen or len(affine) * points.shape[-2] > MOST_PIXELS:
             self.seen.add(shape)
             return self.drawer(affine, points)
-        with self.lock:
+        with self.lock, torch.cuda.device_of(affine):
             if shape not in self.recordings:
                 if len(self.recordings) == MOST_SHAPES:
                     return self.drawer(affine, points)
