@@ -1,9 +1,10 @@
-# make demo: the main job on bundled pictures. make test: the quick tests. Each installs what it needs.
+# make demo: the main job on bundled pictures. make test: the quick tests. make held: the speed that is stated.
+# Each installs what it needs.
 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint install
+.PHONY: demo test slow held lint install
 
 demo: install
 	$(BIN)/polyinr demo -o demo
@@ -13,6 +14,9 @@ test: install
 
 slow: install
 	$(BIN)/python -m pytest -m slow
+
+held: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/held.py
 
 lint: install
 	$(BIN)/ruff check .
