@@ -90,7 +90,7 @@ def gallery(
     _say_plan(hall, quiet=quiet)
     when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     maker = Maker(version(), when, painter.model_file.name, bundled)
-    text = page(snapshot, plan, exhibits, maker=maker)
+    text = page(snapshot, plan, exhibits, network=hall.network(), maker=maker)
     with written_beside(path, overwrite=overwrite) as draft:
         draft.mkdir()
         with streams.row_progress("drawing", total=hall.points, quiet=quiet) as done:

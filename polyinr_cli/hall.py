@@ -8,6 +8,7 @@ from typing import Any
 
 from polyinr_core.errors import LabelError
 from polyinr_core.gallery.exhibits import Picture
+from polyinr_core.gallery.in_page import fits_in_page, model_in_page
 from polyinr_core.gallery.plan import Plan, psi_text
 from polyinr_core.latents.naming import parse_label, seeds_text
 from polyinr_core.latents.seeds import draw_labels
@@ -57,6 +58,14 @@ class Hall:
         (folder / FOLDER).mkdir()
         for job in self.jobs.values():
             job.write(folder / FOLDER, done)
+
+    def network(self) -> dict[str, Any] | None:
+        """Return what the page needs to draw by itself, None if the model is too large for that."""
+        generator = self.painter.snapshot.generator
+        if not fits_in_page(generator):
+            return None
+        pictures = by_seed(seeds_text(self.plan.in_page), self.painter, label=self.plan.label)
+        return model_in_page(generator, [pictures.latents(index) for index in range(len(pictures))])
 
     def drawing(self, side: int) -> Drawing:
         """Return how pictures of that size are drawn."""

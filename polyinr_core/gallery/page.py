@@ -13,6 +13,7 @@ from markupsafe import Markup
 from ..model.generator import count_parameters
 from ..snapshots.snapshot import Snapshot
 from .exhibits import Exhibits
+from .in_page import json_in_page
 from .plan import Plan
 
 ASSETS = files("polyinr_core") / "assets"
@@ -29,11 +30,17 @@ class Maker:
     bundled: bool
 
 
-def page(snapshot: Snapshot, plan: Plan, exhibits: Exhibits, *, maker: Maker) -> str:
-    """Return the page. Whatever a name or a fact holds is shown as text."""
+def page(
+    snapshot: Snapshot, plan: Plan, exhibits: Exhibits, *, network: dict[str, Any] | None, maker: Maker
+) -> str:
+    """Return the page. Whatever a name or a fact holds is shown as text.
+
+    With a `network` (of in_page.model_in_page, its pictures the first seeds) the page draws by itself as well.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_asset("gallery.html.jinja"))
-    style, script = Markup(_asset("gallery.css")), Markup(_asset("gallery.js"))
+    scripts = ("gallery.js",) if network is None else ("gallery.js", "gallery_draw.js", "gallery_easel.js")
+    style, script = Markup(_asset("gallery.css")), Markup("".join(map(_asset, scripts)))
     config = snapshot.generator.config
     return template.render(
         style=style,
@@ -46,6 +53,8 @@ def page(snapshot: Snapshot, plan: Plan, exhibits: Exhibits, *, maker: Maker) ->
         data=told(snapshot.origin["data"]) if snapshot.origin.get("data") else None,
         plan=plan,
         show=exhibits,
+        network=None if network is None else Markup(json_in_page(network)),
+        network_pictures=0 if network is None else network["pictures"],
         maker=maker,
     )
 

@@ -17,6 +17,7 @@ UNKNOWN = 128  # pixels, of a model that does not say its resolution
 MOST_SEEDS, MOST_PSI, MOST_FRAMES = 128, 24, 480
 MOST_CLASSES, MOST_LEVELS = 16, 12
 IN_CLASS, SWEPT, MIXED, STOPS, HEATED, BEYOND = 6, 8, 4, 4, 3, 6  # of the seeds, in each part
+IN_PAGE = 16  # of the seeds, whose maps the page carries
 MARGIN = 0.25
 SIZES = (64, 128, 256, 512, 1024)
 OPENED = 256  # pixels of the seeds' pictures, which open
@@ -64,6 +65,11 @@ class Plan:
     @property
     def beyond(self) -> tuple[int, ...]:
         return self.seeds[:BEYOND]
+
+    @property
+    def in_page(self) -> tuple[int, ...]:
+        """The seeds that the page can draw by itself."""
+        return self.seeds[:IN_PAGE]
 
     @property
     def opened_side(self) -> int:

@@ -26,7 +26,8 @@ from polyinr_core.snapshots.snapshot import load_snapshot, save_snapshot
 
 HOSTILE = ("</script><script>alert(1)</script>", "\" onerror='x", "2", " a - b & c ")
 OPTIONS = ("--seeds", "0-3", "--psi", "0,0.5,1", "--frames", "4", "--res", "16", "--device", "cpu")
-PARTS = ["seeds", "classes", "psi", "mixing", "walk", "levels", "beyond", "sizes"]
+ALWAYS = ["levels", "beyond", "sizes", "drawn"]
+PARTS = ["seeds", "classes", "psi", "mixing", "walk", *ALWAYS]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_the_page_is_whole(made: Path) -> None:
     local = {value for name, value in page.addresses if not value.startswith("#") and value}
     there = {file.relative_to(site).as_posix() for file in site.rglob("*.png")}
     assert local == there
-    assert not re.search(r"https?:|//\w|@import|url\(", text)
+    assert not re.search(r"https?:|[\"'(=]//|@import|url\(", text)
     for image in page.all("img"):
         if "src" in image:
             with Image.open(site / image["src"]) as opened:
@@ -85,7 +86,7 @@ def test_the_page_is_whole(made: Path) -> None:
 
 def test_what_names_hold_is_text(made: Path) -> None:
     page = HtmlPage(text_of(made / "site"))
-    assert len(page.all("script")) == 1
+    assert len(page.all("script")) == 2
     assert not any(name.startswith("on") or name == "style" for _, given in page.tags for name in given)
     for name in (*HOSTILE, "<b>cats</b>.zip"):
         assert name in page.text
@@ -97,8 +98,8 @@ def test_it_can_be_heard_and_used_by_keyboard(made: Path) -> None:
     assert [len(page.all(tag)) for tag in ("header", "main", "nav", "footer", "h1")] == [1] * 5
     labels = {label["for"] for label in page.all("label")}
     sliders = page.all("input")
-    assert [slider["type"] for slider in sliders] == ["range"] * 4
-    assert {slider["id"] for slider in sliders} == labels
+    assert [slider["type"] for slider in sliders] == ["range"] * 6
+    assert {field["id"] for field in (*sliders, *page.all("select"))} == labels
     headings = {heading["id"] for heading in page.all("h2")}
     assert {section["aria-labelledby"] for section in page.all("section")} == headings
     silent = [image for image in page.all("img") if not image["alt"]]
@@ -187,8 +188,16 @@ def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
     ("model", "options", "parts"),
     [
         ({}, ["--seeds", "1-4"], [part for part in PARTS if part != "classes"]),
-        ({"form": "paper", "levels": 2}, ["--seeds", "3"], ["seeds", "psi", "levels", "beyond", "sizes"]),
-        ({"levels": 1, "resolution": 0}, ["--psi", "0.3"], ["seeds", "psi", "walk", "levels", "beyond", "sizes"]),
+        (
+            {"form": "paper", "levels": 2},
+            ["--seeds", "3"],
+            ["seeds", "psi", "levels", "beyond", "sizes", "drawn"],
+        ),
+        (
+            {"levels": 1, "resolution": 0},
+            ["--psi", "0.3"],
+            ["seeds", "psi", "walk", "levels", "beyond", "sizes", "drawn"],
+        ),
     ],
 )
 def test_other_models(polyinr: Run, tmp_path: Path, model: dict, options: list[str], parts: list[str]) -> None:

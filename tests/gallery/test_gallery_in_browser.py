@@ -15,6 +15,7 @@ DECODED = "Promise.all([...document.querySelectorAll('img[src]')].map(i => i.dec
 SEEN = "[...document.querySelectorAll('{} .slide')].filter(s => !s.hidden).map(s => s.dataset.name)"
 NARROW = "document.documentElement.scrollWidth <= innerWidth"
 UNDER = "document.querySelector('section[aria-labelledby={}] .command code').textContent"
+EASEL = "document.querySelector('#easel').toDataURL()"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
 
@@ -87,6 +88,31 @@ def test_by_keys_alone(tab: Tab, site: Path) -> None:
     page.keyboard.press("Escape")
     assert not large.is_visible()
     assert tab.value("document.activeElement.dataset.caption").startswith("seed 1")
+    assert tab.complaints == []
+
+
+def test_the_page_draws_by_itself(tab: Tab, site: Path) -> None:
+    page = tab.page
+    tab.open((site / "index.html").as_uri())
+    easel = page.locator("#easel")
+    easel.scroll_into_view_if_needed()
+    drawn = page.locator("[data-drawn=JavaScript]")
+    drawn.wait_for()
+    colours = {tab.value(EASEL)}
+    for act in (
+        lambda: page.get_by_label("how far").press("End"),
+        lambda: page.get_by_label("zoom").press("PageUp"),
+        lambda: easel.press("ArrowRight"),
+        lambda: page.get_by_role("button", name="Down").press("Enter"),
+        lambda: page.get_by_label("to", exact=True).select_option(index=4),
+    ):
+        act()
+        drawn.wait_for()
+        colours.add(tab.value(EASEL))
+    assert len(colours) == 6
+    assert easel.get_attribute("aria-label").startswith("seed 0, ")
+    assert "100 % of the way to seed 4" in easel.get_attribute("aria-label")
+    assert "128 × 128 points, drawn by JavaScript" in page.locator("#easel-told").inner_text()
     assert tab.complaints == []
 
 

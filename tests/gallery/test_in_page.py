@@ -1,0 +1,64 @@
+"""The numbers that a page draws from: laid out as said, and all that a picture needs."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from polyinr_core.gallery.in_page import fits_in_page, json_in_page, model_in_page
+from polyinr_core.latents.spaces import from_seed
+from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
+
+
+def drawn_from(network: dict, picture: int, points: np.ndarray) -> np.ndarray:
+    """Draw points [P, 3] in float64, by the layout alone."""
+    numbers = np.frombuffer(base64.b64decode(network["numbers"]), "<f4").astype(np.float64)
+    n, levels = network["channels"], network["levels"]
+
+    def take(*shape: int) -> np.ndarray:
+        nonlocal numbers
+        values, numbers = numbers[: np.prod(shape)].reshape(shape), numbers[np.prod(shape) :]
+        return values
+
+    def bend(v: np.ndarray) -> np.ndarray:
+        return np.where(v < 0, network["slope"] * v, v)
+
+    products = [(take(n, n), take(n)) for _ in range(levels - 1)]
+    colours, bias = take(3, n), take(4)
+    maps = [take(levels, 3, n) for _ in range(network["pictures"])][picture]
+    assert len(numbers) == 0
+    limit = network["clamp"]
+    x = bend(points @ maps[0]).clip(-limit, limit)
+    for (weight, own), matrix in zip(products, maps[1:], strict=True):
+        m = points @ matrix
+        x = bend((x * (bend(m) if network["bent"] else m)) @ weight.T + own).clip(-limit, limit)
+    assert not x[:, 6:].any()
+    return x @ colours.T + bias[:3]
+
+
+@pytest.mark.parametrize(("form", "levels"), [("release", 3), ("release", 1), ("paper", 4)])
+def test_the_numbers_draw_the_picture(form: str, levels: int) -> None:
+    torch.manual_seed(0)
+    config = GeneratorConfig(form=form, levels=levels, channels=6, z_dim=4, w_dim=5)
+    generator = Generator(config)
+    pictures = [from_seed(generator, seed) for seed in (0, 1)]
+    network = model_in_page(generator, pictures)
+    assert (network["channels"], network["pictures"]) == (8, 2)
+    grid = RegularGrid(5, 5)
+    points = grid.points(0, 25, dtype=torch.float64, device=torch.device("cpu")).numpy()
+    expected = torch.cat(list(draw_rows(generator.synthesis, pictures[1].affine[0], grid))).flatten(0, 1)
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(drawn_from(network, 1, points), expected.numpy(), atol=2e-5)  # float32's rounding
+
+
+def test_large_models_stay_outside() -> None:
+    assert fits_in_page(Generator(GeneratorConfig(levels=10, channels=256, w_dim=4)))
+    assert not fits_in_page(Generator(GeneratorConfig(levels=10, channels=512, w_dim=4)))
+
+
+def test_json_ends_no_element() -> None:
+    text = json_in_page({"a": "</script><!--"})
+    assert "<" not in text
+    assert json.loads(text) == {"a": "</script><!--"}
