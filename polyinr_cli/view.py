@@ -18,6 +18,7 @@ from .drawing import load_painter
 from .options import Device, Json, Label, Model, Precision, PrecisionOption, Psi, Quiet, Tolerance, Verbose
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
 
 HOST = "127.0.0.1"  # the loopback: no other machine can ask
@@ -105,6 +106,12 @@ def has_screen() -> bool:
 
 def serve(app: "Starlette", listening: socket.socket) -> None:
     """Answer until somebody wants an end. Raises KeyboardInterrupt."""
+    server_of(app).run(sockets=[listening])  # until a signal asks it to end
+    raise KeyboardInterrupt
+
+
+def server_of(app: "Starlette") -> "uvicorn.Server":
+    """Return what answers from an app; it says nothing on stderr."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -119,5 +126,4 @@ def serve(app: "Starlette", listening: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
-    uvicorn.Server(config).run(sockets=[listening])  # until a signal asks it to end
-    raise KeyboardInterrupt
+    return uvicorn.Server(config)

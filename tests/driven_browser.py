@@ -1,6 +1,7 @@
 """A headless Chromium, driven by Playwright: what a page shows, fetches and complains of."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-component-update")
+PATIENCE = 60.0  # seconds for what a page does in its own time
 
 
 @dataclass
@@ -43,6 +45,13 @@ class Tab:
     def value(self, expression: str) -> Any:
         """Return what a JavaScript expression comes to on the page."""
         return self.page.evaluate(expression)
+
+    def until(self, expression: str) -> None:
+        """Wait until a JavaScript expression holds; asked from outside, where a page's policy forbids it nothing."""
+        end = time.monotonic() + PATIENCE
+        while not self.value(expression):
+            assert time.monotonic() < end, expression
+            self.page.wait_for_timeout(50)
 
 
 @contextmanager

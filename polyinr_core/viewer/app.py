@@ -25,12 +25,11 @@ from .worker import Busy, Worker
 
 CACHE_BYTES = 256 * 2**20
 RETRY_SECONDS = 1
+SCRIPTS = ("view.js", "controls.js", "exact.js", "loader.js", "place.js", "trouble.js")
 PARTS = {  # what the page is made of: where it is asked for, the file, what it is
     "/": ("view/index.html", "text/html"),
     "/view.css": ("view/view.css", "text/css"),
-    "/view.js": ("view/view.js", "text/javascript"),
-    "/loader.js": ("view/loader.js", "text/javascript"),
-    "/place.js": ("view/place.js", "text/javascript"),
+    **{f"/{name}": (f"view/{name}", "text/javascript") for name in SCRIPTS},
     "/openseadragon.js": ("openseadragon/openseadragon.min.js", "text/javascript"),
 }
 Drawn = tuple[Choice, Tile]

@@ -1,5 +1,7 @@
 // Fetches tiles, a few at a time: only what is looked at, in the order of `rank`, given up when the view moves on.
 
+import { SILENT } from "./trouble.js";
+
 const AT_ONCE = 4;
 const PATIENCE = 2000; // milliseconds between questions to a server that does not answer
 
@@ -64,7 +66,7 @@ export class Loader {
       }
     } catch (error) {
       if (fetching.signal.aborted) return;
-      this.told("The server does not answer. Has it been stopped? Start polyinr view again.");
+      this.told(SILENT);
       this.later(state, PATIENCE);
     }
     this.pump();

@@ -1,7 +1,10 @@
 // The page: one picture, its controls, and the address that keeps the view.
 
+import "./exact.js";
+import { Controls } from "./controls.js";
 import { Loader } from "./loader.js";
 import { Place, placeText } from "./place.js";
+import { SILENT, say } from "./trouble.js";
 
 const MIN_PIXEL_RATIO = 0.75; // pixels of the screen to one of a tile, at least
 const HOME = { x: 0.5, y: 0.5, span: 1.1 }; // the square that was trained on, and a little about it
@@ -39,6 +42,7 @@ const viewer = OpenSeadragon({
   timeout: 2 ** 31 - 1, // the loader has its own patience
 });
 const viewport = viewer.viewport;
+const controls = new Controls(facts, { chosen: choose, framed: frame });
 viewer.canvas.setAttribute("role", "application");
 viewer.canvas.setAttribute("aria-label", "The picture: arrow keys pan, plus and minus zoom, 0 goes home");
 
@@ -56,7 +60,7 @@ function rank(job) {
   const levels = COARSER.map((above) => Math.max(first, finest - above));
   if (job.source !== shown?.source) return null;
   if (!levels.includes(tile.level)) return null;
-  if (!tile.bounds.intersection(viewport.getBounds(false))) return null;
+  if (!tile.bounds.intersection(viewport.getBounds(false))) return null; // exactly: exact.js
   return [tile.level, tile.squaredDistance ?? 0];
 }
 
@@ -82,7 +86,11 @@ function show(fields) {
     success: ({ item }) => {
       if (mine !== latest) return viewer.world.removeItem(item);
       shown = item;
-      item.addHandler("fully-loaded-change", ({ fullyLoaded }) => fullyLoaded && uncover(item));
+      busy(true);
+      item.addHandler("fully-loaded-change", ({ fullyLoaded }) => {
+        if (item === shown) busy(!fullyLoaded);
+        if (fullyLoaded) uncover(item);
+      });
       if (goal) go(goal, true);
       goal = null;
       loader.look();
@@ -90,51 +98,28 @@ function show(fields) {
   });
 }
 
+function busy(is) {
+  $("stage").setAttribute("aria-busy", String(is));
+}
+
 function uncover(item) {
   const items = Array.from({ length: viewer.world.getItemCount() }, (_, i) => viewer.world.getItemAt(i));
   for (const other of items.slice(0, items.indexOf(item))) viewer.world.removeItem(other);
 }
 
-// Controls
-
-const levelBoxes = Array.from({ length: facts.levels }, (_, i) => {
-  const label = document.createElement("label");
-  const box = Object.assign(document.createElement("input"), { type: "checkbox", value: String(i) });
-  label.append(box, `level ${i}`);
-  $("levels").append(label);
-  return box;
-});
-for (let i = 0; i < facts.classes; i++) $("label").add(new Option(facts.class_names[i] ?? `class ${i}`, String(i)));
-$("class-row").hidden = !facts.classes;
-
-function fill(fields) {
-  $("seed").value = fields.seed ?? "0";
-  $("label").value = fields.label ?? "";
-  $("psi").value = $("slider").value = fields.psi ?? "1";
-  $("other").value = fields.other ?? "1";
-  const chosen = (fields.levels ?? "").split(",");
-  for (const box of levelBoxes) box.checked = chosen.includes(box.value);
-}
-
-function read() {
-  const fields = { seed: $("seed").value, psi: $("psi").value };
-  if ($("label").value) fields.label = $("label").value;
-  const levels = levelBoxes.filter((box) => box.checked).map((box) => box.value);
-  if (levels.length) Object.assign(fields, { other: $("other").value, levels: levels.join(",") });
-  return fields;
-}
+// Which picture: asked of the server, which knows its class and its command
 
 let asked = 0;
 
 async function choose() {
-  if (!$("controls").checkValidity()) return say("picture", "A field holds no number that it can take.");
-  const fields = read();
+  const fields = controls.read();
+  if (!fields) return say("picture", "A field holds no number that it can take.");
   const mine = ++asked;
   let answer;
   try {
     answer = await fetch(`picture?${new URLSearchParams(fields)}`);
   } catch {
-    return say("picture", "The server does not answer. Has it been stopped? Start polyinr view again.");
+    return say("picture", SILENT);
   }
   const text = await answer.text();
   if (mine !== asked) return;
@@ -151,24 +136,6 @@ async function choose() {
   describe();
 }
 
-let typing = 0;
-
-function changed() {
-  clearTimeout(typing);
-  typing = setTimeout(choose, WAIT);
-}
-
-$("controls").addEventListener("submit", (event) => event.preventDefault());
-$("controls").addEventListener("input", (event) => {
-  if (event.target.id === "slider") $("psi").value = $("slider").value;
-  if (event.target.id === "psi") $("slider").value = $("psi").value;
-  if (event.target.id === "framed") return frame();
-  changed();
-});
-$("another").addEventListener("click", () => {
-  $("seed").value = String(Math.floor(Math.random() * 1e6));
-  changed();
-});
 $("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address is the view's
   $("controls").focus();
@@ -182,16 +149,6 @@ $("copy").addEventListener("click", async () => {
     $("copied").textContent = "Selected; copy it by the keyboard.";
   }
 });
-
-// Trouble of the tiles and of the picture, each until it is over
-
-const troubles = new Map();
-
-function say(what, line) {
-  if ((troubles.get(what) ?? null) === line) return;
-  troubles.set(what, line);
-  $("trouble").textContent = [...new Set([...troubles.values()].filter(Boolean))].join(" ");
-}
 
 // Where the view is
 
@@ -220,6 +177,7 @@ function go({ x, y, span }, immediately) {
     height / extent,
   );
   viewport.fitBounds(bounds, immediately);
+  viewport.applyConstraints(immediately);
 }
 
 function describe() {
@@ -255,7 +213,7 @@ function frame() {
   const [left, top] = [start.x, start.y].map((v) => Math.max(-10, v));
   const [right, bottom] = [Math.min(size.x + 10, end.x), Math.min(size.y + 10, end.y)];
   const box = $("frame");
-  box.hidden = !$("framed").checked || right <= left || bottom <= top;
+  box.hidden = !controls.isFramed || right <= left || bottom <= top;
   if (!box.hidden) {
     Object.assign(box.style, {
       left: `${left}px`,
@@ -314,7 +272,7 @@ function follow() {
   const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   const start = Object.fromEntries(Object.entries(facts.start).filter(([, value]) => value !== null));
   const fields = FIELDS.some((name) => name in given) ? given : start;
-  fill(fields);
+  controls.fill(fields);
   const [x, y, span] = ["x", "y", "span"].map((name) => (name in given ? Number(given[name]) : NaN));
   goal = [x, y, span].every(Number.isFinite) && span > 0 ? { x, y, span } : HOME;
   choose();
