@@ -1,5 +1,6 @@
 """A model ready to draw, and pictures drawn with it: in bands, in tiles, at a view."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from .window import Window
 
+logger = logging.getLogger(__name__)
+
+PROBED = 8  # pictures that tell whether a model bears bfloat16
 FRAME_SHARE = 200  # a frame is a two-hundredth of the shorter side thick
 FINE_ENOUGH = 4  # pixels to one of the training's: nothing smaller is in a picture than that
 FINENESS = 4  # of reduced pictures whose pixels are larger
@@ -73,6 +77,7 @@ def load_painter(
     """Find a model and bring it to its device and number format. Raises PolyinrError.
 
     A GPU that is named and is not there is a warning, and the CPU draws. `compiled` is as in model.drawer.
+    Precision auto is float32 for a model that bfloat16 would change visibly.
     """
     import torch
 
@@ -86,8 +91,23 @@ def load_painter(
     if dtype == torch.float64:
         snapshot.generator.double()
     synthesis = in_precision(snapshot.generator.synthesis, dtype)
+    if precision is Precision.auto and dtype == torch.bfloat16 and not _bears(snapshot, synthesis):
+        logger.info("%s is off by more than 2 steps of 255 in bfloat16: drawn in float32", model_file.name)
+        dtype, synthesis = torch.float32, snapshot.generator.synthesis
+    if compiled:  # it would say that a GPU's tools are here and no GPU is
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     drawer = drawer_for(synthesis, place, compiled=compiled)
     return Painter(snapshot, model_file, synthesis, drawer, dtype, place)
+
+
+def _bears(snapshot: "Snapshot", narrow: "Synthesis") -> bool:
+    """Whether the model's first pictures are the same in a narrow format, but for what nobody sees."""
+    from polyinr_core.evaluation.painting import w_of
+    from polyinr_core.model.precision import is_faithful
+
+    generator, seeds = snapshot.generator, range(PROBED)
+    w = w_of(snapshot, seeds, psi=1.0, label=None, classes_of=seeds)
+    return is_faithful(narrow, generator.synthesis, generator.affine(w).detach())
 
 
 @dataclass(frozen=True)

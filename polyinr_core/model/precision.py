@@ -1,4 +1,4 @@
-"""The synthesis network in another number format."""
+"""The synthesis network in another number format, and whether its pictures bear it."""
 
 import copy
 
@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..seeds import generator_for
+from .grid import homogeneous
 from .synthesis import Synthesis
+
+POINTS = 256  # of each picture that is compared
+STEPS, SHARE, RELATIVE = 2.0, 0.999, 0.01
 
 
 class NarrowLinear(nn.Module):
@@ -36,3 +41,18 @@ def in_precision(synthesis: Synthesis, dtype: torch.dtype) -> Synthesis:
     for level in range(1, len(synthesis.products)):
         synthesis.products[level] = NarrowLinear(synthesis.products[level], dtype)  # type: ignore[arg-type]
     return synthesis
+
+
+@torch.no_grad()
+def is_faithful(narrow: Synthesis, wide: Synthesis, affine: Tensor) -> bool:
+    """Whether a network in a narrow format draws as it does in a wide one, by some points of a few pictures.
+
+    `affine` [N, L, 3, n] is theirs. Colours may be off by 2 steps of 255 on 99.9 % of the points, and by 1 % in
+    all. What is rounded early grows from level to level, so how far it is off is a matter of the weights.
+    """
+    scattered = torch.rand(POINTS, 2, generator=generator_for("precision", "points"))
+    points = homogeneous(scattered).to(affine)
+    exact, rounded = (network(affine, points).clamp(-1, 1) for network in (wide, narrow))
+    off = 127.5 * (rounded - exact).abs().amax(dim=-1)  # [N, P], in steps of 255
+    near = (off <= STEPS).double().mean() >= SHARE
+    return bool(near and (rounded - exact).norm() <= RELATIVE * exact.norm())

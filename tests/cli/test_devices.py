@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Run
 
 from polyinr_cli import devices
 from polyinr_cli.options import Precision
 from polyinr_core.errors import RequestError
+from polyinr_core.model import Generator, GeneratorConfig
+from polyinr_core.pictures.files import read_note
+from polyinr_core.snapshots.snapshot import Snapshot, save_snapshot
 
 CPU = torch.device("cpu")
 
@@ -80,3 +84,21 @@ def test_reduced_precision_products_stay_off():
     devices.choose_device("auto")
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("gain", "asked", "drawn"),
+    [(10, "auto", "bfloat16"), (100, "auto", "float32"), (100, "bfloat16", "bfloat16")],
+)
+def test_a_model_that_bfloat16_would_change_is_drawn_in_float32(
+    monkeypatch: pytest.MonkeyPatch, polyinr: Run, gain: float, asked: str, drawn: str
+):
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda device: True)
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig(levels=2, channels=32, z_dim=8, w_dim=16)).eval()
+    with torch.no_grad():
+        generator.synthesis.to_rgb.weight.mul_(gain)
+    save_snapshot(Path("x.safetensors"), Snapshot(generator=generator, resolution=16))
+    picture = ("--seeds", "0", "-m", "x.safetensors", "-o", "x.png")
+    assert polyinr("sample", *picture, "--precision", asked).code == 0
+    assert read_note(Path("x.png"))["precision"] == drawn
