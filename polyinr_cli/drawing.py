@@ -92,7 +92,7 @@ def load_painter(
         snapshot.generator.double()
     synthesis = in_precision(snapshot.generator.synthesis, dtype)
     if precision is Precision.auto and dtype == torch.bfloat16 and not _bears(snapshot, synthesis):
-        logger.info("%s is off by more than 2 steps of 255 in bfloat16: drawn in float32", model_file.name)
+        logger.info("bfloat16 would change the pictures of %s: drawn in float32", model_file.name)
         dtype, synthesis = torch.float32, snapshot.generator.synthesis
     if compiled:  # it would say that a GPU's tools are here and no GPU is
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
