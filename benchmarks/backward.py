@@ -5,45 +5,20 @@ on a CPU its resident set at the peak less that just before the pass, on a GPU w
 peak less what it held before. Prints a table and writes it as JSON below benchmarks/results/.
 """
 
-import json
 import multiprocessing
-import platform
-import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 import typer
+from recording import facts, write
+from resident import MIB, Peak
 
 from polyinr_core.model import Generator, GeneratorConfig, RegularGrid
 from polyinr_core.model.replay import draw_replayed
 
 CONFIG = GeneratorConfig(channels=512)
-
-
-def resident() -> int:
-    """Return this process's resident bytes (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-class Peak:
-    """Watch the resident set from a thread while a block runs; `bytes` is the most it grew."""
-
-    def __enter__(self) -> "Peak":
-        self.start, self.bytes, self.running = resident(), 0, True
-        self.thread = threading.Thread(target=self.watch)
-        self.thread.start()
-        return self
-
-    def watch(self) -> None:
-        while self.running:
-            self.bytes = max(self.bytes, resident() - self.start)
-            time.sleep(0.002)
-
-    def __exit__(self, *_: object) -> None:
-        self.running = False
-        self.thread.join()
 
 
 def measure(side: int, chunk: int, device: str, answer: Connection) -> None:
@@ -97,20 +72,11 @@ def main(
             process.start()
             peak, seconds = receiver.recv()
             process.join()
-            row |= {f"{name}_mib": round(peak / 2**20, 1), f"{name}_seconds": round(seconds, 3)}
-            print(f"{side:5} px  {name:9} {peak / 2**20:9.1f} MiB  {seconds:8.2f} s", flush=True)
+            row |= {f"{name}_mib": round(peak / MIB, 1), f"{name}_seconds": round(seconds, 3)}
+            print(f"{side:5} px  {name:9} {peak / MIB:9.1f} MiB  {seconds:8.2f} s", flush=True)
         rows.append(row)
-    facts = {
-        "command": f"python benchmarks/backward.py --sides {sides} --chunk {chunk} --plain-to {plain_to}",
-        "machine": platform.processor() or platform.machine(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "channels": CONFIG.channels,
-        "chunk": chunk,
-        "figures": rows,
-    }
-    output.write_text(json.dumps(facts, indent=2) + "\n")
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    write(output, facts(device=name, channels=CONFIG.channels, chunk=chunk, figures=rows))
 
 
 if __name__ == "__main__":

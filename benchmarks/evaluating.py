@@ -1,4 +1,4 @@
-"""Time evaluation and measure its memory: python benchmarks/evaluating.py -m MODEL.safetensors
+"""Time evaluation and measure its memory: python benchmarks/evaluating.py [-m MODEL.safetensors]
 
 Prints pictures a second for reading an archive alone, for features alone, for both at once, for drawing alone and
 for drawing with features; the peak memory of processes that evaluate a thousand and twenty thousand small
@@ -6,23 +6,19 @@ pictures; and time and memory of precision and recall at sizes from which those 
 Writes them as JSON below benchmarks/results/.
 """
 
-import json
-import multiprocessing
-import os
-import platform
-import resource
-import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from loader import pictures
+from apart import apart
+from fresh import given_or_fresh
+from made import write_archive
+from recording import facts, write
+from resident import peak
 
 from polyinr_core.evaluation.drawn import DrawnPictures
 from polyinr_core.evaluation.looking import BATCH, look
@@ -37,17 +33,8 @@ from polyinr_core.snapshots.snapshot import load_snapshot
 CPU = torch.device("cpu")
 STREAMED = Need(statistics=True)
 NETWORKS = ("lite2", "rfid-seed0")  # the second is of Inception's shape
-UNIT = 2**20 if sys.platform == "darwin" else 2**10
 SMALL, SMALL_SIDE = (1000, 20000), 16  # pictures, pixels
 DIM, PUBLISHED = 4096, 50_000  # of VGG16's features; pictures on either side
-
-
-def write_archive(path: Path, side: int, count: int) -> Path:
-    """Write the bundled pictures with grain, enlarged or reduced, as PNG."""
-    with zipfile.ZipFile(path, "w") as zipped:
-        for index, data in enumerate(pictures(side, count, "PNG")):
-            zipped.writestr(f"{index:06d}.png", data)
-    return path
 
 
 def pace(work: Callable[[], int], seconds: float) -> float:
@@ -120,17 +107,6 @@ def neighbours_of(count: int) -> dict[str, Any]:
     return {"pictures": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
 
 
-def peak() -> int:
-    """Return the largest memory that this process has had, in MiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT)
-
-
-def apart(work: Callable[[int], dict[str, Any]], count: int) -> dict[str, Any]:
-    """Do work in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, count).result()
-
-
 def on_paper(largest: dict[str, Any]) -> dict[str, Any]:
     """Return what 50000 pictures on either side take: time goes with the square, memory with the features."""
     features = 2 * PUBLISHED * DIM * 4 // 2**20
@@ -140,7 +116,7 @@ def on_paper(largest: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(
-    model: Annotated[Path, typer.Option("-m")],
+    model: Annotated[Path | None, typer.Option("-m", help="By default one of random weights.")] = None,
     side: Annotated[int, typer.Option(help="Pixels of the pictures that are read.")] = 128,
     count: Annotated[int, typer.Option(help="Pictures in the archive.")] = 256,
     seconds: Annotated[float, typer.Option(help="The least time of each pace.")] = 8.0,
@@ -150,24 +126,11 @@ def main(
     output: Path = Path("benchmarks/results/evaluating.json"),
 ) -> None:
     """Measure paces, memory and neighbours."""
-    facts: dict[str, Any] = {
-        "command": f"python benchmarks/evaluating.py -m {model.name} --side {side} --count {count} "
-        f"--seconds {seconds:g} --neighbours {neighbours}",
-        "machine": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),  # of all programs, at the start
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "batch": BATCH,
-        "block": BLOCK,
-        "paces": [],
-        "memory": [],
-        "neighbours": [],
-    }
+    described = facts(batch=BATCH, block=BLOCK, paces=[], memory=[], neighbours=[])
 
     def told(kind: str, row: dict[str, Any]) -> None:
-        facts[kind].append(row)
-        output.write_text(json.dumps(facts, indent=2) + "\n")
+        described[kind].append(row)
+        write(output, described)
         print(f"{kind}: " + ", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
 
     # first, as a process starts with the peak of the one that started it
@@ -175,11 +138,11 @@ def main(
         told("memory", apart(memory_of, small))
     for size in neighbours.split(","):
         told("neighbours", apart(neighbours_of, int(size)))
-    told("neighbours", on_paper(facts["neighbours"][-1]))
-    with tempfile.TemporaryDirectory() as folder:
+    told("neighbours", on_paper(described["neighbours"][-1]))
+    with tempfile.TemporaryDirectory() as folder, given_or_fresh(model) as drawn:
         archive = write_archive(Path(folder) / "set.zip", side, count)
         for name in NETWORKS:
-            told("paces", speeds(archive, model, name, seconds))
+            told("paces", speeds(archive, drawn, name, seconds))
 
 
 if __name__ == "__main__":

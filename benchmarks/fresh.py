@@ -40,22 +40,15 @@ def random_generator(config: GeneratorConfig) -> Generator:
     return generator
 
 
+def save_fresh(path: Path, config: GeneratorConfig = EMOJI, *, resolution: int = 32) -> Path:
+    """Write a model file of random weights."""
+    generator = random_generator(config)
+    save_snapshot(path, Snapshot(generator, class_names=(), resolution=resolution, kimg=0.0, data_sha256=""))
+    return path
+
+
 @contextmanager
-def given_or_fresh(
-    model: Path | None, config: GeneratorConfig = EMOJI, *, resolution: int = 32
-) -> Iterator[Path]:
+def given_or_fresh(model: Path | None) -> Iterator[Path]:
     """Give the model file, or for as long as the block runs one of random weights."""
-    if model is not None:
-        yield model
-        return
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "fresh.safetensors"
-        snapshot = Snapshot(
-            generator=random_generator(config),
-            class_names=(),
-            resolution=resolution,
-            kimg=0.0,
-            data_sha256="",
-        )
-        save_snapshot(path, snapshot)
-        yield path
+        yield model or save_fresh(Path(folder) / "fresh.safetensors")

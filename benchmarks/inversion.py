@@ -1,22 +1,23 @@
-"""How near photos come, with and without tuning, and seconds a step: python benchmarks/inversion.py MODEL ARCHIVE
+"""How near photos come, with and without tuning: python benchmarks/inversion.py MODEL [ARCHIVE]
 
-The pictures: some of the archive's, and "photographs" made here by formula (a sky over hills, grain on a lit
-sphere), since a reader can make them again. Each is inverted from its mean start by the objective at hand and
-then tuned by itself. Prints a table and writes it as JSON below benchmarks/results/.
+The pictures: some of the archive's, by default the bundled ones, and "photographs" made here by formula (a sky
+over hills, grain on a lit sphere), since a reader can make them again. Each is inverted from its mean start by
+the objective at hand and then tuned by itself. Prints a table and writes it as JSON below benchmarks/results/.
+What a step takes: benchmarks/inversion_step.py.
 """
 
 import io
-import json
-import platform
 import time
 import zipfile
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from PIL import Image
+from recording import facts, write
 
+from polyinr_core.data.bundled import bundled_pictures
 from polyinr_core.files import sha256_of
 from polyinr_core.inversion.canvas import canvas_for
 from polyinr_core.inversion.choice import choose_objective
@@ -63,15 +64,14 @@ def archived(archive: Path, count: int, side: int) -> list[tuple[str, np.ndarray
 
 def main(
     model: Path,
-    archive: Path,
+    archive: Annotated[Path, typer.Argument()] = bundled_pictures(),  # noqa: B008 - a path, made once
     pictures: int = 2,
     side: int = 32,
     steps: int = 400,
     tune_steps: int = 200,
-    times: str = "64,128,256",
     output: Path = Path("benchmarks/results/inversion.json"),
 ) -> None:
-    """Invert, tune, and time."""
+    """Invert and tune."""
     snapshot = load_snapshot(model)
     generator = snapshot.generator
     like = generator.mapping.w_avg
@@ -120,40 +120,16 @@ def main(
             }
         )
         print(f"{name:32} found {before}; tuned {after}; others {others:.1f} dB", flush=True)
-    speeds = []
-    for at in map(int, times.split(",")):
-        canvas = canvas_for(generator.config, width=at, height=at, like=like)
-        aim = objective.aim(Photo("", hills(at), at, at).target(like))
-        offset = charts(generator, "affine", aim.target, restarts=1, seed=0)[0].origin.clone().requires_grad_()
-        taken = []
-        for _ in range(4):
-            start = time.perf_counter()
-            loss = aim.terms(canvas.draw(generator.synthesis, offset)).loss
-            torch.autograd.grad(loss, offset)
-            taken.append(time.perf_counter() - start)
-        speeds.append({"side": at, "seconds": round(sorted(taken[1:])[1], 3)})
-        print(f"{at:4} px: {speeds[-1]['seconds']:.3f} s a step", flush=True)
-    facts = {
-        "command": f"python benchmarks/inversion.py MODEL ARCHIVE --pictures {pictures} --side {side} "
-        f"--steps {steps} --tune-steps {tune_steps} --times {times}",
-        "model": {
-            "file": model.name,
-            "sha256": snapshot.sha256,
-            "kimg": snapshot.kimg,
-            "px": snapshot.resolution,
-        },
-        "channels": generator.config.channels,
-        "levels": generator.config.levels,
-        "archive": {"file": archive.name, "sha256": sha256_of(archive)},
-        "objective": objective.name,
-        "side": side,
-        "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "figures": rows,
-        "seconds_a_step": speeds,
-    }
-    output.write_text(json.dumps(facts, indent=2) + "\n")
+    described = facts(
+        model={"sha256": snapshot.sha256, "kimg": snapshot.kimg, "px": snapshot.resolution},
+        channels=generator.config.channels,
+        levels=generator.config.levels,
+        archive={"file": archive.name, "sha256": sha256_of(archive)},
+        objective=objective.name,
+        side=side,
+        figures=rows,
+    )
+    write(output, described)
 
 
 if __name__ == "__main__":

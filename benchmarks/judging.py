@@ -6,10 +6,12 @@ two measurements. Iterations are timed before and after, as a shared machine cha
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import torch
 import typer
+from recording import facts, write
 
 from polyinr_core.data.archive import Archive
 from polyinr_core.data.bundled import bundled_pictures
@@ -24,7 +26,12 @@ from polyinr_core.weights.pretrained import load_pretrained
 
 
 def main(
-    preset: str = "emoji", res: int = 32, every: float = 10.0, metrics: str = "fd-lite2", most: int = 2000
+    preset: str = "emoji",
+    res: int = 32,
+    every: float = 10.0,
+    metrics: str = "fd-lite2",
+    most: int = 2000,
+    output: Path = Path("benchmarks/results/judging.json"),
 ) -> None:
     """Measure a preset on the CPU; `every` is in kimg, `most` limits the pictures judged."""
     config, device = PRESETS[preset], torch.device("cpu")
@@ -55,12 +62,22 @@ def main(
         pixels = draw(ema, range(BATCH), resolution=res)
         looking = seconds(lambda: judge.networks["lite2"](pixels)) / BATCH
     count = judge.fakes["lite2"]
+    figures = {
+        "training": round(1 / pace, 2),  # pictures a second
+        "first_seconds": round(first, 2),
+        "seconds": round(again, 2),
+        "drawing_seconds": round(drawing * count, 2),
+        "looking_seconds": round(looking * count, 2),
+        "as_pictures_trained": round(again / pace),
+        "share": round(again / (again + pace * every * 1000), 4),
+    }
     rest = again - count * (drawing + looking)
     print(f"{preset}, {res} px, {metrics}, {count} reals and fakes, {torch.get_num_threads()} threads")
     print(f"training: {1 / pace:.1f} pictures a second")
     print(f"first measurement {first:.1f} s, later ones {again:.1f} s: the time of {again / pace:.0f} pictures")
     print(f"  drawing {drawing * count:.1f} s, looking {looking * count:.1f} s, comparing about {rest:.1f} s")
-    print(f"every {every:g} kimg: {again / (again + pace * every * 1000):.1%} of the time")
+    print(f"every {every:g} kimg: {figures['share']:.1%} of the time")
+    write(output, facts(preset=preset, resolution=res, metrics=metrics, judged=count, figures=figures))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -10,54 +10,31 @@ files have just been written, so what is measured is decoding, not a disk.
 
 import io
 import json
-import os
-import platform
 import tarfile
 import tempfile
 import time
-import zipfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import torch
 import typer
-from PIL import Image
+from made import pictures, write_archive
+from recording import facts, processor, write
 
 from polyinr_core.data.archive import Archive
-from polyinr_core.data.bundled import bundled_pictures
 from polyinr_core.data.feed import Feed
 from polyinr_core.data.picture_set import PictureSet, open_data
 
 BATCH = 32
 WARM_UP = 8  # batches
-GRAIN = 3.0  # standard deviation, of 255
+ENOUGH = 3  # times what training takes
 WAYS = {"in memory": {}, **{f"{n} workers": {"workers": n, "cache_bytes": 0} for n in (0, 1, 2)}}
-
-
-def pictures(side: int, count: int, kind: str) -> Iterator[bytes]:
-    """Yield picture files of that side."""
-    rng = np.random.default_rng(0)
-    with Archive.open(bundled_pictures()) as bundled:
-        for index in range(count):
-            image = Image.fromarray(bundled.read(index % len(bundled))).resize(
-                (side, side), Image.Resampling.BICUBIC
-            )
-            noisy = np.asarray(image) + rng.normal(0, GRAIN, (side, side, 1))
-            file = io.BytesIO()
-            image = Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
-            image.save(file, kind, **({"quality": 90} if kind == "JPEG" else {}))
-            yield file.getvalue()
 
 
 def make_sets(folder: Path, side: int, count: int) -> dict[str, PictureSet]:
     """Write the pictures as an archive of PNGs, and as shards of PNGs and of JPEGs, and open them."""
-    with zipfile.ZipFile(folder / "set.zip", "w") as zipped:
-        for index, data in enumerate(pictures(side, count, "PNG")):
-            zipped.writestr(f"{index:06d}.png", data)
-    sets: dict[str, PictureSet] = {"archive, PNG": Archive.open(folder / "set.zip")}
+    archive = write_archive(folder / "set.zip", side, count)
+    sets: dict[str, PictureSet] = {"archive, PNG": Archive.open(archive)}
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg")):
         below = folder / suffix
         below.mkdir()
@@ -85,17 +62,10 @@ def speeds(data: PictureSet, resolution: int, seconds: float, how: dict[str, Any
         return batches * BATCH / passed, batches * BATCH / (time.process_time() - work)
 
 
-def fastest_step(file: Path) -> float | None:
-    """Return the most pictures a second that the training benchmark found, None if it has not been run."""
-
-    def found(facts: Any) -> Iterator[float]:
-        for name, value in facts.items() if isinstance(facts, dict) else enumerate(facts):
-            if isinstance(value, dict | list):
-                yield from found(value)
-            elif name == "pictures_per_second":
-                yield value
-
-    return max(found(json.loads(file.read_text())), default=None) if file.is_file() else None
+def training_pace(file: Path) -> float | None:
+    """Return the pictures a second that benchmarks/training.py found, None if it did not run here."""
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    return found["figures"]["ours"]["pictures_a_second"] if found.get("machine") == processor() else None
 
 
 def main(
@@ -109,18 +79,9 @@ def main(
 ) -> None:
     """Measure sets of each side, and the largest one averaged down to the smallest."""
     sizes = [int(side) for side in sides.split(",")]
-    need = need or fastest_step(output.with_name("training.json"))
+    need = need or training_pace(output.with_name("training.json"))
     rows: list[dict[str, Any]] = []
-    facts = {
-        "command": f"python benchmarks/loader.py --sides {sides} --count {count} --seconds {seconds:g}",
-        "machine": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),  # of all programs, at the start
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "need": need,
-        "figures": rows,
-    }
+    described = facts(need=need, enough=ENOUGH, figures=rows)
     for side in sizes:
         with tempfile.TemporaryDirectory() as folder:
             for name, data in make_sets(Path(folder), side, count).items():
@@ -132,11 +93,14 @@ def main(
                             row["a core"] = of_work
                     rows.append(row)
                     shown = ", ".join(f"{way} {row[way]:.0f}" for way in (*WAYS, "a core"))
-                    output.write_text(json.dumps(facts, indent=2) + "\n")
+                    write(output, described)
                     print(f"{name} of {side} px at {resolution} px: {shown}", flush=True)
-    if need:
-        least = min(row[way] for row in rows for way in WAYS)
-        print(f"a training step needs {need:.1f} pictures a second, the slowest way here gives {least:.1f}")
+    least = min(row[way] for row in rows for way in WAYS)
+    if need is None:
+        print(f"the slowest gives {least:.0f}; what training takes is unknown: run benchmarks/training.py first")
+        return
+    word = "enough" if least >= ENOUGH * need else "NOT ENOUGH"
+    print(f"training takes {need:.1f}, the slowest gives {least:.0f}: {least / need:.1f} times that, {word}")
 
 
 if __name__ == "__main__":

@@ -1,42 +1,55 @@
-"""Peak memory of drawing, whole process: python benchmarks/memory.py MODEL.safetensors [--suffix .tif]"""
+"""Peak memory of drawing, whole process: python benchmarks/memory.py [MODEL.safetensors] [--suffix .tif]"""
 
-import multiprocessing
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from apart import apart
+from resident import peak
 
-UNIT = 2**20 if sys.platform == "darwin" else 2**10
 
-
-def draw(model: str, side: int, path: str) -> None:
-    """Draw one picture and print the peak of this process."""
+def draw(model: str, side: int, path: str) -> dict[str, Any]:
+    """Draw one picture and return the peak of this process."""
     from polyinr_cli.main import outcome
 
     start = time.perf_counter()
     code = outcome(["sample", "-m", model, "--seeds", "1", "--res", str(side), "-o", path, "-q"])
-    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT
-    print(f"{side:6} px  {peak:6.0f} MiB  {seconds:7.1f} s  exit code {code}", flush=True)
+    return {"side": side, "mib": peak(), "seconds": round(time.perf_counter() - start, 1), "exit_code": code}
+
+
+def measure(model: Path | None, side: int, suffix: str) -> dict[str, Any]:
+    """Measure a picture, by default one of random weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = model or apart(write_fresh, Path(folder) / "fresh.safetensors")
+        return apart(draw, str(drawn), side, f"{folder}/picture{suffix}")
+
+
+def write_fresh(path: Path) -> Path:
+    """Write a model of random weights; apart, as a process starts with the peak of the one that starts it."""
+    from fresh import save_fresh
+
+    return save_fresh(path)
 
 
 def main(
-    model: Path,
+    model: Annotated[Path | None, typer.Argument(help="By default one of random weights.")] = None,
     sides: Annotated[
         str, typer.Option(help="Pixels a side, each drawn by a process of its own.")
     ] = "32,1024,2048,4096",
     suffix: Annotated[str, typer.Option(help="What is written: .png, .tif, .dzi, .npy.")] = ".png",
+    output: Path = Path("benchmarks/results/memory.json"),
 ) -> None:
     """Measure pictures of several sizes."""
+    rows = []
     for side in map(int, sides.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
-            arguments = (str(model), side, f"{folder}/picture{suffix}")
-            process = multiprocessing.get_context("spawn").Process(target=draw, args=arguments)
-            process.start()
-            process.join()
+        row = measure(model, side, suffix)
+        rows.append(row)
+        print("{side:6} px  {mib:6} MiB  {seconds:7} s  exit code {exit_code}".format(**row), flush=True)
+    from recording import facts, write  # with torch, which would count as the drawing processes' own
+
+    write(output, facts(figures=rows))
 
 
 if __name__ == "__main__":

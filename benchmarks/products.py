@@ -29,10 +29,16 @@ def drawing_products(
 
 
 def convolutions_of(network: nn.Module, x: Tensor) -> list[Call]:
-    """Return the convolutions of a network with what each is given when the network sees `x`."""
+    """Return the convolutions of a network with what each is given, padded, when the network sees `x`."""
     seen: list[Call] = []
-    found = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [c.register_forward_hook(lambda c, x, _: seen.append((c, x[0].detach()))) for c in found]
+
+    def note(c: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+        wanted = [(out - 1) * s + k for out, s, k in zip(result.shape[2:], c.stride, c.kernel_size, strict=True)]
+        missing = [max(0, side - has) for side, has in zip(wanted, given[0].shape[2:], strict=True)]
+        halves = [(m // 2, m - m // 2) for m in reversed(missing)]
+        seen.append((c, functional.pad(given[0].detach(), [n for half in halves for n in half])))
+
+    hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d)]
     with torch.no_grad():
         network(x)
     for hook in hooks:
@@ -58,4 +64,4 @@ def convolve_back(call: Call, gradient: Tensor, *, to_input: bool, to_weight: bo
 
 
 def _how(c: nn.Conv2d) -> tuple[list[int], list[int], list[int]]:
-    return list(c.stride), [0, 0] if isinstance(c.padding, str) else list(c.padding), list(c.dilation)
+    return list(c.stride), [0, 0], list(c.dilation)

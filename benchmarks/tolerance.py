@@ -1,24 +1,21 @@
-"""Time coarse to fine drawing and measure its error: python benchmarks/tolerance.py MODEL [--channels 512]
+"""Time coarse to fine drawing and measure its error: python benchmarks/tolerance.py [MODEL]
 
 For each side and tolerance: how much faster than the exact form, which share of the pixels is drawn, and how far
-colours are off, in steps of 255. Writes JSON below benchmarks/results/. Besides MODEL, whose first seeds are
-drawn, there is a network of random weights in each form, scaled level by level to features of root mean square 1
-and to colours of standard deviation 0.5; PyTorch's start values would draw nearly one colour. Times are those of
-the process's own processor, so run it with OMP_NUM_THREADS=1. Both forms of drawing take turns.
+colours are off, in steps of 255. Writes JSON below benchmarks/results/. Besides MODEL, if given, whose first
+seeds are drawn, there is a network of random weights in each form (benchmarks/fresh.py). Times are those of the
+process's own processor, so run it with OMP_NUM_THREADS=1. Both forms of drawing take turns.
 """
 
-import json
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import torch
 import typer
+from fresh import random_generator
+from recording import facts, write
 from torch import Tensor
 
 from polyinr_core.latents.seeds import draw_z
@@ -29,28 +26,6 @@ from polyinr_core.snapshots.snapshot import load_snapshot
 
 TOLERANCES = (0.5, 1.0, 2.0, 4.0)
 STEPS = 127.5  # of 255 in a unit of colour
-
-
-@torch.no_grad()
-def random_generator(form: Form, channels: int) -> Generator:
-    """Return a generator whose features neither fade nor grow from level to level."""
-    torch.manual_seed(0)
-    generator = Generator(GeneratorConfig(form=form, channels=channels)).eval()
-    synthesis = generator.synthesis
-    affine = generator.affine(generator.w(torch.randn(1, generator.config.z_dim)))
-    points = RegularGrid(48, 48).points(0, 48**2, dtype=torch.float32, device=torch.device("cpu"))
-    for level, product in enumerate(synthesis.products):
-        for index, features in enumerate(synthesis.features(affine, points)):
-            if index == level:
-                scale = 1 / features.square().mean().sqrt()
-                break
-        product.weight.mul_(scale)  # type: ignore[operator]
-        product.bias.mul_(scale)  # type: ignore[operator]
-    colours = synthesis(affine, points)
-    scale = 0.5 / colours.std(dim=1).mean()
-    synthesis.to_rgb.weight.mul_(scale)
-    synthesis.to_rgb.bias.copy_(synthesis.to_rgb.bias - colours.mean(dim=(0, 1))).mul_(scale)
-    return generator
 
 
 def maps_of(generator: Generator, seeds: int) -> Tensor:
@@ -94,16 +69,17 @@ def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[st
 
 
 def main(
-    model: Path,
+    model: Annotated[Path | None, typer.Argument()] = None,
     channels: int = 512,
     sides: Annotated[str, typer.Option(metavar="N,...")] = "256,1024",
     seeds: int = 4,
     output: Path = Path("benchmarks/results/tolerance.json"),
 ) -> None:
     """Measure MODEL's pictures of several seeds, and one of a random network in each form."""
-    trained = load_snapshot(model).generator.eval()
-    networks = [("trained", trained, seeds)]
-    networks += [(f"random, {form}", random_generator(form, channels), 1) for form in ("release", "paper")]
+    networks = [("trained", load_snapshot(model).generator.eval(), seeds)] if model else []
+    for form in get_args(Form):
+        config = GeneratorConfig(form=form, channels=channels)
+        networks.append((f"random, {form}", random_generator(config), 1))
     rows = []
     for name, generator, count in networks:
         for side in map(int, sides.split(",")):
@@ -120,14 +96,7 @@ def main(
                     f"off {row['off_99.9']:4.2f} (99.9 %), {row['off_max']:4.2f} at most",
                     flush=True,
                 )
-    facts = {
-        "command": shlex.join(["python", *(model.name if word == str(model) else word for word in sys.argv)]),
-        "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "figures": rows,
-    }
-    output.write_text(json.dumps(facts, indent=2) + "\n")
+    write(output, facts(figures=rows))
 
 
 if __name__ == "__main__":

@@ -9,20 +9,19 @@ The floor is the matrix products and convolutions of an iteration alone, of the 
 are ours with one thing changed. `--heap` sets glibc's variables so that freed memory stays with the process.
 """
 
-import json
 import os
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import typer
+from apart import KEPT_HEAP
 from literal import LiteralTrainer
+from products import convolutions_of, convolve, convolve_back
+from recording import facts, write
 from torch import Tensor, nn
 from torch.nn import functional
+from turns import Work, take_turns
 
 from polyinr_core.model import RegularGrid
 from polyinr_core.model.synthesis import Synthesis
@@ -34,12 +33,6 @@ from polyinr_core.weights.pretrained import load_pretrained
 
 SIDE, BATCH, CPU = 32, 8, torch.device("cpu")
 CONFIG = TrainingConfig(batch=BATCH, channels=512, backbones=("lite0",), cond=False)
-HEAP = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-Work = Callable[[], object]
 
 
 def ours(reals: Tensor, z: Tensor, *, chunk: int = 0, fused: bool = True) -> tuple[Work, Networks]:
@@ -80,25 +73,9 @@ def floor(networks: Networks, reals: Tensor) -> Work:
     """Return the matrix products and convolutions of an iteration, without all that stands between them."""
     n, levels = CONFIG.channels, CONFIG.levels
     h, weight = torch.randn(BATCH * SIDE * SIDE, n), torch.randn(n, n)
-    seen: list[tuple[nn.Conv2d, Tensor]] = []
-    convolutions = [module for module in networks.critic.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [c.register_forward_hook(lambda c, x, _: seen.append((c, x[0].detach()))) for c in convolutions]
-    with torch.no_grad():
-        networks.critic(reals)
-    for hook in hooks:
-        hook.remove()
+    calls = convolutions_of(networks.critic, reals)
     learning = set(networks.critic.heads.modules())
     first = {head.blocks[0].conv for heads in networks.critic.heads.values() for head in heads}
-
-    def convolve(c: nn.Conv2d, x: Tensor) -> None:
-        call = (list(c.stride), [0, 0] if isinstance(c.padding, str) else list(c.padding), [1, 1])
-        for _ in range(3):  # the generator's step, fakes, reals
-            y = functional.conv2d(x, c.weight, c.bias, *call, c.groups)
-        masks = [(True, False, False)]
-        if c in learning:
-            masks += [(c not in first, True, False)] * 2
-        for mask in masks:
-            torch.ops.aten.convolution_backward(y, x, c.weight, None, *call, False, [0, 0], c.groups, list(mask))
 
     @torch.no_grad()
     def work() -> None:
@@ -107,16 +84,20 @@ def floor(networks: Networks, reals: Tensor) -> Work:
             functional.linear(h, weight)  # the critic's
             h.T @ h
             h @ weight
-        for c, x in seen:
-            convolve(c, x)
+        for call in calls:
+            y = convolve(call, times=3)  # the generator's step, fakes, reals
+            convolve_back(call, y, to_input=True, to_weight=False)
+            if call[0] in learning:
+                for _ in range(2):
+                    convolve_back(call, y, to_input=call[0] not in first, to_weight=True)
 
     return work
 
 
 def main(rounds: int = 5, heap: bool = False, output: Path = Path("benchmarks/results/training.json")) -> None:
     """Let all variants take turns."""
-    if heap and not HEAP.items() <= os.environ.items():  # glibc reads them once, at the start
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | HEAP)
+    if heap and not KEPT_HEAP.items() <= os.environ.items():  # glibc reads them once, at the start
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEPT_HEAP)
     torch.manual_seed(0)
     reals, z = torch.rand(BATCH, 3, SIDE, SIDE) * 2 - 1, torch.randn(BATCH, CONFIG.z_dim)
     literal = LiteralTrainer(load_pretrained("lite0"), side=SIDE, n=CONFIG.channels)
@@ -129,38 +110,17 @@ def main(rounds: int = 5, heap: bool = False, output: Path = Path("benchmarks/re
         "ours, replayed in chunks of 2048": ours(reals, z, chunk=2048)[0],
         "floor": floor(networks, reals),
     }
-    clock: dict[str, list[float]] = {name: [] for name in variants}
-    processor: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(rounds + 1):
-        for name, variant in variants.items():
-            start, own = time.perf_counter(), time.process_time()
-            variant()
-            if turn:  # the first one warms up
-                clock[name].append(time.perf_counter() - start)
-                processor[name].append(time.process_time() - own)
+    times = take_turns(variants, rounds=rounds)
     rows = {}
     for name in variants:
         rows[name] = {
-            "pictures_a_second": round(BATCH / statistics.median(clock[name]), 3),
-            "pictures_a_processor_second": round(BATCH / statistics.median(processor[name]), 3),
-            "to_literal": round(
-                statistics.median(a / b for a, b in zip(clock["literal"], clock[name], strict=True)), 2
-            ),
-            "to_literal_processor": round(
-                statistics.median(a / b for a, b in zip(processor["literal"], processor[name], strict=True)), 2
-            ),
+            "pictures_a_second": round(BATCH / times.seconds(name), 3),
+            "pictures_a_processor_second": round(BATCH / times.processor_seconds(name), 3),
+            "to_literal": round(times.ratio("literal", name), 2),
+            "to_literal_processor": round(times.processor_ratio("literal", name), 2),
         }
         print(f"{name:34}" + "  ".join(f"{value:7.2f}" for value in rows[name].values()))
-    facts = {
-        "command": "python benchmarks/training.py" + (" --heap" if heap else "") + f" --rounds {rounds}",
-        "machine": platform.processor() or platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg(),
-        "torch": torch.__version__,
-        "figures": rows,
-    }
-    output.write_text(json.dumps(facts, indent=2) + "\n")
+    write(output, facts(allocator="kept" if heap else "default", figures=rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,182 @@
+"""How time and memory grow: python benchmarks/growth.py
+
+Drawing against pixels and against channels, memory against pixels, evaluation against pictures, training against
+processes. Small networks, one thread a process, and processor time wherever one process is measured, as other
+programs matter little to it. Prints figures, writes them as JSON below benchmarks/results/ and draws them into
+docs/pictures/growth.png.
+"""
+
+import math
+import multiprocessing
+import tempfile
+import time
+from itertools import pairwise
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torch.distributed as dist
+import typer
+from apart import apart
+from evaluating import memory_of
+from fresh import random_generator
+from growth_chart import draw_chart
+from recording import facts, write
+from resident import Peak
+from turns import Work, take_turns
+
+from polyinr_core.model import GeneratorConfig, RegularGrid, draw_rows
+from polyinr_core.ranks import Ranks
+from polyinr_core.seeds import generator_for
+from polyinr_core.training.presets import PRESETS
+from polyinr_core.training.session import begin_stage, first_generator
+from polyinr_core.training.step import Batch, Setting, iterate
+from polyinr_core.weights.pretrained import load_pretrained
+
+PIXELS_NETWORK = GeneratorConfig(levels=6, channels=32, w_dim=32)
+LEAST_PIXELS = 2**19  # a measurement: several small pictures make one
+CPU, SIDE = torch.device("cpu"), 32
+
+
+def drawer(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work, int]:
+    """Return the drawing of pictures of a side, of `least` pixels in all, and how many pixels they have."""
+    generator, grid = random_generator(config), RegularGrid(side, side)
+    with torch.no_grad():
+        affine = generator.affine(generator.w(torch.randn(1, config.z_dim)))[0]
+    times = max(1, least // side**2)
+
+    def work() -> None:
+        for _ in range(times):
+            for _ in draw_rows(generator.synthesis, affine, grid):
+                pass
+
+    return work, times * side**2
+
+
+def against_pixels(sides: list[int], rounds: int) -> list[dict[str, Any]]:
+    """Return nanoseconds a pixel and what memory drawing takes, for pictures of each side."""
+    works = {side: drawer(PIXELS_NETWORK, side, least=LEAST_PIXELS) for side in sides}
+    mib = {}
+    for side, (work, _) in works.items():
+        with Peak() as peak:
+            work()
+        mib[side] = peak.mib
+    times = take_turns({str(side): work for side, (work, _) in works.items()}, rounds=rounds, warm_up=False)
+    each = {side: times.processor_seconds(str(side)) / pixels for side, (_, pixels) in works.items()}
+    middle = sorted(each.values())[len(each) // 2]
+    return [
+        {"side": side, "ns_a_pixel": round(1e9 * one, 1), "to_median": round(one / middle, 3), "mib": mib[side]}
+        for side, one in each.items()
+    ]
+
+
+def against_channels(widths: list[int], rounds: int) -> list[dict[str, Any]]:
+    """Return the seconds of a picture of 64 px with each width, and the power of n between one and the next."""
+    works = {str(n): drawer(GeneratorConfig(channels=n), 64)[0] for n in widths}
+    times = take_turns(works, rounds=rounds)
+    taken = {n: times.processor_seconds(str(n)) for n in widths}
+    powers = [None, *(math.log(taken[b] / taken[a]) / math.log(b / a) for a, b in pairwise(widths))]
+    return [
+        {"channels": n, "seconds": round(taken[n], 4), "power": power and round(power, 2)}
+        for n, power in zip(widths, powers, strict=True)
+    ]
+
+
+def against_pictures(counts: list[int]) -> list[dict[str, Any]]:
+    """Return seconds and peak memory of evaluating so many small pictures against as many."""
+    rows = [apart(memory_of, count) for count in counts]
+    return [{**row, "ms_a_picture": round(1000 * row["seconds"] / row["pictures"], 2)} for row in rows]
+
+
+def train(rank: int, count: int, alone: bool, iterations: int, store: str, begun: Barrier, answer: Any) -> None:
+    """Train the emoji preset in one of `count` processes, all of a job or each by itself; tell the seconds."""
+    torch.set_num_threads(1)
+    ranks = Ranks() if alone else Ranks(rank, count)
+    if not alone:
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
+    config = PRESETS["emoji"]
+    weights = {name: load_pretrained(name) for name in config.backbones}
+    generator = first_generator(config, 0, None)
+    session = begin_stage(config, generator, stage=0, weights=weights, device=CPU, ranks=ranks)
+    points = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=CPU)
+    setting = Setting(points, micro_batch=config.batch, sigma=2.0, rng=generator_for, ranks=ranks)
+    own = ranks.rows(config.batch, config.batch)
+    torch.manual_seed(0)
+    reals = Batch((torch.rand(config.batch, 3, SIDE, SIDE) * 2 - 1)[own], None)
+    fakes = Batch(torch.randn(config.batch, config.z_dim)[own], None)
+
+    def once() -> None:
+        iterate(session.networks, setting, reals=reals, g_fakes=fakes, d_fakes=fakes, beta=0.9)
+
+    once()
+    begun.wait()
+    start = time.perf_counter()
+    for _ in range(iterations):
+        once()
+    if rank == 0:
+        answer.put((time.perf_counter() - start) / iterations)
+    begun.wait()  # until all have ended
+    if not alone:
+        dist.destroy_process_group()
+
+
+def seconds_of(count: int, *, alone: bool, iterations: int) -> float:
+    """Return the seconds of an iteration, by the clock, of so many processes."""
+    context = multiprocessing.get_context("spawn")
+    begun, answer = context.Barrier(count), context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (count, alone, iterations, f"{folder}/store", begun, answer)
+        workers = [context.Process(target=train, args=(rank, *arguments)) for rank in range(count)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    return answer.get()
+
+
+def against_processes(iterations: int, rounds: int) -> dict[str, Any]:
+    """Return the seconds of an iteration in one process, in two of a job, and in two that each do all of it."""
+    found: dict[str, list[float]] = {"one": [], "two": [], "two apart": []}
+    for _ in range(rounds):
+        found["one"].append(seconds_of(1, alone=True, iterations=iterations))
+        found["two"].append(seconds_of(2, alone=False, iterations=iterations))
+        found["two apart"].append(seconds_of(2, alone=True, iterations=iterations))
+    one, two, apart_ = (sorted(taken)[len(taken) // 2] for taken in found.values())
+    return {
+        "seconds": {"one": round(one, 3), "two": round(two, 3), "two apart": round(apart_, 3)},
+        "faster": round(one / two, 2),
+        "machine": round(2 * one / apart_, 2),  # what two processes of any kind do more than one
+    }
+
+
+def main(
+    sides: str = "64,128,256,512,1024,2048,4096",
+    widths: str = "64,128,256,512,1024",
+    counts: Annotated[str, typer.Option(help="Pictures that are evaluated.")] = "1000,2000,4000,8000,16000",
+    iterations: Annotated[int, typer.Option(help="Of training, in a turn.")] = 5,
+    rounds: int = 3,
+    output: Path = Path("benchmarks/results/growth.json"),
+    chart: Path = Path("docs/pictures/growth.png"),
+) -> None:
+    """Measure all curves."""
+    torch.set_num_threads(1)
+    described = facts(network=PIXELS_NETWORK.to_dict())
+
+    def told(name: str, rows: Any) -> None:
+        described[name] = rows
+        write(output, described)
+        for row in rows if isinstance(rows, list) else [rows]:
+            print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+
+    # those of other processes first, as a process starts with the peak of the one that started it
+    told("pictures", against_pictures([int(count) for count in counts.split(",")]))
+    told("processes", against_processes(iterations, rounds))
+    told("pixels", against_pixels([int(side) for side in sides.split(",")], rounds))
+    told("channels", against_channels([int(n) for n in widths.split(",")], rounds))
+    chart.parent.mkdir(parents=True, exist_ok=True)
+    draw_chart(described, chart)
+
+
+if __name__ == "__main__":
+    typer.run(main)

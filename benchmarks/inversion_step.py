@@ -1,0 +1,114 @@
+"""Time a step of inversion against the method told plainly: python benchmarks/inversion_step.py
+
+A step draws one picture with gradients, judges it by lite0's features and its pixels, and brings the gradient
+back to what the picture is made of. The literal form draws by a chain of grids (benchmarks/literal.py) and goes
+back to z; ours goes back to the affine maps, whole and in chunks that are drawn again; the floor is the
+products and convolutions of ours alone. All take turns, float32. Prints a table and writes JSON below
+benchmarks/results/.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from fresh import random_generator
+from literal import LEVELS, LiteralGenerator
+from products import convolutions_of, convolve, convolve_back, drawing_products
+from recording import facts, write
+from resident import Peak
+from torch import Tensor
+from turns import Work, take_turns
+
+from polyinr_core.inversion.canvas import Canvas, canvas_for
+from polyinr_core.inversion.choice import choose_objective
+from polyinr_core.inversion.objective import Aim
+from polyinr_core.model import GeneratorConfig
+
+CHUNK = 4096  # pixels, of the form that draws again
+
+
+def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
+    """Return a step in each form, and what the floor's products are to be multiplied with."""
+    config = GeneratorConfig(channels=channels, levels=LEVELS)
+    generator = random_generator(config).requires_grad_(False)
+    z = torch.randn(1, config.z_dim)
+    affine = generator.affine(generator.w(z)).requires_grad_()
+    whole = canvas_for(config, width=side, height=side, like=affine)
+    chunked = Canvas(side, side, whole.points, CHUNK)
+    literal = LiteralGenerator(side, channels).eval().requires_grad_(False)
+    aim = choose_objective("lite0").aim(torch.rand(1, 3, side, side) * 2 - 1)
+    latent = z.clone().requires_grad_()
+    works: dict[str, Work] = {
+        "literal": lambda: back(aim, literal(latent), latent),
+        "ours": lambda: back(aim, whole.draw(generator.synthesis, affine), affine),
+        "ours, in chunks": lambda: back(aim, chunked.draw(generator.synthesis, affine), affine),
+    }
+    products, scale = drawing_products(
+        pixels=2 * side**2, channels=channels, levels=LEVELS, dtype=torch.float32, most=2 * side**2
+    )
+    calls = convolutions_of(aim.objective.perceptual.features, whole.draw(generator.synthesis, affine).detach())
+
+    def floor() -> None:
+        products()
+        for call in calls:
+            convolve_back(call, convolve(call), to_input=True, to_weight=False)
+
+    return works | {"floor": floor}, scale
+
+
+def back(aim: Aim, picture: Tensor, latent: Tensor) -> None:
+    """Judge a picture and take the gradient at its latent."""
+    torch.autograd.grad(aim.terms(picture).loss, latent)
+
+
+def measure(side: int, channels: int, rounds: int) -> list[dict[str, Any]]:
+    """Return a row for each form."""
+    works, scale = works_of(side, channels)
+    assert scale == 1, "sides are multiples of 64"
+    peaks = {}
+    for name, work in works.items():
+        with Peak() as peak:
+            work()
+        peaks[name] = peak.mib
+    times = take_turns(works, rounds=rounds, warm_up=False)
+    return [
+        {
+            "channels": channels,
+            "side": side,
+            "form": name,
+            "seconds": round(times.seconds(name), 4),
+            "to_literal": round(times.ratio("literal", name), 2),
+            "to_literal_processor": round(times.processor_ratio("literal", name), 2),
+            "of_floor": round(times.ratio("floor", name), 2),
+            "of_floor_processor": round(times.processor_ratio("floor", name), 2),
+            "mib": peaks[name],
+        }
+        for name in works
+    ]
+
+
+def main(
+    sides: str = "64,128,256",
+    channels: int = 512,
+    rounds: int = 5,
+    output: Path = Path("benchmarks/results/inversion_step.json"),
+) -> None:
+    """Measure each side."""
+    torch.manual_seed(0)
+    rows: list[dict[str, Any]] = []
+    described = facts(figures=rows)
+    print("channels side  form              seconds  to literal  by processor  of floor     MiB")
+    for side in map(int, sides.split(",")):
+        for row in measure(side, channels, rounds):
+            rows.append(row)
+            print(
+                f"{row['channels']:8} {row['side']:4}  {row['form']:16}{row['seconds']:9.3f}"
+                f"{row['to_literal']:12.2f}{row['to_literal_processor']:14.2f}{row['of_floor']:10.2f}{row['mib']:8.0f}",
+                flush=True,
+            )
+        write(output, described)
+
+
+if __name__ == "__main__":
+    typer.run(main)
