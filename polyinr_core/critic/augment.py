@@ -1,6 +1,7 @@
 """What happens to a picture before the critic looks: DiffAugment, and the blur that fades out."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -23,6 +24,11 @@ class Draws:
     def of(self, pictures: slice) -> "Draws":
         """Return the draws of some of the pictures."""
         return Draws(*(getattr(self, field.name)[pictures] for field in fields(self)))
+
+    @classmethod
+    def of_all(cls, draws: Sequence["Draws"]) -> "Draws":
+        """Return the draws of several calls, one after the other."""
+        return cls(*(torch.cat([getattr(each, field.name) for each in draws]) for field in fields(cls)))
 
 
 def hole_side(size: int) -> int:

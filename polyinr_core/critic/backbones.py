@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..weights.networks import fold_batch_norms, pretrained_network
+from .convolutions import quicken
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -42,6 +43,7 @@ class Lite0Features(Frozen):
         super().__init__()
         network = pretrained_network("tf_efficientnet_lite0", weights)
         fold_batch_norms(network.eval())
+        quicken(network)
         groups = network.blocks
         stages = (
             nn.Sequential(network.conv_stem, network.bn1, groups[0], groups[1]),

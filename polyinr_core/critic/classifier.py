@@ -10,6 +10,7 @@ from torch.nn import functional
 from ..errors import ConfigError, WeightsError
 from ..weights.networks import fold_batch_norms, pretrained_network
 from .backbones import IMAGENET_MEAN, IMAGENET_STD, Frozen
+from .convolutions import quicken
 
 MODELS = {"lite2": "tf_efficientnet_lite2", "deit-small": "deit_small_distilled_patch16_224"}
 OWN_HEADS = {"lite2": ("classifier",), "deit-small": ("head", "head_dist")}
@@ -46,6 +47,7 @@ class Classifier(Frozen):
         self.network = pretrained_network(MODELS[name], kept, num_classes=OWN_CLASSES if head is None else 0)
         if name == "lite2":
             fold_batch_norms(self.network.eval())
+            quicken(self.network)
             self.network.to(memory_format=torch.channels_last)
         self.head = nn.Identity() if head is None else head
         self.freeze()

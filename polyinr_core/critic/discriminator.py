@@ -65,11 +65,13 @@ class ProjectedDiscriminator(nn.Module):
         *,
         draws: Sequence[Draws] | None = None,
         sigma: float = 0.0,
+        parts: int = 1,
     ) -> list[Tensor]:
         """Map pictures x [N, 3, S, S] about [-1, 1] to patch logits, one [N, K] for each backbone.
 
         `label` [N] is needed by a conditional critic and ignored by others. `sigma` blurs; `draws`, of N
-        pictures for each backbone, switch DiffAugment on.
+        pictures for each backbone, switch DiffAugment on. Of several `parts` of x, equally large, each is seen
+        as in a pass of its own, one after the other: each has its batch statistics and power iterations.
         Raises LabelError without a label, ConfigError for a size that the backbones cannot look at.
         """
         if self.config.classes and label is None:
@@ -77,12 +79,15 @@ class ProjectedDiscriminator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # pictures stay float32, blurred or not
             x = blur(x, sigma)
         views = [x if draws is None else augment(x, draws[i]) for i in range(len(self.config.backbones))]
-        return [self.judge(name, view, label) for name, view in zip(self.config.backbones, views, strict=True)]
+        return [
+            self.judge(name, view, label, parts) for name, view in zip(self.config.backbones, views, strict=True)
+        ]
 
-    def judge(self, name: str, x: Tensor, label: Tensor | None) -> Tensor:
+    def judge(self, name: str, x: Tensor, label: Tensor | None, parts: int) -> Tensor:
         """Return the logits [N, K] of one backbone's heads, from the finest scale to the deepest."""
         maps = self.projections[name](self.features[name](self.resized(name, x)))
-        rows = [head(scale, label) for head, scale in zip(self.heads[name], maps, strict=True)]  # type: ignore[call-overload]
+        heads = zip(self.heads[name], maps, strict=True)  # type: ignore[call-overload]
+        rows = [head(scale, label, parts) for head, scale in heads]
         return torch.cat(rows, dim=1)
 
     def resized(self, name: str, x: Tensor) -> Tensor:

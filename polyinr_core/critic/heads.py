@@ -14,7 +14,7 @@ from .batch_norm import SharedBatchNorm
 
 
 class SpectralConv2d(nn.Conv2d):
-    """A convolution whose weight is divided by an estimate of its largest singular value.
+    """A convolution whose weight W is divided by an estimate of its largest singular value.
 
     Each forward pass in train mode advances the estimate by one power iteration, v before u; in eval mode it
     rests. Miyato et al., "Spectral Normalization for GANs", as torch's older hook computes it (the newer
@@ -31,39 +31,58 @@ class SpectralConv2d(nn.Conv2d):
         self.register_buffer("u", functional.normalize(torch.randn(out_channels), dim=0))
         self.register_buffer("v", functional.normalize(torch.randn(self.weight[0].numel()), dim=0))
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = self.weight.flatten(1)  # [out, in * kernel]
-        with torch.autocast(x.device.type, enabled=False):
-            u, v = self.advance(rows.detach()) if self.training else (self.u.clone(), self.v.clone())
-            weight = DividedBySigma.apply(self.weight, u, v)
-        return self._conv_forward(x, weight, self.bias)
+    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
+        """Convolve pictures x [N, C, H, W]: `parts` of them, of equal size, as if each had a pass of its own.
 
-    def advance(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Make one power iteration, store it, and return (u, v)."""
+        All are convolved with W itself at once, and each part's result is divided by its own estimate.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            u, v, sigma = self.estimates(self.weight.detach().flatten(1), parts)
+            sigma = Sigma.apply(self.weight, u, v, sigma)
+        last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        weight = self.weight.contiguous(memory_format=torch.channels_last) if last else self.weight
+        y = self._conv_forward(x, weight, None).unflatten(0, (parts, -1))  # [parts, N / parts, out, H', W']
+        share = sigma.reciprocal().to(y.dtype)[:, None, None, None, None]
+        if self.bias is None:
+            return (y * share).flatten(0, 1)
+        return torch.addcmul(self.bias.to(y.dtype)[:, None, None], y, share).flatten(0, 1)
+
+    def estimates(self, rows: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return for each part u [parts, out], v [parts, in * kernel] and sigma [parts] of `rows` = W."""
+        if not self.training:
+            u, v = self.u.clone(), self.v.clone()
+            return u.expand(parts, -1), v.expand(parts, -1), torch.dot(u, rows @ v).expand(parts)
+        found = [self.advance(rows) for _ in range(parts)]
+        u, v, sigma = (torch.stack(each) for each in zip(*found, strict=True))
+        return u, v, sigma
+
+    def advance(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Make one power iteration, store it, and return (u, v, sigma)."""
         v = functional.normalize(rows.mT @ self.u, dim=0, eps=1e-12)
-        u = functional.normalize(rows @ v, dim=0, eps=1e-12)
+        mapped = rows @ v
+        u = functional.normalize(mapped, dim=0, eps=1e-12)
         self.u.copy_(u)
         self.v.copy_(v)
-        return u, v
+        return u, v, torch.dot(u, mapped)
 
 
-class DividedBySigma(torch.autograd.Function):
-    """W / sigma for sigma = u^T W v, u and v held still. Its gradient, written out, takes half the passes."""
+class Sigma(torch.autograd.Function):
+    """sigma = u^T W v for each of several pairs u [K, out], v [K, in * kernel], which are held still.
+
+    The values [K] are given, as who has u and v has them; the gradient is the sum of K products u v^T.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        sigma = u @ (weight.flatten(1) @ v)
-        divided = weight / sigma
-        ctx.save_for_backward(divided, sigma, u, v)
-        return divided
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        ctx.save_for_backward(u, v)
+        ctx.shape = weight.shape
+        return sigma.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        divided, sigma, u, v = ctx.saved_tensors
-        rows = grad.flatten(1)
-        along = torch.dot(rows.flatten(), divided.flatten())
-        return torch.addr(rows, u * -along, v).div_(sigma).view_as(divided), None, None
+        u, v = ctx.saved_tensors
+        return ((u * grad[:, None]).mT @ v).view(ctx.shape), None, None, None
 
 
 class DownBlock(nn.Module):
@@ -74,8 +93,10 @@ class DownBlock(nn.Module):
         self.conv = SpectralConv2d(in_channels, out_channels, stride=2, padding=1)
         self.norm = SharedBatchNorm(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.leaky_relu(self.norm(self.conv(x)), SLOPE)
+    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
+        x = self.conv(x, parts)
+        normed = [functional.leaky_relu_(self.norm(part), SLOPE) for part in x.chunk(parts)]
+        return normed[0] if parts == 1 else torch.cat(normed)
 
 
 class Head(nn.Module):
@@ -84,6 +105,7 @@ class Head(nn.Module):
     Blocks bring the nominal side down to 8; then one convolution gives the logits. With `classes` it gives
     `label_dim` channels instead, which are compared with the projected row of the head's own class table
     (Miyato and Koyama, "cGANs with Projection Discriminator", scaled by 1 / sqrt(label_dim)).
+    Of several `parts` of the pictures, each is seen as in a pass of its own, one after the other.
     """
 
     def __init__(
@@ -106,8 +128,10 @@ class Head(nn.Module):
         self.table = nn.Embedding(table_rows, table_dim) if table_rows else None
         self.label_proj = EqualizedLinear(table_dim, label_dim) if table_rows else None
 
-    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
-        x = self.out(self.blocks(x))
+    def forward(self, x: Tensor, label: Tensor | None, parts: int = 1) -> Tensor:
+        for block in self.blocks:
+            x = block(x, parts)
+        x = self.out(x, parts)
         if self.table is not None and self.label_proj is not None:
             direction = self.label_proj(self.table(label))[:, :, None, None]  # [N, label_dim, 1, 1]
             x = (x * direction).sum(dim=1) / math.sqrt(x.shape[1])

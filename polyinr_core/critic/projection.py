@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import Frozen
+from .convolutions import PixelwiseConv2d
 
 
 class Projection(Frozen):
@@ -21,8 +22,9 @@ class Projection(Frozen):
         super().__init__()
         mixed = [channels << i for i in range(len(tap_widths))]
         self.widths = [max(channels, width // 2) for width in mixed]
-        self.across_channels = nn.ModuleList(nn.Conv2d(t, m, 1) for t, m in zip(tap_widths, mixed, strict=True))
-        self.across_scales = nn.ModuleList(nn.Conv2d(m, o, 1) for m, o in zip(mixed, self.widths, strict=True))
+        channels, scales = zip(tap_widths, mixed, strict=True), zip(mixed, self.widths, strict=True)
+        self.across_channels = nn.ModuleList(PixelwiseConv2d(t, m, 1) for t, m in channels)
+        self.across_scales = nn.ModuleList(PixelwiseConv2d(m, o, 1) for m, o in scales)
         self.freeze()
 
     def forward(self, taps: Sequence[Tensor]) -> list[Tensor]:

@@ -1,5 +1,6 @@
-"""A level of the synthesis network, its gradient written out: fewer passes over the features, less to keep."""
+"""A level of the synthesis network, its gradient written out: block by block in cache, and only features kept."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,12 +13,16 @@ from .layers import SLOPE
 hardtanh_backward = torch.ops.aten.hardtanh_backward
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward
 
+BLOCK = 2**18  # features at work at a time: with what they meet, they fit into a core's second cache
+
 
 class Level(torch.autograd.Function):
     """x = clamp(lrelu(U (h * m) + u)), [N, P, n], with m = lrelu(A p), or A p itself unless `bent`.
 
-    h is [N, P, n], A [N, 3, n], p [P, 3] or [N, P, 3]; without a `limit` nothing is clamped. LeakyReLU keeps the
-    sign, so its own result tells its slope, and what is clamped sits at the limit.
+    h is [N, P, n], A [N, 3, n], p [P, 3] or [N, P, 3]; without a `limit` nothing is clamped; the product, and so
+    x, is in the format `kind` (None: that of the weights). LeakyReLU keeps the sign, so its own result tells its
+    slope, and what is clamped sits at the limit: with m drawn again, the backward pass needs h and x alone, and
+    h is the x of the level before.
     """
 
     @staticmethod
@@ -30,35 +35,118 @@ class Level(torch.autograd.Function):
         bias: Tensor,
         bent: bool,
         limit: float | None,
+        kind: torch.dtype | None = None,
     ) -> Tensor:
-        m = torch.matmul(points, matrix)
-        if bent:
-            functional.leaky_relu_(m, SLOPE)
-        hm = h * m
-        x = functional.leaky_relu_(functional.linear(hm, weight, bias), SLOPE)
-        if limit is not None:
-            x.clamp_(-limit, limit)
-        ctx.save_for_backward(h, matrix, points, weight, m, hm, x)
+        kind = kind or weight.dtype
+        product, constant = weight.to(kind).T, bias.to(kind)
+        x = h.new_empty(h.shape, dtype=kind)
+        (room,) = rooms(h, matrix.dtype)
+        for pictures, pixels in blocks(h):
+            own, place = h[pictures, pixels], points_of(points, pictures, pixels)
+            hm = modulate(matrix[pictures], place, bent, out=part(room, own)).mul_(own)
+            out = x[pictures, pixels].view(-1, h.shape[2])
+            torch.addmm(constant, hm.flatten(0, 1).to(kind), product, out=out)
+            functional.leaky_relu_(out, SLOPE)
+            if limit is not None:
+                out.clamp_(-limit, limit)
+        ctx.save_for_backward(h, matrix, points, weight, x)
         ctx.bent, ctx.limit = bent, limit
         return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        h, matrix, points, weight, m, hm, x = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        if ctx.limit is not None:
-            grad = hardtanh_backward(grad, x, -ctx.limit, ctx.limit)
-        grad = leaky_relu_backward(grad, x, SLOPE, True)
-        rows = grad.flatten(0, 1)  # [N P, n]
-        at_weight = rows.T @ hm.flatten(0, 1) if wanted[3] else None
-        at_bias = rows.sum(dim=0) if wanted[4] else None
-        at_hm = grad @ weight
-        at_m = at_hm * h
-        if ctx.bent:
-            leaky_relu_backward.grad_input(at_m, m, SLOPE, True, grad_input=at_m)
-        at_matrix = torch.matmul(points.mT, at_m) if wanted[1] else None
-        at_points = torch.matmul(at_m, matrix.mT) if wanted[2] else None
-        if at_points is not None and points.dim() == 2:
-            at_points = at_points.sum(dim=0)
-        return at_hm.mul_(m), at_matrix, at_points, at_weight, at_bias, None, None
+        h, matrix, points, weight, x = ctx.saved_tensors
+        at_h, narrow = torch.empty_like(h), weight.to(x.dtype)
+        at_matrix, at_points, at_weight, at_bias = (
+            torch.zeros_like(tensor) if wanted else None
+            for tensor, wanted in zip((matrix, points, weight, weight[0]), ctx.needs_input_grad[1:5], strict=True)
+        )
+        room_m, room_hm, room_at_m = rooms(h, matrix.dtype, 3)
+        (room_x,) = rooms(h, x.dtype)
+        for pictures, pixels in blocks(h):
+            own, place = h[pictures, pixels], points_of(points, pictures, pixels)
+            rows = before_activation(
+                grad[pictures, pixels], x[pictures, pixels], ctx.limit, out=part(room_x, own)
+            ).flatten(0, 1)
+            m = modulate(matrix[pictures], place, ctx.bent, out=part(room_m, own))
+            if at_weight is not None:
+                hm = torch.mul(m, own, out=part(room_hm, own)).flatten(0, 1)
+                add_product(at_weight, rows.T, hm.to(rows.dtype))
+            if at_bias is not None:
+                at_bias += rows.sum(dim=0)
+            at_hm = part(room_hm, own)
+            if narrow.dtype == m.dtype:
+                torch.mm(rows, narrow, out=at_hm.flatten(0, 1))
+            else:
+                at_hm.copy_(torch.mm(rows, narrow).view_as(own))
+            at_m = torch.mul(at_hm, own, out=part(room_at_m, own))
+            if ctx.bent:
+                leaky_relu_backward.grad_input(at_m, m, SLOPE, True, grad_input=at_m)
+            if at_matrix is not None:
+                at_matrix[pictures] += torch.matmul(place.mT, at_m)
+            if at_points is not None:
+                at_place = torch.matmul(at_m, matrix[pictures].mT)
+                points_of(at_points, pictures, pixels).add_(
+                    at_place if points.dim() == 3 else at_place.sum(dim=0)
+                )
+            if at_h.dtype == m.dtype:
+                torch.mul(at_hm, m, out=at_h[pictures, pixels])
+            else:
+                at_h[pictures, pixels] = at_hm.mul_(m)
+        return at_h, at_matrix, at_points, at_weight, at_bias, None, None, None
+
+
+def modulate(matrix: Tensor, points: Tensor, bent: bool, *, out: Tensor) -> Tensor:
+    """Return in `out` what the features of some pictures' points are multiplied with, [k, p, n]."""
+    m = torch.matmul(points, matrix, out=out)
+    return functional.leaky_relu_(m, SLOPE) if bent else m
+
+
+def before_activation(grad: Tensor, x: Tensor, limit: float | None, *, out: Tensor) -> Tensor:
+    """Return in `out` the gradient before LeakyReLU and clamp, from that behind them, where x is."""
+    if limit is not None:
+        grad = hardtanh_backward.grad_input(grad, x, -limit, limit, grad_input=out)
+    return leaky_relu_backward.grad_input(grad, x, SLOPE, True, grad_input=out)  # type: ignore[no-any-return]
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b to `total`, which may be of a wider format."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+def rooms(h: Tensor, kind: torch.dtype, count: int = 1) -> Tensor:
+    """Return room for `count` times what a block of h works on: memory that is new to a program costs as much as
+    a pass over it."""
+    return h.new_empty(count, min(block_of(h) * h.shape[2], h.numel()), dtype=kind)
+
+
+def part(room: Tensor, own: Tensor) -> Tensor:
+    """Return room for what is as large as `own`."""
+    return room[: own.numel()].view(own.shape)
+
+
+def block_of(h: Tensor) -> int:
+    """Return how many pixels of features [N, P, n] are worked on at a time: elsewhere than on a processor all."""
+    return max(1, BLOCK // h.shape[2]) if h.device.type == "cpu" else h.shape[0] * h.shape[1]
+
+
+def blocks(h: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Cut features [N, P, n] into blocks."""
+    return pieces(h.shape[0], h.shape[1], block_of(h))
+
+
+def pieces(pictures: int, pixels: int, chunk: int) -> Iterator[tuple[slice, slice]]:
+    """Cut pictures of so many pixels into pieces of at most `chunk`: whole pictures, or parts of one."""
+    together = max(1, chunk // max(1, pixels))
+    for first in range(0, pictures, together):
+        for start in range(0, pixels, chunk):
+            yield slice(first, first + together), slice(start, start + chunk)
+
+
+def points_of(points: Tensor, pictures: slice, pixels: slice) -> Tensor:
+    """Return the points of a piece, from points [P, 3] of every picture or [N, P, 3] of each."""
+    return points[pixels] if points.dim() == 2 else points[pictures, pixels]

@@ -1,6 +1,5 @@
 """Exact gradients in constant memory: draw chunks of pixels without a graph, replay them one by one backward."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import ConfigError
+from .level import pieces, points_of
 from .synthesis import Synthesis
 
 
@@ -60,16 +60,3 @@ class Replay(torch.autograd.Function):
                 if want:
                     total += next(found)
         return None, None, *(total if want else None for total, want in zip(totals, wanted, strict=True))
-
-
-def pieces(pictures: int, pixels: int, chunk: int) -> Iterator[tuple[slice, slice]]:
-    """Cut pictures of so many pixels into pieces of at most `chunk`: whole pictures, or parts of one."""
-    together = max(1, chunk // pixels)
-    for first in range(0, pictures, together):
-        for start in range(0, pixels, chunk):
-            yield slice(first, first + together), slice(start, start + chunk)
-
-
-def points_of(points: Tensor, pictures: slice, pixels: slice) -> Tensor:
-    """Return the points of a piece, from points [P, 3] of every picture or [N, P, 3] of each."""
-    return points[pixels] if points.dim() == 2 else points[pictures, pixels]

@@ -1,13 +1,13 @@
 """One training iteration: the generator's step, the critic's step, the average."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..critic.augment import draw_augmentation
+from ..critic.augment import Draws, draw_augmentation
 from ..critic.discriminator import ProjectedDiscriminator
 from ..critic.losses import Reduction, generator_loss, hinge_critic_fake, hinge_critic_real
 from ..errors import TrainingError
@@ -98,8 +98,8 @@ def iterate(
     """Train both networks once, then average the generator with weight `beta`. Raises TrainingError.
 
     The generator learns from `g_fakes`; then the critic from `d_fakes`, drawn by the generator just trained,
-    and `reals`, in passes of their own so that its BatchNorm never mixes them. Paper, section 3; the order is
-    the release's.
+    and `reals`: its BatchNorm never mixes them, as if they had passes of their own. Paper, section 3; the
+    order is the release's.
     """
     generator_told = train_generator(networks, setting, g_fakes)
     critic_told = train_critic(networks, setting, fakes=d_fakes, reals=reals)
@@ -114,7 +114,7 @@ def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tenso
     networks.critic.heads.requires_grad_(False)
     for index, part in enumerate(fakes.parts(setting.own_part)):
         drawn = draw(networks.generator, setting, part)
-        logits = look(networks, setting, drawn, name="generator", index=index)
+        (logits,) = look(networks, setting, drawn, names=("generator",), index=index)
         share = setting.share(part, fakes)
         loss = generator_loss(logits, reduction=setting.reduction)
         told[0] += weighed(loss, setting, share)
@@ -136,20 +136,26 @@ def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: B
     for index, (fake, real) in enumerate(pairs):
         with torch.no_grad():
             drawn = draw(networks.generator, setting, fake, track=True)
-        for slot, name, pictures, hinge in (
-            (1, "fake", drawn, hinge_critic_fake),
-            (2, "real", real, hinge_critic_real),
-        ):
-            logits = look(networks, setting, pictures, name=name, index=index)
-            share = setting.share(fake, fakes)
-            loss = hinge(logits, reduction=setting.reduction)
-            backward(loss, setting, share, networks=networks, pictures=pictures)
-            rows = torch.cat([row.detach().flatten() for row in logits])
-            told[0] += weighed(loss, setting, share)
+        shown = together(drawn, real)
+        logits = look(networks, setting, shown, names=("fake", "real"), index=index)
+        share = setting.share(fake, fakes)
+        loss = hinge_critic_fake(logits[0], reduction=setting.reduction)
+        loss = loss + hinge_critic_real(logits[1], reduction=setting.reduction)
+        backward(loss, setting, share, networks=networks, pictures=shown)
+        told[0] += weighed(loss, setting, share)
+        for slot, judged in enumerate(logits, start=1):
+            rows = torch.cat([row.detach().flatten() for row in judged])
             told[slot] += rows.sign().mean().cpu() * share
             told[slot + 2] += rows.mean().cpu() * share
     finish(networks.critic, networks.d_optimizer, setting.ranks, name="critic")
     return setting.ranks.total(told)
+
+
+def together(first: Batch, second: Batch) -> Batch:
+    """Return two batches one after the other."""
+    labelled = first.label is not None and second.label is not None
+    label = torch.cat([first.label, second.label]) if labelled else None  # type: ignore[list-item]
+    return Batch(torch.cat([first.content, second.content]), label)
 
 
 def draw(generator: Generator, setting: Setting, latents: Batch, *, track: bool = False) -> Batch:
@@ -167,25 +173,30 @@ def draw(generator: Generator, setting: Setting, latents: Batch, *, track: bool 
     return Batch(colours.transpose(1, 2).unflatten(2, (side, side)), latents.label)
 
 
-def look(networks: Networks, setting: Setting, pictures: Batch, *, name: str, index: int) -> list[Tensor]:
-    """Show pictures to the critic: one tensor of logits a backbone."""
-    draws, ranks = None, setting.ranks
+def look(
+    networks: Networks, setting: Setting, pictures: Batch, *, names: Sequence[str], index: int
+) -> list[list[Tensor]]:
+    """Show pictures to the critic, equal parts of which are passes `names`: for each, its logits by backbone."""
+    draws, ranks, parts = None, setting.ranks, len(names)
     if setting.rng:
-        rng, (count, _, side, _) = setting.rng(name, index), pictures.content.shape
-        count *= ranks.count
-        backbones = networks.critic.config.backbones
-        draws = [draw_augmentation(count, side, rng).of(ranks.share(count)) for _ in backbones]
+        count, side = len(pictures.content) // parts * ranks.count, pictures.content.shape[2]
+        rngs = [setting.rng(name, index) for name in names]
+        draws = [
+            Draws.of_all([draw_augmentation(count, side, rng).of(ranks.share(count)) for rng in rngs])
+            for _ in networks.critic.config.backbones
+        ]
     narrow = networks.generator.synthesis.product_dtype
     with torch.autocast(pictures.content.device.type, narrow, enabled=narrow is not None):
-        logits = networks.critic(pictures.content, pictures.label, draws=draws, sigma=setting.sigma)
-    return [rows.to(pictures.content.dtype) for rows in logits]
+        logits = networks.critic(pictures.content, pictures.label, draws=draws, sigma=setting.sigma, parts=parts)
+    by_backbone = [rows.to(pictures.content.dtype).chunk(parts) for rows in logits]
+    return [list(of_part) for of_part in zip(*by_backbone, strict=True)]
 
 
 @torch.no_grad()
 def mean_logit(networks: Networks, setting: Setting, pictures: Batch, *, name: str) -> float:
     """Return the critic's mean logit of pictures it does not learn from; nothing of it changes."""
     buffers = {key: tensor.clone() for key, tensor in networks.critic.heads.named_buffers()}
-    logits = look(networks, setting, pictures, name=name, index=0)
+    (logits,) = look(networks, setting, pictures, names=(name,), index=0)
     for key, tensor in networks.critic.heads.named_buffers():
         tensor.copy_(buffers[key])
     mean = torch.cat([row.flatten() for row in logits]).mean().cpu()
