@@ -25,7 +25,7 @@ from .worker import Busy, Worker
 
 CACHE_BYTES = 256 * 2**20
 RETRY_SECONDS = 1
-SCRIPTS = ("view.js", "controls.js", "exact.js", "loader.js", "place.js", "trouble.js")
+SCRIPTS = ("view.js", "controls.js", "exact.js", "frame.js", "loader.js", "place.js", "trouble.js")
 PARTS = {  # what the page is made of: where it is asked for, the file, what it is
     "/": ("view/index.html", "text/html"),
     "/view.css": ("view/view.css", "text/css"),

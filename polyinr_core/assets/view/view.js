@@ -2,6 +2,7 @@
 
 import "./exact.js";
 import { Controls } from "./controls.js";
+import { showFrame } from "./frame.js";
 import { Loader } from "./loader.js";
 import { Place, placeText } from "./place.js";
 import { SILENT, say } from "./trouble.js";
@@ -43,10 +44,15 @@ const viewer = OpenSeadragon({
 });
 const viewport = viewer.viewport;
 const controls = new Controls(facts, { chosen: choose, framed: frame });
+
 viewer.canvas.setAttribute("role", "application");
 viewer.canvas.setAttribute("aria-label", "The picture: arrow keys pan, plus and minus zoom, 0 goes home");
 
 const loader = new Loader({ rank, told: (line) => say("tiles", line) });
+
+function frame() {
+  showFrame(viewport, [toView(0), toView(1)], controls.isFramed);
+}
 
 // The finest level that a view calls for, not held back by the last one there is.
 function level() {
@@ -202,26 +208,6 @@ function describe() {
   const span = Math.min(here.width, here.height);
   const hash = new URLSearchParams({ ...picture, x, y, span }).toString();
   history.replaceState(null, "", `#${hash}`);
-}
-
-// The square that was trained on, as far as it is in sight
-
-function frame() {
-  const start = viewport.pixelFromPoint(new OpenSeadragon.Point(toView(0), toView(0)), true);
-  const end = viewport.pixelFromPoint(new OpenSeadragon.Point(toView(1), toView(1)), true);
-  const size = viewport.getContainerSize();
-  const [left, top] = [start.x, start.y].map((v) => Math.max(-10, v));
-  const [right, bottom] = [Math.min(size.x + 10, end.x), Math.min(size.y + 10, end.y)];
-  const box = $("frame");
-  box.hidden = !controls.isFramed || right <= left || bottom <= top;
-  if (!box.hidden) {
-    Object.assign(box.style, {
-      left: `${left}px`,
-      top: `${top}px`,
-      width: `${right - left}px`,
-      height: `${bottom - top}px`,
-    });
-  }
 }
 
 // Moving
