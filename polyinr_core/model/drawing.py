@@ -10,6 +10,7 @@ from .drawer import Drawer, drawer_for
 from .grid import Grid
 
 BLOCK = 2048  # pixels a matrix product: fixed, so that a pixel's arithmetic never depends on the picture's size
+GPU_BLOCK = 2**14  # the same where 2048 would leave most of the device idle
 FEW = 512  # pixels a product where it is never known how many there are
 CPU_PIXELS, PIXELS = 2**14, 2**17  # a product where several pictures are drawn together
 
@@ -46,7 +47,7 @@ def draw_rows(
     if tolerance and has_tiles(grid):
         blocks = tiled(at, grid, tolerance=tolerance, device=affine.device)
     else:
-        blocks = in_blocks(colours, grid, affine)
+        blocks = in_blocks(colours, grid, affine, block=BLOCK if affine.device.type == "cpu" else GPU_BLOCK)
     yield from in_bands(blocks, grid, rows=rows, fineness=fineness)
 
 
