@@ -39,7 +39,7 @@ class HalvingConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.weight[:, :, x.shape[2] % 2 :, x.shape[3] % 2 :]
-        return functional.conv2d(x, kernel, self.bias, 2, (self.kernel_size[0] - 1) // 2, 1, self.groups)
+        return functional.conv2d(x, kernel, self.bias, 2, self.padding, 1, self.groups)
 
 
 def quicken(network: nn.Module) -> None:
@@ -61,7 +61,8 @@ def quicken(network: nn.Module) -> None:
 
 def formed(form: type[Form], layer: nn.Conv2d, kernel: Tensor) -> Form:
     """Return the frozen `layer` in another form, with a kernel of its own."""
-    sizes: dict[str, Any] = {"stride": layer.stride, "groups": layer.groups, "bias": layer.bias is not None}
+    sizes: dict[str, Any] = {"stride": layer.stride, "padding": layer.kernel_size[0] // 2}
+    sizes |= {"groups": layer.groups, "bias": layer.bias is not None}
     new = form(layer.in_channels, layer.out_channels, kernel.shape[-1], device="meta", **sizes)
     new.weight, new.bias = nn.Parameter(kernel.detach()), layer.bias
     return new

@@ -22,9 +22,12 @@ class Projection(Frozen):
         super().__init__()
         mixed = [channels << i for i in range(len(tap_widths))]
         self.widths = [max(channels, width // 2) for width in mixed]
-        channels, scales = zip(tap_widths, mixed, strict=True), zip(mixed, self.widths, strict=True)
-        self.across_channels = nn.ModuleList(PixelwiseConv2d(t, m, 1) for t, m in channels)
-        self.across_scales = nn.ModuleList(PixelwiseConv2d(m, o, 1) for m, o in scales)
+        self.across_channels = nn.ModuleList(
+            PixelwiseConv2d(*pair, 1) for pair in zip(tap_widths, mixed, strict=True)
+        )
+        self.across_scales = nn.ModuleList(
+            PixelwiseConv2d(*pair, 1) for pair in zip(mixed, self.widths, strict=True)
+        )
         self.freeze()
 
     def forward(self, taps: Sequence[Tensor]) -> list[Tensor]:

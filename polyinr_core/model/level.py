@@ -35,7 +35,7 @@ class Level(torch.autograd.Function):
         bias: Tensor,
         bent: bool,
         limit: float | None,
-        kind: torch.dtype | None = None,
+        kind: torch.dtype | None,
     ) -> Tensor:
         kind = kind or weight.dtype
         product, constant = weight.to(kind).T, bias.to(kind)
@@ -107,7 +107,7 @@ def before_activation(grad: Tensor, x: Tensor, limit: float | None, *, out: Tens
     """Return in `out` the gradient before LeakyReLU and clamp, from that behind them, where x is."""
     if limit is not None:
         grad = hardtanh_backward.grad_input(grad, x, -limit, limit, grad_input=out)
-    return leaky_relu_backward.grad_input(grad, x, SLOPE, True, grad_input=out)  # type: ignore[no-any-return]
+    return leaky_relu_backward.grad_input(grad, x, SLOPE, True, grad_input=out)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -53,10 +53,10 @@ class Synthesis(nn.Module):
 
     def level(self, product: nn.Module, h: Tensor, matrix: Tensor, points: Tensor) -> Tensor:
         """Return the features after a level above 0, [N, P, n]."""
-        narrow = self.product_dtype is not None or torch.is_autocast_enabled(h.device.type)
-        if torch.is_grad_enabled() and isinstance(product, nn.Linear) and not narrow:
-            bent = self.config.form == "release"
-            return Level.apply(h, matrix, points, product.weight, product.bias, bent, self.config.clamp)
+        mixed = torch.is_autocast_enabled(h.device.type)
+        if torch.is_grad_enabled() and isinstance(product, nn.Linear) and not mixed:
+            manner = self.config.form == "release", self.config.clamp, self.product_dtype
+            return Level.apply(h, matrix, points, product.weight, product.bias, *manner)
         return self.activate(self.multiply(product, h * self.modulation(matrix, points)))
 
     def multiply(self, product: nn.Module, h: Tensor) -> Tensor:
