@@ -37,10 +37,9 @@ def draw_chart(found: dict[str, Any], path: Path) -> None:
         up="processor seconds",
     )
     memory.plot(sides, [row["mib"] for row in found["pixels"]], "o-", color=INK, markersize=5)
-    memory.set(
-        xscale="log", title="Drawing: memory stays flat", xlabel="pixels a side", ylabel="MiB", ylim=(0, None)
-    )
+    memory.set(xscale="log", title="Drawing: memory beside the weights", xlabel="pixels a side", ylabel="MiB")
     memory.set_xticks(sides, [f"{side}" for side in sides])
+    memory.set_ylim(0, 2 * max(row["mib"] for row in found["pixels"]))
     memory.minorticks_off()
     memory.grid(alpha=0.25)
     curve(
