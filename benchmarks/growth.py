@@ -20,7 +20,7 @@ import torch.distributed as dist
 import typer
 from apart import apart
 from evaluating import memory_of
-from fresh import random_generator
+from fresh import EMOJI, random_generator
 from growth_chart import draw_chart
 from recording import facts, write
 from resident import Peak
@@ -34,8 +34,7 @@ from polyinr_core.training.session import begin_stage, first_generator
 from polyinr_core.training.step import Batch, Setting, iterate
 from polyinr_core.weights.pretrained import load_pretrained
 
-PIXELS_NETWORK = GeneratorConfig(levels=6, channels=32, w_dim=32)
-LEAST_PIXELS = 2**19  # a measurement: several small pictures make one
+LEAST_PIXELS = 2**17  # a measurement: several small pictures make one
 CPU, SIDE = torch.device("cpu"), 32
 
 
@@ -56,7 +55,7 @@ def drawer(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work,
 
 def against_pixels(sides: list[int], rounds: int) -> list[dict[str, Any]]:
     """Return nanoseconds a pixel and what memory drawing takes, for pictures of each side."""
-    works = {side: drawer(PIXELS_NETWORK, side, least=LEAST_PIXELS) for side in sides}
+    works = {side: drawer(EMOJI, side, least=LEAST_PIXELS) for side in sides}
     mib = {}
     for side, (work, _) in works.items():
         with Peak() as peak:
@@ -161,7 +160,7 @@ def main(
 ) -> None:
     """Measure all curves."""
     torch.set_num_threads(1)
-    described = facts(network=PIXELS_NETWORK.to_dict())
+    described = facts(network=EMOJI.to_dict())
 
     def told(name: str, rows: Any) -> None:
         described[name] = rows
