@@ -118,6 +118,8 @@ def _folder(output: str, *, overwrite: bool) -> Path:
             raise FileError(path, "is a file; a gallery needs a folder of its own")
         if not overwrite:
             raise FileError(path, "exists already; choose another name or give --overwrite")
+        if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+            raise FileError(path, "is the folder that you are in; it cannot be replaced, name one inside it")
         _refuse_others(path)
     check_place(path)
     return path

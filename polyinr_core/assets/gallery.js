@@ -102,10 +102,11 @@ for (const link of all("a.picture")) link.setAttribute("aria-haspopup", "dialog"
 
 // Commands are copied; where the browser forbids it they are selected, for the person to do it.
 for (const button of all(".copy")) {
+  const words = button.innerHTML;
+  let timer = 0;
   button.hidden = false;
   button.addEventListener("click", async () => {
     const code = one("code", button.parentElement);
-    const words = button.innerHTML;
     try {
       await navigator.clipboard.writeText(code.textContent);
       button.textContent = "Copied";
@@ -113,6 +114,7 @@ for (const button of all(".copy")) {
       getSelection().selectAllChildren(code);
       button.textContent = "Selected";
     }
-    setTimeout(() => { button.innerHTML = words; }, 1500);
+    clearTimeout(timer);
+    timer = setTimeout(() => { button.innerHTML = words; }, 1500);
   });
 }

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from ..model import UNIT, Bounds, GeneratorConfig, Grid, RegularGrid
+from ..model.level import TRACE_BYTES
 from ..model.replay import draw_replayed
 from ..model.synthesis import Synthesis
-
-TRACE_BYTES = 16  # what a channel of a level of a pixel leaves in memory for the backward pass, float32
 
 
 @dataclass(frozen=True)

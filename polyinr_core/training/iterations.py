@@ -7,14 +7,13 @@ from torch import Tensor
 
 from ..data.feed import Feed, Pictures
 from ..model import RegularGrid
+from ..model.level import TRACE_BYTES
 from ..ranks import Ranks
 from ..seeds import generator_for
 from .config import TrainingConfig
 from .ema import ema_beta, half_life
 from .session import Session
 from .step import Batch, Guide, Losses, Setting, iterate
-
-TRACE_BYTES = 16  # what a channel of a level of a pixel leaves in memory for the backward pass, float32
 
 
 class Iterations:

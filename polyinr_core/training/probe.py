@@ -50,7 +50,7 @@ def cost_of(
     own = {tensor.untyped_storage().data_ptr() for tensor in [*known.parameters(), *known.buffers()]}
     count, seconds, bytes_kept = start, *once(step, start, device=device, own=own)
     slope = max(0.0, bytes_kept - fixed) / count
-    while seconds < LONG_ENOUGH and count < most:
+    while (seconds < LONG_ENOUGH or count == start) and count < most:  # two counts tell what a picture adds
         growth = 4 if seconds < LONG_ENOUGH / 4 else 2
         before, kept_before = count, bytes_kept
         count = min(most, growth * count)

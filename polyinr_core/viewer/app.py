@@ -2,7 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -90,6 +90,7 @@ class Server:
         choice = self.start
         return JSONResponse(
             {
+                "model": snapshot.sha256,
                 "classes": config.classes,
                 "class_names": list(snapshot.class_names),
                 "levels": config.levels,
@@ -104,15 +105,22 @@ class Server:
 
     async def picture(self, request: Request) -> Response:
         """Say of a picture which class it is of, and which command draws it, as JSON."""
-        choice = parse_choice(fields_of(request), self.snapshot)
+        choice = self.chosen(request)
         label = choice.drawn_label(self.snapshot)
         command = [*choice.command(), *self.options]
         return JSONResponse({"label": label, "command": shlex.join(command)})
 
+    def chosen(self, request: Request) -> Choice:
+        """Return the picture that a request asks for, of the model that it may name. Raises RequestError."""
+        fields = fields_of(request)
+        if fields.pop("model", self.snapshot.sha256) != self.snapshot.sha256:
+            raise RequestError("another model is served here now; reload the page")
+        return parse_choice(fields, self.snapshot)
+
     async def tile(self, request: Request) -> Response:
         """Draw a tile, or give it up as soon as the browser has gone."""
         at = Tile(*(index_of(request.path_params[name], name) for name in ("level", "column", "row")))
-        drawn = parse_choice(fields_of(request), self.snapshot), at
+        drawn = self.chosen(request), at
         data = self.cache.get(drawn)
         if data is None:
             with self.worker.order(drawn) as order:
@@ -146,10 +154,10 @@ def answered(endpoint: Endpoint) -> Endpoint:
     return safe
 
 
-def fields_of(request: Request) -> Mapping[str, str]:
+def fields_of(request: Request) -> dict[str, str]:
     """Return a request's query. Raises RequestError if it says something twice."""
     pairs = request.query_params.multi_items()
-    fields: dict[str, Any] = dict(pairs)
+    fields = dict(pairs)
     if len(fields) < len(pairs):
         raise RequestError("a picture says each of its parts once")
     return fields

@@ -29,6 +29,8 @@ class Cache(Generic[K]):
 
     def put(self, key: K, data: bytes) -> None:
         """Keep bytes, unless they alone are over the limit."""
+        if len(data) > self.limit:
+            return
         with self._lock:
             self.size += len(data) - len(self._kept.pop(key, b""))
             self._kept[key] = data

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -42,21 +42,20 @@ class TilePainter:
     maps: OrderedDict[Choice, Tensor] = field(default_factory=OrderedDict)
 
     def draw(self, choice: Choice, tile: Tile, *, wanted: Callable[[], bool] = lambda: True) -> bytes:
-        """Return a tile as PNG. Raises GivenUp when it is no longer `wanted`, asked at every band."""
+        """Return a tile as PNG. Raises GivenUp when it is no longer `wanted`, asked before every product."""
         kind = format_of(tile.level, resolution=self.snapshot.resolution, coarsest=self.coarsest)
         wide = torch.float64 if kind == torch.float64 else torch.float32
         affine, drawer = self.affine(choice).to(wide), self.drawer(kind)
         view = tile.view(self.snapshot.resolution)
 
-        def bands() -> Iterator[Tensor]:
-            grid, fineness = view.grid(), view.fineness
-            for band in draw_rows(drawer, affine, grid, fineness=fineness, tolerance=self.tolerance):
-                if not wanted():
-                    raise GivenUp("nobody waits for it")
-                yield band
+        def watched(maps: Tensor, points: Tensor) -> Tensor:
+            if not wanted():
+                raise GivenUp("nobody waits for it")
+            return drawer(maps, points)
 
         pixels = blank((SIDE, SIDE))
-        fill_rows(pixels, bands())
+        bands = draw_rows(watched, affine, view.grid(), fineness=view.fineness, tolerance=self.tolerance)
+        fill_rows(pixels, bands)
         return encode_picture(pixels, format="png")
 
     def affine(self, choice: Choice) -> Tensor:

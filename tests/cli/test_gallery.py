@@ -299,6 +299,7 @@ def test_interrupted_it_leaves_what_was_there(
         ("gallery -o -", 2, "path of a folder"),
         ("gallery -o page.html", 2, "page.html: a gallery is a folder"),
         ("gallery -o file", 1, "file: is a file"),
+        ("gallery -o . --overwrite", 1, "is the folder that you are in"),
         ("gallery -o file/site", 1, "a part of this path is a file"),
         ("gallery -o site -m missing.safetensors", 1, "missing.safetensors: no such file"),
         ("gallery -o site --seeds 0-999 -m m.safetensors", 2, "1000 pictures; a page shows 128"),

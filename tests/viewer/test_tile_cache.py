@@ -22,5 +22,6 @@ def test_what_is_put_again_counts_once() -> None:
 
 def test_what_is_larger_than_all_is_not_kept() -> None:
     cache: Cache[str] = Cache(10)
+    cache.put("b", b"bbbb")
     cache.put("a", b"a" * 11)
-    assert (cache.size, len(cache), cache.get("a")) == (0, 0, None)
+    assert (cache.size, cache.get("a"), cache.get("b")) == (4, None, b"bbbb")

@@ -48,7 +48,8 @@ def test_with_a_tolerance_a_tile_looks_the_same(snapshot: Snapshot) -> None:
     assert exact.std() > 0
 
 
-def test_what_nobody_wants_is_given_up_between_bands(snapshot: Snapshot) -> None:
+@pytest.mark.parametrize("tolerance", [0.0, 1.0])
+def test_what_nobody_wants_is_given_up_between_blocks(snapshot: Snapshot, tolerance: float) -> None:
     asked = []
 
     def wanted() -> bool:
@@ -56,7 +57,7 @@ def test_what_nobody_wants_is_given_up_between_bands(snapshot: Snapshot) -> None
         return len(asked) < 3
 
     with pytest.raises(GivenUp):
-        TilePainter(snapshot).draw(Choice(), NEAR, wanted=wanted)
+        TilePainter(snapshot, tolerance=tolerance).draw(Choice(), NEAR, wanted=wanted)
     assert len(asked) == 3
 
 

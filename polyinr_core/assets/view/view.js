@@ -18,6 +18,7 @@ const facts = await (await fetch("facts")).json();
 const { side, first, last } = facts.tiles;
 const { low, extent } = facts.world;
 const toView = (p) => (p - low) / extent;
+const asking = (fields) => new URLSearchParams({ ...fields, model: facts.model }); // another would be refused
 const toPlane = (v) => low + v * extent;
 
 let picture = {}; // the fields of what is shown
@@ -75,7 +76,7 @@ let goal = null; // where to go as soon as there is a picture
 let latest = 0;
 
 function show(fields) {
-  const query = new URLSearchParams(fields);
+  const query = asking(fields);
   const mine = ++latest;
   viewer.addTiledImage({
     tileSource: {
@@ -123,7 +124,7 @@ async function choose() {
   const mine = ++asked;
   let answer;
   try {
-    answer = await fetch(`picture?${new URLSearchParams(fields)}`);
+    answer = await fetch(`picture?${asking(fields)}`);
   } catch {
     return say("picture", SILENT);
   }
