@@ -14,9 +14,7 @@ hardtanh_backward = torch.ops.aten.hardtanh_backward
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward
 
 BLOCK = 2**18  # features at work at a time: with what they meet, they fit into a core's second cache
-TRACE_BYTES = (
-    5  # that a channel of a level of a pixel leaves in memory for the backward pass: a float32, and some
-)
+TRACE_BYTES = 5  # kept for the backward pass by a channel of a level of a pixel: one float32, and some
 
 
 class Level(torch.autograd.Function):

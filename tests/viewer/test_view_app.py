@@ -126,6 +126,16 @@ def test_what_makes_no_sense_is_refused_in_one_line(client: TestClient, path: st
     assert len(answer.text.splitlines()) == 1
 
 
+def test_a_page_of_another_model_is_told_to_reload(client: TestClient, painter: QuickPainter) -> None:
+    model = client.get("/facts").json()["model"]
+    assert model == painter.snapshot.sha256
+    for path in ("/picture", "/tile/9/0/0"):
+        assert client.get(f"{path}?model={model}").status_code == 200
+        answer = client.get(f"{path}?model={'0' * 64}")
+        assert (answer.status_code, answer.text) == (400, "another model is served here now; reload the page\n")
+    assert len(painter.drawn) == 1
+
+
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/view/index.html", "/../pyproject.toml", "/%2e%2e/etc/passwd", "/tile/9/0", "/assets/"]
 )

@@ -10,7 +10,6 @@ import { SILENT, say } from "./trouble.js";
 const MIN_PIXEL_RATIO = 0.75; // pixels of the screen to one of a tile, at least
 const HOME = { x: 0.5, y: 0.5, span: 1.1 }; // the square that was trained on, and a little about it
 const COARSER = [0, 2, 4]; // levels above the wanted one that are drawn before it
-const WAIT = 200; // milliseconds without typing before a picture is asked for
 const FIELDS = ["seed", "label", "psi", "other", "levels"];
 
 const $ = (id) => document.getElementById(id);
