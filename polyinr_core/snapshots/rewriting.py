@@ -1,6 +1,5 @@
 """A model made anew as a file: from a released one or one of ours, in fewer bits, with a card."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from ..errors import FileError, SnapshotError
 from ..files import read_bytes
 from .released import is_safetensors, map_file, read_released
-from .snapshot import Snapshot, load_snapshot, read_header
+from .snapshot import Snapshot, load_snapshot, read_header, strict_json
 
 CARD = "card"  # under this name a model's origin keeps it
 LARGEST_CARD = 2**20
@@ -53,7 +52,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if len(data) > LARGEST_CARD:
         raise FileError(path, f"{len(data):,} bytes; a card has at most {LARGEST_CARD:,}")
     try:
-        card = json.loads(data)
+        card = strict_json(data)
     except (ValueError, RecursionError) as error:
         raise FileError(path, f"no JSON ({error}); a card is a JSON object") from error
     if not isinstance(card, dict):

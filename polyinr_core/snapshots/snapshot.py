@@ -77,6 +77,8 @@ def load_snapshot(path: Path) -> Snapshot:
         with no_start_values():  # and nothing is allocated for what a header merely claims
             generator = Generator(config)
         generator.load_state_dict(tensors, assign=True)
+        if not isinstance(facts["origin"], dict) or not all(isinstance(x, str) for x in facts["class_names"]):
+            raise TypeError("class names are text, its origin is an object")
         return Snapshot(
             generator=generator.eval().requires_grad_(False),
             class_names=tuple(facts["class_names"]),
@@ -98,13 +100,20 @@ def read_facts(path: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or "polyinr" not in metadata:
         raise SnapshotError(path, "not a polyinr snapshot; `polyinr convert` turns released models into one")
     try:
-        facts = json.loads(metadata["polyinr"])
+        facts = strict_json(metadata["polyinr"])
     except (ValueError, TypeError, RecursionError) as error:
         raise SnapshotError(path, "a damaged snapshot (its header is no JSON); get or train it again") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         number = facts.get("format") if isinstance(facts, dict) else None
         raise SnapshotError(path, f"snapshot format {number!r}, this polyinr reads {FORMAT}; update polyinr")
     return facts
+
+
+def strict_json(text: str | bytes) -> Any:
+    """Read JSON that can be written again as such: finite numbers, whole letters. Raises ValueError, TypeError."""
+    value = json.loads(text)
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return value
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -101,3 +101,11 @@ def test_a_card_goes_with_the_model(polyinr, tiny_class_snapshot, tmp_path):
     assert told.origin == {**plain.origin, "card": card}
     assert all(t.equal(plain.generator.state_dict()[k]) for k, t in told.generator.state_dict().items())
     assert "kd-lite2" in polyinr("info", "told.safetensors").stdout.decode()
+
+
+@pytest.mark.parametrize("card", ["[1]", "{", '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', "[" * 100_000])
+def test_a_card_that_could_not_be_told_is_refused(polyinr, tiny_class_snapshot, tmp_path, card):
+    (tmp_path / "card.json").write_text(card)
+    ran = polyinr("convert", tiny_class_snapshot, "--card", "card.json", "-o", "told.safetensors")
+    refused(ran, "card.json", "a card is a JSON object", code=1)
+    assert not (tmp_path / "told.safetensors").exists()

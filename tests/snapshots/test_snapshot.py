@@ -48,7 +48,18 @@ def test_a_file_too_short_for_its_header_is_refused(content, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "facts", [{"resolution": float("inf")}, {"kimg": []}, {"class_names": 5}, {"generator": 5}, {"generator": {}}]
+    "facts",
+    [
+        {"resolution": float("inf")},
+        {"kimg": []},
+        {"class_names": 5},
+        {"class_names": [5]},
+        {"class_names": ["\ud800"]},
+        {"origin": ["data"]},
+        {"origin": {"data": float("nan")}},
+        {"generator": 5},
+        {"generator": {}},
+    ],
 )
 def test_facts_of_another_kind_are_refused(facts, tmp_path):
     path = tmp_path / "model.safetensors"
