@@ -14,7 +14,10 @@ WIDTH = 160  # of a reason: compilers tell long stories
 
 
 class Tried:
-    """Draw with a compiler's code; from its first failure on plainly, and say so once."""
+    """Draw with a compiler's code; from its first failure on plainly, and say so once.
+
+    What cannot be drawn plainly either, as it is wrong itself, is no failure of the compiler's.
+    """
 
     def __init__(self, fast: "Drawer", plain: "Drawer", *, name: str) -> None:
         self.fast: Drawer | None = fast
@@ -28,8 +31,10 @@ class Tried:
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # compilers share no class of errors
+                drawn = self.plain(affine, points)
                 self.fast = None
                 logger.warning("%s does not work here (%s); drawing without it", self.name, reason(error))
+                return drawn
         return self.plain(affine, points)
 
 

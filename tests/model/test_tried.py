@@ -29,6 +29,14 @@ def test_a_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["torch.compile does not work here (RuntimeError: no compiler); drawing without it"]
 
 
+def test_what_is_wrong_itself_is_not_blamed_on_the_compiler(caplog: pytest.LogCaptureFixture) -> None:
+    drawer = Tried(lambda affine, points: affine @ points, plain, name="Triton")
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        drawer(torch.ones(2), torch.ones(3))
+    assert caplog.messages == []
+    assert drawer(torch.ones(2), torch.ones(2)) == 2  # still the fast one's
+
+
 def test_a_long_reason_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     Tried(Failing(ValueError("x" * 999)), plain, name="Triton")(torch.ones(1), torch.ones(1))
     assert len(caplog.messages[0]) < WIDTH + 60
