@@ -65,6 +65,6 @@ def record(drawer: "Drawer", affine: Tensor, points: Tensor) -> Recording:
         drawer(affine, points)  # libraries set up what they keep for a stream
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=aside):  # not the one of PyTorch's own, which is for the first GPU used
         colours = drawer(affine, points)
     return Recording(graph, affine, points, colours)
