@@ -132,7 +132,7 @@ def part(room: Tensor, own: Tensor) -> Tensor:
 
 def block_of(h: Tensor) -> int:
     """Return how many pixels of features [N, P, n] are worked on at a time: elsewhere than on a processor all."""
-    return max(1, BLOCK // h.shape[2]) if h.device.type == "cpu" else h.shape[0] * h.shape[1]
+    return max(1, BLOCK // h.shape[2] if h.device.type == "cpu" else h.shape[0] * h.shape[1])
 
 
 def blocks(h: Tensor) -> Iterator[tuple[slice, slice]]:

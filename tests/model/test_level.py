@@ -38,6 +38,16 @@ def test_gradients_are_those_of_the_definition(
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # the second stands for whatever is no processor
+def test_no_points(device: str) -> None:
+    shapes = [(N, 0, n), (N, 3, n), (0, 3), (n, n), (n,)]
+    inputs = [torch.ones(shape, device=device, requires_grad=True) for shape in shapes]
+    x = Level.apply(*inputs, True, 256.0, None)
+    assert x.shape == (N, 0, n)
+    x.sum().backward()
+    assert all(tensor.grad.shape == tensor.shape for tensor in inputs)
+
+
 def test_products_in_bfloat16() -> None:
     """Oracle: the same in float64; 8 bits leave a hundredth. Gradients are in the format of their tensor."""
     torch.manual_seed(0)
