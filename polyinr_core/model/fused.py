@@ -25,6 +25,12 @@ class Tile:
     stages: int = 3
     whole: bool = False  # takes its pixels through all levels
 
+    @property
+    def options(self) -> dict[str, int]:
+        """Return what a kernel is launched with."""
+        sizes = {"pixels": self.pixels, "outputs": self.outputs, "inputs": self.inputs}
+        return sizes | {"num_warps": self.warps, "num_stages": self.stages}
+
 
 TILES = {  # the first where there is nothing to time
     torch.bfloat16: (
@@ -146,11 +152,7 @@ class Fused:
                 rows=rows,
                 first=level == 1,
                 last=last,
-                pixels=tile.pixels,
-                outputs=tile.outputs,
-                inputs=tile.inputs,
-                num_warps=tile.warps,
-                num_stages=tile.stages,
+                **tile.options,
                 **self.facts,
             )
         return shares
@@ -177,11 +179,7 @@ class Fused:
             points.stride(0) if points.dim() == 3 else 0,
             levels,
             rows=rows,
-            pixels=tile.pixels,
-            outputs=tile.outputs,
-            inputs=tile.inputs,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
+            **tile.options,
             **self.facts,
         )
         return shares

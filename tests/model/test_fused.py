@@ -30,8 +30,9 @@ def network(levels: int = 3) -> Synthesis:
 def interpreted(*choice: str) -> None:
     """Run tile_cases.py in a process whose Triton interprets; it cannot be told so later."""
     cases = Path(__file__).with_name("tile_cases.py")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", cases, *choice]
-    ran = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", cases, *choice]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
 
 
