@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 WORDS = {"cpu": "processor", "cuda": "GPU"}
 CPU_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last is ARM's word
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # what people keep oneDNN, which does the products, to
+NARROW_LIMITS = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
 SPARE_BYTES = 64 * 2**20
 
 
@@ -63,12 +65,13 @@ def choose_dtype(precision: Precision, device: "torch.device", *, eight_bits: bo
 
 
 def multiplies_bfloat16(device: "torch.device") -> bool:
-    """Say whether the hardware has bfloat16 products of its own."""
+    """Say whether the hardware has bfloat16 products of its own, that oneDNN is free to use."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(CPU_FLAGS & cpu_flags())
+    limit = next((os.environ[name] for name in LIMITS if name in os.environ), "")
+    return limit.upper() not in NARROW_LIMITS and bool(CPU_FLAGS & cpu_flags())
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:

@@ -54,6 +54,20 @@ def test_auto_precision_follows_the_hardware(
     assert devices.choose_dtype(Precision.auto, CPU, eight_bits=False) == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("limit", "native"), [("AVX512_CORE", False), ("avx2", False), ("AVX512_CORE_BF16", True), ("DEFAULT", True)]
+)
+@pytest.mark.parametrize("name", devices.LIMITS)
+def test_auto_precision_follows_what_products_are_kept_to(
+    monkeypatch: pytest.MonkeyPatch, name: str, limit: str, native: bool
+):
+    monkeypatch.setattr(devices, "cpu_flags", lambda: {"amx_bf16"})
+    for other in devices.LIMITS:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, limit)
+    assert devices.multiplies_bfloat16(CPU) is native
+
+
 @pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
 def test_auto_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], native: bool):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
