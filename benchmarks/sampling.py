@@ -11,7 +11,7 @@ A short run: python benchmarks/sampling.py --channels 512 --sides 128 --batches 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import product
@@ -160,7 +160,7 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def chosen(text: str, known: Iterator[str] | Any) -> list[str]:
+def chosen(text: str, known: Iterable[str]) -> list[str]:
     """Return the words of a list. Raises BadParameter."""
     words, names = text.split(","), list(known)
     if wrong := set(words) - set(names):
