@@ -195,21 +195,23 @@ def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
         ),
         (
             {"levels": 1, "resolution": 0},
-            ["--psi", "0.3"],
+            ["--seeds", "0,2"],
             ["seeds", "psi", "walk", "levels", "beyond", "sizes", "drawn"],
         ),
     ],
 )
 def test_other_models(polyinr: Run, tmp_path: Path, model: dict, options: list[str], parts: list[str]) -> None:
     small_snapshot(tmp_path / "m.safetensors", **model)
-    ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", "--frames", "3", "--res", "8", *options)
+    few = "--psi 0.3 --frames 3 --res 8".split()
+    ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", *few, *options)
     assert ran.code == 0, ran.stderr
     assert parts_of(text_of(tmp_path / "site")) == parts
 
 
 def test_of_many_classes_some_are_shown(polyinr: Run, tmp_path: Path) -> None:
     small_snapshot(tmp_path / "m.safetensors", classes=1000)
-    ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", "--seeds", "2", "--frames", "2", "--res", "8")
+    few = "--seeds 2 --psi 1 --frames 2 --res 8".split()
+    ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", *few)
     assert ran.code == 0, ran.stderr
     text = text_of(tmp_path / "site")
     assert "in 16 of the model's 1000 classes" in " ".join(HtmlPage(text).text.split())
@@ -217,7 +219,7 @@ def test_of_many_classes_some_are_shown(polyinr: Run, tmp_path: Path) -> None:
 
 
 def test_a_label_is_every_pictures_class(polyinr: Run, tiny_class_snapshot: Path, tmp_path: Path) -> None:
-    given = ["--seeds", "0-1", "--frames", "2", "--res", "8", "--label", "class c"]
+    given = [*"--seeds 0-1 --psi 1 --frames 2 --res 8 --label".split(), "class c"]
     assert polyinr("gallery", "-m", tiny_class_snapshot, "-o", "site", *given).code == 0
     commands = commands_of(HtmlPage(text_of(tmp_path / "site")))
     assert commands
@@ -240,19 +242,8 @@ def test_json_says_what_was_made(polyinr: Run, tiny_snapshot: Path, tmp_path: Pa
 
 def test_only_a_gallery_is_replaced(made: Path, polyinr: Run, tmp_path: Path) -> None:
     shutil.copytree(made / "site", tmp_path / "site")
-    again = [
-        "gallery",
-        "-m",
-        made / "model.safetensors",
-        "--seeds",
-        "0",
-        "--frames",
-        "2",
-        "--res",
-        "8",
-        "-o",
-        "site",
-    ]
+    few = "--seeds 0 --psi 1 --frames 2 --res 8".split()
+    again = ["gallery", "-m", made / "model.safetensors", *few, "-o", "site"]
     refused(polyinr(*again), "site: exists already", "--overwrite", code=1)
     assert polyinr(*again, "--overwrite").code == 0
     assert not (tmp_path / "site" / "pictures" / "walk-frame0000.png").exists()
