@@ -110,7 +110,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def strict_json(text: str | bytes) -> Any:
-    """Read JSON that can be written again as such: finite numbers, whole letters. Raises ValueError, TypeError."""
+    """Read JSON that can be written again: finite numbers, whole letters. Raises ValueError, TypeError."""
     value = json.loads(text)
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     return value
