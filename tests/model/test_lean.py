@@ -76,6 +76,18 @@ def test_points_of_their_own_and_blends() -> None:
     assert not torch.allclose(found[0], expected.new_zeros(3), atol=0.1)
 
 
+@pytest.mark.parametrize(("pictures", "count"), [(2, 0), (0, 5), (1, 1)])
+def test_nothing_to_draw_and_a_single_point(pictures: int, count: int) -> None:
+    generator, w = lively()
+    points = some_points(count)
+    with torch.no_grad():
+        affine = generator.affine(w)[:pictures]
+        expected = generator.synthesis(affine, points)
+    found = Lean(generator.synthesis)(affine, points)
+    assert found.shape == (pictures, count, 3)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_change_of_the_weights_shows() -> None:
     """A drawer that is kept looks at the network as it is."""
     generator, w = lively()
