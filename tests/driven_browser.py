@@ -47,7 +47,7 @@ class Tab:
         return self.page.evaluate(expression)
 
     def until(self, expression: str) -> None:
-        """Wait until a JavaScript expression holds; asked from outside, where a page's policy forbids it nothing."""
+        """Wait until a JavaScript expression holds; asked from outside, as no policy of a page forbids."""
         end = time.monotonic() + PATIENCE
         while not self.value(expression):
             assert time.monotonic() < end, expression

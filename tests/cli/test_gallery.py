@@ -202,7 +202,7 @@ def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
 )
 def test_other_models(polyinr: Run, tmp_path: Path, model: dict, options: list[str], parts: list[str]) -> None:
     small_snapshot(tmp_path / "m.safetensors", **model)
-    few = "--psi 0.3 --frames 3 --res 8".split()
+    few = ["--psi", "0.3", "--frames", "3", "--res", "8"]
     ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", *few, *options)
     assert ran.code == 0, ran.stderr
     assert parts_of(text_of(tmp_path / "site")) == parts
@@ -210,7 +210,7 @@ def test_other_models(polyinr: Run, tmp_path: Path, model: dict, options: list[s
 
 def test_of_many_classes_some_are_shown(polyinr: Run, tmp_path: Path) -> None:
     small_snapshot(tmp_path / "m.safetensors", classes=1000)
-    few = "--seeds 2 --psi 1 --frames 2 --res 8".split()
+    few = ["--seeds", "2", "--psi", "1", "--frames", "2", "--res", "8"]
     ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", *few)
     assert ran.code == 0, ran.stderr
     text = text_of(tmp_path / "site")
@@ -219,7 +219,7 @@ def test_of_many_classes_some_are_shown(polyinr: Run, tmp_path: Path) -> None:
 
 
 def test_a_label_is_every_pictures_class(polyinr: Run, tiny_class_snapshot: Path, tmp_path: Path) -> None:
-    given = [*"--seeds 0-1 --psi 1 --frames 2 --res 8 --label".split(), "class c"]
+    given = [*["--seeds", "0-1", "--psi", "1", "--frames", "2", "--res", "8", "--label"], "class c"]
     assert polyinr("gallery", "-m", tiny_class_snapshot, "-o", "site", *given).code == 0
     commands = commands_of(HtmlPage(text_of(tmp_path / "site")))
     assert commands
@@ -242,7 +242,7 @@ def test_json_says_what_was_made(polyinr: Run, tiny_snapshot: Path, tmp_path: Pa
 
 def test_only_a_gallery_is_replaced(made: Path, polyinr: Run, tmp_path: Path) -> None:
     shutil.copytree(made / "site", tmp_path / "site")
-    few = "--seeds 0 --psi 1 --frames 2 --res 8".split()
+    few = ["--seeds", "0", "--psi", "1", "--frames", "2", "--res", "8"]
     again = ["gallery", "-m", made / "model.safetensors", *few, "-o", "site"]
     refused(polyinr(*again), "site: exists already", "--overwrite", code=1)
     assert polyinr(*again, "--overwrite").code == 0
