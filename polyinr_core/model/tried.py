@@ -11,28 +11,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 WIDTH = 160  # of a reason: compilers tell long stories
+FAILED: set[str] = set()  # names of what has failed in this process; drawers are made anew for every few pictures
 
 
 class Tried:
-    """Draw with a compiler's code; from its first failure on plainly, and say so once.
+    """Draw with a compiler's code; from its first failure in this process on plainly, and say so once.
 
     What cannot be drawn plainly either, as it is wrong itself, is no failure of the compiler's.
     """
 
     def __init__(self, fast: "Drawer", plain: "Drawer", *, name: str) -> None:
-        self.fast: Drawer | None = fast
-        self.plain, self.name = plain, name
+        self.fast, self.plain, self.name = fast, plain, name
 
     def __call__(self, affine: Tensor, points: Tensor) -> Tensor:
         """Map affine [N, L, 3, n] and points [P, 3] or [N, P, 3] to colours [N, P, 3]."""
-        if self.fast is not None:
+        if self.name not in FAILED:
             try:
                 return self.fast(affine, points)
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:  # compilers share no class of errors
                 drawn = self.plain(affine, points)
-                self.fast = None
+                FAILED.add(self.name)
                 logger.warning("%s does not work here (%s); drawing without it", self.name, reason(error))
                 return drawn
         return self.plain(affine, points)

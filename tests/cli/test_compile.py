@@ -13,6 +13,7 @@ import torch
 from conftest import Run
 
 from polyinr_cli import devices
+from polyinr_core.model import tried
 
 SAMPLE = (sys.executable, "-m", "polyinr_cli.main", "sample")
 COMMANDS = (
@@ -43,7 +44,7 @@ def test_it_compiles_where_it_is_asked(
 ) -> None:
     pictures = []
     if "found" in command:
-        assert polyinr("directions", "-m", tiny_snapshot, "-o", "found.safetensors").code == 0
+        assert polyinr("directions", "-m", tiny_snapshot, "--samples", "99", "-o", "found.safetensors").code == 0
     for option, names in (([], []), (["--no-compile"], []), (["--compile"], ["draw_level"])):
         ran = polyinr(*command.split(), "-m", tiny_snapshot, "--overwrite", *option)
         assert ran.code == 0, ran.stderr
@@ -59,6 +60,7 @@ def test_a_failing_compiler_is_one_line_and_the_same_picture(
         raise RuntimeError("internal\nerror")
 
     monkeypatch.setattr(torch, "compile", lambda function, **_: fails)
+    monkeypatch.setattr(tried, "FAILED", set())
     for name, option in (("plain.npy", "--no-compile"), ("tried.npy", "--compile")):
         ran = polyinr("sample", "-m", tiny_snapshot, "--seeds", "0-1", "--res", "8", "-o", name, option)
         assert ran.code == 0, ran.stderr

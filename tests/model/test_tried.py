@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from polyinr_core.model import tried
 from polyinr_core.model.tried import WIDTH, Tried
+
+
+@pytest.fixture(autouse=True)
+def _nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tried, "FAILED", set())
 
 
 def plain(affine: Tensor, points: Tensor) -> Tensor:
@@ -25,8 +31,16 @@ def test_a_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     drawer = Tried(failing, plain, name="torch.compile")
     one = torch.ones(1)
     assert [float(drawer(one, one)) for _ in range(2)] == [2, 2]
+    assert float(Tried(failing, plain, name="torch.compile")(one, one)) == 2  # nor by another drawer
     assert failing.calls == 1
     assert caplog.messages == ["torch.compile does not work here (RuntimeError: no compiler); drawing without it"]
+
+
+def test_another_compiler_is_still_tried(caplog: pytest.LogCaptureFixture) -> None:
+    one = torch.ones(1)
+    for name in ("torch.compile", "Triton"):
+        assert Tried(Failing(RuntimeError("no")), plain, name=name)(one, one) == 2
+    assert len(caplog.messages) == 2
 
 
 def test_what_is_wrong_itself_is_not_blamed_on_the_compiler(caplog: pytest.LogCaptureFixture) -> None:
