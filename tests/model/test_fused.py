@@ -49,6 +49,7 @@ def test_kernels_of_every_kind_draw_the_definition() -> None:
 
 @needs_triton
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error::UserWarning:triton")
 @pytest.mark.parametrize("whole", [False, True])
 def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool) -> None:
     """The interpreter takes what the compiler refuses: types that differ between branches, say."""
@@ -60,7 +61,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool) -> None:
     tile = next(tile for tile in TILES[torch.bfloat16] if tile.whole == whole)
     kernel = tiles.network_kernel if whole else tiles.level_kernel
     constants = {"n": 512, "rows": 3, "bent": True, "clamped": True, "slope": 0.2}
-    constants |= {"pixels": tile.pixels, "outputs": tile.outputs, "inputs": tile.inputs}
+    constants |= {name: tile.options[name] for name in ("pixels", "outputs", "inputs")}
     constants |= {} if whole else {"first": False, "last": False}
     narrow = {"weights", "biases", "buffers", "weight", "bias", "features", *(() if whole else ("out",))}
     numbers = {"count", "pictures", "point_step", "matrix_step", "levels"}
@@ -70,7 +71,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool) -> None:
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if "*" in kinds[name]}
     source = ASTSource(kernel, kinds, constexprs=places, attrs=aligned)
-    options = {"num_warps": tile.warps, "num_stages": tile.stages}
+    options = {name: value for name, value in tile.options.items() if name not in constants}
     code = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     assert "wgmma.mma_async" in code.asm["ptx"]  # the products are the GPU's own
     assert code.metadata.shared < 227 * 1024  # of an H100 or H200
