@@ -19,7 +19,7 @@ VARIABLE = "POLYINR_MODEL"
 RUNS = Path("runs")
 SNAPSHOTS = "snapshots"  # the folder of a run that holds them
 BEST = "best.safetensors"  # a model kept for its distance, whenever it was written
-BUNDLED = "model.safetensors"
+BUNDLED = "emoji.safetensors"
 PLUS = "+"
 
 
