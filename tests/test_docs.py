@@ -61,6 +61,8 @@ def test_readme_commands_run(polyinr: Run, reference: Path, tmp_path: Path) -> N
     model = str(small_snapshot(tmp_path / "ten.safetensors", levels=10))
     commands = readme_commands()
     for arguments in commands:
+        if arguments[0] == "view":
+            continue  # serves until it is stopped: tests/cli/test_view_command.py
         if arguments[0] == "train":
             arguments = [*arguments, "--preset", "tiny", "--max-time", "1s"]
         drawn = arguments[0] not in ("prepare", "info", "train", "convert")
