@@ -48,7 +48,7 @@ def parse_levels(text: str, *, levels: int) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
         if match is None:
-            raise RequestError(f"levels {text!r} are not understood at {part!r}; write 3, 5-7 or 0,8-9")
+            raise RequestError(f"levels {text[:40]!r} are not understood at {part[:40]!r}; write 3, 5-7 or 0,8-9")
         first = int(match[1])
         last = first if match[2] is None else int(match[2])
         if max(first, last) >= levels:
@@ -59,7 +59,7 @@ def parse_levels(text: str, *, levels: int) -> list[int]:
             raise RequestError(f"levels {part.strip()} run backwards; write {last}-{first}")
         chosen += range(first, last + 1)
     if len(set(chosen)) < len(chosen):
-        raise RequestError(f"levels {text!r} name a level twice")
+        raise RequestError(f"levels {text[:40]!r} name a level twice")
     return sorted(chosen)
 
 
