@@ -43,7 +43,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int, chunk:
     except BrokenProcessPool as error:
         raise PolyinrError("a worker process died, of too little memory perhaps; give fewer --workers") from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        with interrupts_held():  # a join that Ctrl-C ends takes the pool's thread for done, and its workers stay
+            pool.shutdown(cancel_futures=True)
 
 
 def in_chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:
@@ -78,7 +79,7 @@ def end_with_parent() -> None:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back: a process started meanwhile never sees it, only we do, and we end the workers."""
+    """Hold Ctrl-C back until afterwards: a process started meanwhile never sees it, and we end the workers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

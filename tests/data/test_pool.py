@@ -1,4 +1,10 @@
-"""Tests of polyinr_core/data/pool.py beyond what `prepare` shows: how items are put together."""
+"""Tests of polyinr_core/data/pool.py beyond what `prepare` shows: how items are put together, Ctrl-C at the end."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 
@@ -14,3 +20,31 @@ def test_large_items_go_in_smaller_company() -> None:
     half, array = bytes(CHUNK_BYTES // 2), np.zeros(CHUNK_BYTES, np.uint8)
     assert [len(chunk) for chunk in in_chunks([half] * 5, 32)] == [2, 2, 1]
     assert [len(chunk) for chunk in in_chunks([array, array, half], 32)] == [1, 1, 1]
+
+
+SCRIPT = """
+import time
+from polyinr_core.data.pool import in_order
+
+if __name__ == "__main__":
+    results = in_order(time.sleep, [0, 0, 3, 3, 3, 3, 3, 3], workers=2, chunk=1)
+    next(results)
+    print("closing", flush=True)
+    results.close()
+    print("closed", flush=True)
+"""
+
+
+def test_ctrl_c_while_the_workers_are_ended_is_heard_afterwards(tmp_path: Path) -> None:
+    """Python takes a thread whose join was interrupted for done, and workers that it was to end would stay."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run = subprocess.Popen([sys.executable, tmp_path / "script.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"closing\n"
+    time.sleep(1)
+    run.send_signal(signal.SIGINT)
+    try:
+        out, err = run.communicate(timeout=30)
+    finally:
+        run.kill()
+    assert (out, err.rstrip().split(b"\n")[-1]) == (b"", b"KeyboardInterrupt")

@@ -328,10 +328,11 @@ def test_a_full_disk_is_one_line_and_no_archive(folder, tmp_path, monkeypatch):
 SCRIPT = """
 import sys
 from pathlib import Path
-from polyinr_core.data.prepare import prepare
+from polyinr_core.data import prepare
 if __name__ == "__main__":
     source, output = map(Path, sys.argv[1:])
-    print(prepare([source], output, resolution=64, workers=2, progress=lambda d, t: print(d, flush=True)).resumed)
+    prepare.MOST_AT_ONCE = 2  # so that much is left to do after the first
+    print(prepare.prepare([source], output, resolution=64, workers=2, progress=lambda d, t: print(d, flush=True)).resumed)
 """
 
 
