@@ -1,4 +1,4 @@
-"""Tests of polyinr_core/data/pool.py beyond what `prepare` shows: how items are put together, Ctrl-C at the end."""
+"""Tests of polyinr_core/data/pool.py beyond what `prepare` shows: what goes together, Ctrl-C at the end."""
 
 import signal
 import subprocess
@@ -38,7 +38,8 @@ if __name__ == "__main__":
 def test_ctrl_c_while_the_workers_are_ended_is_heard_afterwards(tmp_path: Path) -> None:
     """Python takes a thread whose join was interrupted for done, and workers that it was to end would stay."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    run = subprocess.Popen([sys.executable, tmp_path / "script.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, tmp_path / "script.py"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert run.stdout is not None
     assert run.stdout.readline() == b"closing\n"
     time.sleep(1)

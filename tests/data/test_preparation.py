@@ -332,7 +332,7 @@ from polyinr_core.data import prepare
 if __name__ == "__main__":
     source, output = map(Path, sys.argv[1:])
     prepare.MOST_AT_ONCE = 2  # so that much is left to do after the first
-    print(prepare.prepare([source], output, resolution=64, workers=2, progress=lambda d, t: print(d, flush=True)).resumed)
+    prepare.prepare([source], output, resolution=64, workers=2, progress=lambda d, t: print(d, flush=True))
 """
 
 
