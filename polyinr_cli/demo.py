@@ -11,11 +11,13 @@ import typer
 from polyinr_core.errors import RequestError
 
 from . import streams
-from .options import Output, Quiet, parse_duration
+from .options import Quiet, parse_duration
 
 
 def demo(
-    output: Output = Path("demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to fill.")] = Path(
+        "demo"
+    ),
     max_time: Annotated[
         str, typer.Option("--max-time", metavar="180s", help="How long to train; run it again to train on.")
     ] = "180s",

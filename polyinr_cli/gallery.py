@@ -11,13 +11,13 @@ from polyinr_core.errors import FileError, RequestError
 from polyinr_core.files import check_place, explain, written_beside
 
 from . import streams
+from .models import is_bundled
 from .notes import version
 from .options import (
     Device,
     Json,
     Label,
     Model,
-    OutputText,
     Overwrite,
     Precision,
     PrecisionOption,
@@ -35,7 +35,7 @@ BYTES_A_POINT = 3  # of PNG at worst
 
 
 def gallery(
-    output: OutputText,
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to make.")],
     seeds: Annotated[
         str, typer.Option("--seeds", metavar="0-7,12", help="Which pictures; the first of them in every part.")
     ] = "0-15",
@@ -56,8 +56,8 @@ def gallery(
     """Write a page to look at: seeds, classes, psi, mixing, a walk, heat maps, beyond the border, sizes.
 
     -o is a folder, which gets index.html and the pictures it shows: open it in a browser, or put it on a web
-    server. It needs no network. Under each picture stands the command that draws it. Without --res pictures have
-    the model's resolution, at least 128 and at most 256 pixels.
+    server. It needs no network. Each part shows the command that draws it, and so does each picture when it is
+    opened. Without --res pictures have the model's resolution, at least 128 and at most 256 pixels.
 
     Example: polyinr gallery -o site/
     """
@@ -83,7 +83,7 @@ def gallery(
         frames=frames,
         label=class_index(label, snapshot),
     )
-    bundled = _is_bundled(painter.model_file)
+    bundled = is_bundled(painter.snapshot.sha256)
     hall = Hall(painter, plan, model=None if bundled else painter.model_file.name)
     exhibits = exhibits_of(hall)
     check_disk(path, BYTES_A_POINT * hall.points)
@@ -146,15 +146,6 @@ def _side(res: str | None) -> int | None:
 
     sides = parse_sides(res, None)
     return None if sides is None else sides[0]
-
-
-def _is_bundled(model: Path) -> bool:
-    """Say whether a model file is the one that every command finds by itself."""
-    from importlib import resources
-
-    from .models import BUNDLED
-
-    return model == Path(str(resources.files("polyinr_core") / "assets" / BUNDLED))
 
 
 def _say_plan(hall: "Hall", *, quiet: bool) -> None:

@@ -63,7 +63,9 @@ Vgg16 = Annotated[
         help="torchvision's VGG16, for LPIPS. Without it: vgg16-397923af.pth in torch.hub's cache.",
     ),
 ]
-Steps = Annotated[int, typer.Option("--steps", metavar="N", help="Steps of each start, at most.")]
+Steps = Annotated[
+    int, typer.Option("--steps", metavar="N", help="Steps from each start; a polish of cheaper ones follows.")
+]
 Restarts = Annotated[
     int,
     typer.Option(

@@ -85,7 +85,7 @@ def likeness_of(picture: Path, *, for_others: bool) -> Likeness:
     if "words" in note and not for_others:
         raise FileError(
             picture,
-            "is none of sample's; `polyinr info` prints its command, --seeds draws others in its window",
+            "is a sheet with a command of its own (`polyinr info` prints it), --seeds draws others in its window",
         )
     if "words" in note and "size" not in note:
         raise FileError(picture, "shows no window; take the note of a picture that does")

@@ -35,13 +35,25 @@ def find_model(model: Path | None, *, quiet: bool = False) -> Path:
         return _said(Path(named), f"from ${VARIABLE}", quiet=quiet)
     if newest := newest_snapshot(RUNS):
         return _said(newest, "the newest below ./runs", quiet=quiet)
-    bundled = resources.files("polyinr_core") / "assets" / BUNDLED
-    if bundled.is_file():
-        return _said(Path(str(bundled)), "the bundled one", quiet=quiet)
+    if (bundled := bundled_model()).is_file():
+        return _said(bundled, "the bundled one", quiet=quiet)
     raise PolyinrError(
         f"no model: none below ./runs, ${VARIABLE} is not set; train one (`polyinr train`), convert a released "
         "one (`polyinr convert`), or name one with -m"
     )
+
+
+def bundled_model() -> Path:
+    """Return where the model lies that comes with the package, if it does."""
+    return Path(str(resources.files("polyinr_core") / "assets" / BUNDLED))
+
+
+def is_bundled(sha256: str) -> bool:
+    """Say whether a file's hash is that of the bundled model, which needs no naming."""
+    from hashlib import sha256 as digest
+
+    bundled = bundled_model()
+    return bundled.is_file() and digest(bundled.read_bytes()).hexdigest() == sha256
 
 
 def load_model(model: Path | None, *, quiet: bool = False) -> tuple["Snapshot", Path]:

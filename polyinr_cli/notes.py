@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .models import is_bundled
+
 Note = dict[str, Any]
 
 
@@ -104,5 +106,6 @@ def command_of(note: Note, *, output: str) -> str:
     for name, value in options_of(note).items():
         words += [f"--{name}", value]
     words += ["--precision", str(note["precision"]), "--device", str(note["device"])]
-    words += ["-m", str(note["model_file"]), "-o", output]
-    return shlex.join(words)
+    if not is_bundled(note.get("model", "")):
+        words += ["-m", str(note["model_file"])]
+    return shlex.join([*words, "-o", output])

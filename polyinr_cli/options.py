@@ -91,7 +91,8 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="auto: bfloat16 where the hardware multiplies it natively and 8 bits are asked, else float32.",
+        help="auto: bfloat16 where the hardware multiplies it natively, 8 bits are asked and the model bears it, "
+        "else float32.",
     ),
 ]
 Compile = Annotated[

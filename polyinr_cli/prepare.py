@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import streams
-from .options import Json, Output, Overwrite, Quiet
+from .options import Json, Overwrite, Quiet
 
 if TYPE_CHECKING:
     from polyinr_core.data.prepare import Report
@@ -48,7 +48,7 @@ def prepare(
             help="Folders, zips, tars, pictures, cifar-10-python.tar.gz, train-images-idx3-ubyte(.gz).",
         ),
     ],
-    output: Output,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DATA.zip", help="The archive.")],
     res: Annotated[
         int, typer.Option("--res", metavar="N", show_default=False, help="Width and height of the pictures.")
     ],

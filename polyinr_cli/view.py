@@ -48,8 +48,8 @@ def view(
 
     In the page: pan, also outside the border; another seed, class, psi; levels of another seed. Its address
     keeps the view, and it shows the command that draws it. Only this machine can ask for it. Small pixels are
-    drawn in float64 whatever the precision. The address is printed, and opened where a terminal is. Ctrl-C
-    ends it, with exit code 130.
+    drawn in float64 whatever the precision. The address is printed, and opened where there is a terminal and a
+    screen. Tiles are drawn with --tolerance 1 unless told otherwise. Ctrl-C ends it, with exit code 130.
 
     Example: polyinr view --seed 7 --psi 0.7
     """

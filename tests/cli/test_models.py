@@ -1,6 +1,8 @@
 """Which model a command uses, and that it says so."""
 
+import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -92,6 +94,16 @@ def test_the_bundled_one_comes_last(
     shutil.copy(tiny_snapshot, tmp_path / "package" / "assets" / models.BUNDLED)
     monkeypatch.setattr(models.resources, "files", lambda _: tmp_path / "package")
     assert "the bundled one" in drawn_with(polyinr)[1]
+
+
+def test_the_bundled_one_needs_no_naming(polyinr: Run):
+    """What draws a picture again works where no other model lies: the line that `info` prints, word for word."""
+    drawn = polyinr("sample", "--seeds", "3", "--res", "8", "-o", "one.png")
+    assert drawn.code == 0, drawn.stderr
+    command = json.loads(polyinr("info", "one.png", "--json").stdout)["command"]
+    again = polyinr(*shlex.split(command)[1:])
+    assert again.code == 0, again.stderr
+    assert Path("one-again.png").read_bytes() == Path("one.png").read_bytes()
 
 
 def test_the_best_is_not_the_newest(polyinr: Run, tiny_snapshot: Path, tiny_class_snapshot: Path):
