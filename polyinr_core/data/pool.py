@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import PolyinrError
 
 T = TypeVar("T")
 R = TypeVar("R")
 CHUNK_BYTES = 2**22  # that a message to a worker holds, and an item more
+told: dict[str, Any] = {}  # a worker process, by the one that started it
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int, chunk: int) -> Generator[R, None, None]:
@@ -24,13 +25,15 @@ def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int, chunk:
 
     One worker means this process; more are started afresh, so nothing of this one is copied. They get `chunk`
     items at a time, fewer of large ones: a worker that has done its part waits until this process has time for
-    it. Closing the iterator ends them. Raises PolyinrError if one dies.
+    it. Closing the iterator ends them, each after its item. Raises PolyinrError if one dies.
     """
     if workers == 1:
         yield from map(work, items)
         return
     chunks = in_chunks(items, chunk)
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
+    context = get_context("spawn")
+    stop = context.RawValue("b", 0)  # without a lock, which a worker that is killed could take along
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin, initargs=(stop,))
     pending: deque[Future[list[R]]] = deque()
     try:
         while True:
@@ -43,6 +46,7 @@ def in_order(work: Callable[[T], R], items: Iterable[T], *, workers: int, chunk:
     except BrokenProcessPool as error:
         raise PolyinrError("a worker process died, of too little memory perhaps; give fewer --workers") from error
     finally:
+        stop.value = 1
         with interrupts_held():  # a join that Ctrl-C ends takes the pool's thread for done, and its workers stay
             pool.shutdown(cancel_futures=True)
 
@@ -62,8 +66,14 @@ def in_chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:
 
 
 def work_on(work: Callable[[T], R], chunk: list[T]) -> list[R]:
-    """Do a chunk of work; this is what a worker process runs."""
-    return [work(item) for item in chunk]
+    """Do a chunk of work, unless nobody wants it any more; this is what a worker process runs."""
+    return [work(item) for item in chunk if not told["stop"].value]
+
+
+def begin(stop: Any) -> None:
+    """Prepare a worker process, which is to stop once `stop` is set."""
+    told["stop"] = stop
+    end_with_parent()
 
 
 def end_with_parent() -> None:

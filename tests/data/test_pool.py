@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polyinr_core.data.pool import CHUNK_BYTES, in_chunks
+from polyinr_core.data.pool import CHUNK_BYTES, in_chunks, in_order
 
 
 def test_items_go_together_in_order_up_to_a_number() -> None:
@@ -22,6 +22,15 @@ def test_large_items_go_in_smaller_company() -> None:
     assert [len(chunk) for chunk in in_chunks([array, array, half], 32)] == [1, 1, 1]
 
 
+def test_workers_that_nobody_waits_for_stop_after_their_item() -> None:
+    results = in_order(time.sleep, [0.0] * 10 + [1.0] * 60, workers=2, chunk=10)
+    next(results)
+    time.sleep(0.5)  # they take up what is next
+    start = time.perf_counter()
+    results.close()
+    assert time.perf_counter() - start < 6  # what they hold already would take 10 and more
+
+
 SCRIPT = """
 import time
 from polyinr_core.data.pool import in_order
@@ -29,6 +38,7 @@ from polyinr_core.data.pool import in_order
 if __name__ == "__main__":
     results = in_order(time.sleep, [0, 0, 3, 3, 3, 3, 3, 3], workers=2, chunk=1)
     next(results)
+    time.sleep(0.5)  # they take up what is next
     print("closing", flush=True)
     results.close()
     print("closed", flush=True)
@@ -42,7 +52,7 @@ def test_ctrl_c_while_the_workers_are_ended_is_heard_afterwards(tmp_path: Path) 
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert run.stdout is not None
     assert run.stdout.readline() == b"closing\n"
-    time.sleep(1)
+    time.sleep(0.5)
     run.send_signal(signal.SIGINT)
     try:
         out, err = run.communicate(timeout=30)
