@@ -15,9 +15,7 @@ from .options import Quiet, parse_duration
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="The folder to fill.")] = Path(
-        "demo"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="To fill.")] = Path("demo"),
     max_time: Annotated[
         str, typer.Option("--max-time", metavar="180s", help="How long to train; run it again to train on.")
     ] = "180s",
