@@ -1,6 +1,7 @@
 """polyinr prepare: from any pictures to an archive that trains a model."""
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,10 +70,10 @@ def prepare(
     ] = "white",
     labels: Annotated[
         Labels,
-        typer.Option("--labels", help="auto: from class folders or the source's own labels. none: no labels."),
+        typer.Option("--labels", help="auto: the source's own labels, else class folders. none: no labels."),
     ] = Labels.auto,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A picture that cannot be used is an error, not skipped.")
+        bool, typer.Option("--strict", help="Refuse what would be skipped, passed over or lost.")
     ] = False,
     workers: Annotated[
         int | None,
@@ -129,17 +130,21 @@ def facts_of(report: "Report", res: int) -> dict[str, object]:
         "classes": report.classes,
         "class_names": list(report.class_names),
         "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
+        "other_files": report.other_files,
+        "second_images": report.second_images,
+        "notes": list(report.notes),
     }
 
 
 def tell(report: "Report", res: int, *, quiet: bool) -> None:
-    """Say what was made, and which pictures were skipped and why."""
+    """Say what was made, and which pictures were skipped and why: to a log as well as to a person."""
+    say = partial(streams.say, quiet=quiet, always=True)
     for name, reason in report.skipped[:SHOWN]:
-        streams.say(f"skipped: {name!r} {reason}", quiet=quiet)
+        say(f"skipped: {name!r} {reason}")
     if len(report.skipped) > SHOWN:
-        streams.say(f"skipped: {len(report.skipped) - SHOWN} more; the archive lists them all", quiet=quiet)
+        say(f"skipped: {len(report.skipped) - SHOWN} more; the archive lists them all")
+    for note in report.notes:
+        say(note)
     resumed = f", {report.resumed} of them taken up from before" if report.resumed else ""
     classes = f"{report.classes} classes" if report.classes else "no labels"
-    streams.say(
-        f"{report.output}: {report.kept} of {report.found} pictures at {res} px{resumed}; {classes}", quiet=quiet
-    )
+    say(f"{report.output}: {report.kept} of {report.found} pictures at {res} px{resumed}; {classes}")

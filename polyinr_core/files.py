@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -113,8 +114,23 @@ def flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def refuse_special(path: Path) -> None:
+    """Raise FileError for a named pipe, socket or device, which reading may wait at for ever.
+
+    A pipe that the shell has opened for us, `<(command)`, comes to its end by itself.
+    """
+    try:
+        mode = path.stat().st_mode
+        is_open = stat.S_ISFIFO(mode) and os.path.realpath(path).startswith(("/proc/", "/dev/fd/"))
+    except (OSError, ValueError):
+        return  # whoever reads it says why it cannot be
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_open):
+        raise FileError(path, "is not a regular file (a named pipe, socket or device); give a file")
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the file's bytes. Raises FileError."""
+    refuse_special(path)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -123,6 +139,7 @@ def read_bytes(path: Path) -> bytes:
 
 def sha256_of(path: Path) -> str:
     """Return the file's SHA-256 as hexadecimal digits. Raises FileError."""
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
 import os
 import zipfile
 import zlib
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ..errors import ArchiveError, FileError
 from ..files import explain, sha256_of
 from .checked import decoded
-from .facts import Facts, read_facts
-from .zips import FACTS_NAME, is_picture, open_zip
+from .facts import Facts, LabelUse
+from .listing import Lister, Listing, Notes
+from .zips import is_picture, open_zip
 
 
 class Archive:
@@ -24,9 +25,18 @@ class Archive:
     `labels` is int64 [N] or None, `classes` their number (0: unlabelled), `class_names` may be empty.
     """
 
-    def __init__(self, path: Path, *, zipped: zipfile.ZipFile, names: list[str], facts: Facts) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        zipped: zipfile.ZipFile,
+        names: list[str],
+        facts: Facts,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.path = path
         self.names = names
+        self.notes = notes
         self.labels = facts.labels
         self.classes = facts.classes
         self.class_names = facts.class_names
@@ -37,21 +47,21 @@ class Archive:
         self.resolution: int = self._decoded(0, side=None).shape[0]
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, labels: LabelUse = "auto") -> Self:
         """Open an archive and check its table of contents, its labels and its first picture.
 
-        The other pictures are checked when read. Raises ArchiveError, FileError.
+        The other pictures are checked when read. Labels that cannot be used are refused, left out with "usable";
+        "none" leaves out all. Raises ArchiveError, FileError.
         """
         path = Path(path)
         zipped = open_zip(path)
         try:
-            names = sorted(name for name in zipped.namelist() if is_picture(name))
-            if not names:
+            listing = list_zip(path, zipped)
+            if not listing.names:
                 raise ArchiveError(path, "holds no pictures")
-            facts = Facts()
-            if FACTS_NAME in zipped.namelist():
-                facts = read_facts(path, read_member(path, zipped, FACTS_NAME), names)
-            return cls(path, zipped=zipped, names=names, facts=facts)
+            facts, note = listing.labels.facts_for(labels, path, lambda index: repr(listing.names[index]))
+            notes = (*Notes(listing).lines(), *([] if note is None else [note]))
+            return cls(path, zipped=zipped, names=list(listing.names), facts=facts, notes=notes)
         except FileError:
             zipped.close()
             raise
@@ -95,6 +105,16 @@ class Archive:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_zipped": None}
+
+
+def list_zip(path: Path, zipped: zipfile.ZipFile) -> Listing:
+    """List the images of a zip, sorted by name. Raises ArchiveError, FileError."""
+    lister = Lister(path, samples=False)
+    members = [member for member in zipped.infolist() if not member.is_dir()]
+    for member in sorted(members, key=lambda member: (not is_picture(member.filename), member.filename)):
+        name = member.filename
+        lister.add(name, member.file_size, partial(read_member, path, zipped, name))
+    return lister.listing()
 
 
 def read_member(path: Path, zipped: zipfile.ZipFile, name: str) -> bytes:

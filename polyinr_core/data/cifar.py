@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArchiveError
 from ..pickles import Made, PickleProblem, bytes_of, read_pickle, text_of
-from .facts import Facts
+from .facts import Facts, certain
 from .source import Payload, Source, stamp_of
 from .tars import tar_members
 
@@ -59,7 +59,14 @@ def open_cifar(path: Path) -> Source:
     names = tuple(
         f"{name.split('/')[-1]}/{index:05d}" for name, (_, part) in ordered for index in range(len(part))
     )
-    return Source(path, "cifar-10", names, stamp_of(path), payloads, Facts(labels, classes, class_names))
+    return Source(
+        path,
+        "cifar-10",
+        names,
+        stamp_of(path),
+        payloads,
+        certain(Facts(labels, classes, class_names), len(names)),
+    )
 
 
 def read_dictionary(data: bytes) -> dict[str, Any]:

@@ -1,17 +1,21 @@
-"""What `dataset.json` says about the pictures beside it: labels, class names, provenance."""
+"""Labels: what a data set says of the class of each image, settled once it is known which images are used."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError
 
+LabelUse = Literal["auto", "usable", "none"]  # needed where there are any; those that can be used; left out
 MAX_CLASSES = 1_000_000
+NO_LABEL, UNUSABLE = -1, -2
+MAX_REASONS = 100  # labels that cannot be used, of which it is remembered why
+WAY_OUT = "(`prepare --labels none` and `train --no-cond` leave the labels out)"
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,210 @@ class Facts:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def read_facts(path: Path, text: bytes, names: Sequence[str]) -> Facts:
-    """Read the text of a `dataset.json` that describes the pictures `names` of the data set at `path`.
+@dataclass(frozen=True)
+class Labels:
+    """All that a data set says of its images' classes; nothing is refused yet, as some may not be used.
 
-    Labels are class indices, or one-hot vectors, as in StyleGAN's archives. Raises ArchiveError.
+    `values` is int64 [N]: a class, NO_LABEL, or UNUSABLE (`reasons` says why, of the first ones); `widths` int64
+    [N] the length of a one-hot label, or 0. `folder` int32 [N] numbers the folder of each image in
+    `folder_names`; `numbered` tells of each folder whether its files are counted through, so that it is no class.
+    `described`: there is a dataset.json, so folders are no classes; `listed`: it holds labels. `problem`: why
+    none of the labels can be used.
     """
-    facts, class_names, provenance = read_description(path, text)
-    if facts.get("labels") is None:
-        return Facts(provenance=provenance)
-    labels, classes = read_labels(path, facts["labels"], names)
-    if class_names and len(class_names) < classes:
-        raise ArchiveError(path, f"its dataset.json names {len(class_names)} classes, its labels need {classes}")
-    return Facts(labels, max(classes, len(class_names)), class_names, provenance)
+
+    values: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    folder: NDArray[np.int32]
+    folder_names: tuple[str, ...]
+    numbered: tuple[bool, ...]
+    reasons: dict[int, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    described: bool = False
+    listed: bool = False
+    problem: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def are_own(self) -> bool:
+        """Say whether the images have labels of their own, or some of them, rather than class folders."""
+        return self.listed or bool((self.values != NO_LABEL).any())
+
+    @property
+    def doubtful(self) -> NDArray[np.int64]:
+        """Return the images whose own label is missing or unusable."""
+        return np.flatnonzero(self.values < 0) if self.are_own else np.zeros(0, np.int64)
+
+    def settled(
+        self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None
+    ) -> tuple[Facts, str | None]:
+        """Return the labels of the images `kept` (None: of all), and why there are none if folders promise some.
+
+        `name_of` gives an image's name for messages. Raises ArchiveError for labels that cannot be used.
+        """
+        if self.problem is not None:
+            raise ArchiveError(path, f"{self.problem} {WAY_OUT}")
+        kept = np.arange(len(self)) if kept is None else kept
+        if self.are_own:
+            return self._own(path, name_of, kept), None
+        if self.described or not len(kept):
+            return Facts(provenance=self.provenance), None
+        return self._by_folder(name_of, kept)
+
+    def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> Facts:
+        values, widths = self.values[kept], self.widths[kept]
+        if len(bad := kept[values == UNUSABLE]):
+            first = int(bad[0])
+            reason = self.reasons.get(first, f"the label of {name_of(first)} is no class")
+            raise ArchiveError(path, f"{reason} {WAY_OUT}")
+        if len(missing := kept[values == NO_LABEL]):
+            first_of_all = f"{len(missing)} of {len(kept)} pictures"
+            first_name = name_of(int(missing[0]))
+            if self.listed:
+                problem = f"its dataset.json has no label for {first_of_all} (first {first_name})"
+            else:
+                problem = f"{first_of_all} have no label (first {first_name}); give each a .cls or .json, or none"
+            raise ArchiveError(path, f"{problem} {WAY_OUT}")
+        kinds = np.unique(widths)
+        if len(kinds) > 1:
+            where = "labels in its dataset.json" if self.listed else "its labels"
+            raise ArchiveError(path, f"{where} are of several kinds or lengths {WAY_OUT}")
+        needed = 0 if not len(kept) else int(kinds[0]) or int(values.max()) + 1
+        if 0 < len(self.class_names) < needed:
+            problem = f"its dataset.json names {len(self.class_names)} classes, its labels need {needed}"
+            raise ArchiveError(path, f"{problem} {WAY_OUT}")
+        return Facts(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
+
+    def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[Facts, str | None]:
+        used, inverse = np.unique(self.folder[kept], return_inverse=True)
+        names = [self.folder_names[number] for number in used]
+        if all(self.numbered[number] for number in used):
+            few = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+            note = f"no labels: the folders {few} count their files through, so they are no classes"
+            return Facts(), note if len(names) > 1 else None
+        classes = class_folders(names)
+        if classes is None:
+            if len(names) == 1:
+                return Facts(), None
+            shared = shared_folder(names)
+            strays = kept[np.isin(inverse, [i for i, name in enumerate(names) if len(parts_of(name)) == shared])]
+            lie = "lies" if len(strays) == 1 else f"and {len(strays) - 1} more lie"
+            return Facts(), (
+                f"no labels: {name_of(int(strays[0]))} {lie} in no class folder, and {len(kept) - len(strays)} "
+                "pictures do; move or remove it to keep the labels"
+            )
+        class_names = sorted(set(classes))
+        number = {name: index for index, name in enumerate(class_names)}
+        values = np.array([number[name] for name in classes], dtype=np.int64)[inverse]
+        return Facts(values, len(class_names), tuple(class_names)), None
+
+    def facts_for(self, use: LabelUse, path: Path, name_of: Callable[[int], str]) -> tuple[Facts, str | None]:
+        """Return the labels of all images as `use` has it, and a note on what is lost. Raises ArchiveError.
+
+        A single class folder is no class.
+        """
+        bare = Facts(provenance=self.provenance)
+        if use == "none":
+            return bare, None
+        try:
+            facts, note = self.settled(path, name_of)
+        except ArchiveError:
+            if use == "auto":
+                raise
+            return bare, None
+        return (facts if self.are_own or facts.classes > 1 else bare), note
+
+
+def parts_of(folder: str) -> list[str]:
+    """Return the parts of a folder's plain name; the root has none."""
+    return folder.split("/") if folder else []
+
+
+def shared_folder(folders: Sequence[str]) -> int:
+    """Return how many parts the names of all folders share from the start."""
+    split = [parts_of(folder) for folder in folders]
+    first, last = min(split), max(split)
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
+    )
+
+
+def class_folders(folders: Sequence[str]) -> list[str] | None:
+    """Return the class that each of several folders stands for; None if one stands for none.
+
+    It is the first part below what all share: `set/cat` and `set/dog/deep` are cat and dog, a lone `set/cat` is
+    cat, and beside `set/cat` and `set/dog`, `set` is none.
+    """
+    shared = shared_folder(folders)
+    if len(set(folders)) == 1:
+        shared = max(0, shared - 1)
+    split = [parts_of(folder) for folder in folders]
+    return [parts[shared] for parts in split] if all(len(parts) > shared for parts in split) else None
+
+
+def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDArray[np.int64] | None]]:
+    """Return the class names of several parts joined, and the new number of each part's classes (None: as it is).
+
+    Raises ValueError if some name their classes and others number them.
+    """
+    if all(own == names[0] for own in names):
+        return names[0], [None] * len(names)
+    if not all(names):
+        raise ValueError("some name their classes and others number them")
+    joined = tuple(sorted({name for own in names for name in own}))
+    number = {name: index for index, name in enumerate(joined)}
+    return joined, [np.array([number[name] for name in own], dtype=np.int64) for own in names]
+
+
+def concatenated(parts: Sequence[Labels]) -> Labels:
+    """Return the labels of several files that make up one data set."""
+    problem = next((part.problem for part in parts if part.problem is not None), None)
+    values = [part.values for part in parts]
+    class_names: tuple[str, ...] = ()
+    labelled = [i for i, part in enumerate(parts) if part.class_names or (part.values >= 0).any()]
+    try:
+        class_names, numbers = unified([parts[i].class_names for i in labelled] or [()])
+        for i, number in zip(labelled, numbers, strict=False):
+            if number is not None:
+                values[i] = np.where(values[i] >= 0, number[np.clip(values[i], 0, len(number) - 1)], values[i])
+    except ValueError as error:
+        problem = problem or f"of its files {error}"
+    numbered: dict[str, bool] = {}
+    for part in parts:
+        for name, counted in zip(part.folder_names, part.numbered, strict=True):
+            numbered[name] = numbered.get(name, True) and counted
+    place = {name: index for index, name in enumerate(numbered)}
+    folders = [np.array([place[name] for name in part.folder_names], np.int32)[part.folder] for part in parts]
+    starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+    reasons = {
+        start + index: reason
+        for start, part in zip(starts, parts, strict=False)
+        for index, reason in part.reasons.items()
+    }
+    return Labels(
+        np.concatenate(values),
+        np.concatenate([part.widths for part in parts]),
+        np.concatenate(folders),
+        tuple(numbered),
+        tuple(numbered.values()),
+        reasons=dict(list(reasons.items())[:MAX_REASONS]),
+        class_names=class_names,
+        described=any(part.described for part in parts),
+        listed=any(part.listed for part in parts),
+        problem=problem,
+        provenance=next((part.provenance for part in parts if part.provenance), {}),
+    )
+
+
+def certain(facts: Facts, count: int) -> Labels:
+    """Return the labels of `count` images as data-set files with tables of their own give them."""
+    values = np.full(count, NO_LABEL, np.int64) if facts.labels is None else facts.labels
+    zeros = np.zeros(count, np.int64)
+    return Labels(
+        values, zeros, zeros.astype(np.int32), ("",), (False,), class_names=facts.class_names, described=True
+    )
 
 
 def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
@@ -57,50 +253,16 @@ def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str
     return facts, tuple(class_names), provenance
 
 
-def read_labels(path: Path, pairs: object, names: Sequence[str]) -> tuple[NDArray[np.int64], int]:
-    """Return each name's class and the number of classes, from `[[name, label], ...]`. Raises ArchiveError."""
-    if not isinstance(pairs, list):
-        raise ArchiveError(path, "labels in its dataset.json is no list")
-    by_name: dict[str, object] = {}
-    for pair in pairs:
-        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise ArchiveError(path, "labels in its dataset.json holds something else than [name, label] pairs")
-        if pair[0] in by_name:
-            raise ArchiveError(path, f"its dataset.json labels {pair[0]!r} twice")
-        by_name[pair[0]] = pair[1]
-    plain = [name.replace("\\", "/") for name in names]
-    missing = [name for name in plain if name not in by_name]
-    if missing:
-        problem = (
-            f"its dataset.json has no label for {len(missing)} of {len(names)} pictures (first {missing[0]!r})"
-        )
-        raise ArchiveError(path, problem)
-    extra = set(by_name).difference(plain)
-    if extra:
-        problem = f"its dataset.json labels {len(extra)} pictures that are not there (first {min(extra)!r})"
-        raise ArchiveError(path, problem)
-    found = [class_of(path, name, by_name[name]) for name in plain]
-    if len({width for _, width in found}) > 1:
-        raise ArchiveError(path, "labels in its dataset.json are of several kinds or lengths")
-    labels = np.array([index for index, _ in found], dtype=np.int64)
-    return labels, found[0][1] or int(labels.max()) + 1
-
-
-def class_of(path: Path, name: str, label: object) -> tuple[int, int]:
-    """Return a label's class and the length of its vector (0 for a plain number). Raises ArchiveError."""
+def class_of(label: object) -> tuple[int, int]:
+    """Return a label's class and the length of its vector (0 for a plain number). Raises ValueError: why not."""
     if isinstance(label, list) and label and all(type(value) in (int, float) for value in label):
         if sorted(label)[:-1] != [0] * (len(label) - 1) or max(label) != 1:
-            raise ArchiveError(
-                path, f"the label of {name!r} is a vector but not one-hot; only classes can be learned"
-            )
+            raise ValueError("is a vector but not one-hot; only classes can be learned")
         return label.index(1), len(label)
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     if type(label) is not int:
-        shown = json.dumps(label)[:40]
-        raise ArchiveError(
-            path, f"the label of {name!r} is {shown}; a whole number or a one-hot vector is needed"
-        )
+        raise ValueError(f"is {json.dumps(label)[:40]}; a whole number or a one-hot vector is needed")
     if not 0 <= label < MAX_CLASSES:
-        raise ArchiveError(path, f"the label of {name!r} is {label}, outside 0-{MAX_CLASSES - 1}")
+        raise ValueError(f"is {str(label)[:40]}, outside 0-{MAX_CLASSES - 1}")
     return label, 0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArchiveError
 from ..files import explain
-from .facts import Facts
+from .facts import Facts, certain
 from .source import Payload, Source, stamp_of
 
 IDX_MAGIC = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions: pictures
@@ -35,7 +35,7 @@ def open_idx(path: Path) -> Source:
             yield np.repeat(grey[:, :, None], 3, axis=2)
 
     names = tuple(f"{index:05d}" for index in range(len(pictures)))
-    return Source(path, "idx", names, stamp_of(path, labels_path), payloads, facts)
+    return Source(path, "idx", names, stamp_of(path, labels_path), payloads, certain(facts, len(names)))
 
 
 def read_idx(path: Path, magic: bytes) -> NDArray[np.uint8]:

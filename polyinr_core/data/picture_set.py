@@ -1,6 +1,5 @@
 """A set of pictures to learn from, whatever file or files it lies in: a zip archive, or tar shards."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -10,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .archive import Archive
-from .shards import Shards, is_pattern
+from .facts import LabelUse
+from .shards import Shards, means_shards
+
+__all__ = ["PictureSet", "means_shards", "open_data"]
 
 
 class PictureSet(Protocol):
     """Square RGB pictures of one size, in a fixed order. Reading is safe from threads; it can be pickled.
 
-    `labels` is int64 [N] or None, `classes` their number (0: unlabelled), `class_names` may be empty;
-    `shard_of` is int32 [N], which file each picture lies in, or None where there is one file only.
+    `labels` is int64 [N] or None, `classes` their number (0: unlabelled), `class_names` may be empty; `notes` are
+    sentences on what was passed over; `shard_of` is int32 [N], which file each picture lies in, or None where
+    there is one file only.
     """
 
     path: Path
@@ -26,6 +29,7 @@ class PictureSet(Protocol):
     classes: int
     class_names: tuple[str, ...]
     provenance: dict[str, Any]
+    notes: tuple[str, ...]
     shard_of: NDArray[np.int32] | None
 
     @property
@@ -48,19 +52,19 @@ class PictureSet(Protocol):
 
 
 def open_data(
-    path: str | Path, *, index: Path | None = None, progress: Callable[[int, int], None] | None = None
+    path: str | Path,
+    *,
+    index: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    labels: LabelUse = "auto",
 ) -> PictureSet:
     """Open a zip archive, a folder of .tar shards, one .tar, or a pattern as `data-{000..099}.tar`, `a/*.tar`.
 
     Shards are scanned once, and `progress` is told (shards scanned, shards in all); what was found is kept in
-    the folder `index`, if one is given, for the next time. Raises ArchiveError, FileError.
+    the folder `index`, if one is given, for the next time. Labels that cannot be used are refused; with `labels`
+    "usable" they are left out, with "none" all are. Raises ArchiveError, FileError.
     """
     path = Path(path)
     if means_shards(path):
-        return Shards.open(path, index=index, progress=progress)
-    return Archive.open(path)
-
-
-def means_shards(path: Path) -> bool:
-    """Say whether `open_data` takes a path for shards, by its name or what the folder holds."""
-    return path.suffix == ".tar" or is_pattern(path) or (os.path.isdir(path) and any(path.glob("*.tar")))
+        return Shards.open(path, index=index, progress=progress, labels=labels)
+    return Archive.open(path, labels=labels)

@@ -2,10 +2,11 @@
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ArchiveError, FileError, PictureError, RequestError
 from ..files import explain, refuse_overwrite
 from .decoding import MAX_PICTURE_BYTES, WHITE, Colour, Crop, Resize, decode, fit
 from .facts import Facts
+from .listing import NOT_REGULAR, Notes
 from .pool import in_order
 from .source import Payload, Source, merged_facts
 from .sources import open_source
@@ -52,6 +55,8 @@ class Report:
     """What was made: pictures `found` in the sources, `kept`, and `skipped` as (name, reason).
 
     `classes` is 0 without labels; `resumed` tells how many had been dealt with before an interruption.
+    `other_files` counts files of kinds that are not read, by suffix; `second_images` further images of samples
+    that have one (masks). `notes` are sentences on these and on labels and classes that were lost.
     """
 
     output: Path
@@ -61,6 +66,9 @@ class Report:
     classes: int
     class_names: tuple[str, ...]
     resumed: int
+    other_files: dict[str, int] = field(default_factory=dict)
+    second_images: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -79,15 +87,21 @@ def prepare(
 ) -> Report:
     """Make the archive `output` of square RGB pictures from folders, zips, tars and data-set files.
 
-    Pictures that cannot be used are skipped and listed, or with `strict` are an error. Labels are kept if every
-    picture has one. Finished pictures wait in `output` + ".part" until the archive is whole; the same call after
-    an interruption takes them up. `workers` None: as many as there are cores and work for. A script calls this
-    below `if __name__ == "__main__"`, as the workers import it. Raises RequestError, FileError, ArchiveError.
+    Pictures that cannot be used are skipped and listed; files of other kinds are counted. With `strict` both are
+    an error. Labels are kept if every picture that is kept has one. Finished pictures wait in `output` + ".part"
+    until the archive is whole; the same call after an interruption takes them up. `workers` None: as many as
+    there are cores and work for. A script calls this below `if __name__ == "__main__"`, as the workers import it.
+    Raises RequestError, FileError, ArchiveError.
     """
     request = Request(resolution, crop, resize, background)
     check_paths(sources, output, overwrite=overwrite)
     opened = [open_source(path) for path in sources]
-    facts = merged_facts(opened) if labels == "auto" else Facts()
+    passed = Notes(*opened)
+    likely: tuple[Facts, str | None] = (Facts(), None)
+    if labels == "auto":
+        likely = merged_facts(opened, [without_broken(source, request) for source in opened])
+    if strict:
+        refuse_loss(opened, passed, likely[1])
     total = sum(len(source.names) for source in opened)
     try:
         with WorkFolder(output, request=digest_of(request, opened)) as work:
@@ -101,12 +115,86 @@ def prepare(
                 raise ArchiveError(
                     sources[0], f"none of its {total} pictures can be used (the first, {name!r}, {reason})"
                 )
-            made = provenance(opened, request, labels=labels, skipped=skipped)
+            facts, note = Facts(), None
+            if labels == "auto":
+                facts, note = merged_facts(opened, kept_of(work, opened))
+            skipped = (*left_out_of(opened), *skipped)
+            made = provenance(opened, request, labels=labels, skipped=skipped, passed=passed)
             write_archive(work, facts, made, overwrite=overwrite)
             work.remove()
     except OSError as error:
         raise explain(output, error) from error
-    return Report(output, total, total - len(skipped), skipped, facts.classes, facts.class_names, resumed)
+    passed.left_out.clear()  # they are listed with those that were skipped
+    notes = (*passed.lines(), *lost_classes(likely[0], facts), *([] if note is None else [note]))
+    found = total + sum(len(source.left_out) for source in opened)
+    kept = found - len(skipped)
+    others, seconds = dict(passed.others), dict(passed.seconds)
+    return Report(output, found, kept, skipped, facts.classes, facts.class_names, resumed, others, seconds, notes)
+
+
+def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
+    """Return the images of a source without those that lack a good label and cannot be used anyway.
+
+    The first of them that can be used ends the search: its label will be refused, before any work.
+    """
+    doubtful = source.labels.doubtful
+    broken = []
+    wanted = set(doubtful.tolist())
+    payloads_left = source.payloads(int(doubtful[0])) if wanted else iter(())
+    for index, payload in enumerate(payloads_left, int(doubtful[0]) if wanted else 0):
+        if index in wanted:
+            if not isinstance(result_of(payload, request=request), PictureError):
+                break
+            broken.append(index)
+            if len(broken) == len(wanted):
+                break
+    return np.setdiff1d(np.arange(len(source.names)), np.array(broken, np.int64))
+
+
+def kept_of(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
+    """Return which images of each source were kept."""
+    kept = np.array(["skipped" not in line for line in work.lines])
+    ends = np.cumsum([len(source.names) for source in sources])[:-1]
+    return [np.flatnonzero(part) for part in np.split(kept, ends)]
+
+
+def left_out_of(sources: Sequence[Source]) -> list[tuple[str, str]]:
+    """Return the names of what is named as an image and is no regular file, with the reasons."""
+    return [(told_name(source, name, sources), why) for source in sources for name, why in source.left_out]
+
+
+def told_name(source: Source, name: str, sources: Sequence[Source]) -> str:
+    """Return how the report names an image: with its source if there are several."""
+    return name if len(sources) == 1 else f"{source.path.name}/{name}"
+
+
+def lost_classes(likely: Facts, facts: Facts) -> list[str]:
+    """Return a sentence on each class of which no image is left."""
+    if likely.labels is None or facts.labels is None:
+        return []
+    before = np.bincount(likely.labels, minlength=likely.classes)
+    after = np.bincount(facts.labels, minlength=facts.classes)
+    lost = []
+    for number in np.flatnonzero(before).tolist():
+        name = likely.class_names[number] if likely.class_names else None
+        now = number if name is None or name not in facts.class_names else facts.class_names.index(name)
+        gone = name is not None and name not in facts.class_names
+        if gone or now >= len(after) or not after[now]:
+            lost.append(f"lost: class {name or number!r}: none of its {before[number]} pictures can be used")
+    return lost
+
+
+def refuse_loss(sources: Sequence[Source], passed: Notes, note: str | None) -> None:
+    """Raise FileError for files that are passed over and labels that are lost, as `strict` has it."""
+    for source in sources:
+        if source.left_out:
+            name, why = source.left_out[0]
+            raise FileError(source.path, f"the picture {name!r} {why} (--strict: none may be skipped)")
+    path = next((source.path for source in sources if source.others), sources[0].path)
+    if passed.others:
+        raise FileError(path, f"{passed.lines()[0]} (--strict: none may be)")
+    if note is not None:
+        raise FileError(path, f"{note} (--strict: none may be lost; or give --labels none)")
 
 
 def check_paths(sources: Sequence[Path], output: Path, *, overwrite: bool) -> None:
@@ -146,7 +234,7 @@ def make_pictures(
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata: pictures are judged by the outcome
         for result in results:
             source, name = names[work.done]
-            work.add(name if len(sources) == 1 else f"{source.path.name}/{name}", result)
+            work.add(told_name(source, name, sources), result)
             if strict:
                 refuse_skipped(work, source, work.lines[-1])
             if progress is not None:
@@ -195,7 +283,10 @@ def bytes_of(payload: Path | bytes) -> bytes:
     if isinstance(payload, bytes):
         return payload
     try:
-        if payload.stat().st_size > MAX_PICTURE_BYTES:
+        status = payload.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError(NOT_REGULAR)
+        if status.st_size > MAX_PICTURE_BYTES:
             raise PictureError(f"is larger than {MAX_PICTURE_BYTES} bytes")
         return payload.read_bytes()
     except OSError as error:
@@ -203,15 +294,20 @@ def bytes_of(payload: Path | bytes) -> bytes:
 
 
 def provenance(
-    sources: Sequence[Source], request: Request, *, labels: Labels, skipped: Sequence[tuple[str, str]]
+    sources: Sequence[Source],
+    request: Request,
+    *,
+    labels: Labels,
+    skipped: Sequence[tuple[str, str]],
+    passed: Notes,
 ) -> dict[str, Any]:
     """Return how the archive was made: nothing that differs between two runs on the same input."""
-    found = sum(len(source.names) for source in sources)
+    found = sum(len(source.names) + len(source.left_out) for source in sources)
     return {
         "made_by": f"polyinr {version('polyinr')}, Pillow {Image.__version__}",
         "sources": [
             {"name": source.path.resolve().name, "kind": source.kind, "pictures": len(source.names)}
-            | ({"provenance": source.facts.provenance} if source.facts.provenance else {})
+            | ({"provenance": source.labels.provenance} if source.labels.provenance else {})
             for source in sources
         ],
         "resolution": request.resolution,
@@ -221,6 +317,8 @@ def provenance(
         "labels": labels,
         "counts": {"found": found, "kept": found - len(skipped), "skipped": len(skipped)},
         "skipped": [list(pair) for pair in skipped],
+        **({"other_files": dict(sorted(passed.others.items()))} if passed.others else {}),
+        **({"second_images": dict(sorted(passed.seconds.items()))} if passed.seconds else {}),
     }
 
 

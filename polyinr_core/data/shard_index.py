@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,153 +14,149 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import ArchiveError
-from ..files import explain, written_beside
-from .decoding import MAX_PICTURE_BYTES, PICTURE_SUFFIXES
-from .facts import class_of
+from ..files import explain, read_bytes, written_beside
+from .decoding import MAX_PICTURE_BYTES
+from .facts import Labels, concatenated
+from .listing import NOT_REGULAR, Description, Lister, Listing, Notes
 from .source import stamp_of
 from .tars import Member, tar_members
 from .zips import is_picture
 
-FORMAT = "1"
+FORMAT = "2"
 SCANNERS = 8  # threads: on most disks it is waiting, not work
-MAX_LABEL_BYTES = 2**20  # a .json may hold much more than the label
-NO_LABEL = -1
+ARRAYS = ("shard", "offset", "size")
+LABEL_ARRAYS = ("values", "widths", "folder")
 
-Place = tuple[str, int, int]  # a picture's name, offset and size in its shard
-Rows = NDArray[np.int64]  # [n, 3]: offset, size, label of each picture of a shard
+
+@dataclass(frozen=True)
+class Scan:
+    """What one tar holds: `places` int64 [n, 2] are offset and size of each image of the listing."""
+
+    listing: Listing
+    places: NDArray[np.int64]
+    digest: bytes
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Of each picture: `shard` int32 [N], `offset` and `size` in bytes int64 [N], `labels` int64 [N] or None."""
+    """Of each picture: `shard` int32 [N], `offset` and `size` in bytes int64 [N], `labels`.
+
+    `notes` tells what was passed over.
+    """
 
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
-    labels: NDArray[np.int64] | None
+    labels: Labels
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def index_of(
-    path: Path, files: list[Path], *, folder: Path | None, progress: Callable[[int, int], None] | None
+    path: Path,
+    files: list[Path],
+    *,
+    folder: Path | None,
+    progress: Callable[[int, int], None] | None,
+    beside: Path | None = None,
 ) -> ShardIndex:
     """Return the index of the shards of the set at `path`, from `folder` if it was kept there for these files.
 
-    A kept index is for shards of the same names, sizes and times only. Raises ArchiveError, FileError.
+    A kept index is for shards of the same names, sizes and times only. `beside` is a `dataset.json` about them
+    all. Raises ArchiveError, FileError.
     """
-    stamp = stamp_of(*files)
+    stamp = stamp_of(*files, *([] if beside is None else [beside]))
     kept = None
     if folder is not None:
         name = hashlib.sha256("\n".join(str(file.resolve()) for file in files).encode()).hexdigest()[:16]
         kept = folder / f"shards-{name}.safetensors"
         if (found := read_index(kept, stamp)) is not None:
             return found
-    index = scan(path, files, progress=progress)
+    index = joined(scan(files, described_by(path, beside), progress=progress))
     if kept is not None:
         write_index(kept, index, stamp)
     return index
 
 
-def scan(path: Path, files: list[Path], *, progress: Callable[[int, int], None] | None) -> ShardIndex:
-    """Read the tables of contents of all shards. Raises ArchiveError, FileError."""
-    parts: list[Rows] = []
-    digest = hashlib.sha256()
+def described_by(path: Path, beside: Path | None) -> Description | None:
+    """Return what a `dataset.json` beside shards says. Raises FileError."""
+    return None if beside is None else Description.read(path, read_bytes(beside))
+
+
+def scan(
+    files: list[Path], beside: Description | None, *, progress: Callable[[int, int], None] | None = None
+) -> Iterator[Scan]:
+    """Yield what each shard's table of contents says. Raises ArchiveError, FileError."""
     with ThreadPoolExecutor(SCANNERS) as pool:
         try:
-            for rows, shard_digest in pool.map(scan_shard, files):
-                parts.append(rows)
-                digest.update(shard_digest)
+            for done, found in enumerate(pool.map(partial(scan_shard, beside=beside), files), 1):
+                yield found
                 if progress:
-                    progress(len(parts), len(files))
+                    progress(done, len(files))
         finally:
             pool.shutdown(cancel_futures=True)
-    rows = np.concatenate(parts)
-    labelled = rows[:, 2] != NO_LABEL
-    shard = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
-    if labelled.any() and not labelled.all():
-        first = int(shard[np.flatnonzero(~labelled)[0]])
-        raise ArchiveError(
-            path,
-            f"{int((~labelled).sum())} of {len(rows)} pictures have no label (first in {files[first].name}); "
-            "give each a .cls or .json, or none",
-        )
+
+
+def joined(scans: Iterable[Scan]) -> ShardIndex:
+    """Return the index of shards; the names of the images, which would fill memory, are not kept."""
+    places, labels, notes = [], [], Notes()
+    digest = hashlib.sha256()
+    for found in scans:
+        places.append(found.places)
+        labels.append(found.listing.labels)
+        notes.add(found.listing)
+        digest.update(found.digest)
+    rows = np.concatenate(places)
     return ShardIndex(
-        shard=shard,
+        shard=np.repeat(np.arange(len(places), dtype=np.int32), [len(part) for part in places]),
         offset=rows[:, 0].copy(),
         size=rows[:, 1].copy(),
-        labels=rows[:, 2].copy() if labelled.any() else None,
+        labels=concatenated(labels),
         sha256=digest.hexdigest(),
+        notes=notes.lines(),
     )
 
 
-def scan_shard(file: Path) -> tuple[Rows, bytes]:
-    """Return a shard's table, and a digest of its name, table and first picture. Raises ArchiveError."""
-    # here, as the library takes its time to load and a process that only reads pictures has no need of it
-    from webdataset.tariterators import group_by_keys
-
+def scan_shard(file: Path, beside: Description | None = None) -> Scan:
+    """Return what a shard holds, and a digest of its name, table and first picture. Raises ArchiveError."""
     if is_empty(file):
         raise ArchiveError(file, "is empty")
-    rows, lines = [], [file.name]
-    try:
-        for sample in group_by_keys(sample_files(file)):
-            key = sample["__key__"]
-            pictures = [value for value in sample.values() if isinstance(value, tuple)]
-            if not pictures:
-                continue
-            if len(pictures) > 1:
-                raise ArchiveError(file, f"the sample {key!r} holds {len(pictures)} pictures; keep one of them")
-            ((name, offset, size),) = pictures
-            label = label_of(file, key, sample)
-            rows.append((offset, size, label))
-            lines.append(f"{name} {offset} {size} {label}")
-    except ValueError as error:  # the library's word for a name that comes twice
-        raise ArchiveError(file, "holds one name twice; write the shard anew") from error
-    if not rows:
-        raise ArchiveError(file, "holds no pictures (a sample is KEY.png or KEY.jpg, beside it KEY.cls)")
+    found: list[tuple[int, int]] = []
+    listing = list_tar(file, beside, compressed=False, found=found)
+    if not listing.names:
+        first = f" ({listing.left_out[0][0]!r} {listing.left_out[0][1]})" if listing.left_out else ""
+        problem = f"holds no pictures{first} (a sample is KEY.png or KEY.jpg, beside it KEY.cls)"
+        raise ArchiveError(file, problem)
+    places = np.array([found[number] for number in listing.chosen], dtype=np.int64)  # [n, 2]
+    lines = [file.name]
+    for name, (offset, size), label in zip(listing.names, places.tolist(), listing.labels.values, strict=True):
+        lines.append(f"{name} {offset} {size} {label}")
     digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
-    digest.update(read_stretch(file, *rows[0][:2]))
-    return np.array(rows, dtype=np.int64), digest.digest()
+    digest.update(read_stretch(file, *places[0].tolist()))
+    return Scan(listing, places, digest.digest())
 
 
-def sample_files(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield a shard's files as the library groups them: pictures as their places, labels as their bytes."""
-    for member in tar_members(file, compressed=False):
-        suffix = member.name.rpartition("/")[2].partition(".")[2].lower()
-        content: Place | bytes | None = None
-        if f".{suffix}" in PICTURE_SUFFIXES and is_picture(member.name):
-            content = place_of(member)
-        elif suffix in ("cls", "json"):
-            if member.size > MAX_LABEL_BYTES:
-                raise ArchiveError(file, f"{member.name!r} is too large for a label; refused")
-            content = member.read()
-        if content is not None:
-            yield {"fname": member.name, "data": content, "__url__": str(file)}
+def list_tar(
+    file: Path, beside: Description | None, *, compressed: bool, found: list[tuple[int, int]] | None = None
+) -> Listing:
+    """List the images of a tar in its own order; their places are added to `found`. Raises ArchiveError."""
+    lister = Lister(file, samples=True, beside=beside)
+    for member in tar_members(file, compressed=compressed, special=True):
+        if not member.is_file:
+            if is_picture(member.name):
+                lister.leave_out(member.name, NOT_REGULAR)
+        elif lister.add(member.name, member.size, member.read) and found is not None:
+            found.append(place_of(member))
+    return lister.listing()
 
 
-def place_of(member: Member) -> Place:
-    """Return where a picture lies. Raises ArchiveError."""
+def place_of(member: Member) -> tuple[int, int]:
+    """Return where a picture lies: its offset and size. Raises ArchiveError."""
     if member.info.issparse():
         raise ArchiveError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
     if member.size > MAX_PICTURE_BYTES:
         raise ArchiveError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
-    return member.name, member.info.offset_data, member.size
-
-
-def label_of(file: Path, key: str, sample: dict[str, Any]) -> int:
-    """Return a sample's class, from its .cls or else its .json; NO_LABEL if neither has one."""
-    label: object = None
-    if "cls" in sample:
-        text = sample["cls"].decode("utf-8", "replace").strip()
-        label = int(text) if text.isdecimal() and len(text) < 10 else text
-    elif "json" in sample:
-        try:
-            facts = json.loads(sample["json"])
-        except (ValueError, RecursionError) as error:
-            raise ArchiveError(file, f"{key + '.json'!r} is no JSON") from error
-        label = facts.get("label") if isinstance(facts, dict) else None
-    if label is None:
-        return NO_LABEL
-    return class_of(file, key, label)[0]
+    return member.info.offset_data, member.size
 
 
 def is_empty(file: Path) -> bool:
@@ -188,17 +184,35 @@ def read_index(kept: Path, stamp: str) -> ShardIndex | None:
             facts = held.metadata() or {}
             if (facts.get("format"), facts.get("stamp")) != (FORMAT, stamp):
                 return None
-            arrays = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 no mapping
-        return ShardIndex(**{"labels": None, **arrays}, sha256=facts["sha256"])
-    except (OSError, SafetensorError, TypeError, KeyError):  # missing or damaged: the scan makes it anew
+            arrays = {name: held.get_tensor(name) for name in (*ARRAYS, *LABEL_ARRAYS)}
+        said = json.loads(facts["labels"])
+        labels = Labels(
+            **{name: arrays.pop(name) for name in LABEL_ARRAYS},
+            folder_names=tuple(said.pop("folder_names")),
+            numbered=tuple(said.pop("numbered")),
+            reasons={int(number): reason for number, reason in said.pop("reasons").items()},
+            class_names=tuple(said.pop("class_names")),
+            **said,
+        )
+        return ShardIndex(
+            **arrays, labels=labels, sha256=facts["sha256"], notes=tuple(json.loads(facts["notes"]))
+        )
+    except (
+        OSError,
+        SafetensorError,
+        TypeError,
+        KeyError,
+        ValueError,
+    ):  # missing or damaged: the scan makes it anew
         return None
 
 
 def write_index(kept: Path, index: ShardIndex, stamp: str) -> None:
     """Keep an index. Raises FileError."""
-    arrays: dict[str, NDArray[Any]] = {"shard": index.shard, "offset": index.offset, "size": index.size}
-    if index.labels is not None:
-        arrays["labels"] = index.labels
+    arrays = {name: getattr(index, name) for name in ARRAYS}
+    arrays |= {name: getattr(index.labels, name) for name in LABEL_ARRAYS}
+    said = {f.name: getattr(index.labels, f.name) for f in fields(index.labels) if f.name not in LABEL_ARRAYS}
     facts = {"format": FORMAT, "stamp": stamp, "sha256": index.sha256}
+    facts |= {"labels": json.dumps(said), "notes": json.dumps(index.notes)}
     with written_beside(kept, overwrite=True) as draft:
         save_file(arrays, draft, metadata=facts)

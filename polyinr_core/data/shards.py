@@ -11,40 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError
-from ..files import read_bytes
 from .checked import decoded
-from .facts import Facts, read_description
+from .facts import LabelUse
 from .shard_index import ShardIndex, index_of, read_stretch
 from .tars import tar_members
 from .zips import FACTS_NAME
 
 GLOB = "*?["
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class Shards:
     """Open shards. Their pictures are in the order of the shards' names, then in the order of each tar.
 
     A sample is the files KEY.png (or any other picture) and KEY.cls (a class index as text) or KEY.json (an
-    object with `label`), side by side in one tar; a name's first dot ends the key. Either all samples have
-    labels or none. `dataset.json` beside the shards may hold `class_names` and `provenance`. A picture is read
-    by one seek, with no file kept open: it is safe from threads and processes.
+    object with `label`), in one tar; a name's first dot ends the key. Else a `dataset.json` inside or class
+    folders give the labels. A `dataset.json` beside the shards may hold labels, `class_names` and `provenance`. A
+    picture is read by one seek, with no file kept open: it is safe from threads and processes.
     """
 
-    def __init__(self, path: Path, *, files: list[Path], index: ShardIndex, described: Facts) -> None:
+    def __init__(self, path: Path, *, files: list[Path], index: ShardIndex, use: LabelUse = "auto") -> None:
         self.path = path
         self.files = files
         self.index = index
         self.shard_of: NDArray[np.int32] | None = index.shard
-        self.labels: NDArray[np.int64] | None = index.labels
-        self.class_names = described.class_names
-        self.classes = 0
-        if self.labels is not None:
-            needed = int(self.labels.max()) + 1
-            if 0 < len(self.class_names) < needed:
-                problem = f"its dataset.json names {len(self.class_names)} classes, its labels need {needed}"
-                raise ArchiveError(path, problem)
-            self.classes = max(needed, len(self.class_names))
-        self.provenance: dict[str, Any] = described.provenance
+        facts, note = index.labels.facts_for(use, path, lambda number: f"in {files[index.shard[number]].name}")
+        self.labels: NDArray[np.int64] | None = facts.labels
+        self.classes = facts.classes
+        self.class_names = facts.class_names
+        self.provenance: dict[str, Any] = facts.provenance
+        self.notes: tuple[str, ...] = (*index.notes, *([] if note is None else [note]))
         self.resolution: int = self._decoded(0, side=None).shape[0]
 
     @classmethod
@@ -54,21 +50,18 @@ class Shards:
         *,
         index: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
+        labels: LabelUse = "auto",
     ) -> Self:
         """Open a .tar, a folder of them, or a pattern, and check all names and labels and the first picture.
 
         The other pictures are checked when read. `index` is a folder where what the scan finds is kept for the
-        next time; `progress` is told (shards scanned, shards in all). Raises ArchiveError, FileError.
+        next time; `progress` is told (shards scanned, shards in all). Labels that cannot be used are refused,
+        left out with "usable"; "none" leaves out all. Raises ArchiveError, FileError.
         """
         path = Path(path)
         files = shard_files(path)
-        found = index_of(path, files, folder=index, progress=progress)
-        description = (path if path.is_dir() else files[0].parent) / FACTS_NAME
-        described = Facts()
-        if description.is_file():
-            _, names, provenance = read_description(path, read_bytes(description))
-            described = Facts(class_names=names, provenance=provenance)
-        return cls(path, files=files, index=found, described=described)
+        found = index_of(path, files, folder=index, progress=progress, beside=description_of(path, files))
+        return cls(path, files=files, index=found, use=labels)
 
     def __len__(self) -> int:
         return len(self.index.shard)
@@ -133,6 +126,18 @@ def shard_files(path: Path) -> list[Path]:
     if not files:
         raise ArchiveError(path, "no file has such a name")
     return sorted(set(files))
+
+
+def description_of(path: Path, files: list[Path]) -> Path | None:
+    """Return the `dataset.json` beside shards, None if there is none."""
+    description = (path if path.is_dir() else files[0].parent) / FACTS_NAME
+    return description if description.is_file() else None
+
+
+def means_shards(path: Path) -> bool:
+    """Say whether a path means tar shards, by its name or what the folder holds."""
+    is_tar = path.name.lower().endswith(TAR_SUFFIXES)
+    return is_tar or is_pattern(path) or (os.path.isdir(path) and any(path.glob("*.tar")))
 
 
 def name_at(file: Path, offset: int) -> str:

@@ -1,33 +1,63 @@
 """A source: its pictures by name, in a fixed order, with their labels; read one after the other."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError, PictureError, RequestError
-from .facts import Facts, read_facts
+from .facts import Facts, Labels, unified
+from .listing import Listing
 
 Payload = Path | bytes | NDArray[np.uint8] | PictureError  # a file, a file's bytes, pixels [H, W, 3], or why not
 
 
 @dataclass(frozen=True)
 class Source:
-    """`payloads(start)` yields what belongs to `names[start:]`; `stamp` changes when the files do."""
+    """`payloads(start)` yields what belongs to `names[start:]`; `stamp` changes when the files do.
+
+    `left_out`, `others` and `seconds` tell what was passed over, as in a `Listing`.
+    """
 
     path: Path
     kind: str
     names: tuple[str, ...]
     stamp: str
     payloads: Callable[[int], Iterator[Payload]]
-    facts: Facts = field(default_factory=Facts)
+    labels: Labels
+    left_out: tuple[tuple[str, str], ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise ArchiveError(self.path, "holds no pictures")
+            refuse_none(self.path, self.left_out)
+
+    @classmethod
+    def listed(
+        cls, path: Path, kind: str, listing: Listing, stamp: str, payloads: Callable[[int], Iterator[Payload]]
+    ) -> "Source":
+        """Return the source of what a listing found. Raises ArchiveError if that is nothing."""
+        passed = (listing.left_out, listing.others, listing.seconds)
+        return cls(path, kind, listing.names, stamp, payloads, listing.labels, *passed)
+
+    @property
+    def facts(self) -> Facts:
+        """The labels of all pictures. Raises ArchiveError for labels that cannot be used."""
+        return self.labels.settled(self.path, self.name_of)[0]
+
+    def name_of(self, index: int) -> str:
+        """Return how a message names picture `index`."""
+        return repr(self.names[index])
+
+
+def refuse_none(path: Path, left_out: Sequence[tuple[str, str]]) -> None:
+    """Raise ArchiveError for a data set without pictures."""
+    found = f" ({left_out[0][0]!r} {left_out[0][1]})" if left_out else ""
+    raise ArchiveError(path, f"holds no pictures{found}")
 
 
 def stamp_of(*paths: Path) -> str:
@@ -43,52 +73,33 @@ def stamp_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def described(path: Path, names: Sequence[str], text: bytes | None) -> Facts:
-    """Return what the text of a `dataset.json` says of the pictures, or without one what their folders say."""
-    if not names:
-        raise ArchiveError(path, "holds no pictures")
-    if text is not None:
-        return read_facts(path, text, names)
-    folders = class_folders(names)
-    if folders is None:
-        return Facts()
-    class_names = sorted(set(folders))
-    index = {name: number for number, name in enumerate(class_names)}
-    return Facts(np.array([index[name] for name in folders]), len(class_names), tuple(class_names))
+def merged_facts(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[Facts, str | None]:
+    """Return the labels of the pictures `kept` of all sources, and why there are none if some have labels.
 
-
-def class_folders(names: Sequence[str]) -> list[str] | None:
-    """Return the folder each picture lies in, below those that all share; None if any lies in no folder.
-
-    `set/cat/1.png`, `set/dog/2.png` lie in cat and dog; `cat/1.png`, `cat/2.png` in cat.
+    There are none if any picture lacks one or all are of one class. Raises ArchiveError for labels that cannot be
+    used, RequestError if some sources name their classes and others number them.
     """
-    folders = [PurePosixPath(name.replace("\\", "/")).parts[:-1] for name in names]
-    depth = 0
-    while all(len(parts) > depth + 1 and parts[depth] == folders[0][depth] for parts in folders):
-        depth += 1
-    if not all(len(parts) > depth for parts in folders):
-        return None
-    return [parts[depth] for parts in folders]
-
-
-def merged_facts(sources: Sequence[Source]) -> Facts:
-    """Return the labels of all pictures of all sources; none if any picture lacks one or all are of one class.
-
-    Raises RequestError if some sources name their classes and others number them.
-    """
-    parts = [source.facts for source in sources]
+    used = [(source, own) for source, own in zip(sources, kept, strict=True) if len(own)]
+    parts = []
+    bare: list[Source] = []
+    for source, own in used:
+        facts, note = source.labels.settled(source.path, source.name_of, own)
+        if note is not None:
+            return Facts(), note if len(sources) == 1 else f"{source.path}: {note}"
+        parts.append(facts)
+        bare += [source] if facts.labels is None else []
+    if bare:
+        is_lost = len(bare) < len(parts) and any(facts.classes > 0 for facts in parts)
+        return Facts(), f"no labels: {bare[0].path} has none" if is_lost else None
     labels = [facts.labels for facts in parts if facts.labels is not None]
-    if len(labels) < len(parts):
-        return Facts()
-    names = parts[0].class_names
-    if any(facts.class_names != names for facts in parts):
-        if not all(facts.class_names for facts in parts):
-            raise RequestError("some sources name their classes and others number them; give --labels none")
-        names = tuple(sorted({name for facts in parts for name in facts.class_names}))
-        index = {name: number for number, name in enumerate(names)}
-        labels = [
-            np.array([index[name] for name in facts.class_names])[own]
-            for facts, own in zip(parts, labels, strict=True)
-        ]
+    if not labels:
+        return Facts(), None
+    try:
+        names, numbers = unified([facts.class_names for facts in parts])
+    except ValueError as error:
+        raise RequestError(
+            "some sources name their classes and others number them; give --labels none"
+        ) from error
+    merged = [own if new is None else new[own] for own, new in zip(labels, numbers, strict=True)]
     classes = max(len(names), *(facts.classes for facts in parts))
-    return Facts(np.concatenate(labels), classes, names) if classes > 1 else Facts()
+    return (Facts(np.concatenate(merged), classes, names), None) if classes > 1 else (Facts(), None)

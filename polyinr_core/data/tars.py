@@ -28,6 +28,11 @@ class Member(NamedTuple):
     def size(self) -> int:
         return self.info.size
 
+    @property
+    def is_file(self) -> bool:
+        """Say whether it is a plain file, as links and pipes are not."""
+        return self.info.isreg()
+
     def read(self) -> bytes:
         """Return the file's bytes. Raises ArchiveError, FileError."""
         with tar_errors(self.path):
@@ -35,11 +40,11 @@ class Member(NamedTuple):
             return file.read() if file is not None else b""
 
 
-def tar_members(path: Path, *, compressed: bool = True) -> Iterator[Member]:
-    """Yield the plain files of a tar in its order. Raises ArchiveError, FileError.
+def tar_members(path: Path, *, compressed: bool = True, special: bool = False) -> Iterator[Member]:
+    """Yield the plain files of a tar in its order; with `special` links and pipes too.
 
     Unless `compressed` ones are welcome, the mark at the tar's end is looked for too: it is what a tar that was
-    cut between two files lacks.
+    cut between two files lacks. Raises ArchiveError, FileError.
     """
     with tar_errors(path):
         try:
@@ -58,7 +63,7 @@ def tar_members(path: Path, *, compressed: bool = True) -> Iterator[Member]:
                 return
             tar.members.clear()  # type: ignore[attr-defined]  # or a million of them would stay in memory
             check_name(path, info.name)
-            if info.isreg():
+            if info.isreg() or (special and not info.isdir()):
                 yield Member(path, tar, info)
 
 

@@ -11,12 +11,12 @@ from .zips import FACTS_NAME
 
 
 def write_archive(work: WorkFolder, facts: Facts, provenance: dict[str, Any], *, overwrite: bool) -> None:
-    """Write the pictures that were kept, and `dataset.json`. Raises FileError, OSError."""
-    kept = [index for index, line in enumerate(work.lines) if "skipped" not in line]
-    names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(len(kept))]
+    """Write the pictures that were kept, `facts` being theirs, and `dataset.json`. Raises FileError, OSError."""
+    kept = sum("skipped" not in line for line in work.lines)
+    names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(kept)]
     labels = None
     if facts.labels is not None:
-        labels = [[name, int(facts.labels[index])] for name, index in zip(names, kept, strict=True)]
+        labels = [[name, label] for name, label in zip(names, facts.labels.tolist(), strict=True)]
     description = {"labels": labels, "class_names": list(facts.class_names), "provenance": provenance}
     with written_beside(work.output, overwrite=overwrite) as draft, zipfile.ZipFile(draft, "w") as zipped:
         for name, picture in zip(names, work.pictures(), strict=True):

@@ -40,11 +40,12 @@ def check_members(path: Path, members: list[zipfile.ZipInfo], size: int) -> None
         if member.filename in seen:
             raise ArchiveError(path, f"holds {member.filename!r} twice; make the archive anew")
         seen.add(member.filename)
-        if not (is_picture(member.filename) or member.filename == FACTS_NAME):
+        is_facts = plain_name(member.filename).rpartition("/")[2] == FACTS_NAME
+        if not (is_picture(member.filename) or is_facts):
             continue
         if member.flag_bits & 0x1:
             raise ArchiveError(path, f"{member.filename!r} is encrypted; store it without a password")
-        limit = MAX_FACTS_BYTES if member.filename == FACTS_NAME else MAX_PICTURE_BYTES
+        limit = MAX_FACTS_BYTES if is_facts else MAX_PICTURE_BYTES
         if member.file_size > limit:
             problem = f"{member.filename!r} declares {member.file_size} bytes, more than {limit}; refused"
             raise ArchiveError(path, problem)
@@ -59,9 +60,16 @@ def check_name(path: Path, name: str) -> None:
         raise ArchiveError(path, f"holds the name {name!r}, which leads out of the archive; refused")
 
 
+def plain_name(name: str) -> str:
+    """Return a name inside a container with slashes alone, and without `./`."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a plain name is that of a hidden file, or of one that macOS puts beside others."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
 def is_picture(name: str) -> bool:
     """Tell by its name whether a file is a picture; hidden files and macOS's side files are none."""
-    if not name.lower().endswith(PICTURE_SUFFIXES):
-        return False
-    inside = "/" + name.replace("\\", "/").removeprefix("./")
-    return "/." not in inside and "/__MACOSX/" not in inside
+    return name.lower().endswith(PICTURE_SUFFIXES) and not is_hidden(plain_name(name))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
 
-from polyinr_core.data.source import Source, class_folders
+from polyinr_core.data.facts import class_folders
+from polyinr_core.data.source import Source
 from polyinr_core.data.sources import open_source
 from polyinr_core.errors import ArchiveError, FileError, PictureError
 
@@ -54,11 +55,13 @@ def test_pictures_beside_class_folders_mean_no_labels(tmp_path):
 
 
 def test_class_folders_below_what_all_share():
-    assert class_folders(["set/cat/1.png", "set/dog/2.png"]) == ["cat", "dog"]
-    assert class_folders(["set/train/cat/deep/1.png", "set/train/dog/2.png"]) == ["cat", "dog"]
-    assert class_folders(["cat/1.png", "cat/2.png"]) == ["cat", "cat"]
-    assert class_folders(["1.png", "cat/2.png"]) is None
-    assert class_folders(["win\\cat\\1.png", "win\\dog\\1.png"]) == ["cat", "dog"]
+    assert class_folders(["set/cat", "set/dog"]) == ["cat", "dog"]
+    assert class_folders(["set/train/cat/deep", "set/train/dog"]) == ["cat", "dog"]
+    assert class_folders(["cat"]) == class_folders(["set/cat"]) == ["cat"]
+    assert class_folders([""]) is None
+    assert class_folders(["", "cat"]) is None
+    assert class_folders(["set", "set/cat", "set/dog"]) is None
+    assert class_folders(["set-1/cat", "set-1/dog", "set/cat"]) == ["set-1", "set-1", "set"]
 
 
 def test_a_stylegan_folder_has_its_own_labels(tmp_path):
@@ -106,7 +109,8 @@ def test_a_shard_with_cls_files(tmp_path):
     files = {"0001.png": A, "0001.cls": b"7\n", "0002.cls": b"3", "0002.png": B}
     assert classes_of(open_source(write_tar(tmp_path / "0.tar", files))) == [7, 3]
     del files["0002.cls"]
-    assert classes_of(open_source(write_tar(tmp_path / "1.tar", files))) is None
+    with pytest.raises(ArchiveError, match=r"1 of 2 pictures have no label \(first '0002.png'\).*--labels none"):
+        classes_of(open_source(write_tar(tmp_path / "1.tar", files)))
 
 
 def test_a_single_picture(tmp_path):

@@ -1,0 +1,405 @@
+"""One reading of the files of a data set, whatever holds them: which are its images, and what labels them."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ArchiveError
+from .decoding import PICTURE_SUFFIXES
+from .facts import MAX_REASONS, NO_LABEL, UNUSABLE, Labels, class_of, parts_of, read_description, unified
+from .zips import FACTS_NAME, MAX_FACTS_BYTES, is_hidden, plain_name
+
+NOT_REGULAR = "is not a regular file"
+MAX_LABEL_BYTES = 2**20  # a .json may hold much more than the label
+LABEL_FIELDS = ("cls", "json")
+LABEL_KEYS = ("label", "cls")  # in a .json
+MAIN_FIELDS = ("image", "img", "rgb", "input")  # KEY.image.png is the image of a sample without a KEY.png
+# what lies beside images and is none: captions, tables, notes, checksums, and the litter of file managers
+COMPANIONS = frozenset(
+    (
+        *("cls", "txt", "text", "caption", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "toml", "ini"),
+        *("log", "md", "rst", "html", "htm", "pdf", "db", "sqlite", "py", "sh"),
+        *("sha1", "sha256", "sha512", "md5", "sum", "lock"),
+    )
+)
+COMPANION_NAMES = frozenset(
+    ("readme", "license", "licence", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
+)
+
+Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a `dataset.json` says: labels by plain name, or None; `problem`: why it cannot be used."""
+
+    labels: dict[str, object] | None = None
+    class_names: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+    @classmethod
+    def read(cls, path: Path, text: bytes) -> "Description":
+        """Read the text of a `dataset.json` of the data set at `path`."""
+        names: tuple[str, ...] = ()
+        provenance: dict[str, Any] = {}
+        try:
+            facts, names, provenance = read_description(path, text)
+            return cls(labels_by_name(path, facts.get("labels")), names, provenance)
+        except ArchiveError as error:
+            return cls(None, names, provenance, error.problem)
+
+
+def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
+    """Return the labels of `[[name, label], ...]` by plain name, None for null. Raises ArchiveError."""
+    if pairs is None:
+        return None
+    if not isinstance(pairs, list):
+        raise ArchiveError(path, "labels in its dataset.json is no list")
+    by_name: dict[str, object] = {}
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise ArchiveError(path, "labels in its dataset.json holds something else than [name, label] pairs")
+        name = plain_name(pair[0])
+        if name in by_name:
+            raise ArchiveError(path, f"its dataset.json labels {name!r} twice")
+        by_name[name] = pair[1]
+    return by_name
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a data set: `names` as the container has them, and their `labels`.
+
+    `chosen` numbers the images among all that were found, in order. `others` counts files that may be images of
+    kinds that are not read, by suffix; `seconds` further images of samples, by what follows the key; `left_out`
+    gives images that are no files to be read, with the reason.
+    """
+
+    names: tuple[str, ...]
+    labels: Labels
+    chosen: tuple[int, ...]
+    others: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, int] = field(default_factory=dict)
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+class Passed(Protocol):
+    """What tells what it passed over: a listing, or a source."""
+
+    @property
+    def others(self) -> Mapping[str, int]: ...
+    @property
+    def seconds(self) -> Mapping[str, int]: ...
+    @property
+    def left_out(self) -> Sequence[tuple[str, str]]: ...
+
+
+class Notes:
+    """Gathers what was passed over in one data set or several."""
+
+    def __init__(self, *listings: Passed) -> None:
+        self.others: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.left_out: list[tuple[str, str]] = []
+        for listing in listings:
+            self.add(listing)
+
+    def add(self, listing: Passed) -> None:
+        """Add what a listing passed over."""
+        self.others.update(listing.others)
+        self.seconds.update(listing.seconds)
+        self.left_out += listing.left_out
+
+    def lines(self) -> tuple[str, ...]:
+        """Return a sentence on each sort."""
+        notes = []
+        if self.others:
+            many = counted(sum(self.others.values()), "file")
+            notes.append(f"passed over: {many} of other kinds ({by_suffix(self.others)})")
+        if self.seconds:
+            many = counted(sum(self.seconds.values()), "further picture")
+            notes.append(f"passed over: {many} of samples that have one ({by_suffix(self.seconds)})")
+        if self.left_out:
+            more = f", and {len(self.left_out) - 1} more are skipped" if len(self.left_out) > 1 else ""
+            notes.append(f"skipped: {self.left_out[0][0]!r} {self.left_out[0][1]}{more}")
+        return tuple(notes)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def by_suffix(counts: Mapping[str, int]) -> str:
+    """Return suffixes and their counts, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f", and {len(ordered) - 12} more kinds" if len(ordered) > 12 else ""
+    return ", ".join(f"{suffix} {count}" for suffix, count in ordered[:12]) + more
+
+
+class Lister:
+    """Takes the files of a container one by one and then tells its images and labels.
+
+    `samples`: it is a tar, where names are grouped as the webdataset library does: a name's first dot ends the
+    key, and a sample has one image. Elsewhere they are grouped so if any image has a label file beside it.
+    There, images must be added before other files. `beside` describes what no `dataset.json` inside does.
+    """
+
+    def __init__(self, path: Path, *, samples: bool, beside: Description | None = None) -> None:
+        self.path = path
+        self.samples = samples
+        self.beside = beside
+        self.names: list[str] = []  # as the container has them
+        self.plain: list[str] = []
+        self._known: set[str] = set()
+        self._keys: set[str] = set()
+        self._descriptions: dict[str, Description] = {}
+        self._sidecars: dict[str, Label | str | None] = {}  # by key: a label, or why it is none
+        self._passed: set[str] = set()
+        self._others: Counter[str] = Counter()
+        self._left_out: list[tuple[str, str]] = []
+
+    def add(self, name: str, size: int, read: Callable[[], bytes]) -> bool:
+        """Take a file, `read` at once if at all; return whether it is an image. Raises ArchiveError."""
+        plain = plain_name(name)
+        if not plain or is_hidden(plain):
+            return False
+        folder, _, base = plain.rpartition("/")
+        key, field_of = key_and_field(plain)
+        if base.lower().endswith(PICTURE_SUFFIXES):
+            if plain in self._known:
+                raise ArchiveError(self.path, f"holds one name twice ({plain!r}); write it anew")
+            self._known.add(plain)
+            self._keys.add(key)
+            self.names.append(name)
+            self.plain.append(plain)
+            return True
+        if base == FACTS_NAME:
+            if size > MAX_FACTS_BYTES:
+                self._descriptions[folder] = Description(problem="its dataset.json is too large; refused")
+            else:
+                self._descriptions[folder] = Description.read(self.path, read())
+        elif field_of in LABEL_FIELDS and (self.samples or key in self._keys):
+            if field_of == "cls" or key not in self._sidecars:
+                self._sidecars[key] = sidecar_label(plain, field_of, size, read)
+        elif not is_companion(base):
+            self._passed.add(plain)
+            self._others[suffix_of(base)] += 1
+        return False
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Take what is named as an image and cannot be read as a file."""
+        self._passed.add(plain_name(name))
+        self._left_out.append((name, why))
+
+    def listing(self) -> Listing:
+        """Return what was found. Raises ArchiveError."""
+        chosen, seconds = self._chosen()
+        return Listing(
+            tuple(self.names[index] for index in chosen),
+            self._labels(chosen),
+            tuple(chosen),
+            dict(self._others),
+            dict(seconds),
+            tuple(self._left_out),
+        )
+
+    def _chosen(self) -> tuple[list[int], Counter[str]]:
+        """Choose the image of each sample; return its number, and a count of those that are not chosen."""
+        everything = list(range(len(self.plain)))
+        seconds: Counter[str] = Counter()
+        labelled = {key for key, label in self._sidecars.items() if label is not None}
+        listed = any(description.labels is not None for description in self._descriptions.values())
+        is_grouped = bool(labelled) or (self.samples and not listed)
+        if not is_grouped or len(self._keys) == len(everything):
+            return everything, seconds
+        by_key: dict[str, list[int]] = {}
+        for index, name in enumerate(self.plain):
+            by_key.setdefault(key_and_field(name)[0], []).append(index)
+        chosen: list[int] = []
+        for key, members in by_key.items():
+            fields = {index: key_and_field(self.plain[index])[1] for index in members}
+            plain = [index for index in members if "." not in fields[index]]
+            main = [index for index in members if fields[index].partition(".")[0] in MAIN_FIELDS]
+            whole = plain or (main if len(main) == 1 else members)
+            if len(whole) > 1 and (key in labelled or (self.samples and plain)):
+                problem = f"the sample {key!r} holds {len(whole)} pictures; keep one of them"
+                raise ArchiveError(self.path, problem)
+            chosen += whole
+            seconds.update("." + fields[index] for index in members if index not in whole)
+        return sorted(chosen), seconds
+
+    def _labels(self, chosen: Sequence[int]) -> Labels:
+        """Return the labels of the chosen images, each as the nearest `dataset.json` above it has it."""
+        plain = [self.plain[index] for index in chosen]
+        values = np.full(len(plain), NO_LABEL, np.int64)
+        widths = np.zeros(len(plain), np.int64)
+        reasons: dict[int, str] = {}
+        problem: str | None = None
+        folders: dict[str, int] = {}
+        folder = np.array([folders.setdefault(n.rpartition("/")[0], len(folders)) for n in plain], np.int32)
+        above = {name: self._above(name) for name in folders}
+        groups: dict[str | None, list[int]] = {root: [] for root in self._descriptions}
+        for index, name in enumerate(plain):
+            groups.setdefault(above[name.rpartition("/")[0]], []).append(index)
+        described: list[tuple[list[int], tuple[str, ...]]] = []
+        listed = False
+        provenance: dict[str, Any] = {}
+        for root, members in groups.items():
+            description = self.beside if root is None else self._descriptions[root]
+            found: list[object] = [self._sidecars.get(key_and_field(plain[index])[0]) for index in members]
+            if description is not None:
+                problem = problem or description.problem
+                provenance = provenance or description.provenance
+                if description.labels is not None:
+                    named, extra = self._listed(root, [plain[i] for i in members], description.labels)
+                    if root is not None or any(named):  # beside a tar, it may be about other files
+                        listed, found, problem = True, named, problem or extra
+            for index, label in zip(members, found, strict=True):
+                if isinstance(label, tuple):
+                    values[index], widths[index] = label
+                elif isinstance(label, str):
+                    values[index] = UNUSABLE
+                    if len(reasons) < MAX_REASONS:
+                        reasons[index] = label
+            if members:
+                described.append((members, () if description is None else description.class_names))
+        try:
+            held = [(who, names) for who, names in described if names or (values[who] >= 0).any()]
+            class_names, numbers = unified([names for _, names in held] or [()])
+            for (who, _), number in zip(held, numbers, strict=False):
+                if number is not None:
+                    inside = np.clip(values[who], 0, len(number) - 1)
+                    if (values[who] >= len(number)).any():
+                        raise ValueError("some name fewer classes than their labels need")
+                    values[who] = np.where(values[who] >= 0, number[inside], values[who])
+        except ValueError as error:
+            class_names, problem = (), problem or f"of its dataset.json files {error}"
+        counted_through: dict[str, bool] = dict.fromkeys(folders, True)
+        for name in plain:
+            inside_of, _, base = name.rpartition("/")
+            counted_through[inside_of] = counted_through[inside_of] and is_numbered(inside_of, base)
+        return Labels(
+            values,
+            widths,
+            folder,
+            tuple(folders),
+            tuple(counted_through.values()),
+            reasons=reasons,
+            class_names=class_names,
+            described=bool(self._descriptions) or self.beside is not None,
+            listed=listed,
+            problem=problem,
+            provenance=provenance,
+        )
+
+    def _above(self, folder: str) -> str | None:
+        """Return the nearest folder, this or one above it, that holds a `dataset.json`; None if there is none."""
+        parts = parts_of(folder)
+        above = ("/".join(parts[:depth]) for depth in range(len(parts), -1, -1))
+        return next((name for name in above if name in self._descriptions), None)
+
+    def _listed(
+        self, root: str | None, plain: list[str], labels: dict[str, object]
+    ) -> tuple[list[object], str | None]:
+        """Return the labels that the `dataset.json` in folder `root` lists for images, and what is wrong with it.
+
+        It names them as seen from its own folder, from the container's root, or from a folder further up.
+        """
+        inside = f"{root}/" if root else ""
+        names = [name.removeprefix(inside) for name in plain]
+        if inside and not any(name in labels for name in names) and any(name in labels for name in plain):
+            names, inside = plain, ""
+        cut = 0
+        if labels and not any(name in labels for name in names):  # the container was made inside the folder named
+            depth = shared_depth(labels)
+            for cut in range(1, depth + 1):
+                shorter = {"/".join(name.split("/")[cut:]): label for name, label in labels.items()}
+                if any(name in shorter for name in names):
+                    labels = shorter
+                    break
+        found: list[object] = [label_listed(name, labels[name]) if name in labels else None for name in names]
+        there = {name.removeprefix(inside) for name in (*self._known, *self._passed)}
+        extra = set(labels) - there
+        if not extra or root is None:  # beside shards, it describes other shards too
+            return found, None
+        missing = f"labels {len(extra)} pictures that are not there (first {min(extra)!r})"
+        return found, f"its dataset.json {missing}"
+
+
+def shared_depth(names: Mapping[str, object]) -> int:
+    """Return how many folders all names have in common."""
+    first, last = min(names).split("/"), max(names).split("/")
+    depth = 0
+    while depth < min(len(first), len(last)) - 1 and first[depth] == last[depth]:
+        depth += 1
+    return depth
+
+
+def key_and_field(plain: str) -> tuple[str, str]:
+    """Return the key of a sample, folder and all, and what follows its dot: the first one in the file's name."""
+    folder, slash, base = plain.rpartition("/")
+    stem, _, rest = base.partition(".")
+    return folder + slash + stem, rest.lower()
+
+
+def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
+    """Return the label that a .cls or .json file beside an image gives, None for none, or why it is no class."""
+    if size > MAX_LABEL_BYTES:
+        return f"{name!r} is too large for a label"
+    text = read()
+    if kind == "cls":
+        return label_listed(name, cls_value(text.decode("utf-8", "replace").strip()))
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return f"{name!r} is no JSON"
+    facts = facts if isinstance(facts, dict) else {}
+    label = next((facts[key] for key in LABEL_KEYS if facts.get(key) is not None), None)
+    return None if label is None else label_listed(name, label)
+
+
+def cls_value(text: str) -> object:
+    """Return what the text of a .cls file means: a number, a list, or itself."""
+    if text.isdecimal() and len(text) < 20:
+        return int(text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def label_listed(name: str, label: object) -> Label | str:
+    """Return a label as a class, or why it is none."""
+    try:
+        return class_of(label)
+    except ValueError as error:
+        return f"the label of {name!r} {error}"
+
+
+def is_companion(base: str) -> bool:
+    """Say whether a file's name is that of a text, table or note such as lie beside images."""
+    stem, _, suffix = base.lower().rpartition(".")
+    return suffix in COMPANIONS if stem else suffix in COMPANION_NAMES
+
+
+def suffix_of(base: str) -> str:
+    """Return a name's last suffix in small letters, as the files that are passed over are counted by it."""
+    stem, dot, suffix = base.lower().rpartition(".")
+    return f".{suffix}" if stem and dot else "without a suffix"
+
+
+def is_numbered(folder: str, base: str) -> bool:
+    """Say whether a file is named as StyleGAN's tools (00001/img00001234.png) or FFHQ (01000/01234.png) count."""
+    inside, stem = folder.rpartition("/")[2], base.partition(".")[0]
+    if not (len(inside) == 5 and inside.isdecimal()):
+        return False
+    if stem.startswith("img") and len(stem) == 11 and stem[3:].isdecimal():
+        return True
+    return len(stem) == 5 and stem.isdecimal() and int(inside) in (int(stem) // 1000, int(stem) // 1000 * 1000)
