@@ -127,11 +127,11 @@ def evaluate(
     settings = Settings(batch=batch, bootstrap=bootstrap, cache=cache)
     reals = None
     if real is not None:
-        reals = open_judged(real, option="--real", side=res, count=real_count, run=held_out)
+        reals = open_judged(real, option="--real", side=res, count=real_count, run=held_out, quiet=quiet)
     if save_statistics is not None and isinstance(reals, SavedStatistics):
         raise RequestError(f"--real {real} are statistics already; --save-statistics is for pictures")
     if fake is not None:
-        fakes: Judged = open_judged(fake, option="--fake", side=res, count=count)
+        fakes: Judged = open_judged(fake, option="--fake", side=res, count=count, quiet=quiet)
     else:
         fakes = _drawn(model, count or DRAWN, res=res, psi=psi, label=label, device=place, quiet=quiet)
     subject = Subject(chosen, reals, fakes)

@@ -13,6 +13,7 @@ from .notes import command_of, note_of
 from .options import Json, OptionalOutput, Overwrite, Quiet, Verbose
 
 if TYPE_CHECKING:
+    from polyinr_core.data.facts import Facts as Labelled
     from polyinr_core.data.picture_set import PictureSet
 
 Facts = dict[str, Any]
@@ -52,6 +53,8 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
     kind = _kind_of(path)
     if kind == "data":
         return _data_facts(path, output, overwrite=overwrite, quiet=quiet)
+    if kind == "folder":
+        return _folder_facts(path, output, quiet=quiet)
     if output is not None:
         raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is none")
     return _picture_facts(path) if kind == "picture" else _tensor_facts(path)
@@ -59,11 +62,14 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
 
 def _kind_of(path: Path) -> str:
     from polyinr_core.data.picture_set import means_shards
-    from polyinr_core.files import explain
+    from polyinr_core.files import explain, refuse_special
     from polyinr_core.pictures.files import picture_kind
 
     if means_shards(path):
         return "data"
+    if path.is_dir():
+        return "folder"
+    refuse_special(path)
     if path.suffix.lower() == ".dzi" and path.is_file():
         return "picture"
     try:
@@ -159,6 +165,7 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
 
     with streams.progress("reading", quiet=quiet) as progress:
         data = open_data(path, progress=progress)
+    streams.say_notes(path, data.notes, quiet=quiet)
     with data:
         facts: Facts = {
             "kind": "data set",
@@ -176,7 +183,31 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
     return facts
 
 
-def _class_counts(data: "PictureSet") -> dict[str, int]:
+def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
+    """Return the facts of a folder of pictures as `prepare` takes them. Raises PolyinrError."""
+    from polyinr_core.data.listing import Notes
+    from polyinr_core.data.sources import list_folder
+
+    listing = list_folder(path)
+    if not listing.names:
+        raise FileError(
+            path, "is a folder without pictures; a file is needed, or a folder of pictures or .tar shards"
+        )
+    if output is not None:
+        raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is a folder")
+    labels, note = listing.labels.facts_for("auto", path, lambda index: repr(listing.names[index]))
+    streams.say_notes(path, [*Notes(listing).lines(), *([] if note is None else [note])], quiet=quiet)
+    return {
+        "kind": "folder of pictures",
+        "count": len(listing.names),
+        "classes": labels.classes,
+        "class_names": list(labels.class_names),
+        "pictures_of_class": _class_counts(labels),
+        "provenance": labels.provenance,
+    }
+
+
+def _class_counts(data: "PictureSet | Labelled") -> dict[str, int]:
     """Count the pictures of each class, by its name where it has one."""
     import numpy as np
 

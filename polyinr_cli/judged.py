@@ -7,6 +7,7 @@ import typer
 
 from polyinr_core.errors import ConfigError, FileError, RequestError
 
+from . import streams
 from .ranks import several
 
 if TYPE_CHECKING:
@@ -62,14 +63,22 @@ def check_statistics_file(path: Path | None, *, overwrite: bool) -> None:
 
 
 def open_judged(
-    path: Path, *, option: str, side: int | None = None, count: int | None = None, run: Path | None = None
+    path: Path,
+    *,
+    option: str,
+    side: int | None = None,
+    count: int | None = None,
+    run: Path | None = None,
+    quiet: bool = False,
 ) -> "Side":
     """Open pictures, in part or as a run held them out, or statistics of some. Raises PolyinrError."""
     from polyinr_core.evaluation.saved import means_statistics, open_statistics
     from polyinr_core.evaluation.stored import open_pictures
 
     if not means_statistics(path):
-        return open_pictures(path, side=side, count=count, held_out=None if run is None else held_out_of(run))
+        pictures = open_pictures(path, side=side, count=count, held_out=None if run is None else held_out_of(run))
+        streams.say_notes(f"{option} {path}", pictures.data.notes, quiet=quiet)
+        return pictures
     for given, name in ((count, "a count"), (run, "--held-out")):
         if given is not None:
             raise RequestError(f"{option} {path} are statistics of all their pictures; leave out {name}")

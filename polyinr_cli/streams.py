@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, BinaryIO
 
@@ -28,6 +28,12 @@ def say(message: str, *, quiet: bool = False, always: bool = False) -> None:
         return
     with contextlib.suppress(OSError, ValueError):  # nobody reads it: no reason to stop the work
         print(message, file=sys.stderr, flush=True)
+
+
+def say_notes(path: object, notes: Iterable[str], *, quiet: bool = False) -> None:
+    """Say, to a log as well, what was passed over in a data set."""
+    for note in notes:
+        say(f"polyinr: {path}: {note}", quiet=quiet, always=True)
 
 
 @contextmanager

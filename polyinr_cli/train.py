@@ -95,7 +95,13 @@ def train(
     name = re.sub(r"[^\w.-]+", "_", path.stem)
     folder = RunFolder(run_dir or Path("runs", f"{preset}-{name}"))
     with streams.progress("scanning", quiet=quiet) as scanned:
-        pictures = open_data(path, index=folder.path if folder.config.exists() else None, progress=scanned)
+        pictures = open_data(
+            path,
+            index=folder.path if folder.config.exists() else None,
+            progress=scanned,
+            labels="auto" if config.cond else "none",
+        )
+    streams.say_notes(path, pictures.notes, quiet=quiet)
     with pictures:
         if cond and not pictures.classes:
             raise RequestError(f"{path}: has no labels, which --cond needs; train with --no-cond")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import ArchiveError
-from ..files import explain, read_bytes, written_beside
+from ..files import explain, read_bytes, refuse_special, written_beside
 from .decoding import MAX_PICTURE_BYTES
 from .facts import Labels, concatenated
 from .listing import NOT_REGULAR, Description, Lister, Listing, Notes
@@ -161,6 +161,7 @@ def place_of(member: Member) -> tuple[int, int]:
 
 def is_empty(file: Path) -> bool:
     """Say whether a file has no bytes. Raises FileError."""
+    refuse_special(file)
     try:
         return file.stat().st_size == 0
     except OSError as error:

@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 
 from ..errors import ArchiveError
-from ..files import explain
+from ..files import explain, refuse_special
 from .decoding import MAX_PICTURE_BYTES, PICTURE_SUFFIXES
 
 FACTS_NAME = "dataset.json"
@@ -16,6 +16,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     try:
         if path.is_dir():
             raise ArchiveError(path, "is a folder; make an archive of it with `polyinr prepare`")
+        refuse_special(path)
         size = path.stat().st_size
         if size == 0:
             raise ArchiveError(path, "is empty")

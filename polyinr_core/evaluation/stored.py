@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.averaging import area_average, area_weights
 from ..data.decoding import decode
+from ..data.listing import Notes
 from ..data.order import Order
 from ..data.picture_set import PictureSet, means_shards, open_data
 from ..data.shards import Shards
@@ -42,12 +43,17 @@ class HeldOut:
 class Folder:
     """A folder of picture files, read as a picture set is: by number, uint8 [R, R, 3].
 
-    All must be square and of the first one's size: nothing is cut or enlarged before it is judged.
+    All must be square and of the first one's size: nothing is cut or enlarged before it is judged. Labels are
+    there if they can be used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.names = open_folder(path).names
+        source = open_folder(path)
+        self.names = source.names
+        facts, _ = source.labels.facts_for("usable", path, source.name_of)
+        self.labels, self.classes, self.class_names = facts.labels, facts.classes, facts.class_names
+        self.notes = Notes(source).lines()
         self.resolution = len(self._pixels(0))
 
     def __len__(self) -> int:
@@ -147,7 +153,7 @@ def open_pictures(
     path: Path, *, side: int | None = None, count: int | None = None, held_out: HeldOut | None = None
 ) -> StoredPictures:
     """Open an archive, tar shards, or a folder of picture files. Raises FileError, RequestError."""
-    data = Folder(path) if path.is_dir() and not means_shards(path) else open_data(path)
+    data = Folder(path) if path.is_dir() and not means_shards(path) else open_data(path, labels="usable")
     return StoredPictures(data, side=side, count=count, held_out=held_out)
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import explain, read_bytes, written_beside
+from ..files import explain, read_bytes, refuse_special, written_beside
 from ..model import GeneratorConfig
 from .directions import SPACES, Directions
 from .file import header_entry
@@ -61,6 +61,7 @@ def read_directions(source: Path | bytes) -> Directions:
 
 def is_directions_file(path: Path) -> bool:
     """Say whether a safetensors file holds directions, by its header alone. Raises FileError."""
+    refuse_special(path)
     try:
         with safe_open(path, "pt") as file:
             return METADATA_KEY in (file.metadata() or {})

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import explain, read_bytes, written_beside
+from ..files import explain, read_bytes, refuse_special, written_beside
 
 FORMAT = 1
 METADATA_KEY = "polyinr_latents"
@@ -118,6 +118,7 @@ def read_latents(source: Path | bytes) -> Latents:
 
 def is_latents_file(path: Path) -> bool:
     """Say whether a safetensors file holds latents, by its header alone. Raises FileError."""
+    refuse_special(path)
     try:
         with safe_open(path, "pt") as file:
             metadata, names = file.metadata() or {}, set(file.keys())

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..errors import FileError, RequestError
-from ..files import explain, written_beside
+from ..files import explain, refuse_special, written_beside
 from .deep_png import write_deep_png
 
 FORMATS = {
@@ -138,6 +138,7 @@ def read_note(path: Path) -> Note:
 
     Decodes nothing, as a picture may be larger than memory, but checks a PNG's sums from its first to its last.
     """
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             kind = picture_kind(file.read(16))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
-from ..files import explain
+from ..files import explain, refuse_special
 
 FORMAT = 1
 DEEPEST = 9
@@ -45,6 +45,7 @@ def flattened(facts: dict[str, Any], above: Field = ()) -> list[tuple[Field, Any
 
 def read_result(path: Path) -> Result:
     """Read a result file; its name is the file's stem. Raises FileError."""
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             data = file.read(LIMIT + 1)

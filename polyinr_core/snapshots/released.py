@@ -57,7 +57,7 @@ def map_file(path: Path) -> memoryview:
     """Return the file's bytes, read from the disk only where they are looked at."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise PickleProblem("it is no regular file")
+        raise PickleProblem("it is not a regular file")
     if not status.st_size:
         raise PickleProblem("it is empty")
     with path.open("rb") as file:

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import ConfigError, SnapshotError
-from ..files import explain, read_bytes, written_beside
+from ..files import explain, read_bytes, refuse_special, written_beside
 from ..model import UNIT, Bounds, Generator, GeneratorConfig, Grid, LearnedGrid, RegularGrid
 from ..model.generator import count_parameters
 from ..model.synthesis import flops_per_pixel
@@ -119,6 +119,7 @@ def strict_json(text: str | bytes) -> Any:
 def read_header(path: Path) -> dict[str, Any]:
     """Return a safetensors file's JSON header. Raises SnapshotError when it has none, FileError."""
     wrong = SnapshotError(path, "not a safetensors file; `polyinr convert` reads released .pkl files")
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -24,7 +24,7 @@ CONVERT = [
     ("convert flipped.pkl -o m.safetensors", 1, "flipped.pkl: not a released snapshot"),
     ("convert harmless.pkl -o m.safetensors", 1, "no network G_ema"),
     ("convert harmful.pkl -o m.safetensors", 1, "system", "nothing of it was run"),
-    ("convert folder.pkl -o m.safetensors", 1, "no regular file"),
+    ("convert folder.pkl -o m.safetensors", 1, "not a regular file"),
     ("convert fifo.pkl -o m.safetensors", 1, "no regular file"),
     ("convert /dev/zero -o m.safetensors", 1, "no regular file"),
     ("convert dangling.pkl -o m.safetensors", 1, "no such file"),
