@@ -124,7 +124,7 @@ def refuse_special(path: Path) -> None:
         is_open = stat.S_ISFIFO(mode) and os.path.realpath(path).startswith(("/proc/", "/dev/fd/"))
     except (OSError, ValueError):
         return  # whoever reads it says why it cannot be
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_open):
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_open or os.path.realpath(path) == os.devnull):
         raise FileError(path, "is not a regular file (a named pipe, socket or device); give a file")
 
 

@@ -108,9 +108,7 @@ class Labels:
         used, inverse = np.unique(self.folder[kept], return_inverse=True)
         names = [self.folder_names[number] for number in used]
         if all(self.numbered[number] for number in used):
-            few = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
-            note = f"no labels: the folders {few} count their files through, so they are no classes"
-            return Facts(), note if len(names) > 1 else None
+            return Facts(), None
         classes = class_folders(names)
         if classes is None:
             if len(names) == 1:

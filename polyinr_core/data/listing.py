@@ -140,7 +140,7 @@ def by_suffix(counts: Mapping[str, int]) -> str:
     """Return suffixes and their counts, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     more = f", and {len(ordered) - 12} more kinds" if len(ordered) > 12 else ""
-    return ", ".join(f"{suffix} {count}" for suffix, count in ordered[:12]) + more
+    return ", ".join(f"{count} {suffix}" for suffix, count in ordered[:12]) + more
 
 
 class Lister:

@@ -16,7 +16,10 @@ def write_archive(work: WorkFolder, facts: Facts, provenance: dict[str, Any], *,
     names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(kept)]
     labels = None
     if facts.labels is not None:
-        labels = [[name, label] for name, label in zip(names, facts.labels.tolist(), strict=True)]
+        values: list[Any] = facts.labels.tolist()
+        if not facts.class_names and facts.classes > max(values) + 1:  # else nothing would tell of the last ones
+            values = [[int(label == number) for number in range(facts.classes)] for label in values]
+        labels = [[name, label] for name, label in zip(names, values, strict=True)]
     description = {"labels": labels, "class_names": list(facts.class_names), "provenance": provenance}
     with written_beside(work.output, overwrite=overwrite) as draft, zipfile.ZipFile(draft, "w") as zipped:
         for name, picture in zip(names, work.pictures(), strict=True):

@@ -28,7 +28,7 @@ SAMPLE = [
     ("sample --seeds 1 -m loop.safetensors -o x.png", 1, "loop.safetensors: "),
     ("sample --seeds 1 -m unreadable.safetensors -o x.png", 1, "unreadable.safetensors: "),
     ("sample --seeds 1 -m /dev/null -o x.png", 1, "/dev/null: "),
-    ("sample --seeds 1 -m /dev/zero -o x.png", 1, "/dev/zero: not a safetensors file"),
+    ("sample --seeds 1 -m /dev/zero -o x.png", 1, "/dev/zero: is not a regular file"),
     ("sample --seeds 1 -m text.zip/m.safetensors -o x.png", 1, "part of this path is a file"),
     (f"sample --seeds 1 -m {LONG}.safetensors -o x.png", 1, "too long"),
     ("sample --seeds 1 -o x.png", 1, "no model", "polyinr train", "polyinr convert", "-m"),

@@ -29,7 +29,7 @@ REFUSED = [
     ("nan.json", 1, "nan.json: is a damaged result"),
     ("cardless.json", 1, "cardless.json: is a damaged result"),
     ("folder", 1, "folder: is a folder"),
-    ("/dev/zero", 1, "/dev/zero: is larger than"),
+    ("/dev/zero", 1, "/dev/zero: is not a regular file"),
     ("./a.json", 2, "a.json is given twice"),
     ("-", 1, "stdin: is empty"),
 ]

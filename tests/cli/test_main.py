@@ -180,11 +180,12 @@ def test_a_closed_stdout_is_one_line(note_file: Path):
 
 
 def test_ctrl_c_is_130(note_file: Path):
-    """A SIGINT while the command reads a pipe that nobody fills."""
-    os.mkfifo("pipe.png")
+    """A SIGINT while the command reads a pipe, such as `<(command)` opens, that nobody fills."""
+    pipe, filler = os.pipe()
     code = "from polyinr_cli.main import run; print('ready', flush=True); run()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "info", "pipe.png"],
+        [sys.executable, "-c", code, "info", f"/dev/fd/{pipe}"],
+        pass_fds=[pipe],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -198,3 +199,34 @@ def test_ctrl_c_is_130(note_file: Path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (130, "polyinr: interrupted\n")
+    os.close(pipe)
+    os.close(filler)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"info {name}" for name in ("pipe.png", "pipe.zip", "pipe.tar", "pipe")),
+        *(f"prepare {name} -o a.zip --res 8" for name in ("pipe.png", "pipe.zip", "pipe.tar")),
+        *(f"evaluate --real {name} --fake x --metrics fd-lite2" for name in ("pipe.zip", "pipe.tar")),
+        "evaluate --real pipe.safetensors --fake x --metrics fd-lite2",
+        "evaluate --real pipe.npz --fake x --metrics fd-lite2",
+        "train pipe.zip --dry-run",
+        "train pipe.tar --dry-run",
+        "train --init-from pipe.safetensors --dry-run",
+        "sample --seeds 1 -m pipe.safetensors -o x.png",
+        "sample --latents pipe.safetensors -o x.png",
+        "invert pipe.png -o x.safetensors",
+        "directions pipe.safetensors --seeds 1 -o x.png",
+        "convert pipe.pkl -o m.safetensors",
+        "evaluate table pipe.json",
+    ],
+)
+def test_a_named_pipe_is_refused_and_not_waited_for(polyinr: Run, command: str):
+    (pipe,) = (word for word in command.split() if word.startswith("pipe"))
+    os.mkfifo(pipe)
+    ran = polyinr(*command.split())
+    assert ran.code == 1
+    assert f"{pipe}: " in ran.stderr.splitlines()[-1]
+    assert "not a regular file" in ran.stderr.splitlines()[-1]
+    assert os.listdir() == [pipe]

@@ -45,6 +45,9 @@ def test_a_folder_becomes_an_archive(polyinr, photos):
             "classes": 2,
             "class_names": ["cat", "dog"],
             "skipped": [{"name": "dog/broken.png", "reason": "is not a picture of a known kind"}],
+            "other_files": {},
+            "second_images": {},
+            "notes": [],
         }
     ]
     archive = Archive.open("a.zip")
@@ -52,8 +55,14 @@ def test_a_folder_becomes_an_archive(polyinr, photos):
     assert polyinr("info", "a.zip").code == 0
 
 
-def test_messages_stay_away_when_stderr_is_no_terminal(polyinr, photos):
+def test_a_log_says_what_was_skipped_too(polyinr, photos):
     ran = polyinr("prepare", photos, "-o", "a.zip", "--res", "8")
+    assert (ran.code, ran.stdout) == (0, b"")
+    assert ran.stderr.splitlines() == [
+        "skipped: 'dog/broken.png' is not a picture of a known kind",
+        "a.zip: 4 of 5 pictures at 8 px; 2 classes",
+    ]
+    ran = polyinr("prepare", photos, "-o", "b.zip", "--res", "8", "-q")
     assert (ran.code, ran.stdout, ran.stderr) == (0, b"", "")
 
 

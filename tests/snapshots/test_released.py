@@ -274,7 +274,7 @@ def test_other_kinds_of_files_are_refused(content, tmp_path):
 def test_paths_that_are_no_files(tmp_path):
     with pytest.raises(FileError, match="no such file"):
         read_released(tmp_path / "absent.pkl")
-    with pytest.raises(FileError, match="no regular file"):
+    with pytest.raises(FileError, match="not a regular file"):
         read_released(tmp_path)
-    with pytest.raises(FileError, match="no regular file"):
+    with pytest.raises(FileError, match="not a regular file"):
         read_released(Path("/dev/zero"))
