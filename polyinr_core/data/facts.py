@@ -61,8 +61,14 @@ class Labels:
 
     @property
     def doubtful(self) -> NDArray[np.int64]:
-        """Return the images whose own label is missing or unusable."""
-        return np.flatnonzero(self.values < 0) if self.are_own else np.zeros(0, np.int64)
+        """Return the images for whose labels all would be refused: missing, unusable, of another kind."""
+        usable = self.values >= 0
+        if not self.are_own:
+            return np.zeros(0, np.int64)
+        odd = self.widths != np.argmax(np.bincount(self.widths[usable], minlength=1))
+        if self.class_names:
+            odd |= self.values >= len(self.class_names)
+        return np.flatnonzero(~usable | odd)
 
     def settled(
         self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None

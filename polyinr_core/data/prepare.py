@@ -141,13 +141,15 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
     broken = []
     wanted = set(doubtful.tolist())
     payloads_left = source.payloads(int(doubtful[0])) if wanted else iter(())
-    for index, payload in enumerate(payloads_left, int(doubtful[0]) if wanted else 0):
-        if index in wanted:
-            if not isinstance(result_of(payload, request=request), PictureError):
-                break
-            broken.append(index)
-            if len(broken) == len(wanted):
-                break
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for index, payload in enumerate(payloads_left, int(doubtful[0]) if wanted else 0):
+            if index in wanted:
+                if not isinstance(result_of(payload, request=request), PictureError):
+                    break
+                broken.append(index)
+                if len(broken) == len(wanted):
+                    break
     return np.setdiff1d(np.arange(len(source.names)), np.array(broken, np.int64))
 
 

@@ -1,6 +1,8 @@
 """`polyinr evaluate`: the table, the result with its card, what is refused; with a small judge."""
 
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +245,27 @@ def test_lite2_itself_tells_noise_from_itself(polyinr: Run, folders: Path) -> No
     other = polyinr(*["evaluate", "--real", "reals", "-m", "model.safetensors", "--count", "16", "--json", "-q"])
     near, far = (ran.lines[0]["figures"]["fd-lite2"]["value"] for ran in (same, other))
     assert near == pytest.approx(0, abs=1e-4 * far)
+
+
+def test_what_is_passed_over_is_told_to_a_log(polyinr: Run, folders: Path, eyes: None) -> None:
+    """A figure over less than the folder holds is another figure."""
+    (folders / "reals" / "a.heic").write_bytes(b"x")
+    os.mkfifo(folders / "fakes" / "pipe.png")
+    common = ("evaluate", "--real", "reals", "--fake", "fakes", "--metrics", "fd-lite2")
+    ran = polyinr(*common)
+    assert ran.code == 0, ran.stderr
+    assert "polyinr: --real reals: passed over: 1 file of other kinds (1 .heic)" in ran.stderr
+    assert "polyinr: --fake fakes: skipped: 'pipe.png' is not a regular file" in ran.stderr
+    assert polyinr(*common, "-q").stderr == ""
+
+
+@pytest.mark.parametrize("label", [0.37, -1, "cat", [0.1, 0.9, 1.0], None])
+def test_labels_that_cannot_be_used_do_not_matter(polyinr: Run, folders: Path, eyes: None, label: object) -> None:
+    with zipfile.ZipFile("reals.zip", "w") as zipped:
+        names = sorted(path.name for path in (folders / "reals").iterdir())
+        for name in names:
+            zipped.write(folders / "reals" / name, name)
+        zipped.writestr("dataset.json", json.dumps({"labels": [[name, label] for name in names]}))
+    ran = polyinr("evaluate", "--real", "reals.zip", "--fake", "fakes", "--metrics", "fd-lite2", "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.lines[0]["card"]["reals"]["count"] == 16

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, refused
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -142,3 +142,27 @@ def test_damaged_notes_are_one_line_at_most(polyinr: Run, note: str):
     ran = polyinr("info", "x.png")
     assert ran.code in (0, 1)
     assert len(ran.stderr.splitlines()) == ran.code
+
+
+def test_a_folder_of_pictures(polyinr: Run, tmp_path: Path):
+    for name in ("cat/1.png", "dog/2.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (8, 9)).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "cat" / "a.heic").write_bytes(b"x")
+    ran = polyinr("info", "photos", "--json")
+    (facts,) = ran.lines
+    assert (facts["kind"], facts["count"]) == ("folder of pictures", 2)
+    assert facts["pictures_of_class"] == {"cat": 1, "dog": 1}
+    assert ran.stderr == "polyinr: photos: passed over: 1 file of other kinds (1 .heic)\n"
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "cover.png")
+    ran = polyinr("info", "photos", "--json")
+    assert ran.lines[0]["classes"] == 0
+    assert "no labels: 'cover.png' lies in no class folder" in ran.stderr
+    assert "-o draws the contact sheet" in polyinr("info", "photos", "-o", "x.png").stderr
+
+
+def test_a_compressed_tar_is_named_as_such(polyinr: Run, tmp_path: Path):
+    with tarfile.open(tmp_path / "set.tgz", "w:gz") as tar:
+        Image.new("RGB", (8, 8)).save("a.png")
+        tar.add("a.png")
+    refused(polyinr("info", "set.tgz"), "is a compressed tar", code=1)

@@ -156,3 +156,22 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, workers):
     assert '"kept": 60, "resumed": ' in done.stdout
     assert '"resumed": 0' not in done.stdout
     assert not journal.exists()
+
+
+def test_what_is_passed_over_and_lost_is_told_to_a_log(polyinr, photos):
+    (photos / "cat" / "a.heic").write_bytes(b"x")
+    (photos / "ape").mkdir()
+    (photos / "ape" / "broken.png").write_bytes(b"no picture")
+    command = ("prepare", photos, "-o", "a.zip", "--res", "8")
+    ran = polyinr(*command, "--json")
+    notes = [
+        "passed over: 1 file of other kinds (1 .heic)",
+        "lost: class 'ape': none of its 1 pictures can be used",
+    ]
+    assert ran.lines[0]["notes"] == notes
+    assert ran.lines[0]["other_files"] == {".heic": 1}
+    assert ran.stderr.splitlines()[2:] == [*notes, "a.zip: 4 of 6 pictures at 8 px; 2 classes"]
+    assert polyinr(*command, "--overwrite", "-q").stderr == ""
+    refused(polyinr(*command, "--overwrite", "--strict"), "1 file of other kinds", "--strict", code=1)
+    picture(photos / "cover.png")
+    assert "no labels: 'cover.png' lies in no class folder" in polyinr(*command, "--overwrite").stderr

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from bad_files import archive
-from conftest import Ran, Run
+from conftest import Ran, Run, refused
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -152,9 +152,27 @@ def test_a_dry_run_prints_a_plan_and_writes_nothing(polyinr: Run, data: Path):
     stage = next(line for line in lines if line["kind"] == "stage")
     assert (stage["resolution"], stage["batch"], stage["iterations"]) == (8, 4, 2)
     assert stage["seconds"] > 0 < stage["memory"]
-    refused = polyinr("train", data, "--preset", "tiny", "--stages", "32:1", "--dry-run", "--run-dir", "run")
-    assert (refused.code, "--res 32" in refused.stderr) == (1, True)
+    ran = polyinr("train", data, "--preset", "tiny", "--stages", "32:1", "--dry-run", "--run-dir", "run")
+    assert (ran.code, "--res 32" in ran.stderr) == (1, True)
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("label", [0.37, -1, "cat", [0.1, 0.9, 1.0], None])
+def test_without_cond_labels_that_cannot_be_used_do_not_matter(polyinr: Run, tmp_path: Path, label: object):
+    labels = [[f"00000/img{index:08d}.png", label] for index in range(8)]
+    archive(tmp_path / "bad.zip", pictures=8, facts={"labels": labels})
+    common = ("train", "bad.zip", *TINY, "--run-dir", "run", "--dry-run", "--json")
+    refused(polyinr(*common), "bad.zip: the label of", "--no-cond", code=1)
+    ran = polyinr(*common, "--no-cond")
+    assert ran.code == 0, ran.stderr
+    assert (ran.lines[0]["pictures"], ran.lines[0]["classes"]) == (8, 0)
+
+
+def test_what_is_passed_over_is_told(polyinr: Run, tmp_path: Path):
+    archive(tmp_path / "some.zip", **{"a.heic": b"x"})
+    ran = polyinr("train", "some.zip", *TINY, "--run-dir", "run", "--dry-run")
+    assert ran.code == 0
+    assert "polyinr: some.zip: passed over: 1 file of other kinds (1 .heic)" in ran.stderr
 
 
 def test_a_run_starts_from_a_model(
@@ -162,8 +180,8 @@ def test_a_run_starts_from_a_model(
 ):
     """Its sizes are taken; an option that contradicts them is refused."""
     common = ("train", data, "--preset", "tiny", "--run-dir", "run", "--init-from")
-    refused = polyinr(*common, tiny_class_snapshot, "--channels", "24")
-    assert (refused.code, "channels 24 contradicts" in refused.stderr) == (2, True)
+    ran = polyinr(*common, tiny_class_snapshot, "--channels", "24")
+    assert (ran.code, "channels 24 contradicts" in ran.stderr) == (2, True)
     other = polyinr(*common, tiny_class_snapshot)
     assert "table_dim" in other.stderr  # the fixture's table is 6 wide, training's 320
     assert polyinr("train", data, *TINY, "--run-dir", "first", "--channels", "24", "--max-time", "1h").code == 0
