@@ -73,7 +73,10 @@ def prepare(
         typer.Option("--labels", help="auto: the source's own labels, else class folders. none: no labels."),
     ] = Labels.auto,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse what would be skipped, passed over or lost.")
+        bool,
+        typer.Option(
+            "--strict", help="Refuse pictures that cannot be used, files of other kinds and lost labels."
+        ),
     ] = False,
     workers: Annotated[
         int | None,
@@ -87,7 +90,8 @@ def prepare(
 ) -> None:
     """Make an archive of square pictures to train on from folders, zips, tars and the like.
 
-    Class folders become labels. Pictures that are broken, too small or absurdly large are skipped and listed.
+    Class folders become labels. Pictures that are broken, too small or absurdly large are skipped and listed,
+    files of other kinds are counted.
     After an interruption the same command goes on where it stopped, from the folder DATA.zip.part.
 
     Example: polyinr prepare photos/ -o cats.zip --res 256

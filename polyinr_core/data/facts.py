@@ -32,7 +32,7 @@ class Facts:
 class Labels:
     """All that a data set says of its images' classes; nothing is refused yet, as some may not be used.
 
-    `values` is int64 [N]: a class, NO_LABEL, or UNUSABLE (`reasons` says why, of the first ones); `widths` int64
+    `values` is int64 [N]: a class, NO_LABEL, or UNUSABLE (`reasons` says why, of the first ones); `widths` int32
     [N] the length of a one-hot label, or 0. `folder` int32 [N] numbers the folder of each image in
     `folder_names`; `numbered` tells of each folder whether its files are counted through, so that it is no class.
     `described`: there is a dataset.json, so folders are no classes; `listed`: it holds labels. `problem`: why
@@ -40,7 +40,7 @@ class Labels:
     """
 
     values: NDArray[np.int64]
-    widths: NDArray[np.int64]
+    widths: NDArray[np.int32]
     folder: NDArray[np.int32]
     folder_names: tuple[str, ...]
     numbered: tuple[bool, ...]
@@ -232,10 +232,8 @@ def concatenated(parts: Sequence[Labels]) -> Labels:
 def certain(facts: Facts, count: int) -> Labels:
     """Return the labels of `count` images as data-set files with tables of their own give them."""
     values = np.full(count, NO_LABEL, np.int64) if facts.labels is None else facts.labels
-    zeros = np.zeros(count, np.int64)
-    return Labels(
-        values, zeros, zeros.astype(np.int32), ("",), (False,), class_names=facts.class_names, described=True
-    )
+    zeros = np.zeros(count, np.int32)
+    return Labels(values, zeros, zeros, ("",), (False,), class_names=facts.class_names, described=True)
 
 
 def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:

@@ -1,6 +1,5 @@
 """One reading of the files of a data set, whatever holds them: which are its images, and what labels them."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +10,11 @@ import numpy as np
 
 from ..errors import ArchiveError
 from .decoding import PICTURE_SUFFIXES
-from .facts import MAX_REASONS, NO_LABEL, UNUSABLE, Labels, class_of, parts_of, read_description, unified
+from .facts import MAX_REASONS, NO_LABEL, UNUSABLE, Labels, parts_of, unified
+from .label_files import LABEL_FIELDS, Description, Label, label_listed, shared_depth, sidecar_label
 from .zips import FACTS_NAME, MAX_FACTS_BYTES, is_hidden, plain_name
 
 NOT_REGULAR = "is not a regular file"
-MAX_LABEL_BYTES = 2**20  # a .json may hold much more than the label
-LABEL_FIELDS = ("cls", "json")
-LABEL_KEYS = ("label", "cls")  # in a .json
 MAIN_FIELDS = ("image", "img", "rgb", "input")  # KEY.image.png is the image of a sample without a KEY.png
 # what lies beside images and is none: captions, tables, notes, checksums, and the litter of file managers
 COMPANIONS = frozenset(
@@ -30,46 +27,6 @@ COMPANIONS = frozenset(
 COMPANION_NAMES = frozenset(
     ("readme", "license", "licence", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
 )
-
-Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a `dataset.json` says: labels by plain name, or None; `problem`: why it cannot be used."""
-
-    labels: dict[str, object] | None = None
-    class_names: tuple[str, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
-    problem: str | None = None
-
-    @classmethod
-    def read(cls, path: Path, text: bytes) -> "Description":
-        """Read the text of a `dataset.json` of the data set at `path`."""
-        names: tuple[str, ...] = ()
-        provenance: dict[str, Any] = {}
-        try:
-            facts, names, provenance = read_description(path, text)
-            return cls(labels_by_name(path, facts.get("labels")), names, provenance)
-        except ArchiveError as error:
-            return cls(None, names, provenance, error.problem)
-
-
-def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
-    """Return the labels of `[[name, label], ...]` by plain name, None for null. Raises ArchiveError."""
-    if pairs is None:
-        return None
-    if not isinstance(pairs, list):
-        raise ArchiveError(path, "labels in its dataset.json is no list")
-    by_name: dict[str, object] = {}
-    for pair in pairs:
-        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise ArchiveError(path, "labels in its dataset.json holds something else than [name, label] pairs")
-        name = plain_name(pair[0])
-        if name in by_name:
-            raise ArchiveError(path, f"its dataset.json labels {name!r} twice")
-        by_name[name] = pair[1]
-    return by_name
 
 
 @dataclass(frozen=True)
@@ -239,7 +196,7 @@ class Lister:
         """Return the labels of the chosen images, each as the nearest `dataset.json` above it has it."""
         plain = [self.plain[index] for index in chosen]
         values = np.full(len(plain), NO_LABEL, np.int64)
-        widths = np.zeros(len(plain), np.int64)
+        widths = np.zeros(len(plain), np.int32)
         reasons: dict[int, str] = {}
         problem: str | None = None
         folders: dict[str, int] = {}
@@ -333,54 +290,11 @@ class Lister:
         return found, f"its dataset.json {missing}"
 
 
-def shared_depth(names: Mapping[str, object]) -> int:
-    """Return how many folders all names have in common."""
-    first, last = min(names).split("/"), max(names).split("/")
-    depth = 0
-    while depth < min(len(first), len(last)) - 1 and first[depth] == last[depth]:
-        depth += 1
-    return depth
-
-
 def key_and_field(plain: str) -> tuple[str, str]:
     """Return the key of a sample, folder and all, and what follows its dot: the first one in the file's name."""
     folder, slash, base = plain.rpartition("/")
     stem, _, rest = base.partition(".")
     return folder + slash + stem, rest.lower()
-
-
-def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
-    """Return the label that a .cls or .json file beside an image gives, None for none, or why it is no class."""
-    if size > MAX_LABEL_BYTES:
-        return f"{name!r} is too large for a label"
-    text = read()
-    if kind == "cls":
-        return label_listed(name, cls_value(text.decode("utf-8", "replace").strip()))
-    try:
-        facts = json.loads(text)
-    except (ValueError, RecursionError):
-        return f"{name!r} is no JSON"
-    facts = facts if isinstance(facts, dict) else {}
-    label = next((facts[key] for key in LABEL_KEYS if facts.get(key) is not None), None)
-    return None if label is None else label_listed(name, label)
-
-
-def cls_value(text: str) -> object:
-    """Return what the text of a .cls file means: a number, a list, or itself."""
-    if text.isdecimal() and len(text) < 20:
-        return int(text)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def label_listed(name: str, label: object) -> Label | str:
-    """Return a label as a class, or why it is none."""
-    try:
-        return class_of(label)
-    except ValueError as error:
-        return f"the label of {name!r} {error}"
 
 
 def is_companion(base: str) -> bool:
@@ -391,8 +305,8 @@ def is_companion(base: str) -> bool:
 
 def suffix_of(base: str) -> str:
     """Return a name's last suffix in small letters, as the files that are passed over are counted by it."""
-    stem, dot, suffix = base.lower().rpartition(".")
-    return f".{suffix}" if stem and dot else "without a suffix"
+    stem, _, suffix = base.lower().rpartition(".")
+    return f".{suffix}" if stem and suffix.isalnum() and len(suffix) < 16 else "without a suffix"
 
 
 def is_numbered(folder: str, base: str) -> bool:

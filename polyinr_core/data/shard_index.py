@@ -17,7 +17,8 @@ from ..errors import ArchiveError
 from ..files import explain, read_bytes, refuse_special, written_beside
 from .decoding import MAX_PICTURE_BYTES
 from .facts import Labels, concatenated
-from .listing import NOT_REGULAR, Description, Lister, Listing, Notes
+from .label_files import Description
+from .listing import NOT_REGULAR, Lister, Listing, Notes
 from .source import stamp_of
 from .tars import Member, tar_members
 from .zips import is_picture
@@ -198,13 +199,8 @@ def read_index(kept: Path, stamp: str) -> ShardIndex | None:
         return ShardIndex(
             **arrays, labels=labels, sha256=facts["sha256"], notes=tuple(json.loads(facts["notes"]))
         )
-    except (
-        OSError,
-        SafetensorError,
-        TypeError,
-        KeyError,
-        ValueError,
-    ):  # missing or damaged: the scan makes it anew
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError, AttributeError):
+        # missing or damaged: the scan makes it anew
         return None
 
 

@@ -104,7 +104,7 @@ def list_folder(path: Path) -> Listing:
         elif is_picture(name):
             lister.leave_out(name, NOT_REGULAR)
     for name in loops:
-        lister.leave_out(name, "is a link to a folder that is read already, or to one that it lies in")
+        lister.leave_out(name, "is a folder that is read already, or a link to one that it lies in")
     return lister.listing()
 
 
@@ -130,9 +130,9 @@ def walk(path: Path) -> tuple[list[str], list[str]]:
             below[:] = sorted(name for name in below if not is_hidden(name))
             links = [name for name in below if (inside / name).is_symlink()]
             waiting += [inside / name for name in links]  # after all that lies here itself
-            below[:] = [
-                name for name in below if name not in links and os.path.realpath(inside / name) not in seen
-            ]
+            again = [name for name in below if name not in links and os.path.realpath(inside / name) in seen]
+            loops += [(inside / name).relative_to(path).as_posix() for name in again]
+            below[:] = [name for name in below if name not in (*links, *again)]
             files += [(inside / name).relative_to(path).as_posix() for name in names if not is_hidden(name)]
     return files, loops
 

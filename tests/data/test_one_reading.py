@@ -157,14 +157,10 @@ def test_ffhq_folders_are_no_classes_and_counted_class_folders_are(tmp_path):
 
 def test_labels_of_shards_in_any_order_and_over_several_tars(tmp_path):
     files = samples(cls=text)
+    (tmp_path / "s").mkdir()
     for number in range(2):
-        part = [name for name in files if int(name[:4]) // 2 == number]
-        write_tar(tmp_path / "s" / f"{number}.tar", {n: files[n] for n in sorted(part)}) if (
-            tmp_path / "s"
-        ).is_dir() else (
-            (tmp_path / "s").mkdir(),
-            write_tar(tmp_path / "s" / f"{number}.tar", {n: files[n] for n in part}),
-        )
+        part = {name: data for name, data in files.items() if int(name[:4]) // 2 == number}
+        write_tar(tmp_path / "s" / f"{number}.tar", part)
     assert (
         open_data(tmp_path / "s").labels.tolist() == open_source(tmp_path / "s").facts.labels.tolist() == NUMBERS
     )

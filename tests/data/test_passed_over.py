@@ -175,8 +175,8 @@ def test_links_that_lead_in_circles_end_and_are_told(tmp_path, target):
     assert (report.kept, report.class_names) == (4, ("cat", "dog"))
     name, why = report.skipped[-1]
     assert name == "loop"
-    assert "is a link to a folder that is read already" in why
-    with pytest.raises(FileError, match=r"is a link to a folder .*--strict"):
+    assert "is a folder that is read already" in why
+    with pytest.raises(FileError, match=r"is a folder that is read already.*--strict"):
         prepare([folder], tmp_path / "b.zip", resolution=8, strict=True)
 
 
@@ -186,6 +186,16 @@ def test_links_to_one_another_are_each_read_once(tmp_path):
         for other in "abc".replace(name, ""):
             os.symlink(f"../{other}", tmp_path / name / f"to-{other}")
     assert len(open_source(tmp_path / "a").names) == 3
+
+
+def test_a_folder_is_read_once_whichever_link_comes_first(tmp_path):
+    write_folder(tmp_path / "store", {"eel/0.png": A, "elk/0.png": B})
+    folder = write_folder(tmp_path / "set", CLASSES)
+    os.symlink("../store/eel", folder / "a-eel")
+    os.symlink("../store", folder / "b-all")
+    source = open_source(folder)
+    assert [name for name in source.names if name[1] == "-"] == ["a-eel/0.png", "b-all/elk/0.png"]
+    assert [name for name, _ in source.left_out] == ["b-all/eel"]
 
 
 def test_links_to_nothing_are_told(tmp_path):
