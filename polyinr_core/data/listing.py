@@ -83,7 +83,7 @@ class Notes:
             many = counted(sum(self.seconds.values()), "further picture")
             notes.append(f"passed over: {many} of samples that have one ({by_suffix(self.seconds)})")
         if self.left_out:
-            more = f", and {len(self.left_out) - 1} more are skipped" if len(self.left_out) > 1 else ""
+            more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
             notes.append(f"skipped: {self.left_out[0][0]!r} {self.left_out[0][1]}{more}")
         return tuple(notes)
 
@@ -295,6 +295,12 @@ def key_and_field(plain: str) -> tuple[str, str]:
     folder, slash, base = plain.rpartition("/")
     stem, _, rest = base.partition(".")
     return folder + slash + stem, rest.lower()
+
+
+def may_matter(name: str) -> bool:
+    """Say whether something may be or hold images, judging by its name: it is neither hidden nor a companion."""
+    plain = plain_name(name)
+    return not is_hidden(plain) and not is_companion(plain.rpartition("/")[2])
 
 
 def is_companion(base: str) -> bool:

@@ -18,7 +18,7 @@ from ..files import explain, read_bytes, refuse_special, written_beside
 from .decoding import MAX_PICTURE_BYTES
 from .facts import Labels, concatenated
 from .label_files import Description
-from .listing import NOT_REGULAR, Lister, Listing, Notes
+from .listing import NOT_REGULAR, Lister, Listing, Notes, may_matter
 from .source import stamp_of
 from .tars import Member, tar_members
 from .zips import is_picture
@@ -144,7 +144,7 @@ def list_tar(
     lister = Lister(file, samples=True, beside=beside)
     for member in tar_members(file, compressed=compressed, special=True):
         if not member.is_file:
-            if is_picture(member.name):
+            if is_picture(member.name) or (member.info.issym() and may_matter(member.name)):
                 lister.leave_out(member.name, NOT_REGULAR)
         elif lister.add(member.name, member.size, member.read) and found is not None:
             found.append(place_of(member))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from glob import glob
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from .checked import decoded
 from .facts import LabelUse
 from .shard_index import ShardIndex, index_of, read_stretch
 from .tars import tar_members
-from .zips import FACTS_NAME
+from .zips import FACTS_NAME, is_picture
 
 GLOB = "*?["
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -61,6 +62,10 @@ class Shards:
         path = Path(path)
         files = shard_files(path)
         found = index_of(path, files, folder=index, progress=progress, beside=description_of(path, files))
+        if (beside := picture_beside(path)) is not None:
+            found = replace(
+                found, notes=(*found.notes, f"passed over: pictures beside the .tar files ({beside!r})")
+            )
         return cls(path, files=files, index=found, use=labels)
 
     def __len__(self) -> int:
@@ -132,6 +137,14 @@ def description_of(path: Path, files: list[Path]) -> Path | None:
     """Return the `dataset.json` beside shards, None if there is none."""
     description = (path if path.is_dir() else files[0].parent) / FACTS_NAME
     return description if description.is_file() else None
+
+
+def picture_beside(path: Path) -> str | None:
+    """Return the name of a picture that lies in a folder of shards or below it, None if there is none."""
+    folders = os.walk(path) if path.is_dir() else ()
+    beside = (Path(folder, name) for folder, _, names in folders for name in sorted(names))
+    inside = (file.relative_to(path).as_posix() for file in beside)
+    return next((name for name in inside if is_picture(name)), None)
 
 
 def means_shards(path: Path) -> bool:

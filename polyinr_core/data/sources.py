@@ -19,7 +19,7 @@ from .facts import Facts, certain, concatenated
 from .idx import IDX_MAGIC, open_idx
 from .listing import NOT_REGULAR, Lister, Listing, Notes
 from .shard_index import described_by, list_tar, read_stretch, scan
-from .shards import description_of, is_pattern, means_shards, shard_files
+from .shards import description_of, is_pattern, means_shards, picture_beside, shard_files
 from .source import Payload, Source, stamp_of
 from .tars import tar_members
 from .zips import FACTS_NAME, is_hidden, is_picture, open_zip
@@ -33,10 +33,11 @@ def open_source(path: Path) -> Source:
     if path.is_dir():
         if not means_shards(path):
             return open_folder(path)
-        if any(is_picture(name) for name in os.listdir(path)):
-            raise ArchiveError(
-                path, f"holds pictures beside .tar files; name one sort: {path / '*.tar'} or a folder"
+        if (beside := picture_beside(path)) is not None:
+            problem = (
+                f"holds .tar files and pictures ({beside!r}); name the tars, {path / '*.tar'}, or move them away"
             )
+            raise ArchiveError(path, problem)
         return open_shards(path)
     if is_pattern(path):
         return open_shards(path)

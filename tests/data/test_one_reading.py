@@ -272,17 +272,23 @@ def test_links_inside_a_tar_are_told(tmp_path):
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         file = write_folder(tmp_path / "set", {"a.png": IMAGES[0]}) / "a.png"
         tar.add(file, "a.png")
-        os.symlink("a.png", file.with_name("b.png"))
-        tar.add(file.with_name("b.png"), "b.png")
-    assert open_source(tmp_path / "0.tar").left_out == (("b.png", "is not a regular file"),)
-    assert open_data(tmp_path / "0.tar").notes == ("skipped: 'b.png' is not a regular file",)
+        for name in ("b.png", "eel", "LICENSE"):
+            os.symlink("a.png", tmp_path / name)
+            tar.add(tmp_path / name, name)
+    assert open_source(tmp_path / "0.tar").left_out == tuple(
+        (n, "is not a regular file") for n in ("b.png", "eel")
+    )
+    notes = ("skipped: 'b.png' is not a regular file (and 1 more)",)
+    assert open_data(tmp_path / "0.tar").notes == notes
 
 
 def test_a_folder_with_images_and_tars_is_refused(tmp_path):
-    folder = write_folder(tmp_path / "set", {"a.png": IMAGES[0]})
+    folder = write_folder(tmp_path / "set", {"cat/a.png": IMAGES[0]})
     write_tar(folder / "0.tar", {"b.png": IMAGES[1]})
-    with pytest.raises(FileError, match=r"holds pictures beside \.tar files"):
+    with pytest.raises(FileError, match=r"holds \.tar files and pictures \('cat/a.png'\)"):
         open_source(folder)
+    assert open_data(folder).notes == ("passed over: pictures beside the .tar files ('cat/a.png')",)
+    assert len(open_source(folder / "*.tar").names) == len(open_source(folder / "cat").names) == 1
 
 
 def test_labels_take_no_more_memory_than_two_numbers_an_image(tmp_path):

@@ -234,7 +234,7 @@ def test_special_files_are_skipped(tmp_path):
         prepare([folder], tmp_path / "b.zip", resolution=8, strict=True)
     judged = open_pictures(folder)
     assert len(judged) == 4
-    assert judged.data.notes == ("skipped: 'pipe.png' is not a regular file, and 2 more are skipped",)
+    assert judged.data.notes == ("skipped: 'pipe.png' is not a regular file (and 2 more)",)
 
 
 def test_special_files_alone_are_no_data_set(tmp_path):
