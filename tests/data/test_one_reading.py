@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import tarfile
 from pathlib import Path
 
@@ -295,3 +296,86 @@ def test_labels_take_no_more_memory_than_two_numbers_an_image(tmp_path):
     labels = open_source(write_tar(tmp_path / "0.tar", samples(cls=text))).labels
     assert (labels.values.dtype, labels.folder.dtype) == (np.int64, np.int32)
     assert labels.reasons == {}
+
+
+PARTS = ["cat", "dog", "00000", ".", "set", "é", "x.y", "__MACOSX", ".h", ""]
+BASES = [
+    *("a.png", "b.PNG", "a.mask.png", "a.image.png", "img00000000.png", "00001.png", "..png", "a..png", ".png")
+]
+BASES += [
+    *("a.cls", "b.cls", "a.json", "b.JSON", "dataset.json", "dataset.JSON", "x.heic", "README", "n", "a.jpg.1")
+]
+VALUES = [0, 1, -1, 1.0, 0.5, "x", None, True, [1, 0], [0, 1], [], [[1]], {}, 1e400, float("nan"), 10**30]
+TEXTS = [
+    b"0",
+    b"1",
+    b"",
+    b"-1",
+    b"x",
+    b"\xff",
+    b"9" * 5000,
+    b"[0,1]",
+    b"1\n",
+    b"null",
+    b"[[",
+    b"NaN",
+    "²".encode(),
+]
+
+
+def random_set(rng: random.Random) -> dict[str, bytes]:
+    """Some files with names and labels of all sorts."""
+    files: dict[str, bytes] = {}
+    for _ in range(rng.randint(1, 8)):
+        name = "/".join([*rng.choices(PARTS, k=rng.randint(0, 2)), rng.choice(BASES)]).lstrip("/")
+        kind = name.lower().rpartition(".")[2]
+        data = rng.choice(IMAGES) if kind == "png" else rng.choice(TEXTS)
+        if kind == "json":
+            pairs = [[rng.choice([*files, "a.png"]), rng.choice(VALUES)] for _ in range(rng.randint(0, 3))]
+            names = rng.choice([None, [], ["a"], ["b", "a"], [1], "x"])
+            said = [{"labels": rng.choice([None, {}, pairs]), "class_names": names}, {}, []]
+            said += [{"label": rng.choice(VALUES)}, {"cls": rng.choice(VALUES)}]
+            data = rng.choice([json.dumps(rng.choice(said)).encode(), b"{", b"\xff\xfe", b"[" * 5000])
+        files[name] = data
+    return files
+
+
+def outcome(read, path: Path) -> list:
+    """What is read, or that it is refused."""
+    try:
+        return read(path)
+    except ArchiveError:
+        return ["refused"]
+
+
+def by_prepare(path: Path) -> list:
+    source = open_source(path)
+    facts, _ = source.labels.facts_for("auto", path, source.name_of)
+    labels = None if facts.labels is None else facts.labels.tolist()
+    return [payloads(source), labels, facts.classes, facts.class_names]
+
+
+def by_train(path: Path) -> list:
+    data = open_data(path)
+    images = [IMAGES[PIXELS.index(data.read(index).tobytes())] for index in range(len(data))]
+    labels = None if data.labels is None else data.labels.tolist()
+    return [images, labels, data.classes, data.class_names]
+
+
+def test_random_sets_are_read_the_same(tmp_path):
+    """By `prepare` and by `train`, from a zip and a tar; from a folder as from the zip. No other error comes."""
+    rng = random.Random(1)
+    read = 0
+    for number in range(150):
+        files = random_set(rng)
+        paths = write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)
+        for path in paths:
+            assert outcome(by_prepare, path) == outcome(by_train, path), files
+        found = outcome(by_prepare, paths[0])
+        if found != ["refused"]:
+            read += 1
+            assert outcome(by_prepare, write_folder(tmp_path / str(number), files))[1:] == found[1:], files
+    assert 40 < read < 130
+
+
+PIXELS = [noise(8, seed).tobytes() for seed in range(4)]
