@@ -39,8 +39,7 @@ FILTERS = {
 }
 Decoded = tuple[Image.Image, Image.Image | None, bytes | None, int]  # colors, alpha, profile, orientation
 PNG_GRAY, PNG_RGB, PNG_PALETTE, PNG_GRAY_ALPHA, PNG_RGBA = 0, 2, 3, 4, 6
-PNG_CHANNELS = {PNG_GRAY: 1, PNG_RGB: 3}
-MAX_PALETTE_BYTES = 2**16  # after which a PNG's palette comes nowhere
+PNG_CHANNELS = {PNG_GRAY: 1, PNG_RGB: 3}  # of a transparent color
 TURNS = {  # EXIF's orientation to what makes a picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -113,30 +112,30 @@ def read_png(
     data: bytes, *, depth: int, color_type: int, transparent: bytes | None
 ) -> tuple[Image.Image, Image.Image | None]:
     """Read a PNG without ancillary chunks, but tRNS of a palette, by its header and its transparent color."""
-    if color_type == PNG_PALETTE and b"PLTE" not in data[:MAX_PALETTE_BYTES]:
+    if color_type == PNG_PALETTE and data[37:41] != b"PLTE":  # after the header
         raise PictureError("cannot be decoded (a PNG without its palette)")
-    channel_count = PNG_CHANNELS.get(color_type, 0)
-    if depth == 16 and color_type != PNG_GRAY:
+    is_opaque = transparent is None or len(transparent) != 2 * PNG_CHANNELS.get(color_type, 0)
+    if depth == 16 and color_type in (PNG_RGB, PNG_GRAY_ALPHA, PNG_RGBA):
         values = read_deep_png(data, color_type)
     else:
         image = opened(data, "PNG")
-        if color_type not in (PNG_GRAY, PNG_RGB):
+        if is_opaque:
             return channels(image)
         values = np.asarray(image)
-        if image.mode == "1":
-            image = image.convert("L")
+        image, _ = channels(image)
     alpha = None
-    if transparent is not None and color_type in (PNG_GRAY, PNG_RGB) and len(transparent) == 2 * channel_count:
-        color = np.frombuffer(transparent, ">u2") & (2**depth - 1)
+    if depth == 16:
+        small = eight_bits(values)
+        if color_type in (PNG_GRAY_ALPHA, PNG_RGBA):
+            small, clear = small[..., :-1], small[..., -1]
+            alpha = Image.fromarray(np.ascontiguousarray(clear))
+        image = Image.fromarray(np.ascontiguousarray(small[..., 0] if color_type == PNG_GRAY_ALPHA else small))
+    if not is_opaque:
+        color = np.frombuffer(transparent or b"", ">u2") & (2**depth - 1)
         if 1 < depth < 8:
             color = color * (255 // (2**depth - 1))  # as Pillow spreads them
         is_transparent = (values.reshape(*values.shape[:2], -1) == color).all(axis=-1)
         alpha = Image.fromarray(np.where(is_transparent, 0, 255).astype(np.uint8))
-    if depth == 16:
-        small = eight_bits(values)
-        image = Image.fromarray(small[..., :3] if color_type in (PNG_RGB, PNG_RGBA) else _first(small))
-        if color_type in (PNG_GRAY_ALPHA, PNG_RGBA):
-            alpha = Image.fromarray(np.ascontiguousarray(small[..., -1]))
     return image, alpha
 
 
@@ -154,10 +153,6 @@ def read_deep_png(data: bytes, color_type: int) -> NDArray[np.uint16]:
         low.tile = [tile._replace(args=f"{low.mode};16L") for tile in low.tile]
         low.load()
         return np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
-
-
-def _first(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(values[..., 0]) if values.ndim == 3 else values
 
 
 def channels(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -184,6 +179,13 @@ def deep_grey(image: Image.Image) -> Image.Image:
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
         raise PictureError(f"has grey values outside 0-{top}")
     return Image.fromarray(eight_bits(values) if top > 1 else np.rint(values * 255).astype(np.uint8))
+
+
+def frame_count(data: bytes) -> int:
+    """Return how many frames or pages a picture file holds; 1 if they cannot be counted, as one is broken."""
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return int(getattr(image, "n_frames", 1))
+    return 1
 
 
 def finish(

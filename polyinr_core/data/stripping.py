@@ -7,7 +7,8 @@ What decides how the pixels look (color profile, orientation, transparent color)
 import re
 import struct
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from .color import cicp_profile, png_profile
 
@@ -20,8 +21,7 @@ AVIF_CICP = re.compile(rb"colrnclx(....)", re.DOTALL)
 AVIF_HEAD_BYTES = 2**16
 
 
-@dataclass(frozen=True)
-class Stripped:
+class Stripped(NamedTuple):
     """A file's bytes without what its pixels do not depend on, and what was said beside them.
 
     `chunks` are a PNG's ancillary chunks that count, `orientation` is EXIF's number, 1 upright.
@@ -31,7 +31,7 @@ class Stripped:
     kind: str = ""
     profile: bytes | None = None
     orientation: int = 1
-    chunks: dict[bytes, bytes] = field(default_factory=dict)
+    chunks: Mapping[bytes, bytes] = {}
 
 
 def stripped(data: bytes) -> Stripped:
@@ -52,16 +52,17 @@ def _png(data: bytes) -> Stripped:
     kept = [(0, len(PNG_HEAD))]
     chunks: dict[bytes, bytes] = {}
     at = len(PNG_HEAD)
-    palette = data[25:26] == b"\3"
+    has_palette = False
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         keep = not kind[0] & 32
+        has_palette |= kind == b"PLTE" and data[25:26] == b"\3"
         if kind in PNG_FACTS and kind not in chunks and end <= len(data):
             body = data[at + 8 : end - 4]
             if zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[end - 4 : end]):
                 chunks[kind] = body
-                keep = palette and kind == b"tRNS"
+                keep = has_palette and kind == b"tRNS"
         if keep and kept[-1][1] == at:
             kept[-1] = (kept[-1][0], end)
         elif keep:
@@ -71,40 +72,48 @@ def _png(data: bytes) -> Stripped:
         at = end
     if len(kept) > 1 or kept[0][1] < at:
         data = b"".join([data[start:end] for start, end in kept])
+    if not chunks:
+        return Stripped(data, "PNG")
     return Stripped(data, "PNG", png_profile(chunks), exif_orientation(chunks.get(b"eXIf", b"")), chunks)
 
 
 def _jpeg(data: bytes) -> Stripped:
     """Drop all application and comment segments but JFIF's and Adobe's, which say what the channels are."""
-    kept = [data[:2]]
+    kept = [(0, 2)]
     exif = b""
     profile: dict[int, bytes] = {}
     at = 2
     while at + 4 <= len(data):
-        if data[at] != 0xFF or data[at + 1] == 0xFF:  # filling
+        marker = data[at + 1]
+        if data[at] != 0xFF or marker == 0xFF:  # filling
             at += 1
             continue
-        marker = data[at + 1]
         if marker in (0, 1) or 0xD0 <= marker <= 0xD7:  # without a length
             at += 2
             continue
         if marker in (0xD9, 0xDA):  # the end; a scan
             break
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        segment = data[at:end]
-        body = segment[4:]
-        is_jfif = marker == 0xE0 and body[:5] == b"JFIF\0" and len(body) >= 14
-        is_adobe = marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12
-        if is_jfif or is_adobe or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
-            kept.append(segment)
-        elif marker == 0xE1 and body[:5] == b"Exif\0" and not exif:
-            exif = body[6:]
-        elif marker == 0xE2 and body[:12] == b"ICC_PROFILE\0" and len(body) > 14:
-            profile.setdefault(body[12], body[14:])
-        at = max(end, at + 2)
-    kept.append(data[at:])
+        end = at + 2 + max(2, data[at + 2] << 8 | data[at + 3])
+        keep = True
+        if 0xE0 <= marker <= 0xEF or marker == 0xFE:
+            body = data[at + 4 : end]
+            keep = (marker == 0xE0 and body[:5] == b"JFIF\0" and len(body) >= 14) or (
+                marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12
+            )
+            if marker == 0xE1 and body[:5] == b"Exif\0" and not exif:
+                exif = body[6:]
+            elif marker == 0xE2 and body[:12] == b"ICC_PROFILE\0" and len(body) > 14:
+                profile.setdefault(body[12], body[14:])
+        if keep and kept[-1][1] == at:
+            kept[-1] = (kept[-1][0], end)
+        elif keep:
+            kept.append((at, end))
+        at = end
+    kept.append((at, len(data)))
+    if len(kept) > 2 or kept[0][1] != at:
+        data = b"".join([data[start:end] for start, end in kept])
     icc = b"".join(profile[number] for number in sorted(profile))
-    return Stripped(b"".join(kept), "JPEG", icc or None, exif_orientation(exif))
+    return Stripped(data, "JPEG", icc or None, exif_orientation(exif))
 
 
 def _webp(data: bytes) -> Stripped:

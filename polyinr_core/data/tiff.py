@@ -7,7 +7,8 @@ Pillow itself takes some layouts for others in silence (separate planes of 16 bi
 import ctypes
 import io
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +24,7 @@ from .color import eight_bits
 
 HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
-JPEG, WEBP = 7, 50001
+JPEG = 7
 CCITT = (2, 3, 4)
 STREAMS = (UNCOMPRESSED, PACKBITS, LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # that know nothing of pictures
 PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # with the others libtiff disregards a predictor
@@ -43,11 +44,12 @@ BITS = {UNSIGNED: range(1, 17), FLOATING: (16, 32, 64)}
 UNPACKED_AT_ONCE = 2**26  # bytes: below the size at which Pillow warns of a bomb
 MAX_AT_ONCE = 2**27 + 2**25  # what Pillow opens
 MAX_SAMPLE_BYTES = 2**31
-# what libtiff's own readers of pictures (JPEG, fax, WebP) need to know, with the type that a tag is written as
-COPIED = dict.fromkeys((256, 257, 278, 292, 293, 322, 323), "I")
-COPIED |= dict.fromkeys((258, 259, 262, 266, 277, 284, 338, 339, 530), "H") | {347: "B"}
+# what libtiff's own readers of JPEG, fax and YCbCr need to know, with the type that a tag is written as
+COPIED = dict.fromkeys((256, 257, 278, 292, 293, 322, 323), "I") | {347: "B", 529: "R", 532: "R"}
+COPIED |= dict.fromkeys((258, 259, 266, 277, 284, 317, 338, 339, 530, 531), "H")
+Tag = tuple[str, Sequence[int]]  # the letter of its type, its values
 ByteOrder = Literal["<", ">"]
-TYPES = {"B": 7, "H": 3, "I": 4}
+TYPES = {"B": 7, "H": 3, "I": 4, "R": 5}
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def read_tiff(data: bytes, *, max_pixels: int) -> Tiff:
             raise PictureError(f"declares {width}x{height} pixels, more than {max_pixels}")
         if not width or not height or page.imagedepth != 1:
             raise PictureError("holds no flat picture (a TIFF without width, height or of several depths)")
+        if 262 not in page.tags:
+            raise PictureError("does not say what its numbers mean (a TIFF without PhotometricInterpretation)")
         compression = int(page.compression)
         if compression in STREAMS and page.photometric != YCBCR:
             image, alpha = colors_of(samples_of(data, page, byteorder=file.byteorder), page)
@@ -132,6 +136,7 @@ def samples_of(data: bytes, page: Any, *, byteorder: ByteOrder) -> NDArray:
             values = _numbers(packed, bits=bits, kind=kind, byteorder=byteorder, predictor=page.predictor,
                               tiles=across, together=together)  # fmt: skip
             place = samples[top : top + len(values), :, plane : plane + together]
+            values = values[:, : across * row_width * together]  # the rest fills a row's last byte
             place[...] = values.reshape(len(values), -1, together)[:, :width]
     return samples
 
@@ -164,7 +169,8 @@ def _dtype(kind: int, bits: int) -> np.dtype:
 
 def _segments(data: bytes, page: Any) -> Iterator[bytes]:
     """Yield the packed strips or tiles of a page. Raises PictureError if one is not there."""
-    offsets, lengths = (_whole_numbers(page, code) for code in ((324, 325) if page.is_tiled else (273, 279)))
+    offsets = _whole_numbers(page, 324) or _whole_numbers(page, 273)
+    lengths = _whole_numbers(page, 325) or _whole_numbers(page, 279)
     if not lengths and page.compression == UNCOMPRESSED:
         lengths = [max(0, len(data) - offset) for offset in offsets]  # cut to what is needed by the caller
     if len(offsets) != len(lengths):
@@ -205,7 +211,7 @@ def unpacked(
         raise PictureError(
             f"holds a strip or row of tiles of more than {MAX_AT_ONCE // 2**20} MiB; save it in strips"
         )
-    tags: dict[int, tuple[str, Iterable[int]]] = {
+    tags: dict[int, Tag] = {
         256: ("I", [width]),
         257: ("I", [height]),
         258: ("H", [8]),
@@ -222,21 +228,20 @@ def unpacked(
         return np.asarray(image)
 
 
-def tiff_file(tags: dict[int, tuple[str, Iterable[int]]], segments: Sequence[bytes], *, is_tiled: bool) -> bytes:
+def tiff_file(tags: dict[int, Tag], segments: Sequence[bytes], *, is_tiled: bool) -> bytes:
     """Return a TIFF file of one image: its tags, by the letter of their type, and its strips or tiles."""
     count = len(segments)
     offsets, counts = (324, 325) if is_tiled else (273, 279)
     tags = {**tags, offsets: ("I", [0] * count), counts: ("I", [len(segment) for segment in segments])}
     at = 8 + 2 + 12 * len(tags) + 4
     entries, body = b"", b""
-    sizes = {tag: struct.calcsize(f"<{len(list(values))}{kind}") for tag, (kind, values) in tags.items()}
+    sizes = {tag: len(_packed(kind, values)) for tag, (kind, values) in tags.items()}
     start = at + sum(size + size % 2 for size in sizes.values() if size > 4)
     places = np.cumsum([start, *(len(segment) for segment in segments)])[:count]
     tags[offsets] = ("I", places.tolist())
     for tag, (kind, values) in sorted(tags.items()):
-        numbers = list(values)
-        value = struct.pack(f"<{len(numbers)}{kind}", *numbers)
-        entries += struct.pack("<HHI", tag, TYPES[kind], len(numbers))
+        value = _packed(kind, values)
+        entries += struct.pack("<HHI", tag, TYPES[kind], len(values) // (2 if kind == "R" else 1))
         if len(value) <= 4:
             entries += value.ljust(4, b"\0")
         else:
@@ -245,8 +250,19 @@ def tiff_file(tags: dict[int, tuple[str, Iterable[int]]], segments: Sequence[byt
     return b"".join([struct.pack("<2sHIH", b"II", 42, 8, len(tags)), entries, b"\0\0\0\0", body, *segments])
 
 
+def _packed(kind: str, values: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(values)}{'I' if kind == 'R' else kind}", *values)
+
+
 def _numbers(
-    packed: NDArray[np.uint8], *, bits: int, kind: int, byteorder: ByteOrder, predictor: int, tiles: int, together: int
+    packed: NDArray[np.uint8],
+    *,
+    bits: int,
+    kind: int,
+    byteorder: ByteOrder,
+    predictor: int,
+    tiles: int,
+    together: int,
 ) -> NDArray:
     """Turn rows of bytes into rows of numbers [H, N]; `tiles` side by side were predicted apart."""
     height = len(packed)
@@ -347,20 +363,30 @@ def _lab(samples: NDArray, *, bits: int, signed: bool) -> NDArray[np.uint8]:
 
 
 def by_pillow(data: bytes, page: Any) -> Image.Image:
-    """Decode a page of JPEG, fax or WebP strips, or of YCbCr, by Pillow. Raises PictureError."""
-    compression, photometric = int(page.compression), int(page.photometric)
-    known = {JPEG: (BLACK_IS_0, RGB, CMYK, YCBCR), WEBP: (RGB,)} | dict.fromkeys(CCITT, (WHITE_IS_0, BLACK_IS_0))
-    if photometric not in known.get(compression, ()):
+    """Decode a page of JPEG or fax strips, or of YCbCr, by Pillow and libtiff. Raises PictureError."""
+    compression, photometric, bits = int(page.compression), int(page.photometric), page.bitspersample
+    is_known = (
+        (compression == JPEG and bits == 8 and photometric in (BLACK_IS_0, RGB, CMYK))
+        or (compression == JPEG and bits == 8 and photometric == YCBCR and page.planarconfig == 1)
+        or (compression in CCITT and bits == 1 and photometric in (WHITE_IS_0, BLACK_IS_0))
+        or (compression in STREAMS and bits == 8 and photometric == YCBCR and page.planarconfig == 1)
+    )
+    if not is_known:
         raise PictureError(
             f"is packed in an unsupported way (TIFF compression {compression}, photometric interpretation "
-            f"{photometric}); save it without compression"
+            f"{photometric}, {bits} bits); save it as RGB with LZW, deflate or no compression"
         )
-    tags: dict[int, tuple[str, Iterable[int]]] = {}
+    tags: dict[int, Tag] = {}
     for code, kind in COPIED.items():
         if values := _whole_numbers(page, code):
             tags[code] = (kind, values)
-    tags[262] = ("H", [photometric])
-    file = tiff_file(tags, list(_segments(data, page)), is_tiled=page.is_tiled)
+    segments = list(_segments(data, page))
+    if compression == UNCOMPRESSED:  # which Pillow would read without libtiff, and without its subsampling
+        segments = [zlib.compress(segment, 1) for segment in segments]
+        compression = DEFLATE
+        tags.pop(317, None)
+    tags |= {259: ("H", [compression]), 262: ("H", [photometric])}
+    file = tiff_file(tags, segments, is_tiled=page.is_tiled)
     with Image.open(io.BytesIO(file), formats=("TIFF",)) as image:
         image.load()
         return image
