@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from polyinr_core.errors import PolyinrError, RanksError, silence_libraries
+from polyinr_core.errors import PolyinrError, RanksError
 
 from . import streams
 from .options import Verbose
@@ -146,7 +146,9 @@ def run() -> NoReturn:
 
 def outcome(arguments: list[str]) -> int:
     """Run one command line and return its exit code; a failure is one line on stderr, never a traceback."""
-    silence_libraries()
+    logging.captureWarnings(True)
+    for chatty in ("py.warnings", "tifffile", "PIL"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # what matters of it, our own errors say
     try:
         code = typer.main.get_command(app).main(
             args=arguments or ["--help"], prog_name="polyinr", standalone_mode=False
