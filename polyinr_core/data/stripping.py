@@ -10,9 +10,11 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..errors import PictureError
 from .color import cicp_profile, png_profile
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 PNG_FACTS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf", b"tRNS")
 ORIENTATION = 0x0112
 INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # the types of EXIF entries that hold whole numbers
@@ -52,13 +54,17 @@ def _png(data: bytes) -> Stripped:
     kept = [(0, len(PNG_HEAD))]
     chunks: dict[bytes, bytes] = {}
     at = len(PNG_HEAD)
-    has_palette = False
+    has_palette = has_pixels = False
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
-        keep = not kind[0] & 32
+        keep = kind in PNG_CRITICAL
+        if not (keep or has_pixels or kind[0] & 32):
+            raise PictureError(f"cannot be decoded (a PNG with an unknown critical chunk, {kind!r})")
+        has_pixels |= kind == b"IDAT"
         has_palette |= kind == b"PLTE" and data[25:26] == b"\3"
-        if kind in PNG_FACTS and kind not in chunks and end <= len(data):
+        is_late = has_pixels and kind != b"eXIf"  # the only one that may follow
+        if kind in PNG_FACTS and not is_late and kind not in chunks and end <= len(data):
             body = data[at + 8 : end - 4]
             if zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[end - 4 : end]):
                 chunks[kind] = body

@@ -79,10 +79,10 @@ def read_tiff(data: bytes, *, max_pixels: int) -> Tiff:
             image, alpha = colors_of(samples_of(data, page, byteorder=file.byteorder), page)
         else:
             image, alpha = by_pillow(data, page), None
-        profile, orientation = page.tags.get(34675), page.tags.get(274)
+        profile = page.tags.get(34675)
         icc = profile.value if profile is not None and isinstance(profile.value, bytes) else None
-        turn = orientation.value if orientation is not None else 1
-        return Tiff(image, alpha, icc, int(turn) if isinstance(turn, int) and 1 <= turn <= 8 else 1)
+        orientation = (_whole_numbers(page, 274) or [1])[0]
+        return Tiff(image, alpha, icc, orientation if 1 <= orientation <= 8 else 1)
 
 
 @cache
