@@ -1,7 +1,10 @@
 """Typed errors: each says what is wrong, where, and what to do."""
 
+import logging
 from os import PathLike
 from typing import Self
+
+LIBRARY_LOGGERS = ("py.warnings", "tifffile", "PIL")
 
 
 class PolyinrError(Exception):
@@ -58,3 +61,13 @@ class TrainingError(PolyinrError):
 
 class RanksError(PolyinrError):
     """Another process of a distributed job has gone, or no longer agrees with this one."""
+
+
+def silence_libraries() -> None:
+    """Keep what libraries say of odd files from stderr, in this process: what matters of it, our errors say.
+
+    For a command and for each process that it starts; a program that imports the library is left as it is.
+    """
+    logging.captureWarnings(True)
+    for name in LIBRARY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)

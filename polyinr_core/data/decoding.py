@@ -1,13 +1,20 @@
 """From any picture file to 8-bit RGB pixels as a person would expect to see them."""
 
 import io
+import struct
+import zlib
 from contextlib import suppress
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageCms, ImageColor, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
 
 from ..errors import PictureError, RequestError
+from .color import eight_bits, to_srgb
+from .stripping import Stripped, exif_orientation, stripped
+from .tiff import HEADS as TIFF_HEADS
+from .tiff import read_tiff
 
 Colour = tuple[int, int, int]
 Crop = Literal["center", "pad", "none"]
@@ -30,6 +37,18 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
+Decoded = tuple[Image.Image, Image.Image | None, bytes | None, int]  # colors, alpha, profile, orientation
+PNG_GRAY, PNG_RGB, PNG_PALETTE, PNG_GRAY_ALPHA, PNG_RGBA = 0, 2, 3, 4, 6
+PNG_CHANNELS = {PNG_GRAY: 1, PNG_RGB: 3}  # of a transparent color
+TURNS = {  # EXIF's orientation to what makes a picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def parse_colour(text: str) -> Colour:
@@ -45,16 +64,16 @@ def parse_colour(text: str) -> Colour:
 def decode(data: bytes, *, background: Colour = WHITE) -> Image.Image:
     """Decode a picture file's bytes to an RGB picture, upright, in sRGB, on `background` where transparent.
 
-    The first frame of an animation is taken. Raises PictureError with the reason alone, naming no file.
+    The first frame of an animation is taken, whatever follows it. Raises PictureError with the reason alone,
+    naming no file.
     """
     if not data:
         raise PictureError("is empty")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise PictureError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-        image.load()
-        return flatten(ImageOps.exif_transpose(image), background)
+        if data[:4] in TIFF_HEADS:
+            tiff = read_tiff(data, max_pixels=MAX_PIXELS)
+            return finish(tiff.image, tiff.alpha, tiff.profile, tiff.orientation, background)
+        return finish(*read(stripped(data)), background)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -65,52 +84,123 @@ def decode(data: bytes, *, background: Colour = WHITE) -> Image.Image:
         raise PictureError(f"cannot be decoded ({one_line(error)})") from error
 
 
-def flatten(image: Image.Image, background: Colour) -> Image.Image:
-    """Bring a loaded picture of any mode to RGB in sRGB, laid on `background`. Raises PictureError."""
-    profile = image.info.get("icc_profile")
+def read(file: Stripped) -> Decoded:
+    """Read a stripped file's first frame. Raises PictureError, or nearly anything for a broken file."""
+    head = file.data[:26]
+    if file.kind == "PNG" and head[12:16] == b"IHDR" and len(head) == 26:
+        image, alpha = read_png(
+            file.data, depth=head[24], color_type=head[25], transparent=file.chunks.get(b"tRNS")
+        )
+        return image, alpha, file.profile, file.orientation
+    image = opened(file.data, file.kind)
+    profile = file.profile or image.info.get("icc_profile")
+    exif = image.info.get("exif") if not file.kind or file.kind == "AVIF" else None
+    orientation = exif_orientation(exif) if isinstance(exif, bytes) else file.orientation
+    return *channels(image), profile, orientation
+
+
+def opened(data: bytes, kind: str = "") -> Image.Image:
+    """Open and load a picture by Pillow. Raises PictureError if it is too large."""
+    image = Image.open(io.BytesIO(data), formats=(kind,) if kind else FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+    image.load()
+    return image
+
+
+def read_png(
+    data: bytes, *, depth: int, color_type: int, transparent: bytes | None
+) -> tuple[Image.Image, Image.Image | None]:
+    """Read a PNG without ancillary chunks, but tRNS of a palette, by its header and its transparent color."""
+    if color_type == PNG_PALETTE and data[37:41] != b"PLTE":  # after the header
+        raise PictureError("cannot be decoded (a PNG without its palette)")
+    is_opaque = transparent is None or len(transparent) != 2 * PNG_CHANNELS.get(color_type, 0)
+    if depth == 16 and color_type in (PNG_RGB, PNG_GRAY_ALPHA, PNG_RGBA):
+        values = read_deep_png(data, color_type)
+    else:
+        image = opened(data, "PNG")
+        if is_opaque:
+            return channels(image)
+        values = np.asarray(image)
+        image, _ = channels(image)
     alpha = None
+    if depth == 16:
+        small = eight_bits(values)
+        if color_type in (PNG_GRAY_ALPHA, PNG_RGBA):
+            small, clear = small[..., :-1], small[..., -1]
+            alpha = Image.fromarray(np.ascontiguousarray(clear))
+        image = Image.fromarray(np.ascontiguousarray(small[..., 0] if color_type == PNG_GRAY_ALPHA else small))
+    if not is_opaque:
+        color = np.frombuffer(transparent or b"", ">u2") & (2**depth - 1)
+        if 1 < depth < 8:
+            color = color * (255 // (2**depth - 1))  # as Pillow spreads them
+        is_transparent = (values.reshape(*values.shape[:2], -1) == color).all(axis=-1)
+        alpha = Image.fromarray(np.where(is_transparent, 0, 255).astype(np.uint8))
+    return image, alpha
+
+
+def read_deep_png(data: bytes, color_type: int) -> NDArray[np.uint16]:
+    """Read the samples [H, W, C] of a 16-bit PNG of color or with alpha.
+
+    Pillow unpacks the higher bytes alone, or, told that the order is the other one, the lower ones.
+    """
+    if color_type == PNG_GRAY_ALPHA:  # the same bytes as four channels of 8 bits
+        header = data[12:24] + bytes([8, PNG_RGBA]) + data[26:29]
+        data = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+        return np.asarray(opened(data, "PNG")).copy().view(">u2").astype(np.uint16)
+    high = opened(data, "PNG")
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as low:
+        low.tile = [tile._replace(args=f"{low.mode};16L") for tile in low.tile]
+        low.load()
+        return np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
+
+
+def channels(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Split a loaded picture of any mode into L, RGB, CMYK or LAB, and its alpha as L, None without."""
     if image.mode == "F" or image.mode.startswith("I"):
-        image, alpha = deep_grey(image)
-    elif image.mode in ("1", "La"):
-        image = image.convert("L" if image.mode == "1" else "LA")
+        return deep_grey(image), None
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert(image.mode.upper())
+    if image.mode == "LA":
+        return image.getchannel("L"), image.getchannel("A")
+    alpha = None
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
-    if image.mode in ("P", "RGBA", "HSV", "YCbCr"):
-        image = image.convert("RGB")
+    if image.mode == "1":
+        image = image.convert("L")
+    return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB"), alpha
+
+
+def deep_grey(image: Image.Image) -> Image.Image:
+    """Bring 16-bit or floating-point gray to 8 bits by the full scale. Raises PictureError."""
+    values = np.asarray(image)
+    top = 1 if image.mode == "F" else 65535
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
+        raise PictureError(f"has grey values outside 0-{top}")
+    return Image.fromarray(eight_bits(values) if top > 1 else np.rint(values * 255).astype(np.uint8))
+
+
+def frame_count(data: bytes) -> int:
+    """Return how many frames or pages a picture file holds; 1 if they cannot be counted, as one is broken."""
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return int(getattr(image, "n_frames", 1))
+    return 1
+
+
+def finish(
+    image: Image.Image,
+    alpha: Image.Image | None,
+    profile: bytes | None,
+    orientation: int,
+    background: Colour,
+) -> Image.Image:
+    """Bring a picture to RGB in sRGB, laid on `background`, upright, without metadata."""
     image = to_srgb(image, profile)
     if alpha is not None and alpha.getextrema() != (255, 255):
         image = Image.composite(image, Image.new("RGB", image.size, background), alpha)
     image.info = {}  # or Pillow would write the old profile into the new file
-    return image
-
-
-def deep_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Bring 16-bit or floating-point grey to 8 bits by the full scale, and return its alpha if it has one."""
-    values = np.asarray(image).astype(np.float64)
-    top = 1.0 if image.mode == "F" else 65535.0
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
-        raise PictureError(f"has grey values outside 0-{top:.0f}")
-    grey = Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
-    transparent = image.info.get("transparency")
-    if not isinstance(transparent, int):
-        return grey, None
-    return grey, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
-
-
-def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert a grey, RGB, CMYK or Lab picture to RGB by its colour profile, or plainly where it has none."""
-    if profile or image.mode == "LAB":
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
-            if image.mode != "RGB" or "srgb" not in ImageCms.getProfileDescription(source).lower():
-                target = ImageCms.createProfile("sRGB")
-                converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-                if converted is not None:
-                    return converted
-        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-            pass  # a broken profile, or one for another kind of picture: the plain numbers are the best guess
-    return image.convert("RGB")
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def fit(image: Image.Image, resolution: int, *, crop: Crop, resize: Resize, background: Colour) -> Image.Image:

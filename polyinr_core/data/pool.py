@@ -12,7 +12,7 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any, TypeVar
 
-from ..errors import PolyinrError
+from ..errors import PolyinrError, silence_libraries
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,6 +73,7 @@ def work_on(work: Callable[[T], R], chunk: list[T]) -> list[R]:
 def begin(stop: Any) -> None:
     """Prepare a worker process, which is to stop once `stop` is set."""
     told["stop"] = stop
+    silence_libraries()
     end_with_parent()
 
 

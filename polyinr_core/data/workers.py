@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import PolyinrError
+from ..errors import PolyinrError, silence_libraries
 from .pool import end_with_parent, interrupts_held
 from .reader import Reader
 
@@ -107,5 +107,6 @@ def begin(worker: int) -> None:
     It ends before Python takes itself down: a thread of the queue that is just sending a batch would abort then,
     with a word on stderr.
     """
+    silence_libraries()
     end_with_parent()
     atexit.register(os._exit, 0)

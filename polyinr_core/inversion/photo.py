@@ -1,6 +1,5 @@
 """A photo, and the size at which it is matched."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.decoding import FORMATS, MAX_PICTURE_BYTES, decode
+from ..data.decoding import MAX_PICTURE_BYTES, decode, frame_count
 from ..errors import FileError, PictureError
 from ..pictures.sheet import Pixels
 
@@ -63,7 +62,7 @@ def read_photo(
     if wanted != image.size:
         larger = wanted[0] > width or wanted[1] > height
         image = image.resize(wanted, Image.Resampling.BICUBIC if larger else Image.Resampling.LANCZOS)
-    return Photo(name, np.array(image, dtype=np.uint8), width, height, frames=_frames(data))
+    return Photo(name, np.array(image, dtype=np.uint8), width, height, frames=frame_count(data))
 
 
 def matching_size(width: int, height: int, *, shorter: int | None, resolution: int) -> tuple[int, int]:
@@ -75,11 +74,6 @@ def matching_size(width: int, height: int, *, shorter: int | None, resolution: i
         shorter = min(width, height, max(SHORTER_SIDE, resolution))
     scale = shorter / min(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _frames(data: bytes) -> int:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return int(getattr(image, "n_frames", 1))
 
 
 def photo_name(path: Path) -> str:

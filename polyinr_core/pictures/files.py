@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,7 +11,7 @@ import numpy as np
 import tifffile
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.PngImagePlugin import PngInfo
 
 from ..errors import FileError, RequestError
 from ..files import explain, refuse_special, written_beside
@@ -29,6 +31,9 @@ NOTE_KEY = "polyinr"
 DESCRIPTION = 0x010E  # EXIF ImageDescription
 JPEG_QUALITY = 95
 STRIP_BYTES = 2**20  # of a TIFF: small strips are packed one by one
+
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+MAX_TEXT_BYTES, MAX_UNPACKED_TEXT_BYTES = 2**26, 2**20
 
 Note = dict[str, Any]
 
@@ -136,7 +141,7 @@ def picture_kind(head: bytes) -> str | None:
 def read_note(path: Path) -> Note:
     """Return the note embedded in a PNG, TIFF, GIF or WebP, empty if there is none. Raises FileError.
 
-    Decodes nothing, as a picture may be larger than memory, but checks a PNG's sums from its first to its last.
+    Decodes nothing, as a picture may be larger than memory, but checks the sums of a PNG's pixels and note.
     """
     refuse_special(path)
     try:
@@ -144,9 +149,7 @@ def read_note(path: Path) -> Note:
             kind = picture_kind(file.read(16))
             file.seek(0)
             if kind == "png":
-                with PngImageFile(file) as image:
-                    text = str(image.info.get(NOTE_KEY, ""))
-                    image.verify()
+                text = _png_text(file)
             elif kind == "tiff":
                 text = _tiff_description(path, file)
             elif kind in ("gif", "webp"):
@@ -164,6 +167,57 @@ def read_note(path: Path) -> Note:
     except (SyntaxError, ValueError) as error:  # Pillow's other words for it
         raise FileError(path, f"a damaged picture ({error})") from error
     return parsed_note(text)
+
+
+def _png_text(file: BinaryIO) -> str:
+    """Return the note's text in a PNG, whatever else it carries. Raises ValueError for a damaged file."""
+    text = ""
+    file.seek(8)
+    kind = b""
+    while kind != b"IEND":
+        head = file.read(8)
+        if len(head) < 8:
+            raise ValueError("it ends early")
+        length, kind = struct.unpack(">I4s", head)
+        if not kind.isalpha():
+            raise ValueError(f"a part of it is called {kind!r}")
+        is_text = kind in PNG_TEXTS and length <= MAX_TEXT_BYTES
+        if kind[0] & 32 and not is_text:  # ancillary, and nothing to the note
+            file.seek(length + 4, io.SEEK_CUR)
+            continue
+        body, total = [], zlib.crc32(kind)
+        while length:
+            part = file.read(min(length, 2**20))
+            if not part:
+                raise ValueError("it ends early")
+            total = zlib.crc32(part, total)
+            length -= len(part)
+            if is_text:
+                body.append(part)
+        is_right = file.read(4) == struct.pack(">I", total)
+        found = _text_of(kind, b"".join(body)) if is_text else None
+        if not is_right and (found is not None or not is_text):
+            raise ValueError(f"a wrong sum in its {kind.decode('ascii')}")
+        text = text or found or ""
+    return text
+
+
+def _text_of(kind: bytes, chunk: bytes) -> str | None:
+    """Return what a PNG's text chunk says under the note's key, None if it has another. Raises ValueError."""
+    key, _, value = chunk.partition(b"\0")
+    if key != NOTE_KEY.encode("ascii"):
+        return None
+    is_packed = kind == b"zTXt" or (kind == b"iTXt" and value[:1] == b"\1")
+    if kind == b"zTXt":
+        value = value[1:]
+    elif kind == b"iTXt":
+        value = value[2:].partition(b"\0")[2].partition(b"\0")[2]  # after the language and the translated key
+    if is_packed:
+        try:
+            value = zlib.decompressobj().decompress(value, MAX_UNPACKED_TEXT_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"a text that cannot be unpacked ({error})") from error
+    return value.decode("latin-1" if kind != b"iTXt" else "utf-8", "replace")
 
 
 def _tiff_description(path: Path, file: BinaryIO) -> str:

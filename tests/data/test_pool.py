@@ -1,12 +1,15 @@
 """Tests of polyinr_core/data/pool.py beyond what `prepare` shows: what goes together, Ctrl-C at the end."""
 
+import logging
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from polyinr_core.data.pool import CHUNK_BYTES, in_chunks, in_order
 
@@ -59,3 +62,27 @@ def test_ctrl_c_while_the_workers_are_ended_is_heard_afterwards(tmp_path: Path) 
     finally:
         run.kill()
     assert (out, err.rstrip().split(b"\n")[-1]) == (b"", b"KeyboardInterrupt")
+
+
+def noisy(item: int) -> int:
+    """Do what libraries do at odd files."""
+    warnings.warn("could be decompression bomb DOS attack", stacklevel=1)
+    warnings.warn("corrupt EXIF data", RuntimeWarning, stacklevel=1)
+    logging.getLogger("tifffile").error("<TiffPage> raised")
+    logging.getLogger("PIL.TiffImagePlugin").warning("more samples per pixel than can be decoded")
+    return item
+
+
+def test_workers_keep_what_libraries_say_from_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(in_order(noisy, range(4), workers=2, chunk=1)) == [0, 1, 2, 3]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_very_large_pictures_are_prepared_without_a_word(workers: int, tmp_path: Path) -> None:
+    pictures = Path(__file__).parent / "reported" / "worker-warnings"  # of 100 million pixels each
+    command = [sys.executable, "-c", "from polyinr_cli.main import run; run()", "prepare", pictures, "-q"]
+    command += ["-o", tmp_path / "a.zip", "--res", "32", "--workers", str(workers)]
+    ran = subprocess.run(command, capture_output=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
