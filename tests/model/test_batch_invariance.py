@@ -120,7 +120,7 @@ def test_training_s_samples_and_evaluation_s_images_do_not_depend_on_their_numbe
 @pytest.mark.parametrize("channels", [7, 10, 16, 24, 96, 160])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_where_a_pixel_stands_in_a_block_does_not_matter(channels: int, dtype: torch.dtype) -> None:
-    """A tile's pixels are those of the whole image; a stripe of 1365 rows, as for 96 channels, has its own end."""
+    """A tile's pixels are those of the whole image; a stripe of 1365 rows, as of 96 channels, ended apart."""
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(levels=3, channels=channels, z_dim=8, w_dim=12)).to(dtype)
     affine, grid = from_seed(generator, 3).affine[0], RegularGrid(90, 70)
