@@ -87,7 +87,14 @@ def test_the_array_is_the_formula(polyinr: Run, tiny_snapshot: Path):
 
 def test_a_sheet_has_a_row_for_each_picture(polyinr: Run, tiny_snapshot: Path):
     """The picture itself, then every level from its least to its greatest heat, in colours."""
-    common = ("--seeds", "3,5", "-m", tiny_snapshot)
+    common = (
+        "--seeds",
+        "3,5",
+        "-m",
+        tiny_snapshot,
+        "--precision",
+        "float32",
+    )  # pictures may do with less than arrays
     assert polyinr("sample", *common, "-o", "pictures/").code == 0
     assert polyinr("heatmap", *common, "-o", "heat.npy").code == 0
     assert polyinr("heatmap", *common, "-o", "heat.png", "--colours", "bgy").code == 0
@@ -123,7 +130,7 @@ def test_overlay(polyinr: Run, tiny_snapshot: Path):
 
 
 def test_a_folder_gets_a_file_a_level(polyinr: Run, tiny_class_snapshot: Path):
-    common = ("heatmap", "--seeds", "3,5", "--levels", "0,2", "-m", tiny_class_snapshot)
+    common = ("heatmap", "--seeds", "3,5", "--levels", "0,2", "-m", tiny_class_snapshot, "--precision", "float32")
     ran = polyinr(*common, "-o", "out/", "--json")
     assert sorted(os.listdir("out")) == [f"seed{s:04d}-level{k}.png" for s in (3, 5) for k in (0, 2)]
     assert polyinr(*common, "-o", "x.png").code == 0
