@@ -1,16 +1,29 @@
-# make demo: the main job on bundled pictures. make test: the quick tests. make held: the speed that is stated.
-# Each installs what it needs.
+# make demo: the main job on bundled pictures. make test: the quick tests. make numeric: those that compute, as other
+# processors would. make held: the speed that is stated. Each installs what it needs.
 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow held lint install
+# What other processors compute with: PyTorch without AVX, or with AVX2 alone; MKL's and oneDNN's oldest code.
+# Elsewhere than on x86 these change nothing.
+OTHERS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
+NUMERIC := tests/model tests/critic tests/training tests/inversion tests/latents
+
+.PHONY: demo test numeric slow held lint install
 
 demo: install
 	$(BIN)/polyinr demo -o demo
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+numeric: install
+	set -e; for other in $(OTHERS); do \
+	  echo "$$other, one thread in each of two processes"; \
+	  env $$other $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(NUMERIC); \
+	  echo "$$other, two threads"; \
+	  env $$other OMP_NUM_THREADS=2 $(BIN)/python -m pytest $(NUMERIC); \
+	done
 
 slow: install
 	$(BIN)/python -m pytest -m slow

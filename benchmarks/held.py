@@ -1,4 +1,4 @@
-"""Fail where a ratio has fallen under 0.8 of the stated one: python benchmarks/held.py
+"""Fail where a ratio is under 0.8 of the stated one, elsewhere than stated under half: python benchmarks/held.py
 
 Ratios of one run only, by processor time on one thread, the works taking turns, so that the machine and who else
 uses it matter little. A ratio that is too low is measured again, up to three times in all. The stated ones are in
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -24,7 +24,10 @@ from turns import Work, take_turns
 from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
 from polyinr_core.weights.pretrained import load_pretrained
 
-SHARE = 0.8  # of a stated ratio, that is still enough
+SHARE = 0.8  # of a stated ratio, that is still enough on the processor where it was measured
+ELSEWHERE = (
+    0.5  # the same on another: what its caches and its memory are worth beside its products makes the ratio
+)
 TRIES = 3
 STATED = Path(__file__).with_name("held.json")
 Measure = Callable[[], dict[str, float]]
@@ -36,7 +39,8 @@ def drawer(generator: Generator, side: int, *, tolerance: float = 0.0) -> Work:
 
     @torch.no_grad()
     def work() -> None:
-        for _ in draw_rows(generator.synthesis, generator.affine(generator.w(z))[0], grid, tolerance=tolerance):
+        affine = generator.affine_each(generator.w_each(z))[0]
+        for _ in draw_rows(generator.synthesis, affine, grid, tolerance=tolerance):
             pass
 
     return work
@@ -84,14 +88,21 @@ def training() -> dict[str, float]:
 MEASURES: tuple[Measure, ...] = (drawing, tolerant_drawing, training)
 
 
-def too_low(measures: tuple[Measure, ...], stated: dict[str, float]) -> list[str]:
+def share_here(stated: dict[str, Any]) -> float:
+    """Return the share of the stated ratios that is enough on this processor."""
+    here = facts()
+    same = all(here[name] == stated[name] for name in ("machine", "capability"))
+    return SHARE if same else ELSEWHERE
+
+
+def too_low(measures: tuple[Measure, ...], stated: dict[str, float], *, share: float = SHARE) -> list[str]:
     """Measure; return the names of ratios that stay under their share of the stated ones."""
     failed = []
     for measure in measures:
         best: dict[str, float] = {}
         for _ in range(TRIES):
             best = {name: max(ratio, best.get(name, 0.0)) for name, ratio in measure().items()}
-            low = [name for name, ratio in best.items() if ratio < SHARE * stated[name]]
+            low = [name for name, ratio in best.items() if ratio < share * stated[name]]
             if not low:
                 break
         for name, ratio in best.items():
@@ -119,7 +130,10 @@ def main(
     if new:
         state()
         return
-    failed = too_low(MEASURES, json.loads(STATED.read_text())["ratios"])
+    stated = json.loads(STATED.read_text())
+    share = share_here(stated)
+    print(f"stated on {stated['machine']}, {stated['capability']}; {share} of it is enough on this processor")
+    failed = too_low(MEASURES, stated["ratios"], share=share)
     print(f"{time.perf_counter() - start:.0f} s")
     if failed:
         raise typer.Exit(1)

@@ -20,14 +20,14 @@ def w_of(snapshot: Snapshot, seeds: range, *, psi: float, label: int | None, cla
     if classes:
         labels = draw_labels(classes_of, classes) if label is None else torch.full((len(seeds),), label)
         labels = labels.to(like.device)
-    return generator.w(draw_z(seeds, generator.config.z_dim).to(like), labels, psi=psi)
+    return generator.w_each(draw_z(seeds, generator.config.z_dim).to(like), labels, psi=psi)
 
 
 @torch.no_grad()
 def paint(snapshot: Snapshot, w: Tensor, *, side: int) -> Tensor:
     """Draw w [N, L, w_dim] as colours [N, 3, side, side], about [-1, 1]; large pictures a part at a time."""
     generator = snapshot.generator
-    affine = generator.affine(w)
+    affine = generator.affine_each(w)
     points = snapshot.grid(side, side).at(torch.arange(side**2, device=w.device), dtype=w.dtype)
     parts = points.split(max(1, at_once(w.device) // len(w)))
     drawer = drawer_for(generator.synthesis, w.device)

@@ -46,7 +46,7 @@ def to_affine(generator: Generator, picture: Latents, *, psi: float | None = Non
     label = None if picture.label is None else picture.label.to(like.device)
     if picture.z is not None and (w is None or psi is not None):
         psi = next(value for value in (psi, picture.psi, 1.0) if value is not None)
-        w = generator.w(picture.z.to(like), label, psi=psi)
+        w = generator.w_each(picture.z.to(like), label, psi=psi)
     elif w is not None and psi is not None:
         check_label(label, classes=generator.config.classes)
         w = truncate(w, generator.mapping.w_avg_for(label), psi)
@@ -54,7 +54,7 @@ def to_affine(generator: Generator, picture: Latents, *, psi: float | None = Non
     elif w is None:
         raise RequestError("affine maps alone cannot be truncated; leave --psi out")
     kept = picture.psi if psi is None else psi
-    return replace(picture, w=w, affine=generator.affine(w), label=label, psi=kept)
+    return replace(picture, w=w, affine=generator.affine_each(w), label=label, psi=kept)
 
 
 def with_label(generator: Generator, latents: Latents, label: int | None) -> Latents:

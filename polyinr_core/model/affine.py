@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import GeneratorConfig
-from .layers import EqualizedLinear
+from .layers import AlignedLinear, EqualizedLinear
 
 
 class LevelMap(nn.Module):
@@ -22,8 +22,8 @@ class LevelMap(nn.Module):
         self.style = EqualizedLinear(config.w_dim, config.channels) if release and level > 0 else None
         if self.style is not None:
             in_dim = config.channels
-        self.map = nn.Linear(in_dim, 3 * config.channels)
-        self.chain = nn.Linear(in_dim, 6) if release else None
+        self.map = AlignedLinear(in_dim, 3 * config.channels)
+        self.chain = AlignedLinear(in_dim, 6) if release else None
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map w [N, w_dim] to (own map [N, 3, n], step of the chain [N, 3, 2] or None)."""

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from .affine import AffineMaps
 from .config import GeneratorConfig
-from .mapping import Mapping, truncate
+from .layers import batch_invariant
+from .mapping import Mapping, check_label, truncate
 from .synthesis import Synthesis
 
 
@@ -25,6 +26,15 @@ class Generator(nn.Module):
         """Map z [N, z_dim] and label [N] to w [N, L, w_dim], truncated by psi. Raises LabelError."""
         w = self.mapping(z, label).unsqueeze(1).repeat(1, self.config.levels, 1)
         return truncate(w, self.mapping.w_avg_for(label), psi, cutoff=cutoff)
+
+    def w_each(self, z: Tensor, label: Tensor | None = None, *, psi: float = 1.0) -> Tensor:
+        """Map as `w` does, without gradients, each image's w the same to the last bit in any batch."""
+        check_label(label, classes=self.config.classes)
+        return batch_invariant(lambda z, label: self.w(z, label, psi=psi), z, label)
+
+    def affine_each(self, w: Tensor) -> Tensor:
+        """Map w to affine maps as `affine` does, without gradients, the same to the last bit in any batch."""
+        return batch_invariant(self.affine, w)
 
     def forward(self, z: Tensor, points: Tensor, label: Tensor | None = None) -> Tensor:
         """Draw points [P, 3] of the pictures of z [N, z_dim] and label [N]: colours [N, P, 3]."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .config import GeneratorConfig
-from .layers import SLOPE
+from .layers import SLOPE, aligned
 from .level import Level
 
 
@@ -70,7 +70,7 @@ class Synthesis(nn.Module):
     def fold_first(self, matrix: Tensor) -> Tensor:
         """Fold level 0's affine map [N, 3, n], product and bias into one map [N, 3, n]; likewise a blend's."""
         product = cast(nn.Linear, self.products[0])
-        folded = (matrix @ product.weight.T).unflatten(1, (-1, 3))  # [N, K, 3, n]
+        folded = (matrix @ aligned(product.weight).T).unflatten(1, (-1, 3))  # [N, K, 3, n]
         constant = folded[:, :, 2:] + product.bias
         return torch.cat([folded[:, :, :2], constant], dim=2).flatten(1, 2)
 

@@ -14,6 +14,7 @@ from ..errors import ConfigError, SnapshotError
 from ..files import explain, read_bytes, refuse_special, written_beside
 from ..model import UNIT, Bounds, Generator, GeneratorConfig, Grid, LearnedGrid, RegularGrid
 from ..model.generator import count_parameters
+from ..model.layers import aligned
 from ..model.synthesis import flops_per_pixel
 from ..seeds import no_start_values
 
@@ -70,7 +71,7 @@ def load_snapshot(path: Path) -> Snapshot:
     data = read_bytes(path)
     try:
         config = GeneratorConfig.from_dict(facts["generator"])
-        tensors = {name: tensor.float() for name, tensor in load(data).items()}
+        tensors = {name: aligned(tensor.float()) for name, tensor in load(data).items()}
         learned_grid = tensors.pop(LEARNED_GRID, None)
         if max(config.levels, config.mapping_layers) > len(tensors):
             raise ValueError("more levels than tensors")

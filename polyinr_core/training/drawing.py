@@ -26,4 +26,6 @@ def draw_seeds(generator: Generator, seeds: Sequence[int], *, resolution: int) -
         part = seeds[start : start + together]
         z = draw_z(part, generator.config.z_dim).to(device, dtype)
         label = draw_labels(part, classes).to(device) if classes else None
-        yield drawer(generator.affine(generator.w(z, label)), points).unflatten(1, (resolution, resolution))
+        yield drawer(generator.affine_each(generator.w_each(z, label)), points).unflatten(
+            1, (resolution, resolution)
+        )

@@ -42,8 +42,15 @@ def test_the_job_fails_by_its_exit_code(held, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(held, "STATED", stated)
     monkeypatch.setattr(held.torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(held, "MEASURES", (lambda: {"drawing": 2.0},))
-    for ratio, fails in ((2.4, False), (2.6, True)):
-        stated.write_text(json.dumps({"ratios": {"drawing": ratio}}))
+    here = {name: held.facts()[name] for name in ("machine", "capability")}
+    for ratio, processor, fails in (
+        (2.4, here, False),
+        (2.6, here, True),
+        (3.9, {**here, "machine": "another"}, False),
+        (4.1, {**here, "machine": "another"}, True),
+        (3.9, {**here, "capability": "another"}, False),
+    ):
+        stated.write_text(json.dumps({**processor, "ratios": {"drawing": ratio}}))
         if fails:
             with pytest.raises(typer.Exit) as ended:
                 held.main(new=False)

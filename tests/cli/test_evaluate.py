@@ -207,7 +207,9 @@ def test_upsampling_shares_what_others_see(polyinr: Run, folders: Path, monkeypa
             image.save(f"{filter}/{i}.png")
         other = polyinr("evaluate", "--real", "wide", "--fake", filter, "--metrics", "fd-lite2", "--json", "-q")
         value = other.lines[0]["figures"]["fd-lite2"]["value"]
-        assert figures[f"upsampling/{filter}"]["value"] == pytest.approx(value, rel=1e-6)
+        assert figures[f"upsampling/{filter}"]["value"] == pytest.approx(
+            value, rel=1e-4
+        )  # features of other batches
 
 
 def large(folder: Path, *, side: int) -> None:

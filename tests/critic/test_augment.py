@@ -13,7 +13,7 @@ from polyinr_core.critic.augment import Draws, augment, blur, blur_kernel, draw_
 from polyinr_core.training.config import TrainingConfig
 from polyinr_core.training.stages import Stage
 
-EXACT = {"atol": 1e-6, "rtol": 0}  # float32 rounding; measured 0
+EXACT = {"atol": 1e-5, "rtol": 0}  # float32: of colours about [-1, 1], a mean of 3072 or a sum of 25 products
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from polyinr_core.weights import load_pretrained
 from polyinr_core.weights.pretrained import expected_shapes
 
 SMALL, COND, DEIT = (f"projected_discriminator_{name}" for name in ("small", "cond_small", "deit_small"))
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # as the goldens' notes suggest; measured 1e-5, 2e-14
+# Of the largest logit. Sixty layers of up to 1152 products a channel: 60 sqrt(1152) epsilon of float32 is 2.4e-4.
+TOLERANCE = {torch.float32: 5e-4, torch.float64: 1e-10}
 PREFIX = {torch.float32: "output", torch.float64: "output64"}
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 
@@ -73,7 +74,8 @@ def check_logits(
     """Compare logits in eval and in train mode, then the input's gradient where the file has it."""
     x, label = vectors[f"input.{side}"].to(dtype), label_of(vectors)
     golden = f"{PREFIX[dtype]}.{tag}"
-    close = {"atol": TOLERANCE[dtype], "rtol": 0}
+    scale = float(vectors[f"{golden}.logits_train"].abs().max())
+    close = {"atol": TOLERANCE[dtype] * scale, "rtol": 0}
     critic.eval()
     with torch.no_grad():
         (logits,) = critic(x[:1], None if label is None else label[:1])  # in eval mode each stands alone
@@ -92,7 +94,7 @@ def check_logits(
 def test_one_training_pass_moves_the_buffers_as_the_release_does(
     file: str, backbone: Callable[[], dict[str, Tensor]]
 ) -> None:
-    """One power iteration and one BatchNorm update; float32 as the goldens, which agree to 4e-6."""
+    """One power iteration and one BatchNorm update; float32 as the goldens."""
     critic, vectors = released_critic(file, backbone(), dtype=torch.float32)
     with torch.no_grad():
         critic(vectors["input.x64"], label_of(vectors))
@@ -101,4 +103,5 @@ def test_one_training_pass_moves_the_buffers_as_the_release_does(
     assert len(names) == 10
     for name in names:
         actual = state[our_name(name.removeprefix("post_train."))]
-        torch.testing.assert_close(actual, vectors[name], atol=1e-5, rtol=1e-5)
+        scale = float(vectors[name].abs().max())
+        torch.testing.assert_close(actual, vectors[name], atol=TOLERANCE[torch.float32] * scale, rtol=0)

@@ -45,13 +45,13 @@ def test_figures_are_those_of_the_metrics_themselves(reals: Path, fakes: Path) -
 
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_the_batch_changes_nothing(reals: Path, fakes: Path, batch: int) -> None:
-    assert values(reals, fakes, batch=batch) == pytest.approx(values(reals, fakes), rel=1e-6)
+    assert values(reals, fakes, batch=batch) == pytest.approx(values(reals, fakes), rel=1e-4)
 
 
 def test_the_order_changes_nothing(tmp_path: Path, reals: Path, fakes: Path) -> None:
     there = write_pictures(tmp_path / "backwards", 24, backwards=True)
     names = ("fd-lite2", "pr-lite2", "dc-lite2")
-    assert values(there, fakes, names) == pytest.approx(values(reals, fakes, names), rel=1e-6)
+    assert values(there, fakes, names) == pytest.approx(values(reals, fakes, names), rel=1e-4)
 
 
 def test_each_picture_is_looked_at_once(reals: Path, fakes: Path) -> None:

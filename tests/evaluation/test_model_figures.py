@@ -6,6 +6,7 @@ import torch
 from conftest import small_snapshot
 from given_pictures import Given
 from PIL import Image
+from rounding import assert_rounded, terms_of
 from torch import Tensor
 
 from polyinr_core.errors import RequestError, WeightsError
@@ -44,14 +45,14 @@ def plain() -> Look:
 
 
 def test_a_picture_is_that_of_bands(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """1e-5 of colours about 1: float32 products of other shapes."""
+    """But for float32 products of other shapes."""
     w = w_of(snapshot, range(3), psi=0.7, label=None, classes_of=range(3))
-    whole = paint(snapshot, w, side=20)
-    for maps, picture in zip(snapshot.generator.affine(w), whole, strict=True):
+    whole, terms = paint(snapshot, w, side=20), terms_of(snapshot.generator.config)
+    for maps, picture in zip(snapshot.generator.affine_each(w), whole, strict=True):
         bands = torch.cat(list(draw_rows(snapshot.generator.synthesis, maps, snapshot.grid(20, 20))))
-        torch.testing.assert_close(picture.permute(1, 2, 0), bands, rtol=0, atol=1e-5)
+        assert_rounded(picture.permute(1, 2, 0), bands, terms=terms)
     monkeypatch.setattr("polyinr_core.model.drawing.CPU_PIXELS", 100)
-    torch.testing.assert_close(paint(snapshot, w, side=20), whole, rtol=0, atol=1e-5)
+    assert_rounded(paint(snapshot, w, side=20), whole, terms=terms)
 
 
 def test_path_lengths_are_those_of_each_pair(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:

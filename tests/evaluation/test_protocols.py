@@ -47,9 +47,9 @@ def test_inception_s_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: 
     score = InceptionScore(20, 1008)
     score.add(x.probabilities, first=0)
     rows = result["figures"]
-    assert rows["fid"]["value"] == pytest.approx(fid, rel=1e-5)
-    assert rows["sfid"]["value"] == pytest.approx(sfid, rel=1e-5)
-    assert rows["is"]["value"] == pytest.approx(score.result()[0], rel=1e-5)
+    assert rows["fid"]["value"] == pytest.approx(fid, rel=1e-4)
+    assert rows["sfid"]["value"] == pytest.approx(sfid, rel=1e-4)
+    assert rows["is"]["value"] == pytest.approx(score.result()[0], rel=1e-4)
     assert result["card"]["protocols"]["fid"]["rule"].endswith("covariance by N, float64")
     assert result["card"]["networks"]["inception"]["sha256"] == networks["inception"].sha256
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from rounding import assert_rounded, terms_of
 
 from polyinr_core.gallery.in_page import fits_in_page, json_in_page, model_in_page
 from polyinr_core.latents.spaces import from_seed
@@ -50,7 +51,7 @@ def test_the_numbers_draw_the_picture(form: str, levels: int) -> None:
     points = grid.points(0, 25, dtype=torch.float64, device=torch.device("cpu")).numpy()
     expected = torch.cat(list(draw_rows(generator.synthesis, pictures[1].affine[0], grid))).flatten(0, 1)
     assert expected.std() > 1e-3
-    np.testing.assert_allclose(drawn_from(network, 1, points), expected.numpy(), atol=2e-5)  # float32's rounding
+    assert_rounded(drawn_from(network, 1, points), expected, terms=terms_of(config), dtype=torch.float32)
 
 
 def test_large_models_stay_outside() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rounding import assert_rounded, terms_to_affine
 
 from polyinr_core.errors import ConfigError, LabelError, PolyinrError
 from polyinr_core.inversion.canvas import Canvas, canvas_for
@@ -97,14 +98,14 @@ def test_restarts_keep_the_best(tiny_snapshot: Path):
 def test_each_space_holds_what_it_should(tiny_class_snapshot: Path, space: Space):
     generator = load_snapshot(tiny_class_snapshot).generator
     found, _ = inverted(generator, drawn(generator, 2, label=1), space=space, steps=12)
-    latents = found.latents
+    latents, terms = found.latents, terms_to_affine(generator.config)
     assert latents.affine.shape == (1, 3, 3, 16)
     assert (latents.w is not None) == (space != "affine")
     assert (latents.z is not None) == (space == "z")
     if latents.w is not None:
-        torch.testing.assert_close(generator.affine(latents.w), latents.affine)
+        assert_rounded(generator.affine(latents.w), latents.affine, terms=terms)
     if latents.z is not None:
-        torch.testing.assert_close(generator.w(latents.z, latents.label), latents.w)
+        assert_rounded(generator.w(latents.z, latents.label), latents.w, terms=terms)
 
 
 def test_the_class_whose_mean_is_nearest(tiny_class_snapshot: Path):
@@ -118,13 +119,14 @@ def test_the_class_whose_mean_is_nearest(tiny_class_snapshot: Path):
 
 
 def test_chunks_change_nothing_that_matters(tiny_snapshot: Path):
-    generator = load_snapshot(tiny_snapshot).generator
+    """In float64, as Adam's first steps are the signs of gradients, also of what rounding leaves of nought."""
+    generator = load_snapshot(tiny_snapshot).generator.double()
     photo = drawn(generator, 4, side=48)
     little = canvas_of(generator, 48, memory=2**20)
-    assert little.chunk == 1024
+    assert 0 < little.chunk < 48**2
     assert canvas_of(generator, 48).chunk == 0
     plain, replayed = (inverted(generator, photo, steps=5, memory=m)[0] for m in (None, 2**20))
-    assert replayed.loss == pytest.approx(plain.loss, rel=1e-3)
+    assert replayed.loss == pytest.approx(plain.loss, rel=1e-6)
 
 
 def test_a_window_moves_the_picture(tiny_snapshot: Path):

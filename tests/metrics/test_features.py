@@ -17,7 +17,7 @@ from polyinr_core.weights import load_pretrained
 
 
 def test_lite2_is_timm_s_network() -> None:
-    """1e-3 of features around 0.2: the folded BatchNorms round elsewhere in float32, through 80 layers."""
+    """1e-3 of the largest: the folded BatchNorms round elsewhere in float32, through 80 layers."""
     weights = load_pretrained("lite2")
     pixels = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     plain = timm.create_model("tf_efficientnet_lite2", pretrained=False)
@@ -27,7 +27,7 @@ def test_lite2_is_timm_s_network() -> None:
         expected = plain.eval()(pixels / 127.5 - 1)
     features = Lite2Features(weights, side=64)(pixels)
     assert features.shape == (2, Lite2Features.dim)
-    torch.testing.assert_close(features, expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-3 * float(expected.max()))
 
 
 def test_the_side_is_part_of_the_protocol() -> None:

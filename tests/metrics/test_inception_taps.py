@@ -40,7 +40,7 @@ def taps(file: Path, pixels: Tensor) -> Taps:
 
 
 def test_the_spatial_tap_is_what_a_hook_sees(plain: InceptionStandIn, taps: Taps, pixels: Tensor) -> None:
-    """2e-5 of the largest: the two resize in float32 by other formulas."""
+    """1e-4 of the largest: the two resize in float32 by other formulas."""
     seen = []
     plain.layers.mixed_6.conv.register_forward_hook(lambda module, given, made: seen.append(made))
     with torch.no_grad():
@@ -48,15 +48,15 @@ def test_the_spatial_tap_is_what_a_hook_sees(plain: InceptionStandIn, taps: Taps
     assert seen[0].shape[2:] == (17, 17)
     assert taps.spatial.shape == (2, 2023)
     expected = seen[0][:, :7].reshape(2, -1)
-    torch.testing.assert_close(taps.spatial, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+    torch.testing.assert_close(taps.spatial, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_the_other_taps_are_the_network_s_own(plain: InceptionStandIn, taps: Taps, pixels: Tensor) -> None:
     with torch.no_grad():
         pooled, free = plain(pixels, return_features=True), plain(pixels, no_output_bias=True)
         biased = plain(pixels)
-    torch.testing.assert_close(taps.pooled, pooled, rtol=0, atol=2e-5 * float(pooled.abs().max()))
-    torch.testing.assert_close(taps.probabilities, free, rtol=0, atol=2e-5 * float(free.max()))
+    torch.testing.assert_close(taps.pooled, pooled, rtol=0, atol=1e-4 * float(pooled.abs().max()))
+    torch.testing.assert_close(taps.probabilities, free, rtol=0, atol=1e-4 * float(free.max()))
     assert not torch.allclose(taps.probabilities, biased, atol=1e-4)
 
 
@@ -66,7 +66,7 @@ def test_clean_fid_s_inception(file: Path, plain: InceptionStandIn, pixels: Tens
     with torch.no_grad():
         expected = plain.layers((clean_resize(pixels) - 128) / 128).flatten(1)
     assert (network.name, network.sha256) == ("inception-clean", sha256_of(file))
-    torch.testing.assert_close(network(pixels), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(network(pixels), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
     assert not torch.allclose(expected, load_inception(file)(pixels), rtol=1e-2)
 
 

@@ -46,11 +46,13 @@ def test_the_golden_figures(
 def test_blocks_make_no_difference(golden: dict[str, Tensor]) -> None:
     fakes, reals = golden["input.gen_features"], golden["input.real_features"]
     whole, parts = manifold(reals), manifold(reals, block=7)
-    assert torch.equal(whole.squares, parts.squares)
+    close = {"rtol": 1e-6, "atol": 0}  # float64, rounded to float32: to either of two neighbours
+    torch.testing.assert_close(whole.squares, parts.squares, **close)
     assert overlap(manifold(fakes), whole) == overlap(manifold(fakes, block=11), parts, block=13)
-    assert torch.equal(realism(fakes, whole), realism(fakes, whole, block=7))
-    for one, two in zip(nearest(fakes, reals, 3), nearest(fakes, reals, 3, block=7), strict=True):
-        assert torch.equal(one, two)
+    torch.testing.assert_close(realism(fakes, whole), realism(fakes, whole, block=7), **close)
+    (near, whose), (near_in_parts, whose_in_parts) = nearest(fakes, reals, 3), nearest(fakes, reals, 3, block=7)
+    torch.testing.assert_close(near, near_in_parts, **close)
+    assert torch.equal(whose, whose_in_parts)
 
 
 def test_to_swap_is_to_swap_precision_and_recall(golden: dict[str, Tensor]) -> None:

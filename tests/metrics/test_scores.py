@@ -32,16 +32,16 @@ def score(probabilities: Tensor, *, splits: int, batch: int = 64, backwards: boo
 
 @pytest.mark.parametrize("splits", [1, 7, 10])
 def test_the_golden_score(probabilities: Tensor, expected: dict[str, float], splits: int) -> None:
-    """1e-6: theirs is in float32."""
+    """1e-5: theirs is in float32."""
     mean, deviation = score(probabilities, splits=splits)
-    assert mean == pytest.approx(expected[f"is_mean_splits{splits}"], rel=1e-6)
-    assert deviation == pytest.approx(expected[f"is_std_splits{splits}"], rel=3e-6, abs=1e-12)
+    assert mean == pytest.approx(expected[f"is_mean_splits{splits}"], rel=1e-5)
+    assert deviation == pytest.approx(expected[f"is_std_splits{splits}"], rel=1e-5, abs=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 300])
 def test_batches_and_their_order_make_no_difference(probabilities: Tensor, batch: int) -> None:
     plain = score(probabilities, splits=7)
-    assert score(probabilities, splits=7, batch=batch, backwards=True) == pytest.approx(plain, rel=1e-13)
+    assert score(probabilities, splits=7, batch=batch, backwards=True) == pytest.approx(plain, rel=1e-11)
 
 
 def test_the_limits() -> None:

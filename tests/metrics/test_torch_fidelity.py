@@ -80,19 +80,19 @@ def features(sets: tuple[Pictures, Pictures]) -> tuple[Tensor, Tensor]:
 
 
 def test_fid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
-    """1e-6: their means are summed in float32."""
+    """1e-5: their features come in batches, and their means are summed in float32."""
     fakes, reals = (FeatureStatistics(WIDTH) for _ in features)
     for statistics, part in zip((fakes, reals), features, strict=True):
         statistics.add(part)
     ours = frechet_distance(fakes.gaussian(), reals.gaussian())
-    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
 
 
 def test_kid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
-    """The same subsets, as both draw them from NumPy's frozen generator. 1e-4: theirs is in float32."""
+    """The same subsets, as both draw them from NumPy's frozen generator. 1e-3: theirs cancels in float32."""
     fakes, reals = features
     ours = KernelReference(reals, len(fakes), most=100, seed=2020).distance(fakes)
-    assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
 
 
 def test_isc(theirs: dict[str, float], sets: tuple[Pictures, Pictures]) -> None:
@@ -100,8 +100,8 @@ def test_isc(theirs: dict[str, float], sets: tuple[Pictures, Pictures]) -> None:
     taken = InceptionScore(COUNT, CLASSES)
     taken.add(logits.double().softmax(dim=1), first=0)
     mean, deviation = taken.result()
-    assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
-    assert deviation == pytest.approx(theirs["inception_score_std"], rel=1e-5)
+    assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
+    assert deviation == pytest.approx(theirs["inception_score_std"], rel=1e-4)
     assert mean > 1.2
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding import assert_rounded, terms_of
 from torch import Tensor
 
 from polyinr_core.model import Blend, Generator, GeneratorConfig, Grid, Part, RegularGrid, View, draw_rows
@@ -108,13 +109,13 @@ def test_no_tolerance_is_the_exact_form(drawn):
     points: list[int] = []
     exact = picture((counted(drawn[0], points), drawn[1]), grid, tolerance=0)
     assert set(points) == {2048}
-    assert torch.equal(exact, picture(drawn, grid))
+    assert_rounded(exact, picture(drawn, grid), terms=terms_of(drawn[0].config))  # another drawer's
 
 
 def test_hardly_any_tolerance_draws_every_point(drawn):
     grid = RegularGrid(130, 130)
     found = picture(drawn, grid, tolerance=1e-30)
-    torch.testing.assert_close(found, picture(drawn, grid), atol=1e-5, rtol=1e-5)  # other product shapes
+    assert_rounded(found, picture(drawn, grid), terms=terms_of(drawn[0].config))  # other product shapes
 
 
 def test_several_points_a_pixel(drawn):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding import assert_rounded, terms_of
 
 from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
 
@@ -30,7 +31,7 @@ def test_bands(generator: Generator, affine: torch.Tensor, rows: int | None) -> 
     with torch.no_grad():
         points = grid.points(0, 61 * 70, dtype=torch.float32, device=torch.device("cpu"))
         at_once = generator.synthesis(affine[:1], points)[0]
-    torch.testing.assert_close(whole.flatten(0, 1), at_once, atol=1e-5, rtol=1e-4)  # other product shapes
+    assert_rounded(whole.flatten(0, 1), at_once, terms=terms_of(generator.config))  # other product shapes
     assert torch.equal(whole, torch.cat(list(draw_rows(generator.synthesis, affine[0], grid, rows=13))))
 
 

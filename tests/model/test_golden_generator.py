@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rounding import assert_rounded, terms_of, terms_to_affine
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from polyinr_core.model.grid import homogeneous
 from polyinr_core.pictures.pixels import to_uint8
 from polyinr_core.snapshots.released import read_released
 
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # as the goldens' notes suggest
 PREFIX = {torch.float32: "output", torch.float64: "output64"}
 
 
@@ -29,6 +29,7 @@ class Golden:
         self.z = self.vectors["input.z"].to(dtype)
         self.label = self.vectors["input.class_id"] if self.generator.config.classes else None
         self.dtype = dtype
+        self.terms = terms_to_affine(self.generator.config) + terms_of(self.generator.config)
 
     def points(self, side: int) -> Tensor:
         """The regular grid as the goldens have it: float32 values, promoted."""
@@ -53,31 +54,31 @@ def golden(request: pytest.FixtureRequest, reference: Path, name: str) -> Golden
 @pytest.mark.parametrize(("psi", "text"), [(1.0, "1"), (0.7, "0.7"), (0.0, "0")])
 def test_pictures_and_w(golden: Golden, psi: float, text: str) -> None:
     w = golden.generator.w(golden.z, golden.label, psi=psi)
-    prefix, tolerance = PREFIX[golden.dtype], TOLERANCE[golden.dtype]
-    torch.testing.assert_close(w, golden.vectors[f"{prefix}.w_psi{text}"], atol=tolerance, rtol=0)
+    prefix = PREFIX[golden.dtype]
+    assert_rounded(w, golden.vectors[f"{prefix}.w_psi{text}"], terms=golden.terms)
     for side in (16, 32):
         expected = golden.vectors[f"{prefix}.image_psi{text}_res{side}"]
-        torch.testing.assert_close(golden.image(w, side), expected, atol=tolerance, rtol=0)
+        assert_rounded(golden.image(w, side), expected, terms=golden.terms)
 
 
 def test_clamp(golden: Golden) -> None:
-    """Relative to the largest value, about 230; without the clamp the pictures differ by more than 1000."""
+    """The largest value is about 230; without the clamp the pictures differ by more than 1000."""
     expected = golden.vectors[f"{PREFIX[golden.dtype]}.image_clamp_res16"]
     drawn = golden.image(golden.vectors["input.w_clamp"].to(golden.dtype), 16)
-    assert (drawn - expected).abs().max() < TOLERANCE[golden.dtype] * expected.abs().max()
+    assert_rounded(drawn, expected, terms=golden.terms)
 
 
 def test_truncation_of_the_first_levels(reference: Path, name: str) -> None:
     golden = Golden(reference, name, torch.float32)
     w = golden.generator.w(golden.z, golden.label, psi=0.7, cutoff=4)
-    torch.testing.assert_close(w, golden.vectors["output.w_psi0.7_cutoff4"], atol=1e-5, rtol=0)
+    assert_rounded(w, golden.vectors["output.w_psi0.7_cutoff4"], terms=golden.terms)
 
 
 def test_w_avg_update(reference: Path, name: str) -> None:
     golden = Golden(reference, name, torch.float32)
     mapping = golden.generator.mapping
     mapping.update_w_avg(mapping(golden.z, golden.label), golden.label)
-    torch.testing.assert_close(mapping.w_avg, golden.vectors["output.w_avg_after_one_update"], atol=1e-6, rtol=0)
+    assert_rounded(mapping.w_avg, golden.vectors["output.w_avg_after_one_update"], terms=golden.terms)
 
 
 def test_bytes_of_pictures(reference: Path, name: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from forging import CLASSES, LEVELS, ROWS, SIDE, WIDTH, W, Z, forge, released_tensors, storage_blob, stored
+from rounding import assert_rounded, terms_of, terms_to_affine
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -107,17 +108,18 @@ def test_the_origin_is_the_released_file(name, converted):
 @pytest.mark.parametrize("psi", ["0", "0.7", "1"])
 @pytest.mark.parametrize("side", [16, 32])
 def test_pictures_are_the_golden_ones(name, psi, side, converted, golden):
-    # oracle: the release's own code; 1e-4 in float32 (its own rounding: 8e-6), 1e-10 in float64
+    # oracle: the release's own code
     vectors, generator = golden[FILES[name]], converted[name].generator
     label = vectors.get("input.class_id")
     points = RegularGrid(side, side).points(0, side * side, dtype=torch.float32, device=torch.device("cpu"))
-    for kind, dtype, tolerance in [("output", torch.float32, 1e-4), ("output64", torch.float64, 1e-10)]:
+    terms = terms_to_affine(generator.config) + terms_of(generator.config)
+    for kind, dtype in [("output", torch.float32), ("output64", torch.float64)]:
         generator.to(dtype)
         w = generator.w(vectors["input.z"].to(dtype), label, psi=float(psi))
         colours = generator.synthesis(generator.affine(w), points.to(dtype))
         generator.float()
         expected = vectors[f"{kind}.image_psi{psi}_res{side}"].flatten(2).mT
-        assert (colours - expected).abs().max() < tolerance
+        assert_rounded(colours, expected, terms=terms)
 
 
 def test_the_learned_grid_serves_at_its_own_resolution(converted, golden):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import small_snapshot
+from rounding import assert_rounded
 from stand_ins import NarrowInception, NarrowLite2
 
 from polyinr_core.data.archive import Archive
@@ -85,7 +86,7 @@ def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: 
         expected[name] = frechet_distance(*sides)
     features = [torch.cat([lite2(picture) for picture in part]) for part in (fakes[:14], reals[:20])]
     expected["kd-lite2"] = KernelReference(features[1], 14).distance(features[0])
-    assert measured == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+    assert measured == {name: pytest.approx(value, rel=1e-4) for name, value in expected.items()}
 
 
 def test_the_facts(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
@@ -188,7 +189,7 @@ class Recorded:
 
 
 def test_statistics_merge() -> None:
-    """Parts of any length, none at all too, add up to the statistics of the whole: 1e-12."""
+    """Parts of any length, none at all too, add up to the statistics of the whole."""
     features = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 3 + 20
     whole = FeatureStatistics(6)
     whole.add(features)
@@ -201,8 +202,8 @@ def test_statistics_merge() -> None:
         merged = [part.merged(Recorded(rank, 3, given)) for rank, part in enumerate(parts)]
     for one in merged:
         assert one.count == 50
-        torch.testing.assert_close(one.mean, whole.mean, rtol=1e-12, atol=0)
-        torch.testing.assert_close(one.scatter, whole.scatter, rtol=1e-12, atol=1e-12)
+        assert_rounded(one.mean, whole.mean, terms=50)
+        assert_rounded(one.scatter, whole.scatter, terms=50)
 
 
 def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
