@@ -13,6 +13,7 @@ import typer
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.files import check_place, refuse_overwrite, written_beside
+from polyinr_core.strict_json import to_unicode
 
 from . import streams
 from .devices import choose_device
@@ -114,7 +115,8 @@ def report(
     if target.page is not None:
         results += stored.results(but=result or ())
         maker = Maker(metadata.version("polyinr"), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
-        made[target.page] = page(stored, panels, results=results, comparison=compared, maker=maker).encode()
+        text = page(stored, panels, results=results, comparison=compared, maker=maker)
+        made[target.page] = to_unicode(text).encode()
     for path, data in made.items():
         _write(path, data, overwrite=overwrite)
 

@@ -1,7 +1,6 @@
 """Picture files: PNG, JPEG, WebP, TIFF, and the JSON note that PNG and TIFF carry."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +12,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..errors import FileError, RequestError
 from ..files import explain, written_beside
+from ..strict_json import JsonError, format_json, parse_json
 from .deep_png import write_deep_png
 
 FORMATS = {
@@ -29,6 +29,7 @@ NOTE_KEY = "polyinr"
 DESCRIPTION = 0x010E  # EXIF ImageDescription
 JPEG_QUALITY = 95
 STRIP_BYTES = 2**20  # of a TIFF: small strips are packed one by one
+LONGEST_NOTE = 2**25  # bytes; Pillow reads texts of 64 MiB, all of a file together
 
 Note = dict[str, Any]
 
@@ -61,8 +62,18 @@ def check_depth(format: str, dtype: DTypeLike) -> None:
 
 
 def note_text(note: Note | None) -> str:
-    """Return the note as JSON, in ASCII, empty where there is none."""
-    return "" if note is None else json.dumps(note, sort_keys=True)
+    """Return the note as JSON, in ASCII, empty where there is none. Raises RequestError if none could read it."""
+    if note is None:
+        return ""
+    try:
+        text = format_json(note)
+    except JsonError as error:
+        raise RequestError(f"the note of a picture cannot be written: {error}") from error
+    if len(text) > LONGEST_NOTE:
+        raise RequestError(
+            f"the note of a picture would be {len(text):,} bytes, at most {LONGEST_NOTE:,} are kept"
+        )
+    return text
 
 
 def write_picture(path: Path, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
@@ -177,7 +188,7 @@ def _tiff_description(path: Path, file: BinaryIO) -> str:
 def parsed_note(text: str) -> Note:
     """Return the note in a text, empty if the text is somebody else's."""
     try:
-        note = json.loads(text) if text.startswith("{") else {}
-    except ValueError:
+        note = parse_json(text) if text.startswith("{") else {}
+    except JsonError:
         return {}
     return note if isinstance(note, dict) and NOTE_KEY in note else {}
