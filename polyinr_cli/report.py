@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from polyinr_core.report.views import Comparison
 
 COUNT = 256
+MOST_DRAWN = 100_000_000  # pictures that are compared
 
 
 def report(
@@ -89,6 +90,8 @@ def report(
         _refuse({name: given[name] for name in ("-m", "--count", "--cache")}, "no --real DATA")
     if count is not None and count < 1:
         raise RequestError(f"--count {count} is below 1")
+    if count is not None and count > MOST_DRAWN:
+        raise RequestError(f"--count {count} is above {MOST_DRAWN}")
 
     from polyinr_core.report import charts
     from polyinr_core.report.curves import panels_of
