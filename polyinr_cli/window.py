@@ -183,19 +183,18 @@ def _places(warp: str) -> "Tensor | None":
     path = Path(warp)
     if path.suffix.lower() != ".npy":
         raise RequestError(f"--warp {warp!r} is unknown; use {', '.join(WARPS)}, or the .npy file of a map")
-    from tokenize import TokenError
-
     import numpy as np
     import torch
 
     from polyinr_core.files import explain
+    from polyinr_core.tensor_files import ARRAY_ERRORS
 
     try:
         places = np.load(path, allow_pickle=False)
     except OSError as error:
         raise explain(path, error) from error
-    except (ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError, MemoryError) as error:
-        raise FileError(path, "not a .npy file of numbers") from error  # its header is Python that NumPy parses
+    except ARRAY_ERRORS as error:
+        raise FileError(path, "not a .npy file of numbers") from error
     if not isinstance(places, np.ndarray):
         raise FileError(path, "an .npz archive, a .npy file of one array is needed")
     if places.ndim != 3 or places.shape[2] != 2 or 0 in places.shape or places.dtype.kind not in "fiu":

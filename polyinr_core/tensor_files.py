@@ -5,6 +5,7 @@ Whatever is wrong with a file's content is a TensorFileError in a few words, to 
 
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from .strict_json import JsonError, format_json, parse_json
 
 LONGEST_HEADER = 100_000_000  # safetensors has the same limit
 METADATA = "__metadata__"
+# what NumPy raises for a damaged .npy, whose header is Python that it parses, or for one that claims too much
+ARRAY_ERRORS = (ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError, MemoryError)
 LARGEST_VALUE = 1e9  # far above any that a sound file holds, far below where float32's products overflow
 
 
@@ -27,7 +30,14 @@ class TensorFileError(PolyinrError, ValueError):
 
 def encode_tensors(tensors: Mapping[str, Tensor], *, key: str, facts: Mapping[str, Any]) -> bytes:
     """Return a safetensors file whose header holds facts as JSON under a key. Raises JsonError."""
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    held: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        held[name] = tensor.detach().cpu().contiguous()
+        start = held[name].untyped_storage().data_ptr()
+        if start in seen:  # which safetensors refuses: two tensors that share memory
+            held[name] = held[name].clone()
+        seen.add(start)
     return save(held, metadata={key: format_json(facts)})
 
 

@@ -19,7 +19,15 @@ from ..metrics.inception import SPATIAL_CHANNELS
 from ..metrics.networks import FeatureNetwork
 from ..metrics.rules import Sense, Tap
 from ..strict_json import JsonError, is_whole
-from ..tensor_files import TensorFileError, check_values, encode_tensors, facts_in, read_header, read_tensors
+from ..tensor_files import (
+    ARRAY_ERRORS,
+    TensorFileError,
+    check_values,
+    encode_tensors,
+    facts_in,
+    read_header,
+    read_tensors,
+)
 from .cache import LARGEST, digest_of
 from .card import versions
 from .inputs import Pictures
@@ -28,7 +36,7 @@ from .seen import Need, Seen
 FORMAT = 1
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
-PACKED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError)  # torn, locked, far too large
+PACKED = (zipfile.BadZipFile, zlib.error, RuntimeError)  # torn, locked
 ANY = "*"  # an .npz does not say whose features it is of
 ASYMMETRY = 1e-3  # of the largest entry: that of sums in half precision passes
 TAPS: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -150,7 +158,7 @@ def read_own(path: Path) -> SavedStatistics:
             raise FileError(path, "holds no statistics; polyinr evaluate --save-statistics writes such files")
         tensors = read_tensors(path)
         check_facts(facts)
-        if facts["digest"] != digest_of(tensors):
+        if facts.get("digest") != digest_of(tensors):
             raise TensorFileError("its numbers are not those that were written")
         check_values(tensors, largest=LARGEST)
         count, seen = facts["count"], {}
@@ -220,7 +228,7 @@ def read_foreign(path: Path) -> SavedStatistics:
                     seen[ANY, tap] = Seen(given=gaussian_of(path, arrays[mean], arrays[covariance]))
     except OSError as error:
         raise explain(path, error) from error
-    except (*PACKED, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (*PACKED, *ARRAY_ERRORS, KeyError, AttributeError) as error:
         raise FileError(path, "cannot be read as .npz of plain arrays; is it whole?") from error
     if (ANY, "pooled") not in seen:
         raise FileError(path, "holds no mu and sigma, as files of clean-fid, pytorch-fid or guided-diffusion do")

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from ..errors import FileError, RequestError
+from ..errors import FileError, PolyinrError, RequestError
 from ..files import explain, written_beside
 from ..strict_json import JsonError, format_json, parse_json
 from .deep_png import write_deep_png
@@ -171,7 +171,9 @@ def read_note(path: Path) -> Note:
         if error.errno is None:  # Pillow's word for a broken file
             raise FileError(path, f"a damaged picture ({error})") from error
         raise explain(path, error) from error
-    except (SyntaxError, ValueError) as error:  # Pillow's other words for it
+    except PolyinrError:
+        raise
+    except Exception as error:  # whatever Pillow's parsers stumble over in a damaged file
         raise FileError(path, f"a damaged picture ({error})") from error
     return parsed_note(text)
 
