@@ -1,6 +1,5 @@
 """polyinr evaluate: figures of what a model draws, or of any pictures, against real ones, with their card."""
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -206,13 +205,14 @@ def _warn(subject: "Subject", result: dict[str, Any], *, quiet: bool) -> None:
 def _report(result: dict[str, Any], output: Path | None, *, overwrite: bool, as_json: bool) -> None:
     """Write figures and card where they are asked for; print a table where stdout is free."""
     from polyinr_core.files import written_beside
+    from polyinr_core.results.result import format_result
 
-    text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    text = format_result(result)
     if as_json or (output is not None and str(output) == "-"):
         streams.json_line(result)
     if output is not None and str(output) != "-":
         with written_beside(output, overwrite=overwrite) as draft:
-            draft.write_text(text)
+            draft.write_text(text, encoding="utf-8")
     if not as_json and (output is None or str(output) != "-"):
         for line in table(result["figures"]):
             streams.line(line)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DRAWN = 10_000
 DEFAULT = "fd-lite2,kd-lite2"
+MOST = 100_000_000  # of whatever is counted
 MOST_STEPS = 10**6
 
 
@@ -108,8 +109,12 @@ def check_numbers(
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise RequestError(f"{name} {number} is below 1")
+        if number is not None and number > MOST:
+            raise RequestError(f"{name} {number} is above {MOST}")
     if steps is not None and steps > MOST_STEPS:
         raise RequestError(f"--steps {steps} is above {MOST_STEPS}")
+    if bootstrap > MOST:
+        raise RequestError(f"--bootstrap {bootstrap} is above {MOST}")
     if bootstrap < 0 or bootstrap == 1:
         raise RequestError(f"--bootstrap {bootstrap} is no number of resamples; give 2 or more, 100 say, or 0")
     if not abs(psi) <= 1e6:

@@ -1,6 +1,5 @@
 """`polyinr gallery`: a page of a model's pictures, in a folder that needs nothing else."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +8,7 @@ import typer
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.files import check_place, explain, written_beside
+from polyinr_core.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
 
 from . import streams
 from .models import is_bundled
@@ -95,9 +95,9 @@ def gallery(
         draft.mkdir()
         with streams.row_progress("drawing", total=hall.points, quiet=quiet) as done:
             hall.draw(draft, done)
-        (draft / PAGE).write_text(text, encoding="utf-8")
+        (draft / PAGE).write_text(to_unicode(text), encoding="utf-8")
         facts = _facts(hall, draft)
-        (draft / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        (draft / FACTS).write_text(format_json(facts, indent=1, sort_keys=False) + "\n", encoding="utf-8")
     if as_json:
         streams.json_line({"file": str(path / PAGE), **facts})
     streams.say(f"{len(facts['files']) - 2} pictures; open {path / PAGE} in a browser", quiet=quiet)
@@ -129,11 +129,12 @@ def _refuse_others(path: Path) -> None:
     """Raise FileError if a folder holds anything but a gallery: replacing it would lose that."""
     try:
         there = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
-        facts = json.loads((path / FACTS).read_text("utf-8")) if FACTS in there else {}
-        known = set(facts["files"]) if facts else set()
+        facts = parse_json((path / FACTS).read_bytes()) if FACTS in there else {}
+        files = facts.get("files") if isinstance(facts, dict) else None
+        known = set(files) if isinstance(files, list) and are_texts(files) else set()
     except OSError as error:
         raise explain(path, error) from error
-    except (ValueError, KeyError, TypeError):
+    except JsonError:
         known = set()
     if others := sorted(there - known):
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""

@@ -13,6 +13,7 @@ import typer
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.files import check_place, refuse_overwrite, written_beside
+from polyinr_core.strict_json import to_unicode
 
 from . import streams
 from .devices import choose_device
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from polyinr_core.report.views import Comparison
 
 COUNT = 256
+MOST_DRAWN = 100_000_000  # pictures that are compared
 
 
 def report(
@@ -88,6 +90,8 @@ def report(
         _refuse({name: given[name] for name in ("-m", "--count", "--cache")}, "no --real DATA")
     if count is not None and count < 1:
         raise RequestError(f"--count {count} is below 1")
+    if count is not None and count > MOST_DRAWN:
+        raise RequestError(f"--count {count} is above {MOST_DRAWN}")
 
     from polyinr_core.report import charts
     from polyinr_core.report.curves import panels_of
@@ -114,7 +118,8 @@ def report(
     if target.page is not None:
         results += stored.results(but=result or ())
         maker = Maker(metadata.version("polyinr"), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
-        made[target.page] = page(stored, panels, results=results, comparison=compared, maker=maker).encode()
+        text = page(stored, panels, results=results, comparison=compared, maker=maker)
+        made[target.page] = to_unicode(text).encode()
     for path, data in made.items():
         _write(path, data, overwrite=overwrite)
 

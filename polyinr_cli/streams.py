@@ -1,7 +1,6 @@
 """The standard streams: one kind of payload on stdout, messages and progress on stderr."""
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from typing import IO, BinaryIO
 
 from polyinr_core.errors import RequestError
+from polyinr_core.strict_json import format_json
 
 Progress = Callable[[int, int], None]
 NotedProgress = Callable[[int, int, str], None]
@@ -82,9 +82,9 @@ def row_progress(description: str, *, total: int, quiet: bool = False) -> Iterat
 
 
 def json_line(fact: object) -> None:
-    """Write one JSON object as one line to stdout, at once."""
+    """Write one JSON object as one line to stdout, at once; a file name that is not UTF-8 comes escaped."""
     stdout = _open_stdout()
-    stdout.write(json.dumps(fact, allow_nan=False) + "\n")
+    stdout.write(format_json(fact, sort_keys=False) + "\n")
     stdout.flush()
 
 

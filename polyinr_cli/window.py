@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WHOLE = "0:1"
 MAX_FINENESS = 64
+LARGEST = 1e12  # of a coordinate or angle
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _matrix(text: str) -> "Matrix":
 
 
 def _finite(number: float, option: str) -> float:
-    if not abs(number) <= 1e12:
+    if not abs(number) <= LARGEST:
         raise RequestError(f"{option} {number} is no number that can be drawn with")
     return number
 
@@ -186,18 +187,25 @@ def _places(warp: str) -> "Tensor | None":
     import torch
 
     from polyinr_core.files import explain
+    from polyinr_core.tensor_files import ARRAY_ERRORS
 
     try:
         places = np.load(path, allow_pickle=False)
     except OSError as error:
         raise explain(path, error) from error
-    except (ValueError, EOFError) as error:
+    except ARRAY_ERRORS as error:
         raise FileError(path, "not a .npy file of numbers") from error
+    if not isinstance(places, np.ndarray):
+        raise FileError(path, "an .npz archive, a .npy file of one array is needed")
     if places.ndim != 3 or places.shape[2] != 2 or 0 in places.shape or places.dtype.kind not in "fiu":
         shape = list(places.shape)
         raise FileError(
             path, f"{shape} {places.dtype} is no map; x, y of each pixel are needed, [H, W, 2] numbers"
         )
+    with np.errstate(over="ignore"):
+        places = places.astype(np.float64)
     if not np.isfinite(places).all():
         raise FileError(path, "holds values that are no finite numbers")
-    return torch.from_numpy(places.astype(np.float64))
+    if np.abs(places).max() > LARGEST:
+        raise FileError(path, f"holds {np.abs(places).max():g}; numbers up to {LARGEST:g} can be drawn with")
+    return torch.from_numpy(places)

@@ -59,6 +59,10 @@ class TrainingError(PolyinrError):
     """A training run that cannot start or must not go on."""
 
 
+class EvaluationError(PolyinrError):
+    """Figures that could not be computed as finite numbers."""
+
+
 class RanksError(PolyinrError):
     """Another process of a distributed job has gone, or no longer agrees with this one."""
 

@@ -8,10 +8,11 @@ import pytest
 from polyinr_cli import main
 
 ROOT = Path(__file__).parent.parent
-GROUND = {"errors", "seeds", "files", "pickles", "ranks"}
+GROUND = {"errors", "seeds", "files", "pickles", "ranks", "strict_json", "tensor_files"}
 STOREYS = [
     {"errors"},
-    {"seeds", "files", "pickles", "ranks"},
+    {"seeds", "files", "pickles", "ranks", "strict_json"},
+    {"tensor_files"},
     {"model", "pictures", "data", "weights", "results"},
     {"snapshots", "latents", "critic", "metrics"},
     {"training", "inversion", "gallery", "viewer"},

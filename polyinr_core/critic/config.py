@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 
 BACKBONES = ("lite0", "deit-base", "deit-tiny")
+LARGEST_VIEW = 4096  # as of a stage's resolution
 SMALLEST_HEAD_INPUT = 4  # of a head's last convolution, 4 x 4 without padding
 
 
@@ -86,8 +87,8 @@ class CriticConfig:
         if backbone != "lite0":
             step = math.lcm(step, 16)  # the patches of the transformer
         smallest = SMALLEST_HEAD_INPUT * self.head_resolution // 8
-        if not isinstance(side, int) or side % step or side < smallest:
+        if not isinstance(side, int) or side % step or not smallest <= side <= LARGEST_VIEW:
             raise ConfigError(
                 f"the critic cannot look at {side} pixels: {backbone} with {self.taps} taps and heads made for "
-                f"{self.head_resolution} needs a multiple of {step}, at least {smallest}"
+                f"{self.head_resolution} needs a multiple of {step}, at least {smallest}, at most {LARGEST_VIEW}"
             )

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArchiveError
+from ..errors import ArchiveError, RequestError
+from ..strict_json import JsonError, parse_json, plain_json, to_unicode
 
 LabelUse = Literal["auto", "usable", "none"]  # needed where there are any; those that can be used; left out
 MAX_CLASSES = 1_000_000
@@ -26,6 +27,13 @@ class Facts:
     classes: int = 0
     class_names: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make class names valid Unicode, whatever they come from: every model of the data carries them."""
+        names = tuple(map(to_unicode, self.class_names))
+        if len(set(names)) < len(set(self.class_names)):
+            raise RequestError("two class names are alike once bytes that are not UTF-8 are escaped; rename one")
+        object.__setattr__(self, "class_names", names)
 
 
 @dataclass(frozen=True)
@@ -239,9 +247,9 @@ def certain(facts: Facts, count: int) -> Labels:
 def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
     """Return all that a `dataset.json` says, its class names, its provenance. Raises ArchiveError."""
     try:
-        facts = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArchiveError(path, "its dataset.json is no JSON") from error
+        facts = parse_json(text, finite=False)
+    except JsonError as error:
+        raise ArchiveError(path, f"its dataset.json is no JSON that can be used ({error})") from error
     if not isinstance(facts, dict):
         raise ArchiveError(path, "its dataset.json holds no object with labels")
     class_names = facts.get("class_names") or []
@@ -252,6 +260,10 @@ def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str
     for key in ("source", "license", "attribution", "license_text"):  # archives of others carry these beside
         if isinstance(facts.get(key), str):
             provenance.setdefault(key, facts[key])
+    try:
+        provenance = plain_json(provenance)
+    except JsonError as error:
+        raise ArchiveError(path, f"the provenance in its dataset.json cannot be kept: {error}") from error
     return facts, tuple(class_names), provenance
 
 

@@ -69,7 +69,9 @@ def index_of(
     stamp = stamp_of(*files, *([] if beside is None else [beside]))
     kept = None
     if folder is not None:
-        name = hashlib.sha256("\n".join(str(file.resolve()) for file in files).encode()).hexdigest()[:16]
+        name = hashlib.sha256(
+            "\n".join(str(file.resolve()) for file in files).encode("utf-8", "surrogateescape")
+        ).hexdigest()[:16]
         kept = folder / f"shards-{name}.safetensors"
         if (found := read_index(kept, stamp)) is not None:
             return found

@@ -1,7 +1,6 @@
 """The work folder beside an unfinished archive: what is done is kept there, so that work goes on after a stop."""
 
 import fcntl
-import json
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -12,10 +11,20 @@ from typing import IO, Any, Self
 
 from ..errors import FileError, PictureError
 from ..files import make_folder, unmake_folders
+from ..strict_json import JsonError, format_json, is_whole, parse_json
 
 REQUEST_NAME = "request.sha256"
 JOURNAL_NAME = "journal.jsonl"
 PICTURES_NAME = "pictures.bin"
+
+
+def is_line(line: Any) -> bool:
+    """Say whether a value is a line of the journal: a picture that was kept, or the reason why not."""
+    if not isinstance(line, dict) or not isinstance(line.get("name"), str):
+        return False
+    if "skipped" in line:
+        return isinstance(line["skipped"], str)
+    return is_whole(line.get("size"), 0, 2**40) and is_whole(line.get("crc"), 0, 2**32 - 1)
 
 
 class WorkFolder:
@@ -62,14 +71,16 @@ class WorkFolder:
         journal_end = pictures_end = 0
         for text in iter(self._journal.readline, ""):
             try:
-                line = json.loads(text)
-                if "skipped" not in line:
-                    data = self._pictures.read(line["size"])
-                    if len(data) != line["size"] or zlib.crc32(data) != line["crc"]:
-                        break
-                    pictures_end += len(data)
-            except (ValueError, TypeError, KeyError):
+                line = parse_json(text)
+            except JsonError:
                 break
+            if not text.isascii() or not is_line(line):
+                break
+            if "skipped" not in line:
+                data = self._pictures.read(line["size"])
+                if len(data) != line["size"] or zlib.crc32(data) != line["crc"]:
+                    break
+                pictures_end += len(data)
             journal_end += len(text.encode())
             self.lines.append(line)
         self._journal.truncate(journal_end)
@@ -85,7 +96,7 @@ class WorkFolder:
             line = {"name": name, "size": len(result), "crc": zlib.crc32(result)}
             self._pictures.write(result)
             self._pictures.flush()
-        self._journal.write(json.dumps(line) + "\n")
+        self._journal.write(format_json(line, sort_keys=False) + "\n")
         self._journal.flush()
         self.lines.append(line)
 

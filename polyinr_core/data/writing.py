@@ -1,10 +1,11 @@
 """Writing the archive: entries stored, in order, every header the same on every machine and day."""
 
-import json
 import zipfile
 from typing import Any
 
+from ..errors import FileError
 from ..files import written_beside
+from ..strict_json import JsonError, format_json
 from .facts import Facts
 from .work_folder import WorkFolder
 from .zips import FACTS_NAME
@@ -21,10 +22,14 @@ def write_archive(work: WorkFolder, facts: Facts, provenance: dict[str, Any], *,
             values = [[int(label == number) for number in range(facts.classes)] for label in values]
         labels = [[name, label] for name, label in zip(names, values, strict=True)]
     description = {"labels": labels, "class_names": list(facts.class_names), "provenance": provenance}
+    try:
+        text = format_json(description)
+    except JsonError as error:
+        raise FileError(work.output, f"its {FACTS_NAME} cannot be written: {error}") from error
     with written_beside(work.output, overwrite=overwrite) as draft, zipfile.ZipFile(draft, "w") as zipped:
         for name, picture in zip(names, work.pictures(), strict=True):
             zipped.writestr(entry(name), picture)
-        zipped.writestr(entry(FACTS_NAME), json.dumps(description))
+        zipped.writestr(entry(FACTS_NAME), text)
 
 
 def entry(name: str) -> zipfile.ZipInfo:

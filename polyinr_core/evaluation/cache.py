@@ -1,21 +1,21 @@
 """What was seen of pictures, kept in a folder for the next time; a stale or damaged file is never used."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import FileError
 from ..files import written_beside
+from ..strict_json import JsonError, format_json, is_whole, plain_json
+from ..tensor_files import TensorFileError, check_values, encode_tensors, facts_in, read_header, read_tensors
 
 METADATA_KEY = "polyinr_seen"
+LARGEST = 1e30  # of a number in statistics: larger ones overflow when distances are computed
 
 
 class Cache:
@@ -36,13 +36,15 @@ class Cache:
     def load(self, key: Mapping[str, Any]) -> tuple[int, dict[str, Tensor]] | None:
         """Return the count of pictures and the tensors under the key, None if that is nothing or is damaged."""
         try:
-            with safe_open(self.path(key), "pt") as file:
-                facts = json.loads((file.metadata() or {})[METADATA_KEY])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if facts["key"] != json.loads(text_of(key)) or facts["digest"] != digest_of(tensors):
+            path = self.path(key)
+            facts, tensors = facts_in(read_header(path), METADATA_KEY), read_tensors(path)
+            if not isinstance(facts, dict) or facts.get("key") != plain_json(key):
                 return None
-            return int(facts["count"]), tensors
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+            if facts.get("digest") != digest_of(tensors) or not is_whole(facts.get("count")):
+                return None
+            check_values(tensors, largest=LARGEST)
+            return facts["count"], tensors
+        except (TensorFileError, FileError):
             return None
 
     def store(self, key: Mapping[str, Any], count: int, tensors: Mapping[str, Tensor]) -> None:
@@ -50,8 +52,13 @@ class Cache:
         facts = {"key": key, "count": count, "digest": digest_of(tensors)}
         if self.folder.is_file():
             raise FileError(self.folder, "is a file; --cache names a folder")
+        try:
+            check_values(tensors, largest=LARGEST)
+            data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
+        except (JsonError, TensorFileError) as error:
+            raise FileError(self.path(key), f"what was seen of the pictures cannot be kept: {error}") from error
         with written_beside(self.path(key), overwrite=True) as draft:
-            draft.write_bytes(save(dict(tensors), metadata={METADATA_KEY: text_of(facts)}))
+            draft.write_bytes(data)
 
     def forget(self, key: Mapping[str, Any]) -> None:
         """Remove what is kept under the key, if there is any."""
@@ -60,8 +67,8 @@ class Cache:
 
 
 def text_of(facts: Mapping[str, Any]) -> str:
-    """Return facts as JSON, the same text for the same facts."""
-    return json.dumps(facts, sort_keys=True)
+    """Return facts as JSON, the same text for the same facts. Raises JsonError."""
+    return format_json(facts)
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -1,6 +1,6 @@
 """Saved statistics in pictures' place: ours with all that they depend on, others' .npz of mu and sigma."""
 
-import json
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import FileError
@@ -20,7 +18,17 @@ from ..metrics.gaussian import Gaussian
 from ..metrics.inception import SPATIAL_CHANNELS
 from ..metrics.networks import FeatureNetwork
 from ..metrics.rules import Sense, Tap
-from .cache import digest_of, text_of
+from ..strict_json import JsonError, is_whole
+from ..tensor_files import (
+    ARRAY_ERRORS,
+    TensorFileError,
+    check_values,
+    encode_tensors,
+    facts_in,
+    read_header,
+    read_tensors,
+)
+from .cache import LARGEST, digest_of
 from .card import versions
 from .inputs import Pictures
 from .seen import Need, Seen
@@ -28,7 +36,7 @@ from .seen import Need, Seen
 FORMAT = 1
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
-PACKED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError)  # torn, locked, far too large
+PACKED = (zipfile.BadZipFile, zlib.error, RuntimeError)  # torn, locked
 ANY = "*"  # an .npz does not say whose features it is of
 ASYMMETRY = 1e-3  # of the largest entry: that of sums in half precision passes
 TAPS: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -97,7 +105,7 @@ class SavedStatistics:
 
 
 def save_statistics(
-    path: Path,
+    path: str | os.PathLike[str],
     pictures: Pictures,
     seen: Mapping[Sense, Seen],
     networks: Mapping[str, FeatureNetwork],
@@ -105,6 +113,7 @@ def save_statistics(
     overwrite: bool = False,
 ) -> None:
     """Write what was seen of pictures, to be read in their place. Raises FileError."""
+    path = Path(path)
     tensors = {
         f"{number}.{name}": tensor
         for number, part in enumerate(seen.values())
@@ -120,8 +129,13 @@ def save_statistics(
         "libraries": versions(),
         "digest": digest_of(tensors),
     }
+    try:
+        check_values(tensors, largest=LARGEST)
+        data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
+    except (JsonError, TensorFileError) as error:
+        raise FileError(path, f"cannot be written as statistics: {error}") from error
     with written_beside(path, overwrite=overwrite) as draft:
-        draft.write_bytes(save(tensors, metadata={METADATA_KEY: text_of(facts)}))
+        draft.write_bytes(data)
 
 
 def means_statistics(path: Path) -> bool:
@@ -129,8 +143,9 @@ def means_statistics(path: Path) -> bool:
     return path.suffix in SUFFIXES
 
 
-def open_statistics(path: Path) -> SavedStatistics:
+def open_statistics(path: str | os.PathLike[str]) -> SavedStatistics:
     """Read statistics that `save_statistics` wrote, or an .npz with `mu` and `sigma`. Raises FileError."""
+    path = Path(path)
     return read_foreign(path) if path.suffix == ".npz" else read_own(path)
 
 
@@ -138,31 +153,68 @@ def read_own(path: Path) -> SavedStatistics:
     """Read a .safetensors of ours. Raises FileError."""
     sha256 = sha256_of(path)
     try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-            if text is None:
-                raise FileError(path, "holds no statistics; polyinr evaluate --save-statistics writes such files")
-            facts = json.loads(text)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if facts["format"] != FORMAT or facts["digest"] != digest_of(tensors):
-            raise ValueError
-        count, seen = int(facts["count"]), {}
+        facts = facts_in(read_header(path), METADATA_KEY)
+        if facts is None:
+            raise FileError(path, "holds no statistics; polyinr evaluate --save-statistics writes such files")
+        tensors = read_tensors(path)
+        check_facts(facts)
+        if facts.get("digest") != digest_of(tensors):
+            raise TensorFileError("its numbers are not those that were written")
+        check_values(tensors, largest=LARGEST)
+        count, seen = facts["count"], {}
         for number, (network, tap) in enumerate(facts["senses"]):
             own = {
                 name.partition(".")[2]: tensor
                 for name, tensor in tensors.items()
-                if name.startswith(f"{number}.")
+                if name.partition(".")[0] == str(number)
             }
+            check_seen(own, count)
             seen[network, tap] = Seen.of(own, count, device=torch.device("cpu"))
-        told = {"name": path.name, "sha256": sha256, "libraries": dict(facts["libraries"])}
-        pictures = {**facts["pictures"], "statistics": told}
-        return SavedStatistics(
-            str(path), int(facts["side"]), count, sha256, pictures, seen, dict(facts["networks"])
-        )
-    except OSError as error:
-        raise explain(path, error) from error
-    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise FileError(path, "is damaged, or of another format; save the statistics anew") from error
+    except TensorFileError as error:
+        raise FileError(path, f"is damaged, or of another format ({error}); save the statistics anew") from error
+    told = {"name": path.name, "sha256": sha256, "libraries": facts["libraries"]}
+    pictures = {**facts["pictures"], "statistics": told}
+    return SavedStatistics(str(path), facts["side"], count, sha256, pictures, seen, facts["networks"])
+
+
+def check_facts(facts: Any) -> None:
+    """Raise TensorFileError unless the facts of a file of statistics are each of their kind."""
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise TensorFileError(f"its facts are not of format {FORMAT}")
+    senses, networks = facts.get("senses"), facts.get("networks")
+    good = {
+        "pictures": isinstance(facts.get("pictures"), dict),
+        "side": is_whole(facts.get("side"), 0, 2**31),
+        "count": is_whole(facts.get("count"), 0, 2**53),
+        "senses": isinstance(senses, list) and all(map(_is_sense, senses)),
+        "networks": isinstance(networks, dict) and all(map(_is_identity, networks.values())),
+        "libraries": isinstance(facts.get("libraries"), dict),
+    }
+    if bad := [name for name, fits in good.items() if not fits]:
+        raise TensorFileError(f"missing or of another kind: {', '.join(bad)}")
+
+
+def _is_sense(sense: Any) -> bool:
+    return isinstance(sense, list) and len(sense) == 2 and isinstance(sense[0], str) and sense[1] in list(TAPS)
+
+
+def _is_identity(facts: Any) -> bool:
+    return isinstance(facts, dict) and {"name", "sha256", "side"} <= facts.keys()
+
+
+def check_seen(tensors: Mapping[str, Tensor], count: int) -> None:
+    """Raise TensorFileError unless what was seen in one sense has the shapes that belong together."""
+    mean, features = tensors.get("mean"), tensors.get("features")
+    dim = None if mean is None or mean.dim() != 1 else len(mean)
+    shapes = {
+        "mean": mean is None or bool(dim),
+        "scatter": (mean is None) == ("scatter" not in tensors)
+        and ("scatter" not in tensors or tuple(tensors["scatter"].shape) == (dim, dim)),
+        "features": features is None or (features.dim() == 2 and len(features) == count),
+        "score": "score" not in tensors or tuple(tensors["score"].shape) == (2,),
+    }
+    if bad := [name for name, fits in shapes.items() if not fits]:
+        raise TensorFileError(f"of another shape than is needed: {', '.join(bad)}")
 
 
 def read_foreign(path: Path) -> SavedStatistics:
@@ -176,7 +228,7 @@ def read_foreign(path: Path) -> SavedStatistics:
                     seen[ANY, tap] = Seen(given=gaussian_of(path, arrays[mean], arrays[covariance]))
     except OSError as error:
         raise explain(path, error) from error
-    except (*PACKED, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (*PACKED, *ARRAY_ERRORS, KeyError, AttributeError) as error:
         raise FileError(path, "cannot be read as .npz of plain arrays; is it whole?") from error
     if (ANY, "pooled") not in seen:
         raise FileError(path, "holds no mu and sigma, as files of clean-fid, pytorch-fid or guided-diffusion do")
@@ -192,8 +244,10 @@ def gaussian_of(path: Path, mean: Any, covariance: Any) -> Gaussian:
     if mean.dtype.kind != "f" or covariance.dtype.kind != "f":
         raise FileError(path, "its mu and sigma are no real numbers")
     parts: list[Tensor] = [torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in (mean, covariance)]
-    if not all(bool(part.isfinite().all()) for part in parts):
-        raise FileError(path, "its mu and sigma are no finite numbers")
+    try:
+        check_values({"mu": parts[0], "sigma": parts[1]}, largest=LARGEST)
+    except TensorFileError as error:
+        raise FileError(path, str(error)) from error
     sigma = parts[1]
     asymmetry, largest = float((sigma - sigma.T).abs().max()), float(sigma.abs().max())
     if asymmetry > ASYMMETRY * largest or float(sigma.diagonal().min()) < -ASYMMETRY * largest:

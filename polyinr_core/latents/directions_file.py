@@ -1,27 +1,34 @@
 """The directions file: directions and the facts that name them, one safetensors file."""
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import explain, read_bytes, refuse_special, written_beside
+from ..files import read_bytes, written_beside
 from ..model import GeneratorConfig
+from ..strict_json import JsonError, is_number, is_whole
+from ..tensor_files import (
+    METADATA,
+    TensorFileError,
+    check_values,
+    encode_tensors,
+    facts_in,
+    read_header,
+    read_tensors,
+)
 from .directions import SPACES, Directions
-from .file import header_entry
 
 FORMAT = 1
 METADATA_KEY = "polyinr_directions"
 TENSORS = ("mean", "components", "deviations", "shares")
+OTHER = "not a directions file; `polyinr directions -o x.safetensors` makes one"
 
 
-def encode_directions(directions: Directions) -> bytes:
-    """Return the bytes of a directions file."""
+def encode_directions(directions: Directions, *, name: str | os.PathLike[str] = "stdout") -> bytes:
+    """Return the bytes of a directions file, which `read_directions` reads. Raises FileError, with `name`."""
     facts = {
         "format": FORMAT,
         "space": directions.space,
@@ -30,27 +37,37 @@ def encode_directions(directions: Directions) -> bytes:
         "label": directions.label,
         "model_sha256": directions.model_sha256,
     }
-    tensors = {name: getattr(directions, name).contiguous() for name in TENSORS}
-    return save(tensors, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})
-
-
-def write_directions(path: Path, directions: Directions, *, overwrite: bool = False) -> None:
-    """Write a directions file. Raises FileError."""
-    with written_beside(path, overwrite=overwrite) as draft:
-        draft.write_bytes(encode_directions(directions))
-
-
-def read_directions(source: Path | bytes) -> Directions:
-    """Read a directions file, or its bytes. Raises FileError."""
-    name = source if isinstance(source, Path) else Path("stdin")
-    data = read_bytes(source) if isinstance(source, Path) else source
+    tensors = {key: getattr(directions, key) for key in TENSORS}
+    _check_tensors(Path(name), tensors)
+    _checked_facts(Path(name), facts, directions.mean)
     try:
-        tensors = load(data)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise FileError(name, "not a directions file; `polyinr directions -o x.safetensors` makes one") from error
-    facts = header_entry(data, METADATA_KEY)
-    if set(tensors) != set(TENSORS) or facts == {}:
-        raise FileError(name, "not a directions file; `polyinr directions -o x.safetensors` makes one")
+        return encode_tensors(tensors, key=METADATA_KEY, facts=facts)
+    except JsonError as error:
+        raise FileError(name, f"cannot be written as directions: {error}") from error
+
+
+def write_directions(path: str | os.PathLike[str], directions: Directions, *, overwrite: bool = False) -> None:
+    """Write a directions file. Raises FileError."""
+    path = Path(path)
+    data = encode_directions(directions, name=path)
+    with written_beside(path, overwrite=overwrite) as draft:
+        draft.write_bytes(data)
+
+
+def read_directions(source: str | os.PathLike[str] | bytes) -> Directions:
+    """Read a directions file, or its bytes. Raises FileError."""
+    name = Path("stdin") if isinstance(source, bytes) else Path(source)
+    data = source if isinstance(source, bytes) else read_bytes(name)
+    try:
+        header, tensors = read_header(data), read_tensors(data)
+    except TensorFileError as error:
+        raise FileError(name, OTHER) from error
+    if set(tensors) != set(TENSORS) or METADATA_KEY not in header[METADATA]:
+        raise FileError(name, OTHER)
+    try:
+        facts = facts_in(header, METADATA_KEY)
+    except TensorFileError as error:
+        raise FileError(name, f"damaged ({error}); make the file again") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         number = facts.get("format") if isinstance(facts, dict) else None
         raise FileError(name, f"directions format {number!r}, this polyinr reads {FORMAT}; update polyinr")
@@ -59,16 +76,12 @@ def read_directions(source: Path | bytes) -> Directions:
     return Directions(**fields)
 
 
-def is_directions_file(path: Path) -> bool:
+def is_directions_file(path: str | os.PathLike[str]) -> bool:
     """Say whether a safetensors file holds directions, by its header alone. Raises FileError."""
-    refuse_special(path)
     try:
-        with safe_open(path, "pt") as file:
-            return METADATA_KEY in (file.metadata() or {})
-    except SafetensorError as error:
-        raise FileError(path, f"not a safetensors file ({error})") from error
-    except OSError as error:
-        raise explain(path, error) from error
+        return METADATA_KEY in read_header(Path(path))[METADATA]
+    except TensorFileError as error:
+        raise FileError(path, str(error)) from error
 
 
 def check_directions(directions: Directions, config: GeneratorConfig, *, source: Path) -> None:
@@ -90,8 +103,10 @@ def _check_tensors(name: Path, tensors: dict[str, Tensor]) -> None:
     for key, tensor in tensors.items():
         if tuple(tensor.shape) != tuple(shapes[key]) or not tensor.numel() or not tensor.is_floating_point():
             raise FileError(name, f"damaged: {key} is {list(tensor.shape)} {tensor.dtype}; make the file again")
-        if not bool(torch.isfinite(tensor).all()):
-            raise FileError(name, f"{key} holds values that are no finite numbers; make the file again")
+    try:
+        check_values(tensors)
+    except TensorFileError as error:
+        raise FileError(name, f"{error}; make the file again") from error
 
 
 def _checked_facts(name: Path, facts: dict[str, Any], mean: Tensor) -> dict[str, Any]:
@@ -99,11 +114,12 @@ def _checked_facts(name: Path, facts: dict[str, Any], mean: Tensor) -> dict[str,
     space, samples, label = facts.get("space"), facts.get("samples"), facts.get("label")
     psi, model = facts.get("psi"), facts.get("model_sha256")
     good = (
-        space in SPACES
+        isinstance(space, str)
+        and space in SPACES
         and mean.dim() == {"w": 2, "affine": 3}[space]
-        and type(samples) is int
-        and isinstance(psi, int | float)
-        and (label is None or type(label) is int)
+        and is_whole(samples)
+        and is_number(psi)
+        and (label is None or is_whole(label))
         and isinstance(model, str)
     )
     if not good:

@@ -1,18 +1,27 @@
 """The latents file: z, w and affine maps of pictures, and the facts that name them."""
 
 import hashlib
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import explain, read_bytes, refuse_special, written_beside
+from ..files import read_bytes, written_beside
+from ..strict_json import JsonError, is_number, is_whole
+from ..tensor_files import (
+    METADATA,
+    TensorFileError,
+    check_values,
+    encode_tensors,
+    facts_in,
+    names_in,
+    read_header,
+    read_tensors,
+)
 
 FORMAT = 1
 METADATA_KEY = "polyinr_latents"
@@ -76,57 +85,63 @@ def joined(pictures: list[Latents]) -> Latents:
     return Latents(**rows, seeds=seeds, psi=first.psi, model_sha256=first.model_sha256)
 
 
-def encode_latents(latents: Latents) -> bytes:
-    """Return the bytes of a latents file."""
+def encode_latents(latents: Latents, *, name: str | os.PathLike[str] = "stdout") -> bytes:
+    """Return the bytes of a latents file, which `read_latents` reads. Raises FileError, with `name`."""
     facts = {
         "format": FORMAT,
         "seeds": list(latents.seeds),
         "psi": latents.psi,
         "model_sha256": latents.model_sha256,
     }
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in _tensors(latents).items() if value is not None
-    }
-    return save(tensors, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})
+    tensors = {key: value for key, value in _tensors(latents).items() if value is not None}
+    _checked_tensors(Path(name), tensors)
+    _checked_facts(Path(name), facts, count=len(latents))
+    try:
+        return encode_tensors(tensors, key=METADATA_KEY, facts=facts)
+    except JsonError as error:
+        raise FileError(name, f"cannot be written as latents: {error}") from error
 
 
-def write_latents(path: Path, latents: Latents, *, overwrite: bool = False) -> None:
+def write_latents(path: str | os.PathLike[str], latents: Latents, *, overwrite: bool = False) -> None:
     """Write a latents file. Raises FileError."""
+    path = Path(path)
+    data = encode_latents(latents, name=path)
     with written_beside(path, overwrite=overwrite) as draft:
-        draft.write_bytes(encode_latents(latents))
+        draft.write_bytes(data)
 
 
-def read_latents(source: Path | bytes) -> Latents:
+def read_latents(source: str | os.PathLike[str] | bytes) -> Latents:
     """Read a latents file, or its bytes; floats as float32, or float64 where they are. Raises FileError.
 
     A file made elsewhere needs no facts: only tensors of the known names and shapes.
     """
-    name = source if isinstance(source, Path) else Path("stdin")
-    data = read_bytes(source) if isinstance(source, Path) else source
+    name = Path("stdin") if isinstance(source, bytes) else Path(source)
+    data = source if isinstance(source, bytes) else read_bytes(name)
     if not data:
         raise FileError(name, "is empty; a latents file was expected")
     try:
-        tensors = load(data)
-    except (SafetensorError, KeyError, ValueError) as error:
+        header, tensors = read_header(data), read_tensors(data)
+    except TensorFileError as error:
         raise FileError(
             name, f"not a latents file ({error}); `polyinr sample -o x.safetensors` makes one"
         ) from error
     held: dict[str, Any] = _checked_tensors(name, tensors)
-    facts = _checked_facts(name, header_entry(data, METADATA_KEY), count=len(next(iter(held.values()))))
+    try:
+        told = facts_in(header, METADATA_KEY)
+    except TensorFileError as error:
+        raise FileError(name, f"its facts are damaged ({error}); make the file again") from error
+    facts = {} if told is None else _checked_facts(name, told, count=len(next(iter(held.values()))))
     return Latents(**held, **facts, sha256=hashlib.sha256(data).hexdigest())
 
 
-def is_latents_file(path: Path) -> bool:
+def is_latents_file(path: str | os.PathLike[str]) -> bool:
     """Say whether a safetensors file holds latents, by its header alone. Raises FileError."""
-    refuse_special(path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata, names = file.metadata() or {}, set(file.keys())
-    except SafetensorError as error:
-        raise FileError(path, f"not a safetensors file ({error})") from error
-    except OSError as error:
-        raise explain(path, error) from error
-    return METADATA_KEY in metadata or (0 < len(names) and names <= set(RANKS))
+        header = read_header(Path(path))
+    except TensorFileError as error:
+        raise FileError(path, str(error)) from error
+    names = names_in(header)
+    return METADATA_KEY in header[METADATA] or (0 < len(names) and names <= set(RANKS))
 
 
 def _tensors(latents: Latents) -> dict[str, Tensor | None]:
@@ -149,11 +164,13 @@ def _checked_tensors(name: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor
             raise FileError(name, f"{key} has the shape {shape}, not {wanted}")
         if (key == "label") == tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
             raise FileError(name, f"{key} has the type {tensor.dtype}")
-        if key != "label" and not bool(torch.isfinite(tensor).all()):
-            raise FileError(name, f"{key} holds values that are no finite numbers")
         counts.add(len(tensor))
     if len(counts) > 1:
         raise FileError(name, f"its tensors disagree on the number of pictures: {sorted(counts)}")
+    try:
+        check_values({key: tensor for key, tensor in tensors.items() if key != "label"})
+    except TensorFileError as error:
+        raise FileError(name, str(error)) from error
     return {key: tensor.to(_our_type(tensor)) for key, tensor in tensors.items()}
 
 
@@ -163,22 +180,13 @@ def _our_type(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def header_entry(data: bytes, key: str) -> Any:
-    """Return an entry of a safetensors file's header, empty if there is none, None if it is no JSON."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    try:
-        return json.loads(header.get("__metadata__", {}).get(key, "{}"))
-    except ValueError:
-        return None
-
-
 def _checked_facts(name: Path, facts: Any, *, count: int) -> dict[str, Any]:
     """Return the facts as fields of Latents, or raise FileError."""
-    if not isinstance(facts, dict) or (facts and facts.get("format") != FORMAT):
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         number = facts.get("format") if isinstance(facts, dict) else None
         raise FileError(name, f"latents format {number!r}, this polyinr reads {FORMAT}; update polyinr")
     seeds, psi, model = facts.get("seeds", []), facts.get("psi"), facts.get("model_sha256", "")
-    good_seeds = isinstance(seeds, list) and len(seeds) in (0, count) and all(type(s) is int for s in seeds)
-    if not good_seeds or not (psi is None or isinstance(psi, int | float)) or not isinstance(model, str):
+    good_seeds = isinstance(seeds, list) and len(seeds) in (0, count) and all(is_whole(s) for s in seeds)
+    if not good_seeds or not (psi is None or is_number(psi)) or not isinstance(model, str):
         raise FileError(name, "its facts (seeds, psi, model) are damaged; make the file again")
     return {"seeds": tuple(seeds), "psi": psi, "model_sha256": model}

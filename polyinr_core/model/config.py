@@ -44,8 +44,8 @@ class GeneratorConfig:
             raise ConfigError(f"a class table of {self.table_rows!r} rows cannot hold {self.classes} classes")
         if self.form == "paper":
             object.__setattr__(self, "clamp", None)
-        elif self.clamp is not None and not self.clamp > 0:
-            raise ConfigError(f"clamp {self.clamp!r} is not positive")
+        elif self.clamp is not None and not (type(self.clamp) in (int, float) and 0 < self.clamp < 1e30):
+            raise ConfigError(f"clamp {self.clamp!r} is no number above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, as stored in a snapshot."""

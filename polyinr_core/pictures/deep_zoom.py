@@ -4,7 +4,6 @@
 twice as large, the last the whole picture. Schema: http://schemas.microsoft.com/deepzoom/2008.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import numpy as np
 
 from ..errors import FileError, RequestError
 from ..files import refuse_overwrite, written_beside
-from .files import NOTE_KEY, Note, encode_picture, note_text
+from .files import NOTE_KEY, Note, encode_picture, note_text, parsed_note
 from .tiled_tiff import Draw, level_sizes
 
 SUFFIX = ".dzi"
@@ -99,7 +98,7 @@ def write_deep_zoom(
                 for level, size in enumerate(sizes):
                     _write_level(folder / str(len(sizes) - 1 - level), draw, level, size, progress)
                 if note is not None:
-                    (folder / NOTE_FILE).write_text(note_text(note))
+                    (folder / NOTE_FILE).write_text(note_text(note), encoding="utf-8")
     except BaseException:
         if not there:  # the folder is of no use without the .dzi, if it got so far
             shutil.rmtree(tiles_folder(path), ignore_errors=True)
@@ -109,10 +108,9 @@ def write_deep_zoom(
 def read_deep_zoom_note(path: Path) -> Note:
     """Return the note that lies among a .dzi file's tiles, empty if there is none."""
     try:
-        note = json.loads((tiles_folder(path) / NOTE_FILE).read_text())
+        return parsed_note((tiles_folder(path) / NOTE_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) and NOTE_KEY in note else {}
 
 
 def _write_level(

@@ -1,7 +1,6 @@
 """Picture files: PNG, JPEG, WebP, TIFF, and the JSON note that PNG and TIFF carry."""
 
 import io
-import json
 import struct
 import zlib
 from pathlib import Path
@@ -13,8 +12,9 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..errors import FileError, RequestError
+from ..errors import FileError, PolyinrError, RequestError
 from ..files import explain, refuse_special, written_beside
+from ..strict_json import JsonError, format_json, parse_json
 from .deep_png import write_deep_png
 
 FORMATS = {
@@ -31,6 +31,7 @@ NOTE_KEY = "polyinr"
 DESCRIPTION = 0x010E  # EXIF ImageDescription
 JPEG_QUALITY = 95
 STRIP_BYTES = 2**20  # of a TIFF: small strips are packed one by one
+LONGEST_NOTE = 2**25  # bytes; Pillow reads texts of 64 MiB, all of a file together
 
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 MAX_TEXT_BYTES, MAX_UNPACKED_TEXT_BYTES = 2**26, 2**20
@@ -66,8 +67,18 @@ def check_depth(format: str, dtype: DTypeLike) -> None:
 
 
 def note_text(note: Note | None) -> str:
-    """Return the note as JSON, in ASCII, empty where there is none."""
-    return "" if note is None else json.dumps(note, sort_keys=True)
+    """Return the note as JSON, in ASCII, empty where there is none. Raises RequestError if none could read it."""
+    if note is None:
+        return ""
+    try:
+        text = format_json(note)
+    except JsonError as error:
+        raise RequestError(f"the note of a picture cannot be written: {error}") from error
+    if len(text) > LONGEST_NOTE:
+        raise RequestError(
+            f"the note of a picture would be {len(text):,} bytes, at most {LONGEST_NOTE:,} are kept"
+        )
+    return text
 
 
 def write_picture(path: Path, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
@@ -164,7 +175,9 @@ def read_note(path: Path) -> Note:
         if error.errno is None:  # Pillow's word for a broken file
             raise FileError(path, f"a damaged picture ({error})") from error
         raise explain(path, error) from error
-    except (SyntaxError, ValueError) as error:  # Pillow's other words for it
+    except PolyinrError:
+        raise
+    except Exception as error:  # whatever Pillow's parsers stumble over in a damaged file
         raise FileError(path, f"a damaged picture ({error})") from error
     return parsed_note(text)
 
@@ -232,7 +245,7 @@ def _tiff_description(path: Path, file: BinaryIO) -> str:
 def parsed_note(text: str) -> Note:
     """Return the note in a text, empty if the text is somebody else's."""
     try:
-        note = json.loads(text) if text.startswith("{") else {}
-    except ValueError:
+        note = parse_json(text) if text.startswith("{") else {}
+    except JsonError:
         return {}
     return note if isinstance(note, dict) and NOTE_KEY in note else {}

@@ -1,6 +1,5 @@
 """A run's log as it lies on disk: several starts, work that was done twice, damaged lines; numbers over kimg."""
 
-import json
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -8,9 +7,11 @@ from typing import Any
 
 from ..errors import FileError
 from ..files import read_bytes
+from ..strict_json import JsonError, is_number, is_whole, parse_json
 
 MOST_KIMG = 1e12  # of all stages together
 LARGEST = 1e30  # what an axis can show
+MOST_WHOLE = 2**31 - 1  # of a stage, a resolution
 
 Event = dict[str, Any]
 
@@ -65,11 +66,13 @@ class Log:
     @property
     def spans(self) -> tuple[Span, ...]:
         """The stages, each from where the one before it ended."""
-        staged = [event for event in self.events if is_whole(event.get("stage"))]
+        staged = [event for event in self.events if is_whole(event.get("stage"), high=MOST_WHOLE)]
         spans: list[Span] = []
         for stage, events in groupby(staged, key=lambda event: event["stage"]):
             own = list(events)
-            side = next((event["resolution"] for event in own if is_whole(event.get("resolution"))), 0)
+            side = next(
+                (event["resolution"] for event in own if is_whole(event.get("resolution"), high=MOST_WHOLE)), 0
+            )
             spans.append(Span(stage, side, spans[-1].end if spans else own[0]["kimg"], own[-1]["kimg"]))
         return tuple(spans)
 
@@ -113,8 +116,8 @@ def read_log(path: Path) -> Log:
 def parsed(line: bytes) -> Event | None:
     """Return the event of a line, None if it is none."""
     try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
+        event = parse_json(line, finite=False)
+    except JsonError:
         return None
     if not isinstance(event, dict) or not 0 <= numbers_of(event).get("kimg", -1.0) <= MOST_KIMG:
         return None
@@ -123,13 +126,4 @@ def parsed(line: bytes) -> Event | None:
 
 def numbers_of(event: Event) -> dict[str, float]:
     """Return what of an event can be drawn: its finite numbers."""
-    return {
-        name: float(value)
-        for name, value in event.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
-    }
-
-
-def is_whole(value: Any) -> bool:
-    """Say whether a value is a whole number from 0 up."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    return {name: float(value) for name, value in event.items() if is_number(value) and abs(value) < LARGEST}

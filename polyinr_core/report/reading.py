@@ -1,6 +1,5 @@
 """What a run folder tells: configuration, stages, data, sheets of pictures, models; the run may be going on."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from ..errors import ConfigError, FileError
 from ..files import read_bytes
 from ..results.result import Result, read_result
+from ..strict_json import JsonError, parse_json, to_unicode
 from ..training.folder import FORMAT, RunFolder
 from ..training.keeping import BEST
 from ..training.stages import Stage, parse_stages
@@ -28,7 +28,7 @@ class StoredRun:
 
     @property
     def name(self) -> str:
-        return self.folder.path.absolute().name
+        return to_unicode(self.folder.path.absolute().name)
 
     @property
     def sheets(self) -> tuple[tuple[float, Path], ...]:
@@ -75,9 +75,9 @@ def read_run(path: Path) -> StoredRun:
     if not folder.config.is_file():
         raise FileError(path, f"is no run folder: it holds no {folder.config.name}; `polyinr train` makes one")
     try:
-        stored = json.loads(read_bytes(folder.config))
-    except (ValueError, RecursionError) as error:
-        raise FileError(folder.config, "a damaged configuration: no JSON") from error
+        stored = parse_json(read_bytes(folder.config))
+    except JsonError as error:
+        raise FileError(folder.config, f"a damaged configuration: {error}") from error
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         raise FileError(folder.config, f"no configuration of a run in format {FORMAT}")
     config, data = stored.get("training"), stored.get("data")

@@ -1,14 +1,14 @@
 """Results as `polyinr evaluate` writes them, read back: figures and card of one evaluation."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError
+from ..errors import EvaluationError, FileError
 from ..files import explain, refuse_special
+from ..strict_json import JsonError, format_json, is_number, parse_json, to_unicode
 
 FORMAT = 1
 DEEPEST = 9
@@ -62,9 +62,9 @@ def parse_result(data: bytes, path: Path) -> Result:
     if len(data) > LIMIT:
         raise FileError(path, f"is larger than {LIMIT >> 20} MiB, so no result; give {wanted}")
     try:
-        facts = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FileError(path, f"is not JSON; give {wanted}") from error
+        facts = parse_json(data, finite=False)
+    except JsonError as error:
+        raise FileError(path, f"is not JSON ({error}); give {wanted}") from error
     if not isinstance(facts, dict) or not {"format", "figures", "card"} <= facts.keys():
         raise FileError(path, f"is JSON of something else; give {wanted}")
     number = facts["format"]
@@ -73,7 +73,20 @@ def parse_result(data: bytes, path: Path) -> Result:
     figures, card = facts["figures"], facts["card"]
     if number != FORMAT or not isinstance(card, dict) or not _are_figures(figures):
         raise FileError(path, "is a damaged result: its figures or its card are not as they were written")
-    return Result(path.stem, {name: _numbers(row) for name, row in figures.items()}, card)
+    return Result(to_unicode(path.stem), {name: _numbers(row) for name, row in figures.items()}, card)
+
+
+def format_result(result: Mapping[str, Any]) -> str:
+    """Return a result as JSON that `parse_result` reads. Raises EvaluationError for what are no figures."""
+    wrong = [name for name, row in result["figures"].items() if "value" not in _numbers(row)]
+    if wrong:
+        raise EvaluationError(
+            f"{', '.join(wrong)}: no finite number came out; are there pictures enough, and are they sound?"
+        )
+    try:
+        return format_json(result, indent=2, sort_keys=False, ascii_only=False) + "\n"
+    except JsonError as error:
+        raise EvaluationError(f"the result cannot be written: {error}") from error
 
 
 def _are_figures(figures: object) -> bool:
@@ -84,7 +97,7 @@ def _are_figures(figures: object) -> bool:
 
 def _numbers(row: dict[str, Any]) -> Row:
     """Return what is a finite number in a row."""
-    return {name: float(fact) for name, fact in row.items() if type(fact) in (int, float) and abs(fact) < LARGEST}
+    return {name: float(fact) for name, fact in row.items() if is_number(fact) and abs(fact) < LARGEST}
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -96,4 +109,4 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
             "/".join([*path.parts[:-1][-depth:], path.stem]) if name in twice else name
             for name, path in zip(names, paths, strict=True)
         ]
-    return names
+    return [to_unicode(name) for name in names]

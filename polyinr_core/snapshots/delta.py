@@ -2,24 +2,25 @@
 
 import copy
 import hashlib
-import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ..errors import SnapshotError
 from ..files import read_bytes, written_beside
 from ..model import GeneratorConfig
-from .snapshot import Snapshot, read_header
+from ..strict_json import JsonError
+from ..tensor_files import METADATA, TensorFileError, check_values, encode_tensors, read_tensors
+from .snapshot import Snapshot, check_drawing, header_facts, model_header
 
 FORMAT = 1
 METADATA_KEY = "polyinr_delta"
 NAMES = ("up", "down", "bias", "rgb_weight", "rgb_bias")
+DAMAGED = "a damaged delta ({}); make it again"
 
 
 @dataclass(frozen=True)
@@ -45,67 +46,76 @@ class Delta:
 
 
 def encode_delta(delta: Delta) -> bytes:
-    """Return the bytes of a delta file."""
+    """Return the bytes of a delta file. Raises TensorFileError, JsonError."""
     facts = {
         "format": FORMAT,
         "model_sha256": delta.model_sha256,
         "rank": delta.rank,
         "origin": delta.origin,
     }
-    tensors = {name: getattr(delta, name).detach().cpu().contiguous() for name in NAMES}
-    return save(tensors, metadata={METADATA_KEY: json.dumps(facts, sort_keys=True)})
+    tensors = {name: getattr(delta, name) for name in NAMES}
+    check_values(tensors)
+    return encode_tensors(tensors, key=METADATA_KEY, facts=facts)
 
 
-def write_delta(path: Path, delta: Delta, *, overwrite: bool = False) -> Delta:
-    """Write a delta file, and return the delta with the file's hash. Raises FileError."""
-    data = encode_delta(delta)
+def write_delta(path: str | os.PathLike[str], delta: Delta, *, overwrite: bool = False) -> Delta:
+    """Write a delta file, and return the delta with the file's hash. Raises SnapshotError, FileError."""
+    path = Path(path)
+    try:
+        data = encode_delta(delta)
+    except (JsonError, TensorFileError) as error:
+        raise SnapshotError(path, f"cannot be written as a delta: {error}") from error
     with written_beside(path, overwrite=overwrite) as draft:
         draft.write_bytes(data)
     return replace(delta, sha256=hashlib.sha256(data).hexdigest())
 
 
-def is_delta(path: Path) -> bool:
+def is_delta(path: str | os.PathLike[str]) -> bool:
     """Say whether a file is a delta, by its header alone. Raises SnapshotError if it is no safetensors file."""
-    metadata = read_header(path).get("__metadata__")
-    return isinstance(metadata, dict) and METADATA_KEY in metadata
+    return METADATA_KEY in model_header(Path(path))[METADATA]
 
 
-def read_delta(path: Path) -> Delta:
+def read_delta(path: str | os.PathLike[str]) -> Delta:
     """Read a delta file: float32, on the CPU. Raises SnapshotError, FileError."""
-    if not is_delta(path):
+    path = Path(path)
+    facts = header_facts(path, METADATA_KEY, DAMAGED)
+    if facts is None:
         raise SnapshotError(path, "not a delta; `polyinr invert PHOTO --tune` makes one")
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        number = facts.get("format") if isinstance(facts, dict) else None
+        raise SnapshotError(path, f"delta format {number!r}, this polyinr reads {FORMAT}; update polyinr")
     data = read_bytes(path)
     try:
-        metadata = read_header(path)["__metadata__"]
-        facts = json.loads(metadata[METADATA_KEY])
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            number = facts.get("format") if isinstance(facts, dict) else None
-            raise SnapshotError(path, f"delta format {number!r}, this polyinr reads {FORMAT}; update polyinr")
-        tensors = {name: tensor.float() for name, tensor in load(data).items()}
+        tensors = read_tensors(data)
         if set(tensors) != set(NAMES):
-            raise ValueError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not {', '.join(NAMES)}")
-        origin = facts["origin"]
-        if not isinstance(origin, dict):
-            raise ValueError("its origin is no record")
-        delta = Delta(
-            **tensors,
-            model_sha256=str(facts["model_sha256"]),
-            origin=origin,
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SnapshotError(path, f"a damaged delta ({reason}); make it again") from error
-    for name in NAMES:
-        if not bool(torch.isfinite(getattr(delta, name)).all()):
-            raise SnapshotError(path, f"{name} holds values that are no finite numbers; make the delta again")
-    return delta
+            raise TensorFileError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not {', '.join(NAMES)}")
+        check_values(tensors)
+        check_ranks(tensors)
+        origin, model = facts.get("origin"), facts.get("model_sha256")
+        if not isinstance(origin, dict) or not isinstance(model, str):
+            raise TensorFileError("its origin or its model is missing or of another kind")
+    except TensorFileError as error:
+        raise SnapshotError(path, DAMAGED.format(error)) from error
+    return Delta(
+        **{name: tensor.float() for name, tensor in tensors.items()},
+        model_sha256=model,
+        origin=origin,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def check_ranks(tensors: dict[str, Tensor]) -> None:
+    """Raise TensorFileError unless each tensor has as many axes as it needs; the model says how long they are."""
+    axes = {"up": 3, "down": 3, "bias": 2, "rgb_weight": 2, "rgb_bias": 1}
+    for name, count in axes.items():
+        if tensors[name].dim() != count:
+            raise TensorFileError(f"{name} has the shape {list(tensors[name].shape)}, {count} axes are needed")
 
 
 def apply_delta(snapshot: Snapshot, delta: Delta, *, source: Path) -> Snapshot:
     """Return the model with the delta added to its weights; its sha256 is one of both together.
 
-    Raises SnapshotError if the delta was made for another model, or does not fit.
+    Raises SnapshotError if the delta was made for another model, does not fit, or makes it overflow.
     """
     if delta.model_sha256 != snapshot.sha256:
         raise SnapshotError(
@@ -123,6 +133,10 @@ def apply_delta(snapshot: Snapshot, delta: Delta, *, source: Path) -> Snapshot:
             linear.bias.add_(delta.bias[level].to(linear.bias))
         synthesis.to_rgb.weight.add_(delta.rgb_weight.to(synthesis.to_rgb.weight))
         synthesis.to_rgb.bias.add_(delta.rgb_bias.to(synthesis.to_rgb.bias))
+    try:
+        check_drawing(generator)
+    except TensorFileError as error:
+        raise SnapshotError(source, f"with this delta the model overflows ({error}); make it again") from error
     origin = {**snapshot.origin, "delta": delta.origin}
     together = combined_sha256(snapshot.sha256, delta.sha256)
     return replace(snapshot, generator=generator, origin=origin, sha256=together)

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from ..errors import SnapshotError
 from ..files import explain
 from ..pickles import LONGEST_NAME, Made, PickleProblem, read_pickle, shown
+from ..tensor_files import TensorFileError, check_values
 from .names import is_released_name
 from .renaming import Stored, snapshot_of
-from .snapshot import Snapshot
+from .snapshot import Snapshot, check_drawing
 from .storages import StoredTensor
 
 NETWORK = "G_ema"
@@ -42,11 +43,15 @@ def read_released(path: Path) -> Snapshot:
         else:
             stored, kimg = stored_in_pickle(data)
         snapshot = snapshot_of(stored, kimg=kimg)
+        check_values(snapshot.generator.state_dict())
+        check_drawing(snapshot.generator)
         digest = sha256(data).hexdigest()
         origin = {"converter": f"polyinr {version('polyinr')}", "file": path.name, "sha256": digest}
         return replace(snapshot, origin=origin)
     except PickleProblem as problem:
         raise SnapshotError(path, f"not a released snapshot: {problem}") from problem
+    except TensorFileError as error:
+        raise SnapshotError(path, f"not a sound snapshot: {error}") from error
     except SafetensorError as error:
         raise SnapshotError(path, f"a damaged safetensors file ({shown(str(error))})") from error
     except OSError as error:

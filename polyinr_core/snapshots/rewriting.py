@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 
-from ..errors import FileError, SnapshotError
+from ..errors import FileError
 from ..files import read_bytes
+from ..pickles import PickleProblem
+from ..strict_json import JsonError, parse_json
+from ..tensor_files import METADATA, TensorFileError, read_header
 from .released import is_safetensors, map_file, read_released
-from .snapshot import Snapshot, load_snapshot, read_header, strict_json
+from .snapshot import METADATA_KEY, Snapshot, load_snapshot
 
 CARD = "card"  # under this name a model's origin keeps it
 LARGEST_CARD = 2**20
@@ -25,8 +28,8 @@ def is_ours(path: Path) -> bool:
     try:
         if not path.is_file() or not is_safetensors(map_file(path)):
             return False
-        return "polyinr" in (read_header(path).get("__metadata__") or {})
-    except (OSError, SnapshotError, ValueError):
+        return METADATA_KEY in read_header(path)[METADATA]
+    except (OSError, FileError, TensorFileError, PickleProblem):
         return False
 
 
@@ -52,9 +55,9 @@ def read_card(path: Path) -> dict[str, Any]:
     if len(data) > LARGEST_CARD:
         raise FileError(path, f"{len(data):,} bytes; a card has at most {LARGEST_CARD:,}")
     try:
-        card = strict_json(data)
-    except (ValueError, RecursionError) as error:
-        raise FileError(path, f"no JSON ({error}); a card is a JSON object") from error
+        card = parse_json(data)
+    except JsonError as error:
+        raise FileError(path, f"{error}; a card is a JSON object") from error
     if not isinstance(card, dict):
         raise FileError(path, f"a JSON {type(card).__name__}; a card is a JSON object, {{...}}")
     return card

@@ -1,26 +1,31 @@
 """The snapshot: one safetensors file that holds a generator and the facts about it."""
 
+import copy
 import hashlib
-import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+import torch
 from torch import Tensor
 
 from ..errors import ConfigError, SnapshotError
-from ..files import explain, read_bytes, refuse_special, written_beside
+from ..files import read_bytes, written_beside
 from ..model import UNIT, Bounds, Generator, GeneratorConfig, Grid, LearnedGrid, RegularGrid
 from ..model.generator import count_parameters
 from ..model.layers import aligned
 from ..model.synthesis import flops_per_pixel
 from ..seeds import no_start_values
+from ..strict_json import JsonError, are_texts, is_number, is_whole
+from ..tensor_files import TensorFileError, check_values, encode_tensors, facts_in, read_header, read_tensors
 
 FORMAT = 1
+METADATA_KEY = "polyinr"
 LEARNED_GRID = "learned_grid"
-LONGEST_HEADER = 100_000_000  # safetensors has the same limit
+MOST_PIXELS = 65536  # of a training resolution
+PROBES = ((0.0, 0.0, 1.0), (0.5, 0.5, 1.0), (1.0, 1.0, 1.0))  # points at which a model must draw finite colors
+DAMAGED = "a damaged snapshot ({}); get or train it again"
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,12 @@ class Snapshot:
         return RegularGrid(width, height, bounds)
 
 
-def save_snapshot(path: Path, snapshot: Snapshot, *, overwrite: bool = False) -> None:
-    """Write a snapshot as one safetensors file. Raises FileError."""
-    tensors = {name: tensor.contiguous() for name, tensor in snapshot.generator.state_dict().items()}
+def save_snapshot(path: str | os.PathLike[str], snapshot: Snapshot, *, overwrite: bool = False) -> None:
+    """Write a snapshot as one safetensors file, which `load_snapshot` reads. Raises SnapshotError, FileError."""
+    path = Path(path)
+    tensors = dict(snapshot.generator.state_dict())
     if snapshot.learned_grid is not None:
-        tensors[LEARNED_GRID] = snapshot.learned_grid.contiguous()
+        tensors[LEARNED_GRID] = snapshot.learned_grid
     facts = {
         "format": FORMAT,
         "generator": snapshot.generator.config.to_dict(),
@@ -61,79 +67,115 @@ def save_snapshot(path: Path, snapshot: Snapshot, *, overwrite: bool = False) ->
         "data_sha256": snapshot.data_sha256,
         "origin": snapshot.origin,
     }
+    try:
+        check_facts(facts)
+        check_values(tensors)
+        check_drawing(snapshot.generator)
+        data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
+    except (JsonError, TensorFileError) as error:
+        raise SnapshotError(path, f"cannot be written as a snapshot: {error}") from error
     with written_beside(path, overwrite=overwrite) as draft:
-        draft.write_bytes(save(tensors, metadata={"polyinr": json.dumps(facts, sort_keys=True)}))
+        draft.write_bytes(data)
 
 
-def load_snapshot(path: Path) -> Snapshot:
+def load_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     """Read a snapshot: float32, on the CPU, in eval mode. Raises SnapshotError, FileError."""
+    path = Path(path)
     facts = read_facts(path)
     data = read_bytes(path)
     try:
         config = GeneratorConfig.from_dict(facts["generator"])
-        tensors = {name: aligned(tensor.float()) for name, tensor in load(data).items()}
+        held = read_tensors(data)
+        check_values(held)
+        tensors = {name: aligned(tensor.float()) for name, tensor in held.items()}
         learned_grid = tensors.pop(LEARNED_GRID, None)
+        check_grid(learned_grid, facts["resolution"])
         if max(config.levels, config.mapping_layers) > len(tensors):
-            raise ValueError("more levels than tensors")
+            raise TensorFileError("more levels than tensors")
         with no_start_values():  # and nothing is allocated for what a header merely claims
             generator = Generator(config)
         generator.load_state_dict(tensors, assign=True)
-        if not isinstance(facts["origin"], dict) or not all(isinstance(x, str) for x in facts["class_names"]):
-            raise TypeError("class names are text, its origin is an object")
-        return Snapshot(
-            generator=generator.eval().requires_grad_(False),
-            class_names=tuple(facts["class_names"]),
-            resolution=int(facts["resolution"]),
-            kimg=float(facts["kimg"]),
-            data_sha256=str(facts["data_sha256"]),
-            origin=facts["origin"],
-            learned_grid=learned_grid,
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
-    except (SafetensorError, ConfigError, RuntimeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SnapshotError(path, f"a damaged snapshot ({reason}); get or train it again") from error
+        generator = generator.eval().requires_grad_(False)
+        check_drawing(generator)
+    except (TensorFileError, ConfigError, RuntimeError) as error:  # RuntimeError: names and shapes do not fit
+        raise SnapshotError(path, DAMAGED.format(str(error).partition("\n")[0])) from error
+    return Snapshot(
+        generator=generator,
+        class_names=tuple(facts["class_names"]),
+        resolution=facts["resolution"],
+        kimg=float(facts["kimg"]),
+        data_sha256=facts["data_sha256"],
+        origin=facts["origin"],
+        learned_grid=learned_grid,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the facts in a snapshot's header, without reading its weights. Raises SnapshotError, FileError."""
-    metadata = read_header(path).get("__metadata__")
-    if not isinstance(metadata, dict) or "polyinr" not in metadata:
+    path = Path(path)
+    facts = header_facts(path, METADATA_KEY, DAMAGED)
+    if facts is None:
         raise SnapshotError(path, "not a polyinr snapshot; `polyinr convert` turns released models into one")
-    try:
-        facts = strict_json(metadata["polyinr"])
-    except (ValueError, TypeError, RecursionError) as error:
-        raise SnapshotError(path, "a damaged snapshot (its header is no JSON); get or train it again") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         number = facts.get("format") if isinstance(facts, dict) else None
         raise SnapshotError(path, f"snapshot format {number!r}, this polyinr reads {FORMAT}; update polyinr")
+    try:
+        check_facts(facts)
+    except TensorFileError as error:
+        raise SnapshotError(path, DAMAGED.format(error)) from error
     return facts
 
 
-def strict_json(text: str | bytes) -> Any:
-    """Read JSON that can be written again: finite numbers, whole letters. Raises ValueError, TypeError."""
-    value = json.loads(text)
-    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    return value
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Return a safetensors file's JSON header. Raises SnapshotError when it has none, FileError."""
-    wrong = SnapshotError(path, "not a safetensors file; `polyinr convert` reads released .pkl files")
-    refuse_special(path)
+def header_facts(path: Path, key: str, damaged: str) -> Any:
+    """Return the facts under a key of a file's header, None without any. Raises SnapshotError, FileError."""
+    header = model_header(path)
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(path.stat().st_size, LONGEST_HEADER):
-                raise wrong
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise explain(path, error) from error
-    except (ValueError, RecursionError) as error:
-        raise wrong from error
-    if not isinstance(header, dict):
-        raise wrong
-    return header
+        return facts_in(header, key)
+    except TensorFileError as error:
+        raise SnapshotError(path, damaged.format(error)) from error
+
+
+def model_header(path: Path) -> dict[str, Any]:
+    """Return a safetensors file's JSON header. Raises SnapshotError when it has none, FileError."""
+    try:
+        return read_header(path)
+    except TensorFileError as error:
+        hint = "`polyinr convert` reads released .pkl files"
+        raise SnapshotError(path, f"not a safetensors file; {hint}") from error
+
+
+def check_facts(facts: dict[str, Any]) -> None:
+    """Raise TensorFileError unless each fact of a snapshot is of its kind."""
+    good = {
+        "generator": isinstance(facts.get("generator"), dict),
+        "class_names": are_texts(facts.get("class_names")),
+        "resolution": is_whole(facts.get("resolution"), 0, MOST_PIXELS),
+        "kimg": is_number(facts.get("kimg")) and facts["kimg"] >= 0,
+        "data_sha256": isinstance(facts.get("data_sha256"), str),
+        "origin": isinstance(facts.get("origin"), dict),
+    }
+    if bad := [name for name, fits in good.items() if not fits]:
+        raise TensorFileError(f"missing or of another kind: {', '.join(bad)}")
+
+
+def check_grid(points: Tensor | None, resolution: int) -> None:
+    """Raise TensorFileError unless a learned grid has a point x, y for each pixel of the resolution."""
+    if points is not None and tuple(points.shape) != (resolution**2, 2):
+        raise TensorFileError(f"{LEARNED_GRID} is {list(points.shape)}, not {[resolution**2, 2]}")
+
+
+@torch.no_grad()
+def check_drawing(generator: Generator) -> None:
+    """Raise TensorFileError if a generator's numbers, though finite, overflow when it draws."""
+    like = generator.mapping.w_avg
+    if like.dtype not in (torch.float32, torch.float64):  # kept rounded, drawn in float32
+        generator = copy.deepcopy(generator).float()
+        like = generator.mapping.w_avg
+    z = like.new_ones(1, generator.config.z_dim)
+    label = torch.zeros(1, dtype=torch.int64, device=like.device) if generator.config.classes else None
+    if not bool(generator(z, like.new_tensor(PROBES), label).isfinite().all()):
+        raise TensorFileError("its weights overflow: what it draws are no finite numbers")
 
 
 def model_note(snapshot: Snapshot) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from ..strict_json import are_texts, is_number, is_whole
+
 # Signs: the running mean of (real - fake) / 2 with a half-life of 1 kimg. Over docs/training-run/log.jsonl, a
 # healthy hour, it stays below 0.91 after 2 kimg; over first-attempt.jsonl, which collapsed between 12 and 16, it
 # passes 0.94 at 13. That run's distance to the data rose from 504 to 565 (1.12 times) and 795 (1.58).
@@ -169,9 +171,20 @@ class Diagnosis:
 
     @classmethod
     def from_dict(cls, counters: dict[str, Any]) -> Self:
-        """Take up what `to_dict` returned; what an older state does not hold begins anew."""
-        known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in counters.items() if name in known})
+        """Take up what `to_dict` returned; what an older state does not hold, or holds damaged, begins anew."""
+        kinds: dict[str, bool] = {}
+        for name, value in counters.items() if isinstance(counters, dict) else ():
+            if name == "raised":
+                kinds[name] = are_texts(value)
+            elif name == "logits":
+                kinds[name] = isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
+            elif name == "metric":
+                kinds[name] = isinstance(value, str)
+            elif name == "logits_count":
+                kinds[name] = is_whole(value)
+            elif name in ("sign", "sign_weight", "best_spread", "best_distance"):
+                kinds[name] = is_number(value) or (value is None and name == "best_distance")
+        return cls(**{name: counters[name] for name, fits in kinds.items() if fits})
 
 
 def overfitting(training: float, held_out: float, fakes: float) -> float:

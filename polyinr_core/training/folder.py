@@ -1,6 +1,5 @@
 """The run folder: what stands where, who may write there, which configuration it belongs to, and its log."""
 
-import json
 import os
 import re
 import shutil
@@ -12,8 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, FileError, TrainingError
 from ..files import explain, make_folder, read_bytes, unmake_folders, written_beside
+from ..strict_json import JsonError, format_json, parse_json, plain_json
 from .config import TrainingConfig
 from .stages import parse_stages, stage_changes
 from .state import reached
@@ -134,7 +134,10 @@ class RunFolder:
         It is the one that the run has, or differs in what may change (MAY_CHANGE, and the stages that are still
         to come); then it takes the stored one's place. Raises TrainingError naming all that differs, FileError.
         """
-        now = {"format": FORMAT, "training": config.to_dict(), "data": asdict(data)}
+        try:
+            now = plain_json({"format": FORMAT, "training": config.to_dict(), "data": asdict(data)})
+        except JsonError as error:
+            raise TrainingError(f"{self.config}: cannot be written: {error}") from error
         self.check_place()
         if self.config.exists():
             stored = self.read()
@@ -143,17 +146,19 @@ class RunFolder:
                     f"{self.path}: this run was started with {'; '.join(changes)}; "
                     "give the same again to go on, or another --run-dir to start anew"
                 )
-            self.check_stages(stored["training"]["stages"], config)
+            self.check_stages(stored["training"].get("stages"), config)
             if stored == now:
                 return
         with written_beside(self.config, overwrite=True) as draft:
-            draft.write_text(json.dumps(now, indent=2) + "\n")
+            draft.write_text(format_json(now, indent=2, sort_keys=False) + "\n", encoding="utf-8")
 
     def check_stages(self, stored: Any, config: TrainingConfig) -> None:
         """Raise TrainingError unless the stored stages, as far as they are trained, are those of `config`."""
         try:
+            if not isinstance(stored, str):
+                raise ConfigError("its stages are no text")
             before = parse_stages(stored)
-        except (ConfigError, AttributeError) as error:
+        except ConfigError as error:
             raise TrainingError(f"{self.config}: damaged; choose another --run-dir to start anew") from error
         if changes := stage_changes(before, config.stages, reached=reached(self.state)):
             raise TrainingError(
@@ -164,9 +169,9 @@ class RunFolder:
     def read(self) -> dict[str, Any]:
         """Return the stored configuration. Raises TrainingError, FileError."""
         try:
-            stored = json.loads(read_bytes(self.config))
-        except ValueError as error:
-            raise TrainingError(f"{self.config}: no JSON; choose another --run-dir to start anew") from error
+            stored = parse_json(read_bytes(self.config))
+        except JsonError as error:
+            raise TrainingError(f"{self.config}: {error}; choose another --run-dir to start anew") from error
         if not isinstance(stored, dict) or stored.get("format") != FORMAT:
             raise TrainingError(f"{self.config}: a run of another format than {FORMAT}; choose another --run-dir")
         if not all(isinstance(stored.get(part), dict) for part in ("training", "data")):
@@ -175,7 +180,10 @@ class RunFolder:
 
     def append(self, event: dict[str, Any]) -> None:
         """Append one line to the log, whole or not at all. Raises FileError."""
-        line = json.dumps(event).encode() + b"\n"
+        try:
+            line = format_json(event, sort_keys=False).encode() + b"\n"
+        except JsonError as error:
+            raise FileError(self.log, f"cannot take an event: {error}") from error
         try:
             with self.log.open("a+b", buffering=0) as file:
                 end = file.seek(0, os.SEEK_END)

@@ -8,6 +8,7 @@ from typing import Any, Self
 from ..errors import SnapshotError
 from ..files import explain
 from ..snapshots.snapshot import Snapshot, read_facts, save_snapshot
+from ..strict_json import is_number, is_whole
 
 BEST = "best.safetensors"
 
@@ -38,7 +39,7 @@ def kept_value(path: Path, snapshot: Snapshot, *, metric: str) -> float | None:
         if same != (snapshot.resolution, snapshot.data_sha256, metric):
             return None
         return float(facts["origin"]["value"])
-    except (SnapshotError, KeyError, TypeError, ValueError):
+    except (SnapshotError, KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
@@ -90,5 +91,8 @@ class Patience:
 
     @classmethod
     def from_dict(cls, counters: dict[str, Any]) -> Self:
-        """Take up what `to_dict` returned."""
-        return cls(**counters)
+        """Take up what `to_dict` returned; what an older state does not hold, or holds damaged, begins anew."""
+        held = counters if isinstance(counters, dict) else {}
+        metric, best, waited = held.get("metric"), held.get("best"), held.get("waited")
+        good = isinstance(metric, str) and (best is None or is_number(best)) and is_whole(waited)
+        return cls(metric, best, waited) if good else cls()  # type: ignore[arg-type]

@@ -147,7 +147,13 @@ class Run:
         if state is None:
             return None
         generator = Generator(self.config.generator(self.classes))
-        session = self.begin(state.counters["stage"], generator, fresh=False)
+        stage = state.counters.get("stage")
+        if stage is None or stage >= len(self.config.stages):
+            raise TrainingError(
+                f"the state is of stage {stage}, this run has {len(self.config.stages)}; "
+                "put its own state/ back, or move it away to start anew"
+            )
+        session = self.begin(stage, generator, fresh=False)
         unpack(session, state)
         if not self.over(session):
             self.upkeep.log(session, {"resumed": True})

@@ -128,13 +128,13 @@ def unpack(session: Session, state: State) -> None:
         networks.critic.load_own_state(parts["critic"])
         unpack_optimizer(networks.g_optimizer, parts.get("g_optimizer", {}))
         unpack_optimizer(networks.d_optimizer, parts.get("d_optimizer", {}))
-    except (KeyError, RuntimeError, ValueError, ConfigError) as error:
+        images, images_before = state.counters["images"], state.counters["images_before"]
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, ConfigError) as error:
         reason = str(error).partition("\n")[0]
         raise TrainingError(
             f"the state does not fit this run ({reason}); put its own state/ back, or move it away to start anew"
         ) from error
-    session.images = state.counters["images"]
-    session.images_before = state.counters["images_before"]
+    session.images, session.images_before = images, images_before
     session.notes = state.counters.get("notes", {})
 
 

@@ -1,19 +1,20 @@
 """State on disk: all that resuming needs, written whole, with its SHA-256 beside it."""
 
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..errors import FileError
 from ..files import explain, read_bytes, sha256_of, written_beside
+from ..strict_json import JsonError, format_json, is_whole, parse_json, plain_json
+from ..tensor_files import read_tensors as mapped_tensors
 
 FORMAT = 1
 KEPT = 2  # the newest state and the one before it
@@ -33,12 +34,16 @@ def write_state(folder: Path, state: State, *, images: int) -> None:
     states go: older ones, newer ones (which were damaged, or the run would stand there), and half-written ones.
     """
     weights = folder / f"{images:012d}.safetensors"
+    try:
+        counters = checked_counters(plain_json(state.counters))
+    except (JsonError, ValueError) as error:
+        raise FileError(weights, f"cannot be written: {error}") from error
     with written_beside(weights, overwrite=True) as draft:
         write_tensors(draft, state.tensors)
         sha256 = sha256_of(draft)
-    manifest = {"format": FORMAT, "sha256": sha256, "counters": state.counters}
     with written_beside(weights.with_suffix(".json"), overwrite=True) as draft:
-        draft.write_text(json.dumps(manifest))
+        manifest = format_json({"format": FORMAT, "sha256": sha256, "counters": counters})
+        draft.write_text(manifest, encoding="utf-8")
     clear_others(folder, newest=weights.stem)
 
 
@@ -86,7 +91,7 @@ def read_state(folder: Path) -> tuple[State | None, list[str]]:
             if sha256_of(weights) != sha256:
                 raise ValueError("its SHA-256 differs")
             return State(read_tensors(weights), counters), damaged
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        except ValueError as error:
             damaged.append(f"{manifest}: damaged ({error}); the state before it is used")
     if manifests:
         raise FileError(folder, "no state here is sound; move the folder away to start anew")
@@ -101,8 +106,8 @@ def reached(folder: Path) -> tuple[int, int] | None:
     for manifest in manifests_in(folder):
         try:
             _, counters = read_manifest(manifest)
-            return int(counters["stage"]), int(counters["images"])
-        except (ValueError, KeyError, TypeError):
+            return counters["stage"], counters["images"]
+        except (ValueError, KeyError):
             continue
     return None
 
@@ -119,20 +124,31 @@ def manifests_in(folder: Path) -> list[Path]:
 
 
 def read_manifest(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return a state's SHA-256 and counters. Raises FileError; ValueError, KeyError, TypeError if damaged."""
-    facts = json.loads(read_bytes(path))
+    """Return a state's SHA-256 and counters. Raises FileError; ValueError if damaged."""
+    facts = parse_json(read_bytes(path))
     form = facts.get("format", FORMAT) if isinstance(facts, dict) else FORMAT
     if form != FORMAT:
         raise FileError(path, f"a state of format {form!r}, this polyinr reads {FORMAT}; update polyinr")
-    if not isinstance(facts["counters"], dict):
-        raise TypeError("it holds no counters")
-    return str(facts["sha256"]), facts["counters"]
+    if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
+        raise ValueError("it holds no SHA-256")
+    return facts["sha256"], checked_counters(facts.get("counters"))
+
+
+def checked_counters(counters: Any) -> dict[str, Any]:
+    """Return a state's counters. Raises ValueError unless each that is there is of its kind."""
+    if not isinstance(counters, dict):
+        raise ValueError("it holds no counters")
+    for name in ("stage", "images", "images_before"):
+        if not is_whole(counters.get(name, 0)):
+            raise ValueError(f"its counter {name} is no whole number")
+    if not isinstance(counters.get("notes", {}), dict):
+        raise ValueError("its notes are no object")
+    return counters
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return a file's tensors as copies, one after another: a file that is mapped to memory may change."""
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    return {name: tensor.clone() for name, tensor in mapped_tensors(path).items()}
 
 
 def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -61,8 +61,8 @@ class Upkeep:
         """Begin a stage, or go on with it; the first one shows the generator before anything is learned."""
         self.feed, self.judge = feed, None
         if session.images:
-            self.diagnosis = Diagnosis.from_dict(session.notes["diagnosis"])
-            self.patience = Patience.from_dict(session.notes["patience"])
+            self.diagnosis = Diagnosis.from_dict(session.notes.get("diagnosis", {}))
+            self.patience = Patience.from_dict(session.notes.get("patience", {}))
         else:
             self.diagnosis.begin_stage()
             self.patience = Patience()

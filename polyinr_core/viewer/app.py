@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..errors import PolyinrError, RequestError
+from ..strict_json import to_unicode
 from . import tiles
 from .cache import Cache
 from .choice import Choice, parse_choice
@@ -108,7 +109,7 @@ class Server:
         choice = self.chosen(request)
         label = choice.drawn_label(self.snapshot)
         command = [*choice.command(), *self.options]
-        return JSONResponse({"label": label, "command": shlex.join(command)})
+        return JSONResponse({"label": label, "command": to_unicode(shlex.join(command))})
 
     def chosen(self, request: Request) -> Choice:
         """Return the picture that a request asks for, of the model that it may name. Raises RequestError."""

@@ -10,7 +10,7 @@ from rounding import assert_rounded
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.latents import directions as module
-from polyinr_core.latents.directions import find_directions, moved, parse_takes, principal
+from polyinr_core.latents.directions import Directions, find_directions, moved, parse_takes, principal
 from polyinr_core.latents.directions_file import (
     check_directions,
     encode_directions,
@@ -21,6 +21,7 @@ from polyinr_core.latents.file import Latents, encode_latents
 from polyinr_core.latents.spaces import from_seed
 from polyinr_core.model import Generator
 from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.tensor_files import encode_tensors
 
 
 @pytest.fixture(scope="module")
@@ -127,21 +128,33 @@ def test_the_file(generator: Generator, tmp_path: Path):
         check_directions(replace(found, mean=found.mean[:2]), generator.config, source=Path("d"))
 
 
+def unchecked(directions: Directions) -> bytes:
+    """Write directions as they are, which `encode_directions` refuses where `read_directions` does."""
+    facts = {"format": 1, "space": directions.space, "samples": directions.samples, "psi": directions.psi}
+    tensors = {name: getattr(directions, name) for name in ("mean", "components", "deviations", "shares")}
+    return encode_tensors(tensors, key="polyinr_directions", facts={**facts, "label": None, "model_sha256": ""})
+
+
 def test_damaged_and_foreign_files(generator: Generator):
     found = find_directions(generator, space="w", samples=9, count=2)
     nan = replace(found, mean=found.mean * float("nan"))
     short = replace(found, deviations=found.deviations[:1])
     flat = replace(found, mean=found.mean[0], components=found.components[:, 0])
+    for bad, words in [(nan, "no finite numbers"), (short, "damaged: deviations"), (flat, "its facts")]:
+        with pytest.raises(FileError, match=words):  # which the writer refuses as well
+            read_directions(unchecked(bad))
+        with pytest.raises(FileError, match=words):
+            encode_directions(bad)
     for data, words in [
         (b"", "not a directions file"),
         (b"nonsense", "not a directions file"),
         (encode_directions(found)[:-3], "not a directions file"),
         (encode_latents(from_seed(generator, 1)), "not a directions file"),
-        (encode_directions(nan), "no finite numbers"),
-        (encode_directions(short), "damaged: deviations"),
-        (encode_directions(flat), "its facts"),
         (encode_directions(found).replace(b'\\"format\\": 1', b'\\"format\\": 7'), "format 7.*reads 1"),
-        (encode_directions(found).replace(b'\\"samples\\": 9', b'\\"samples\\": x'), "format None"),
+        (
+            encode_directions(found).replace(b'\\"samples\\": 9', b'\\"samples\\": x'),
+            "damaged .its facts are no JSON",
+        ),
         (encode_directions(found).replace(b'\\"w\\"', b'\\"z\\"'), "its facts"),
     ]:
         with pytest.raises(FileError, match=words):

@@ -1,5 +1,6 @@
 """The delta file: what it keeps, what it is refused for, what it makes of a model."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +74,11 @@ def test_wrong_shapes_are_refused(tiny_snapshot: Path, name: str):
 def test_no_finite_numbers_are_refused(tiny_snapshot: Path, tmp_path: Path):
     delta = random_delta(load_snapshot(tiny_snapshot))
     delta.bias[0, 0] = float("nan")
-    write_delta(tmp_path / "d.safetensors", delta)
+    with pytest.raises(SnapshotError, match="bias holds values that are no finite numbers"):
+        write_delta(tmp_path / "d.safetensors", delta)
+    tensors = {name: getattr(delta, name) for name in NAMES}
+    facts = {"format": 1, "origin": {}, "model_sha256": ""}
+    save_file(tensors, tmp_path / "d.safetensors", metadata={"polyinr_delta": json.dumps(facts)})
     with pytest.raises(SnapshotError, match="bias holds values that are no finite numbers"):
         read_delta(tmp_path / "d.safetensors")
 

@@ -142,7 +142,7 @@ def test_an_interruption_while_a_state_is_written_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(state_files, ("sha256_of", "clear_others")[number], interrupt)
         if number:
-            patch.setattr(state_files.json, "dumps", interrupt)
+            patch.setattr(state_files, "format_json", interrupt)
         with pytest.raises(KeyboardInterrupt):
             write_state(tmp_path, State({"a": torch.ones(3)}, {"images": 8}), images=8)
     state, damaged = read_state(tmp_path)

@@ -1,0 +1,515 @@
+"""Thousands of damaged files for every reader, in this process: each is read, or refused in one line.
+
+What counts: exit code 0, 1 or 2; no traceback and no internal error; one line on stderr at most where a file is
+refused; nothing half-written; no result that is not finite. Seeds are fixed. `FUZZ_FILES` sets another number.
+"""
+
+import io
+import json
+import os
+import random
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bad_files import archive, noise
+from conftest import REFERENCE, Run, small_snapshot
+
+from polyinr_core.data.picture_set import open_data
+from polyinr_core.data.sources import open_source
+from polyinr_core.errors import PolyinrError
+from polyinr_core.evaluation.saved import open_statistics
+from polyinr_core.latents.directions_file import read_directions
+from polyinr_core.latents.file import Latents, read_latents, write_latents
+from polyinr_core.pictures.animation import write_animation
+from polyinr_core.pictures.files import read_note, write_picture
+from polyinr_core.report.reading import read_run
+from polyinr_core.results.result import read_result
+from polyinr_core.snapshots.delta import Delta, read_delta, write_delta
+from polyinr_core.snapshots.rewriting import read_any, read_card
+from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.training.folder import DataFacts, RunFolder
+from polyinr_core.training.presets import PRESETS
+from polyinr_core.training.state import State, reached, read_state, write_state
+
+FILES = int(os.environ.get("FUZZ_FILES", "400"))  # a format, through the library
+COMMANDS = max(1, FILES // 10)  # a format, through the command line
+DEEP = 3000
+ODD: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**31,
+    2**63,
+    10**30,
+    10**400,
+    1.5,
+    -0.0,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "caf\udce9",
+    "\ud800",
+    "a" * 5000,
+    "../../x",
+    [],
+    [1],
+    ["a"],
+    [[]],
+    {},
+    {"a": 1},
+    {"format": 1},
+]
+
+
+def changed_json(rng: random.Random, value: Any) -> Any:
+    """Return JSON with one thing in it changed: another type, a missing key, a deep nest, a huge number."""
+    value = json.loads(json.dumps(value))
+    places: list[tuple[Any, Any]] = []
+    waiting = [value]
+    while waiting:
+        held = waiting.pop()
+        keys = list(held) if isinstance(held, dict) else range(len(held)) if isinstance(held, list) else ()
+        for key in keys:
+            places.append((held, key))
+            waiting.append(held[key])
+    if not places or rng.random() < 0.05:
+        return rng.choice(ODD)
+    held, key = rng.choice(places)
+    match rng.randrange(5):
+        case 0:
+            del held[key]
+        case 1 if isinstance(held, dict):
+            held[rng.choice(["format", "x", "label", "seeds", ""])] = rng.choice(ODD)
+        case 2:
+            held[key] = [held[key]] if rng.random() < 0.5 else {"a": held[key]}
+        case _:
+            held[key] = rng.choice(ODD)
+    return value
+
+
+def json_bytes(rng: random.Random, value: Any) -> bytes:
+    """Return a changed value as bytes; now and then nested so deep that no reader follows."""
+    if rng.random() < 0.05:
+        mark = rng.choice(["[", '{"a":'])
+        return (mark * DEEP).encode()
+    changed = changed_json(rng, value)
+    if rng.random() < 0.1:
+        text = json.dumps(changed).replace(": ", f": {rng.choice(['[' * DEEP, '1e999', 'NaN', '9' * 5000])}, ", 1)
+    else:
+        text = json.dumps(changed, ensure_ascii=True)
+    return text.encode()
+
+
+def changed_bytes(rng: random.Random, data: bytes) -> bytes:
+    """Return bytes with some flipped, cut out, doubled or cut off."""
+    held = bytearray(data)
+    head = min(len(held), 600)
+    match rng.randrange(5):
+        case 0:
+            return bytes(held[: rng.randrange(len(held))])
+        case 1:
+            at = rng.randrange(len(held))
+            return bytes(held[:at] + held[at + rng.randrange(1, 40) :])
+        case 2:
+            at = rng.randrange(len(held))
+            return bytes(held[:at] + held[at : at + 64] * 2 + held[at:])
+        case 3:  # where the structure is
+            for _ in range(rng.randrange(1, 5)):
+                held[rng.randrange(head)] = rng.randrange(256)
+        case _:
+            for _ in range(rng.randrange(1, 5)):
+                held[rng.randrange(len(held))] ^= 1 << rng.randrange(8)
+    return bytes(held)
+
+
+def changed_tensors(rng: random.Random, data: bytes) -> bytes:
+    """Return a safetensors file with its header, its facts, its numbers or its bytes changed."""
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    metadata = header.get("__metadata__", {})
+    match rng.randrange(4):
+        case 0:
+            return changed_bytes(rng, data)
+        case 1 if metadata:
+            key = rng.choice(list(metadata))
+            try:
+                metadata[key] = json_bytes(rng, json.loads(metadata[key])).decode()
+            except ValueError:  # a plain text
+                metadata[key] = rng.choice(["", "x", "1" * 9])
+        case 2:
+            header = changed_json(rng, header)
+        case _:  # numbers as a sick model has them
+            held = bytearray(body)
+            for _ in range(rng.randrange(1, 3)):
+                at = rng.randrange(len(held) // 4) * 4
+                held[at : at + 4] = np.float32(rng.choice([np.nan, np.inf, 1e30, 3e38, 1e9])).tobytes()
+            body = bytes(held)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def changed_document(rng: random.Random, data: bytes) -> bytes:
+    """Return a JSON file changed as JSON or as bytes."""
+    return json_bytes(rng, json.loads(data)) if rng.random() < 0.8 else changed_bytes(rng, data)
+
+
+def changed_lines(rng: random.Random, data: bytes) -> bytes:
+    """Return a file of JSON lines with one of them changed."""
+    lines = data.splitlines()
+    at = rng.randrange(len(lines))
+    lines[at] = changed_document(rng, lines[at])
+    return b"\n".join(lines) + b"\n"
+
+
+def changed_zip(rng: random.Random, data: bytes) -> bytes:
+    """Return a zip whose dataset.json is changed, or whose bytes are."""
+    if rng.random() < 0.4:
+        return changed_bytes(rng, data)
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as held, zipfile.ZipFile(made, "w") as zipped:
+        for name in held.namelist():
+            inside = held.read(name)
+            zipped.writestr(name, changed_document(rng, inside) if name.endswith(".json") else inside)
+    return made.getvalue()
+
+
+def changed_tar(rng: random.Random, data: bytes) -> bytes:
+    """Return a tar whose labels are changed, or whose bytes are."""
+    if rng.random() < 0.5:
+        return changed_bytes(rng, data)
+    made = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(data)) as held, tarfile.open(fileobj=made, mode="w") as tar:
+        for info in held:
+            file = held.extractfile(info)
+            inside = b"" if file is None else file.read()
+            if info.name.endswith(".json"):
+                inside = changed_document(rng, inside)
+            info.size = len(inside)
+            tar.addfile(info, io.BytesIO(inside))
+    return made.getvalue()
+
+
+def changed_note(rng: random.Random, data: bytes) -> bytes:
+    """Return a PNG with another note, or with other bytes."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    if rng.random() < 0.4:
+        return changed_bytes(rng, data)
+    with Image.open(io.BytesIO(data)) as image:
+        info, made = PngInfo(), io.BytesIO()
+        info.add_text("polyinr", json_bytes(rng, json.loads(image.info["polyinr"])).decode())
+        image.save(made, "png", pnginfo=info)
+    return made.getvalue()
+
+
+def changed_npz(rng: random.Random, data: bytes) -> bytes:
+    """Return an .npz whose arrays are changed, or whose bytes are."""
+    if rng.random() < 0.4:
+        return changed_bytes(rng, data)
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as held, zipfile.ZipFile(made, "w") as zipped:
+        for name in held.namelist():
+            inside = held.read(name)
+            zipped.writestr(name, changed_bytes(rng, inside) if rng.random() < 0.6 else inside)
+    return made.getvalue()
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file: its sound bytes, how it is changed, what reads it, and the commands that take it (FILE)."""
+
+    name: str
+    make: Callable[[Path], object]
+    change: Callable[[random.Random, bytes], bytes]
+    read: Callable[[Path], object]
+    commands: tuple[str, ...] = ()
+    inside: str = ""  # of a folder: the file that is changed
+    forgiving: bool = False  # its reader leaves out what is damaged, or does not look at most of it
+
+
+def make_delta(path: Path) -> None:
+    model = load_snapshot(path.parent / "model.safetensors")
+    shapes = ((3, 16, 2), (3, 2, 16), (3, 16), (3, 16), (3,))
+    tensors = [0.01 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
+    write_delta(path, Delta(*tensors, model_sha256=model.sha256, origin={"steps": 3}))
+
+
+def make_latents(path: Path) -> None:
+    model = load_snapshot(path.parent / "model.safetensors")
+    z = torch.rand(2, 8, generator=torch.Generator().manual_seed(0))
+    write_latents(path, Latents(z=z, seeds=(1, 2), psi=0.7, model_sha256=model.sha256))
+
+
+def make_directions(path: Path) -> None:
+    from polyinr_core.latents.directions import find_directions
+    from polyinr_core.latents.directions_file import write_directions
+
+    model = load_snapshot(path.parent / "model.safetensors")
+    found = find_directions(model.generator, space="w", samples=9, count=2, model_sha256=model.sha256)
+    write_directions(path, found)
+
+
+def make_statistics(path: Path) -> None:
+    """Write statistics of two pictures in a sense of three numbers."""
+    from polyinr_core.evaluation.cache import digest_of
+    from polyinr_core.evaluation.saved import FORMAT, METADATA_KEY
+    from polyinr_core.tensor_files import encode_tensors
+
+    tensors = {"0.mean": torch.rand(3), "0.scatter": torch.eye(3), "0.features": torch.rand(2, 3)}
+    facts = {
+        "format": FORMAT,
+        "pictures": {"kind": "pictures", "name": "x"},
+        "side": 16,
+        "count": 2,
+        "senses": [["lite2", "pooled"]],
+        "networks": {"lite2": {"name": "lite2", "sha256": "ab", "side": 64}},
+        "libraries": {"torch": "2"},
+        "digest": digest_of(tensors),
+    }
+    path.write_bytes(encode_tensors(tensors, key=METADATA_KEY, facts=facts))
+
+
+def make_png(path: Path) -> None:
+    note = {
+        "polyinr": "0.1.0",
+        "model": "ab" * 32,
+        "model_file": "model.safetensors",
+        "precision": "float32",
+        "device": "cpu",
+        "seed": 3,
+        "psi": 1.0,
+        "size": [4, 3],
+        "bounds": [0.0, 0.0, 1.0, 1.0],
+        "supersample": 2,
+        "tolerance": 1.0,
+        "transform": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+    }
+    pixels = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+    if path.suffix == ".gif":
+        write_animation(path, iter([pixels, pixels]), count=2, fps=5, note=note)
+    else:
+        write_picture(path, pixels, note=note)
+
+
+def make_run(path: Path) -> None:
+    folder = RunFolder(path)
+    folder.claim(PRESETS["tiny"], DataFacts("data.zip", "ab", 12, 3))
+    for kimg in (0.0, 0.5, 1.0):
+        folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "critic": 1.0, "warning": "look"})
+    counters = {"stage": 0, "images": 8, "images_before": 0, "notes": {"patience": asdict_patience()}}
+    write_state(folder.state, State({"a": torch.zeros(2)}, counters), images=8)
+
+
+def asdict_patience() -> dict[str, Any]:
+    from polyinr_core.training.keeping import Patience
+
+    return asdict(Patience())
+
+
+def make_shards(path: Path) -> None:
+    with tarfile.open(path, "w") as tar:
+        for index in range(3):
+            label = json.dumps({"label": index, "text": "a cat", "more": [1, {"a": 2}]}).encode()
+            for name, data in ((f"{index}.png", noise(8, index)), (f"{index}.json", label)):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def make_npz(path: Path) -> None:
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+
+
+def read_all(path: Path) -> None:
+    """Open a data set and read all its pictures."""
+    with open_data(path) as data:
+        for index in range(len(data)):
+            data.read(index)
+
+
+def read_state_of(path: Path) -> object:
+    return reached(path / "state"), read_state(path / "state")
+
+
+def claim(path: Path) -> None:
+    """Go on with a run, as `train` does."""
+    RunFolder(path).claim(PRESETS["tiny"], DataFacts("data.zip", "ab", 12, 3))
+
+
+def read_run_as_others_do(path: Path) -> None:
+    from polyinr_cli.judged import held_out_of
+
+    held_out_of(path)
+    stored = read_run(path)
+    assert stored.log.spans is not None
+    assert (stored.name, stored.metrics, stored.log.warnings, stored.log.names) is not None
+
+
+def warp(path: Path) -> None:
+    from polyinr_cli.window import parse_window_options
+
+    parse_window_options(warp=str(path))
+
+
+def read_source(path: Path) -> None:
+    open_source(path)
+
+
+FORMATS = [
+    Format(
+        "model.safetensors",
+        small_snapshot,
+        changed_tensors,
+        load_snapshot,
+        (
+            "info FILE --json",
+            "sample -m FILE --seeds 0 -o x.png",
+            "sample -m FILE --seeds 0 -o x.safetensors",
+            "convert FILE --half -o x.safetensors",
+            "directions -m FILE --samples 4 --count 2 -o x.safetensors",
+        ),
+    ),
+    Format(
+        "delta.safetensors",
+        make_delta,
+        changed_tensors,
+        read_delta,
+        ("info FILE", "sample -m model.safetensors+FILE --seeds 0 -o x.npy"),
+    ),
+    Format(
+        "latents.safetensors",
+        make_latents,
+        changed_tensors,
+        read_latents,
+        ("info FILE --json", "sample -m model.safetensors --latents FILE --force -o x.safetensors"),
+    ),
+    Format(
+        "directions.safetensors",
+        make_directions,
+        changed_tensors,
+        read_directions,
+        ("info FILE --json", "directions -m model.safetensors --take 0:1 --from FILE --seeds 0 -o x.png"),
+    ),
+    Format("statistics.safetensors", make_statistics, changed_tensors, open_statistics),
+    Format("statistics.npz", make_npz, changed_npz, open_statistics),
+    Format(
+        "card.json", lambda path: path.write_text('{"a": [1, {"b": 2}], "c": "d"}'), changed_document, read_card
+    ),
+    Format(
+        "result.json",
+        lambda path: path.write_text(
+            '{"format": 1, "figures": {"fid": {"value": 2.5, "low": 2, "high": 3}},'
+            ' "card": {"reals": {"kind": "pictures"}, "protocols": {"fid": {"network": "inception"}}}}'
+        ),
+        changed_document,
+        read_result,
+        ("evaluate table FILE", "evaluate explain FILE result.json"),
+    ),
+    Format("image.png", make_png, changed_note, read_note, ("info FILE --json",)),
+    Format("image.tif", make_png, changed_bytes, read_note, ("info FILE",), forgiving=True),
+    Format("image.gif", make_png, changed_bytes, read_note, ("info FILE",)),
+    Format("warp.npy", lambda path: np.save(path, np.zeros((3, 4, 2))), changed_bytes, warp),
+    Format("data.zip", archive, changed_zip, read_all, ("info FILE --json", "prepare FILE -o x.zip --res 4 -q")),
+    Format("shard.tar", make_shards, changed_tar, read_all, ("info FILE --json",)),
+    Format("source.tar", make_shards, changed_tar, read_source, ("prepare FILE -o x.zip --res 4 -q",)),
+    Format("run", make_run, changed_document, claim, ("report FILE -o x.html",), inside="config.json"),
+    Format("run log", make_run, changed_lines, read_run_as_others_do, inside="log.jsonl", forgiving=True),
+    Format("run facts", make_run, changed_document, read_run_as_others_do, inside="config.json"),
+    Format("run state", make_run, changed_document, read_state_of, inside="state/000000000008.json"),
+    Format("run tensors", make_run, changed_tensors, read_state_of, inside="state/000000000008.safetensors"),
+    Format(
+        "released.pkl",
+        lambda path: path.write_bytes((REFERENCE / "official_like_uncond.pkl").read_bytes()),
+        changed_bytes,
+        read_any,
+    ),
+    Format(
+        "released.safetensors",
+        lambda path: path.write_bytes((REFERENCE / "generator_uncond_small.safetensors").read_bytes()),
+        changed_tensors,
+        read_any,
+    ),
+]
+
+
+def sound(form: Format, folder: Path) -> tuple[Path, Path]:
+    """Make a sound file, and model.safetensors beside it; return it and the file to be changed."""
+    if not (folder / "model.safetensors").exists():
+        small_snapshot(folder / "model.safetensors")
+    path = folder / form.name.replace(" ", "-")
+    if not path.exists():
+        form.make(path)
+    return path, path / form.inside if form.inside else path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+def test_readers_take_or_refuse_damaged_files(form: Format, tmp_path: Path) -> None:
+    path, changed = sound(form, tmp_path)
+    data, rng = changed.read_bytes(), random.Random(form.name)
+    form.read(path)  # as it is
+    count = max(20, FILES // 8) if form.name.startswith("released") else FILES  # large files
+    refused, codes = 0, set()
+    for number in range(count):
+        bad = form.change(rng, data)
+        changed.write_bytes(bad)
+        try:
+            form.read(path)
+        except PolyinrError as error:
+            refused += 1
+            codes.add(error.exit_code)
+        except BaseException:
+            keep = tmp_path / f"found-{number}"
+            shutil.copytree(path, keep) if path.is_dir() else keep.write_bytes(bad)
+            print(f"{form.name} number {number} is kept as {keep}")
+            raise
+        if form.inside == "config.json":
+            changed.write_bytes(data)
+    assert codes <= {1, 2}
+    assert refused > count // 10 or form.forgiving
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [form for form in FORMATS if form.commands], ids=lambda form: form.name)
+def test_commands_take_or_refuse_damaged_files(form: Format, polyinr: Run, tmp_path: Path) -> None:
+    path, changed = sound(form, tmp_path)
+    data, rng = changed.read_bytes(), random.Random(f"commands {form.name}")
+    if form.name == "result.json":
+        (tmp_path / "sound.json").write_bytes(data)
+    for number in range(COMMANDS):
+        changed.write_bytes(form.change(rng, data))
+        before = {file.name for file in tmp_path.iterdir()}
+        command = form.commands[number % len(form.commands)].replace("result.json", "sound.json")
+        ran = polyinr(*[word.replace("FILE", path.name) for word in command.split()])
+        assert ran.code in (0, 1, 2), (number, ran.stderr)
+        assert "should not happen" not in ran.stderr, (number, ran.stderr)
+        assert "Traceback" not in ran.stderr, (number, ran.stderr)
+        made = {file.name for file in tmp_path.iterdir()} - before
+        if ran.code:
+            assert len(ran.stderr.splitlines()) == 1, (number, ran.stderr)
+            assert not made, number
+        for name in made:
+            if name.endswith(".npy"):
+                assert np.isfinite(np.load(tmp_path / name)).all()
+            (tmp_path / name).unlink()
+
+
+def test_the_changes_change() -> None:
+    """A fuzzer that changed nothing would find nothing."""
+    rng = random.Random(0)
+    value = {"a": [1, {"b": "c"}], "d": 2.5}
+    assert sum(changed_json(rng, value) != value for _ in range(200)) > 150
+    assert sum(changed_bytes(rng, b"0123456789" * 9) != b"0123456789" * 9 for _ in range(200)) > 150
