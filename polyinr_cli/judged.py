@@ -10,8 +10,8 @@ from polyinr_core.errors import ConfigError, FileError, RequestError
 from .ranks import several
 
 if TYPE_CHECKING:
-    from polyinr_core.evaluation.measure import Side
-    from polyinr_core.evaluation.stored import HeldOut
+    from polyinr_core.evaluation.saved import SavedStatistics
+    from polyinr_core.evaluation.stored import HeldOut, StoredPictures
 
 HeldOutRun = Annotated[
     Path | None,
@@ -63,7 +63,7 @@ def check_statistics_file(path: Path | None, *, overwrite: bool) -> None:
 
 def open_judged(
     path: Path, *, option: str, side: int | None = None, count: int | None = None, run: Path | None = None
-) -> "Side":
+) -> "StoredPictures | SavedStatistics":
     """Open pictures, in part or as a run held them out, or statistics of some. Raises PolyinrError."""
     from polyinr_core.evaluation.saved import means_statistics, open_statistics
     from polyinr_core.evaluation.stored import open_pictures

@@ -22,8 +22,8 @@ from ..metrics.networks import FeatureNetwork
 from ..metrics.rules import Sense, Tap
 from .cache import digest_of, text_of
 from .card import versions
-from .inputs import Pictures
 from .seen import Need, Seen
+from .stored import StoredPictures
 
 FORMAT = 1
 METADATA_KEY = "polyinr_statistics"
@@ -40,6 +40,8 @@ class SavedStatistics:
     """What was once seen of pictures: `side` and `count` are 0 where the file does not tell.
 
     `networks` holds of each network's name what makes it that one: SHA-256 of the weights and side.
+    `label_counts` is how many of the pictures are in each class, None where they have no labels, or a file of
+    others, or of an older polyinr, does not say.
     """
 
     name: str
@@ -49,6 +51,7 @@ class SavedStatistics:
     facts: dict[str, Any]
     seen: dict[tuple[str, Tap], Seen]
     networks: dict[str, dict[str, Any]]
+    label_counts: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -98,7 +101,7 @@ class SavedStatistics:
 
 def save_statistics(
     path: Path,
-    pictures: Pictures,
+    pictures: StoredPictures,
     seen: Mapping[Sense, Seen],
     networks: Mapping[str, FeatureNetwork],
     *,
@@ -115,6 +118,7 @@ def save_statistics(
         "pictures": pictures.facts,
         "side": pictures.side,
         "count": len(pictures),
+        "label_counts": pictures.label_counts,
         "senses": [[plain(name), tap] for name, tap in seen],
         "networks": {plain(name): identity(networks[name]) for name, _ in seen},
         "libraries": versions(),
@@ -157,12 +161,30 @@ def read_own(path: Path) -> SavedStatistics:
         told = {"name": path.name, "sha256": sha256, "libraries": dict(facts["libraries"])}
         pictures = {**facts["pictures"], "statistics": told}
         return SavedStatistics(
-            str(path), int(facts["side"]), count, sha256, pictures, seen, dict(facts["networks"])
+            str(path),
+            int(facts["side"]),
+            count,
+            sha256,
+            pictures,
+            seen,
+            dict(facts["networks"]),
+            counts_of(facts.get("label_counts"), count),
         )
     except OSError as error:
         raise explain(path, error) from error
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FileError(path, "is damaged, or of another format; save the statistics anew") from error
+
+
+def counts_of(stored: Any, count: int) -> tuple[int, ...] | None:
+    """Return the pictures in each class as a file holds them. Raises ValueError unless they add up to `count`."""
+    if stored is None:
+        return None
+    if not isinstance(stored, list) or not all(type(part) is int and part >= 0 for part in stored):
+        raise ValueError
+    if sum(stored) != count:
+        raise ValueError
+    return tuple(stored)
 
 
 def read_foreign(path: Path) -> SavedStatistics:

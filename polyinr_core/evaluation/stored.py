@@ -47,7 +47,9 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.names = open_folder(path).names
+        source = open_folder(path)
+        self.names = source.names
+        self.labels, self.classes = source.facts.labels, source.facts.classes
         self.resolution = len(self._pixels(0))
 
     def __len__(self) -> int:
@@ -115,6 +117,13 @@ class StoredPictures:
         if isinstance(self.data, Shards):  # whose own digest is not over all pixels
             return sha256_of_files(self.data.files, [file.name for file in self.data.files])
         return self.data.sha256
+
+    @property
+    def label_counts(self) -> tuple[int, ...] | None:
+        """How many of the pictures are in each class of the set; None where they have no labels."""
+        if self.data.labels is None:
+            return None
+        return tuple(np.bincount(self.data.labels[self.order], minlength=self.data.classes).tolist())
 
     @property
     def facts(self) -> dict[str, Any]:
