@@ -95,7 +95,8 @@ def follows(field: Field, first: dict[Field, Any], second: dict[Field, Any], kin
             other[:2] for other in second
         }
     if side not in ("reals", "fakes"):
-        return side == "quantisation" and "fakes" in kinds  # of stored pictures it is not known
+        values = first.get(field), second.get(field)
+        return side == "quantisation" and "fakes" in kinds and "as stored" in values  # it is not known then
     values = first.get(field), second.get(field)
     if name in NAMES or (name == "reduction" and all(value in (None, "none") for value in values)):
         return True

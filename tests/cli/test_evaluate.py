@@ -1,6 +1,7 @@
 """`polyinr evaluate`: the table, the result with its card, what is refused; with a small judge."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from polyinr_core.evaluation import model_figures, protocols
 from polyinr_core.evaluation.drawn import DrawnPictures
+from polyinr_core.evaluation.stored import open_pictures
 from polyinr_core.files import sha256_of
 from polyinr_core.inversion.objective import Objective
 from polyinr_core.snapshots.snapshot import load_snapshot
@@ -172,6 +174,39 @@ def test_metrics_without_reals_take_their_labels_alone(polyinr: Run, folders: Pa
     assert without.lines[0]["card"]["fakes"]["labels"] == "uniform"
     assert "without real images" in without.stderr
     assert without.lines[0]["figures"] != ran.lines[0]["figures"]
+
+
+def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
+    polyinr: Run, folders: Path, eyes: None
+) -> None:
+    """Files are truncated, what -m measures is rounded: half a grey level. Both cards say so, and explain too."""
+    seeds = ["--seeds", "0-11", "-m", "model.safetensors", "--res", "16", "-q"]
+    assert polyinr("sample", *seeds, "-o", "out/").code == 0
+    written = polyinr("evaluate", "--real", "reals", "--fake", "out", "-o", "written.json", "-q")
+    assert written.code == 0, written.stderr
+    direct = ["--real", "reals", "-m", "model.safetensors", "--count", "12", "--labels", "uniform"]
+    assert polyinr("evaluate", *direct, "-o", "direct.json", "-q").code == 0
+    cards = [json.loads(Path(name).read_text())["card"] for name in ("written.json", "direct.json")]
+    assert [card["quantisation"][:17] for card in cards] == ["uint8, (x + 1) * ", "uint8, x * 127.5 "]
+
+    snapshot = load_snapshot(folders / "model.safetensors")
+    pixels = torch.cat(list(DrawnPictures(snapshot, name="m", count=12).passes())).int()
+    files = torch.cat(list(open_pictures(Path("out")).passes())).int()
+    assert set((pixels - files).unique().tolist()) == {0, 1}
+    inside = (pixels > 0) & (pixels < 255)
+    assert 0.4 < (pixels - files)[inside].float().mean() < 0.6
+
+    told = polyinr("evaluate", "explain", "written.json", "direct.json").stdout.decode()
+    assert "the quantisation" in told
+    assert "half a grey level darker" in " ".join(told.split())
+    for name in ("deep", "mixed"):  # of 16 bits; one of them not ours
+        Path(name).mkdir()
+    assert polyinr("sample", *seeds, "--bits", "16", "-o", "deep/").code == 0
+    shutil.copytree("out", "mixed", dirs_exist_ok=True)
+    Image.new("RGB", (16, 16)).save("mixed/other.bmp")
+    for name in ("deep", "mixed", "fakes"):
+        ran = polyinr("evaluate", "--real", "reals", "--fake", name, "--json", "-q")
+        assert ran.lines[0]["card"]["quantisation"] == "as stored", ran.stderr
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [(line, code, said) for line, code, *said in EVALUATIONS])
