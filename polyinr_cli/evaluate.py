@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +161,7 @@ def evaluate(
         if save_statistics is not None and reals is not None and not isinstance(reals, SavedStatistics):
             write_statistics(save_statistics, reals, seen, networks, overwrite=overwrite)
 
-    with joined(place) as ranks, ExitStack() as bars:
+    with joined(place) as ranks, streams.progress_bars(quiet=quiet) as bar:
         result = measure(
             subject,
             networks,
@@ -170,7 +169,7 @@ def evaluate(
             settings,
             ModelSettings(steps=steps or STEPS, memory=memory),
             device=place,
-            progress=lambda what: bars.enter_context(streams.progress(WORDS.get(what, what), quiet=quiet)),
+            progress=lambda what: bar(WORDS.get(what, what)),
             ranks=ranks,
             warn=lambda text: streams.say(f"polyinr: {text}", quiet=quiet, always=True),
             keep_reals=keep_reals,
