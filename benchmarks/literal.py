@@ -60,7 +60,7 @@ class Level(nn.Module):
 
 
 class LiteralGenerator(nn.Module):
-    """z to w, then level after level to colours. Method, section 2."""
+    """z to w, then level after level to colours. docs/method.md, "One formula", the release's form."""
 
     def __init__(self, side: int, n: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class LiteralGenerator(nn.Module):
 
 
 class LiteralCritic(nn.Module):
-    """EfficientNet-lite0 at 224, random projections of c = 64, four heads. Method, sections 6 to 8."""
+    """EfficientNet-lite0 at 224, random projections of c = 64, four heads: Sauer et al. 2021, Projected GANs."""
 
     def __init__(self, weights: Mapping[str, Tensor], c: int = 64) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def diff_augment(x: Tensor) -> Tensor:
 
 
 class LiteralTrainer:
-    """Generator, critic, average and both optimisers. Method, sections 3 to 5."""
+    """Generator, critic, average and both optimisers. docs/method.md, "Where paper and release differ"."""
 
     def __init__(self, weights: Mapping[str, Tensor], *, side: int, n: int) -> None:
         self.generator, self.critic = LiteralGenerator(side, n).train(), LiteralCritic(weights).train()

@@ -106,7 +106,7 @@ def _bears(snapshot: "Snapshot", narrow: "Synthesis") -> bool:
     from polyinr_core.model.precision import is_faithful
 
     generator, seeds = snapshot.generator, range(PROBED)
-    w = w_of(snapshot, seeds, psi=1.0, label=None, classes_of=seeds)
+    w = w_of(snapshot, seeds, psi=1.0, classes_of=seeds)
     return is_faithful(narrow, generator.synthesis, generator.affine(w).detach())
 
 

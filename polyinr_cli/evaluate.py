@@ -1,7 +1,6 @@
 """polyinr evaluate: figures of what a model draws, or of any pictures, against real ones, with their card."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from .evaluate_options import (
     CacheFolder,
     Count,
     Fake,
+    Labels,
+    LabelsOption,
     Metrics,
     Protocol,
     ProtocolOption,
@@ -29,6 +30,7 @@ from .evaluate_options import (
     check_output,
     check_sources,
     check_uses,
+    first,
 )
 from .judged import (
     HeldOutRun,
@@ -43,13 +45,15 @@ from .options import Device, Json, Label, Model, OptionalOutput, Overwrite, Quie
 from .ranks import joined, own_device, own_rank
 
 if TYPE_CHECKING:
-    import torch
-
-    from polyinr_core.evaluation.drawn import DrawnPictures
     from polyinr_core.evaluation.measure import Side as Judged
+    from polyinr_core.evaluation.protocols import Wanted
+    from polyinr_core.evaluation.saved import SavedStatistics
     from polyinr_core.evaluation.seen import Seen
+    from polyinr_core.evaluation.stored import StoredPictures
     from polyinr_core.evaluation.whole import Subject
+    from polyinr_core.latents.seeds import LabelDistribution
     from polyinr_core.metrics.rules import Sense
+    from polyinr_core.snapshots.snapshot import Snapshot
 
 ENOUGH = 10_000  # pictures; distances of fewer are biased by much of what sets models apart
 WORDS = {"reals": "looking at reals", "fakes": "looking at fakes", "small fakes": "looking at enlarged fakes"}
@@ -66,6 +70,7 @@ def evaluate(
     res: Side = None,
     psi: Psi = 1.0,
     label: Label = None,
+    labels: LabelsOption = None,
     weights: recipe.Weights = None,
     download: recipe.Download = False,
     bootstrap: Bootstrap = 0,
@@ -96,6 +101,7 @@ def evaluate(
     )
     files = recipe.parse_weights(weights or [])
 
+    from polyinr_core.evaluation.drawn import DrawnPictures
     from polyinr_core.evaluation.measure import Settings
     from polyinr_core.evaluation.model_figures import load_means, weights_of
     from polyinr_core.evaluation.of_model import STEPS, ModelSettings
@@ -106,13 +112,14 @@ def evaluate(
     from polyinr_core.metrics.rules import networks_of
 
     chosen = wanted([name.strip() for name in metrics.split(",")], protocol.value)
-    check_sources(chosen, real=real, fake=fake, model=model, label=label, psi=psi)
+    check_sources(chosen, real=real, fake=fake, model=model, label=label, labels=labels, psi=psi)
     check_uses(
         chosen,
         {
             "--count": count,
             "--real-count": real_count,
             "--held-out": held_out,
+            "--labels": labels,
             "--steps": steps,
             "--bootstrap": bootstrap or None,
             "--cache": cache,
@@ -126,25 +133,34 @@ def evaluate(
     settings = Settings(batch=batch, bootstrap=bootstrap, cache=cache)
     reals = None
     if real is not None:
-        reals = open_judged(real, option="--real", side=res, count=real_count, run=held_out, quiet=quiet)
+        side = res if chosen.of_reals else None  # else only their labels are read
+        reals = open_judged(real, option="--real", side=side, count=real_count, run=held_out, quiet=quiet)
     if save_statistics is not None and isinstance(reals, SavedStatistics):
         raise RequestError(f"--real {real} are statistics already; --save-statistics is for pictures")
+    labels_note = ""
     if fake is not None:
         fakes: Judged = open_judged(fake, option="--fake", side=res, count=count, quiet=quiet)
     else:
-        fakes = _drawn(model, count or DRAWN, res=res, psi=psi, label=label, device=place, quiet=quiet)
-    subject = Subject(chosen, reals, fakes)
+        snapshot, file = load_model(model, quiet=quiet)
+        distribution, labels_note = _labels(chosen, snapshot, reals, label=label, labels=labels)
+        snapshot.generator.to(device=place)
+        fakes = DrawnPictures(
+            snapshot, name=str(file), count=count or DRAWN, side=res, psi=psi, labels=distribution
+        )
+    subject = Subject(chosen, reals if chosen.of_reals else None, fakes)
     subject.check(settings)
     names = networks_of(subject.metrics.values())
     networks = load_networks(names, files, others=weights_of(chosen.figures.values()), download=download)
     means = load_means(chosen.figures.values(), files)
+    if labels_note:
+        streams.say(f"polyinr: {labels_note}", quiet=quiet, always=True)
     memory = total_memory(place) if place.type == "cuda" else available_memory()
 
     def keep_reals(seen: "Mapping[Sense, Seen]") -> None:
         if save_statistics is not None and reals is not None and not isinstance(reals, SavedStatistics):
             write_statistics(save_statistics, reals, seen, networks, overwrite=overwrite)
 
-    with joined(place) as ranks, ExitStack() as bars:
+    with joined(place) as ranks, streams.progress_bars(quiet=quiet) as bar:
         result = measure(
             subject,
             networks,
@@ -152,7 +168,7 @@ def evaluate(
             settings,
             ModelSettings(steps=steps or STEPS, memory=memory),
             device=place,
-            progress=lambda what: bars.enter_context(streams.progress(WORDS.get(what, what), quiet=quiet)),
+            progress=lambda what: bar(WORDS.get(what, what)),
             ranks=ranks,
             warn=lambda text: streams.say(f"polyinr: {text}", quiet=quiet, always=True),
             keep_reals=keep_reals,
@@ -163,25 +179,51 @@ def evaluate(
     _report(result, output, overwrite=overwrite, as_json=as_json)
 
 
-def _drawn(
-    model: Path | None,
-    count: int,
+def _labels(
+    chosen: "Wanted",
+    snapshot: "Snapshot",
+    reals: "StoredPictures | SavedStatistics | None",
     *,
-    res: int | None,
-    psi: float,
     label: str | None,
-    device: "torch.device",
-    quiet: bool,
-) -> "DrawnPictures":
-    """Return the pictures that a model draws. Raises PolyinrError."""
-    from polyinr_core.evaluation.drawn import DrawnPictures
+    labels: Labels | None,
+) -> tuple["LabelDistribution", str]:
+    """Return how a model draws its labels: as the protocols have it, unless an option says otherwise.
+
+    Where they have it from the data and that has no fitting labels, it is uniform, and the text says so. Raises
+    RequestError where options ask for what is not there, and where metrics of two kinds would share pictures.
+    """
+    from polyinr_core.evaluation.drawn import dataset_labels
+    from polyinr_core.latents.seeds import UNIFORM, LabelDistribution
 
     from .named import class_index
 
-    snapshot, file = load_model(model, quiet=quiet)
     index = class_index(label, snapshot)
-    snapshot.generator.to(device=device)
-    return DrawnPictures(snapshot, name=str(file), count=count, side=res, psi=psi, label=index)
+    classes = snapshot.generator.config.classes
+    by_data = chosen.of_many if labels is Labels.dataset else chosen.of_dataset_labels
+    if not classes and labels is not None:
+        raise RequestError("the model has no classes; leave out --labels")
+    if not classes and reals is not None and not chosen.of_reals:
+        raise RequestError(
+            f"{first(chosen.of_many)} looks at no reals, and the model has no classes; leave out --real"
+        )
+    if index is not None or not classes or not by_data or labels is Labels.uniform:
+        return LabelDistribution(label=index), ""
+    try:
+        distribution = dataset_labels(reals, classes=classes)
+    except RequestError as error:
+        if labels is Labels.dataset:
+            raise
+        return UNIFORM, (
+            f"{error}; the classes of generated pictures are drawn uniformly (--labels uniform says that this is "
+            "meant)"
+        )
+    others = [name for name in chosen.of_many if name not in by_data]
+    if labels is None and others and len(set(distribution.weights)) > 1:
+        raise RequestError(
+            f"{first(others)} draws all classes as often, {first(by_data)} as often as the data has them: "
+            "measure them one after the other, or choose one for both with --labels"
+        )
+    return distribution, ""
 
 
 def _warn(subject: "Subject", result: dict[str, Any], *, quiet: bool) -> None:

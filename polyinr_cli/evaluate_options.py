@@ -26,6 +26,13 @@ class Protocol(StrEnum):
     adm = "adm"
 
 
+class Labels(StrEnum):
+    """How the labels of generated pictures are drawn."""
+
+    dataset = "dataset"
+    uniform = "uniform"
+
+
 Real = Annotated[
     Path | None,
     typer.Option(
@@ -71,6 +78,15 @@ RealCount = Annotated[
 Side = Annotated[
     int | None,
     typer.Option("--res", metavar="N", show_default=False, help="Draw at N pixels; reduce stored pictures to N."),
+]
+LabelsOption = Annotated[
+    Labels | None,
+    typer.Option(
+        "--labels",
+        show_default=False,
+        help="Draw the classes of generated pictures as often as --real has them (dataset: without it, but for "
+        "--protocol adm), or all as often.",
+    ),
 ]
 Psi = Annotated[float, typer.Option("--psi", metavar="NUMBER", help="Truncation; 1 is none.")]
 Bootstrap = Annotated[
@@ -122,7 +138,14 @@ def check_numbers(
 
 
 def check_sources(
-    wanted: "Wanted", *, real: Path | None, fake: Path | None, model: Path | None, label: str | None, psi: float
+    wanted: "Wanted",
+    *,
+    real: Path | None,
+    fake: Path | None,
+    model: Path | None,
+    label: str | None,
+    labels: Labels | None,
+    psi: float,
 ) -> None:
     """Raise RequestError unless metrics have the pictures or the model that they need, and no others."""
     if fake is not None and model is not None:
@@ -131,13 +154,19 @@ def check_sources(
         raise RequestError(
             f"{first(wanted.figures)} is a figure of a model; name one with -m and leave out --fake"
         )
-    if fake is not None and (label is not None or psi != 1):
-        raise RequestError("--label and --psi are for a model that draws; leave them out with --fake")
+    if fake is not None and (label is not None or labels is not None or psi != 1):
+        raise RequestError("--label, --labels and --psi are for a model that draws; leave them out with --fake")
+    if label is not None and labels is not None:
+        raise RequestError(
+            "--label gives all pictures one class, --labels draws a class for each; give one of them"
+        )
     if real is None and wanted.of_reals:
         raise RequestError(
             f"{first(wanted.of_reals)} needs real pictures; give an archive or a folder with --real"
         )
-    if real is not None and not wanted.of_reals:
+    by_data = wanted.of_many if labels is Labels.dataset else wanted.of_dataset_labels
+    reads_labels = by_data and fake is None and label is None and labels is not Labels.uniform
+    if real is not None and not wanted.of_reals and not reads_labels:
         raise RequestError(f"{first([*wanted.metrics, *wanted.figures])} looks at no reals; leave out --real")
 
 
@@ -149,6 +178,7 @@ def check_uses(wanted: "Wanted", given: dict[str, object]) -> None:
         "--count": wanted.of_many,
         "--real-count": wanted.of_reals,
         "--held-out": wanted.of_reals,
+        "--labels": wanted.of_many,
         "--steps": inverted,
         "--bootstrap": wanted.with_intervals,
         "--cache": wanted.of_networks,

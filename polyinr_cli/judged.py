@@ -11,8 +11,8 @@ from . import streams
 from .ranks import several
 
 if TYPE_CHECKING:
-    from polyinr_core.evaluation.measure import Side
-    from polyinr_core.evaluation.stored import HeldOut
+    from polyinr_core.evaluation.saved import SavedStatistics
+    from polyinr_core.evaluation.stored import HeldOut, StoredPictures
 
 HeldOutRun = Annotated[
     Path | None,
@@ -70,7 +70,7 @@ def open_judged(
     count: int | None = None,
     run: Path | None = None,
     quiet: bool = False,
-) -> "Side":
+) -> "StoredPictures | SavedStatistics":
     """Open pictures, in part or as a run held them out, or statistics of some. Raises PolyinrError."""
     from polyinr_core.evaluation.saved import means_statistics, open_statistics
     from polyinr_core.evaluation.stored import open_pictures

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -204,14 +203,14 @@ def _compare(
     snapshot.generator.to(device=place)
     fakes = Kept(DrawnPictures(snapshot, name=str(file), count=count))
     reals = open_pictures(real, side=fakes.side)
-    with ExitStack() as bars:
+    with streams.progress_bars(quiet=quiet) as bar:
         found = likeness(
             reals,
             fakes,
             load_network("lite2"),
             device=place,
             settings=Settings(cache=cache),
-            progress=lambda what: bars.enter_context(streams.progress(f"looking at {what}", quiet=quiet)),
+            progress=lambda what: bar(f"looking at {what}"),
         )
     same = reals.data.sha256 == stored.data.get("sha256")
     sheet = encode_picture(realism_sheet(captioned(found, fakes)))

@@ -39,15 +39,34 @@ def say_notes(path: object, notes: Iterable[str], *, quiet: bool = False) -> Non
 @contextmanager
 def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
     """Yield a callback (done, total) that moves a bar on stderr; a silent one if that is no terminal."""
-    with noted_progress(description, quiet=quiet) as move:
-        yield lambda done, total: move(done, total, "")
+    with progress_bars(quiet=quiet) as bar:
+        yield bar(description)
+
+
+@contextmanager
+def progress_bars(*, quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
+    """Yield what makes such a callback of a description, each with a bar of its own, one below the other."""
+    with _noted_bars(quiet=quiet) as bar:
+
+        def unnoted(description: str) -> Progress:
+            move = bar(description)
+            return lambda done, total: move(done, total, "")
+
+        yield unnoted
 
 
 @contextmanager
 def noted_progress(description: str, *, quiet: bool = False) -> Iterator[NotedProgress]:
     """Yield a callback (done, total, note) that moves such a bar and shows a few words, the note, beside it."""
+    with _noted_bars(quiet=quiet) as bar:
+        yield bar(description)
+
+
+@contextmanager
+def _noted_bars(*, quiet: bool) -> Iterator[Callable[[str], NotedProgress]]:
+    """Yield what makes callbacks of descriptions: all bars in one display, as two would overwrite each other."""
     if quiet or not is_terminal(sys.stderr):
-        yield lambda done, total, note: None
+        yield lambda description: lambda done, total, note: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -62,9 +81,13 @@ def noted_progress(description: str, *, quiet: bool = False) -> Iterator[NotedPr
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with RichProgress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(description, total=None, note="")
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+    with RichProgress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
+
+        def bar(description: str) -> NotedProgress:
+            task = bars.add_task(description, total=None, note="")
+            return lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
+
+        yield bar
 
 
 @contextmanager

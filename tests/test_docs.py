@@ -40,6 +40,19 @@ def test_links_lead_somewhere(page: str) -> None:
             assert ((ROOT / page).parent / target).exists(), target
 
 
+def test_docstrings_name_headings_that_are_there() -> None:
+    """A pointer is written docs/PAGE.md, "HEADING"; nothing points to a section of a page without numbers."""
+    found = 0
+    for folder in ("polyinr_core", "polyinr_cli", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = re.sub(r"\s+", " ", path.read_text())
+            assert not re.search(r"[Mm]ethod(:|,) sections? \d", text), path
+            for page, heading in re.findall(r"docs/(\w+\.md), \"([^\"]+)\"", text):
+                assert f"# {heading}\n" in (ROOT / "docs" / page).read_text(), (path, heading)
+                found += 1
+    assert found > 4
+
+
 def readme_commands() -> list[list[str]]:
     """Return the arguments of each `polyinr` line in README's shell blocks, without what follows a pipe."""
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)

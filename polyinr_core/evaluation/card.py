@@ -10,9 +10,11 @@ import torch
 from ..metrics.networks import FeatureNetwork
 from ..metrics.rules import Metric
 from .inputs import Judged
+from .stored import StoredPictures
 
 LIBRARIES = ("polyinr", "torch", "timm", "torchvision", "numpy", "pillow")
 DRAWN, STORED = "uint8, x * 127.5 + 128, clamped", "as stored"
+SAMPLED = "uint8, (x + 1) * 127.5, clamped, truncated: as sample writes files"
 INSIDE = "299, inside the network"
 RESIZING = {
     "inception": INSIDE,
@@ -36,7 +38,7 @@ def card_of(
     return {
         "resolution": reals.side if reals is not None and reals.side else fakes.side,
         "mirror": "none",
-        "quantisation": DRAWN if fakes.facts.get("kind") == "model" else STORED,
+        "quantisation": quantisation_of(fakes),
         "precision": "float32",
         **of_reals,
         "fakes": fakes.facts,
@@ -48,6 +50,13 @@ def card_of(
         "libraries": versions(),
         "device": device_facts(device),
     }
+
+
+def quantisation_of(fakes: Judged) -> str:
+    """Return how the generated images came to 8 bits, as far as that is known, in words."""
+    if fakes.facts.get("kind") == "model":
+        return DRAWN
+    return SAMPLED if isinstance(fakes, StoredPictures) and fakes.written_by_us else STORED
 
 
 def network_facts(name: str, network: FeatureNetwork) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def model_rows(
     rows: dict[str, Row] = {}
     pictures: dict[str, list[dict[str, Any]]] = {}
     looks = {name: look.to(device) for name, look in means.looks.items()}
-    how: dict[str, Any] = {"side": model.side, "psi": model.psi, "label": model.label}
+    how: dict[str, Any] = {"side": model.side, "psi": model.psi, "labels": model.labels}
     for name, figure in figures.items():
         if figure.kind == "ppl":
             lengths = model_path_lengths(
@@ -75,7 +75,7 @@ def model_rows(
                 means.objective.to(device),
                 steps=settings.steps,
                 lpips=lpips if lpips is not None and reals.side >= lpips.least else None,
-                label=model.label,
+                label=model.labels.label,
                 memory=settings.memory,
                 progress=progress("inverting"),
             )

@@ -3,24 +3,20 @@
 import torch
 from torch import Tensor
 
-from ..latents.seeds import draw_labels, draw_z
+from ..latents.seeds import UNIFORM, LabelDistribution, draw_z
 from ..model.drawer import drawer_for
 from ..model.drawing import at_once
 from ..snapshots.snapshot import Snapshot
 
 
-def w_of(snapshot: Snapshot, seeds: range, *, psi: float, label: int | None, classes_of: range) -> Tensor:
-    """Return w [N, L, w_dim] of seeds, on the generator's device.
-
-    `label` is the class of all; without it each has that which its seed of `classes_of` draws.
-    """
+def w_of(
+    snapshot: Snapshot, seeds: range, *, psi: float, labels: LabelDistribution = UNIFORM, classes_of: range
+) -> Tensor:
+    """Return w [N, L, w_dim] of seeds, each in the class that its seed of `classes_of` draws, on the device."""
     generator, classes = snapshot.generator, snapshot.generator.config.classes
     like = generator.mapping.w_avg
-    labels = None
-    if classes:
-        labels = draw_labels(classes_of, classes) if label is None else torch.full((len(seeds),), label)
-        labels = labels.to(like.device)
-    return generator.w_each(draw_z(seeds, generator.config.z_dim).to(like), labels, psi=psi)
+    label = labels.draw(classes_of, classes).to(like.device) if classes else None
+    return generator.w_each(draw_z(seeds, generator.config.z_dim).to(like), label, psi=psi)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..latents.seeds import UNIFORM, LabelDistribution
 from ..metrics.confidence import bootstrap
 from ..metrics.looks import Look
 from ..metrics.path_length import EPSILON, SIDE, path_length, path_lengths
@@ -26,13 +27,12 @@ def model_path_lengths(
     count: int,
     side: int,
     psi: float = 1.0,
-    label: int | None = None,
+    labels: LabelDistribution = UNIFORM,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Return the lengths [N], float64, of `count` paths between what seeds 0, 1, ... are in w.
 
-    Path i leads from seed 2 i to seed 2 i + 1, both in the class of the first, unless `label` is given. Raises
-    PolyinrError.
+    Path i leads from seed 2 i to seed 2 i + 1, both in the class that the first draws. Raises PolyinrError.
     """
     device = snapshot.generator.mapping.w_avg.device
     step = max(1, at_once(device) // (2 * side**2))
@@ -41,7 +41,7 @@ def model_path_lengths(
         stop = min(start + step, count)
         own = range(2 * start, 2 * stop, 2)
         starts, ends = (
-            w_of(snapshot, seeds, psi=psi, label=label, classes_of=own)
+            w_of(snapshot, seeds, psi=psi, labels=labels, classes_of=own)
             for seeds in (own, range(2 * start + 1, 2 * stop, 2))
         )
         found.append(path_lengths(starts, ends, lambda w: paint(snapshot, w, side=side), look).cpu())

@@ -16,6 +16,7 @@ PROTOCOLS: dict[str, dict[str, str]] = {
     "adm": {"fid": "fid-adm", "pr": "pr-adm"},  # guided-diffusion
 }
 PLAIN = frozenset().union(*PROTOCOLS.values())
+UNIFORM = ("fid-adm", "pr-adm")  # guided-diffusion's; the others draw labels from the data, as StyleGAN-XL does
 GIVEN = {  # networks that are files of the user's, in TorchScript: what to say without one
     "vgg16": "pr needs VGG16 as NVIDIA publishes it, which nothing here carries: give --weights vgg16=vgg16.pt; "
     "pr-lite2 needs no file",
@@ -38,10 +39,14 @@ def in_protocol(names: Sequence[str], protocol: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be measured: metrics of sets of pictures, and figures of a model, by their full names."""
+    """What is to be measured: metrics of sets of pictures, and figures of a model, by their full names.
+
+    `uniform` names those for which a model draws its labels uniformly, not as the data has them.
+    """
 
     metrics: Mapping[str, Metric]
     figures: Mapping[str, ModelFigure]
+    uniform: tuple[str, ...] = ()
 
     @property
     def of_reals(self) -> tuple[str, ...]:
@@ -53,6 +58,11 @@ class Wanted:
     def of_many(self) -> tuple[str, ...]:
         """The names of what is taken of so many generated pictures."""
         return (*self.metrics, *(name for name, figure in self.figures.items() if figure.draws))
+
+    @property
+    def of_dataset_labels(self) -> tuple[str, ...]:
+        """The names of what is taken of generated pictures whose labels are drawn as the data has them."""
+        return tuple(name for name in self.of_many if name not in self.uniform)
 
     @property
     def of_networks(self) -> tuple[str, ...]:
@@ -78,7 +88,8 @@ def wanted(names: Sequence[str], protocol: str) -> Wanted:
             metrics[name] = metric_named(name)
         except RequestError as error:
             raise RequestError(f"{error}; of a model {FORMS}") from error
-    return Wanted(metrics, figures)
+    uniform = [name for name in (*metrics, *figures) if protocol == "adm" or name in UNIFORM]
+    return Wanted(metrics, figures, tuple(uniform))
 
 
 def weights_key(network: str) -> str:

@@ -30,8 +30,8 @@ from ..tensor_files import (
 )
 from .cache import LARGEST, digest_of
 from .card import versions
-from .inputs import Pictures
 from .seen import Need, Seen
+from .stored import StoredPictures
 
 FORMAT = 1
 METADATA_KEY = "polyinr_statistics"
@@ -48,6 +48,8 @@ class SavedStatistics:
     """What was once seen of pictures: `side` and `count` are 0 where the file does not tell.
 
     `networks` holds of each network's name what makes it that one: SHA-256 of the weights and side.
+    `label_counts` is how many of the pictures are in each class, None where they have no labels, or a file of
+    others, or of an older polyinr, does not say.
     """
 
     name: str
@@ -57,6 +59,7 @@ class SavedStatistics:
     facts: dict[str, Any]
     seen: dict[tuple[str, Tap], Seen]
     networks: dict[str, dict[str, Any]]
+    label_counts: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -106,7 +109,7 @@ class SavedStatistics:
 
 def save_statistics(
     path: str | os.PathLike[str],
-    pictures: Pictures,
+    pictures: StoredPictures,
     seen: Mapping[Sense, Seen],
     networks: Mapping[str, FeatureNetwork],
     *,
@@ -124,6 +127,7 @@ def save_statistics(
         "pictures": pictures.facts,
         "side": pictures.side,
         "count": len(pictures),
+        "label_counts": pictures.label_counts,
         "senses": [[plain(name), tap] for name, tap in seen],
         "networks": {plain(name): identity(networks[name]) for name, _ in seen},
         "libraries": versions(),
@@ -174,7 +178,17 @@ def read_own(path: Path) -> SavedStatistics:
         raise FileError(path, f"is damaged, or of another format ({error}); save the statistics anew") from error
     told = {"name": path.name, "sha256": sha256, "libraries": facts["libraries"]}
     pictures = {**facts["pictures"], "statistics": told}
-    return SavedStatistics(str(path), facts["side"], count, sha256, pictures, seen, facts["networks"])
+    label_counts = facts.get("label_counts")
+    return SavedStatistics(
+        str(path),
+        facts["side"],
+        count,
+        sha256,
+        pictures,
+        seen,
+        facts["networks"],
+        None if label_counts is None else tuple(label_counts),
+    )
 
 
 def check_facts(facts: Any) -> None:
@@ -189,9 +203,17 @@ def check_facts(facts: Any) -> None:
         "senses": isinstance(senses, list) and all(map(_is_sense, senses)),
         "networks": isinstance(networks, dict) and all(map(_is_identity, networks.values())),
         "libraries": isinstance(facts.get("libraries"), dict),
+        "label_counts": _are_counts(facts.get("label_counts"), facts.get("count")),
     }
     if bad := [name for name, fits in good.items() if not fits]:
         raise TensorFileError(f"missing or of another kind: {', '.join(bad)}")
+
+
+def _are_counts(stored: Any, count: Any) -> bool:
+    """Say whether the pictures in each class, where a file holds them, add up to `count`."""
+    if stored is None:
+        return True
+    return isinstance(stored, list) and all(is_whole(part, 0, 2**53) for part in stored) and sum(stored) == count
 
 
 def _is_sense(sense: Any) -> bool:

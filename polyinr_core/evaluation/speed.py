@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ..latents.seeds import UNIFORM, LabelDistribution
 from ..model.generator import count_parameters
 from ..snapshots.snapshot import Snapshot
 from .painting import paint, w_of
@@ -20,7 +21,7 @@ def speed_row(
     *,
     side: int,
     psi: float = 1.0,
-    label: int | None = None,
+    labels: LabelDistribution = UNIFORM,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
     """Return the median of the seconds that a picture of `side` pixels takes, with the least and the most.
@@ -33,7 +34,7 @@ def speed_row(
         finish(device)
         clock = time.perf_counter()
         own = range(seed, seed + 1)
-        paint(snapshot, w_of(snapshot, own, psi=psi, label=label, classes_of=own), side=side)
+        paint(snapshot, w_of(snapshot, own, psi=psi, labels=labels, classes_of=own), side=side)
         finish(device)
         seconds.append(time.perf_counter() - clock)
         if progress is not None:

@@ -23,6 +23,7 @@ from ..data.shards import Shards
 from ..data.sources import open_folder
 from ..errors import FileError, PictureError, RequestError
 from ..files import read_bytes, sha256_of
+from ..pictures.files import read_note
 from ..pictures.pixels import quantise
 from ..seeds import generator_for
 
@@ -122,6 +123,20 @@ class StoredPictures:
             return sha256_of_files(self.data.files, [file.name for file in self.data.files])
         return self.data.sha256
 
+    @cached_property
+    def written_by_us(self) -> bool:
+        """Whether all are picture files of 8 bits that say, in their notes, that polyinr drew them."""
+        if not isinstance(self.data, Folder):
+            return False
+        return all(is_ours(self.data.path / self.data.names[number]) for number in self.order)
+
+    @property
+    def label_counts(self) -> tuple[int, ...] | None:
+        """How many of the pictures are in each class of the set; None where they have no labels."""
+        if self.data.labels is None:
+            return None
+        return tuple(np.bincount(self.data.labels[self.order], minlength=self.data.classes).tolist())
+
     @property
     def facts(self) -> dict[str, Any]:
         own, held_out = self.data.resolution, self.held_out
@@ -155,6 +170,15 @@ def open_pictures(
     """Open an archive, tar shards, or a folder of picture files. Raises FileError, RequestError."""
     data = Folder(path) if path.is_dir() and not means_shards(path) else open_data(path, labels="usable")
     return StoredPictures(data, side=side, count=count, held_out=held_out)
+
+
+def is_ours(path: Path) -> bool:
+    """Say whether a picture file says in its note that polyinr drew it in 8 bits; a damaged one says nothing."""
+    try:
+        note = read_note(path)
+    except FileError:
+        return False
+    return bool(note) and "bits" not in note
 
 
 def numbers_of(held_out: HeldOut, data: PictureSet | Folder) -> list[int]:

@@ -32,7 +32,7 @@ def small_of(large: DrawnPictures) -> DrawnPictures:
             "asked for: give --res above it and reals of that size"
         )
     return DrawnPictures(
-        large.snapshot, name=large.name, count=large.count, side=trained, psi=large.psi, label=large.label
+        large.snapshot, name=large.name, count=large.count, side=trained, psi=large.psi, labels=large.labels
     )
 
 

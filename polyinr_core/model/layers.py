@@ -25,7 +25,7 @@ def rms_normalize(x: Tensor) -> Tensor:
 class EqualizedLinear(nn.Module):
     """y = sqrt(2) lrelu(x (W m / sqrt(in))^T + b m), with m the learning-rate multiplier.
 
-    Weights start as N(0, 1) / m and biases as 0; the scale is applied at run time. method: Karras et al.,
+    Weights start as N(0, 1) / m and biases as 0; the scale is applied at run time. Karras et al.,
     "Progressive Growing of GANs" (equalised learning rate).
     """
 

@@ -19,9 +19,7 @@ from .files import DESCRIPTION, Note, note_text, parsed_note
 
 FORMATS = {".gif": "gif", ".webp": "webp", ".mp4": "mp4"}
 MAX_SIDES = {"gif": 65535, "webp": 16383, "mp4": 16384}  # the last is x264's own
-MAX_BLOCKS = (
-    139_264  # squares of 16 x 16 pixels that H.264 decoders must take (level 6.2; method: ITU-T H.264, A.3)
-)
+MAX_BLOCKS = 139_264  # squares of 16 x 16 pixels that H.264 decoders must take (level 6.2; ITU-T H.264, A.3)
 MAX_FPS = {
     "gif": 50,  # browsers slow down what is shown for less than 2 hundredths of a second
     "webp": 90,  # and for less than 11 thousandths
@@ -31,7 +29,7 @@ MIN_FPS = 0.01  # a GIF's frame stays at most 655 seconds
 TICKS = {"gif": 100, "webp": 1000}  # a second: what the format counts in
 WEBP_QUALITY = 90
 MP4_QUALITY = "18"  # x264's constant rate factor: to the eye about lossless
-BT709 = 1  # of primaries and transfer; method: ITU-T H.273, tables 2 and 3
+BT709 = 1  # of primaries and transfer; ITU-T H.273, tables 2 and 3
 
 Frame = NDArray[np.uint8]  # [H, W, 3]
 

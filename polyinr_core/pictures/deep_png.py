@@ -9,7 +9,7 @@ import png
 from numpy.typing import NDArray
 
 BAND_BYTES = 2**20  # filtered and deflated at a time
-SUB = 1  # the filter: each byte less that of the pixel to its left; method: PNG, section 9.2
+SUB = 1  # the filter: each byte less that of the pixel to its left; PNG specification, section 9.2
 PIXEL_BYTES = 6
 LEVEL_OF_DEFLATE = 1  # filtered colours gain little from more, and 6 takes six times as long
 

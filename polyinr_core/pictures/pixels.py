@@ -11,24 +11,26 @@ from .sheet import Pixels
 
 
 def to_uint8(x: Tensor) -> Pixels:
-    """Round colours [..., 3] to 8 bits: (x + 1) 127.5, clamped to 0-255, its fraction dropped.
+    """Bring colours [..., 3] to 8 bits: (x + 1) 127.5, clamped to 0-255, then truncated, not rounded.
 
-    The release's rule for pictures. Its metrics take half a grey level more. method: section 11.
+    The rule of the release's script that draws samples. Its metrics round (`quantise`), which is half a grey
+    level more. docs/method.md, "Where paper and release differ".
     """
     x = x if x.dtype == torch.float64 else x.float()
     return ((x + 1.0) * 127.5).clamp_(0.0, 255.0).to(torch.uint8).cpu().numpy()
 
 
 def to_uint16(x: Tensor) -> Pixels:
-    """Round colours [..., 3] to 16 bits by the same rule: (x + 1) 32767.5, clamped, its fraction dropped."""
+    """Bring colours [..., 3] to 16 bits by the same rule: (x + 1) 32767.5, clamped, truncated."""
     x = x if x.dtype == torch.float64 else x.float()
     return ((x + 1.0) * 32767.5).clamp_(0.0, 65535.0).to(torch.int32).cpu().numpy().astype(np.uint16)
 
 
 def quantise(x: Tensor) -> Tensor:
-    """Round colours in [-1, 1] to uint8 as the release's metrics do: x 127.5 + 128, clamped, cut off.
+    """Round colours in [-1, 1] to uint8 as the release's metrics do: x 127.5 + 128, clamped, truncated.
 
-    That is half a grey level above the rule for pictures to look at, and gives back the reals as they were.
+    That is (x + 1) 127.5 to the nearest, half a grey level above the rule for picture files (`to_uint8`), and
+    gives back the reals as they were.
     """
     return (x * 127.5 + 128).clamp_(0, 255).to(torch.uint8)
 

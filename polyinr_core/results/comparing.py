@@ -13,6 +13,8 @@ Standing = Literal["comparable", "within", "unknown", "not comparable"]
 NAMES = ("name", "of", "stored_resolution", "run")  # say nothing that the hash does not say
 ENDS = (("low", "high"), ("least", "most"))
 ABSENT = "not on the card"
+LABELS = ("fakes", "labels"), ("fakes", "label_weights")
+OLDER = {"uniform by seed": "uniform"}  # what cards said before they knew of labels drawn from a dataset
 LAST_DIGITS = 1e-5  # of a figure: what rounding in another order is taken to move at most
 
 
@@ -93,7 +95,8 @@ def follows(field: Field, first: dict[Field, Any], second: dict[Field, Any], kin
             other[:2] for other in second
         }
     if side not in ("reals", "fakes"):
-        return side == "quantisation" and "fakes" in kinds  # of stored pictures it is not known
+        values = first.get(field), second.get(field)
+        return side == "quantisation" and "fakes" in kinds and "as stored" in values  # it is not known then
     values = first.get(field), second.get(field)
     if name in NAMES or (name == "reduction" and all(value in (None, "none") for value in values)):
         return True
@@ -102,7 +105,21 @@ def follows(field: Field, first: dict[Field, Any], second: dict[Field, Any], kin
     if name == "seeds":  # a longer run of the same seeds
         starts = {str(value).partition("-")[0] for value in values}
         return len(starts) == 1 and first.get((side, "count")) != second.get((side, "count"))
+    if field in LABELS:
+        one, other = labels_of(first), labels_of(second)
+        return one == other or (name == "label_weights" and one[0] != other[0])
     return False
+
+
+def labels_of(fields: dict[Field, Any]) -> tuple[Any, Any]:
+    """Return how generated pictures' labels are drawn, and the classes' weights where these are a dataset's.
+
+    A dataset of as many images in each class is drawn from as uniformly as without one, to the same pictures.
+    """
+    labels, weights = (fields.get(field) for field in LABELS)
+    if labels == "dataset" and len(set(str(weights).split())) == 1 and weights is not None:
+        return "uniform", None
+    return OLDER.get(str(labels), labels), weights
 
 
 def words(field: Field, value: Any, fields: dict[Field, Any]) -> str:

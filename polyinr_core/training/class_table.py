@@ -19,8 +19,8 @@ def class_means(data: PictureSet, features: Lite0Features) -> Tensor:
     """Return [classes, 320]: the deepest tap averaged over space and over up to 32 pictures of each class.
 
     A class without pictures gets the mean of the others. The release starts every data set from such a table
-    of ImageNet's classes (method: its rows correlate with the class means of these features). Computed where
-    `features` is, returned on the CPU.
+    of ImageNet's classes, whose rows correlate with the class means of these features (docs/method.md, "Where
+    paper and release differ"). Computed where `features` is, returned on the CPU.
     """
     device = next(features.parameters()).device
     reader = Reader(data, data.resolution)

@@ -6,10 +6,12 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.feed import Feed
+from ..latents.seeds import UNIFORM, LabelDistribution
 from ..metrics.features import Lite2Features
 from ..metrics.gaussian import FeatureStatistics, Gaussian, frechet_distance
 from ..metrics.inception import InceptionFeatures
@@ -56,10 +58,11 @@ class Judge:
     """Measures a generator against all pictures of a feed's data, at the feed's resolution.
 
     The reals are the whole set, held-out pictures included and none mirrored, as is the field's custom; they are
-    looked at once, at the first measurement. The fakes are those of seeds 0, 1, ..., their classes drawn
-    uniformly. Both sides are quantised to 8 bits by the rule of the release's metrics. Over several ranks the
-    pictures are divided, and all get the distances of the single run. `weights` holds timm's tensors for
-    `lite2` and an InceptionFeatures for `inception`, whichever `metrics` look through.
+    looked at once, at the first measurement. The fakes are those of seeds 0, 1, ..., their classes drawn from the
+    set, image by image, as StyleGAN-XL's metrics do. Both sides are quantised to 8 bits by the rule of the
+    release's metrics. Over several ranks the pictures are divided, and all get the distances of the single run.
+    `weights` holds timm's tensors for `lite2` and an InceptionFeatures for `inception`, whichever `metrics` look
+    through.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Judge:
         for name in networks_of(metrics):
             network = Lite2Features(weights[name]) if name == "lite2" else weights[name]
             self.networks[name] = network.to(device)
+        self.labels = labels_of(feed)
         whole = len(feed.data)
         sights = {name: SIGHTS[name] for name in self.networks}
         self.reals = {name: min(sight.reals or whole, whole) for name, sight in sights.items()}
@@ -99,7 +103,9 @@ class Judge:
         """Return the distances by name, the same on every rank."""
         references = self.references
         resolution = self.feed.resolution
-        fakes = self.look(lambda seeds: draw(generator, seeds, resolution=resolution), self.fakes)
+        fakes = self.look(
+            lambda seeds: draw(generator, seeds, resolution=resolution, labels=self.labels), self.fakes
+        )
         if not self.ranks.leads:
             return self.ranks.fact({})
         found = {}
@@ -146,7 +152,7 @@ class Judge:
 
     def card(self, generator: Generator) -> dict[str, Any]:
         """Return what the distances depend on: of lite2 as it is, of fid's Inception with `fid-` before it."""
-        facts: dict[str, Any] = {"labels": "uniform"} if generator.config.classes else {}
+        facts: dict[str, Any] = {"labels": self.labels.name} if generator.config.classes else {}
         for name, network in self.networks.items():
             counts = {"reals": self.reals[name], "fakes": self.fakes[name]}
             if isinstance(network, InceptionFeatures):
@@ -156,7 +162,17 @@ class Judge:
         return facts
 
 
-def draw(generator: Generator, seeds: Sequence[int], *, resolution: int) -> Tensor:
+def labels_of(feed: Feed) -> LabelDistribution:
+    """Return how often each class is drawn: as often as all pictures of the feed's data have it."""
+    data = feed.data
+    if data.labels is None:
+        return UNIFORM
+    return LabelDistribution(counts=tuple(np.bincount(data.labels, minlength=data.classes).tolist()))
+
+
+def draw(
+    generator: Generator, seeds: Sequence[int], *, resolution: int, labels: LabelDistribution = UNIFORM
+) -> Tensor:
     """Draw the pictures of seeds as judges see them, uint8 [N, 3, r, r], on the generator's device."""
-    drawn = draw_seeds(generator, seeds, resolution=resolution)
+    drawn = draw_seeds(generator, seeds, resolution=resolution, labels=labels)
     return torch.cat([quantise(part) for part in drawn]).permute(0, 3, 1, 2)

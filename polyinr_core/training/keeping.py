@@ -11,35 +11,39 @@ from ..snapshots.snapshot import Snapshot, read_facts, save_snapshot
 from ..strict_json import is_number, is_whole
 
 BEST = "best.safetensors"
+OLDER_LABELS = "uniform"  # of models that were measured before they said so
 
 
-def keep_best(snapshots: Path, snapshot: Snapshot, *, metric: str, value: float) -> bool:
+def keep_best(snapshots: Path, snapshot: Snapshot, *, metric: str, value: float, labels: str = "") -> bool:
     """Keep `snapshot` in the folder as best.safetensors if its distance is the least; return whether it is.
 
     The file's own header says what it reached (`origin`: metric and value), so that there is nothing else to go
-    out of step with it. Distances of another metric, resolution or data set are no measure for this one: such
-    a model, or a damaged one, gives way. Raises FileError.
+    out of step with it. Distances of another metric, resolution or data set, or of pictures whose `labels` were
+    drawn in another way, are no measure for this one: such a model, or a damaged one, gives way. Raises
+    FileError.
     """
     path = snapshots / BEST
-    best = kept_value(path, snapshot, metric=metric)
+    best = kept_value(path, snapshot, metric=metric, labels=labels)
     if not math.isfinite(value) or (best is not None and value >= best):
         return False
-    origin = {**snapshot.origin, "metric": metric, "value": value}
+    origin = {**snapshot.origin, "metric": metric, "value": value, **({"labels": labels} if labels else {})}
     save_snapshot(path, replace(snapshot, origin=origin), overwrite=True)
     return True
 
 
-def kept_value(path: Path, snapshot: Snapshot, *, metric: str) -> float | None:
+def kept_value(path: Path, snapshot: Snapshot, *, metric: str, labels: str) -> float | None:
     """Return the distance that the best model reached, None if none compares. Raises FileError."""
     if not path.exists():
         return None
     try:
         facts = read_facts(path)
-        same = (facts["resolution"], facts["data_sha256"], facts["origin"]["metric"])
-        if same != (snapshot.resolution, snapshot.data_sha256, metric):
+        origin = facts["origin"]
+        drawn = origin.get("labels", OLDER_LABELS if labels else "")
+        same = (facts["resolution"], facts["data_sha256"], origin["metric"], drawn)
+        if same != (snapshot.resolution, snapshot.data_sha256, metric, labels):
             return None
-        return float(facts["origin"]["value"])
-    except (SnapshotError, KeyError, TypeError, ValueError, OverflowError):
+        return float(origin["value"])
+    except (SnapshotError, AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
 
 

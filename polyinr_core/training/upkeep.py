@@ -137,7 +137,8 @@ class Upkeep:
         self.warn(session, self.diagnosis.count_judging(facts["seconds"]))
         if self.ranks.leads:
             snapshot = snapshot_of(session, self.config, self.data)
-            keep_best(self.folder.snapshots, snapshot, metric=watched, value=facts[watched])
+            labels = facts.get("labels", "")
+            keep_best(self.folder.snapshots, snapshot, metric=watched, value=facts[watched], labels=labels)
         self.patience = self.patience.after(watched, facts[watched], blurred=blurs(blur))
         return self.patience.over(self.config.auto_advance)
 

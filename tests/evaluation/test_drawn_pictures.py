@@ -1,13 +1,16 @@
 """Pictures that a model draws to be judged are the same however they are asked for."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import small_snapshot
 from torch import Tensor
 
+from polyinr_core.errors import RequestError
 from polyinr_core.evaluation.drawn import DrawnPictures
+from polyinr_core.latents.seeds import LabelDistribution
 from polyinr_core.snapshots.snapshot import load_snapshot
 
 
@@ -17,7 +20,7 @@ def test_a_model_draws_the_same_whatever_the_batch(tmp_path: Path) -> None:
     pixels = torch.cat(list(drawn.passes()))
     assert pixels.shape == (70, 3, 16, 16)
     assert pixels.dtype == torch.uint8
-    assert drawn.facts["labels"] == "uniform by seed"
+    assert drawn.facts["labels"] == "uniform"
     assert drawn.facts["seeds"] == "0-69"
     large = torch.cat(list(DrawnPictures(snapshot, name="m", count=2, side=160, psi=0.7).passes()))
     assert large.shape == (2, 3, 160, 160)
@@ -26,13 +29,30 @@ def test_a_model_draws_the_same_whatever_the_batch(tmp_path: Path) -> None:
 def test_psi_and_label_matter(tmp_path: Path) -> None:
     snapshot = load_snapshot(small_snapshot(tmp_path / "m.safetensors", classes=4))
 
-    def drawn(**options: float) -> Tensor:
+    def drawn(**options: Any) -> Tensor:
         return torch.cat(list(DrawnPictures(snapshot, name="m", count=6, **options).passes()))
 
     assert not torch.equal(drawn(), drawn(psi=0.5))
-    assert not torch.equal(drawn(label=0), drawn(label=1))
-    still = drawn(psi=0.0, label=2)
+    first, second, third = (LabelDistribution(label=label) for label in range(3))
+    assert not torch.equal(drawn(labels=first), drawn(labels=second))
+    still = drawn(psi=0.0, labels=third)
     assert torch.equal(still[0], still[5])
+
+
+def test_labels_of_a_dataset(tmp_path: Path) -> None:
+    """A picture is that of its seed and class; the counts, by their divisor, stand on the card."""
+    snapshot = load_snapshot(small_snapshot(tmp_path / "m.safetensors", classes=4))
+    labels = LabelDistribution(counts=(6, 0, 2, 0))
+    drawn = DrawnPictures(snapshot, name="m", count=12, labels=labels)
+    assert (drawn.facts["labels"], drawn.facts["label_weights"]) == ("dataset", "3 0 1 0")
+    pixels = torch.cat(list(drawn.passes()))
+    for seed, label in enumerate(labels.draw(range(12), 4).tolist()):
+        alone = DrawnPictures(snapshot, name="m", count=12, labels=LabelDistribution(label=label))
+        assert torch.equal(torch.cat(list(alone.passes(range(seed, seed + 1))))[0], pixels[seed])
+    parts = [*drawn.passes(range(5)), *drawn.passes(range(5, 12))]  # as two processes
+    assert torch.equal(torch.cat(parts), pixels)
+    with pytest.raises(RequestError, match="counts of 3 classes, m has 4"):
+        DrawnPictures(snapshot, name="m", count=12, labels=LabelDistribution(counts=(1, 2, 3)))
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 70), (1, 3), (63, 65), (64, 70), (70, 70)])

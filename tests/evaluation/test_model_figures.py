@@ -21,6 +21,7 @@ from polyinr_core.evaluation.path import model_path_lengths, path_row
 from polyinr_core.evaluation.speed import REPEATS, parameter_rows, speed_row
 from polyinr_core.evaluation.upsampling import drawn_at_once
 from polyinr_core.inversion.objective import Objective, Perceptual
+from polyinr_core.latents.seeds import LabelDistribution
 from polyinr_core.metrics.looks import Look, load_look
 from polyinr_core.metrics.path_length import path_length
 from polyinr_core.metrics.similarity import psnr, ssim
@@ -46,7 +47,7 @@ def plain() -> Look:
 
 def test_a_picture_is_that_of_bands(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for float32 products of other shapes."""
-    w = w_of(snapshot, range(3), psi=0.7, label=None, classes_of=range(3))
+    w = w_of(snapshot, range(3), psi=0.7, classes_of=range(3))
     whole, terms = paint(snapshot, w, side=20), terms_of(snapshot.generator.config)
     for maps, picture in zip(snapshot.generator.affine_each(w), whole, strict=True):
         bands = torch.cat(list(draw_rows(snapshot.generator.synthesis, maps, snapshot.grid(20, 20))))
@@ -61,7 +62,7 @@ def test_path_lengths_are_those_of_each_pair(snapshot: Snapshot, monkeypatch: py
     wide = load_snapshot_in_float64(snapshot)
     for i in range(5):
         pair = [
-            w_of(wide, range(2 * i + j, 2 * i + j + 1), psi=0.8, label=None, classes_of=range(2 * i, 2 * i + 1))
+            w_of(wide, range(2 * i + j, 2 * i + j + 1), psi=0.8, classes_of=range(2 * i, 2 * i + 1))
             for j in range(2)
         ]
         step = torch.lerp(*pair, 1e-4)
@@ -81,7 +82,7 @@ def load_snapshot_in_float64(snapshot: Snapshot) -> Snapshot:
 
 def test_a_class_and_an_interval(snapshot: Snapshot) -> None:
     lengths = model_path_lengths(snapshot, plain(), count=20, side=8)
-    other = model_path_lengths(snapshot, plain(), count=20, side=8, label=1)
+    other = model_path_lengths(snapshot, plain(), count=20, side=8, labels=LabelDistribution(label=1))
     assert not torch.equal(lengths, other)
     row = path_row(lengths, resamples=10)
     assert row["value"] == path_row(lengths)["value"] == path_length(lengths)
@@ -139,7 +140,7 @@ def test_a_model_that_draws_too_small(snapshot: Snapshot) -> None:
 
 
 def test_pictures_that_the_model_draws_are_found(snapshot: Snapshot) -> None:
-    w = w_of(snapshot, range(2), psi=0.5, label=None, classes_of=range(2))
+    w = w_of(snapshot, range(2), psi=0.5, classes_of=range(2))
     drawn = [to_uint8(colours.permute(1, 2, 0)) for colours in paint(snapshot, w, side=16)]
     pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
     told = []

@@ -11,15 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import small_snapshot
 from eyes import CPU, NAMES, Eyes, features_of, write_pictures
+from safetensors import safe_open
 from safetensors.torch import save
 
 from polyinr_core.errors import FileError, RequestError
-from polyinr_core.evaluation.cache import METADATA_KEY, Cache, digest_of
+from polyinr_core.evaluation.cache import METADATA_KEY as KEPT_KEY
+from polyinr_core.evaluation.cache import Cache, digest_of
+from polyinr_core.evaluation.drawn import DrawnPictures, dataset_labels
 from polyinr_core.evaluation.measure import Settings, evaluate
-from polyinr_core.evaluation.saved import SavedStatistics, means_statistics, open_statistics, save_statistics
+from polyinr_core.evaluation.saved import (
+    METADATA_KEY,
+    SavedStatistics,
+    means_statistics,
+    open_statistics,
+    save_statistics,
+)
 from polyinr_core.evaluation.stored import open_pictures
 from polyinr_core.metrics.rules import metrics_named
+from polyinr_core.snapshots.snapshot import load_snapshot
 
 
 @pytest.fixture
@@ -65,6 +76,68 @@ def test_saved_statistics_may_stand_for_the_fakes(tmp_path: Path, reals: Path, f
     intervals = Settings(bootstrap=2)
     found, expected = (measured(reals, side, settings=intervals)["figures"] for side in (statistics, fakes))
     assert found == expected
+
+
+def labelled(folder: Path, counts: tuple[int, ...]) -> Path:
+    """A folder of noise with a subfolder for each class."""
+    folder.mkdir()
+    for label, count in enumerate(counts):
+        write_pictures(folder / f"class {label}", count, seed=label)
+    return folder
+
+
+def test_labels_are_saved_by_their_counts(tmp_path: Path, fakes: Path) -> None:
+    """Drawn pictures, and so figures, are those against the pictures themselves."""
+    there = labelled(tmp_path / "set", (14, 2, 6, 4))
+    statistics = saved(tmp_path / "s.safetensors", there, fakes)
+    assert statistics.label_counts == open_pictures(there).label_counts == (14, 2, 6, 4)
+    snapshot = load_snapshot(small_snapshot(tmp_path / "m.safetensors", classes=4, resolution=8))
+    found, expected = (
+        measured(side, DrawnPictures(snapshot, name="m", count=20, labels=dataset_labels(side, classes=4)))
+        for side in (statistics, open_pictures(there))
+    )
+    assert found["figures"] == expected["figures"]
+    assert found["card"]["fakes"]["label_weights"] == "7 1 3 2"
+
+
+def test_the_labels_are_those_of_the_pictures_that_are_looked_at(tmp_path: Path) -> None:
+    there = labelled(tmp_path / "set", (14, 2))
+    part = open_pictures(there, count=5)
+    names = [part.data.names[number] for number in part.order]
+    assert part.label_counts == tuple(sum(f"class {label}" in name for name in names) for label in range(2))
+    assert sum(part.label_counts) == 5
+
+
+def test_without_labels_nothing_says_how_often_a_class_occurs(tmp_path: Path, reals: Path, fakes: Path) -> None:
+    foreign = write_npz(tmp_path / "s.npz", features_of(reals))
+    for side, said in (
+        (open_pictures(reals), "reals has no labels"),
+        (saved(tmp_path / "s.safetensors", reals, fakes), r"s\.safetensors does not hold labels"),
+        (foreign, r"s\.npz does not hold labels"),
+        (open_pictures(labelled(tmp_path / "set", (3, 2))), "set has labels of 2 classes, the model of 4"),
+        (None, "give them with --real"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            dataset_labels(side, classes=4)
+
+
+@pytest.mark.parametrize("counts", ["absent", [24], [25, -1], [20, 3], [20.0, 4], {"0": 24}, "24", [True] * 24])
+def test_counts_of_labels_are_checked(tmp_path: Path, reals: Path, fakes: Path, counts: Any) -> None:
+    """A file of an older polyinr has none and is read all the same."""
+    path = tmp_path / "s.safetensors"
+    saved(path, reals, fakes)
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()[METADATA_KEY])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del facts["label_counts"]
+    if counts != "absent":
+        facts["label_counts"] = counts
+    path.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(facts)}))
+    if counts in ("absent", [24]):
+        assert open_statistics(path).label_counts == (None if counts == "absent" else (24,))
+    else:
+        with pytest.raises(FileError, match="is damaged"):
+            open_statistics(path)
 
 
 def write_npz(path: Path, features: torch.Tensor, **arrays: Any) -> SavedStatistics:
@@ -195,7 +268,7 @@ def test_hostile_facts_are_refused_and_not_used(tmp_path: Path, facts: str) -> N
         facts = json.dumps({"format": 1, "key": {}, "digest": digest, "senses": [], **json.loads(facts)})
     for path, name in (
         (tmp_path / "s.safetensors", "polyinr_statistics"),
-        (Cache(tmp_path).path({}), METADATA_KEY),
+        (Cache(tmp_path).path({}), KEPT_KEY),
     ):
         path.write_bytes(save({"a": torch.zeros(1)}, metadata={name: facts}))
     with pytest.raises(FileError, match="is damaged"):

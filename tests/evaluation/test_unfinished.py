@@ -16,6 +16,7 @@ from polyinr_core.evaluation.measure import Settings, evaluate
 from polyinr_core.evaluation.seen import Need
 from polyinr_core.evaluation.stored import open_pictures
 from polyinr_core.evaluation.taking import Taker
+from polyinr_core.latents.seeds import LabelDistribution
 from polyinr_core.metrics.rules import metrics_named
 from polyinr_core.snapshots.snapshot import load_snapshot
 
@@ -104,7 +105,9 @@ def test_nothing_kept_means_no_word_of_it(reals: Path, model: Path, tmp_path: Pa
     assert not (tmp_path / "kept").exists()
 
 
-@pytest.mark.parametrize("change", [{"psi": 0.5}, {"label": 1}, {"side": 8}, {"count": 38}, {"batch": 7}])
+@pytest.mark.parametrize(
+    "change", [{"psi": 0.5}, {"labels": LabelDistribution(label=1)}, {"side": 8}, {"count": 38}, {"batch": 7}]
+)
 def test_a_state_of_something_else_is_not_used(
     reals: Path, model: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:

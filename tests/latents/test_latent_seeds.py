@@ -8,7 +8,7 @@ import torch
 
 from polyinr_core.errors import LabelError, RequestError
 from polyinr_core.latents.naming import parse_label, parse_levels, parse_seeds, seeds_text
-from polyinr_core.latents.seeds import draw_labels, draw_z
+from polyinr_core.latents.seeds import UNIFORM, LabelDistribution, draw_labels, draw_z
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_nonsense_levels(text: str, words: str):
 
 
 def test_z_is_the_releases_draw():
-    """Oracle: NumPy's RandomState(seed).randn(1, z), as method.md section 11 says; exact in float32."""
+    """Oracle: NumPy's RandomState(seed).randn(1, z), as docs/method.md says of seeds; exact in float32."""
     z = draw_z([0, 5, 2**32 - 1], 64)
     for row, seed in zip(z, (0, 5, 2**32 - 1), strict=True):
         assert torch.equal(row, torch.from_numpy(np.random.RandomState(seed).randn(1, 64))[0].float())
@@ -91,6 +91,33 @@ def test_labels_are_the_releases_draw():
     """Oracle: RandomState(seed).randint(0, c, 1), a generator apart from z's; exact."""
     expected = [np.random.RandomState(seed).randint(0, 1000, 1)[0] for seed in range(20)]
     assert draw_labels(range(20), 1000).tolist() == expected
+
+
+def test_labels_of_a_dataset_are_those_of_its_images():
+    """Oracle: the class of the image that RandomState(seed).randint(0, images) picks of a set sorted by class."""
+    counts = (5, 0, 1, 3)
+    images = np.repeat(np.arange(4), counts)
+    drawn = LabelDistribution(counts=counts).draw(range(2000), 4)
+    assert drawn.tolist() == [images[np.random.RandomState(seed).randint(0, 9)] for seed in range(2000)]
+    for label, count in enumerate(counts):  # 5 standard deviations of a binomial
+        share = count / 9
+        assert abs((drawn == label).float().mean() - share) <= 5 * (share * (1 - share) / 2000) ** 0.5
+
+
+def test_labels_follow_the_frequencies_alone():
+    """Twice the images of each class draw the same; as many in each class draw what uniform draws."""
+    seeds = range(50)
+    draws = [LabelDistribution(counts=counts).draw(seeds, 3) for counts in ((2, 4, 6), (1, 2, 3))]
+    assert torch.equal(*draws)
+    assert torch.equal(LabelDistribution(counts=(7, 7, 7)).draw(seeds, 3), draw_labels(seeds, 3))
+    assert torch.equal(UNIFORM.draw(seeds, 3), draw_labels(seeds, 3))
+    assert LabelDistribution(label=2).draw(seeds, 3).tolist() == [2] * 50
+    assert not torch.equal(draws[0], draw_labels(seeds, 3))
+
+
+def test_a_label_of_a_dataset_does_not_know_its_neighbors():
+    labels = LabelDistribution(counts=(3, 1, 9))
+    assert labels.draw([8, 3], 3)[1] == labels.draw([3], 3)[0]
 
 
 NAMES = ("cat", "Dog", "dog", "3")

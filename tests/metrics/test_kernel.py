@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.metrics import kernel
-from polyinr_core.metrics.kernel import KernelReference, membership
+from polyinr_core.metrics.kernel import SUBSET, SUBSETS, KernelReference, subset_sums, sums_of_all
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,43 @@ def test_the_golden_distance(
 
 def test_the_golden_subsets(golden: dict[str, Tensor]) -> None:
     reference = KernelReference(golden["input.real_features"], 300, most=50)
-    for members, name in ((reference.in_fakes, "gen"), (reference.in_reals, "real")):
-        chosen = golden[f"debug.kid_seed0_max50_first_{name}_choice"]
-        assert torch.equal(members[:1], membership([chosen.numpy()], members.shape[1]))
+    for rows, name in ((reference.in_fakes, "gen"), (reference.in_reals, "real")):
+        assert torch.equal(rows[0], golden[f"debug.kid_seed0_max50_first_{name}_choice"].long())
+
+
+@pytest.mark.parametrize(("subsets", "most"), [(1, 60), (40, 30), (2, 9)])
+def test_both_ways_to_the_sums_agree(
+    golden: dict[str, Tensor], subsets: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All features once, in blocks that divide nothing, or subset by subset; oracle: the sums written out."""
+    monkeypatch.setattr(kernel, "BLOCK", 37)
+    x, y = golden["input.gen_features"], golden["input.real_features"]
+    reference = KernelReference(y, len(x), subsets=subsets, most=most)
+    arguments = x, reference.in_fakes, y, reference.in_reals
+    expected = [
+        ((x[own].double().numpy() @ y[other].double().numpy().T / x.shape[1] + 1) ** 3).sum()
+        for own, other in zip(reference.in_fakes, reference.in_reals, strict=True)
+    ]
+    assert subset_sums(*arguments).tolist() == pytest.approx(expected, rel=1e-12)
+    assert sums_of_all(*arguments).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [50, 400, 20_000])
+def test_products_do_not_grow_with_the_features(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thrice as many as the subsets have pairs, whatever the sets, or as the sets have where that is less."""
+    made: list[int] = []
+    plain = kernel.kernel
+
+    def counted(x: Tensor, y: Tensor) -> Tensor:
+        made.append(len(x) * len(y))
+        return plain(x, y)
+
+    monkeypatch.setattr(kernel, "kernel", counted)
+    features = torch.randn(count, 2, generator=torch.Generator().manual_seed(0))
+    KernelReference(features, count, subsets=10, most=40).distance(features + 1)
+    assert sum(made) == 3 * min(count**2, 10 * 40**2)
+    assert max(made) <= max(40**2, 50**2)
+    assert (SUBSETS, SUBSET) == (100, 1000)
 
 
 def test_whole_sets_are_the_unbiased_estimate() -> None:

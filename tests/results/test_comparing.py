@@ -85,6 +85,7 @@ SEEN = {*DISTANCES, "is"}
         ({"fakes__sha256": "ee" * 32}, SEEN | {"params", "speed"}, "comparable"),
         ({"fakes__psi": 0.7}, SEEN, "comparable"),
         ({"fakes__labels": "class 3"}, SEEN, "not comparable"),
+        ({"fakes__labels": "dataset", "fakes__label_weights": "3 0 1"}, SEEN, "not comparable"),
         ({"fakes__seeds": "5-1004"}, SEEN, "within"),
         ({"fakes__kind": "pictures"}, SEEN | {"speed"}, "comparable"),
         ({"networks__lite2": {"sha256": "", "resize": "128"}}, DISTANCES, "not comparable"),
@@ -113,12 +114,25 @@ def test_a_difference_is_said_of_the_figures_that_it_touches(
         {},
         {"reals__name": "copy.zip", "reals__of": 901, "fakes__name": "copy.safetensors"},
         {"fakes__reduction": "none"},
+        {"fakes__labels": "uniform"},  # as cards say it now; "uniform by seed" is of an older one
+        {"fakes__labels": "dataset", "fakes__label_weights": "1 1 1"},
         {"networks__lite2__published": True},
         {"networks__vgg16": {"sha256": "ab", "resize": ""}, "protocols__pr": {"network": "vgg16"}},
     ],
 )
 def test_what_says_nothing_is_no_difference(changes: dict[str, Any]) -> None:
     assert compare(result(), result(**changes)).differences == ()
+
+
+def test_labels_of_two_datasets_compare_where_the_frequencies_are_one() -> None:
+    """The difference is told once: that one card has no weights follows from its labels."""
+    drawn = {"fakes__labels": "dataset", "fakes__label_weights": "3 0 1"}
+    other = compare(result(**drawn), result(**drawn | {"fakes__label_weights": "3 1 0"}))
+    assert [difference.field for difference in other.differences] == [("fakes", "label_weights")]
+    assert other.verdicts["is"].standing == "not comparable"
+    assert compare(result(**drawn), result(**drawn)).differences == ()
+    told = compare(result(), result(**drawn)).differences
+    assert [difference.field for difference in told] == [("fakes", "labels")]
 
 
 def test_counts_touch_each_family_in_its_own_way() -> None:

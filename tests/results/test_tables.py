@@ -84,6 +84,7 @@ def test_a_column_whose_cards_forbid_it_has_no_best_and_a_note() -> None:
 
 def test_the_paper_s_rows_share_columns_of_their_name_alone() -> None:
     mine = row("mine", {"fid": 2.0, "fd-lite2": 1.0, "rfid-seed0": 3.0}, resolution=256, fakes__count=1000)
+    mine.card["fakes"] |= {"labels": "dataset", "label_weights": "7 9"}
     table = table_of([mine], published("imagenet-256"))
     names = [column.name for column in table.columns]
     assert names[:3] == ["fid", "fd-lite2", "rfid-seed0"]
@@ -100,9 +101,12 @@ def test_the_paper_s_rows_share_columns_of_their_name_alone() -> None:
     ]
     assert "Table 1" in table.source
     assert "no card" in table.source
-    other = table_of([row("mine", {"fid": 2.0}, resolution=32)], published("imagenet-256"))
+    other = table_of(
+        [row("mine", {"fid": 2.0}, resolution=32, fakes__labels="dataset")], published("imagenet-256")
+    )
     assert other.notes == ("Not comparable with the paper's: mine (the resolution).",)
     alike = row("mine", {"fid": 2.0}, resolution=256, fakes__count=50_000, fakes__seeds="0-49999")
+    alike.card["fakes"]["labels"] = "dataset"
     assert table_of([alike], published("imagenet-256")).notes == ()
 
 

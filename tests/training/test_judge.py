@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from stand_ins import NarrowInception, NarrowLite2
 from polyinr_core.data.archive import Archive
 from polyinr_core.data.bundled import bundled_pictures
 from polyinr_core.data.feed import Feed
+from polyinr_core.latents.seeds import LabelDistribution
 from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
 from polyinr_core.metrics.kernel import KernelReference
 from polyinr_core.model import Generator
@@ -119,9 +121,31 @@ def test_how_many_pictures_are_seen(
     assert whole.fakes == {"lite2": 1562, "inception": 50_000}
 
 
-def test_classes_are_drawn_uniformly(weights: dict[str, Any], archive: Archive, tmp_path: Path) -> None:
-    conditional = load_snapshot(small_snapshot(tmp_path / "model.safetensors", classes=4)).generator
-    assert judge(("fid",), weights, archive).measure(conditional)["labels"] == "uniform"
+def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: Archive, tmp_path: Path) -> None:
+    """All pictures of the set count, the held-out ones too. Oracle: pictures in the classes that these draw."""
+    conditional = load_snapshot(small_snapshot(tmp_path / "model.safetensors", classes=8)).generator
+    measured = judge(("fid",), weights, archive, held_out=500, seed=3)
+    counts = tuple(np.bincount(archive.labels).tolist())
+    assert measured.labels.counts == counts
+    assert len(set(counts)) > 1
+    expected, uniform = (
+        frechet_distance(
+            statistics_of(weights, conditional, labels).gaussian(unbiased=False), measured.references["fid"]
+        )
+        for labels in (LabelDistribution(counts=counts), LabelDistribution())
+    )
+    found = measured.measure(conditional)
+    assert found["labels"] == "dataset"
+    assert found["fid"] == pytest.approx(expected, rel=1e-5)
+    assert found["fid"] != pytest.approx(uniform, rel=1e-3)
+
+
+def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDistribution) -> FeatureStatistics:
+    """What Inception sees of 30 pictures whose labels are drawn so."""
+    statistics = FeatureStatistics(weights["inception"].dim)
+    for seed in range(30):
+        statistics.add(weights["inception"](draw(generator, [seed], resolution=64, labels=labels)))
+    return statistics
 
 
 def test_mirrored_and_held_out_pictures_change_nothing(

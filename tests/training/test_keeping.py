@@ -45,6 +45,15 @@ def test_what_cannot_be_compared_gives_way(tmp_path: Path, snapshot: Snapshot, o
     assert read_facts(tmp_path / BEST)["origin"]["value"] == 5.0
 
 
+def test_a_distance_of_other_labels_gives_way(tmp_path: Path, snapshot: Snapshot) -> None:
+    """Models that do not say how theirs were drawn are of an older polyinr, which drew them uniformly."""
+    assert keep(tmp_path, snapshot, 1.0)
+    assert keep_best(tmp_path, snapshot, metric="fd-lite2", value=5.0, labels="dataset")
+    assert read_facts(tmp_path / BEST)["origin"]["labels"] == "dataset"
+    assert not keep_best(tmp_path, snapshot, metric="fd-lite2", value=6.0, labels="dataset")
+    assert keep_best(tmp_path, snapshot, metric="fd-lite2", value=6.0, labels="uniform")
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 99, None])
 def test_a_damaged_or_foreign_best_gives_way(
     tmp_path: Path, tiny_snapshot: Path, snapshot: Snapshot, content: bytes | None
