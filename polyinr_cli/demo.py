@@ -1,6 +1,7 @@
 """polyinr demo: the whole main job on bundled pictures, in a few minutes on a CPU."""
 
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from polyinr_core.errors import RequestError
 
 from . import streams
 from .options import Quiet, parse_duration
+from .signals import interruption
 
 
 def demo(
@@ -81,7 +83,13 @@ def commands(output: Path, max_time: str) -> list[list[str]]:
 
 def run(command: list[str]) -> None:
     """Run one command of ours in a process of its own; if it fails, it has said why. Raises typer.Exit."""
-    code = subprocess.run([sys.executable, "-m", "polyinr_cli.main", *command]).returncode
+    with subprocess.Popen([sys.executable, "-m", "polyinr_cli", *command]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(interruption.number or signal.SIGINT)  # which it takes as one with the terminal's
+            process.wait()  # it saves what it has
+            raise
     if code == 130:
         raise KeyboardInterrupt
     if code:

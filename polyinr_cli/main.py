@@ -1,9 +1,12 @@
 """The `polyinr` command: the list of commands, verbosity, and every error as one line and an exit code."""
 
+import atexit
 import importlib
 import logging
+import os
 import sys
 import traceback
+from contextlib import suppress
 from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
@@ -13,10 +16,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from polyinr_core.errors import PolyinrError, RanksError
+from polyinr_core.files import explain, remove_drafts
 
 from . import streams
 from .options import Verbose
-from .ranks import own_rank
+from .ranks import rank_or_first
+from .signals import die_of_signals, interrupt_on_signals, interruption
 
 COMMANDS = {  # in the order of the help, each in a file named by its last word
     "prepare": "Make an archive of square pictures to train on.",
@@ -44,11 +49,11 @@ SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,  # plain help: half the time, and fit for pipes and for docs
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
-INTERRUPTED = 130
+INTERRUPTED = 130  # by Ctrl-C; another signal's number tells it from that
 
 
 class Interrupted(PolyinrError):
-    """A person pressed Ctrl-C."""
+    """A person pressed Ctrl-C, or a signal like it came."""
 
     exit_code = INTERRUPTED
 
@@ -138,14 +143,27 @@ def options(
 
 def run() -> NoReturn:
     """Run the command that was typed; the console script `polyinr` starts here."""
-    logging.basicConfig(format="polyinr: %(message)s", stream=sys.stderr, level=logging.WARNING)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
-    sys.exit(outcome(sys.argv[1:]))
+    interrupt_on_signals()
+    try:
+        logging.basicConfig(format="polyinr: %(message)s", stream=sys.stderr, level=logging.WARNING)
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
+        code = outcome(sys.argv[1:])
+    except KeyboardInterrupt as error:  # just before the command, or while its end was reported
+        code = _report(error)
+    die_of_signals()
+    if interruption.is_raised:  # Python's own end would make 130 of an interruption that passed through `exec`
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def outcome(arguments: list[str]) -> int:
     """Run one command line and return its exit code; a failure is one line on stderr, never a traceback."""
+    interruption.forget()
     logging.captureWarnings(True)
     for chatty in ("py.warnings", "tifffile", "PIL"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)  # what matters of it, our own errors say
@@ -153,6 +171,8 @@ def outcome(arguments: list[str]) -> int:
         code = typer.main.get_command(app).main(
             args=arguments or ["--help"], prog_name="polyinr", standalone_mode=False
         )
+        if code == INTERRUPTED and interruption.is_raised:  # before `Commands.invoke`; Typer makes it an exit
+            raise KeyboardInterrupt
         if sys.stdout is not None:
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
@@ -167,11 +187,14 @@ def _report(error: BaseException) -> int:
         return 1
     if isinstance(error, OSError):
         streams.abandon_stdout()  # what is left in its buffer must not fail once more at exit
-    if logging.getLogger().isEnabledFor(logging.INFO) and not isinstance(error, KeyboardInterrupt):
-        streams.say("".join(traceback.format_exception(error)), always=True)
     message, code = _line_of(error)
+    if code == INTERRUPTED:
+        code = interruption.exit_code
+        remove_drafts()
+    elif logging.getLogger().isEnabledFor(logging.INFO):
+        streams.say("".join(traceback.format_exception(error)), always=True)
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
-    if rank := own_rank():
+    if rank := rank_or_first():
         if isinstance(error, RanksError | KeyboardInterrupt | Interrupted):
             return code  # the first process says it, or the one that was the reason
         line = f"rank {rank}: {line}"
@@ -190,9 +213,9 @@ def _line_of(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
         return "not enough memory; ask for a smaller size or batch", 1
     if isinstance(error, OSError):
-        from polyinr_core.files import explain
-
         return str(explain(Path(error.filename or "stdout"), error)), 1
+    if interruption.is_raised:  # through a library that made another error of it
+        return "interrupted", INTERRUPTED
     hint = "this should not happen; -v shows the traceback"
     return f"{type(error).__name__}: {error} ({hint})", 1
 

@@ -4,6 +4,7 @@ A name with a plus, MODEL+DELTA, is a model and a delta that was tuned for it, u
 """
 
 import os
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ SNAPSHOTS = "snapshots"  # the folder of a run that holds them
 BEST = "best.safetensors"  # a model kept for its distance, whenever it was written
 BUNDLED = "emoji.safetensors"
 PLUS = "+"
+DEPTH = 4  # folders below the one that is named, to the run folder
+MOST_ENTRIES = 100_000  # looked at on the way: a tenth of a second
 
 
 def find_model(model: Path | None, *, quiet: bool = False) -> Path:
@@ -102,20 +105,55 @@ def _refuse_lone_delta(path: Path) -> None:
 def newest_snapshot(folder: Path) -> Path | None:
     """Return the newest .safetensors file in a `snapshots` folder at or below `folder`, None if there is none.
 
-    A run's best model counts only where it is the only one: when it was written says nothing.
+    A run's best model counts only where it is the only one: when it was written says nothing. Raises FileError
+    for a folder of very many others, such as a whole disk.
     """
-    found = [path for path in folder.glob("**/*.safetensors") if path.absolute().parent.name == SNAPSHOTS]
-    found = [path for path in found if path.is_file()]
+    found = [path for place in snapshot_folders(folder) for path in files_in(place)]
     numbered = {path.parent for path in found if path.name != BEST}
     found = [path for path in found if path.name != BEST or path.parent not in numbered]
     return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+
+
+def snapshot_folders(folder: Path) -> list[Path]:
+    """Return the `snapshots` folders of the runs at or below a folder, DEPTH levels down. Raises FileError.
+
+    Neither a run's other folders nor hidden ones nor links to folders are gone into.
+    """
+    if folder.absolute().name == SNAPSHOTS:
+        return [folder]
+    found, looked_at = [], 0
+    level = [folder]
+    for _ in range(DEPTH + 1):
+        below: list[Path] = []
+        for path in level:
+            if os.path.isdir(path / SNAPSHOTS):
+                found.append(path / SNAPSHOTS)
+                if path != folder:
+                    continue
+            with suppress(OSError), os.scandir(path) as entries:
+                for entry in entries:
+                    looked_at += 1
+                    if looked_at > MOST_ENTRIES:
+                        raise FileError(
+                            folder, "holds too much to look for models in; name a run folder or a model"
+                        )
+                    if entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
+                        below.append(path / entry.name)
+        level = [path for path in below if path.name != SNAPSHOTS]
+    return found
+
+
+def files_in(snapshots: Path) -> list[Path]:
+    """Return the model files of a `snapshots` folder."""
+    return [path for path in snapshots.glob("*.safetensors") if path.is_file()]
 
 
 def newest_in(folder: Path, named_by: str, *, quiet: bool) -> Path:
     """Return the newest snapshot of a run folder that the person named, and say which. Raises FileError."""
     newest = newest_snapshot(folder)
     if newest is None:
-        raise FileError(folder, f"holds no snapshot ({SNAPSHOTS}/*.safetensors at any depth); name a model file")
+        reason = f"holds no snapshot ({SNAPSHOTS}/*.safetensors, {DEPTH} folders down at most); name a model file"
+        raise FileError(folder, reason)
     return _said(newest, f"the newest below {folder}, named by {named_by}", quiet=quiet)
 
 

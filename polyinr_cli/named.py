@@ -12,7 +12,7 @@ from polyinr_core.errors import FileError, RequestError
 from . import streams
 from .drawing import Painter
 from .notes import Note
-from .ranks import own_share, several
+from .ranks import job, own_share, say_if_alone, several
 from .targets import Kind, Target
 
 if TYPE_CHECKING:
@@ -34,10 +34,14 @@ class Pictures:
     def share(self, target: Target) -> "Pictures":
         """Return this process's part of the pictures, all of them if it is alone. Raises RequestError."""
         if not several():
+            if target.kind is Kind.folder:
+                say_if_alone()
             return self
         if target.kind is not Kind.folder:
             raise RequestError(f"several processes draw into a folder, each its share; -o {target.path} is none")
-        own = own_share(len(self))
+        own, me = own_share(len(self)), job()
+        message = f"polyinr: rank {me.rank} of {me.world_size}: rendering {len(own)} of {len(self)} images"
+        streams.say(message, quiet=target.quiet, always=True)
         names = tuple(self.names[index] for index in own)
         return Pictures(names, lambda i: self.latents(own[i]), lambda latents, i: self.note(latents, own[i]))
 

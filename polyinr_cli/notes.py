@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from .models import is_bundled
 Note = dict[str, Any]
 
 
+@cache
 def version() -> str:
     """Return the installed version, "unknown" in a bare source tree."""
     from importlib import metadata

@@ -11,13 +11,15 @@ import typer
 from polyinr_core.errors import RequestError
 
 from . import live, plan, recipe, streams
-from .devices import check_memory, choose_device, choose_dtype, total_memory
+from .devices import check_gpu_memory, check_memory, choose_device, choose_dtype, total_memory
 from .models import newest_in
 from .options import Device, Json, Precision, Quiet, Verbose, parse_duration
 from .ranks import joined, own_device, own_rank
 from .signals import stopping
 
 if TYPE_CHECKING:
+    import torch
+
     from polyinr_core.snapshots.snapshot import Snapshot
     from polyinr_core.training.config import TrainingConfig
 
@@ -87,7 +89,7 @@ def train(
     from polyinr_core.training.run import Run
 
     start, config = start_from(init_from, config, given=set(given), quiet=quiet)
-    check_width(config)
+    check_width(config, place)
     files = recipe.parse_weights(weights or [])
     if unused := files.keys() - networks_for(config):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
@@ -177,15 +179,18 @@ def start_from(
     return snapshot, adopt(config, snapshot, given)
 
 
-def check_width(config: "TrainingConfig") -> None:
-    """Raise RequestError if the generator, its average, gradients and moments do not fit into memory."""
+def check_width(config: "TrainingConfig", device: "torch.device") -> None:
+    """Raise RequestError if the generator, its average, gradients and moments do not fit into the device."""
     from polyinr_core.model import Generator
     from polyinr_core.seeds import no_start_values
 
     with no_start_values():
         values = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
-    purpose = f"training a generator of {config.channels} channels"
-    check_memory(values * VALUE_BYTES, purpose=purpose, advice="take fewer --channels")
+    needed, purpose = values * VALUE_BYTES, f"training a generator of {config.channels} channels"
+    if device.type == "cuda":
+        check_gpu_memory(needed, device, purpose=purpose, advice="take fewer --channels")
+    else:
+        check_memory(needed, purpose=purpose, advice="take fewer --channels")
 
 
 def networks_for(config: "TrainingConfig") -> list[str]:

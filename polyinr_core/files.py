@@ -3,31 +3,48 @@
 import errno
 import hashlib
 import os
+import platform
+import re
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import FileError
 
+DRAFT = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<process>[0-9]+)\.[0-9a-f]{8}\.part")
+NAME_BYTES = 100  # of the file's own name in its draft's, which is the longer one and has to fit
+_drafts: set[Path] = set()  # of this process, for `remove_drafts`
+_cleared: set[Path] = set()  # folders in which stale drafts were looked for
+
 
 def refuse_overwrite(path: Path, *, overwrite: bool) -> None:
     """Raise FileError if `path` exists and `overwrite` is false."""
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise FileError(path, "exists already; choose another name or give --overwrite")
 
 
 def check_place(path: Path) -> None:
     """Raise FileError if nothing can be written at `path`, so that work which takes long need not find out."""
     folder = path.absolute().parent
-    while not folder.exists():
+    missing = [path.name]
+    while not os.path.exists(folder):
+        missing.append(folder.name)
         folder = folder.parent
     if not folder.is_dir():
         raise explain(path, NotADirectoryError(errno.ENOTDIR, ""))
     if not os.access(folder, os.W_OK):
         raise explain(path, PermissionError(errno.EACCES, ""))
+    try:
+        for name in missing:  # the system looks at the length of a name only where its folder is there
+            with suppress(FileNotFoundError):
+                os.lstat(folder / name)
+        with suppress(FileNotFoundError):
+            os.lstat(path)
+    except OSError as error:
+        raise explain(path, error) from error
 
 
 def explain(path: Path, error: OSError) -> FileError:
@@ -49,33 +66,91 @@ def explain(path: Path, error: OSError) -> FileError:
 
 
 @contextmanager
-def written_beside(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def written_beside(path: Path, *, overwrite: bool = False, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` on success, remove it otherwise.
 
-    The block writes to the temporary path (a file, or a folder that it makes). The data reaches the disk
-    before the rename, so a crash leaves either the old file or the new one. Missing folders above `path` are
-    made, and taken away again on failure. Raises FileError.
+    The block writes to the temporary path (a file, or a folder that it makes). Unless `durable` is false, the
+    data reaches the disk before the rename, so a crash of the machine leaves either the old file or the new one.
+    Missing folders above `path` are made, and taken away again on failure. Raises FileError.
     """
     refuse_overwrite(path, overwrite=overwrite)
-    beside = None
-    made: list[Path] = []
+    check_place(path)
     try:
-        made = make_folder(path.parent)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent))
-        draft = beside / path.name
-        yield draft
-        for file in [draft] if draft.is_file() else sorted(draft.rglob("*")):
-            if file.is_file():
-                flush_to_disk(file)
-        _replace(path, draft, aside=beside / "old")
-        flush_to_disk(path.parent)
+        with draft_folder(path.parent, path.name) as beside:
+            draft = beside / path.name
+            yield draft
+            if durable:
+                for file in [draft] if draft.is_file() else sorted(draft.rglob("*")):
+                    if file.is_file():
+                        flush_to_disk(file)
+            _replace(path, draft, aside=beside / "old")
+            if durable:
+                flush_to_disk(path.parent)
     except OSError as error:
         raise explain(path, error) from error
+
+
+@contextmanager
+def draft_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new hidden folder in `parent`, named after `name` and this process; remove it at the end.
+
+    `parent` is made if it is missing, and taken away again if nothing has come into it. Drafts that dead
+    processes have left in it are removed. Raises OSError.
+    """
+    short = os.fsencode(name)[:NAME_BYTES].decode(errors="ignore")
+    beside = parent / f".{short}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    made: list[Path] = []
+    _drafts.add(beside)  # before it is there: a signal may come right after
+    try:
+        made = make_folder(parent)
+        remove_stale_drafts(parent)
+        beside.mkdir(mode=0o700)
+        yield beside
     finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
-        if not path.exists():
-            unmake_folders(made)
+        shutil.rmtree(beside, ignore_errors=True)
+        unmake_folders(made)
+        _drafts.discard(beside)
+
+
+def remove_drafts() -> None:
+    """Remove the drafts of this process that an interruption at an unlucky moment has left."""
+    for beside in list(_drafts):
+        shutil.rmtree(beside, ignore_errors=True)
+        _drafts.discard(beside)
+
+
+def remove_stale_drafts(folder: Path) -> None:
+    """Remove the drafts in a folder whose process is dead: one of this machine that runs no longer.
+
+    Looks at a folder once in the life of a process, as it may hold a million files.
+    """
+    if folder in _cleared:
+        return
+    _cleared.add(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            draft = DRAFT.fullmatch(entry.name)
+            if draft and draft["host"] == _host() and _is_dead(int(draft["process"])):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _host() -> str:
+    """Return eight digits for the machine, or the container, in which process numbers mean the same."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbers = ""
+    return hashlib.sha256(f"{platform.node()} {numbers}".encode()).hexdigest()[:8]
+
+
+def _is_dead(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another person's, or no process number at all
+        return False
+    return False
 
 
 def _replace(path: Path, draft: Path, *, aside: Path) -> None:

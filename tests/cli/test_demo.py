@@ -1,6 +1,7 @@
 """`polyinr demo`: which commands it runs, with which options, and what becomes of their failure."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ def ran_commands(monkeypatch: pytest.MonkeyPatch) -> tuple[list[list[str]], dict
     lines: list[list[str]] = []
     codes: dict[str, int] = {}
 
-    def run(command: list[str]) -> subprocess.CompletedProcess:
-        assert command[1:3] == ["-m", "polyinr_cli.main"]
+    def start(command: list[str]) -> subprocess.Popen:
+        assert command[1:3] == ["-m", "polyinr_cli"]
         lines.append(command[3:])
-        return subprocess.CompletedProcess(command, codes.get(command[3], 0))
+        return popen([sys.executable, "-c", f"raise SystemExit({codes.get(command[3], 0)})"])
 
-    monkeypatch.setattr(subprocess, "run", run)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start)
     return lines, codes
 
 

@@ -93,6 +93,89 @@ def test_memory(monkeypatch: pytest.MonkeyPatch):
     devices.check_memory(2**80, purpose="a picture")
 
 
+GIB = 2**30
+
+
+def write_system(root: Path, files: dict[str, object]) -> Path:
+    """Write what /proc and /sys say, below a folder."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content}\n")
+    return root
+
+
+def test_memory_that_holds_files_can_be_had(tmp_path: Path) -> None:
+    """A container that has read a large data set: 15 of its 16 GiB are used, 14 of them by files."""
+    stat = f"anon {GIB}\nfile {14 * GIB}\ninactive_file {12 * GIB}\nactive_file {GIB}\nslab_reclaimable {GIB}"
+    own = "sys/fs/cgroup"
+    files = {
+        "proc/meminfo": f"MemTotal: 99 kB\nMemAvailable: {64 * GIB // 1024} kB",
+        "proc/self/cgroup": "0::/",
+        f"{own}/memory.max": 16 * GIB,
+        f"{own}/memory.current": 15 * GIB,
+        f"{own}/memory.stat": stat,
+    }
+    assert devices.available_memory(write_system(tmp_path / "files", files)) == 15 * GIB
+    files[f"{own}/memory.stat"] = f"anon {15 * GIB}\ninactive_file 0\nslab_reclaimable 0"
+    assert devices.available_memory(write_system(tmp_path / "anon", files)) == GIB
+    files[f"{own}/memory.max"] = "max"
+    assert devices.available_memory(write_system(tmp_path / "free", files)) == 64 * GIB
+
+
+def test_memory_of_the_groups_above(tmp_path: Path) -> None:
+    """As a service or a job of Slurm: a group within a group; the narrowest counts."""
+    own = "sys/fs/cgroup/system.slice"
+    files = {
+        "proc/meminfo": f"MemAvailable: {64 * GIB // 1024} kB",
+        "proc/self/cgroup": "0::/system.slice/job.scope",
+        f"{own}/memory.max": 8 * GIB,
+        f"{own}/memory.current": 6 * GIB,
+        f"{own}/memory.stat": f"inactive_file {GIB}",
+        f"{own}/job.scope/memory.max": "max",
+        f"{own}/job.scope/memory.current": GIB,
+        f"{own}/job.scope/memory.stat": "inactive_file 0",
+    }
+    assert devices.available_memory(write_system(tmp_path, files)) == 3 * GIB
+
+
+@pytest.mark.parametrize("place", ["", "/docker/abc"])
+def test_memory_by_the_first_version_of_groups(tmp_path: Path, place: str) -> None:
+    own = f"sys/fs/cgroup/memory{place}"
+    files = {
+        "proc/meminfo": f"MemAvailable: {64 * GIB // 1024} kB",
+        "proc/self/cgroup": "4:cpu,cpuacct:/docker/abc\n3:hugetlb,memory:/docker/abc\n0::/",
+        f"{own}/memory.limit_in_bytes": 4 * GIB,
+        f"{own}/memory.usage_in_bytes": 4 * GIB,
+        f"{own}/memory.stat": f"inactive_file 1\ntotal_inactive_file {2 * GIB}\ntotal_active_file {GIB}",
+    }
+    assert devices.available_memory(write_system(tmp_path, files)) == 3 * GIB
+
+
+def test_a_system_that_says_nothing_of_memory(tmp_path: Path) -> None:
+    assert devices.available_memory(tmp_path) == devices.total_memory(CPU)
+    broken = {"proc/meminfo": "MemAvailable: x", "sys/fs/cgroup/memory.max": "", "proc/self/cgroup": "x"}
+    assert devices.available_memory(write_system(tmp_path, broken)) == devices.total_memory(CPU)
+
+
+def test_little_memory_is_never_refused(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "available_memory", lambda: 0)
+    devices.check_memory(devices.FEW_BYTES, purpose="a picture")
+    assert "a picture needs 0.2 GiB of memory, 0.0 are free" in caplog.text
+    with pytest.raises(RequestError, match=r"0\.0 are free; take a smaller size"):
+        devices.check_memory(devices.FEW_BYTES + 1, purpose="a picture")
+
+
+def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, 8 * GIB))
+    gpu = torch.device("cuda")
+    devices.check_gpu_memory(GIB, gpu, purpose="training", advice="take fewer --channels")
+    with pytest.raises(RequestError, match=r"training needs 2\.0 GiB of memory, 1\.0 are free; take fewer"):
+        devices.check_gpu_memory(2 * GIB, gpu, purpose="training", advice="take fewer --channels")
+
+
 def test_reduced_precision_products_stay_off():
     """float32 on a GPU means float32: TF32 stays off."""
     devices.choose_device("auto")

@@ -313,5 +313,6 @@ def test_bad_input(polyinr: Run, tiny_snapshot: Path, tmp_path: Path, line: str,
 
 
 def test_one_process_draws_it(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     refused(polyinr("gallery", "-m", tiny_snapshot, "-o", "site"), "one process", code=2)

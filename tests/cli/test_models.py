@@ -77,6 +77,34 @@ def test_a_folder_without_snapshots(polyinr: Run, tiny_snapshot: Path):
     refused(polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png"), "run: holds no snapshot", code=1)
 
 
+def test_a_disk_is_not_searched(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not deeper than runs lie, not through links, not beyond so many entries."""
+    run = Path("all", *"abcd")
+    (run / "snapshots").mkdir(parents=True)
+    shutil.copy(tiny_snapshot, run / "snapshots" / "1.safetensors")
+    assert models.newest_snapshot(Path("all")) == run / "snapshots" / "1.safetensors"
+    Path("above").mkdir()
+    Path("all").rename("above/all")
+    draw = ("sample", "--seeds", "1", "-o", "x.png", "-m")
+    refused(polyinr(*draw, "above"), "above: holds no snapshot", "4 folders down at most", code=1)
+    Path("linked").mkdir()
+    Path("linked/run").symlink_to(Path("above/all/a/b/c/d").absolute())
+    refused(polyinr(*draw, "linked"), "linked: holds no snapshot", code=1)
+    assert polyinr(*draw, "linked/run").code == 0
+    Path("x.png").unlink()
+    monkeypatch.setattr(models, "MOST_ENTRIES", 3)
+    refused(polyinr(*draw, "above"), "above: holds too much", "name a run folder", code=1)
+
+
+def test_the_pictures_of_a_run_are_not_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("runs/one/snapshots", "runs/one/pictures", "runs/.hidden/snapshots"):
+        (tmp_path / name).mkdir(parents=True)
+    for number in range(9):
+        (tmp_path / f"runs/one/pictures/{number}.png").touch()
+    monkeypatch.setattr(models, "MOST_ENTRIES", 2)
+    assert models.snapshot_folders(tmp_path / "runs") == [tmp_path / "runs/one/snapshots"]
+
+
 def test_a_variable_that_names_nothing(polyinr: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(models.VARIABLE, "nowhere.safetensors")
     refused(polyinr("sample", "--seeds", "1", "-o", "x.png"), "$POLYINR_MODEL", "nowhere", code=1)

@@ -338,11 +338,13 @@ def test_several_processes_share_the_pictures(polyinr: Run, tiny_snapshot: Path,
     """As torchrun starts them: together they draw what one would, to the byte."""
     common = ("sample", "-m", tiny_snapshot, "--seeds", "0-4")
     assert polyinr(*common, "-o", "alone/").code == 0
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     for rank, seeds in (("0", [0, 2, 4]), ("1", [1, 3])):
         monkeypatch.setenv("RANK", rank)
         ran = polyinr(*common, "-o", "shared/", "--json")
         assert [line["seed"] for line in ran.lines] == seeds
+        assert f"polyinr: rank {rank} of 2: rendering {len(seeds)} of 5 images" in ran.stderr
     drawn = {path.name: path.read_bytes() for path in Path("shared").iterdir()}
     assert drawn == {path.name: path.read_bytes() for path in Path("alone").iterdir()}
     ran = polyinr(*common, "-o", "sheet.png")
