@@ -87,18 +87,18 @@ class Labels:
         return self._by_folder(name_of, kept)
 
     def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> Facts:
+        """Return the images' own labels. Raises ArchiveError."""
         values, widths = self.values[kept], self.widths[kept]
         if len(bad := kept[values == UNUSABLE]):
             first = int(bad[0])
             reason = self.reasons.get(first, f"the label of {name_of(first)} is no class")
             raise ArchiveError(path, f"{reason} {WAY_OUT}")
         if len(missing := kept[values == NO_LABEL]):
-            first_of_all = f"{len(missing)} of {len(kept)} pictures"
-            first_name = name_of(int(missing[0]))
+            count, first_name = f"{len(missing)} of {len(kept)} pictures", name_of(int(missing[0]))
             if self.listed:
-                problem = f"its dataset.json has no label for {first_of_all} (first {first_name})"
+                problem = f"its dataset.json has no label for {count} (first {first_name})"
             else:
-                problem = f"{first_of_all} have no label (first {first_name}); give each a .cls or .json, or none"
+                problem = f"{count} have no label (first {first_name}); give each a .cls or .json, or none"
             raise ArchiveError(path, f"{problem} {WAY_OUT}")
         kinds = np.unique(widths)
         if len(kinds) > 1:
@@ -111,6 +111,7 @@ class Labels:
         return Facts(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
 
     def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[Facts, str | None]:
+        """Return labels by class folders, or none and why if some images lie in none."""
         used, inverse = np.unique(self.folder[kept], return_inverse=True)
         names = [self.folder_names[number] for number in used]
         if all(self.numbered[number] for number in used):
@@ -181,7 +182,7 @@ def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDA
     Raises ValueError if some name their classes and others number them.
     """
     if all(own == names[0] for own in names):
-        return names[0], [None] * len(names)
+        return (names[0] if names else ()), [None] * len(names)
     if not all(names):
         raise ValueError("some name their classes and others number them")
     joined = tuple(sorted({name for own in names for name in own}))
@@ -189,17 +190,25 @@ def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDA
     return joined, [np.array([number[name] for name in own], dtype=np.int64) for own in names]
 
 
+def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return classes by their new numbers, what is no class as it is. Raises ValueError for one without a name."""
+    if number is None or not len(values):
+        return values
+    if values.max() >= len(number):
+        raise ValueError("some name fewer classes than their labels need")
+    return np.where(values >= 0, number[np.maximum(values, 0)], values)
+
+
 def concatenated(parts: Sequence[Labels]) -> Labels:
     """Return the labels of several files that make up one data set."""
     problem = next((part.problem for part in parts if part.problem is not None), None)
     values = [part.values for part in parts]
     class_names: tuple[str, ...] = ()
-    labelled = [i for i, part in enumerate(parts) if part.class_names or (part.values >= 0).any()]
+    named = [i for i, part in enumerate(parts) if part.class_names or (part.values >= 0).any()]
     try:
-        class_names, numbers = unified([parts[i].class_names for i in labelled] or [()])
-        for i, number in zip(labelled, numbers, strict=False):
-            if number is not None:
-                values[i] = np.where(values[i] >= 0, number[np.clip(values[i], 0, len(number) - 1)], values[i])
+        class_names, numbers = unified([parts[i].class_names for i in named])
+        for i, number in zip(named, numbers, strict=True):
+            values[i] = renumbered(values[i], number)
     except ValueError as error:
         problem = problem or f"of its files {error}"
     numbered: dict[str, bool] = {}
