@@ -120,8 +120,7 @@ class Labels:
         if classes is None:
             if len(names) == 1:
                 return Facts(), None
-            shared = shared_folder(names)
-            strays = kept[np.isin(inverse, [i for i, name in enumerate(names) if len(parts_of(name)) == shared])]
+            strays = self.strays(kept)
             lie = "lies" if len(strays) == 1 else f"and {len(strays) - 1} more lie"
             return Facts(), (
                 f"no labels: {name_of(int(strays[0]))} {lie} in no class folder, and {len(kept) - len(strays)} "
@@ -132,16 +131,32 @@ class Labels:
         values = np.array([number[name] for name in classes], dtype=np.int64)[inverse]
         return Facts(values, len(class_names), tuple(class_names)), None
 
-    def facts_for(self, use: LabelUse, path: Path, name_of: Callable[[int], str]) -> tuple[Facts, str | None]:
-        """Return the labels of all images as `use` has it, and a note on what is lost. Raises ArchiveError.
+    def strays(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which of the images lie in no class folder, if class folders lie beside them."""
+        used = np.unique(self.folder[kept])
+        names = [self.folder_names[number] for number in used]
+        if self.described or self.are_own or len(names) < 2 or class_folders(names) is not None:
+            return np.zeros(0, np.int64)
+        shared = shared_folder(names)
+        outside = [number for number in used if len(parts_of(self.folder_names[number])) == shared]
+        return kept[np.isin(self.folder[kept], outside)]
 
-        A single class folder is no class.
+    def facts_for(
+        self,
+        use: LabelUse,
+        path: Path,
+        name_of: Callable[[int], str],
+        kept: NDArray[np.int64] | None = None,
+    ) -> tuple[Facts, str | None]:
+        """Return the images' labels as `use` has it, and a note on what is lost. Raises ArchiveError.
+
+        A single class folder is no class. `kept` are the images that are used, None for all.
         """
         bare = Facts(provenance=self.provenance)
         if use == "none":
             return bare, None
         try:
-            facts, note = self.settled(path, name_of)
+            facts, note = self.settled(path, name_of, kept)
         except ArchiveError:
             if use == "auto":
                 raise
@@ -191,7 +206,7 @@ def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDA
 
 
 def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Return classes by their new numbers, what is no class as it is. Raises ValueError for one without a name."""
+    """Return classes by their new numbers, what is no class as it is. Raises ValueError for one without name."""
     if number is None or not len(values):
         return values
     if values.max() >= len(number):
