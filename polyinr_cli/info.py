@@ -186,7 +186,7 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
 def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     """Return the facts of a folder of pictures as `prepare` takes them. Raises PolyinrError."""
     from polyinr_core.data.listing import Notes
-    from polyinr_core.data.sources import list_folder
+    from polyinr_core.data.sources import list_folder, without_broken_strays
 
     listing = list_folder(path)
     if not listing.names:
@@ -195,11 +195,15 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
         )
     if output is not None:
         raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is a folder")
-    labels, note = listing.labels.facts_for("auto", path, lambda index: repr(listing.names[index]))
-    streams.say_notes(path, [*Notes(listing).lines(), *([] if note is None else [note])], quiet=quiet)
+    kept = without_broken_strays(path, listing)
+    labels, note = listing.labels.facts_for("auto", path, lambda index: repr(listing.names[index]), kept)
+    notes = Notes(listing)
+    broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
+    notes.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
+    streams.say_notes(path, [*notes.lines(), *([] if note is None else [note])], quiet=quiet)
     return {
         "kind": "folder of pictures",
-        "count": len(listing.names),
+        "count": len(kept),
         "classes": labels.classes,
         "class_names": list(labels.class_names),
         "pictures_of_class": _class_counts(labels),

@@ -95,18 +95,18 @@ class Labels:
         return self._by_folder(name_of, kept)
 
     def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> Facts:
+        """Return the images' own labels. Raises ArchiveError."""
         values, widths = self.values[kept], self.widths[kept]
         if len(bad := kept[values == UNUSABLE]):
             first = int(bad[0])
             reason = self.reasons.get(first, f"the label of {name_of(first)} is no class")
             raise ArchiveError(path, f"{reason} {WAY_OUT}")
         if len(missing := kept[values == NO_LABEL]):
-            first_of_all = f"{len(missing)} of {len(kept)} pictures"
-            first_name = name_of(int(missing[0]))
+            count, first_name = f"{len(missing)} of {len(kept)} pictures", name_of(int(missing[0]))
             if self.listed:
-                problem = f"its dataset.json has no label for {first_of_all} (first {first_name})"
+                problem = f"its dataset.json has no label for {count} (first {first_name})"
             else:
-                problem = f"{first_of_all} have no label (first {first_name}); give each a .cls or .json, or none"
+                problem = f"{count} have no label (first {first_name}); give each a .cls or .json, or none"
             raise ArchiveError(path, f"{problem} {WAY_OUT}")
         kinds = np.unique(widths)
         if len(kinds) > 1:
@@ -119,6 +119,7 @@ class Labels:
         return Facts(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
 
     def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[Facts, str | None]:
+        """Return labels by class folders, or none and why if some images lie in none."""
         used, inverse = np.unique(self.folder[kept], return_inverse=True)
         names = [self.folder_names[number] for number in used]
         if all(self.numbered[number] for number in used):
@@ -127,8 +128,7 @@ class Labels:
         if classes is None:
             if len(names) == 1:
                 return Facts(), None
-            shared = shared_folder(names)
-            strays = kept[np.isin(inverse, [i for i, name in enumerate(names) if len(parts_of(name)) == shared])]
+            strays = self.strays(kept)
             lie = "lies" if len(strays) == 1 else f"and {len(strays) - 1} more lie"
             return Facts(), (
                 f"no labels: {name_of(int(strays[0]))} {lie} in no class folder, and {len(kept) - len(strays)} "
@@ -139,16 +139,32 @@ class Labels:
         values = np.array([number[name] for name in classes], dtype=np.int64)[inverse]
         return Facts(values, len(class_names), tuple(class_names)), None
 
-    def facts_for(self, use: LabelUse, path: Path, name_of: Callable[[int], str]) -> tuple[Facts, str | None]:
-        """Return the labels of all images as `use` has it, and a note on what is lost. Raises ArchiveError.
+    def strays(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which of the images lie in no class folder, if class folders lie beside them."""
+        used = np.unique(self.folder[kept])
+        names = [self.folder_names[number] for number in used]
+        if self.described or self.are_own or len(names) < 2 or class_folders(names) is not None:
+            return np.zeros(0, np.int64)
+        shared = shared_folder(names)
+        outside = [number for number in used if len(parts_of(self.folder_names[number])) == shared]
+        return kept[np.isin(self.folder[kept], outside)]
 
-        A single class folder is no class.
+    def facts_for(
+        self,
+        use: LabelUse,
+        path: Path,
+        name_of: Callable[[int], str],
+        kept: NDArray[np.int64] | None = None,
+    ) -> tuple[Facts, str | None]:
+        """Return the images' labels as `use` has it, and a note on what is lost. Raises ArchiveError.
+
+        A single class folder is no class. `kept` are the images that are used, None for all.
         """
         bare = Facts(provenance=self.provenance)
         if use == "none":
             return bare, None
         try:
-            facts, note = self.settled(path, name_of)
+            facts, note = self.settled(path, name_of, kept)
         except ArchiveError:
             if use == "auto":
                 raise
@@ -189,7 +205,7 @@ def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDA
     Raises ValueError if some name their classes and others number them.
     """
     if all(own == names[0] for own in names):
-        return names[0], [None] * len(names)
+        return (names[0] if names else ()), [None] * len(names)
     if not all(names):
         raise ValueError("some name their classes and others number them")
     joined = tuple(sorted({name for own in names for name in own}))
@@ -197,17 +213,25 @@ def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDA
     return joined, [np.array([number[name] for name in own], dtype=np.int64) for own in names]
 
 
+def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return classes by their new numbers, what is no class as it is. Raises ValueError for one without name."""
+    if number is None or not len(values):
+        return values
+    if values.max() >= len(number):
+        raise ValueError("some name fewer classes than their labels need")
+    return np.where(values >= 0, number[np.maximum(values, 0)], values)
+
+
 def concatenated(parts: Sequence[Labels]) -> Labels:
     """Return the labels of several files that make up one data set."""
     problem = next((part.problem for part in parts if part.problem is not None), None)
     values = [part.values for part in parts]
     class_names: tuple[str, ...] = ()
-    labelled = [i for i, part in enumerate(parts) if part.class_names or (part.values >= 0).any()]
+    named = [i for i, part in enumerate(parts) if part.class_names or (part.values >= 0).any()]
     try:
-        class_names, numbers = unified([parts[i].class_names for i in labelled] or [()])
-        for i, number in zip(labelled, numbers, strict=False):
-            if number is not None:
-                values[i] = np.where(values[i] >= 0, number[np.clip(values[i], 0, len(number) - 1)], values[i])
+        class_names, numbers = unified([parts[i].class_names for i in named])
+        for i, number in zip(named, numbers, strict=True):
+            values[i] = renumbered(values[i], number)
     except ValueError as error:
         problem = problem or f"of its files {error}"
     numbered: dict[str, bool] = {}

@@ -91,6 +91,8 @@ def label_listed(name: str, label: object) -> Label | str:
 
 def shared_depth(names: Mapping[str, object]) -> int:
     """Return how many folders all names have in common."""
+    if not names:
+        return 0
     first, last = min(names).split("/"), max(names).split("/")
     depth = 0
     while depth < min(len(first), len(last)) - 1 and first[depth] == last[depth]:

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import ArchiveError
 from .decoding import PICTURE_SUFFIXES
-from .facts import MAX_REASONS, NO_LABEL, UNUSABLE, Labels, parts_of, unified
+from .facts import MAX_REASONS, NO_LABEL, UNUSABLE, Labels, parts_of, renumbered, unified
 from .label_files import LABEL_FIELDS, Description, Label, label_listed, shared_depth, sidecar_label
 from .zips import FACTS_NAME, MAX_FACTS_BYTES, is_hidden, plain_name
 
@@ -198,26 +198,22 @@ class Lister:
         values = np.full(len(plain), NO_LABEL, np.int64)
         widths = np.zeros(len(plain), np.int32)
         reasons: dict[int, str] = {}
-        problem: str | None = None
-        folders: dict[str, int] = {}
-        folder = np.array([folders.setdefault(n.rpartition("/")[0], len(folders)) for n in plain], np.int32)
-        above = {name: self._above(name) for name in folders}
+        numbered: dict[str, bool] = {}  # by folder
         groups: dict[str | None, list[int]] = {root: [] for root in self._descriptions}
+        above: dict[str, str | None] = {}
         for index, name in enumerate(plain):
-            groups.setdefault(above[name.rpartition("/")[0]], []).append(index)
-        described: list[tuple[list[int], tuple[str, ...]]] = []
-        listed = False
-        provenance: dict[str, Any] = {}
+            folder, _, base = name.rpartition("/")
+            if folder not in above:
+                above[folder] = self._above(folder)
+            numbered[folder] = numbered.get(folder, True) and is_numbered(folder, base)
+            groups.setdefault(above[folder], []).append(index)
+        problems: list[str | None] = []
+        named: list[tuple[list[int], tuple[str, ...]]] = []
+        used: list[Description] = []
         for root, members in groups.items():
-            description = self.beside if root is None else self._descriptions[root]
-            found: list[object] = [self._sidecars.get(key_and_field(plain[index])[0]) for index in members]
-            if description is not None:
-                problem = problem or description.problem
-                provenance = provenance or description.provenance
-                if description.labels is not None:
-                    named, extra = self._listed(root, [plain[i] for i in members], description.labels)
-                    if root is not None or any(named):  # beside a tar, it may be about other files
-                        listed, found, problem = True, named, problem or extra
+            description, found, problem = self._said(root, [plain[index] for index in members])
+            problems.append(problem)
+            used += [description] if members and description is not None else []
             for index, label in zip(members, found, strict=True):
                 if isinstance(label, tuple):
                     values[index], widths[index] = label
@@ -225,36 +221,46 @@ class Lister:
                     values[index] = UNUSABLE
                     if len(reasons) < MAX_REASONS:
                         reasons[index] = label
-            if members:
-                described.append((members, () if description is None else description.class_names))
+            names = () if description is None else description.class_names
+            if members and (names or (values[members] >= 0).any()):
+                named.append((members, names))
+        class_names: tuple[str, ...] = ()
         try:
-            held = [(who, names) for who, names in described if names or (values[who] >= 0).any()]
-            class_names, numbers = unified([names for _, names in held] or [()])
-            for (who, _), number in zip(held, numbers, strict=False):
-                if number is not None:
-                    inside = np.clip(values[who], 0, len(number) - 1)
-                    if (values[who] >= len(number)).any():
-                        raise ValueError("some name fewer classes than their labels need")
-                    values[who] = np.where(values[who] >= 0, number[inside], values[who])
+            class_names, numbers = unified([names for _, names in named])
+            for (members, _), number in zip(named, numbers, strict=True):
+                values[members] = renumbered(values[members], number)
         except ValueError as error:
-            class_names, problem = (), problem or f"of its dataset.json files {error}"
-        counted_through: dict[str, bool] = dict.fromkeys(folders, True)
-        for name in plain:
-            inside_of, _, base = name.rpartition("/")
-            counted_through[inside_of] = counted_through[inside_of] and is_numbered(inside_of, base)
+            problems.append(f"of its dataset.json files {error}")
+        place = {folder: number for number, folder in enumerate(numbered)}
         return Labels(
             values,
             widths,
-            folder,
-            tuple(folders),
-            tuple(counted_through.values()),
+            np.array([place[name.rpartition("/")[0]] for name in plain], np.int32),
+            tuple(numbered),
+            tuple(numbered.values()),
             reasons=reasons,
             class_names=class_names,
-            described=bool(self._descriptions) or self.beside is not None,
-            listed=listed,
-            problem=problem,
-            provenance=provenance,
+            described=bool(used),
+            listed=any(description.labels is not None for description in used),
+            problem=next((problem for problem in problems if problem is not None), None),
+            provenance=next((one.provenance for one in used if one.provenance), {}),
         )
+
+    def _said(
+        self, root: str | None, plain: list[str]
+    ) -> tuple[Description | None, Sequence[object], str | None]:
+        """Return the `dataset.json` for images that have it in folder `root`, their labels, and what is wrong.
+
+        None for `root`: it is the one beside the container, if there is one and it is not about other files.
+        """
+        description = self.beside if root is None else self._descriptions[root]
+        found = [self._sidecars.get(key_and_field(name)[0]) for name in plain]
+        if description is None or description.labels is None:
+            return description, found, None if description is None else description.problem
+        listed, problem = self._listed(root, plain, description.labels)
+        if root is None and not any(listed):
+            return None, found, None
+        return description, listed, problem
 
     def _above(self, folder: str) -> str | None:
         """Return the nearest folder, this or one above it, that holds a `dataset.json`; None if there is none."""
@@ -271,23 +277,21 @@ class Lister:
         """
         inside = f"{root}/" if root else ""
         names = [name.removeprefix(inside) for name in plain]
-        if inside and not any(name in labels for name in names) and any(name in labels for name in plain):
-            names, inside = plain, ""
-        cut = 0
-        if labels and not any(name in labels for name in names):  # the container was made inside the folder named
-            depth = shared_depth(labels)
-            for cut in range(1, depth + 1):
-                shorter = {"/".join(name.split("/")[cut:]): label for name, label in labels.items()}
-                if any(name in shorter for name in names):
-                    labels = shorter
-                    break
+        if not any(name in labels for name in names):
+            if any(name in labels for name in plain):
+                names, inside = plain, ""
+            else:  # perhaps the container was made inside a folder that the names begin with
+                for depth in range(1, shared_depth(labels) + 1):
+                    shorter = {"/".join(name.split("/")[depth:]): label for name, label in labels.items()}
+                    if any(name in shorter for name in names):
+                        labels = shorter
+                        break
         found: list[object] = [label_listed(name, labels[name]) if name in labels else None for name in names]
-        there = {name.removeprefix(inside) for name in (*self._known, *self._passed)}
-        extra = set(labels) - there
+        extra = set(labels) - {name.removeprefix(inside) for name in (*self._known, *self._passed)}
         if not extra or root is None:  # beside shards, it describes other shards too
             return found, None
-        missing = f"labels {len(extra)} pictures that are not there (first {min(extra)!r})"
-        return found, f"its dataset.json {missing}"
+        problem = f"its dataset.json labels {len(extra)} pictures that are not there (first {min(extra)!r})"
+        return found, problem
 
 
 def key_and_field(plain: str) -> tuple[str, str]:

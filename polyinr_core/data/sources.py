@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ArchiveError, FileError, PictureError
 from ..files import explain, read_bytes, refuse_special
 from .archive import list_zip, read_member
 from .cifar import BATCH_NAME, open_cifar
-from .decoding import MAX_PICTURE_BYTES
+from .decoding import MAX_PICTURE_BYTES, decode
 from .facts import Facts, certain, concatenated
 from .idx import IDX_MAGIC, open_idx
 from .listing import NOT_REGULAR, Lister, Listing, Notes
@@ -107,6 +108,22 @@ def list_folder(path: Path) -> Listing:
     for name in loops:
         lister.leave_out(name, "is a folder that is read already, or a link to one that it lies in")
     return lister.listing()
+
+
+def without_broken_strays(path: Path, listing: Listing) -> NDArray[np.int64]:
+    """Return the images of a folder without those beside its class folders that cannot be decoded.
+
+    The first one that can be ends the search: it leaves the set without labels anyway.
+    """
+    broken = []
+    everything = np.arange(len(listing.names))
+    for index in listing.labels.strays(everything).tolist():
+        try:
+            decode(read_bytes(path / listing.names[index]))
+            break
+        except (PictureError, FileError):
+            broken.append(index)
+    return np.setdiff1d(everything, np.array(broken, np.int64))
 
 
 def walk(path: Path) -> tuple[list[str], list[str]]:

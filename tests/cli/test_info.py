@@ -154,6 +154,10 @@ def test_a_folder_of_pictures(polyinr: Run, tmp_path: Path):
     assert (facts["kind"], facts["count"]) == ("folder of pictures", 2)
     assert facts["pictures_of_class"] == {"cat": 1, "dog": 1}
     assert ran.stderr == "polyinr: photos: passed over: 1 file of other kinds (1 .heic)\n"
+    (tmp_path / "photos" / "cover.png").write_bytes(b"broken")
+    ran = polyinr("info", "photos", "--json")
+    assert (ran.lines[0]["count"], ran.lines[0]["classes"]) == (2, 2)  # as `prepare` has it, which skips it
+    assert "skipped: 'cover.png' cannot be decoded" in ran.stderr
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "cover.png")
     ran = polyinr("info", "photos", "--json")
     assert ran.lines[0]["classes"] == 0

@@ -190,8 +190,19 @@ def test_labels_beside_shards_by_the_names_inside(tmp_path):
     for _ in range(2):
         assert open_data(tmp_path / "s", index=cache).labels.tolist() == [1, 0, 2]
     assert open_source(tmp_path / "s").facts.labels.tolist() == [1, 0, 2]
-    beside.write_text(json.dumps({"labels": [["elsewhere.png", 2]]}))
+    beside.write_text(json.dumps({"labels": [["elsewhere.png", 2]], "class_names": ["x"]}))
     assert open_data(tmp_path / "s", index=cache).labels is None  # it is about other files
+    write_tar(tmp_path / "s" / "1.tar", {"cat/c.png": IMAGES[2], "dog/c.png": IMAGES[2]})
+    assert open_data(tmp_path / "s" / "1.tar").class_names == ("cat", "dog")
+
+
+def test_a_dataset_json_that_is_about_no_image_here(tmp_path):
+    files = dict(LAYOUTS["class folders"][0])
+    path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": null}'})
+    assert open_source(path).facts.class_names == ("cat", "dog")
+    path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": [["x.png", 0]]}'})
+    with pytest.raises(ArchiveError, match=r"labels 1 pictures that are not there \(first 'x.png'\)"):
+        _ = open_source(path).facts
 
 
 UNUSABLE = {
