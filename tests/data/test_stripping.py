@@ -435,3 +435,51 @@ def test_16_bits_of_other_kinds_are_rounded():
 def test_a_plain_file_is_not_copied(kind):
     data = stripped(encoded(noise(), kind)).data
     assert stripped(data).data == data
+
+
+def mutated(data: bytes, chance: np.random.RandomState) -> bytes:
+    """A file cut off, or with some bytes changed, mostly near its start, or with some more."""
+    if chance.rand() < 0.2:
+        return data[: chance.randint(len(data))]
+    changed = bytearray(data)
+    for _ in range(chance.choice([1, 2, 4, 16])):
+        end = len(changed) if chance.rand() < 0.4 else min(len(changed), 200)
+        changed[chance.randint(end)] = chance.choice([0, 1, 127, 255, chance.randint(256)])
+    if chance.rand() < 0.1:
+        at = chance.randint(len(changed))
+        changed[at:at] = chance.bytes(chance.randint(20))
+    return bytes(changed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "ICO"]
+)
+def test_mutated_files_are_read_or_refused_in_one_line(kind, capfd):
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    chance = np.random.RandomState(0)
+    exif = exif_block((0x0112, 3, 1, b"\6\0\0\0"), (0x010F, 2, 4, b"abc\0"))
+    options = {"icc_profile": icc_profile()} if kind in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF") else {}
+    options |= {"exif": exif} if kind in ("PNG", "JPEG", "WEBP") else {}
+    modes = {"JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "RGBA", "P", "LA", "1"], "TIFF": ["RGB", "CMYK", "1"]}
+    wholes = []
+    for mode in modes.get(kind, ["RGB"]):
+        image = Image.fromarray(noise(24)).convert(mode)
+        packings = (
+            [None, "tiff_lzw", "packbits", "group4" if mode == "1" else "jpeg"] if kind == "TIFF" else [None]
+        )
+        for packing in packings:
+            wholes.append(encoded(image, kind, **options, **({"compression": packing} if packing else {})))
+    reasons = []
+    for number in range(2000):
+        data = mutated(wholes[number % len(wholes)], chance)
+        try:
+            decode(data)
+        except PictureError as error:
+            reasons.append(str(error))
+        assert frame_count(data) >= 1
+    assert len(reasons) > 100
+    assert all(reason and "\n" not in reason for reason in reasons)
+    assert capfd.readouterr() == ("", "")
