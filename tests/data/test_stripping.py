@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import png
 import pytest
 import tifffile
 from PIL import ExifTags, Image
@@ -406,6 +407,19 @@ def test_16_bits_of_png_are_rounded(color_type):
         samples[..., -1] = 65535
     expected = ROUNDED if color_type in (2, 6) else ROUNDED[..., :1]
     assert (decoded(png_file(samples, depth=16, color_type=color_type)) == expected).all()
+
+
+@pytest.mark.parametrize(("channels", "options"), [(1, {}), (2, {"alpha": True}), (3, {}), (4, {"alpha": True})])
+def test_16_bits_of_interlaced_png(channels, options):
+    """Written by pypng."""
+    samples = np.random.default_rng(0).integers(0, 65536, (11, 13, channels))
+    if options:
+        samples[..., -1] = 65535
+    file = io.BytesIO()
+    writer = png.Writer(13, 11, greyscale=channels < 3, bitdepth=16, interlace=True, **options)
+    writer.write_array(file, samples.reshape(-1).tolist())
+    expected = np.rint(samples[..., : 1 if channels < 3 else 3] / 257)
+    assert np.array_equal(decoded(file.getvalue()), np.broadcast_to(expected, (11, 13, 3)))
 
 
 @pytest.mark.parametrize("color_type", [4, 6])
