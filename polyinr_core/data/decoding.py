@@ -13,8 +13,6 @@ from PIL import Image, ImageColor
 from ..errors import PictureError, RequestError
 from .color import eight_bits, to_srgb
 from .stripping import Stripped, exif_orientation, stripped
-from .tiff import HEADS as TIFF_HEADS
-from .tiff import read_tiff
 
 Colour = tuple[int, int, int]
 Crop = Literal["center", "pad", "none"]
@@ -38,6 +36,7 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 Decoded = tuple[Image.Image, Image.Image | None, bytes | None, int]  # colors, alpha, profile, orientation
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_GRAY, PNG_RGB, PNG_PALETTE, PNG_GRAY_ALPHA, PNG_RGBA = 0, 2, 3, 4, 6
 PNG_CHANNELS = {PNG_GRAY: 1, PNG_RGB: 3}  # of a transparent color
 TURNS = {  # EXIF's orientation to what makes a picture upright
@@ -71,6 +70,8 @@ def decode(data: bytes, *, background: Colour = WHITE) -> Image.Image:
         raise PictureError("is empty")
     try:
         if data[:4] in TIFF_HEADS:
+            from .tiff import read_tiff  # here, as tifffile takes its time to import
+
             tiff = read_tiff(data, max_pixels=MAX_PIXELS)
             return finish(tiff.image, tiff.alpha, tiff.profile, tiff.orientation, background)
         return finish(*read(stripped(data)), background)

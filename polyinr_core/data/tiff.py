@@ -22,7 +22,6 @@ from PIL import Image, _imaging
 from ..errors import PictureError
 from .color import eight_bits
 
-HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 JPEG = 7
 CCITT = (2, 3, 4)

@@ -209,3 +209,15 @@ def test_a_profile_is_not_unpacked_without_bound():
 def test_numbers_are_rounded_to_8_bits(top):
     values = np.arange(top + 1, dtype=np.uint8 if top < 256 else np.uint16)
     assert np.array_equal(eight_bits(values, top=top), np.rint(values.astype(float) * 255 / top).astype(np.uint8))
+
+
+def test_code_points_of_avif():
+    if "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow writes no AVIF")
+    data = encoded(Image.new("RGB", (16, 16), COLOR), "AVIF", quality=100, subsampling="4:4:4")
+    assert data.count(b"colrnclx\0\x01\0\x0d") == 1
+    assert np.abs(decoded(data)[8, 8] - np.array(COLOR, float)).max() <= 3
+    p3 = data.replace(b"colrnclx\0\x01\0\x0d", b"colrnclx\0\x0c\0\x0d")
+    assert np.abs(decoded(p3)[8, 8] - p3_color()).max() <= 5
+    with pytest.raises(PictureError, match="HLG"):
+        decode(data.replace(b"colrnclx\0\x01\0\x0d", b"colrnclx\0\x09\0\x12"))

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import png
 import pytest
 import tifffile
 from PIL import ExifTags, Image
@@ -408,6 +409,19 @@ def test_16_bits_of_png_are_rounded(color_type):
     assert (decoded(png_file(samples, depth=16, color_type=color_type)) == expected).all()
 
 
+@pytest.mark.parametrize(("channels", "options"), [(1, {}), (2, {"alpha": True}), (3, {}), (4, {"alpha": True})])
+def test_16_bits_of_interlaced_png(channels, options):
+    """Written by pypng."""
+    samples = np.random.default_rng(0).integers(0, 65536, (11, 13, channels))
+    if options:
+        samples[..., -1] = 65535
+    file = io.BytesIO()
+    writer = png.Writer(13, 11, greyscale=channels < 3, bitdepth=16, interlace=True, **options)
+    writer.write_array(file, samples.reshape(-1).tolist())
+    expected = np.rint(samples[..., : 1 if channels < 3 else 3] / 257)
+    assert np.array_equal(decoded(file.getvalue()), np.broadcast_to(expected, (11, 13, 3)))
+
+
 @pytest.mark.parametrize("color_type", [4, 6])
 def test_16_bits_of_alpha_are_rounded(color_type):
     samples = all_levels(1).repeat(2 if color_type == 4 else 4, -1)
@@ -435,3 +449,51 @@ def test_16_bits_of_other_kinds_are_rounded():
 def test_a_plain_file_is_not_copied(kind):
     data = stripped(encoded(noise(), kind)).data
     assert stripped(data).data == data
+
+
+def mutated(data: bytes, chance: np.random.RandomState) -> bytes:
+    """A file cut off, or with some bytes changed, mostly near its start, or with some more."""
+    if chance.rand() < 0.2:
+        return data[: chance.randint(len(data))]
+    changed = bytearray(data)
+    for _ in range(chance.choice([1, 2, 4, 16])):
+        end = len(changed) if chance.rand() < 0.4 else min(len(changed), 200)
+        changed[chance.randint(end)] = chance.choice([0, 1, 127, 255, chance.randint(256)])
+    if chance.rand() < 0.1:
+        at = chance.randint(len(changed))
+        changed[at:at] = chance.bytes(chance.randint(20))
+    return bytes(changed)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "ICO"]
+)
+def test_mutated_files_are_read_or_refused_in_one_line(kind, capfd):
+    if kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    chance = np.random.RandomState(0)
+    exif = exif_block((0x0112, 3, 1, b"\6\0\0\0"), (0x010F, 2, 4, b"abc\0"))
+    options = {"icc_profile": icc_profile()} if kind in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF") else {}
+    options |= {"exif": exif} if kind in ("PNG", "JPEG", "WEBP") else {}
+    modes = {"JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "RGBA", "P", "LA", "1"], "TIFF": ["RGB", "CMYK", "1"]}
+    wholes = []
+    for mode in modes.get(kind, ["RGB"]):
+        image = Image.fromarray(noise(24)).convert(mode)
+        packings = (
+            [None, "tiff_lzw", "packbits", "group4" if mode == "1" else "jpeg"] if kind == "TIFF" else [None]
+        )
+        for packing in packings:
+            wholes.append(encoded(image, kind, **options, **({"compression": packing} if packing else {})))
+    reasons = []
+    for number in range(2000):
+        data = mutated(wholes[number % len(wholes)], chance)
+        try:
+            decode(data)
+        except PictureError as error:
+            reasons.append(str(error))
+        assert frame_count(data) >= 1
+    assert len(reasons) > 100
+    assert all(reason and "\n" not in reason for reason in reasons)
+    assert capfd.readouterr() == ("", "")

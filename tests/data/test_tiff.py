@@ -86,7 +86,10 @@ def packed(plain: bytes, codec: str) -> bytes:
     file = io.BytesIO()
     width = next(width for width in (96, 64, 48, 32, 29, 16, 8, 4, 2, 1) if len(plain) % width == 0)
     image = Image.frombytes("L", (width, len(plain) // width), plain)
-    image.save(file, "TIFF", compression=codec, tiffinfo={278: image.height}, strip_size=2**30)
+    try:
+        image.save(file, "TIFF", compression=codec, tiffinfo={278: image.height}, strip_size=2**30)
+    except OSError:
+        pytest.skip(f"this Pillow's libtiff packs no {codec}")
     with tifffile.TiffFile(io.BytesIO(file.getvalue())) as written_file:
         page = written_file.pages.first
         assert len(page.tags[273].value) == 1

@@ -1,6 +1,9 @@
 """Picture files and the notes in them."""
 
 import io
+import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +109,36 @@ def test_a_note_is_read_from_a_picture_larger_than_pillow_allows(tmp_path: Path)
     buffer = io.BytesIO(encode_picture(np.zeros((1, 1, 3), dtype=np.uint8), note=NOTE))
     data = bytearray(buffer.getvalue())
     data[16:24] = (100_000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     (tmp_path / "x.png").write_bytes(data)
     assert read_note(tmp_path / "x.png") == NOTE
+
+
+def chunk(kind: bytes, data: bytes, *, wrong_sum: bool = False) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ wrong_sum)
+
+
+def test_a_note_is_read_whatever_else_a_png_carries(tmp_path: Path, pixels: np.ndarray):
+    whole, path = encode_picture(pixels, note=NOTE), tmp_path / "x.png"
+    odd = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**26))) + chunk(b"eXIf", b"hello", wrong_sum=True)
+    odd += chunk(b"pHYs", b"\0") + chunk(b"tEXt", b"Other\0text", wrong_sum=True) + chunk(b"tEXt", b"no key")
+    for at in (33, whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4):
+        path.write_bytes(whole[:at] + odd + whole[at:])
+        assert read_note(path) == NOTE
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iTXt packed"])
+def test_a_note_that_another_program_packed(tmp_path: Path, pixels: np.ndarray, kind: bytes):
+    text, path = json.dumps(NOTE).encode(), tmp_path / "x.png"
+    before = {b"tEXt": b"", b"zTXt": b"\0", b"iTXt": b"\0\0en\0key\0", b"iTXt packed": b"\1\0\0\0"}[kind]
+    body = zlib.compress(text) if kind in (b"zTXt", b"iTXt packed") else text
+    plain = encode_picture(pixels)
+    for wrong_sum in (False, True):
+        noted = chunk(kind[:4], b"polyinr\0" + before + body, wrong_sum=wrong_sum)
+        path.write_bytes(plain[:33] + noted + plain[33:])
+        if not wrong_sum:
+            assert read_note(path) == NOTE
+            continue
+        with pytest.raises(FileError, match="damaged"):
+            read_note(path)
