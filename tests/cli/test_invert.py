@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rounding import assert_same_pixels
 from conftest import Run, refused
 from PIL import Image
+from rounding import assert_same_pixels
 
 from polyinr_core.latents.file import Latents, read_latents, write_latents
 
