@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +12,13 @@ from .devices import check_memory
 from .drawing import Drawing
 from .named import Pictures
 from .notes import Note, sheet_note
-from .outputs import Arrangement, check_target, maps_of
+from .outputs import Arrangement, check_target, maps_of, write_folder
 from .targets import Kind, Target, check_disk, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from polyinr_core.pictures.bulk import Image
     from polyinr_core.pictures.pixels import Pixels
 
 Heats = NDArray[np.float32]
@@ -133,27 +133,30 @@ def _draw_sheet(target: Target, heat: HeatMaps, pictures: Pictures, done: Done) 
 
 def _draw_folder(target: Target, heat: HeatMaps, pictures: Pictures, done: Done) -> None:
     """Write one PNG for each picture and level."""
-    from polyinr_core.files import refuse_overwrite
-    from polyinr_core.pictures.files import write_picture
+    from polyinr_core.pictures.bulk import Image
     from polyinr_core.pictures.sheet import blank
 
-    def path_of(index: int, level: int) -> Path:
-        return target.path / f"{pictures.names[index]}-level{level}.png"
+    def name_of(index: int, level: int) -> str:
+        return f"{pictures.names[index]}-level{level}.png"
 
-    for index in range(len(pictures)):
-        for level in heat.levels:
-            refuse_overwrite(path_of(index, level), overwrite=target.overwrite)
-    picture = None if heat.overlay is None else blank((heat.drawing.width, heat.drawing.height))
-    for index in range(len(pictures)):
-        latents = pictures.latents(index)
-        if picture is not None:
-            _draw_picture(heat, picture, maps_of(latents), done)
-        note = {**pictures.note(latents, index), "folder": target.path.name}  # what is drawn again is all of it
-        for level, own in zip(heat.levels, heat.heats(maps_of(latents), done), strict=True):
-            path = path_of(index, level)
-            write_picture(path, heat.cell(own, picture), note=note, overwrite=target.overwrite)
-            found = {**note, "heat_of_levels": [level], "heat_ranges": [[float(own.min()), float(own.max())]]}
-            target.report([(path, found)])
+    found: list[Note] = []
+
+    def drawn() -> "Iterator[Image]":
+        for index in range(len(pictures)):
+            latents = pictures.latents(index)
+            picture = None
+            if heat.overlay is not None:
+                picture = blank((heat.drawing.width, heat.drawing.height))
+                _draw_picture(heat, picture, maps_of(latents), done)
+            # what is drawn again is all of the folder
+            note = {**pictures.note(latents, index), "folder": target.path.name}
+            for level, own in zip(heat.levels, heat.heats(maps_of(latents), done), strict=True):
+                ranges = [[float(own.min()), float(own.max())]]
+                found.append({**note, "heat_of_levels": [level], "heat_ranges": ranges})
+                yield Image(name_of(index, level), heat.cell(own, picture), note)
+
+    names = [name_of(index, level) for index in range(len(pictures)) for level in heat.levels]
+    write_folder(target, heat.drawing, drawn(), names=names, notes=found)
 
 
 def _draw_array(target: Target, heat: HeatMaps, pictures: Pictures, done: Done) -> None:

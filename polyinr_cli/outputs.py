@@ -1,7 +1,7 @@
 """Pictures drawn into what -o asks for."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from polyinr_core.latents.file import Latents
+    from polyinr_core.pictures.bulk import Image
     from polyinr_core.pictures.pixels import Pixels
     from polyinr_core.pictures.sheet import Layout
 
@@ -113,23 +114,42 @@ def write_latents_of(target: Target, pictures: Pictures) -> None:
 
 
 def _draw_folder(target: Target, drawing: Drawing, pictures: Pictures) -> None:
-    """Write one PNG a picture; each is whole when it appears, so an interruption loses only the last."""
-    from polyinr_core.files import refuse_overwrite
-    from polyinr_core.pictures.files import write_picture
+    """Write one PNG a picture; each is whole when it appears, so an interruption loses only the last ones."""
+    from polyinr_core.pictures.bulk import Image
     from polyinr_core.pictures.sheet import blank
 
-    paths = [target.path / f"{name}.png" for name in pictures.names]
-    for path in paths:
-        refuse_overwrite(path, overwrite=target.overwrite)
-    pixels = blank((drawing.width, drawing.height), bits=drawing.bits)
-    with rows_bar(target, drawing, pictures) as rows_done:
-        for index, path in enumerate(paths):
+    notes: list[Note] = []
+
+    def drawn() -> "Iterator[Image]":
+        for index, name in enumerate(pictures.names):
             latents = pictures.latents(index)
-            note = pictures.note(latents, index)
+            notes.append(pictures.note(latents, index))
+            pixels = blank((drawing.width, drawing.height), bits=drawing.bits)
             drawing.fill(pixels, maps_of(latents), progress=rows_done)
-            write_picture(path, pixels, note=note, overwrite=target.overwrite)
-            target.report([(path, note)])
+            yield Image(f"{name}.png", pixels, notes[-1])
+
+    with rows_bar(target, drawing, pictures) as rows_done:
+        write_folder(target, drawing, drawn(), names=[f"{name}.png" for name in pictures.names], notes=notes)
     _say_done(target, drawing, pictures)
+
+
+def write_folder(
+    target: Target, drawing: Drawing, images: "Iterator[Image]", *, names: list[str], notes: Sequence[Note]
+) -> None:
+    """Write images into the folder and report each, with its note, once it is in place.
+
+    `names` is what they are called, `notes` grows as they are drawn.
+    """
+    from polyinr_core.files import refuse_overwrite
+    from polyinr_core.pictures.bulk import write_images
+
+    for name in names:
+        refuse_overwrite(target.path / name, overwrite=target.overwrite)
+    size = drawing.width * drawing.height * 3 * drawing.bits // 8
+    written = write_images(target.path, images, image_bytes=size, overwrite=target.overwrite)
+    with closing(written):
+        for index, path in enumerate(written):
+            target.report([(path, notes[index])])
 
 
 def _draw_sheet(target: Target, drawing: Drawing, pictures: Pictures, arrangement: Arrangement) -> None:

@@ -7,13 +7,16 @@ twice as large, the last the whole picture. Schema: http://schemas.microsoft.com
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import FileError, RequestError
-from ..files import refuse_overwrite, written_beside
+from ..files import check_place, refuse_overwrite, written_beside
+from .bulk import in_threads, threads_for
 from .files import NOTE_KEY, Note, encode_picture, note_text, parsed_note
 from .tiled_tiff import Draw, level_sizes
 
@@ -68,6 +71,7 @@ def check_deep_zoom(path: Path, *, overwrite: bool) -> None:
     refuse_overwrite(path, overwrite=overwrite)
     folder = tiles_folder(path)
     refuse_overwrite(folder, overwrite=overwrite)
+    check_place(folder)
     if folder.exists() and not folder.is_dir():
         raise FileError(folder, "is a file; the tiles need this name for their folder")
 
@@ -82,7 +86,7 @@ def write_deep_zoom(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write a picture of any size as `path` (.dzi) and its folder of tiles, holding one tile at a time.
+    """Write a picture of any size as `path` (.dzi) and its folder of tiles, holding a few tiles at a time.
 
     `draw` counts its levels as for a TIFF, 0 the full size, and gives uint8. The note lies in the folder as
     polyinr.json. `progress` is told 1 a tile, `zoom_tile_count` times. Raises FileError, RequestError, and
@@ -94,9 +98,11 @@ def write_deep_zoom(
     try:
         with written_beside(path, overwrite=overwrite) as draft:
             draft.write_text(XML.format(width=width, height=height, side=SIDE, overlap=OVERLAP))
-            with written_beside(tiles_folder(path), overwrite=overwrite) as folder:  # in place before the .dzi
-                for level, size in enumerate(sizes):
-                    _write_level(folder / str(len(sizes) - 1 - level), draw, level, size, progress)
+            with written_beside(tiles_folder(path), overwrite=overwrite, durable=False) as folder:
+                folder.mkdir()  # all of it is in place before the .dzi
+                for _ in in_threads(_tiles(folder, draw, sizes), threads=threads_for(SIDE**2 * 3)):
+                    if progress is not None:
+                        progress(1)
                 if note is not None:
                     (folder / NOTE_FILE).write_text(note_text(note), encoding="utf-8")
     except BaseException:
@@ -113,16 +119,16 @@ def read_deep_zoom_note(path: Path) -> Note:
         return {}
 
 
-def _write_level(
-    folder: Path, draw: Draw, level: int, size: tuple[int, int], progress: Callable[[int], None] | None
-) -> None:
-    """Draw a level's tiles into its folder."""
-    folder.mkdir(parents=True)
-    for place in places(*size):
-        tile = draw(level, place.left, place.top, place.width, place.height)
-        assert tile.shape == (place.height, place.width, 3), tile.shape
-        (folder / f"{place.column}_{place.row}.jpg").write_bytes(
-            encode_picture(np.ascontiguousarray(tile), format="jpeg")
-        )
-        if progress is not None:
-            progress(1)
+def _tiles(folder: Path, draw: Draw, sizes: list[tuple[int, int]]) -> Iterator[Callable[[], object]]:
+    """Draw the tiles of all levels, and yield what writes each into its level's folder."""
+    for level, size in enumerate(sizes):
+        own = folder / str(len(sizes) - 1 - level)
+        own.mkdir()
+        for place in places(*size):
+            tile = draw(level, place.left, place.top, place.width, place.height)
+            assert tile.shape == (place.height, place.width, 3), tile.shape
+            yield partial(_write_tile, own / f"{place.column}_{place.row}.jpg", np.ascontiguousarray(tile))
+
+
+def _write_tile(path: Path, tile: NDArray) -> None:
+    path.write_bytes(encode_picture(tile, format="jpeg"))
