@@ -11,6 +11,8 @@ from pathlib import Path
 
 from .errors import FileError
 
+PathLike = str | os.PathLike[str]  # what every public reader and writer takes
+
 
 def refuse_overwrite(path: Path, *, overwrite: bool) -> None:
     """Raise FileError if `path` exists and `overwrite` is false."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError, FileError
-from ..files import explain, sha256_of
+from ..files import PathLike, explain, sha256_of
 from .checked import decoded
 from .facts import Facts, read_facts
 from .zips import FACTS_NAME, is_picture, open_zip
@@ -37,7 +37,7 @@ class Archive:
         self.resolution: int = self._decoded(0, side=None).shape[0]
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: PathLike) -> Self:
         """Open an archive and check its table of contents, its labels and its first picture.
 
         The other pictures are checked when read. Raises ArchiveError, FileError.

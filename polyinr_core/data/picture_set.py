@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import PathLike
 from .archive import Archive
 from .shards import Shards, is_pattern
 
@@ -48,14 +49,14 @@ class PictureSet(Protocol):
 
 
 def open_data(
-    path: str | Path, *, index: Path | None = None, progress: Callable[[int, int], None] | None = None
+    path: PathLike, *, index: PathLike | None = None, progress: Callable[[int, int], None] | None = None
 ) -> PictureSet:
     """Open a zip archive, a folder of .tar shards, one .tar, or a pattern as `data-{000..099}.tar`, `a/*.tar`.
 
     Shards are scanned once, and `progress` is told (shards scanned, shards in all); what was found is kept in
     the folder `index`, if one is given, for the next time. Raises ArchiveError, FileError.
     """
-    path = Path(path)
+    path, index = Path(path), None if index is None else Path(index)
     if means_shards(path):
         return Shards.open(path, index=index, progress=progress)
     return Archive.open(path)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ArchiveError, FileError, PictureError, RequestError
-from ..files import explain, refuse_overwrite
+from ..files import PathLike, explain, refuse_overwrite
 from .decoding import MAX_PICTURE_BYTES, WHITE, Colour, Crop, Resize, decode, fit
 from .facts import Facts
 from .pool import in_order
@@ -64,8 +64,8 @@ class Report:
 
 
 def prepare(
-    sources: Sequence[Path],
-    output: Path,
+    sources: Sequence[PathLike],
+    output: PathLike,
     *,
     resolution: int,
     crop: Crop = "center",
@@ -85,8 +85,9 @@ def prepare(
     below `if __name__ == "__main__"`, as the workers import it. Raises RequestError, FileError, ArchiveError.
     """
     request = Request(resolution, crop, resize, background)
-    check_paths(sources, output, overwrite=overwrite)
-    opened = [open_source(path) for path in sources]
+    paths, output = [Path(source) for source in sources], Path(output)
+    check_paths(paths, output, overwrite=overwrite)
+    opened = [open_source(path) for path in paths]
     facts = merged_facts(opened) if labels == "auto" else Facts()
     total = sum(len(source.names) for source in opened)
     try:
@@ -99,7 +100,7 @@ def prepare(
                 work.remove()
                 name, reason = skipped[0]
                 raise ArchiveError(
-                    sources[0], f"none of its {total} pictures can be used (the first, {name!r}, {reason})"
+                    paths[0], f"none of its {total} pictures can be used (the first, {name!r}, {reason})"
                 )
             made = provenance(opened, request, labels=labels, skipped=skipped)
             write_archive(work, facts, made, overwrite=overwrite)

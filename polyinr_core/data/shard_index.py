@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..errors import ArchiveError
+from ..errors import ArchiveError, FileError
 from ..files import explain, written_beside
+from ..tensor_files import METADATA, TensorFileError, read_header, read_tensors
 from .decoding import MAX_PICTURE_BYTES, PICTURE_SUFFIXES
 from .facts import class_of
 from .source import stamp_of
@@ -186,14 +186,25 @@ def read_stretch(file: Path, offset: int, size: int) -> bytes:
 def read_index(kept: Path, stamp: str) -> ShardIndex | None:
     """Return a kept index if it is whole and of files with this stamp."""
     try:
-        with safe_open(kept, framework="numpy") as held:
-            facts = held.metadata() or {}
-            if (facts.get("format"), facts.get("stamp")) != (FORMAT, stamp):
-                return None
-            arrays = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118 no mapping
-        return ShardIndex(**{"labels": None, **arrays}, sha256=facts["sha256"])
-    except (OSError, SafetensorError, TypeError, KeyError):  # missing or damaged: the scan makes it anew
+        facts = read_header(kept)[METADATA]
+        if (facts.get("format"), facts.get("stamp")) != (FORMAT, stamp):
+            return None
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in read_tensors(kept).items()}
+        index = ShardIndex(**{"labels": None, **arrays}, sha256=facts["sha256"])
+    except (FileError, TensorFileError, TypeError, KeyError):  # missing or damaged: the scan makes it anew
         return None
+    columns: list[NDArray[Any]] = [
+        index.shard,
+        index.offset,
+        index.size,
+        *([] if index.labels is None else [index.labels]),
+    ]
+    kinds = ["int32", "int64", "int64", "int64"]
+    fits = all(
+        column.shape == (len(index.shard),) and column.dtype == kind
+        for column, kind in zip(columns, kinds, strict=False)
+    )
+    return index if fits and len(index.shard) and all(int(column.min()) >= 0 for column in columns) else None
 
 
 def write_index(kept: Path, index: ShardIndex, stamp: str) -> None:

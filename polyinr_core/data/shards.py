@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError
-from ..files import read_bytes
+from ..files import PathLike, read_bytes
 from .checked import decoded
 from .facts import Facts, read_description
 from .shard_index import ShardIndex, index_of, read_stretch
@@ -50,7 +50,7 @@ class Shards:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: PathLike,
         *,
         index: Path | None = None,
         progress: Callable[[int, int], None] | None = None,

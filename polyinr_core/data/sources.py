@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..errors import ArchiveError, FileError, PictureError
-from ..files import explain, read_bytes
+from ..files import PathLike, explain, read_bytes
 from .archive import read_member
 from .cifar import BATCH_NAME, open_cifar
 from .decoding import MAX_PICTURE_BYTES
@@ -23,8 +23,9 @@ OTHER_TARS = (b"BZh", b"\xfd7zXZ")
 MAX_LABEL_BYTES = 32
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: PathLike) -> Source:
     """Look at what lies at `path` and list its pictures and labels. Raises FileError, ArchiveError."""
+    path = Path(path)
     if path.is_dir():
         return open_folder(path)
     head = first_bytes(path)

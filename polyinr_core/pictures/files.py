@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from ..errors import FileError, PolyinrError, RequestError
-from ..files import explain, written_beside
+from ..files import PathLike, explain, written_beside
 from ..strict_json import JsonError, format_json, parse_json
 from .deep_png import write_deep_png
 
@@ -76,11 +76,12 @@ def note_text(note: Note | None) -> str:
     return text
 
 
-def write_picture(path: Path, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
+def write_picture(path: PathLike, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
     """Write pixels [H, W, 3] (uint8; in PNG and TIFF also uint16) as the suffix says.
 
     Raises FileError, RequestError.
     """
+    path = Path(path)
     format = format_of(path)
     with written_beside(path, overwrite=overwrite) as draft, draft.open("wb") as file:
         write_pixels(file, pixels, format=format, note=note)
@@ -144,11 +145,12 @@ def picture_kind(head: bytes) -> str | None:
     return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
-def read_note(path: Path) -> Note:
+def read_note(path: PathLike) -> Note:
     """Return the note embedded in a PNG, TIFF, GIF or WebP, empty if there is none. Raises FileError.
 
     Decodes nothing, as a picture may be larger than memory, but checks a PNG's sums from its first to its last.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file:
             kind = picture_kind(file.read(16))

@@ -142,3 +142,14 @@ def test_damaged_notes_are_one_line_at_most(polyinr: Run, note: str):
     ran = polyinr("info", "x.png")
     assert ran.code in (0, 1)
     assert len(ran.stderr.splitlines()) == ran.code
+
+
+def test_a_header_whose_length_begins_as_a_pickle_does(polyinr, tiny_snapshot):
+    """One length in 32 does: it is a multiple of 8, and its first byte may be 0x80."""
+    data = tiny_snapshot.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    padded = length + (0x80 - length) % 256
+    header = data[8 : 8 + length].ljust(padded)
+    Path("model.safetensors").write_bytes(padded.to_bytes(8, "little") + header + data[8 + length :])
+    (facts,) = polyinr("info", "model.safetensors", "--json").lines
+    assert facts["kind"] == "model"
