@@ -83,11 +83,11 @@ def _kind_of(path: Path) -> str:
         return "picture"
     if head.startswith(b"PK"):
         return "data"
+    if head[8:9] == b"{":  # first, as a header's length may begin as a pickle does
+        return "tensors"
     if head.startswith(b"\x80"):
         raise FileError(path, "a pickle, which is not opened here; `polyinr convert` reads released models")
-    if head[8:9] != b"{":
-        raise FileError(path, "not a model, data set, picture or latents file")
-    return "tensors"
+    raise FileError(path, "not a model, data set, picture or latents file")
 
 
 def _tensor_facts(path: Path) -> Facts:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polyinr_core.errors import FileError
+from polyinr_core.strict_json import to_unicode
 
 from .drawing import Painter
 from .named import Pictures
@@ -42,6 +43,9 @@ class Likeness:
         name = self.options["latents"]
         for found in (self.picture.parent / name, Path(name)):
             if found.is_file():
+                return found
+        for found in self.picture.parent.iterdir():  # the note has a name that is not UTF-8 escaped
+            if to_unicode(found.name) == Path(name).name and found.is_file():
                 return found
         raise FileError(self.picture, f"was drawn from {name}, which is not beside it; name it with --latents")
 

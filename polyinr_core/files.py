@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .errors import FileError
 
+PathLike = str | os.PathLike[str]  # what every public reader and writer takes
 DRAFT = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<process>[0-9]+)\.[0-9a-f]{8}\.part")
 NAME_BYTES = 100  # of the file's own name in its draft's, which is the longer one and has to fit
 _drafts: set[Path] = set()  # of this process, for `remove_drafts`

@@ -81,11 +81,22 @@ def facts_in(header: Mapping[str, Any], key: str) -> Any:
         raise TensorFileError(f"its facts are {error}") from error
 
 
+def is_utf8(path: Path) -> bool:
+    """Say whether a path is UTF-8, as the safetensors library needs it to open a file by itself."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_tensors(source: Path | bytes) -> dict[str, Tensor]:
     """Return the tensors of a file, mapped to memory, or of its bytes. Raises TensorFileError, FileError."""
     try:
         if isinstance(source, bytes):
             return load(source)
+        if not is_utf8(source):  # no name that the library opens
+            return load(source.read_bytes())
         with safe_open(source, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not iterable
     except OSError as error:

@@ -18,10 +18,13 @@ import torch
 
 from polyinr_core.data.archive import Archive
 from polyinr_core.data.facts import Facts
+from polyinr_core.data.picture_set import open_data
+from polyinr_core.data.prepare import prepare
 from polyinr_core.data.work_folder import WorkFolder
 from polyinr_core.data.writing import write_archive
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.cache import Cache
+from polyinr_core.evaluation.saved import open_statistics
 from polyinr_core.latents.directions import Directions
 from polyinr_core.latents.directions_file import read_directions, write_directions
 from polyinr_core.latents.file import Latents, read_latents, write_latents
@@ -29,6 +32,7 @@ from polyinr_core.model import Generator, GeneratorConfig
 from polyinr_core.pictures.animation import write_animation
 from polyinr_core.pictures.files import encode_picture, read_note, write_picture
 from polyinr_core.report.log import read_log
+from polyinr_core.report.reading import read_run
 from polyinr_core.results.result import format_result, read_result
 from polyinr_core.snapshots.delta import Delta, read_delta, write_delta
 from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot, save_snapshot
@@ -329,3 +333,35 @@ def test_old_archives_with_such_names_open(tmp_path: Path) -> None:
         zipped.writestr("dataset.json", json.dumps(described))
     with Archive.open(path) as archive:
         assert archive.class_names == ("caf\\xe9",)
+
+
+class AnyPath:
+    """A path that is neither text nor a Path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+@pytest.mark.parametrize("kind", [str, AnyPath])
+def test_readers_and_writers_take_any_kind_of_path(kind: Callable[[Path], Any], tmp_path: Path) -> None:
+    model, image, zipped = tmp_path / "m.safetensors", tmp_path / "i.png", tmp_path / "d.zip"
+    save_snapshot(kind(model), Snapshot(generator()))
+    assert load_snapshot(kind(model)).generator.config == CONFIG
+    write_picture(kind(image), np.zeros((3, 4, 3), np.uint8), note={"polyinr": "1"})
+    assert read_note(kind(image)) == {"polyinr": "1"}
+    prepare([kind(image)], kind(zipped), resolution=2)
+    with open_data(kind(zipped)) as data:
+        assert len(data) == 1
+    write_latents(kind(tmp_path / "l.safetensors"), Latents(z=torch.rand(1, 3)))
+    assert len(read_latents(kind(tmp_path / "l.safetensors"))) == 1
+    shapes = ((2, 4, 1), (2, 1, 4), (2, 4), (3, 4), (3,))
+    write_delta(kind(tmp_path / "x.safetensors"), Delta(*map(torch.rand, shapes), model_sha256=""))
+    assert read_delta(kind(tmp_path / "x.safetensors")).rank == 1
+    np.savez(tmp_path / "s.npz", mu=np.zeros(2), sigma=np.eye(2))
+    assert len(open_statistics(kind(tmp_path / "s.npz")).seen) == 1
+    RunFolder(kind(tmp_path / "run")).claim(PRESETS["tiny"], DataFacts("d", "ab", 1, 0))
+    RunFolder(kind(tmp_path / "run")).append({"kimg": 1.0})
+    assert read_run(kind(tmp_path / "run")).log.seen == 1.0

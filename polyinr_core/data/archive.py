@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError, FileError
-from ..files import explain, sha256_of
+from ..files import PathLike, explain, sha256_of
 from .checked import decoded
 from .facts import Facts, LabelUse
 from .listing import Lister, Listing, Notes
@@ -47,7 +47,7 @@ class Archive:
         self.resolution: int = self._decoded(0, side=None).shape[0]
 
     @classmethod
-    def open(cls, path: str | Path, *, labels: LabelUse = "auto") -> Self:
+    def open(cls, path: PathLike, *, labels: LabelUse = "auto") -> Self:
         """Open an archive and check its table of contents, its labels and its first picture.
 
         The other pictures are checked when read. Labels that cannot be used are refused, left out with "usable";

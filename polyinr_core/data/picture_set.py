@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import PathLike
 from .archive import Archive
 from .facts import LabelUse
 from .shards import Shards, means_shards
@@ -52,9 +53,9 @@ class PictureSet(Protocol):
 
 
 def open_data(
-    path: str | Path,
+    path: PathLike,
     *,
-    index: Path | None = None,
+    index: PathLike | None = None,
     progress: Callable[[int, int], None] | None = None,
     labels: LabelUse = "auto",
 ) -> PictureSet:
@@ -64,7 +65,7 @@ def open_data(
     the folder `index`, if one is given, for the next time. Labels that cannot be used are refused; with `labels`
     "usable" they are left out, with "none" all are. Raises ArchiveError, FileError.
     """
-    path = Path(path)
+    path, index = Path(path), None if index is None else Path(index)
     if means_shards(path):
         return Shards.open(path, index=index, progress=progress, labels=labels)
     return Archive.open(path, labels=labels)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ArchiveError, FileError, PictureError, RequestError
-from ..files import explain, refuse_overwrite
+from ..files import PathLike, explain, refuse_overwrite
 from .decoding import MAX_PICTURE_BYTES, WHITE, Colour, Crop, Resize, decode, fit
 from .facts import Facts
 from .listing import NOT_REGULAR, Notes
@@ -72,8 +72,8 @@ class Report:
 
 
 def prepare(
-    sources: Sequence[Path],
-    output: Path,
+    sources: Sequence[PathLike],
+    output: PathLike,
     *,
     resolution: int,
     crop: Crop = "center",
@@ -94,8 +94,9 @@ def prepare(
     Raises RequestError, FileError, ArchiveError.
     """
     request = Request(resolution, crop, resize, background)
-    check_paths(sources, output, overwrite=overwrite)
-    opened = [open_source(path) for path in sources]
+    paths, output = [Path(source) for source in sources], Path(output)
+    check_paths(paths, output, overwrite=overwrite)
+    opened = [open_source(path) for path in paths]
     passed = Notes(*opened)
     likely: tuple[Facts, str | None] = (Facts(), None)
     if labels == "auto":
@@ -113,7 +114,7 @@ def prepare(
                 work.remove()
                 name, reason = skipped[0]
                 raise ArchiveError(
-                    sources[0], f"none of its {total} pictures can be used (the first, {name!r}, {reason})"
+                    paths[0], f"none of its {total} pictures can be used (the first, {name!r}, {reason})"
                 )
             facts, note = Facts(), None
             if labels == "auto":

@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ..errors import ArchiveError
+from ..errors import ArchiveError, FileError
 from ..files import explain, read_bytes, refuse_special, written_beside
+from ..strict_json import JsonError, parse_json
+from ..tensor_files import METADATA, TensorFileError, read_header, read_tensors
 from .decoding import MAX_PICTURE_BYTES
 from .facts import Labels, concatenated
 from .label_files import Description
@@ -184,12 +186,11 @@ def read_stretch(file: Path, offset: int, size: int) -> bytes:
 def read_index(kept: Path, stamp: str) -> ShardIndex | None:
     """Return a kept index if it is whole and of files with this stamp."""
     try:
-        with safe_open(kept, framework="numpy") as held:
-            facts = held.metadata() or {}
-            if (facts.get("format"), facts.get("stamp")) != (FORMAT, stamp):
-                return None
-            arrays = {name: held.get_tensor(name) for name in (*ARRAYS, *LABEL_ARRAYS)}
-        said = json.loads(facts["labels"])
+        facts = read_header(kept)[METADATA]
+        if (facts.get("format"), facts.get("stamp")) != (FORMAT, stamp):
+            return None
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in read_tensors(kept).items()}
+        said = parse_json(facts["labels"])
         labels = Labels(
             **{name: arrays.pop(name) for name in LABEL_ARRAYS},
             folder_names=tuple(said.pop("folder_names")),
@@ -198,12 +199,19 @@ def read_index(kept: Path, stamp: str) -> ShardIndex | None:
             class_names=tuple(said.pop("class_names")),
             **said,
         )
-        return ShardIndex(
-            **arrays, labels=labels, sha256=facts["sha256"], notes=tuple(json.loads(facts["notes"]))
+        index = ShardIndex(
+            **arrays, labels=labels, sha256=facts["sha256"], notes=tuple(parse_json(facts["notes"]))
         )
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError, AttributeError):
+    except (FileError, TensorFileError, JsonError, TypeError, KeyError, ValueError, AttributeError):
         # missing or damaged: the scan makes it anew
         return None
+    columns: list[NDArray[Any]] = [index.shard, index.offset, index.size]
+    kinds = ["int32", "int64", "int64"]
+    fits = all(
+        column.shape == (len(index.shard),) and column.dtype == kind
+        for column, kind in zip(columns, kinds, strict=True)
+    )
+    return index if fits and len(index.shard) and all(int(column.min()) >= 0 for column in columns) else None
 
 
 def write_index(kept: Path, index: ShardIndex, stamp: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError
+from ..files import PathLike
 from .checked import decoded
 from .facts import LabelUse
 from .shard_index import ShardIndex, index_of, read_stretch
@@ -47,7 +48,7 @@ class Shards:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: PathLike,
         *,
         index: Path | None = None,
         progress: Callable[[int, int], None] | None = None,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError, FileError, PictureError
-from ..files import explain, read_bytes, refuse_special
+from ..files import PathLike, explain, read_bytes, refuse_special
 from .archive import list_zip, read_member
 from .cifar import BATCH_NAME, open_cifar
 from .decoding import MAX_PICTURE_BYTES, decode
@@ -29,8 +29,9 @@ CIFAR_MEMBERS = 32  # its archive holds nine
 OTHER_TARS = (b"BZh", b"\xfd7zXZ")
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: PathLike) -> Source:
     """Look at what lies at `path` and list its pictures and labels. Raises FileError, ArchiveError."""
+    path = Path(path)
     if path.is_dir():
         if not means_shards(path):
             return open_folder(path)

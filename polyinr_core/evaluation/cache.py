@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import written_beside
+from ..files import PathLike, written_beside
 from ..strict_json import JsonError, format_json, is_whole, plain_json
 from ..tensor_files import TensorFileError, check_values, encode_tensors, facts_in, read_header, read_tensors
 
@@ -26,8 +26,8 @@ class Cache:
     the tensors are in the file and are compared, so that a file that was renamed or damaged counts as none.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: PathLike) -> None:
+        self.folder = Path(folder)
 
     def path(self, key: Mapping[str, Any]) -> Path:
         """Return where what `key` names is kept."""

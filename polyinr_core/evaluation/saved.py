@@ -1,6 +1,5 @@
 """Saved statistics in pictures' place: ours with all that they depend on, others' .npz of mu and sigma."""
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import explain, sha256_of, written_beside
+from ..files import PathLike, explain, sha256_of, written_beside
 from ..metrics.gaussian import Gaussian
 from ..metrics.inception import SPATIAL_CHANNELS
 from ..metrics.networks import FeatureNetwork
@@ -108,7 +107,7 @@ class SavedStatistics:
 
 
 def save_statistics(
-    path: str | os.PathLike[str],
+    path: PathLike,
     pictures: StoredPictures,
     seen: Mapping[Sense, Seen],
     networks: Mapping[str, FeatureNetwork],
@@ -147,7 +146,7 @@ def means_statistics(path: Path) -> bool:
     return path.suffix in SUFFIXES
 
 
-def open_statistics(path: str | os.PathLike[str]) -> SavedStatistics:
+def open_statistics(path: PathLike) -> SavedStatistics:
     """Read statistics that `save_statistics` wrote, or an .npz with `mu` and `sigma`. Raises FileError."""
     path = Path(path)
     return read_foreign(path) if path.suffix == ".npz" else read_own(path)

@@ -22,7 +22,7 @@ from ..data.picture_set import PictureSet, means_shards, open_data
 from ..data.shards import Shards
 from ..data.sources import open_folder
 from ..errors import FileError, PictureError, RequestError
-from ..files import read_bytes, sha256_of
+from ..files import PathLike, read_bytes, sha256_of
 from ..pictures.files import read_note
 from ..pictures.pixels import quantise
 from ..seeds import generator_for
@@ -165,9 +165,10 @@ class StoredPictures:
 
 
 def open_pictures(
-    path: Path, *, side: int | None = None, count: int | None = None, held_out: HeldOut | None = None
+    path: PathLike, *, side: int | None = None, count: int | None = None, held_out: HeldOut | None = None
 ) -> StoredPictures:
     """Open an archive, tar shards, or a folder of picture files. Raises FileError, RequestError."""
+    path = Path(path)
     data = Folder(path) if path.is_dir() and not means_shards(path) else open_data(path, labels="usable")
     return StoredPictures(data, side=side, count=count, held_out=held_out)
 

@@ -1,5 +1,6 @@
 """Editing directions: the principal ones of w or of the affine maps over many pictures. Härkönen et al., 2020."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -103,6 +104,8 @@ def principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
             part = rows[start : start + CHUNK].double() - mean
             product += part.T @ part
     total = float(product.trace())
+    if not math.isfinite(total):
+        raise RequestError("the pictures' latents are no finite numbers, or overflow: there are no directions")
     values, vectors = torch.linalg.eigh(product)  # rising
     values, vectors = values.flip(0)[:count].clamp(min=0), vectors.flip(1)[:, :count]
     varied = int((values.sqrt() > FLAT * values[0].sqrt()).sum()) if total > 0 else 0

@@ -1,13 +1,12 @@
 """The directions file: directions and the facts that name them, one safetensors file."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import read_bytes, written_beside
+from ..files import PathLike, read_bytes, written_beside
 from ..model import GeneratorConfig
 from ..strict_json import JsonError, is_number, is_whole
 from ..tensor_files import (
@@ -27,7 +26,7 @@ TENSORS = ("mean", "components", "deviations", "shares")
 OTHER = "not a directions file; `polyinr directions -o x.safetensors` makes one"
 
 
-def encode_directions(directions: Directions, *, name: str | os.PathLike[str] = "stdout") -> bytes:
+def encode_directions(directions: Directions, *, name: PathLike = "stdout") -> bytes:
     """Return the bytes of a directions file, which `read_directions` reads. Raises FileError, with `name`."""
     facts = {
         "format": FORMAT,
@@ -46,7 +45,7 @@ def encode_directions(directions: Directions, *, name: str | os.PathLike[str] = 
         raise FileError(name, f"cannot be written as directions: {error}") from error
 
 
-def write_directions(path: str | os.PathLike[str], directions: Directions, *, overwrite: bool = False) -> None:
+def write_directions(path: PathLike, directions: Directions, *, overwrite: bool = False) -> None:
     """Write a directions file. Raises FileError."""
     path = Path(path)
     data = encode_directions(directions, name=path)
@@ -54,7 +53,7 @@ def write_directions(path: str | os.PathLike[str], directions: Directions, *, ov
         draft.write_bytes(data)
 
 
-def read_directions(source: str | os.PathLike[str] | bytes) -> Directions:
+def read_directions(source: PathLike | bytes) -> Directions:
     """Read a directions file, or its bytes. Raises FileError."""
     name = Path("stdin") if isinstance(source, bytes) else Path(source)
     data = source if isinstance(source, bytes) else read_bytes(name)
@@ -76,7 +75,7 @@ def read_directions(source: str | os.PathLike[str] | bytes) -> Directions:
     return Directions(**fields)
 
 
-def is_directions_file(path: str | os.PathLike[str]) -> bool:
+def is_directions_file(path: PathLike) -> bool:
     """Say whether a safetensors file holds directions, by its header alone. Raises FileError."""
     try:
         return METADATA_KEY in read_header(Path(path))[METADATA]

@@ -1,7 +1,6 @@
 """The latents file: z, w and affine maps of pictures, and the facts that name them."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError
-from ..files import read_bytes, written_beside
+from ..files import PathLike, read_bytes, written_beside
 from ..strict_json import JsonError, is_number, is_whole
 from ..tensor_files import (
     METADATA,
@@ -85,7 +84,7 @@ def joined(pictures: list[Latents]) -> Latents:
     return Latents(**rows, seeds=seeds, psi=first.psi, model_sha256=first.model_sha256)
 
 
-def encode_latents(latents: Latents, *, name: str | os.PathLike[str] = "stdout") -> bytes:
+def encode_latents(latents: Latents, *, name: PathLike = "stdout") -> bytes:
     """Return the bytes of a latents file, which `read_latents` reads. Raises FileError, with `name`."""
     facts = {
         "format": FORMAT,
@@ -102,7 +101,7 @@ def encode_latents(latents: Latents, *, name: str | os.PathLike[str] = "stdout")
         raise FileError(name, f"cannot be written as latents: {error}") from error
 
 
-def write_latents(path: str | os.PathLike[str], latents: Latents, *, overwrite: bool = False) -> None:
+def write_latents(path: PathLike, latents: Latents, *, overwrite: bool = False) -> None:
     """Write a latents file. Raises FileError."""
     path = Path(path)
     data = encode_latents(latents, name=path)
@@ -110,7 +109,7 @@ def write_latents(path: str | os.PathLike[str], latents: Latents, *, overwrite: 
         draft.write_bytes(data)
 
 
-def read_latents(source: str | os.PathLike[str] | bytes) -> Latents:
+def read_latents(source: PathLike | bytes) -> Latents:
     """Read a latents file, or its bytes; floats as float32, or float64 where they are. Raises FileError.
 
     A file made elsewhere needs no facts: only tensors of the known names and shapes.
@@ -134,7 +133,7 @@ def read_latents(source: str | os.PathLike[str] | bytes) -> Latents:
     return Latents(**held, **facts, sha256=hashlib.sha256(data).hexdigest())
 
 
-def is_latents_file(path: str | os.PathLike[str]) -> bool:
+def is_latents_file(path: PathLike) -> bool:
     """Say whether a safetensors file holds latents, by its header alone. Raises FileError."""
     try:
         header = read_header(Path(path))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import FileError, PolyinrError, RequestError
-from ..files import refuse_overwrite, written_beside
+from ..files import PathLike, refuse_overwrite, written_beside
 from .files import DESCRIPTION, Note, note_text, parsed_note
 
 FORMATS = {".gif": "gif", ".webp": "webp", ".mp4": "mp4"}
@@ -74,7 +74,7 @@ def check_animation(path: Path, *, width: int, height: int, count: int, fps: flo
 
 
 def write_animation(
-    path: Path,
+    path: PathLike,
     frames: Iterable[Frame],
     *,
     count: int,
@@ -97,6 +97,7 @@ def write_animation(
     comment, a WebP's EXIF description. `progress` is told 1 a frame. Raises FileError, RequestError,
     PolyinrError where the encoder is missing, and whatever the frames raise; then nothing is left behind.
     """
+    path = Path(path)
     check_encoder(path)
     refuse_overwrite(path, overwrite=overwrite)
     coming = iter(frames)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileError, RequestError
-from ..files import check_place, refuse_overwrite, written_beside
+from ..files import PathLike, check_place, refuse_overwrite, written_beside
 from .bulk import in_threads, threads_for
 from .files import NOTE_KEY, Note, encode_picture, note_text, parsed_note
 from .tiled_tiff import Draw, level_sizes
@@ -77,7 +77,7 @@ def check_deep_zoom(path: Path, *, overwrite: bool) -> None:
 
 
 def write_deep_zoom(
-    path: Path,
+    path: PathLike,
     draw: Draw,
     *,
     width: int,
@@ -92,6 +92,7 @@ def write_deep_zoom(
     polyinr.json. `progress` is told 1 a tile, `zoom_tile_count` times. Raises FileError, RequestError, and
     whatever `draw` raises; then nothing is left behind. Overwriting replaces file and folder.
     """
+    path = Path(path)
     check_deep_zoom(path, overwrite=overwrite)
     sizes = level_sizes(width, height, smallest=1)
     there = tiles_folder(path).exists()

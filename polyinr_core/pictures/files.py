@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import FileError, PolyinrError, RequestError
-from ..files import explain, refuse_special, written_beside
+from ..files import PathLike, explain, refuse_special, written_beside
 from ..strict_json import JsonError, format_json, parse_json
 from .deep_png import write_deep_png
 
@@ -81,11 +81,12 @@ def note_text(note: Note | None) -> str:
     return text
 
 
-def write_picture(path: Path, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
+def write_picture(path: PathLike, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
     """Write pixels [H, W, 3] (uint8; in PNG and TIFF also uint16) as the suffix says.
 
     Raises FileError, RequestError.
     """
+    path = Path(path)
     format = format_of(path)
     with written_beside(path, overwrite=overwrite) as draft, draft.open("wb") as file:
         write_pixels(file, pixels, format=format, note=note)
@@ -149,11 +150,12 @@ def picture_kind(head: bytes) -> str | None:
     return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
-def read_note(path: Path) -> Note:
+def read_note(path: PathLike) -> Note:
     """Return the note embedded in a PNG, TIFF, GIF or WebP, empty if there is none. Raises FileError.
 
     Decodes nothing, as a picture may be larger than memory, but checks the sums of a PNG's pixels and note.
     """
+    path = Path(path)
     refuse_special(path)
     try:
         with path.open("rb") as file:

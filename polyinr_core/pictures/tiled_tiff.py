@@ -8,7 +8,7 @@ import numpy as np
 import tifffile
 from numpy.typing import DTypeLike, NDArray
 
-from ..files import written_beside
+from ..files import PathLike, written_beside
 from .files import Note, check_depth, check_size, note_text
 
 Tile = NDArray  # [h, w, 3] uint8 or uint16
@@ -36,7 +36,7 @@ def tile_count(width: int, height: int) -> int:
 
 
 def write_tiled_tiff(
-    path: Path,
+    path: PathLike,
     draw: Draw,
     *,
     width: int,
@@ -53,6 +53,7 @@ def write_tiled_tiff(
     `progress` is told 1 a tile, `tile_count` times. Raises FileError, RequestError, and whatever `draw` raises;
     then nothing is left behind.
     """
+    path = Path(path)
     check_size("tiff", width=width, height=height)
     check_depth("tiff", dtype)
     dtype = np.dtype(dtype)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FileError
-from ..files import read_bytes
+from ..files import PathLike, read_bytes
 from ..strict_json import JsonError, is_number, is_whole, parse_json
 
 MOST_KIMG = 1e12  # of all stages together
@@ -87,12 +87,13 @@ class Log:
         return Points(tuple(found), tuple(found.values()))
 
 
-def read_log(path: Path) -> Log:
+def read_log(path: PathLike) -> Log:
     """Read a run's log, which may be growing while it is read. Raises FileError, also where no event is in it.
 
     A start that goes on from a state older than the last line does some work again: what the log says of the
     first time gives way.
     """
+    path = Path(path)
     events: list[Event] = []
     damaged = undone = 0
     *lines, last = read_bytes(path).split(b"\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FileError
-from ..files import read_bytes
+from ..files import PathLike, read_bytes
 from ..results.result import Result, read_result
 from ..strict_json import JsonError, parse_json, to_unicode
 from ..training.folder import FORMAT, RunFolder
@@ -67,8 +67,9 @@ class StoredRun:
         return tuple(found)
 
 
-def read_run(path: Path) -> StoredRun:
+def read_run(path: PathLike) -> StoredRun:
     """Read a run folder. Raises FileError where it is none, or is damaged."""
+    path = Path(path)
     folder = RunFolder(path)
     if not path.is_dir():
         raise FileError(path, "is a file, a run folder is needed" if path.exists() else "no such folder")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError, FileError
-from ..files import explain, refuse_special
+from ..files import PathLike, explain, refuse_special
 from ..strict_json import JsonError, format_json, is_number, parse_json, to_unicode
 
 FORMAT = 1
@@ -43,8 +43,9 @@ def flattened(facts: dict[str, Any], above: Field = ()) -> list[tuple[Field, Any
     return found
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: PathLike) -> Result:
     """Read a result file; its name is the file's stem. Raises FileError."""
+    path = Path(path)
     refuse_special(path)
     try:
         with path.open("rb") as file:

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SnapshotError
-from ..files import read_bytes, written_beside
+from ..files import PathLike, read_bytes, written_beside
 from ..model import GeneratorConfig
 from ..strict_json import JsonError
 from ..tensor_files import METADATA, TensorFileError, check_values, encode_tensors, read_tensors
@@ -58,7 +57,7 @@ def encode_delta(delta: Delta) -> bytes:
     return encode_tensors(tensors, key=METADATA_KEY, facts=facts)
 
 
-def write_delta(path: str | os.PathLike[str], delta: Delta, *, overwrite: bool = False) -> Delta:
+def write_delta(path: PathLike, delta: Delta, *, overwrite: bool = False) -> Delta:
     """Write a delta file, and return the delta with the file's hash. Raises SnapshotError, FileError."""
     path = Path(path)
     try:
@@ -70,12 +69,12 @@ def write_delta(path: str | os.PathLike[str], delta: Delta, *, overwrite: bool =
     return replace(delta, sha256=hashlib.sha256(data).hexdigest())
 
 
-def is_delta(path: str | os.PathLike[str]) -> bool:
+def is_delta(path: PathLike) -> bool:
     """Say whether a file is a delta, by its header alone. Raises SnapshotError if it is no safetensors file."""
     return METADATA_KEY in model_header(Path(path))[METADATA]
 
 
-def read_delta(path: str | os.PathLike[str]) -> Delta:
+def read_delta(path: PathLike) -> Delta:
     """Read a delta file: float32, on the CPU. Raises SnapshotError, FileError."""
     path = Path(path)
     facts = header_facts(path, METADATA_KEY, DAMAGED)

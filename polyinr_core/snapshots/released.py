@@ -14,12 +14,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import SnapshotError
-from ..files import explain
+from ..files import PathLike, explain
 from ..pickles import LONGEST_NAME, Made, PickleProblem, read_pickle, shown
-from ..tensor_files import TensorFileError, check_values
+from ..tensor_files import METADATA, TensorFileError, check_values, is_utf8, read_header, read_tensors
 from .names import is_released_name
 from .renaming import Stored, snapshot_of
-from .snapshot import Snapshot, check_drawing
+from .snapshot import METADATA_KEY, Snapshot, check_drawing
 from .storages import StoredTensor
 
 NETWORK = "G_ema"
@@ -28,14 +28,16 @@ MOST_MODULES = 500
 MOST_TENSORS = 2_000
 LONGEST_HEADER = 2**22
 MOST_DEPTH = 8
+OURS = "it is a polyinr snapshot already; use it as it is, or make it smaller with --half"
 
 
-def read_released(path: Path) -> Snapshot:
+def read_released(path: PathLike) -> Snapshot:
     """Read a released pickle, or its tensors under their released names in a safetensors file.
 
     Weights are bit for bit those of G_ema; nothing in the file is executed. `origin` tells the file's name and
     SHA-256. Raises SnapshotError, FileError.
     """
+    path = Path(path)
     try:
         data = map_file(path)
         if is_safetensors(data):
@@ -78,9 +80,18 @@ def stored_in_safetensors(path: Path, data: memoryview) -> dict[str, Stored]:
     """Return the tensors of a safetensors file by name, test vectors left out. Raises PickleProblem."""
     if int.from_bytes(data[:8], "little") > LONGEST_HEADER:
         raise PickleProblem("its safetensors header is longer than that of any released generator")
+    if not is_utf8(path):
+        held = read_tensors(bytes(data))
+        if METADATA_KEY in read_header(path)[METADATA]:
+            raise PickleProblem(OURS)
+        return {
+            name: Stored(tuple(tensor.shape), lambda tensor=tensor: tensor)  # type: ignore[misc]
+            for name, tensor in held.items()
+            if not name.startswith(TEST_VECTORS)
+        }
     file = safe_open(path, framework="pt")  # stays open while its tensors may be read
-    if "polyinr" in (file.metadata() or {}):
-        raise PickleProblem("it is a polyinr snapshot already; use it as it is, or make it smaller with --half")
+    if METADATA_KEY in (file.metadata() or {}):
+        raise PickleProblem(OURS)
     names = [name for name in file.keys() if not name.startswith(TEST_VECTORS)]  # noqa: SIM118  not iterable
     return {
         name: Stored(tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name)) for name in names

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..errors import FileError
-from ..files import read_bytes
+from ..files import PathLike, read_bytes
 from ..pickles import PickleProblem
 from ..strict_json import JsonError, parse_json
 from ..tensor_files import METADATA, TensorFileError, read_header
@@ -18,13 +18,15 @@ CARD = "card"  # under this name a model's origin keeps it
 LARGEST_CARD = 2**20
 
 
-def read_any(path: Path) -> Snapshot:
+def read_any(path: PathLike) -> Snapshot:
     """Read a model of ours or a released one. Raises SnapshotError, FileError."""
+    path = Path(path)
     return load_snapshot(path) if is_ours(path) else read_released(path)
 
 
-def is_ours(path: Path) -> bool:
+def is_ours(path: PathLike) -> bool:
     """Say whether a file is a snapshot of ours, judging by its header alone."""
+    path = Path(path)
     try:
         if not path.is_file() or not is_safetensors(map_file(path)):
             return False
@@ -49,8 +51,9 @@ def with_card(snapshot: Snapshot, card: dict[str, Any]) -> Snapshot:
     return replace(snapshot, origin={**snapshot.origin, CARD: card})
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def read_card(path: PathLike) -> dict[str, Any]:
     """Read a card, a JSON object of at most a mebibyte. Raises FileError."""
+    path = Path(path)
     data = read_bytes(path)
     if len(data) > LARGEST_CARD:
         raise FileError(path, f"{len(data):,} bytes; a card has at most {LARGEST_CARD:,}")

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, SnapshotError
-from ..files import read_bytes, written_beside
+from ..files import PathLike, read_bytes, written_beside
 from ..model import UNIT, Bounds, Generator, GeneratorConfig, Grid, LearnedGrid, RegularGrid
 from ..model.generator import count_parameters
 from ..model.layers import aligned
@@ -52,7 +51,7 @@ class Snapshot:
         return RegularGrid(width, height, bounds)
 
 
-def save_snapshot(path: str | os.PathLike[str], snapshot: Snapshot, *, overwrite: bool = False) -> None:
+def save_snapshot(path: PathLike, snapshot: Snapshot, *, overwrite: bool = False) -> None:
     """Write a snapshot as one safetensors file, which `load_snapshot` reads. Raises SnapshotError, FileError."""
     path = Path(path)
     tensors = dict(snapshot.generator.state_dict())
@@ -78,7 +77,7 @@ def save_snapshot(path: str | os.PathLike[str], snapshot: Snapshot, *, overwrite
         draft.write_bytes(data)
 
 
-def load_snapshot(path: str | os.PathLike[str]) -> Snapshot:
+def load_snapshot(path: PathLike) -> Snapshot:
     """Read a snapshot: float32, on the CPU, in eval mode. Raises SnapshotError, FileError."""
     path = Path(path)
     facts = read_facts(path)
@@ -111,7 +110,7 @@ def load_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     )
 
 
-def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_facts(path: PathLike) -> dict[str, Any]:
     """Return the facts in a snapshot's header, without reading its weights. Raises SnapshotError, FileError."""
     path = Path(path)
     facts = header_facts(path, METADATA_KEY, DAMAGED)

@@ -1,21 +1,18 @@
 """Pretrained feature networks by name: found, checked by hash and shape, given timm's names."""
 
 import importlib.util
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import WeightsError
-from ..files import explain, sha256_of
+from ..errors import FileError, WeightsError
+from ..files import PathLike, explain, sha256_of
+from ..tensor_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ SOURCES: dict[str, Packaged | Hosted] = {
 NAMES = tuple(SOURCES)
 
 
-def load_pretrained(name: str, *, file: Path | None = None, download: bool = False) -> dict[str, Tensor]:
+def load_pretrained(name: str, *, file: PathLike | None = None, download: bool = False) -> dict[str, Tensor]:
     """Return the weights of `name` (one of NAMES) as a state dict under timm's names, on the CPU.
 
     `file` (.safetensors, or .pth read without executing anything) wins over every other place. Otherwise
@@ -79,6 +76,7 @@ def load_pretrained(name: str, *, file: Path | None = None, download: bool = Fal
     if source is None:
         raise WeightsError(f"no pretrained network is called {name!r}; choose from {', '.join(NAMES)}")
     if file is not None:
+        file = Path(file)
         check_name_digits(file)
         return fit(read_state(file), source.model, origin=str(file))
     if isinstance(source, Packaged):
@@ -149,19 +147,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read named tensors from .safetensors or a torch file, executing nothing. Raises WeightsError."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return read_tensors(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(str(explain(path, error))) from error
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        BadZipFile,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-    ) as e:
+    except FileError as error:
+        raise WeightsError(str(error)) from error
+    except Exception as e:  # whatever the parsers stumble over in a damaged file
         raise WeightsError(f"{path}: no readable weights; give a .safetensors or .pth file of tensors") from e
     if isinstance(state, dict) and isinstance(state.get("model"), dict):  # DeiT's own files nest the tensors
         state = state["model"]

@@ -39,7 +39,7 @@ from polyinr_core.training.folder import DataFacts, RunFolder
 from polyinr_core.training.presets import PRESETS
 from polyinr_core.training.state import State, reached, read_state, write_state
 
-FILES = int(os.environ.get("FUZZ_FILES", "400"))  # a format, through the library
+FILES = int(os.environ.get("FUZZ_FILES", "600"))  # a format, through the library
 COMMANDS = max(1, FILES // 10)  # a format, through the command line
 DEEP = 3000
 ODD: list[Any] = [

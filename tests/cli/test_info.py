@@ -170,3 +170,14 @@ def test_a_compressed_tar_is_named_as_such(polyinr: Run, tmp_path: Path):
         Image.new("RGB", (8, 8)).save("a.png")
         tar.add("a.png")
     refused(polyinr("info", "set.tgz"), "is a compressed tar", code=1)
+
+
+def test_a_header_whose_length_begins_as_a_pickle_does(polyinr, tiny_snapshot):
+    """One length in 32 does: it is a multiple of 8, and its first byte may be 0x80."""
+    data = tiny_snapshot.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    padded = length + (0x80 - length) % 256
+    header = data[8 : 8 + length].ljust(padded)
+    Path("model.safetensors").write_bytes(padded.to_bytes(8, "little") + header + data[8 + length :])
+    (facts,) = polyinr("info", "model.safetensors", "--json").lines
+    assert facts["kind"] == "model"

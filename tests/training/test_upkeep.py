@@ -1,5 +1,6 @@
 """What is due between iterations: the same whether a run was stopped or not, and complete at a stage's end."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,17 @@ def test_a_stop_leaves_no_trace_in_what_is_remembered(
     assert not train(CONFIG, archive, weights, stop_after=2)
     assert train(CONFIG, archive, weights)
     assert see.seen == [0, 12]
+
+
+@pytest.mark.parametrize("notes", [None, {"diagnosis": {"raised": 3, "sign": "x"}, "patience": []}])
+def test_a_state_without_sound_notes_goes_on(archive: Archive, weights: dict, notes: dict | None) -> None:
+    """As an older version wrote it, or where they are damaged: what they told begins anew."""
+    assert not train(CONFIG, archive, weights, stop_after=2)
+    (manifest,) = (archive.path.parent / "run/state").glob("*8.json")
+    facts = json.loads(manifest.read_text())
+    del facts["counters"]["notes"]
+    if notes is not None:
+        facts["counters"]["notes"] = notes
+    manifest.write_text(json.dumps(facts))
+    assert train(CONFIG, archive, weights)
+    assert counters(archive)["images"] == 12
