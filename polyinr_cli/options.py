@@ -56,6 +56,17 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_res(text: str) -> int:
+    """Read --res, a number of pixels. Raises RequestError."""
+    from polyinr_core.pictures.sizes import parse_size
+
+    if not text.strip().isdecimal():
+        raise RequestError(
+            f"--res {text!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
+        )
+    return parse_size(text)[0]
+
+
 _OUTPUT = typer.Option(
     "-o", "--output", metavar="PATH", help="Where the result goes; the suffix says what it is. - is stdout."
 )
@@ -132,8 +143,8 @@ Psi = Annotated[
     ),
 ]
 Res = Annotated[
-    str | None,
-    typer.Option("--res", metavar="N", show_default=False, help="Width and height in pixels."),
+    int | None,
+    typer.Option("--res", metavar="N", parser=parse_res, show_default=False, help="Width and height in pixels."),
 ]
 Size = Annotated[
     str | None, typer.Option("--size", metavar="WxH", show_default=False, help="Width x height in pixels.")

@@ -79,7 +79,7 @@ class Window:
 
 def parse_window_options(
     *,
-    res: str | None = None,
+    res: int | None = None,
     size: str | None = None,
     grid: str = WHOLE,
     center: str | None = None,
@@ -119,16 +119,15 @@ def parse_window_options(
     )
 
 
-def parse_sides(res: str | None, size: str | None) -> tuple[int, int] | None:
+def parse_sides(res: int | None, size: str | None) -> tuple[int, int] | None:
     """Return (width, height) as asked for, None if nothing is asked. Raises RequestError."""
     from polyinr_core.pictures.sizes import parse_size
 
     if res is not None and size is not None:
         raise RequestError("--res and --size both say the size; give one of the two")
-    if res is not None and not res.strip().isdecimal():
-        raise RequestError(f"--res {res!r} is no number of pixels; for width x height there is --size")
-    text = size if res is None else res
-    return None if text is None else parse_size(text)
+    if res is not None:
+        return res, res
+    return None if size is None else parse_size(size)
 
 
 def around(centre: tuple[float, float], zoom: float, width: int, height: int) -> "Bounds":
