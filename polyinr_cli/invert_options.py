@@ -176,12 +176,13 @@ def photos_named(
         raise RequestError("--res and --size both say the size; give one of the two")
     window = parse_window(grid)
     sides = None if size is None else parse_size(size)
+    shorter = None if res is None else parse_size(str(res))[0]
     pictures = [
         read_photo(
             streams.binary_stdin("picture") if str(path) == "-" else read_bytes(path),
             name=photo_name(path),
             size=sides,
-            shorter=res,
+            shorter=shorter,
             resolution=snapshot.resolution,
         )
         for path in photos

@@ -9,6 +9,7 @@ import typer
 
 from polyinr_core.errors import RequestError
 
+MOST_DIGITS = 12
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -57,14 +58,12 @@ def parse_duration(text: str) -> float:
 
 
 def parse_res(text: str) -> int:
-    """Read --res, a number of pixels. Raises RequestError."""
-    from polyinr_core.pictures.sizes import parse_size
-
-    if not text.strip().isdecimal():
+    """Read --res, a number of pixels, in the range that the command has. Raises RequestError."""
+    if not text.strip().isdecimal() or len(text) > MOST_DIGITS:
         raise RequestError(
             f"--res {text!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
         )
-    return parse_size(text)[0]
+    return int(text)
 
 
 _OUTPUT = typer.Option(

@@ -125,9 +125,8 @@ def parse_sides(res: int | None, size: str | None) -> tuple[int, int] | None:
 
     if res is not None and size is not None:
         raise RequestError("--res and --size both say the size; give one of the two")
-    if res is not None:
-        return res, res
-    return None if size is None else parse_size(size)
+    text = size if res is None else str(res)
+    return None if text is None else parse_size(text)
 
 
 def around(centre: tuple[float, float], zoom: float, width: int, height: int) -> "Bounds":

@@ -246,12 +246,10 @@ RES_COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("res", ["x", "64x64", "1.5", "-8", "", "0", "9999999"])
+@pytest.mark.parametrize("res", ["x", "64x64", "1.5", "-8", "", "9" * 5000])
 @pytest.mark.parametrize("command", RES_COMMANDS)
 def test_res_is_one_number_in_all_commands(polyinr: Run, command: str, res: str) -> None:
     """One type, one text: whoever knows it from one command knows it from all."""
     ran = polyinr(command, *RES_COMMANDS[command].split(), f"--res={res}")
-    words = f"size {res} is outside 1-1048576 pixels a side"
-    if not res.isdecimal():
-        words = f"--res {res!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
+    words = f"--res {res!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
     refused(ran, words, code=2)
