@@ -9,6 +9,8 @@ import typer
 
 from polyinr_core.errors import RequestError
 
+from .options import parse_res
+
 if TYPE_CHECKING:
     from polyinr_core.evaluation.protocols import Wanted
 
@@ -77,7 +79,13 @@ RealCount = Annotated[
 ]
 Side = Annotated[
     int | None,
-    typer.Option("--res", metavar="N", show_default=False, help="Draw at N pixels; reduce stored pictures to N."),
+    typer.Option(
+        "--res",
+        metavar="N",
+        parser=parse_res,
+        show_default=False,
+        help="Draw at N pixels; reduce stored pictures to N.",
+    ),
 ]
 LabelsOption = Annotated[
     Labels | None,

@@ -115,7 +115,7 @@ def extrapolate(
 
 
 def _window(
-    margin: float | None, grid: str | None, *, res: str | None, size: str | None, supersample: int
+    margin: float | None, grid: str | None, *, res: int | None, size: str | None, supersample: int
 ) -> Window:
     """Return the window that --margin or --grid says. Raises RequestError."""
     if margin is not None and grid is not None:

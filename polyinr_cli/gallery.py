@@ -141,7 +141,7 @@ def _refuse_others(path: Path) -> None:
         raise FileError(path, f"holds files that are no gallery's ({others[0]}{more}); name another folder")
 
 
-def _side(res: str | None) -> int | None:
+def _side(res: int | None) -> int | None:
     """Return what --res says. Raises RequestError."""
     from .window import parse_sides
 

@@ -9,6 +9,7 @@ import typer
 from polyinr_core.errors import RequestError
 
 from . import streams
+from .options import parse_res
 from .targets import Kind, Target
 
 if TYPE_CHECKING:
@@ -86,10 +87,11 @@ StartLabel = Annotated[
     ),
 ]
 ShorterSide = Annotated[
-    str | None,
+    int | None,
     typer.Option(
         "--res",
         metavar="N",
+        parser=parse_res,
         show_default=False,
         help="Shorter side at which a photo is matched, its shape kept. Without it: its own, at most 256 or "
         "the model's resolution if that is more.",
@@ -161,7 +163,7 @@ def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None
 
 
 def photos_named(
-    photos: list[Path], *, res: str | None, size: str | None, grid: str, snapshot: "Snapshot"
+    photos: list[Path], *, res: int | None, size: str | None, grid: str, snapshot: "Snapshot"
 ) -> "tuple[tuple[float, float, float, float], list[Photo]]":
     """Return the window and the photos at their sizes. Raises RequestError, FileError."""
     from polyinr_core.files import read_bytes
@@ -172,11 +174,9 @@ def photos_named(
         raise RequestError("stdin holds one photo; - can be named once")
     if res is not None and size is not None:
         raise RequestError("--res and --size both say the size; give one of the two")
-    if res is not None and not res.strip().isdecimal():
-        raise RequestError(f"--res {res!r} is no number of pixels; for width x height there is --size")
     window = parse_window(grid)
     sides = None if size is None else parse_size(size)
-    shorter = None if res is None else parse_size(res)[0]
+    shorter = None if res is None else parse_size(str(res))[0]
     pictures = [
         read_photo(
             streams.binary_stdin("picture") if str(path) == "-" else read_bytes(path),

@@ -65,7 +65,7 @@ class Likeness:
             lambda latents, _: pictures.note(latents, index),
         )
 
-    def window(self, asked: Window, *, res: str | None) -> Window:
+    def window(self, asked: Window, *, res: int | None) -> Window:
         """Complete a window by the picture's own; `res` is its new longer side. Raises RequestError."""
         own = {name: self.options[name] for name in ("size", "grid", "transform", "warp") if name in self.options}
         fineness = int(self.options.get("supersample", 1))

@@ -9,6 +9,7 @@ import typer
 
 from polyinr_core.errors import RequestError
 
+MOST_DIGITS = 12
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -54,6 +55,15 @@ def parse_duration(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise RequestError(f"--max-time {text!r} is no duration; write 90s, 9m or 24h")
     return seconds
+
+
+def parse_res(text: str) -> int:
+    """Read --res, a number of pixels, in the range that the command has. Raises RequestError."""
+    if not text.strip().isdecimal() or len(text) > MOST_DIGITS:
+        raise RequestError(
+            f"--res {text!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
+        )
+    return int(text)
 
 
 _OUTPUT = typer.Option(
@@ -132,8 +142,8 @@ Psi = Annotated[
     ),
 ]
 Res = Annotated[
-    str | None,
-    typer.Option("--res", metavar="N", show_default=False, help="Width and height in pixels."),
+    int | None,
+    typer.Option("--res", metavar="N", parser=parse_res, show_default=False, help="Width and height in pixels."),
 ]
 Size = Annotated[
     str | None, typer.Option("--size", metavar="WxH", show_default=False, help="Width x height in pixels.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import streams
-from .options import Json, Overwrite, Quiet
+from .options import Json, Overwrite, Quiet, parse_res
 
 if TYPE_CHECKING:
     from polyinr_core.data.prepare import Report
@@ -51,7 +51,10 @@ def prepare(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DATA.zip", help="The archive.")],
     res: Annotated[
-        int, typer.Option("--res", metavar="N", show_default=False, help="Width and height of the pictures.")
+        int,
+        typer.Option(
+            "--res", metavar="N", parser=parse_res, show_default=False, help="Width and height of the pictures."
+        ),
     ],
     crop: Annotated[
         Crop,

@@ -3,10 +3,12 @@
 import errno
 import importlib.util
 import os
+import signal
 import socket
 import sys
 import threading
 import webbrowser
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,7 @@ from polyinr_core.errors import PolyinrError, RequestError
 from . import streams
 from .drawing import load_painter
 from .options import Device, Json, Label, Model, Precision, PrecisionOption, Psi, Quiet, Tolerance, Verbose
+from .signals import interrupt, interruption
 
 if TYPE_CHECKING:
     import uvicorn
@@ -25,7 +28,6 @@ HOST = "127.0.0.1"  # the loopback: no other machine can ask
 PORT = 8421
 EXTRA = ("starlette", "uvicorn")
 TOLERANCE = 1.0  # many times as fast as exactly, and looks the same
-GRACE = 1  # seconds for answers on their way, after Ctrl-C
 
 
 def view(
@@ -106,24 +108,20 @@ def has_screen() -> bool:
 
 def serve(app: "Starlette", listening: socket.socket) -> None:
     """Answer until somebody wants an end. Raises KeyboardInterrupt."""
-    server_of(app).run(sockets=[listening])  # until a signal asks it to end
+    server = server_of(app)
+    if signal.getsignal(signal.SIGHUP) is interrupt:  # the others it hears itself
+
+        def hang_up(number: int, frame: FrameType | None) -> None:
+            interruption.note(number)
+            server.should_exit = True
+
+        signal.signal(signal.SIGHUP, hang_up)
+    server.run(sockets=[listening])  # until a signal asks it to end
     raise KeyboardInterrupt
 
 
 def server_of(app: "Starlette") -> "uvicorn.Server":
-    """Return what answers from an app; it says nothing on stderr."""
-    import uvicorn
+    """Return what answers from an app."""
+    from polyinr_core.viewer.connections import bounded_server
 
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        lifespan="on",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-    )
-    return uvicorn.Server(config)
+    return bounded_server(app)

@@ -80,7 +80,7 @@ class Window:
 
 def parse_window_options(
     *,
-    res: str | None = None,
+    res: int | None = None,
     size: str | None = None,
     grid: str = WHOLE,
     center: str | None = None,
@@ -120,15 +120,13 @@ def parse_window_options(
     )
 
 
-def parse_sides(res: str | None, size: str | None) -> tuple[int, int] | None:
+def parse_sides(res: int | None, size: str | None) -> tuple[int, int] | None:
     """Return (width, height) as asked for, None if nothing is asked. Raises RequestError."""
     from polyinr_core.pictures.sizes import parse_size
 
     if res is not None and size is not None:
         raise RequestError("--res and --size both say the size; give one of the two")
-    if res is not None and not res.strip().isdecimal():
-        raise RequestError(f"--res {res!r} is no number of pixels; for width x height there is --size")
-    text = size if res is None else res
+    text = size if res is None else str(res)
     return None if text is None else parse_size(text)
 
 

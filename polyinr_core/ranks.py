@@ -12,6 +12,10 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from .errors import RanksError
 
 CPU = torch.device("cpu")
+LOST = (  # Gloo's words
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused"),
+    *("Timed out waiting", "Socket closed", "Read error", "Write error"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,18 @@ class Ranks:
         try:
             collective(*arguments, **options)
         except RuntimeError as error:
+            if not is_lost_connection(error):
+                raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RanksError(
                 f"rank {self.rank} of {self.count}: another process of this job has ended ({reason[:200]}); "
                 "run the same command again to go on from the last state"
             ) from error
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Say whether a collective failed because another process has gone; Gloo says so in words alone."""
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in LOST)
 
 
 class SumOverRanks(torch.autograd.Function):

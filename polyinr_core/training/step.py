@@ -109,7 +109,7 @@ def iterate(
 
 def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tensor:
     """Step the generator against a critic that holds still. Return its loss and the guide's, [2]."""
-    told = torch.zeros(2)
+    told, odd = torch.zeros(2), 0
     networks.g_optimizer.zero_grad(set_to_none=True)
     networks.critic.heads.requires_grad_(False)
     for index, part in enumerate(fakes.parts(setting.own_part)):
@@ -122,14 +122,16 @@ def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tenso
             guidance = setting.guide(drawn.content, drawn.label)
             told[1] += weighed(guidance, setting, share)
             loss = loss + setting.guidance * guidance
-        backward(loss, setting, share, networks=networks, pictures=drawn)
+        odd = odd or oddity(loss, networks, drawn)
+        backward(loss, setting, share)
+    check_finite(odd, networks, setting.ranks)
     finish(networks.generator, networks.g_optimizer, setting.ranks, name="generator")
     return setting.ranks.total(told)
 
 
 def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: Batch) -> Tensor:
     """Step the critic's heads on pictures drawn and real. Return its loss, two signs and two logits, [5]."""
-    told = torch.zeros(5)
+    told, odd = torch.zeros(5), 0
     networks.d_optimizer.zero_grad(set_to_none=True)
     networks.critic.heads.requires_grad_(True)
     pairs = zip(fakes.parts(setting.own_part), reals.parts(setting.own_part), strict=True)
@@ -141,12 +143,14 @@ def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: B
         share = setting.share(fake, fakes)
         loss = hinge_critic_fake(logits[0], reduction=setting.reduction)
         loss = loss + hinge_critic_real(logits[1], reduction=setting.reduction)
-        backward(loss, setting, share, networks=networks, pictures=shown)
+        odd = odd or oddity(loss, networks, shown)
+        backward(loss, setting, share)
         told[0] += weighed(loss, setting, share)
         for slot, judged in enumerate(logits, start=1):
             rows = torch.cat([row.detach().flatten() for row in judged])
             told[slot] += rows.sign().mean().cpu() * share
             told[slot + 2] += rows.mean().cpu() * share
+    check_finite(odd, networks, setting.ranks)
     finish(networks.critic, networks.d_optimizer, setting.ranks, name="critic")
     return setting.ranks.total(told)
 
@@ -208,21 +212,41 @@ def weighed(loss: Tensor, setting: Setting, share: float) -> Tensor:
     return loss.detach().cpu() * (1.0 if setting.reduction == "sum" else share)
 
 
-def backward(loss: Tensor, setting: Setting, share: float, *, networks: Networks, pictures: Batch) -> None:
-    """Add the gradients of a micro-batch, unless its loss is not finite: that stops the run."""
-    if not loss.isfinite():
-        raise TrainingError(f"the loss is not finite, {blamed(networks, pictures)} first; {ADVICE}")
+def backward(loss: Tensor, setting: Setting, share: float) -> None:
+    """Add the gradients of a micro-batch."""
     (loss * (1.0 if setting.reduction == "sum" else share)).backward()
 
 
-def blamed(networks: Networks, pictures: Batch) -> str:
-    """Return the name of the first tensor that is not finite, in the order of the computation."""
-    parts = {"generator": networks.generator, "critic": networks.critic}
-    tensors = {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
-    odd = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+def oddity(loss: Tensor, networks: Networks, pictures: Batch) -> int:
+    """Return 0 for a loss that is finite, else the number of what is not, as `named_oddity` counts.
+
+    It is the first tensor, in the order of the computation, of those that all ranks have, or what it led to.
+    """
+    if loss.isfinite():
+        return 0
+    tensors = all_tensors(networks)
+    odd = [index for index, tensor in enumerate(tensors.values()) if not tensor.isfinite().all()]
     if not pictures.content.isfinite().all():
-        odd = [name for name in odd if name.startswith("generator.")] or ["the pictures"]
-    return odd[0] if odd else "the critic's logits"
+        of_generator = [index for index in odd if list(tensors)[index].startswith("generator.")]
+        return 3 + of_generator[0] if of_generator else 1
+    return 3 + odd[0] if odd else 2
+
+
+def named_oddity(number: int, networks: Networks) -> str:
+    """Return the name of what is not finite: 1 the pictures, 2 the logits, from 3 on a tensor of the networks."""
+    return {1: "the pictures", 2: "the critic's logits"}.get(number) or list(all_tensors(networks))[number - 3]
+
+
+def all_tensors(networks: Networks) -> dict[str, Tensor]:
+    """Return the tensors of both networks by name, in the order of the computation."""
+    parts = {"generator": networks.generator, "critic": networks.critic}
+    return {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
+
+
+def check_finite(odd: int, networks: Networks, ranks: Ranks) -> None:
+    """Raise TrainingError, the same on all ranks, if the loss of any is not finite: that stops the run."""
+    if found := [number for number in ranks.numbers(odd) if number]:
+        raise TrainingError(f"the loss is not finite, {named_oddity(min(found), networks)} first; {ADVICE}")
 
 
 def finish(network: nn.Module, optimizer: Optimizer, ranks: Ranks, *, name: str) -> None:

@@ -1,5 +1,6 @@
 """Devices, precision, memory."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,7 @@ def test_a_system_that_says_nothing_of_memory(tmp_path: Path) -> None:
 def test_little_memory_is_never_refused(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING)
     monkeypatch.setattr(devices, "available_memory", lambda: 0)
     devices.check_memory(devices.FEW_BYTES, purpose="a picture")
     assert "a picture needs 0.2 GiB of memory, 0.0 are free" in caplog.text

@@ -230,3 +230,26 @@ def test_like_a_picture_but_larger(polyinr: Run, tiny_class_snapshot: Path, opti
     )
     assert read_note(Path("other.png"))["bounds"] == read_note(Path("x.png"))["bounds"]
     assert read_note(Path("other.png"))["seed"] == 9
+
+
+RES_COMMANDS = {
+    "sample": "--seeds 1 -o x.png",
+    "extrapolate": "--seeds 1 -o x.png",
+    "interpolate": "1 2 -o x.gif",
+    "mix": "1 2 -o x.png",
+    "heatmap": "--seeds 1 -o x.png",
+    "directions": "-o x.png",
+    "gallery": "-o site",
+    "invert": "photo.png -o x.safetensors",
+    "evaluate": "--metrics params -o x.json",
+    "prepare": "photos -o x.zip",
+}
+
+
+@pytest.mark.parametrize("res", ["x", "64x64", "1.5", "-8", "", "9" * 5000])
+@pytest.mark.parametrize("command", RES_COMMANDS)
+def test_res_is_one_number_in_all_commands(polyinr: Run, command: str, res: str) -> None:
+    """One type, one text: whoever knows it from one command knows it from all."""
+    ran = polyinr(command, *RES_COMMANDS[command].split(), f"--res={res}")
+    words = f"--res {res!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
+    refused(ran, words, code=2)

@@ -112,7 +112,7 @@ def test_training_s_samples_and_evaluation_s_images_do_not_depend_on_their_numbe
     few = torch.cat(list(DrawnPictures(snapshot, name="m", count=count).passes()))
     more = torch.cat(list(DrawnPictures(snapshot, name="m", count=23).passes()))
     assert torch.equal(few, more[:count])
-    w = w_of(snapshot, range(count), psi=1.0, label=None, classes_of=range(count))
+    w = w_of(snapshot, range(count), psi=1.0, classes_of=range(count))
     label = int(draw_labels([3], 4)[0]) if model.label is not None else None
     assert torch.equal(w[3], from_seed(generator, 3, label=label).w[0])
 

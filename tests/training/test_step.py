@@ -32,6 +32,10 @@ SIDE = 8
 
 @pytest.fixture
 def networks() -> Networks:
+    return small_networks()
+
+
+def small_networks() -> Networks:
     torch.manual_seed(0)
     config = GeneratorConfig(levels=3, channels=8, z_dim=4, w_dim=8, classes=2, table_dim=6)
     generator, ema = Generator(config), Generator(config).requires_grad_(False)

@@ -1,0 +1,105 @@
+"""Two processes that talk over Gloo: what stops one of them stops both, each with the right words."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from polyinr_core.errors import RanksError
+from polyinr_core.ranks import Ranks
+
+BEGIN = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from dataclasses import replace
+import torch
+import torch.distributed as dist
+from polyinr_core.errors import PolyinrError
+from polyinr_core.ranks import Ranks
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+ranks = Ranks(rank, 2)
+"""
+NOT_FINITE = """
+from test_step import latents, reals, setting, small_networks
+from polyinr_core.training.step import iterate
+fakes, shown = latents(), reals()
+{spoil}
+try:
+    own = setting(ranks=ranks, micro_batch=8)
+    iterate(small_networks(), own, reals=shown, g_fakes=fakes, d_fakes=fakes, beta=0.5)
+except PolyinrError as error:
+    print(type(error).__name__, error)
+"""
+GONE = """
+ranks.total(torch.ones(1))
+if rank == 0:
+    try:
+        ranks.total(torch.ones(1))
+    except PolyinrError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def both(tmp_path: Path, script: str) -> list[str]:
+    """Run a script in two processes, and return what each wrote."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", BEGIN + script, str(rank), str(tmp_path / "meet")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ended = [process.communicate(timeout=200) for process in started]
+    assert all(process.returncode == 0 for process in started), ended
+    return [out.strip() for out, _ in ended]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("what", ["fakes", "shown"])
+def test_a_loss_that_is_not_finite_on_one_rank_stops_both(tmp_path: Path, rank: int, what: str) -> None:
+    spoil = f"if rank == {rank}: {what}.content[0] = torch.nan"
+    first, second = both(tmp_path, NOT_FINITE.format(spoil=spoil))
+    assert first == second
+    assert first.startswith("TrainingError the loss is not finite, the pictures first; ")
+
+
+@pytest.mark.slow
+def test_a_process_that_has_ended_is_said_by_the_other(tmp_path: Path) -> None:
+    first, second = both(tmp_path, GONE)
+    assert first.startswith("RanksError rank 0 of 2: another process of this job has ended (")
+    assert second == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.distributed.DistBackendError("NCCL error: remote process exited"),
+        torch.distributed.DistNetworkError("The client socket has timed out"),
+        RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4242"),
+        RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation"),
+    ],
+)
+def test_a_lost_connection_is_told_from_other_errors(error: RuntimeError) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with pytest.raises(RanksError, match="rank 1 of 2: another process of this job has ended"):
+        Ranks(1, 2).talk(fail)
+
+
+@pytest.mark.parametrize(
+    "words", ["The size of tensor a (3) must match the size of tensor b (4)", "", "out of memory"]
+)
+def test_an_error_of_ones_own_stays_what_it_is(words: str) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(words)
+
+    with pytest.raises(RuntimeError, match=r"^" + words.replace("(", r"\(").replace(")", r"\)")) as caught:
+        Ranks(1, 2).talk(fail)
+    assert type(caught.value) is RuntimeError
