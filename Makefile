@@ -1,4 +1,4 @@
-# make demo: the main job on bundled pictures. make test: the quick tests. make numeric: those that compute, as other
+# make demo: the main job on bundled images. make test: the quick tests. make numeric: those that compute, as other
 # processors would. make held: the speed that is stated. Each installs what it needs.
 
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # What other processors compute with: PyTorch without AVX, or with AVX2 alone; MKL's and oneDNN's oldest code.
 # Elsewhere than on x86 these change nothing. Two threads that wait passively leave others the processor.
 OTHERS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
-NUMERIC := tests/model tests/critic tests/training tests/inversion tests/latents
+NUMERIC := tests/model tests/discriminator tests/training tests/inversion tests/latents
 
 .PHONY: demo test numeric slow held lint install
 

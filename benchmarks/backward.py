@@ -1,6 +1,6 @@
 """Peak memory of the generator's forward and backward pass against resolution: python benchmarks/backward.py
 
-One picture, n = 512, ten levels, float32; plain, and replayed in chunks. Each figure comes from a fresh process:
+One image, n = 512, ten levels, float32; plain, and replayed in chunks. Each figure comes from a fresh process:
 on a CPU its resident set at the peak less that just before the pass, on a GPU what PyTorch had allocated at the
 peak less what it held before. Prints a table and writes it as JSON below benchmarks/results/.
 """
@@ -15,8 +15,10 @@ import typer
 from recording import facts, write
 from resident import MIB, Peak
 
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid
-from polyinr_core.model.replay import draw_replayed
+from polyinr_core.models.checkpointing import draw_replayed
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
 
 CONFIG = GeneratorConfig(channels=512)
 
@@ -31,10 +33,10 @@ def measure(side: int, chunk: int, device: str, answer: Connection) -> None:
     def once(points: torch.Tensor, grad: torch.Tensor) -> None:
         affine = generator.affine(generator.w(torch.ones(1, CONFIG.z_dim, device=device)))
         if chunk:
-            colours = draw_replayed(generator.synthesis, affine, points, chunk=chunk)
+            colors = draw_replayed(generator.synthesis, affine, points, chunk=chunk)
         else:
-            colours = generator.synthesis(affine, points)
-        colours.backward(grad)
+            colors = generator.synthesis(affine, points)
+        colors.backward(grad)
 
     once(points[:16], grad[:, :16])  # gradients and libraries are in place
     if device == "cuda":

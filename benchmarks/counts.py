@@ -30,7 +30,7 @@ def counts(channels: int, size: int, *, levels: int = 10) -> list[Count]:
     eager reads and writes the features at every step: modulation (written), its bend, the product with the
     features, rounding, the n x n product, LeakyReLU, clamp; modulations are float32. compiled makes one pass of
     what stands before the n x n product and one of what stands after. A kernel a level reads x_{i-1} and writes
-    x_i. A kernel in all keeps features in cache: points come in and colours go out, once for all levels.
+    x_i. A kernel in all keeps features in cache: points come in and colors go out, once for all levels.
     """
     n = channels
     flops = 2 * n * n + SMALL * n

@@ -1,6 +1,6 @@
 """Estimate on paper what training on ImageNet takes: python benchmarks/estimate.py --rate 200
 
-Counts the operations of the matrix products and convolutions of the schedule, by picture and stage, and
+Counts the operations of the matrix products and convolutions of the schedule, by image and stage, and
 divides them by the rate that a GPU was measured to keep up in training (--rate, in 10^12 a second: iterations a
 second times the operations of one). An estimate: reading, talking and all but products are in it only as far
 as they were in the measured rate; --scaling is the part of it that stays with several GPUs.
@@ -13,19 +13,18 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from polyinr_core.critic.classifier import Classifier
-from polyinr_core.critic.discriminator import ProjectedDiscriminator
-from polyinr_core.model.synthesis import flops_per_pixel
-from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.probe import stand_in
+from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
+from polyinr_core.models.generator import flops_per_pixel
+from polyinr_core.training.classifier_guidance import Classifier
+from polyinr_core.training.config import PRESETS, TrainingConfig
+from polyinr_core.training.dry_run import stand_in
 
 DAY = 86400
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Operations of a picture's forward passes: through the frozen networks, the heads, the guide."""
+    """Operations of an image's forward passes: through the frozen networks, the heads, the guide."""
 
     frozen: int
     heads: int
@@ -33,13 +32,13 @@ class Passes:
 
 
 def count_passes(config: TrainingConfig, *, classes: int) -> Passes:
-    """Count them by running one picture through networks of the right shapes."""
+    """Count them by running one image through networks of the right shapes."""
     weights = {name: stand_in(name) for name in {*config.backbones, config.classifier}}
-    critic = ProjectedDiscriminator(config.critic(classes), weights).eval()
-    guide = Classifier(config.classifier, weights[config.classifier], side=config.critic_res).eval()
-    x, label = torch.zeros(1, 3, config.critic_res, config.critic_res), torch.zeros(1, dtype=torch.long)
+    discriminator = ProjectedDiscriminator(config.discriminator(classes), weights).eval()
+    guide = Classifier(config.classifier, weights[config.classifier], side=config.disc_res).eval()
+    x, label = torch.zeros(1, 3, config.disc_res, config.disc_res), torch.zeros(1, dtype=torch.long)
     with torch.no_grad(), FlopCounterMode(display=False) as counted:
-        critic(x, label if classes else None)
+        discriminator(x, label if classes else None)
     total, by_module = counted.get_total_flops(), counted.get_flop_counts()
     frozen_ones = ("ProjectedDiscriminator.features.", "ProjectedDiscriminator.projections.")
     parts = [name for name in by_module if name.startswith(frozen_ones) and name.count(".") == 2]
@@ -49,8 +48,8 @@ def count_passes(config: TrainingConfig, *, classes: int) -> Passes:
     return Passes(frozen, total - frozen, guided.get_total_flops())
 
 
-def picture_flops(config: TrainingConfig, resolution: int, passes: Passes, *, classes: int) -> float:
-    """Return the operations of a training iteration, a picture of its batch.
+def image_flops(config: TrainingConfig, resolution: int, passes: Passes, *, classes: int) -> float:
+    """Return the operations of a training iteration, an image of its batch.
 
     The generator draws two: one forward and backward (three times a pass), one forward. The frozen networks see
     three, and once the gradient at the input is wanted (a pass more); of the heads' three passes that one costs
@@ -61,17 +60,17 @@ def picture_flops(config: TrainingConfig, resolution: int, passes: Passes, *, cl
 
 
 def schedule(preset: str, *, classes: int) -> list[dict[str, Any]]:
-    """Return each stage's pictures and operations."""
+    """Return each stage's images and operations."""
     config = PRESETS[preset]
     passes = count_passes(config, classes=classes)
     rows = []
     for stage in config.stages:
-        each = picture_flops(config.at(stage), stage.resolution, passes, classes=classes)
+        each = image_flops(config.at(stage), stage.resolution, passes, classes=classes)
         rows.append(
             {
                 "resolution": stage.resolution,
                 "kimg": stage.kimg,
-                "gflop_a_picture": round(each / 1e9, 1),
+                "gflop_a_image": round(each / 1e9, 1),
                 "flop": each * 1000 * stage.kimg,
             }
         )
@@ -97,7 +96,7 @@ def main(
         days = gpu_days(row["flop"], rate=rate * 1e12, scaling=scaling)
         total += days
         print(
-            f"{row['resolution']:4} px  {row['kimg']:6} kimg  {row['gflop_a_picture']:7} x 10^9 a picture  "
+            f"{row['resolution']:4} px  {row['kimg']:6} kimg  {row['gflop_a_image']:7} x 10^9 an image  "
             f"{days:7.1f} GPU-days"
         )
     print(f"in all {total:.0f} GPU-days, {total / gpus:.1f} days")

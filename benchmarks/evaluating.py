@@ -1,8 +1,8 @@
 """Time evaluation and measure its memory: python benchmarks/evaluating.py [-m MODEL.safetensors]
 
-Prints pictures a second for reading an archive alone, for features alone, for both at once, for drawing alone and
+Prints images a second for reading an archive alone, for features alone, for both at once, for drawing alone and
 for drawing with features; the peak memory of processes that evaluate a thousand and twenty thousand small
-pictures; and time and memory of precision and recall at sizes from which those of 50000 x 50000 x 4096 follow.
+images; and time and memory of precision and recall at sizes from which those of 50000 x 50000 x 4096 follow.
 Writes them as JSON below benchmarks/results/.
 """
 
@@ -20,25 +20,25 @@ from made import write_archive
 from recording import facts, write
 from resident import peak
 
-from polyinr_core.evaluation.drawn import DrawnPictures
-from polyinr_core.evaluation.looking import BATCH, look
-from polyinr_core.evaluation.measure import evaluate
-from polyinr_core.evaluation.seen import Need
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.metrics.neighbours import BLOCK, manifold, overlap
-from polyinr_core.metrics.networks import load_network
-from polyinr_core.metrics.rules import metrics_named
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.evaluation.generated_images import DrawnImages
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.set_metrics import evaluate
+from polyinr_core.metrics.extractors import load_network
+from polyinr_core.metrics.feature_pass import BATCH, look
+from polyinr_core.metrics.feature_statistics import Need
+from polyinr_core.metrics.prdc import BLOCK, manifold, overlap
+from polyinr_core.metrics.registry import metrics_named
 
 CPU = torch.device("cpu")
 STREAMED = Need(statistics=True)
 NETWORKS = ("lite2", "rfid-seed0")  # the second is of Inception's shape
-SMALL, SMALL_SIDE = (1000, 20000), 16  # pictures, pixels
-DIM, PUBLISHED = 4096, 50_000  # of VGG16's features; pictures on either side
+SMALL, SMALL_SIDE = (1000, 20000), 16  # images, pixels
+DIM, PUBLISHED = 4096, 50_000  # of VGG16's features; images on either side
 
 
 def pace(work: Callable[[], int], seconds: float) -> float:
-    """Return how many pictures a second `work` does, which says how many it did, over `seconds` at least."""
+    """Return how many images a second `work` does, which says how many it did, over `seconds` at least."""
     start, done = time.perf_counter(), 0
     while (passed := time.perf_counter() - start) < seconds:
         done += work()
@@ -46,9 +46,9 @@ def pace(work: Callable[[], int], seconds: float) -> float:
 
 
 def speeds(archive: Path, model: Path, name: str, seconds: float) -> dict[str, Any]:
-    """Return pictures a second of each stage alone and of stages together; the model draws at its own size."""
-    network, stored, snapshot = load_network(name), open_pictures(archive), load_snapshot(model)
-    drawn = DrawnPictures(snapshot, name="model", count=len(stored))
+    """Return images a second of each stage alone and of stages together; the model draws at its own size."""
+    network, stored, checkpoint = load_network(name), open_images(archive), load_checkpoint(model)
+    drawn = DrawnImages(checkpoint, name="model", count=len(stored))
     batch = torch.cat(list(stored.passes(range(BATCH))))
     needs = {(name, "pooled"): STREAMED}
 
@@ -87,46 +87,44 @@ class Small:
 
 
 def memory_of(count: int) -> dict[str, Any]:
-    """Evaluate so many small pictures against as many; return the peak memory of this process."""
+    """Evaluate so many small images against as many; return the peak memory of this process."""
     with tempfile.TemporaryDirectory() as folder:
         archives = [write_archive(Path(folder) / f"{name}.zip", SMALL_SIDE, count) for name in ("a", "b")]
         before, start = peak(), time.perf_counter()
-        sides = [open_pictures(path) for path in archives]
+        sides = [open_images(path) for path in archives]
         evaluate(*sides, metrics_named(["fd-lite2"]), {"lite2": Small()}, device=CPU)
         seconds = time.perf_counter() - start
-    return {"pictures": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
+    return {"images": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
 
 
-def neighbours_of(count: int) -> dict[str, Any]:
+def neighbors_of(count: int) -> dict[str, Any]:
     """Take precision and recall of so many features against as many; return time and peak memory."""
     rng = torch.Generator().manual_seed(0)
     x, y = (torch.randn(count, DIM, generator=rng) for _ in range(2))
     before, start = peak(), time.perf_counter()
     overlap(manifold(x, k=3), manifold(y, k=3), k=3, k_density=3)
     seconds = time.perf_counter() - start
-    return {"pictures": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
+    return {"images": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
 
 
 def on_paper(largest: dict[str, Any]) -> dict[str, Any]:
-    """Return what 50000 pictures on either side take: time goes with the square, memory with the features."""
+    """Return what 50000 images on either side take: time goes with the square, memory with the features."""
     features = 2 * PUBLISHED * DIM * 4 // 2**20
     blocks = largest["mib"] - largest["mib_before"]  # of BLOCK x BLOCK distances, whatever the count
-    hours = largest["seconds"] * (PUBLISHED / largest["pictures"]) ** 2 / 3600
-    return {"pictures": PUBLISHED, "features_mib": features, "blocks_mib": blocks, "hours": round(hours, 2)}
+    hours = largest["seconds"] * (PUBLISHED / largest["images"]) ** 2 / 3600
+    return {"images": PUBLISHED, "features_mib": features, "blocks_mib": blocks, "hours": round(hours, 2)}
 
 
 def main(
     model: Annotated[Path | None, typer.Option("-m", help="By default one of random weights.")] = None,
-    side: Annotated[int, typer.Option(help="Pixels of the pictures that are read.")] = 128,
-    count: Annotated[int, typer.Option(help="Pictures in the archive.")] = 256,
+    side: Annotated[int, typer.Option(help="Pixels of the images that are read.")] = 128,
+    count: Annotated[int, typer.Option(help="Images in the archive.")] = 256,
     seconds: Annotated[float, typer.Option(help="The least time of each pace.")] = 8.0,
-    neighbours: Annotated[
-        str, typer.Option(help="Pictures on either side of precision and recall.")
-    ] = "5000,10000",
+    neighbors: Annotated[str, typer.Option(help="Images on either side of precision and recall.")] = "5000,10000",
     output: Path = Path("benchmarks/results/evaluating.json"),
 ) -> None:
-    """Measure paces, memory and neighbours."""
-    described = facts(batch=BATCH, block=BLOCK, paces=[], memory=[], neighbours=[])
+    """Measure paces, memory and neighbors."""
+    described = facts(batch=BATCH, block=BLOCK, paces=[], memory=[], neighbors=[])
 
     def told(kind: str, row: dict[str, Any]) -> None:
         described[kind].append(row)
@@ -136,9 +134,9 @@ def main(
     # first, as a process starts with the peak of the one that started it
     for small in SMALL:
         told("memory", apart(memory_of, small))
-    for size in neighbours.split(","):
-        told("neighbours", apart(neighbours_of, int(size)))
-    told("neighbours", on_paper(described["neighbours"][-1]))
+    for size in neighbors.split(","):
+        told("neighbors", apart(neighbors_of, int(size)))
+    told("neighbors", on_paper(described["neighbors"][-1]))
     with tempfile.TemporaryDirectory() as folder, given_or_fresh(model) as drawn:
         archive = write_archive(Path(folder) / "set.zip", side, count)
         for name in NETWORKS:

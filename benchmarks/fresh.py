@@ -7,19 +7,21 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid
-from polyinr_core.snapshots.snapshot import Snapshot, save_snapshot
+from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
 
 EMOJI = GeneratorConfig(channels=128, w_dim=128)
-SIDE = 48  # pixels of the picture that features are scaled by
+SIDE = 48  # pixels of the image that features are scaled by
 
 
 @torch.no_grad()
 def random_generator(config: GeneratorConfig) -> Generator:
     """Return a generator whose features neither fade nor grow from level to level.
 
-    Each level is scaled to features of root mean square 1, colours to a standard deviation of 0.5; PyTorch's
-    start values would draw nearly one colour.
+    Each level is scaled to features of root mean square 1, colors to a standard deviation of 0.5; PyTorch's
+    start values would draw nearly one color.
     """
     torch.manual_seed(0)
     generator = Generator(config).eval()
@@ -33,17 +35,17 @@ def random_generator(config: GeneratorConfig) -> Generator:
                 break
         product.weight.mul_(scale)  # type: ignore[operator]
         product.bias.mul_(scale)  # type: ignore[operator]
-    colours = synthesis(affine, points)
-    scale = 0.5 / colours.std(dim=1).mean()
+    colors = synthesis(affine, points)
+    scale = 0.5 / colors.std(dim=1).mean()
     synthesis.to_rgb.weight.mul_(scale)
-    synthesis.to_rgb.bias.copy_(synthesis.to_rgb.bias - colours.mean(dim=(0, 1))).mul_(scale)
+    synthesis.to_rgb.bias.copy_(synthesis.to_rgb.bias - colors.mean(dim=(0, 1))).mul_(scale)
     return generator
 
 
 def save_fresh(path: Path, config: GeneratorConfig = EMOJI, *, resolution: int = 32) -> Path:
     """Write a model file of random weights."""
     generator = random_generator(config)
-    save_snapshot(path, Snapshot(generator, class_names=(), resolution=resolution, kimg=0.0, data_sha256=""))
+    save_checkpoint(path, Checkpoint(generator, class_names=(), resolution=resolution, kimg=0.0, data_sha256=""))
     return path
 
 

@@ -25,21 +25,22 @@ from recording import facts, write
 from safetensors.torch import load_file
 from torch import Tensor
 
-from polyinr_core.model import GeneratorConfig, RegularGrid
-from polyinr_core.model.compiled import Compiled
-from polyinr_core.model.drawer import Drawer, drawer_for
-from polyinr_core.model.fused import MOST_WHOLE, TILES, Fused, has_kernels
-from polyinr_core.model.precision import in_precision
-from polyinr_core.seeds import generator_for
-from polyinr_core.snapshots.released import read_released
+from polyinr_core.checkpoints.official import read_released
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.rendering.backends.compiled import Compiled
+from polyinr_core.rendering.backends.select import Drawer, drawer_for
+from polyinr_core.rendering.backends.triton import MAX_WHOLE, TILES, Fused, has_kernels
+from polyinr_core.rendering.precision import in_precision
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.session import begin_stage, first_generator
+from polyinr_core.training.state import begin_stage, first_generator
 from polyinr_core.training.step import Batch, Setting, iterate
-from polyinr_core.weights.pretrained import load_pretrained
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "reference"
 BF16 = torch.bfloat16
-PART = 2**14  # pixels of all pictures, whose features, read and written, stay in a second-level cache
+PART = 2**14  # pixels of all images, whose features, read and written, stay in a second-level cache
 Row = dict[str, Any]
 
 
@@ -56,7 +57,7 @@ def ceilings(bench: Bench) -> Row:
 
 @torch.no_grad()
 def golden(bench: Bench) -> Iterator[Row]:
-    """Yield how far each drawer is from the golden pictures, which float32 holds to 1e-4."""
+    """Yield how far each drawer is from the golden images, which float32 holds to 1e-4."""
     for name in ("generator_small", "generator_uncond_small"):
         vectors = load_file(GOLDEN / f"{name}.safetensors")
         generator = read_released(GOLDEN / f"{name}.safetensors").generator.to(bench.device)
@@ -76,7 +77,7 @@ def drawers(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[
     if has_kernels(synthesis, bench.device):
         yield f"compiled {word}", Compiled(synthesis)
         for tile in TILES[dtype]:
-            if n <= MOST_WHOLE or not tile.whole:
+            if n <= MAX_WHOLE or not tile.whole:
                 shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.whole else ''}"
                 yield f"triton {shape} {word}", Fused(synthesis, tile=tile)
     yield f"chosen {word}", drawer_for(synthesis, bench.device)
@@ -84,7 +85,7 @@ def drawers(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[
 
 @torch.no_grad()
 def sampling(bench: Bench) -> Iterator[Row]:
-    """Yield milliseconds a picture of every form, and how many times the floor of its products that is."""
+    """Yield milliseconds an image of every form, and how many times the floor of its products that is."""
     cases = [(n, 256, batch) for batch in (8, 1, 64) for n in (512, 1024)] + [(512, 1024, 1), (1024, 1024, 1)]
     for n, side, batch in [(16, 8, 2)] if bench.quick else cases:
         generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
@@ -134,7 +135,7 @@ def products(bench: Bench, pixels: int, n: int) -> float:
 
 
 def differences(drawn: Tensor, exact: Tensor) -> Row:
-    """Return how far pictures are off, of the whole's size, and in steps of 255 on 99.9 % of the pixels."""
+    """Return how far images are off, of the whole's size, and in steps of 255 on 99.9 % of the pixels."""
     off = (drawn - exact).abs()
     steps = 127.5 * off.amax(dim=2).flatten()
     share = steps.kthvalue(max(1, int(0.999 * len(steps)))).values
@@ -142,7 +143,7 @@ def differences(drawn: Tensor, exact: Tensor) -> Row:
 
 
 def training(bench: Bench) -> Iterator[Row]:
-    """Yield pictures a second and peak memory of whole iterations, literal and ours."""
+    """Yield images a second and peak memory of whole iterations, literal and ours."""
     weights = {"lite0": load_pretrained("lite0")}
     cases = [(side, n) for n in (512, 1024, 256) for side in (32, 64, 128, 256)]
     for side, n in [(8, 16)] if bench.quick else cases:
@@ -164,7 +165,7 @@ def training(bench: Bench) -> Iterator[Row]:
                     work = literal_iteration(bench, weights["lite0"], reals, z, n=n)
                 else:
                     work = our_iteration(bench, config, weights, reals, z, dtype=dtype, chunk=chunk)
-                row["pictures_a_second"] = 1000 * batch / bench.milliseconds(work)
+                row["images_a_second"] = 1000 * batch / bench.milliseconds(work)
                 row["mib"] = bench.peak(work)
             except Exception as error:
                 row["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
@@ -175,9 +176,7 @@ def training(bench: Bench) -> Iterator[Row]:
 def literal_iteration(bench: Bench, weights: Any, reals: Tensor, z: Tensor, *, n: int) -> Callable[[], object]:
     """Return an iteration of the literal form; it makes its random numbers where it stands."""
     with bench.device:
-        trainer = LiteralTrainer(
-            {name: w.to(bench.device) for name, w in weights.items()}, side=reals.shape[-1], n=n
-        )
+        trainer = LiteralTrainer({name: w.to(bench.device) for name, w in weights.items()}, side=reals.shape[-1], n=n)
 
     def work() -> None:
         with bench.device:

@@ -1,9 +1,9 @@
 """How time and memory grow: python benchmarks/growth.py
 
-Drawing against pixels and against channels, memory against pixels, evaluation against pictures, training against
+Drawing against pixels and against channels, memory against pixels, evaluation against images, training against
 processes. Small networks, one thread a process, and processor time wherever one process is measured, as other
 programs matter little to it. Prints figures, writes them as JSON below benchmarks/results/ and draws them into
-docs/pictures/growth.png.
+docs/images/growth.png.
 """
 
 import math
@@ -26,20 +26,22 @@ from recording import facts, write
 from resident import Peak
 from turns import Work, take_turns
 
-from polyinr_core.model import GeneratorConfig, RegularGrid, draw_rows
-from polyinr_core.ranks import Ranks
-from polyinr_core.seeds import generator_for
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.session import begin_stage, first_generator
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.rendering.render import draw_rows
+from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.runtime.rng import generator_for
+from polyinr_core.training.config import PRESETS
+from polyinr_core.training.state import begin_stage, first_generator
 from polyinr_core.training.step import Batch, Setting, iterate
-from polyinr_core.weights.pretrained import load_pretrained
 
-LEAST_PIXELS = 2**17  # a measurement: several small pictures make one
+MIN_PIXELS = 2**17  # a measurement: several small images make one
 CPU, SIDE = torch.device("cpu"), 32
 
 
 def drawer(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work, int]:
-    """Return the drawing of pictures of a side, of `least` pixels in all, and how many pixels they have."""
+    """Return the drawing of images of a side, of `least` pixels in all, and how many pixels they have."""
     generator, grid = random_generator(config), RegularGrid(side, side)
     with torch.no_grad():
         affine = generator.affine(generator.w(torch.randn(1, config.z_dim)))[0]
@@ -54,8 +56,8 @@ def drawer(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work,
 
 
 def against_pixels(sides: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Return nanoseconds a pixel and what memory drawing takes, for pictures of each side."""
-    works = {side: drawer(EMOJI, side, least=LEAST_PIXELS) for side in sides}
+    """Return nanoseconds a pixel and what memory drawing takes, for images of each side."""
+    works = {side: drawer(EMOJI, side, least=MIN_PIXELS) for side in sides}
     mib = {}
     for side, (work, _) in works.items():
         with Peak() as peak:
@@ -71,7 +73,7 @@ def against_pixels(sides: list[int], rounds: int) -> list[dict[str, Any]]:
 
 
 def against_channels(widths: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Return the seconds of a picture of 64 px with each width, and the power of n between one and the next."""
+    """Return the seconds of an image of 64 px with each width, and the power of n between one and the next."""
     works = {str(n): drawer(GeneratorConfig(channels=n), 64)[0] for n in widths}
     times = take_turns(works, rounds=rounds)
     taken = {n: times.processor_seconds(str(n)) for n in widths}
@@ -82,10 +84,10 @@ def against_channels(widths: list[int], rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def against_pictures(counts: list[int]) -> list[dict[str, Any]]:
-    """Return seconds and peak memory of evaluating so many small pictures against as many."""
+def against_images(counts: list[int]) -> list[dict[str, Any]]:
+    """Return seconds and peak memory of evaluating so many small images against as many."""
     rows = [apart(memory_of, count) for count in counts]
-    return [{**row, "ms_a_picture": round(1000 * row["seconds"] / row["pictures"], 2)} for row in rows]
+    return [{**row, "ms_a_image": round(1000 * row["seconds"] / row["images"], 2)} for row in rows]
 
 
 def train(rank: int, count: int, alone: bool, iterations: int, store: str, begun: Barrier, answer: Any) -> None:
@@ -152,11 +154,11 @@ def against_processes(iterations: int, rounds: int) -> dict[str, Any]:
 def main(
     sides: str = "64,128,256,512,1024,2048,4096",
     widths: str = "64,128,256,512,1024",
-    counts: Annotated[str, typer.Option(help="Pictures that are evaluated.")] = "1000,2000,4000,8000,16000",
+    counts: Annotated[str, typer.Option(help="Images that are evaluated.")] = "1000,2000,4000,8000,16000",
     iterations: Annotated[int, typer.Option(help="Of training, in a turn.")] = 5,
     rounds: int = 3,
     output: Path = Path("benchmarks/results/growth.json"),
-    chart: Path = Path("docs/pictures/growth.png"),
+    chart: Path = Path("docs/images/growth.png"),
 ) -> None:
     """Measure all curves."""
     torch.set_num_threads(1)
@@ -169,7 +171,7 @@ def main(
             print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
     # those of other processes first, as a process starts with the peak of the one that started it
-    told("pictures", against_pictures([int(count) for count in counts.split(",")]))
+    told("images", against_images([int(count) for count in counts.split(",")]))
     told("processes", against_processes(iterations, rounds))
     told("pixels", against_pixels([int(side) for side in sides.split(",")], rounds))
     told("channels", against_channels([int(n) for n in widths.split(",")], rounds))

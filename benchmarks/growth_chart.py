@@ -24,7 +24,7 @@ def curve(axes: Axes, x: list[float], y: list[float], *, power: int, title: str,
 def draw_chart(found: dict[str, Any], path: Path) -> None:
     """Draw what growth.py found."""
     figure = Figure(figsize=(10, 7), layout="constrained")
-    (pixels, memory), (channels, pictures) = figure.subplots(2, 2)
+    (pixels, memory), (channels, images) = figure.subplots(2, 2)
     sides = [row["side"] for row in found["pixels"]]
     seconds = [row["ns_a_pixel"] * row["side"] ** 2 / 1e9 for row in found["pixels"]]
     curve(
@@ -52,21 +52,19 @@ def draw_chart(found: dict[str, Any], path: Path) -> None:
         up="processor seconds, 64 px",
     )
     curve(
-        pictures,
-        [row["pictures"] for row in found["pictures"]],
-        [row["seconds"] for row in found["pictures"]],
+        images,
+        [row["images"] for row in found["images"]],
+        [row["seconds"] for row in found["images"]],
         power=1,
-        title="Evaluating: linear in the pictures",
-        across="pictures on either side",
+        title="Evaluating: linear in the images",
+        across="images on either side",
         up="seconds",
     )
     figure.text(0.995, 0.005, "pale: the law", ha="right", va="bottom", color="#777777", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
-def main(
-    figures: Path = Path("benchmarks/results/growth.json"), chart: Path = Path("docs/pictures/growth.png")
-) -> None:
+def main(figures: Path = Path("benchmarks/results/growth.json"), chart: Path = Path("docs/images/growth.png")) -> None:
     """Draw the chart of figures measured before."""
     draw_chart(json.loads(figures.read_text()), chart)
 

@@ -21,20 +21,21 @@ from recording import facts, write
 from training import CONFIG, SIDE, ours
 from turns import Work, take_turns
 
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
-from polyinr_core.weights.pretrained import load_pretrained
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
+from polyinr_core.rendering.render import draw_rows
+from polyinr_core.runtime.pretrained import load_pretrained
 
 SHARE = 0.8  # of a stated ratio, that is still enough on the processor where it was measured
-ELSEWHERE = (
-    0.5  # the same on another: what its caches and its memory are worth beside its products makes the ratio
-)
+ELSEWHERE = 0.5  # the same on another: what its caches and its memory are worth beside its products makes the ratio
 TRIES = 3
 STATED = Path(__file__).with_name("held.json")
 Measure = Callable[[], dict[str, float]]
 
 
 def drawer(generator: Generator, side: int, *, tolerance: float = 0.0) -> Work:
-    """Return the drawing of a picture from its z on."""
+    """Return the drawing of an image from its z on."""
     z, grid = torch.randn(1, generator.config.z_dim), RegularGrid(side, side)
 
     @torch.no_grad()
@@ -51,9 +52,7 @@ def drawing() -> dict[str, float]:
     side, n = 128, 512
     literal, z = LiteralGenerator(side, n).eval(), torch.randn(1, 64)
     config = GeneratorConfig(channels=n)
-    floor, scale = drawing_products(
-        pixels=side**2, channels=n, levels=config.levels, dtype=torch.float32, most=side**2
-    )
+    floor, scale = drawing_products(pixels=side**2, channels=n, levels=config.levels, dtype=torch.float32, most=side**2)
     works: dict[str, Work] = {
         "literal": torch.no_grad()(lambda: literal(z)),
         "ours": drawer(random_generator(config), side),
@@ -67,14 +66,14 @@ def drawing() -> dict[str, float]:
 
 
 def tolerant_drawing() -> dict[str, float]:
-    """Draw 256 px of a smooth picture with 128 channels exactly and to a tolerance of 1."""
+    """Draw 256 px of a smooth image with 128 channels exactly and to a tolerance of 1."""
     generator = random_generator(GeneratorConfig(form="paper", channels=128))
     works = {"exact": drawer(generator, 256), "tolerant": drawer(generator, 256, tolerance=1.0)}
     return {"tolerance 1, times exact": take_turns(works, rounds=4).processor_ratio("exact", "tolerant")}
 
 
 def training() -> dict[str, float]:
-    """Train on two pictures of 32 px with 512 channels, lite0 under the full heads, plainly and our way."""
+    """Train on two images of 32 px with 512 channels, lite0 under the full heads, plainly and our way."""
     reals, z = torch.rand(2, 3, SIDE, SIDE) * 2 - 1, torch.randn(2, CONFIG.z_dim)
     literal = LiteralTrainer(load_pretrained("lite0"), side=SIDE, n=CONFIG.channels)
     works: dict[str, Work] = {

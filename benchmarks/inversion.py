@@ -1,6 +1,6 @@
 """How near photos come, with and without tuning: python benchmarks/inversion.py MODEL [ARCHIVE]
 
-The pictures: some of the archive's, by default the bundled ones, and "photographs" made here by formula (a sky
+The images: some of the archive's, by default the bundled ones, and "photographs" made here by formula (a sky
 over hills, grain on a lit sphere), since a reader can make them again. Each is inverted from its mean start by
 the objective at hand and then tuned by itself. Prints a table and writes it as JSON below benchmarks/results/.
 What a step takes: benchmarks/inversion_step.py.
@@ -17,67 +17,62 @@ import typer
 from PIL import Image
 from recording import facts, write
 
-from polyinr_core.data.bundled import bundled_pictures
-from polyinr_core.files import sha256_of
-from polyinr_core.inversion.canvas import canvas_for
-from polyinr_core.inversion.choice import choose_objective
-from polyinr_core.inversion.optimise import search
-from polyinr_core.inversion.photo import Photo
-from polyinr_core.inversion.score import score
-from polyinr_core.inversion.start import charts
-from polyinr_core.inversion.tuning import Match, drift, tune
-from polyinr_core.snapshots.delta import apply_delta, write_delta
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.checkpoints.delta import apply_delta, write_delta
+from polyinr_core.data.dataset import bundled_images
+from polyinr_core.inversion.invert import charts, search
+from polyinr_core.inversion.loss import choose_objective, score
+from polyinr_core.inversion.pivotal_tuning import Match, drift, tune
+from polyinr_core.inversion.target import Photo, canvas_for
+from polyinr_core.runtime.atomic_io import sha256_of
 
 
 def hills(side: int) -> np.ndarray:
     """Return a sky that darkens upwards over three ridges, uint8 [side, side, 3]."""
     y, x = np.mgrid[0:side, 0:side] / max(1, side - 1)
-    picture = np.stack([120 + 100 * y, 150 + 70 * y, 235 - 20 * y], axis=-1)
-    for number, colour in enumerate([(110, 130, 160), (70, 110, 90), (35, 70, 40)]):
+    image = np.stack([120 + 100 * y, 150 + 70 * y, 235 - 20 * y], axis=-1)
+    for number, color in enumerate([(110, 130, 160), (70, 110, 90), (35, 70, 40)]):
         ridge = 0.45 + 0.17 * number + 0.06 * np.sin(x * (7 + 4 * number) + 2 * number) + 0.02 * np.sin(31 * x)
-        picture[y > ridge] = colour
-    return picture.clip(0, 255).astype(np.uint8)
+        image[y > ridge] = color
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def sphere(side: int) -> np.ndarray:
     """Return a lit sphere on a table, with the grain of a sensor, uint8 [side, side, 3]."""
     y, x = np.mgrid[0:side, 0:side] / max(1, side - 1) * 2 - 1
-    picture = np.where(y[..., None] > 0.35, [150.0, 110.0, 70.0], [200.0, 205.0, 210.0])
+    image = np.where(y[..., None] > 0.35, [150.0, 110.0, 70.0], [200.0, 205.0, 210.0])
     inside = x**2 + y**2 < 0.36
     light = (-0.5 * x - 0.6 * y + np.sqrt(np.maximum(0, 0.36 - x**2 - y**2))).clip(0, None)
-    picture[inside] = (light[..., None] * [330, 120, 100] + [30, 10, 10])[inside]
-    grain = np.random.default_rng(0).normal(0, 6, picture.shape)
-    return (picture + grain).clip(0, 255).astype(np.uint8)
+    image[inside] = (light[..., None] * [330, 120, 100] + [30, 10, 10])[inside]
+    grain = np.random.default_rng(0).normal(0, 6, image.shape)
+    return (image + grain).clip(0, 255).astype(np.uint8)
 
 
 def archived(archive: Path, count: int, side: int) -> list[tuple[str, np.ndarray]]:
-    """Return pictures of an archive, evenly spread over it."""
+    """Return images of an archive, evenly spread over it."""
     with zipfile.ZipFile(archive) as file:
         names = sorted(name for name in file.namelist() if name.endswith(".png"))
         taken = names[:: max(1, len(names) // count)][:count]
         images = [Image.open(io.BytesIO(file.read(name))).convert("RGB").resize((side, side)) for name in taken]
-    return [
-        (f"{archive.stem} {Path(name).stem}", np.array(image)) for name, image in zip(taken, images, strict=True)
-    ]
+    return [(f"{archive.stem} {Path(name).stem}", np.array(image)) for name, image in zip(taken, images, strict=True)]
 
 
 def main(
     model: Path,
-    archive: Annotated[Path, typer.Argument()] = bundled_pictures(),  # noqa: B008 - a path, made once
-    pictures: int = 2,
+    archive: Annotated[Path, typer.Argument()] = bundled_images(),  # noqa: B008 - a path, made once
+    images: int = 2,
     side: int = 32,
     steps: int = 400,
     tune_steps: int = 200,
     output: Path = Path("benchmarks/results/inversion.json"),
 ) -> None:
     """Invert and tune."""
-    snapshot = load_snapshot(model)
-    generator = snapshot.generator
+    checkpoint = load_checkpoint(model)
+    generator = checkpoint.generator
     like = generator.mapping.w_avg
     objective = choose_objective("auto")
     rows = []
-    photos = [*archived(archive, pictures, side), ("hills (made)", hills(side)), ("sphere (made)", sphere(side))]
+    photos = [*archived(archive, images, side), ("hills (made)", hills(side)), ("sphere (made)", sphere(side))]
     for name, pixels in photos:
         height, width = pixels.shape[:2]
         photo = Photo(name, pixels, width, height)
@@ -94,7 +89,7 @@ def main(
         delta = tune(
             generator,
             [Match(affine, canvas, aim)],
-            model_sha256=snapshot.sha256,
+            model_sha256=checkpoint.sha256,
             rank=min(16, generator.config.channels),
             steps=tune_steps,
             seed=0,
@@ -104,12 +99,12 @@ def main(
         delta = write_delta(file, delta, overwrite=True)
         size = file.stat().st_size
         file.unlink()
-        tuned = apply_delta(snapshot, delta, source=file).generator
+        tuned = apply_delta(checkpoint, delta, source=file).generator
         after, _ = score(tuned.synthesis, affine, photo, canvas, aim)
         others = drift(generator, tuned, seed=1)
         rows.append(
             {
-                "picture": name,
+                "image": name,
                 "found": before.facts(),
                 "steps": found.steps,
                 "seconds": round(seconds, 1),
@@ -121,7 +116,7 @@ def main(
         )
         print(f"{name:32} found {before}; tuned {after}; others {others:.1f} dB", flush=True)
     described = facts(
-        model={"sha256": snapshot.sha256, "kimg": snapshot.kimg, "px": snapshot.resolution},
+        model={"sha256": checkpoint.sha256, "kimg": checkpoint.kimg, "px": checkpoint.resolution},
         channels=generator.config.channels,
         levels=generator.config.levels,
         archive={"file": archive.name, "sha256": sha256_of(archive)},

@@ -1,7 +1,7 @@
 """Time a step of inversion against the method told plainly: python benchmarks/inversion_step.py
 
-A step draws one picture with gradients, judges it by lite0's features and its pixels, and brings the gradient
-back to what the picture is made of. The literal form draws by a chain of grids (benchmarks/literal.py) and goes
+A step draws one image with gradients, judges it by lite0's features and its pixels, and brings the gradient
+back to what the image is made of. The literal form draws by a chain of grids (benchmarks/literal.py) and goes
 back to z; ours goes back to the affine maps, whole and in chunks that are drawn again; the floor is the
 products and convolutions of ours alone. All take turns, float32. Prints a table and writes JSON below
 benchmarks/results/.
@@ -20,10 +20,9 @@ from resident import Peak
 from torch import Tensor
 from turns import Work, take_turns
 
-from polyinr_core.inversion.canvas import Canvas, canvas_for
-from polyinr_core.inversion.choice import choose_objective
-from polyinr_core.inversion.objective import Aim
-from polyinr_core.model import GeneratorConfig
+from polyinr_core.inversion.loss import Aim, choose_objective
+from polyinr_core.inversion.target import Canvas, canvas_for
+from polyinr_core.models.config import GeneratorConfig
 
 CHUNK = 4096  # pixels, of the form that draws again
 
@@ -57,9 +56,9 @@ def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
     return works | {"floor": floor}, scale
 
 
-def back(aim: Aim, picture: Tensor, latent: Tensor) -> None:
-    """Judge a picture and take the gradient at its latent."""
-    torch.autograd.grad(aim.terms(picture).loss, latent)
+def back(aim: Aim, image: Tensor, latent: Tensor) -> None:
+    """Judge an image and take the gradient at its latent."""
+    torch.autograd.grad(aim.terms(image).loss, latent)
 
 
 def measure(side: int, channels: int, rounds: int) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Time judging against training: python benchmarks/judging.py --preset emoji --res 32
 
-Prints what a measurement on the bundled pictures costs, in iterations' time and as a part of the time between
+Prints what a measurement on the bundled images costs, in iterations' time and as a part of the time between
 two measurements. Iterations are timed before and after, as a shared machine changes its pace.
 """
 
@@ -13,16 +13,16 @@ import torch
 import typer
 from recording import facts, write
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.bundled import bundled_pictures
-from polyinr_core.data.feed import Feed
-from polyinr_core.model import RegularGrid
-from polyinr_core.seeds import generator_for
-from polyinr_core.training.judge import BATCH, Judge, draw
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.session import begin_stage, first_generator
+from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.loader import Feed
+from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.runtime.rng import generator_for
+from polyinr_core.training.config import PRESETS
+from polyinr_core.training.metrics_hook import BATCH, Judge, draw
+from polyinr_core.training.state import begin_stage, first_generator
 from polyinr_core.training.step import Batch, Setting, iterate
-from polyinr_core.weights.pretrained import load_pretrained
 
 
 def main(
@@ -33,10 +33,10 @@ def main(
     most: int = 2000,
     output: Path = Path("benchmarks/results/judging.json"),
 ) -> None:
-    """Measure a preset on the CPU; `every` is in kimg, `most` limits the pictures judged."""
+    """Measure a preset on the CPU; `every` is in kimg, `most` limits the images judged."""
     config, device = PRESETS[preset], torch.device("cpu")
     weights = {name: load_pretrained(name) for name in (*config.backbones, "lite2")}
-    with Archive.open(bundled_pictures()) as archive:
+    with Archive.open(bundled_images()) as archive:
         feed = Feed(archive, resolution=res, seed=0)
         generator = first_generator(config, archive.classes, None)
         session = begin_stage(config, generator, stage=0, weights=weights, device=device)
@@ -63,18 +63,18 @@ def main(
         looking = seconds(lambda: judge.networks["lite2"](pixels)) / BATCH
     count = judge.fakes["lite2"]
     figures = {
-        "training": round(1 / pace, 2),  # pictures a second
+        "training": round(1 / pace, 2),  # images a second
         "first_seconds": round(first, 2),
         "seconds": round(again, 2),
         "drawing_seconds": round(drawing * count, 2),
         "looking_seconds": round(looking * count, 2),
-        "as_pictures_trained": round(again / pace),
+        "as_images_trained": round(again / pace),
         "share": round(again / (again + pace * every * 1000), 4),
     }
     rest = again - count * (drawing + looking)
     print(f"{preset}, {res} px, {metrics}, {count} reals and fakes, {torch.get_num_threads()} threads")
-    print(f"training: {1 / pace:.1f} pictures a second")
-    print(f"first measurement {first:.1f} s, later ones {again:.1f} s: the time of {again / pace:.0f} pictures")
+    print(f"training: {1 / pace:.1f} images a second")
+    print(f"first measurement {first:.1f} s, later ones {again:.1f} s: the time of {again / pace:.0f} images")
     print(f"  drawing {drawing * count:.1f} s, looking {looking * count:.1f} s, comparing about {rest:.1f} s")
     print(f"every {every:g} kimg: {figures['share']:.1%} of the time")
     write(output, facts(preset=preset, resolution=res, metrics=metrics, judged=count, figures=figures))

@@ -13,7 +13,7 @@ import typer
 from apart import apart
 from recording import facts, write
 
-from polyinr_core.metrics.kernel import KernelReference
+from polyinr_core.metrics.kid import KernelReference
 
 DIM = 2048  # of Inception's features
 
@@ -25,12 +25,10 @@ def kernel_of(count: int) -> dict[str, Any]:
     KernelReference(y[:100], 100).distance(x[:100])  # the first time is slower
     start = time.process_time()
     value = KernelReference(y, count).distance(x)
-    return {"pictures": count, "seconds": round(time.process_time() - start, 1), "value": value}
+    return {"images": count, "seconds": round(time.process_time() - start, 1), "value": value}
 
 
-def main(
-    counts: str = "1000,5000,20000,50000,100000", output: Path = Path("benchmarks/results/kid.json")
-) -> None:
+def main(counts: str = "1000,5000,20000,50000,100000", output: Path = Path("benchmarks/results/kid.json")) -> None:
     """Measure at each of the counts."""
     rows = []
     for count in counts.split(","):

@@ -32,9 +32,7 @@ class EqualizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * (self.multiplier / math.sqrt(x.shape[1]))
-        return math.sqrt(2) * functional.leaky_relu(
-            functional.linear(x, weight, self.bias * self.multiplier), SLOPE
-        )
+        return math.sqrt(2) * functional.leaky_relu(functional.linear(x, weight, self.bias * self.multiplier), SLOPE)
 
 
 class Level(nn.Module):
@@ -60,7 +58,7 @@ class Level(nn.Module):
 
 
 class LiteralGenerator(nn.Module):
-    """z to w, then level after level to colours. docs/method.md, "One formula", the release's form."""
+    """z to w, then level after level to colors. docs/method.md, "One formula", the release's form."""
 
     def __init__(self, side: int, n: int) -> None:
         super().__init__()
@@ -83,7 +81,7 @@ class LiteralGenerator(nn.Module):
         return self.to_rgb(x.permute(0, 2, 1).reshape(len(z), -1, self.side, self.side))
 
 
-class LiteralCritic(nn.Module):
+class LiteralDiscriminator(nn.Module):
     """EfficientNet-lite0 at 224, random projections of c = 64, four heads: Sauer et al. 2021, Projected GANs."""
 
     def __init__(self, weights: Mapping[str, Tensor], c: int = 64) -> None:
@@ -111,7 +109,7 @@ class LiteralCritic(nn.Module):
             layers.append(spectral_norm(nn.Conv2d(inputs, 1, 4, bias=False)))
             self.heads.append(nn.Sequential(*layers))
 
-    def train(self, mode: bool = True) -> "LiteralCritic":
+    def train(self, mode: bool = True) -> "LiteralDiscriminator":
         super().train(mode)
         self.network.eval()  # the frozen network is always in eval mode
         return self
@@ -152,60 +150,56 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
 
 def diff_augment(x: Tensor) -> Tensor:
-    """Colour, translation, cutout."""
+    """Color, translation, cutout."""
     count, _, side, _ = x.shape
     x = x + (torch.rand(count, 1, 1, 1) - 0.5)
-    grey = x.mean(dim=1, keepdim=True)
-    x = (x - grey) * (torch.rand(count, 1, 1, 1) * 2) + grey
+    gray = x.mean(dim=1, keepdim=True)
+    x = (x - gray) * (torch.rand(count, 1, 1, 1) * 2) + gray
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     x = (x - mean) * (torch.rand(count, 1, 1, 1) + 0.5) + mean
     shift, hole = int(side * 0.125 + 0.5), int(side * 0.2 + 0.5)
-    batch, rows, columns = torch.meshgrid(
-        torch.arange(count), torch.arange(side), torch.arange(side), indexing="ij"
-    )
+    batch, rows, columns = torch.meshgrid(torch.arange(count), torch.arange(side), torch.arange(side), indexing="ij")
     moved_rows = (rows + torch.randint(-shift, shift + 1, (count, 1, 1)) + 1).clamp(0, side + 1)
     moved_columns = (columns + torch.randint(-shift, shift + 1, (count, 1, 1)) + 1).clamp(0, side + 1)
     padded = functional.pad(x, [1, 1, 1, 1]).permute(0, 2, 3, 1)
     x = padded[batch, moved_rows, moved_columns].permute(0, 3, 1, 2)
-    centre = torch.randint(0, side + 1 - hole % 2, (2, count, 1, 1))
-    batch, rows, columns = torch.meshgrid(
-        torch.arange(count), torch.arange(hole), torch.arange(hole), indexing="ij"
-    )
+    center = torch.randint(0, side + 1 - hole % 2, (2, count, 1, 1))
+    batch, rows, columns = torch.meshgrid(torch.arange(count), torch.arange(hole), torch.arange(hole), indexing="ij")
     mask = torch.ones(count, side, side)
     mask[
         batch,
-        (rows + centre[0] - hole // 2).clamp(0, side - 1),
-        (columns + centre[1] - hole // 2).clamp(0, side - 1),
+        (rows + center[0] - hole // 2).clamp(0, side - 1),
+        (columns + center[1] - hole // 2).clamp(0, side - 1),
     ] = 0
     return x * mask.unsqueeze(1)
 
 
 class LiteralTrainer:
-    """Generator, critic, average and both optimisers. docs/method.md, "Where paper and release differ"."""
+    """Generator, discriminator, average and both optimizers. docs/method.md, "Where paper and release differ"."""
 
     def __init__(self, weights: Mapping[str, Tensor], *, side: int, n: int) -> None:
-        self.generator, self.critic = LiteralGenerator(side, n).train(), LiteralCritic(weights).train()
+        self.generator, self.discriminator = LiteralGenerator(side, n).train(), LiteralDiscriminator(weights).train()
         self.ema = copy.deepcopy(self.generator).eval()
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), lr=8e-5, betas=(0.0, 0.991992))
-        heads = self.critic.heads.parameters()
+        heads = self.discriminator.heads.parameters()
         self.d_optimizer = torch.optim.Adam(heads, lr=1.88235e-4, betas=(0.0, 0.990585))
 
-    def iterate(self, reals: Tensor, z: Tensor, z_critic: Tensor, *, sigma: float, beta: float) -> None:
-        """Step the generator, step the critic, average."""
+    def iterate(self, reals: Tensor, z: Tensor, z_disc: Tensor, *, sigma: float, beta: float) -> None:
+        """Step the generator, step the discriminator, average."""
         self.g_optimizer.zero_grad(set_to_none=True)
-        self.critic.heads.requires_grad_(False)
+        self.discriminator.heads.requires_grad_(False)
         self.generator.requires_grad_(True)
-        (-self.critic(self.generator(z), sigma)).mean(dim=1).sum().backward()
+        (-self.discriminator(self.generator(z), sigma)).mean(dim=1).sum().backward()
         self.step(self.generator, self.g_optimizer)
 
         self.d_optimizer.zero_grad(set_to_none=True)
-        self.critic.heads.requires_grad_(True)
+        self.discriminator.heads.requires_grad_(True)
         self.generator.requires_grad_(False)
         with torch.no_grad():
-            fakes = self.generator(z_critic, update=True)
-        functional.relu(1 + self.critic(fakes, sigma)).mean(dim=1).sum().backward()
-        functional.relu(1 - self.critic(reals, sigma)).mean(dim=1).sum().backward()
-        self.step(self.critic.heads, self.d_optimizer)
+            fakes = self.generator(z_disc, update=True)
+        functional.relu(1 + self.discriminator(fakes, sigma)).mean(dim=1).sum().backward()
+        functional.relu(1 - self.discriminator(reals, sigma)).mean(dim=1).sum().backward()
+        self.step(self.discriminator.heads, self.d_optimizer)
 
         with torch.no_grad():
             for average, parameter in zip(self.ema.parameters(), self.generator.parameters(), strict=True):

@@ -1,10 +1,10 @@
-"""Time the feed of training pictures: python benchmarks/loader.py
+"""Time the feed of training images: python benchmarks/loader.py
 
-Prints pictures a second that a stream gives to somebody who does nothing else with them, for archives and shards,
+Prints images a second that a stream gives to somebody who does nothing else with them, for archives and shards,
 kept in memory or read anew each time by this process and by workers; and what one core reads in a second of its
 own time, which other programs on the machine change little. Writes them as JSON below benchmarks/results/.
 
-The sets are made for it: the bundled pictures enlarged, with the grain of a photograph, as PNG and as JPEG. Their
+The sets are made for it: the bundled images enlarged, with the grain of a photograph, as PNG and as JPEG. Their
 files have just been written, so what is measured is decoding, not a disk.
 """
 
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from made import pictures, write_archive
+from made import images, write_archive
 from recording import facts, processor, write
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.feed import Feed
-from polyinr_core.data.picture_set import PictureSet, open_data
+from polyinr_core.data.dataset import ImageSet, open_data
+from polyinr_core.data.loader import Feed
+from polyinr_core.data.zip_dataset import Archive
 
 BATCH = 32
 WARM_UP = 8  # batches
@@ -31,14 +31,14 @@ ENOUGH = 3  # times what training takes
 WAYS = {"in memory": {}, **{f"{n} workers": {"workers": n, "cache_bytes": 0} for n in (0, 1, 2)}}
 
 
-def make_sets(folder: Path, side: int, count: int) -> dict[str, PictureSet]:
-    """Write the pictures as an archive of PNGs, and as shards of PNGs and of JPEGs, and open them."""
+def make_sets(folder: Path, side: int, count: int) -> dict[str, ImageSet]:
+    """Write the images as an archive of PNGs, and as shards of PNGs and of JPEGs, and open them."""
     archive = write_archive(folder / "set.zip", side, count)
-    sets: dict[str, PictureSet] = {"archive, PNG": Archive.open(archive)}
+    sets: dict[str, ImageSet] = {"archive, PNG": Archive.open(archive)}
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg")):
         below = folder / suffix
         below.mkdir()
-        for index, data in enumerate(pictures(side, count, kind)):
+        for index, data in enumerate(images(side, count, kind)):
             with tarfile.open(below / f"{index * 8 // count}.tar", "a") as tar:
                 entry = tarfile.TarInfo(f"{index:06d}.{suffix}")
                 entry.size = len(data)
@@ -47,8 +47,8 @@ def make_sets(folder: Path, side: int, count: int) -> dict[str, PictureSet]:
     return sets
 
 
-def speeds(data: PictureSet, resolution: int, seconds: float, how: dict[str, Any]) -> tuple[float, float]:
-    """Return pictures a second, and a second of this process's work; in memory after a first epoch."""
+def speeds(data: ImageSet, resolution: int, seconds: float, how: dict[str, Any]) -> tuple[float, float]:
+    """Return images a second, and a second of this process's work; in memory after a first epoch."""
     feed = Feed(data, resolution=resolution, seed=0, **how)
     if feed.memory:
         feed.batch(0, len(data))
@@ -63,18 +63,16 @@ def speeds(data: PictureSet, resolution: int, seconds: float, how: dict[str, Any
 
 
 def training_pace(file: Path) -> float | None:
-    """Return the pictures a second that benchmarks/training.py found, None if it did not run here."""
+    """Return the images a second that benchmarks/training.py found, None if it did not run here."""
     found = json.loads(file.read_text()) if file.is_file() else {}
-    return found["figures"]["ours"]["pictures_a_second"] if found.get("machine") == processor() else None
+    return found["figures"]["ours"]["images_a_second"] if found.get("machine") == processor() else None
 
 
 def main(
     sides: str = "32,128,256",
     count: int = 512,
     seconds: float = 4.0,
-    need: Annotated[
-        float | None, typer.Option(help="Pictures a second; else as benchmarks/training.py found.")
-    ] = None,
+    need: Annotated[float | None, typer.Option(help="Images a second; else as benchmarks/training.py found.")] = None,
     output: Path = Path("benchmarks/results/loader.json"),
 ) -> None:
     """Measure sets of each side, and the largest one averaged down to the smallest."""

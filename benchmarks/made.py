@@ -1,4 +1,4 @@
-"""Pictures made for a measurement: the bundled ones enlarged, with the grain of a photograph."""
+"""Images made for a measurement: the bundled ones enlarged, with the grain of a photograph."""
 
 import io
 import zipfile
@@ -8,20 +8,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.bundled import bundled_pictures
+from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.zip_dataset import Archive
 
 GRAIN = 3.0  # standard deviation, of 255
 
 
-def pictures(side: int, count: int, kind: str) -> Iterator[bytes]:
-    """Yield picture files of that side."""
+def images(side: int, count: int, kind: str) -> Iterator[bytes]:
+    """Yield image files of that side."""
     rng = np.random.default_rng(0)
-    with Archive.open(bundled_pictures()) as bundled:
+    with Archive.open(bundled_images()) as bundled:
         for index in range(count):
-            image = Image.fromarray(bundled.read(index % len(bundled))).resize(
-                (side, side), Image.Resampling.BICUBIC
-            )
+            image = Image.fromarray(bundled.read(index % len(bundled))).resize((side, side), Image.Resampling.BICUBIC)
             noisy = np.asarray(image) + rng.normal(0, GRAIN, (side, side, 1))
             file = io.BytesIO()
             image = Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
@@ -32,6 +30,6 @@ def pictures(side: int, count: int, kind: str) -> Iterator[bytes]:
 def write_archive(path: Path, side: int, count: int) -> Path:
     """Write them as an archive of PNGs."""
     with zipfile.ZipFile(path, "w") as zipped:
-        for index, data in enumerate(pictures(side, count, "PNG")):
+        for index, data in enumerate(images(side, count, "PNG")):
             zipped.writestr(f"{index:06d}.png", data)
     return path

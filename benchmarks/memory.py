@@ -11,7 +11,7 @@ from resident import peak
 
 
 def draw(model: str, side: int, path: str) -> dict[str, Any]:
-    """Draw one picture and return the peak of this process."""
+    """Draw one image and return the peak of this process."""
     from polyinr_cli.main import outcome
 
     start = time.perf_counter()
@@ -20,10 +20,10 @@ def draw(model: str, side: int, path: str) -> dict[str, Any]:
 
 
 def measure(model: Path | None, side: int, suffix: str) -> dict[str, Any]:
-    """Measure a picture, by default one of random weights."""
+    """Measure an image, by default one of random weights."""
     with tempfile.TemporaryDirectory() as folder:
         drawn = model or apart(write_fresh, Path(folder) / "fresh.safetensors")
-        return apart(draw, str(drawn), side, f"{folder}/picture{suffix}")
+        return apart(draw, str(drawn), side, f"{folder}/image{suffix}")
 
 
 def write_fresh(path: Path) -> Path:
@@ -41,7 +41,7 @@ def main(
     suffix: Annotated[str, typer.Option(help="What is written: .png, .tif, .dzi, .npy.")] = ".png",
     output: Path = Path("benchmarks/results/memory.json"),
 ) -> None:
-    """Measure pictures of several sizes."""
+    """Measure images of several sizes."""
     rows = []
     for side in map(int, sides.split(",")):
         row = measure(model, side, suffix)

@@ -1,9 +1,9 @@
 """Time `polyinr prepare` on one core and on all: python benchmarks/preparing.py
 
-Prints pictures a second of preparing photographs, made of the bundled pictures enlarged, with a sensor's
+Prints images a second of preparing photographs, made of the bundled images enlarged, with a sensor's
 grain: plainly, with Pillow in a loop (literal); by `prepare` in this process, and in as many as there are cores;
 and by as many processes that each do their share of the work without a word to one another, which is what this
-machine can give (floor). All take turns. Also what the steps of a picture cost, in Pillow and, for decoding, in
+machine can give (floor). All take turns. Also what the steps of an image cost, in Pillow and, for decoding, in
 torchvision. Writes it all as JSON below benchmarks/results/.
 
 PyTorch is imported in functions, as every worker process imports this file, and `polyinr prepare` has none of it.
@@ -22,21 +22,21 @@ from typing import Annotated, Any
 
 import typer
 from apart import apart
-from made import pictures
+from made import images
 from PIL import Image
 from resident import Peak
 from turns import Work, take_turns
 
-from polyinr_core.data.decoding import WHITE
+from polyinr_core.data.decode import WHITE
 from polyinr_core.data.prepare import LEVEL, Request, prepare, result_of, usable_cores
 
-DIFFERENT = 64  # pictures; the rest are copies, so that making them takes no longer than preparing
+DIFFERENT = 64  # images; the rest are copies, so that making them takes no longer than preparing
 SUFFIXES = {"JPEG": "jpg", "PNG": "png"}
 
 
 def make_folder(folder: Path, side: int, count: int, kind: str) -> list[Path]:
-    """Write so many picture files of that side."""
-    different = list(pictures(side, min(count, DIFFERENT), kind))
+    """Write so many image files of that side."""
+    different = list(images(side, min(count, DIFFERENT), kind))
     files = [folder / f"{index:06d}.{SUFFIXES[kind]}" for index in range(count)]
     for index, file in enumerate(files):
         file.write_bytes(different[index % len(different)])
@@ -44,7 +44,7 @@ def make_folder(folder: Path, side: int, count: int, kind: str) -> list[Path]:
 
 
 def plainly(files: list[Path], output: Path, resolution: int) -> None:
-    """Do what `prepare` does to good square pictures, one after the other."""
+    """Do what `prepare` does to good square images, one after the other."""
     with zipfile.ZipFile(output, "w") as zipped:
         for file in files:
             image = Image.open(file).convert("RGB").resize((resolution, resolution), Image.Resampling.LANCZOS)
@@ -90,7 +90,7 @@ def used() -> float:
 
 
 def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> dict[str, Any]:
-    """Return pictures a second and milliseconds of processor time a picture, medians over turns."""
+    """Return images a second and milliseconds of processor time an image, medians over turns."""
     cores = usable_cores()
     request = Request(resolution, "center", "lanczos", WHITE)
     clock: dict[str, list[float]] = {}
@@ -99,9 +99,9 @@ def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> di
     starts: list[float] = []
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "pictures").mkdir()
-        files = make_folder(folder / "pictures", side, count, kind)
-        made = partial(prepare, [folder / "pictures"], resolution=resolution, overwrite=True)
+        (folder / "images").mkdir()
+        files = make_folder(folder / "images", side, count, kind)
+        made = partial(prepare, [folder / "images"], resolution=resolution, overwrite=True)
 
         def progress(done: int, total: int) -> None:
             if done == 1:
@@ -131,7 +131,7 @@ def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> di
         "kind": kind,
         "side": side,
         "resolution": resolution,
-        "pictures": count,
+        "images": count,
         "cores": cores,
         **{name: round(count / median(taken), 1) for name, taken in clock.items()},
         "to_literal": round(ratio("literal", "all cores"), 2),
@@ -145,12 +145,12 @@ def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> di
 
 
 def steps(side: int, resolution: int) -> dict[str, float]:
-    """Return the milliseconds of processor time that each step of a picture takes."""
+    """Return the milliseconds of processor time that each step of an image takes."""
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
     torch.set_num_threads(1)
-    data = {kind: next(pictures(side, 1, kind)) for kind in SUFFIXES}
+    data = {kind: next(images(side, 1, kind)) for kind in SUFFIXES}
     tensors = {kind: torch.frombuffer(bytearray(text), dtype=torch.uint8) for kind, text in data.items()}
     image = Image.open(io.BytesIO(data["JPEG"])).convert("RGB")
     small = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
@@ -168,9 +168,9 @@ def steps(side: int, resolution: int) -> dict[str, float]:
 
 
 def main(
-    sizes: Annotated[str, typer.Option(help="Sides of pictures, and of what is made.")] = "256:64,512:256",
+    sizes: Annotated[str, typer.Option(help="Sides of images, and of what is made.")] = "256:64,512:256",
     kinds: Annotated[str, typer.Option(help="JPEG, PNG or both.")] = "JPEG",
-    count: Annotated[int, typer.Option(help="Pictures of 512 px, and the more of smaller ones.")] = 1000,
+    count: Annotated[int, typer.Option(help="Images of 512 px, and the more of smaller ones.")] = 1000,
     rounds: int = 3,
     output: Path = Path("benchmarks/results/preparing.json"),
 ) -> None:
@@ -183,17 +183,17 @@ def main(
     for size in sizes.split(","):
         side, resolution = map(int, size.split(":"))
         costs.append({"side": side, "resolution": resolution, "milliseconds": apart(steps, side, resolution)})
-        print(f"{side} px to {resolution}, ms a picture: {costs[-1]['milliseconds']}", flush=True)
+        print(f"{side} px to {resolution}, ms an image: {costs[-1]['milliseconds']}", flush=True)
         for kind in kinds.split(","):
             row = speeds(side, resolution, kind, round(count * 512 / side), rounds)
             rows.append(row)
             write(output, described)
             print(
-                f"{kind} of {side} px to {resolution}, pictures a second: plain loop {row['literal']:.0f}, "
+                f"{kind} of {side} px to {resolution}, images a second: plain loop {row['literal']:.0f}, "
                 f"one core {row['one core']:.0f}, {row['cores']} cores {row['all cores']:.0f} "
                 f"({row['of_cores']:.2f} of cores x one, {row['to_literal']:.1f} x the loop), processes apart "
                 f"{row['independent, all']:.0f} ({row['machine_of_cores']:.2f} of cores x one); "
-                f"{row['start_seconds']:.1f} s until the first picture; {row['mib']['all cores']:.0f} MiB",
+                f"{row['start_seconds']:.1f} s until the first image; {row['mib']['all cores']:.0f} MiB",
                 flush=True,
             )
 

@@ -15,7 +15,7 @@ def drawing_products(
 ) -> tuple[Callable[[], None], float]:
     """Return the n x n products of a drawing, and how many times as many there really are.
 
-    All are alike, so of a large picture no more than `most` pixels' are done.
+    All are alike, so of a large image no more than `most` pixels' are done.
     """
     features, weight = torch.randn(ROWS, channels).to(dtype), torch.randn(channels, channels).to(dtype)
     result = torch.empty_like(features)

@@ -1,6 +1,6 @@
 """Time drawing against the method told plainly and against its bare products: python benchmarks/sampling.py
 
-For each width, side and batch, from z to colours: the literal form (float32, eager, a chain of grids;
+For each width, side and batch, from z to colors: the literal form (float32, eager, a chain of grids;
 benchmarks/literal.py), ours in each number format, and the floor, which is the n x n products of the same shapes
 and format alone. All take turns in one process; once with glibc's heap as people have it and once with the heap
 kept, as every large tensor of the literal form is otherwise mapped and faulted anew. Prints a table and writes it
@@ -28,8 +28,10 @@ from recording import facts, write
 from resident import Peak, available
 from turns import Work, take_turns
 
-from polyinr_core.model import GeneratorConfig, RegularGrid, draw_rows
-from polyinr_core.model.precision import in_precision
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.rendering.precision import in_precision
+from polyinr_core.rendering.render import draw_rows
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FLOOR_PIXELS = 2**16
@@ -60,9 +62,7 @@ class Case:
 
 
 @torch.no_grad()
-def measure(
-    case: Case, types: list[str], rounds: int, seconds: float, with_literal: bool
-) -> list[dict[str, Any]]:
+def measure(case: Case, types: list[str], rounds: int, seconds: float, with_literal: bool) -> list[dict[str, Any]]:
     """Return a row for each number format, measured within about so many seconds; this runs apart."""
     config = GeneratorConfig(channels=case.channels, levels=LEVELS)
     generator = random_generator(config)
@@ -173,9 +173,7 @@ def main(
     sides: str = "128,256,1024",
     batches: str = "1,8",
     types: str = "float32,bfloat16",
-    allocators: Annotated[
-        str, typer.Option(help="default: as people run it; kept: its heap kept.")
-    ] = "default,kept",
+    allocators: Annotated[str, typer.Option(help="default: as people run it; kept: its heap kept.")] = "default,kept",
     rounds: Annotated[int, typer.Option(help="Turns of each, as long as there is time.")] = 5,
     minutes: Annotated[float, typer.Option(help="Time in all; dearer rows are left out.")] = 40.0,
     output: Path = Path("benchmarks/results/sampling.json"),

@@ -1,7 +1,7 @@
 """Time coarse to fine drawing and measure its error: python benchmarks/tolerance.py [MODEL]
 
 For each side and tolerance: how much faster than the exact form, which share of the pixels is drawn, and how far
-colours are off, in steps of 255. Writes JSON below benchmarks/results/. Besides MODEL, if given, whose first
+colors are off, in steps of 255. Writes JSON below benchmarks/results/. Besides MODEL, if given, whose first
 seeds are drawn, there is a network of random weights in each form (benchmarks/fresh.py). Times are those of the
 process's own processor, so run it with OMP_NUM_THREADS=1. Both forms of drawing take turns.
 """
@@ -18,14 +18,16 @@ from fresh import random_generator
 from recording import facts, write
 from torch import Tensor
 
-from polyinr_core.latents.seeds import draw_z
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
-from polyinr_core.model.config import Form
-from polyinr_core.model.drawer import drawer_for
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.latents.latents import draw_z
+from polyinr_core.models.config import Form, GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
+from polyinr_core.rendering.backends.select import drawer_for
+from polyinr_core.rendering.render import draw_rows
 
 TOLERANCES = (0.5, 1.0, 2.0, 4.0)
-STEPS = 127.5  # of 255 in a unit of colour
+STEPS = 127.5  # of 255 in a unit of color
 
 
 def maps_of(generator: Generator, seeds: int) -> Tensor:
@@ -37,7 +39,7 @@ def maps_of(generator: Generator, seeds: int) -> Tensor:
 
 
 def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[str, float]]:
-    """Yield what each tolerance gives for the picture of affine maps [L, 3, n]."""
+    """Yield what each tolerance gives for the image of affine maps [L, 3, n]."""
     grid = RegularGrid(side, side)
     drawer, drawn = drawer_for(generator.synthesis, affine.device), []
 
@@ -48,15 +50,15 @@ def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[st
     def timed(tolerance: float) -> tuple[Tensor, float]:
         drawn.clear()
         start = time.process_time()
-        picture = torch.cat(list(draw_rows(counted, affine, grid, tolerance=tolerance)))
-        return picture, time.process_time() - start
+        image = torch.cat(list(draw_rows(counted, affine, grid, tolerance=tolerance)))
+        return image, time.process_time() - start
 
     timed(TOLERANCES[-1])  # to warm up
     exact, before = timed(0.0)
     found = [(tolerance, *timed(tolerance), sum(drawn) / side**2) for tolerance in TOLERANCES]
     after = timed(0.0)[1]
-    for tolerance, picture, seconds, share in found:
-        off = STEPS * (picture - exact).abs().amax(dim=-1).flatten()
+    for tolerance, image, seconds, share in found:
+        off = STEPS * (image - exact).abs().amax(dim=-1).flatten()
         rank = len(off) - len(off) // 1000  # all but a thousandth are no larger
         yield {
             "tolerance": tolerance,
@@ -75,16 +77,16 @@ def main(
     seeds: int = 4,
     output: Path = Path("benchmarks/results/tolerance.json"),
 ) -> None:
-    """Measure MODEL's pictures of several seeds, and one of a random network in each form."""
-    networks = [("trained", load_snapshot(model).generator.eval(), seeds)] if model else []
+    """Measure MODEL's images of several seeds, and one of a random network in each form."""
+    networks = [("trained", load_checkpoint(model).generator.eval(), seeds)] if model else []
     for form in get_args(Form):
         config = GeneratorConfig(form=form, channels=channels)
         networks.append((f"random, {form}", random_generator(config), 1))
     rows = []
     for name, generator, count in networks:
         for side in map(int, sides.split(",")):
-            pictures = [list(measure(generator, affine, side)) for affine in maps_of(generator, count)]
-            for figures in zip(*pictures, strict=True):
+            images = [list(measure(generator, affine, side)) for affine in maps_of(generator, count)]
+            for figures in zip(*images, strict=True):
                 row: dict[str, object] = {"network": name, "channels": generator.config.channels, "side": side}
                 row |= {key: statistics.median(one[key] for one in figures) for key in figures[0]}
                 row |= {key: max(one[key] for one in figures) for key in ("off_99.9", "off_max")}

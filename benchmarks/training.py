@@ -1,7 +1,7 @@
 """Whole training iterations against the method told plainly: python benchmarks/training.py
 
 32 px, 512 channels, ten levels, batch 8, unconditional; EfficientNet-lite0 at 224 px under the full heads. All
-variants do the same work and take turns in one process, so that a busy machine slows them alike. Prints pictures
+variants do the same work and take turns in one process, so that a busy machine slows them alike. Prints images
 a second by the clock and by processor time, then both relative to the plain method; medians of several turns,
 also written as JSON below benchmarks/results/.
 
@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from turns import Work, take_turns
 
-from polyinr_core.model import RegularGrid
-from polyinr_core.model.synthesis import Synthesis
-from polyinr_core.seeds import generator_for
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Synthesis
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.session import begin_stage, first_generator
+from polyinr_core.training.state import begin_stage, first_generator
 from polyinr_core.training.step import Batch, Networks, Setting, iterate
-from polyinr_core.weights.pretrained import load_pretrained
 
 SIDE, BATCH, CPU = 32, 8, torch.device("cpu")
 CONFIG = TrainingConfig(batch=BATCH, channels=512, backbones=("lite0",), cond=False)
@@ -38,9 +38,7 @@ CONFIG = TrainingConfig(batch=BATCH, channels=512, backbones=("lite0",), cond=Fa
 def ours(reals: Tensor, z: Tensor, *, chunk: int = 0, fused: bool = True) -> tuple[Work, Networks]:
     """Return one iteration of polyinr, and its networks."""
     weights = {"lite0": load_pretrained("lite0")}
-    networks = begin_stage(
-        CONFIG, first_generator(CONFIG, 0, None), stage=0, weights=weights, device=CPU
-    ).networks
+    networks = begin_stage(CONFIG, first_generator(CONFIG, 0, None), stage=0, weights=weights, device=CPU).networks
     for optimizer in (networks.g_optimizer, networks.d_optimizer):
         optimizer.param_groups[0]["fused"] = fused
     points = RegularGrid(SIDE, SIDE).points(0, SIDE * SIDE, dtype=torch.float32, device=CPU)
@@ -73,15 +71,15 @@ def floor(networks: Networks, reals: Tensor) -> Work:
     """Return the matrix products and convolutions of an iteration, without all that stands between them."""
     n, levels = CONFIG.channels, CONFIG.levels
     h, weight = torch.randn(BATCH * SIDE * SIDE, n), torch.randn(n, n)
-    calls = convolutions_of(networks.critic, reals)
-    learning = set(networks.critic.heads.modules())
-    first = {head.blocks[0].conv for heads in networks.critic.heads.values() for head in heads}
+    calls = convolutions_of(networks.discriminator, reals)
+    learning = set(networks.discriminator.heads.modules())
+    first = {head.blocks[0].conv for heads in networks.discriminator.heads.values() for head in heads}
 
     @torch.no_grad()
     def work() -> None:
         for _ in range(levels - 1):
             functional.linear(h, weight)  # the generator's step
-            functional.linear(h, weight)  # the critic's
+            functional.linear(h, weight)  # the discriminator's
             h.T @ h
             h @ weight
         for call in calls:
@@ -114,8 +112,8 @@ def main(rounds: int = 5, heap: bool = False, output: Path = Path("benchmarks/re
     rows = {}
     for name in variants:
         rows[name] = {
-            "pictures_a_second": round(BATCH / times.seconds(name), 3),
-            "pictures_a_processor_second": round(BATCH / times.processor_seconds(name), 3),
+            "images_a_second": round(BATCH / times.seconds(name), 3),
+            "images_a_processor_second": round(BATCH / times.processor_seconds(name), 3),
             "to_literal": round(times.ratio("literal", name), 2),
             "to_literal_processor": round(times.processor_ratio("literal", name), 2),
         }

@@ -40,9 +40,7 @@ class Times:
         return _ratio(self.processor[slow], self.processor[fast])
 
 
-def take_turns(
-    works: Mapping[str, Work], *, rounds: int, seconds: float = math.inf, warm_up: bool = True
-) -> Times:
+def take_turns(works: Mapping[str, Work], *, rounds: int, seconds: float = math.inf, warm_up: bool = True) -> Times:
     """Do every piece of work in each round, every other round backwards; once untimed before, to warm up.
 
     Stops before `rounds` where another one would not end within `seconds`, after one at least.

@@ -4,7 +4,7 @@ set -euo pipefail
 model=$1
 work=$(mktemp -d)
 
-# facts as JSON lines, one a picture
+# facts as JSON lines, one an image
 polyinr sample -m "$model" --seeds 0-3 -o "$work/four/" --json | python -m json.tool --json-lines --no-indent
 
 # latents through a pipe: drawn once small, once large, from the same z
@@ -12,7 +12,7 @@ polyinr sample -m "$model" --seeds 0-3 -o "$work/four.safetensors"
 polyinr sample -m "$model" --latents - -o "$work/small.png" <"$work/four.safetensors"
 polyinr sample -m "$model" --latents "$work/four.safetensors" --res 128 -o "$work/large.png"
 
-# a picture through a pipe
+# an image through a pipe
 polyinr sample -m "$model" --seeds 7 --res 64 -o - >"$work/seven.png"
 
 # numbers instead of pixels

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# From a folder of pictures to pictures at any size; about three minutes on two CPU cores. Usage: walkthrough.sh [FOLDER]
+# From a folder of images to images at any size; about three minutes on two CPU cores. Usage: walkthrough.sh [FOLDER]
 set -euo pipefail
 work=$(mktemp -d)
-pictures=${1:-$(python -c 'from polyinr_core.data.bundled import bundled_pictures; print(bundled_pictures())')}
+images=${1:-$(python -c 'from polyinr_core.data.dataset import bundled_images; print(bundled_images())')}
 
-polyinr prepare "$pictures" -o "$work/data.zip" --res 32
+polyinr prepare "$images" -o "$work/data.zip" --res 32
 polyinr info "$work/data.zip" -o "$work/contact.png"
 polyinr train "$work/data.zip" --run-dir "$work/run" --preset tiny --stages 16:2,32:20 --max-time "${MAX_TIME:-90s}"
 polyinr sample -m "$work/run" --seeds 0-15 -o "$work/sheet.png"

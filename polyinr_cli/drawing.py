@@ -1,4 +1,4 @@
-"""A model ready to draw, and pictures drawn with it: in bands, in tiles, at a view."""
+"""A model ready to draw, and images drawn with it: in bands, in tiles, at a view."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -9,37 +9,37 @@ from typing import TYPE_CHECKING
 
 from polyinr_core.errors import RequestError
 
-from .devices import choose_device, choose_dtype
-from .models import load_model
+from .model_lookup import load_model
 from .notes import Note, version
 from .options import Precision
-from .ranks import own_device
+from .runtime import choose_device, choose_dtype, own_device
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from polyinr_core.model import Bounds, Grid, View
-    from polyinr_core.model.drawer import Drawer
-    from polyinr_core.model.synthesis import Synthesis
-    from polyinr_core.pictures.pixels import Pixels
-    from polyinr_core.snapshots.snapshot import Snapshot
+    from polyinr_core.checkpoints.checkpoint import Checkpoint
+    from polyinr_core.images.quantize import Pixels
+    from polyinr_core.models.coordinates import Bounds, Grid
+    from polyinr_core.models.generator import Synthesis
+    from polyinr_core.rendering.backends.select import Drawer
+    from polyinr_core.rendering.viewport import View
 
     from .window import Window
 
 logger = logging.getLogger(__name__)
 
-PROBED = 8  # pictures that tell whether a model bears bfloat16
+PROBED = 8  # images that tell whether a model bears bfloat16
 FRAME_SHARE = 200  # a frame is a two-hundredth of the shorter side thick
-FINE_ENOUGH = 4  # pixels to one of the training's: nothing smaller is in a picture than that
-FINENESS = 4  # of reduced pictures whose pixels are larger
+FINE_ENOUGH = 4  # pixels to one of the training's: nothing smaller is in an image than that
+FINENESS = 4  # of reduced images whose pixels are larger
 
 
 @dataclass(frozen=True)
 class Painter:
     """A model on its device, in its number format."""
 
-    snapshot: "Snapshot"
+    checkpoint: "Checkpoint"
     model_file: Path
     synthesis: "Synthesis"
     drawer: "Drawer"  # draws what the synthesis network draws
@@ -55,10 +55,10 @@ class Painter:
 
     @property
     def note(self) -> Note:
-        """What every picture's note begins with."""
+        """What every image's note begins with."""
         return {
             "polyinr": version(),
-            "model": self.snapshot.sha256,
+            "model": self.checkpoint.sha256,
             "model_file": self.model_file.name,
             "precision": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
@@ -81,41 +81,41 @@ def load_painter(
     """
     import torch
 
-    from polyinr_core.model.drawer import drawer_for
-    from polyinr_core.model.precision import in_precision
+    from polyinr_core.rendering.backends.select import drawer_for
+    from polyinr_core.rendering.precision import in_precision
 
     place = own_device(choose_device(device, otherwise_cpu=True))
     dtype = choose_dtype(precision, place, eight_bits=eight_bits)
-    snapshot, model_file = load_model(model, quiet=quiet)
-    snapshot.generator.to(device=place)
+    checkpoint, model_file = load_model(model, quiet=quiet)
+    checkpoint.generator.to(device=place)
     if dtype == torch.float64:
-        snapshot.generator.double()
-    synthesis = in_precision(snapshot.generator.synthesis, dtype)
-    if precision is Precision.auto and dtype == torch.bfloat16 and not _bears(snapshot, synthesis):
-        logger.info("bfloat16 would change the pictures of %s: drawn in float32", model_file.name)
-        dtype, synthesis = torch.float32, snapshot.generator.synthesis
+        checkpoint.generator.double()
+    synthesis = in_precision(checkpoint.generator.synthesis, dtype)
+    if precision is Precision.auto and dtype == torch.bfloat16 and not _bears(checkpoint, synthesis):
+        logger.info("bfloat16 would change the images of %s: drawn in float32", model_file.name)
+        dtype, synthesis = torch.float32, checkpoint.generator.synthesis
     if compiled:  # it would say that a GPU's tools are here and no GPU is
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     drawer = drawer_for(synthesis, place, compiled=compiled)
-    return Painter(snapshot, model_file, synthesis, drawer, dtype, place)
+    return Painter(checkpoint, model_file, synthesis, drawer, dtype, place)
 
 
-def _bears(snapshot: "Snapshot", narrow: "Synthesis") -> bool:
-    """Whether the model's first pictures are the same in a narrow format, but for what nobody sees."""
-    from polyinr_core.evaluation.painting import w_of
-    from polyinr_core.model.precision import is_faithful
+def _bears(checkpoint: "Checkpoint", narrow: "Synthesis") -> bool:
+    """Whether the model's first images are the same in a narrow format, but for what nobody sees."""
+    from polyinr_core.evaluation.generated_images import w_of
+    from polyinr_core.rendering.precision import is_faithful
 
-    generator, seeds = snapshot.generator, range(PROBED)
-    w = w_of(snapshot, seeds, psi=1.0, classes_of=seeds)
+    generator, seeds = checkpoint.generator, range(PROBED)
+    w = w_of(checkpoint, seeds, psi=1.0, classes_of=seeds)
     return is_faithful(narrow, generator.synthesis, generator.affine(w).detach())
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How pictures are drawn: by which model, at which view, in how many bits a colour.
+    """How images are drawn: by which model, at which view, in how many bits a color.
 
-    With `shares` [K, H, W] a picture is a blend of K, its maps one below the other. `frame` is drawn around a
-    part of the plane, in pictures but not in arrays. With a `tolerance` it is drawn coarse to fine.
+    With `shares` [K, H, W] an image is a blend of K, its maps one below the other. `frame` is drawn around a
+    part of the plane, in images but not in arrays. With a `tolerance` it is drawn coarse to fine.
     """
 
     painter: Painter
@@ -136,12 +136,12 @@ class Drawing:
     @cached_property
     def grid(self) -> "Grid":
         """The points to draw; the learned grid at exactly its own resolution and window."""
-        from polyinr_core.model import Blend
+        from polyinr_core.models.coordinates import Blend
 
         view = self.view
         grid = view.grid()
         if view.is_plain:
-            grid = self.painter.snapshot.grid(view.width, view.height, bounds=view.bounds)
+            grid = self.painter.checkpoint.grid(view.width, view.height, bounds=view.bounds)
         return grid if self.shares is None else Blend(grid, self.shares, view.fineness)
 
     def note(self, window: "Window") -> Note:
@@ -158,17 +158,17 @@ class Drawing:
         return self._bands(maps, self.grid)
 
     def fill(self, target: "Pixels", maps: "Tensor", *, progress: Callable[[int], None] | None = None) -> None:
-        """Draw affine maps into a picture's array [H, W, 3], or into its place on a sheet."""
-        from polyinr_core.pictures.pixels import fill_rows
+        """Draw affine maps into an image's array [H, W, 3], or into its place on a sheet."""
+        from polyinr_core.images.quantize import fill_rows
 
         fill_rows(target, self.bands(maps), progress=progress)
         self.draw_frame(target)
 
     def tile(self, maps: "Tensor", *, left: int, top: int, width: int, height: int) -> "Pixels":
-        """Draw a rectangle of the picture's pixels: [height, width, 3]."""
-        from polyinr_core.model import Part
-        from polyinr_core.pictures.pixels import fill_rows
-        from polyinr_core.pictures.sheet import blank
+        """Draw a rectangle of the image's pixels: [height, width, 3]."""
+        from polyinr_core.images.grid import blank
+        from polyinr_core.images.quantize import fill_rows
+        from polyinr_core.models.coordinates import Part
 
         k = self.view.fineness
         part = Part(self.grid, k * left, k * top, k * width, k * height)
@@ -179,19 +179,19 @@ class Drawing:
 
     def _bands(self, maps: "Tensor", grid: "Grid") -> "Iterator[Tensor]":
         """Draw affine maps at the points of a grid, or of a part of it."""
-        from polyinr_core.model import draw_rows
+        from polyinr_core.rendering.render import draw_rows
 
         affine = self.painter.affine(maps)
         fineness, tolerance = self.view.fineness, self.tolerance
         return draw_rows(self.painter.drawer, affine, grid, fineness=fineness, tolerance=tolerance)
 
     def reduced(self, level: int) -> "Drawing":
-        """Return how the picture is drawn with pixels 2^level times as large, for a pyramid.
+        """Return how the image is drawn with pixels 2^level times as large, for a pyramid.
 
         Larger pixels than those that show all a model knows are averages of several points.
         """
         view = self.view.reduced(level)
-        trained = self.painter.snapshot.resolution
+        trained = self.painter.checkpoint.resolution
         if level and view.pitch * trained * FINE_ENOUGH > 1:
             view = replace(view, fineness=max(view.fineness, FINENESS))
         return replace(self, view=view, shares=self._shares_of(2**level))
@@ -205,10 +205,10 @@ class Drawing:
         return functional.avg_pool2d(self.shares, pixels, ceil_mode=True)
 
     def draw_frame(self, pixels: "Pixels", *, left: int = 0, top: int = 0) -> None:
-        """Draw the frame into the picture's pixels from `left` and `top` on, in place."""
+        """Draw the frame into the image's pixels from `left` and `top` on, in place."""
         if self.frame is None:
             return
-        from polyinr_core.pictures.captions import framed
+        from polyinr_core.images.grid import framed
 
         columns, rows = self.view.axes()
         x0, y0, x1, y1 = self.frame
@@ -220,16 +220,16 @@ class Drawing:
 
 
 def default_side(painter: Painter) -> int:
-    """Return the width and height of pictures where none is asked for. Raises RequestError."""
-    if not painter.snapshot.resolution:
+    """Return the width and height of images where none is asked for. Raises RequestError."""
+    if not painter.checkpoint.resolution:
         raise RequestError(f"{painter.model_file} does not say its resolution; give --res or --size")
-    return painter.snapshot.resolution
+    return painter.checkpoint.resolution
 
 
 def drawing_at(
     painter: Painter, window: "Window", *, bits: int = 8, sized: bool = True, tolerance: float = 0.0
 ) -> Drawing:
-    """Return how a window's pictures are drawn; with `sized` false they never are. Raises RequestError."""
+    """Return how a window's images are drawn; with `sized` false they never are. Raises RequestError."""
     known = window.sides is not None or window.places is not None or not sized
-    side = painter.snapshot.resolution or 1 if known else default_side(painter)
+    side = painter.checkpoint.resolution or 1 if known else default_side(painter)
     return Drawing(painter, window.view(side), bits=bits, tolerance=tolerance)

@@ -1,4 +1,4 @@
-"""Edits: pictures moved along a model's principal directions, and those directions found and read."""
+"""Edits: images moved along a model's principal directions, and those directions found and read."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import FileError, RequestError
 
-from . import streams
-from .devices import check_memory
+from . import console as streams
 from .drawing import Painter
-from .named import Pictures, class_index
+from .named import Images, class_index
 from .notes import Note
 from .outputs import Arrangement
+from .runtime import check_memory
 from .targets import Kind, Target, write_bytes
 
 if TYPE_CHECKING:
     from polyinr_core.latents.directions import Directions
-    from polyinr_core.latents.file import Latents
+    from polyinr_core.latents.io import Latents
 
 MAX_SAMPLES = 100_000
 
@@ -26,30 +26,29 @@ def find_and_write(
     target: Target, painter: Painter, *, space: str, samples: int, count: int, label: str | None, psi: float
 ) -> None:
     """Find a model's directions and write them to a file or to stdout. Raises PolyinrError."""
-    from polyinr_core.latents.directions import find_directions
-    from polyinr_core.latents.directions_file import encode_directions, write_directions
+    from polyinr_core.latents.directions import encode_directions, find_directions, write_directions
 
-    snapshot = painter.snapshot
+    checkpoint = painter.checkpoint
     if not 2 <= samples <= MAX_SAMPLES:
         raise RequestError(f"--samples {samples} is outside 2-{MAX_SAMPLES}")
-    config = snapshot.generator.config
+    config = checkpoint.generator.config
     width = config.levels * (config.w_dim if space == "w" else 3 * config.channels)
     smaller = min(width, samples)
     check_memory(
         4 * samples * width + 3 * 8 * smaller * smaller,
-        purpose=f"finding directions in {samples} pictures",
+        purpose=f"finding directions in {samples} images",
         advice="take fewer --samples",
     )
     where: Any = space
-    with streams.row_progress("pictures", total=samples, quiet=target.quiet) as done:
+    with streams.row_progress("images", total=samples, quiet=target.quiet) as done:
         found = find_directions(
-            snapshot.generator,
+            checkpoint.generator,
             space=where,
             samples=samples,
             count=count,
-            label=class_index(label, snapshot),
+            label=class_index(label, checkpoint),
             psi=psi,
-            model_sha256=snapshot.sha256,
+            model_sha256=checkpoint.sha256,
             progress=done,
         )
     if target.kind is Kind.stdout:
@@ -59,81 +58,79 @@ def find_and_write(
     note = painter.note | {"space": space, "samples": samples, "shares": found.shares.tolist()}
     target.report([(target.path, note)])
     share = float(found.shares.sum())
-    target.say(f"{count} directions with {share:.0%} of the variance of {samples} pictures in {target.path}")
+    target.say(f"{count} directions with {share:.0%} of the variance of {samples} images in {target.path}")
 
 
 def read_fitting(file: str, painter: Painter, *, force: bool) -> "Directions":
     """Read directions that fit the model; `force` takes another model's. Raises FileError, RequestError."""
-    from polyinr_core.latents.directions_file import check_directions, read_directions
+    from polyinr_core.latents.directions import check_directions, read_directions
 
-    snapshot = painter.snapshot
+    checkpoint = painter.checkpoint
     held = read_directions(streams.binary_stdin("directions") if file == "-" else Path(file))
-    check_directions(held, snapshot.generator.config, source=Path(file))
-    if held.model_sha256 != snapshot.sha256 and not force:
+    check_directions(held, checkpoint.generator.config, source=Path(file))
+    if held.model_sha256 != checkpoint.sha256 and not force:
         raise FileError(
             file,
-            f"its directions are of another model ({held.model_sha256[:12]}, not {snapshot.sha256[:12]}) and "
+            f"its directions are of another model ({held.model_sha256[:12]}, not {checkpoint.sha256[:12]}) and "
             "may mean nothing here; name that model with -m, or give --force",
         )
     return held
 
 
-def edited(
-    pictures: Pictures, held: "Directions", painter: Painter, *, take: str, levels: Sequence[int] | None
-) -> Pictures:
-    """Return the pictures, moved. Raises RequestError."""
+def edited(images: Images, held: "Directions", painter: Painter, *, take: str, levels: Sequence[int] | None) -> Images:
+    """Return the images, moved. Raises RequestError."""
     from polyinr_core.latents.directions import moved, parse_takes
 
     takes = parse_takes(take)
     check_numbers(takes, held)
 
     def latents_of(index: int) -> "Latents":
-        latents = moved(painter.snapshot.generator, pictures.latents(index), held, takes, levels=levels)
-        return replace(latents, model_sha256=painter.snapshot.sha256)
+        latents = moved(painter.checkpoint.generator, images.latents(index), held, takes, levels=levels)
+        return replace(latents, model_sha256=painter.checkpoint.sha256)
 
-    return Pictures(pictures.names, latents_of, _unseeded(pictures, painter))
+    return Images(images.names, latents_of, _unseeded(images, painter))
 
 
 def walk_sheet(
-    pictures: Pictures,
+    images: Images,
     held: "Directions",
     painter: Painter,
     *,
     count: int,
     amounts: str,
     levels: Sequence[int] | None,
-) -> tuple[Pictures, Arrangement]:
-    """Return each picture moved along each of the first directions, a row each. Raises RequestError."""
+) -> tuple[Images, Arrangement]:
+    """Return each image moved along each of the first directions, a row each. Raises RequestError."""
     from polyinr_core.latents.directions import moved, parse_amounts
 
     if not 1 <= count <= len(held):
         raise RequestError(f"--count {count} is outside 1-{len(held)}, the directions that are held")
     far = parse_amounts(amounts.split(","))
-    rows = [(picture, direction) for picture in range(len(pictures)) for direction in range(count)]
-    many = len(pictures) > 1
+    rows = [(image, direction) for image in range(len(images)) for direction in range(count)]
+    many = len(images) > 1
 
     def place(index: int) -> tuple[int, int, float]:
         row, column = divmod(index, len(far))
         return *rows[row], far[column]
 
     def latents_of(index: int) -> "Latents":
-        picture, direction, amount = place(index)
-        latents = pictures.latents(picture)
-        latents = moved(painter.snapshot.generator, latents, held, {direction: amount}, levels=levels)
-        return replace(latents, model_sha256=painter.snapshot.sha256)
+        image, direction, amount = place(index)
+        latents = images.latents(image)
+        latents = moved(painter.checkpoint.generator, latents, held, {direction: amount}, levels=levels)
+        return replace(latents, model_sha256=painter.checkpoint.sha256)
 
-    base = _unseeded(pictures, painter)
+    base = _unseeded(images, painter)
 
     def note_of(latents: "Latents", index: int) -> Note:
-        picture, direction, amount = place(index)
+        image, direction, amount = place(index)
         own = {"direction": direction, "amount": amount, "index": index, "count": len(names)}
-        return base(latents, picture) | own
+        return base(latents, image) | own
 
-    titles = [f"{pictures.names[p]}-direction{d:03d}" for p, d in rows]
+    titles = [f"{images.names[p]}-direction{d:03d}" for p, d in rows]
     names = tuple(f"{title}-{column:02d}" for title in titles for column in range(len(far)))
-    row_names = tuple(f"{pictures.names[p]}: {d}" if many else f"direction {d}" for p, d in rows)
+    row_names = tuple(f"{images.names[p]}: {d}" if many else f"direction {d}" for p, d in rows)
     column_names = tuple(f"{amount:+g}" if amount else "0" for amount in far)
-    return Pictures(names, latents_of, note_of), Arrangement(len(far), row_names, column_names)
+    return Images(names, latents_of, note_of), Arrangement(len(far), row_names, column_names)
 
 
 def check_numbers(takes: dict[int, float], held: "Directions") -> None:
@@ -142,11 +139,11 @@ def check_numbers(takes: dict[int, float], held: "Directions") -> None:
         raise RequestError(f"direction {beyond[0]} is outside 0-{len(held) - 1} (the file holds {len(held)})")
 
 
-def _unseeded(pictures: Pictures, painter: Painter) -> Any:
-    """Return how the notes of moved pictures begin: with the picture's name, but no seed to draw it from."""
+def _unseeded(images: Images, painter: Painter) -> Any:
+    """Return how the notes of moved images begin: with the image's name, but no seed to draw it from."""
 
     def note_of(latents: "Latents", index: int) -> Note:
-        place = {"index": index, "count": len(pictures)}
-        return {**painter.note, "picture": pictures.names[index], **place}
+        place = {"index": index, "count": len(images)}
+        return {**painter.note, "image": images.names[index], **place}
 
     return note_of

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from polyinr_core.gallery.exhibits import Exhibits, Mixed, Part, Picture, Row, Rows, Slide
+from polyinr_core.gallery.page import Exhibits, GalleryImage, Mixed, Part, Row, Rows, Slide
 from polyinr_core.gallery.plan import MARGIN, SIZES, psi_text
 from polyinr_core.latents.naming import seeds_text
-from polyinr_core.model import UNIT, View
+from polyinr_core.models.coordinates import UNIT
+from polyinr_core.rendering.viewport import View
 
 from .drawing import Drawing
 from .hall import WINDOW, Done, Hall, Job
@@ -43,14 +44,14 @@ def classes_of(hall: Hall) -> Rows:
 
 def at_psi(hall: Hall, psi: float) -> Slide:
     """Plan some seeds at one psi."""
-    pictures = tuple(hall.sample(seed, psi=psi) for seed in hall.plan.swept)
-    return Slide(f"psi {psi_text(psi)}", hall.sampling(hall.plan.swept, "psi.png", psi=psi), pictures)
+    images = tuple(hall.sample(seed, psi=psi) for seed in hall.plan.swept)
+    return Slide(f"psi {psi_text(psi)}", hall.sampling(hall.plan.swept, "psi.png", psi=psi), images)
 
 
 def at_size(hall: Hall, side: int) -> Slide:
     """Plan the first seed in one size."""
-    picture = hall.sample(hall.plan.seeds[0], side=side)
-    return Slide(f"{side} × {side} pixels", picture.command, (picture,))
+    image = hall.sample(hall.plan.seeds[0], side=side)
+    return Slide(f"{side} × {side} pixels", image.command, (image,))
 
 
 def mixed(hall: Hall, group: tuple[int, ...]) -> Mixed:
@@ -61,16 +62,16 @@ def mixed(hall: Hall, group: tuple[int, ...]) -> Mixed:
     ends = [by_seed(seeds_text(seeds), painter, label=plan.label) for seeds in (sources, targets)]
     words = again([], source=seeds_text(sources), target=seeds_text(targets), levels=levels, label=label)
     note = {**painter.note, "command": "mix", "words": words, **drawing.note(WINDOW)}
-    pictures = Mixtures(painter, ends[0], ends[1], (group,), "affine", 1.0).pictures(note)
+    images = Mixtures(painter, ends[0], ends[1], (group,), "affine", 1.0).images(note)
 
-    def mixture(row: int, column: int) -> Picture:
+    def mixture(row: int, column: int) -> GalleryImage:
         source, target = sources[row], targets[column]
         name = f"seed{target:04d}-with-levels{levels}-of-seed{source:04d}.png"
-        hall.add(name, drawing, pictures, row * len(targets) + column)
+        hall.add(name, drawing, images, row * len(targets) + column)
         what = f"seed {target} with levels {levels} of seed {source}"
         own = ["mix", str(source), str(target)]
         command = hall.command(own, name, levels=levels, label=label, res=plan.side)
-        return hall.picture(name, plan.side, words=what, caption=what, command=command)
+        return hall.image(name, plan.side, words=what, caption=what, command=command)
 
     rows = tuple(
         (hall.sample(source), tuple(mixture(row, column) for column in range(len(targets))))
@@ -96,12 +97,12 @@ def walk(hall: Hall) -> Part:
         name, caption = f"walk-{frame}.png", f"frame {index + 1} of {plan.frames}"
         hall.add(name, drawing, frames, index)
         what = f"{caption} of the walk over seeds {', '.join(stops)}"
-        shown.append(hall.picture(name, plan.side, words=what, caption=caption, command=command))
+        shown.append(hall.image(name, plan.side, words=what, caption=caption, command=command))
     return Part(command, tuple(shown))
 
 
 def heat(hall: Hall) -> Rows:
-    """Plan the heat maps of the levels of some seeds; each row begins with the picture."""
+    """Plan the heat maps of the levels of some seeds; each row begins with the image."""
     plan, maps = hall.plan, HeatMaps(hall.drawing(hall.plan.side), list(hall.plan.levels))
     label = hall.label_text(plan.label)
     rows = []
@@ -113,7 +114,7 @@ def heat(hall: Hall) -> Rows:
             own = {"seeds": seed, "label": label, "levels": level, "res": plan.side}
             command = hall.command(["heatmap"], "level.png", **own)
             what = f"what level {level} has drawn of seed {seed}, bright where it is much"
-            row.append(hall.picture(name, plan.side, words=what, caption=f"level {level}", command=command))
+            row.append(hall.image(name, plan.side, words=what, caption=f"level {level}", command=command))
         rows.append(Row(f"seed {seed}", tuple(row)))
     seeds, levels = seeds_text(plan.heated), seeds_text(plan.levels)
     return Rows(
@@ -148,14 +149,12 @@ def beyond(hall: Hall) -> Part:
         given = {"seeds": seeds_text(seeds), "label": hall.label_text(plan.label), "margin": MARGIN, "res": side}
         return hall.command(["extrapolate"], output, **given)
 
-    pictures = []
+    images = []
     for seed in plan.beyond:
         name, what = (
             f"seed{seed:04d}-beyond.png",
             f"seed {seed} and what lies around it, the trained square framed",
         )
         hall.add(name, drawing, by_seed(str(seed), hall.painter, label=plan.label).with_note(note))
-        pictures.append(
-            hall.picture(name, side, words=what, caption=f"seed {seed}", command=command([seed], name))
-        )
-    return Part(command(plan.beyond, "beyond.png"), tuple(pictures))
+        images.append(hall.image(name, side, words=what, caption=f"seed {seed}", command=command([seed], name)))
+    return Part(command(plan.beyond, "beyond.png"), tuple(images))

@@ -1,4 +1,4 @@
-"""Heat maps of pictures' levels into what -o asks for: a sheet, a folder, an array."""
+"""Heat maps of images' levels into what -o asks for: a sheet, a folder, an array."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,51 +7,51 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import streams
-from .devices import check_memory
+from . import console as streams
 from .drawing import Drawing
-from .named import Pictures
+from .named import Images
 from .notes import Note, sheet_note
 from .outputs import Arrangement, check_target, maps_of, write_folder
+from .runtime import check_memory
 from .targets import Kind, Target, check_disk, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from polyinr_core.pictures.bulk import Image
-    from polyinr_core.pictures.pixels import Pixels
+    from polyinr_core.images.batch_writer import Image
+    from polyinr_core.images.quantize import Pixels
 
 Heats = NDArray[np.float32]
 Done = Callable[[int], None]
-HEAT_BYTES = 4 + 4 + 8  # a pixel of a level: held, and its colour on the way
+HEAT_BYTES = 4 + 4 + 8  # a pixel of a level: held, and its color on the way
 WIDE = 60  # pixels: a cell that holds the word "level"
 
 
 @dataclass(frozen=True)
 class HeatMaps:
-    """How heat maps are made: at which view, of which levels, in which colours, how strong over the picture."""
+    """How heat maps are made: at which view, of which levels, in which colors, how strong over the image."""
 
     drawing: Drawing
     levels: list[int]
-    colours: str = "fire"
+    colors: str = "fire"
     overlay: float | None = None
 
     @property
     def arrangement(self) -> Arrangement:
-        """A row for each picture: itself, and its levels."""
+        """A row for each image: itself, and its levels."""
         wide = self.drawing.width >= WIDE
         names = [f"level {level}" if wide else str(level) for level in self.levels]
-        return Arrangement(columns=1 + len(self.levels), column_names=("picture" if wide else "", *names))
+        return Arrangement(columns=1 + len(self.levels), column_names=("image" if wide else "", *names))
 
     @property
     def points(self) -> int:
-        """How many points of the plane are drawn twice for a picture's heat."""
+        """How many points of the plane are drawn twice for an image's heat."""
         return self.drawing.grid.width * self.drawing.grid.height
 
     def bands(self, maps: "Tensor", done: Done) -> "Iterator[Tensor]":
         """Yield bands [rows, W, K] of the heat of affine maps [1, L, 3, n]. Raises PolyinrError."""
-        from polyinr_core.model.heat import feature_means, heat_rows
-        from polyinr_core.pictures.pixels import checked
+        from polyinr_core.images.quantize import checked
+        from polyinr_core.rendering.heatmap import feature_means, heat_rows
 
         drawing, levels = self.drawing, self.levels
         affine, synthesis = drawing.painter.affine(maps), drawing.painter.synthesis
@@ -70,25 +70,25 @@ class HeatMaps:
             top += len(band)
         return heats
 
-    def cell(self, heat: NDArray[np.floating[Any]], picture: "Pixels | None") -> "Pixels":
-        """Return a level's heat [H, W] in colours, from its least to its greatest, over the picture if asked."""
-        from polyinr_core.pictures.colour_map import colour
+    def cell(self, heat: NDArray[np.floating[Any]], image: "Pixels | None") -> "Pixels":
+        """Return a level's heat [H, W] in colors, from its least to its greatest, over the image if asked."""
+        from polyinr_core.images.grid import color
 
         low, high = float(heat.min()), float(heat.max())
-        coloured = colour((heat - low) / (high - low) if high > low else np.zeros_like(heat), self.colours)
-        if self.overlay is None or picture is None:
-            return coloured
-        blend = (1 - self.overlay) * picture + self.overlay * coloured
+        colored = color((heat - low) / (high - low) if high > low else np.zeros_like(heat), self.colors)
+        if self.overlay is None or image is None:
+            return colored
+        blend = (1 - self.overlay) * image + self.overlay * colored
         return np.rint(blend).astype(np.uint8)
 
     def note(self, note: Note, heats: Heats) -> Note:
-        """Return a picture's note with what was found: the least and the greatest heat of each level."""
+        """Return an image's note with what was found: the least and the greatest heat of each level."""
         ranges = [[float(heat.min()), float(heat.max())] for heat in heats]
         return {**note, "heat_of_levels": self.levels, "heat_ranges": ranges}
 
 
 def check_heat(target: Target, heat: HeatMaps, count: int) -> None:
-    """Raise RequestError if the output cannot hold the heat maps of so many pictures, before any is drawn."""
+    """Raise RequestError if the output cannot hold the heat maps of so many images, before any is drawn."""
     drawing, levels = heat.drawing, len(heat.levels)
     check_target(target, drawing, count=count * (1 + levels), arrangement=heat.arrangement)
     if target.kind is not Kind.array:
@@ -96,34 +96,34 @@ def check_heat(target: Target, heat: HeatMaps, count: int) -> None:
         check_memory(needed, purpose=f"heat maps of {drawing.width}x{drawing.height}")
 
 
-def draw_heat(target: Target, heat: HeatMaps, pictures: Pictures) -> None:
+def draw_heat(target: Target, heat: HeatMaps, images: Images) -> None:
     """Draw the heat maps in the form that the output's kind asks for. Raises PolyinrError."""
-    check_heat(target, heat, len(pictures))
+    check_heat(target, heat, len(images))
     draw = {Kind.folder: _draw_folder, Kind.array: _draw_array}.get(target.kind, _draw_sheet)
     passes = 2 if target.kind is Kind.array or (target.kind is Kind.folder and heat.overlay is None) else 3
-    total = passes * heat.points * len(pictures)
+    total = passes * heat.points * len(images)
     with streams.row_progress("drawing", total=total, quiet=target.quiet) as done:
-        draw(target, heat, pictures, done)
-    noun = "picture" if len(pictures) == 1 else "pictures"
-    target.say(f"{len(heat.levels)} levels of {len(pictures)} {noun} in {target.path}")
+        draw(target, heat, images, done)
+    noun = "image" if len(images) == 1 else "images"
+    target.say(f"{len(heat.levels)} levels of {len(images)} {noun} in {target.path}")
 
 
-def _draw_sheet(target: Target, heat: HeatMaps, pictures: Pictures, done: Done) -> None:
-    """Write a sheet, a row for each picture: itself, then its levels."""
-    from polyinr_core.pictures.sheet import blank
+def _draw_sheet(target: Target, heat: HeatMaps, images: Images, done: Done) -> None:
+    """Write a sheet, a row for each image: itself, then its levels."""
+    from polyinr_core.images.grid import blank
 
     drawing, columns = heat.drawing, 1 + len(heat.levels)
-    plan = heat.arrangement.layout(len(pictures) * columns, drawing.width, drawing.height)
+    plan = heat.arrangement.layout(len(images) * columns, drawing.width, drawing.height)
     pixels = blank(plan.size)
     notes, found = [], []
-    for index in range(len(pictures)):
-        latents = pictures.latents(index)
-        picture = pixels[plan.place(index * columns)]
-        _draw_picture(heat, picture, maps_of(latents), done)
+    for index in range(len(images)):
+        latents = images.latents(index)
+        image = pixels[plan.place(index * columns)]
+        _draw_image(heat, image, maps_of(latents), done)
         heats = heat.heats(maps_of(latents), done)
         for k, own in enumerate(heats):
-            pixels[plan.place(index * columns + 1 + k)] = heat.cell(own, picture)
-        notes.append(pictures.note(latents, index))
+            pixels[plan.place(index * columns + 1 + k)] = heat.cell(own, image)
+        notes.append(images.note(latents, index))
         found.append(heat.note(notes[-1], heats))
     heat.arrangement.write_names(pixels, plan)
     write_pixels_to(target, pixels, sheet_note(notes))
@@ -131,53 +131,53 @@ def _draw_sheet(target: Target, heat: HeatMaps, pictures: Pictures, done: Done) 
         target.report((target.path, note) for note in found)
 
 
-def _draw_folder(target: Target, heat: HeatMaps, pictures: Pictures, done: Done) -> None:
-    """Write one PNG for each picture and level."""
-    from polyinr_core.pictures.bulk import Image
-    from polyinr_core.pictures.sheet import blank
+def _draw_folder(target: Target, heat: HeatMaps, images: Images, done: Done) -> None:
+    """Write one PNG for each image and level."""
+    from polyinr_core.images.batch_writer import Image
+    from polyinr_core.images.grid import blank
 
     def name_of(index: int, level: int) -> str:
-        return f"{pictures.names[index]}-level{level}.png"
+        return f"{images.names[index]}-level{level}.png"
 
     found: list[Note] = []
 
     def drawn() -> "Iterator[Image]":
-        for index in range(len(pictures)):
-            latents = pictures.latents(index)
-            picture = None
+        for index in range(len(images)):
+            latents = images.latents(index)
+            image = None
             if heat.overlay is not None:
-                picture = blank((heat.drawing.width, heat.drawing.height))
-                _draw_picture(heat, picture, maps_of(latents), done)
+                image = blank((heat.drawing.width, heat.drawing.height))
+                _draw_image(heat, image, maps_of(latents), done)
             # what is drawn again is all of the folder
-            note = {**pictures.note(latents, index), "folder": target.path.name}
+            note = {**images.note(latents, index), "folder": target.path.name}
             for level, own in zip(heat.levels, heat.heats(maps_of(latents), done), strict=True):
                 ranges = [[float(own.min()), float(own.max())]]
                 found.append({**note, "heat_of_levels": [level], "heat_ranges": ranges})
-                yield Image(name_of(index, level), heat.cell(own, picture), note)
+                yield Image(name_of(index, level), heat.cell(own, image), note)
 
-    names = [name_of(index, level) for index in range(len(pictures)) for level in heat.levels]
+    names = [name_of(index, level) for index in range(len(images)) for level in heat.levels]
     write_folder(target, heat.drawing, drawn(), names=names, notes=found)
 
 
-def _draw_array(target: Target, heat: HeatMaps, pictures: Pictures, done: Done) -> None:
+def _draw_array(target: Target, heat: HeatMaps, images: Images, done: Done) -> None:
     """Write .npy [N, K, H, W], the sums themselves, band by band as they are found: float64 or float32."""
     import torch
 
-    from polyinr_core.files import written_beside
+    from polyinr_core.runtime.atomic_io import written_beside
 
     drawing, levels = heat.drawing, len(heat.levels)
     dtype = np.dtype("<f8" if drawing.painter.dtype == torch.float64 else "<f4")
-    shape = (len(pictures), levels, drawing.height, drawing.width)
+    shape = (len(images), levels, drawing.height, drawing.width)
     row, plane = drawing.width * dtype.itemsize, drawing.height * drawing.width * dtype.itemsize
-    check_disk(target.path, len(pictures) * levels * plane)
+    check_disk(target.path, len(images) * levels * plane)
     notes = []
     with written_beside(target.path, overwrite=target.overwrite) as draft, draft.open("wb") as file:
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
-        for index in range(len(pictures)):
-            latents = pictures.latents(index)
-            notes.append(pictures.note(latents, index))
+        for index in range(len(images)):
+            latents = images.latents(index)
+            notes.append(images.note(latents, index))
             top = 0
             for band in heat.bands(maps_of(latents), done):
                 for k, own in enumerate(band.permute(2, 0, 1).cpu().numpy().astype(dtype)):
@@ -187,7 +187,7 @@ def _draw_array(target: Target, heat: HeatMaps, pictures: Pictures, done: Done) 
     target.report((target.path, note) for note in notes)
 
 
-def _draw_picture(heat: HeatMaps, pixels: "Pixels", maps: "Tensor", done: Done) -> None:
-    """Draw a picture itself into its place."""
+def _draw_image(heat: HeatMaps, pixels: "Pixels", maps: "Tensor", done: Done) -> None:
+    """Draw an image itself into its place."""
     points = heat.points // heat.drawing.height
     heat.drawing.fill(pixels, maps, progress=lambda rows: done(rows * points))

@@ -8,13 +8,13 @@ import typer
 
 from polyinr_core.errors import RequestError
 
-from . import streams
+from . import console as streams
 from .options import parse_res
 from .targets import Kind, Target
 
 if TYPE_CHECKING:
-    from polyinr_core.inversion.photo import Photo
-    from polyinr_core.snapshots.snapshot import Snapshot
+    from polyinr_core.checkpoints.checkpoint import Checkpoint
+    from polyinr_core.inversion.target import Photo
 
 
 LIMITS = {"steps": (1, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
@@ -29,7 +29,7 @@ class Space(StrEnum):
 
 
 class ObjectiveName(StrEnum):
-    """What a drawn picture is judged by."""
+    """What a drawn image is judged by."""
 
     auto = "auto"
     lpips = "lpips"
@@ -37,9 +37,7 @@ class ObjectiveName(StrEnum):
     pixels = "pixels"
 
 
-Photos = Annotated[
-    list[Path], typer.Argument(metavar="PHOTO...", help="Pictures of any kind and size; - is stdin.")
-]
+Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Images of any kind and size; - is stdin.")]
 SpaceOption = Annotated[
     Space,
     typer.Option(
@@ -72,8 +70,8 @@ Restarts = Annotated[
     typer.Option(
         "--restarts",
         metavar="N",
-        help="Starts, of which the best is kept: the mean picture (in z a random one), then the random "
-        "pictures nearest to the photo.",
+        help="Starts, of which the best is kept: the mean image (in z a random one), then the random "
+        "images nearest to the photo.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of all that is random.")]
@@ -83,7 +81,7 @@ StartLabel = Annotated[
         "--label",
         metavar="CLASS",
         show_default=False,
-        help="The class to start from, by name or number. Without it: that whose mean picture is nearest.",
+        help="The class to start from, by name or number. Without it: that whose mean image is nearest.",
     ),
 ]
 ShorterSide = Annotated[
@@ -97,9 +95,7 @@ ShorterSide = Annotated[
         "the model's resolution if that is more.",
     ),
 ]
-Tune = Annotated[
-    bool, typer.Option("--tune", help="Then tune the model around the photos, into a small delta file.")
-]
+Tune = Annotated[bool, typer.Option("--tune", help="Then tune the model around the photos, into a small delta file.")]
 TuneRank = Annotated[
     int | None,
     typer.Option("--tune-rank", metavar="R", show_default=False, help="Rank of each level's change; 16."),
@@ -121,7 +117,7 @@ Show = Annotated[
     Path | None,
     typer.Option(
         "--show",
-        metavar="PICTURE",
+        metavar="IMAGE",
         show_default=False,
         help="Also a sheet, a row for each photo: the photo, what was found, what was tuned.",
     ),
@@ -149,8 +145,8 @@ def delta_path(target: Target, named: Path | None) -> Path:
 
 def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None:
     """Raise RequestError or FileError unless all that is to be written can be, each to a place of its own."""
-    from polyinr_core.files import check_place, refuse_overwrite
-    from polyinr_core.pictures.files import format_of
+    from polyinr_core.images.io import format_of
+    from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
 
     if delta is not None and delta.absolute() == target.path.absolute():
         raise RequestError("-o and --delta name the same file; they need one each")
@@ -163,12 +159,12 @@ def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None
 
 
 def photos_named(
-    photos: list[Path], *, res: int | None, size: str | None, grid: str, snapshot: "Snapshot"
+    photos: list[Path], *, res: int | None, size: str | None, grid: str, checkpoint: "Checkpoint"
 ) -> "tuple[tuple[float, float, float, float], list[Photo]]":
     """Return the window and the photos at their sizes. Raises RequestError, FileError."""
-    from polyinr_core.files import read_bytes
-    from polyinr_core.inversion.photo import photo_name, read_photo
-    from polyinr_core.pictures.sizes import parse_size, parse_window
+    from polyinr_core.images.sizes import parse_size, parse_window
+    from polyinr_core.inversion.target import photo_name, read_photo
+    from polyinr_core.runtime.atomic_io import read_bytes
 
     if sum(str(path) == "-" for path in photos) > 1:
         raise RequestError("stdin holds one photo; - can be named once")
@@ -177,14 +173,14 @@ def photos_named(
     window = parse_window(grid)
     sides = None if size is None else parse_size(size)
     shorter = None if res is None else parse_size(str(res))[0]
-    pictures = [
+    images = [
         read_photo(
-            streams.binary_stdin("picture") if str(path) == "-" else read_bytes(path),
+            streams.binary_stdin("image") if str(path) == "-" else read_bytes(path),
             name=photo_name(path),
             size=sides,
             shorter=shorter,
-            resolution=snapshot.resolution,
+            resolution=checkpoint.resolution,
         )
         for path in photos
     ]
-    return window, pictures
+    return window, images

@@ -16,32 +16,31 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from polyinr_core.errors import PolyinrError, RanksError
-from polyinr_core.files import explain, remove_drafts
+from polyinr_core.runtime.atomic_io import explain, remove_drafts
 
-from . import streams
+from . import console as streams
 from .options import Verbose
-from .ranks import rank_or_first
-from .signals import die_of_signals, interrupt_on_signals, interruption
+from .runtime import die_of_signals, interrupt_on_signals, interruption, rank_or_first
 
-COMMANDS = {  # in the order of the help, each in a file named by its last word
-    "prepare": "Make an archive of square pictures to train on.",
+COMMANDS = {  # in the order of the help, each in a file of its name
+    "prepare": "Make an archive of square images to train on.",
     "train": "Train a model, stage by stage.",
-    "sample": "Draw pictures at any size and in any window.",
+    "sample": "Draw images at any size and in any window.",
     "extrapolate": "Draw beyond the square that was trained on.",
-    "interpolate": "Walk from picture to picture.",
-    "mix": "Put levels of pictures into other pictures.",
-    "directions": "Find principal directions, move pictures along them.",
+    "interpolate": "Walk from image to image.",
+    "mix": "Put levels of images into other images.",
+    "directions": "Find principal directions, move images along them.",
     "invert": "Bring photos in.",
     "heatmap": "Draw what each level has drawn so far.",
-    "view": "Zoom into a picture without end.",
-    "evaluate": "Measure generated pictures against real ones.",
-    "evaluate explain": "Say why two results differ.",
-    "evaluate table": "Put results side by side.",
-    "gallery": "Write a page of pictures to look at.",
+    "view": "Zoom into an image without end.",
+    "evaluate": "Measure generated images against real ones.",
+    "compare": "Say why two results differ.",
+    "table": "Put results side by side.",
+    "gallery": "Write a page of images to look at.",
     "report": "Gather a run into one page.",
-    "convert": "Turn a released snapshot into a model of ours.",
+    "convert": "Turn a released checkpoint into a model of ours.",
     "info": "Say what a file is.",
-    "demo": "Show the main job, from pictures to pictures.",
+    "demo": "Show the main job, from images to images.",
 }
 SETTINGS: dict[str, Any] = {
     "add_completion": False,
@@ -86,9 +85,8 @@ class Commands(TyperGroup):
         return load(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        for words in (2, 1):
-            if (name := " ".join(args[:words])) in COMMANDS:
-                return name, load(name), args[words:]
+        if args[0] in COMMANDS:
+            return args[0], load(args[0]), args[1:]
         near = get_close_matches(args[0], COMMANDS, n=1)
         return ctx.fail(f"No such command {args[0]!r}" + (f". Did you mean {near[0]!r}?" if near else ""))
 
@@ -106,17 +104,16 @@ class Commands(TyperGroup):
 
 
 def load(name: str) -> Any:
-    """Return a command, ready to be called: the function of its last word in the module of that name."""
-    word = name.split()[-1]
+    """Return a command, ready to be called: the function of its name in the module of its name."""
     alone = typer.Typer(**SETTINGS)
-    alone.command(name, cls=Command)(getattr(importlib.import_module(f".{word}", __package__), word))
+    alone.command(name, cls=Command)(getattr(importlib.import_module(f".commands.{name}", __package__), name))
     return typer.main.get_command(alone)
 
 
 app = typer.Typer(
     name="polyinr",
     cls=Commands,
-    help="Draw pictures as polynomials of their coordinates: prepare a data set, train, draw at any size.",
+    help="Draw images as polynomials of their coordinates: prepare a data set, train, draw at any size.",
     **SETTINGS,
 )
 
@@ -136,7 +133,7 @@ def options(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw pictures as polynomials of their coordinates: prepare a data set, train, draw at any size."""
+    """Draw images as polynomials of their coordinates: prepare a data set, train, draw at any size."""
     if not verbose:
         logging.getLogger().setLevel(logging.WARNING)
 
@@ -230,7 +227,3 @@ def _usage_line(error: Any) -> str:
 def _is_torch_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-if __name__ == "__main__":
-    run()

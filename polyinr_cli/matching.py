@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import streams
+from . import console as streams
 
 if TYPE_CHECKING:
-    from polyinr_core.inversion.objective import Objective
-    from polyinr_core.inversion.optimise import Found, Report
-    from polyinr_core.inversion.photo import Photo
-    from polyinr_core.inversion.score import Score
-    from polyinr_core.inversion.start import Space as SpaceName
-    from polyinr_core.inversion.tuning import Match
-    from polyinr_core.model import Bounds
-    from polyinr_core.pictures.sheet import Pixels
-    from polyinr_core.snapshots.snapshot import Snapshot
+    from polyinr_core.checkpoints.checkpoint import Checkpoint
+    from polyinr_core.images.grid import Pixels
+    from polyinr_core.inversion.invert import Found, Report
+    from polyinr_core.inversion.invert import Space as SpaceName
+    from polyinr_core.inversion.loss import Objective, Score
+    from polyinr_core.inversion.pivotal_tuning import Match
+    from polyinr_core.inversion.target import Photo
+    from polyinr_core.models.coordinates import Bounds
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,15 @@ def write_sheet(path: Path, rows: Sequence[Sequence["Pixels"]], *, overwrite: bo
     """Write a sheet with a row a photo: the photo, what was found, what was tuned. Raises FileError."""
     import numpy as np
 
-    from polyinr_core.pictures.files import write_picture
-    from polyinr_core.pictures.sheet import blank, sheet
+    from polyinr_core.images.grid import blank, sheet
+    from polyinr_core.images.io import write_image
 
-    pictures = [picture for row in rows for picture in row]
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    cells = np.stack([blank((width, height))] * len(pictures))
-    for cell, picture in zip(cells, pictures, strict=True):
-        cell[: picture.shape[0], : picture.shape[1]] = picture
-    write_picture(path, sheet(cells, columns=len(rows[0])), overwrite=overwrite)
+    images = [image for row in rows for image in row]
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    cells = np.stack([blank((width, height))] * len(images))
+    for cell, image in zip(cells, images, strict=True):
+        cell[: image.shape[0], : image.shape[1]] = image
+    write_image(path, sheet(cells, columns=len(rows[0])), overwrite=overwrite)
 
 
 def say_changes(photo: "Photo", *, quiet: bool) -> None:
@@ -76,7 +75,7 @@ def say_changes(photo: "Photo", *, quiet: bool) -> None:
 
 def matched_photo(
     photo: "Photo",
-    snapshot: "Snapshot",
+    checkpoint: "Checkpoint",
     objective: "Objective",
     *,
     space: "SpaceName",
@@ -89,13 +88,13 @@ def matched_photo(
     quiet: bool,
 ) -> Matched:
     """Search for one photo's latents, and say how near they come. Raises PolyinrError."""
-    from polyinr_core.inversion.photo_match import match_photo
+    from polyinr_core.inversion.invert import match_photo
 
     began = time.monotonic()
     with psnr_bar(photo.name, quiet=quiet) as report:
         one = match_photo(
             photo,
-            snapshot,
+            checkpoint,
             objective,
             space=space,
             window=window,
@@ -107,15 +106,13 @@ def matched_photo(
             report=report,
         )
     seconds = time.monotonic() - began
-    streams.say(
-        f"{photo.name}: {one.score}; {one.found.steps} steps in {seconds:.1f} s", quiet=quiet, always=True
-    )
+    streams.say(f"{photo.name}: {one.score}; {one.found.steps} steps in {seconds:.1f} s", quiet=quiet, always=True)
     return Matched(photo, one.match, one.found, seconds, one.score, [photo.pixels, one.drawn])
 
 
 def tune_around(
     matched: Sequence[Matched],
-    snapshot: "Snapshot",
+    checkpoint: "Checkpoint",
     path: Path,
     tuning: Tuning,
     *,
@@ -127,17 +124,17 @@ def tune_around(
 
     Raises PolyinrError.
     """
-    from polyinr_core.inversion.score import score
-    from polyinr_core.inversion.tuning import drift, tune
-    from polyinr_core.snapshots.delta import apply_delta, write_delta
+    from polyinr_core.checkpoints.delta import apply_delta, write_delta
+    from polyinr_core.inversion.loss import score
+    from polyinr_core.inversion.pivotal_tuning import drift, tune
 
     began = time.monotonic()
     photos = [Path(one.photo.name).name for one in matched]
     with psnr_bar("tuning", quiet=quiet) as report:
         delta = tune(
-            snapshot.generator,
+            checkpoint.generator,
             [one.match for one in matched],
-            model_sha256=snapshot.sha256,
+            model_sha256=checkpoint.sha256,
             rank=tuning.rank,
             steps=tuning.steps,
             seed=seed,
@@ -145,25 +142,25 @@ def tune_around(
             report=report,
         )
     delta = write_delta(path, delta, overwrite=overwrite)
-    tuned = apply_delta(snapshot, delta, source=path)
+    tuned = apply_delta(checkpoint, delta, source=path)
     for one in matched:
         one.tuned, drawn = score(
             tuned.generator.synthesis, one.match.affine, one.photo, one.match.canvas, one.match.aim
         )
         one.pixels.append(drawn)
         streams.say(f"{one.photo.name}, tuned: {one.tuned}", quiet=quiet, always=True)
-    others = drift(snapshot.generator, tuned.generator, seed=seed)
+    others = drift(checkpoint.generator, tuned.generator, seed=seed)
     seconds = time.monotonic() - began
     kib = path.stat().st_size / 1024
     streams.say(
-        f"{path}: rank {tuning.rank}, {kib:,.0f} KiB, {tuning.steps} steps in {seconds:.1f} s; random pictures "
+        f"{path}: rank {tuning.rank}, {kib:,.0f} KiB, {tuning.steps} steps in {seconds:.1f} s; random images "
         f"before and after: PSNR {others:.1f} dB",
         quiet=quiet,
         always=True,
     )
     return tuned.sha256, {
         "model": tuned.sha256,
-        "model_before": snapshot.sha256,
+        "model_before": checkpoint.sha256,
         "rank": tuning.rank,
         "steps": tuning.steps,
         "seconds": round(seconds, 3),

@@ -1,24 +1,24 @@
-"""Mixtures of pictures: each source with each target, the mask they meet under, and their sheet."""
+"""Mixtures of images: each source with each target, the mask they meet under, and their sheet."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyinr_core.errors import FileError, PictureError
+from polyinr_core.errors import FileError, ImageError
 
-from . import streams
-from .devices import check_memory
+from . import console as streams
 from .drawing import Drawing, Painter
-from .named import Pictures
+from .named import Images
 from .notes import Note
 from .outputs import Arrangement, check_target, maps_of
+from .runtime import check_memory
 from .targets import Kind, Target, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from polyinr_core.latents.file import Latents
+    from polyinr_core.latents.io import Latents
 
 SHARE_BYTES = 4 + 8 + 16 + 16  # a pixel: the resized mask, its float64, two shares, and their copy
 
@@ -28,12 +28,12 @@ class Mixtures:
     """Every source with every target, for one group of levels after another; the targets change fastest."""
 
     painter: Painter
-    sources: Pictures
-    targets: Pictures
+    sources: Images
+    targets: Images
     groups: tuple[tuple[int, ...], ...]
     space: str
     amount: float
-    masked: bool = False  # then a mixture's maps are two pictures', to be drawn as a blend
+    masked: bool = False  # then a mixture's maps are two images', to be drawn as a blend
 
     def __len__(self) -> int:
         return len(self.groups) * len(self.sources) * len(self.targets)
@@ -52,7 +52,7 @@ class Mixtures:
         space: Any = self.space
         under = self.targets.latents(target)
         mixture = mixed(
-            self.painter.snapshot.generator,
+            self.painter.checkpoint.generator,
             self.sources.latents(source),
             under,
             levels=levels,
@@ -61,10 +61,10 @@ class Mixtures:
         )
         if self.masked:
             return stacked([mixture, under])
-        return replace(mixture, model_sha256=self.painter.snapshot.sha256)
+        return replace(mixture, model_sha256=self.painter.checkpoint.sha256)
 
-    def pictures(self, note: Note) -> Pictures:
-        """Return the mixtures as pictures, with what all their notes say."""
+    def images(self, note: Note) -> Images:
+        """Return the mixtures as images, with what all their notes say."""
         from polyinr_core.latents.naming import seeds_text
 
         def names(index: int) -> dict[str, str]:
@@ -83,32 +83,32 @@ class Mixtures:
         def note_of(latents: "Latents", index: int) -> Note:
             return note | names(index) | {"index": index, "count": len(self)}
 
-        return Pictures(tuple(name(index) for index in range(len(self))), self.latents, note_of)
+        return Images(tuple(name(index) for index in range(len(self))), self.latents, note_of)
 
 
 def shares_of(mask: Path, drawing: Drawing, *, target: Target) -> "Tensor":
     """Return the source's and the target's share of each pixel, [2, H, W]: white is the source's.
 
-    Of another size, the mask is brought to the picture's. Where it is transparent it is black. Raises FileError.
+    Of another size, the mask is brought to the image's. Where it is transparent it is black. Raises FileError.
     """
     import numpy as np
     import torch
     from PIL import Image
 
-    from polyinr_core.data.decoding import decode
-    from polyinr_core.files import read_bytes
+    from polyinr_core.data.decode import decode
+    from polyinr_core.runtime.atomic_io import read_bytes
 
     size = (drawing.width, drawing.height)
     purpose = f"a mask of {size[0]}x{size[1]}"
     check_memory(SHARE_BYTES * size[0] * size[1], purpose=purpose, advice="take a smaller size")
     try:
-        grey = decode(read_bytes(mask), background=(0, 0, 0)).convert("L")
-    except PictureError as error:
+        gray = decode(read_bytes(mask), background=(0, 0, 0)).convert("L")
+    except ImageError as error:
         raise FileError(mask, str(error)) from error
-    if grey.size != size:
-        target.say(f"{mask} is {grey.width}x{grey.height}; it is resized to {size[0]}x{size[1]}")
-        grey = grey.convert("F").resize(size, Image.Resampling.BILINEAR)  # which averages where it makes smaller
-    source = torch.from_numpy(np.asarray(grey, dtype=np.float64) / 255).clamp(0, 1)
+    if gray.size != size:
+        target.say(f"{mask} is {gray.width}x{gray.height}; it is resized to {size[0]}x{size[1]}")
+        gray = gray.convert("F").resize(size, Image.Resampling.BILINEAR)  # which averages where it makes smaller
+    source = torch.from_numpy(np.asarray(gray, dtype=np.float64) / 255).clamp(0, 1)
     dtype = torch.float64 if drawing.painter.dtype == torch.float64 else torch.float32
     return torch.stack([source, 1 - source]).to(dtype)
 
@@ -141,8 +141,8 @@ class Sheet:
         check_target(target, self.drawing, count=self.count, arrangement=self.arrangement)
 
     def draw(self, target: Target, note: Note) -> None:
-        """Draw the sheet to a picture file or to stdout. Raises PolyinrError."""
-        from polyinr_core.pictures.sheet import blank
+        """Draw the sheet to an image file or to stdout. Raises PolyinrError."""
+        from polyinr_core.images.grid import blank
 
         mixtures, drawing = self.mixtures, self.drawing
         plain = replace(drawing, shares=None)

@@ -1,4 +1,4 @@
-"""The note that a drawn picture carries, and the command that the note spells out."""
+"""The note that a drawn image carries, and the command that the note spells out."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .models import is_bundled
+from .model_lookup import is_bundled
 
 Note = dict[str, Any]
 
@@ -23,7 +23,7 @@ def version() -> str:
 
 
 def sheet_note(notes: list[Note]) -> Note:
-    """Gather the notes of a sheet's pictures into the sheet's own."""
+    """Gather the notes of a sheet's images into the sheet's own."""
     first = notes[0]
     own = ("seed", "label", "class", "index")
     if "words" in first:  # of the command that draws all of them again
@@ -36,28 +36,28 @@ def sheet_note(notes: list[Note]) -> Note:
     return note
 
 
-def note_of(picture: Path) -> Note:
-    """Return the note that a picture carries, empty if there is none. Raises FileError."""
-    from polyinr_core.pictures.animation import read_mp4_note
-    from polyinr_core.pictures.deep_zoom import SUFFIX, read_deep_zoom_note
-    from polyinr_core.pictures.files import read_note
+def note_of(image: Path) -> Note:
+    """Return the note that an image carries, empty if there is none. Raises FileError."""
+    from polyinr_core.images.animation import read_mp4_note
+    from polyinr_core.images.io import read_note
+    from polyinr_core.images.tiled import SUFFIX, read_deep_zoom_note
 
-    suffix = picture.suffix.lower()
+    suffix = image.suffix.lower()
     if suffix == ".mp4":
-        return read_mp4_note(picture)
-    return read_deep_zoom_note(picture) if suffix == SUFFIX else read_note(picture)
+        return read_mp4_note(image)
+    return read_deep_zoom_note(image) if suffix == SUFFIX else read_note(image)
 
 
 def options_of(note: Note) -> dict[str, str]:
-    """Return the options, by name without dashes, that draw a note's picture again with its own model.
+    """Return the options, by name without dashes, that draw a note's image again with its own model.
 
     A damaged note is a KeyError, TypeError or ValueError.
     """
+    from polyinr_core.images.sizes import window_text
     from polyinr_core.latents.naming import seeds_text
-    from polyinr_core.pictures.sizes import window_text
 
     options = {}
-    if "words" in note:  # it names its pictures by these
+    if "words" in note:  # it names its images by these
         pass
     elif "latents" in note:
         options["latents"] = str(note["latents"])
@@ -103,7 +103,7 @@ def again(words: Sequence[str], **options: object) -> list[str]:
 
 
 def command_of(note: Note, *, output: str) -> str:
-    """Return the command line that draws a note's picture again. A damaged note is a KeyError or TypeError."""
+    """Return the command line that draws a note's image again. A damaged note is a KeyError or TypeError."""
     words = ["polyinr", str(note.get("command", "sample")), *map(str, note.get("words", ()))]
     for name, value in options_of(note).items():
         words += [f"--{name}", value]

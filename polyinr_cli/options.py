@@ -9,7 +9,7 @@ import typer
 
 from polyinr_core.errors import RequestError
 
-MOST_DIGITS = 12
+MAX_DIGITS = 12
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -59,7 +59,7 @@ def parse_duration(text: str) -> float:
 
 def parse_res(text: str) -> int:
     """Read --res, a number of pixels, in the range that the command has. Raises RequestError."""
-    if not text.strip().isdecimal() or len(text) > MOST_DIGITS:
+    if not text.strip().isdecimal() or len(text) > MAX_DIGITS:
         raise RequestError(
             f"--res {text!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
         )
@@ -77,9 +77,7 @@ OutputText = Annotated[str, _OUTPUT]
 OptionalOutputText = Annotated[str | None, _OUTPUT]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON lines on stdout.")]
-Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", callback=_lower_verbosity, help="No messages, no progress.")
-]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=_lower_verbosity, help="No messages, no progress.")]
 Verbose = Annotated[
     bool,
     typer.Option("-v", "--verbose", callback=_raise_verbosity, help="Say more; show tracebacks."),
@@ -114,14 +112,10 @@ Compile = Annotated[
     ),
 ]
 
-Seeds = Annotated[
-    str | None, typer.Option("--seeds", metavar="0-7,12", show_default=False, help="One picture a seed.")
-]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0-7,12", show_default=False, help="One image a seed.")]
 LatentsFile = Annotated[
     Path | None,
-    typer.Option(
-        "--latents", metavar="FILE", show_default=False, help="Pictures from a latents file; - is stdin."
-    ),
+    typer.Option("--latents", metavar="FILE", show_default=False, help="Images from a latents file; - is stdin."),
 ]
 Label = Annotated[
     str | None,
@@ -138,7 +132,7 @@ Psi = Annotated[
         "--psi",
         metavar="NUMBER",
         show_default=False,
-        help="Truncation: 1 is none (what seeds take), 0 the mean picture. Latents stay as kept without it.",
+        help="Truncation: 1 is none (what seeds take), 0 the mean image. Latents stay as kept without it.",
     ),
 ]
 Res = Annotated[
@@ -150,9 +144,7 @@ Size = Annotated[
 ]
 Grid = Annotated[
     str,
-    typer.Option(
-        "--grid", metavar="A:B", help="The window, A:B or X0:X1,Y0:Y1; 0:1 is what the model was trained on."
-    ),
+    typer.Option("--grid", metavar="A:B", help="The window, A:B or X0:X1,Y0:Y1; 0:1 is what the model was trained on."),
 ]
 Center = Annotated[
     str | None,
@@ -202,7 +194,7 @@ Tolerance = Annotated[
     ),
 ]
 _BITS = typer.Option(
-    "--bits", metavar="8|16", callback=_checked_bits, help="Bits a colour, in PNG and TIFF; 8 without it."
+    "--bits", metavar="8|16", callback=_checked_bits, help="Bits a color, in PNG and TIFF; 8 without it."
 )
 Bits = Annotated[int, _BITS]
 OptionalBits = Annotated[int | None, _BITS]

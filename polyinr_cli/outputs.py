@@ -1,4 +1,4 @@
-"""Pictures drawn into what -o asks for."""
+"""Images drawn into what -o asks for."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import RequestError
 
-from . import streams
-from .devices import check_memory
+from . import console as streams
 from .drawing import Drawing
-from .named import Pictures
+from .named import Images
 from .notes import Note, sheet_note
+from .runtime import check_memory
 from .targets import Kind, Target, check_disk, write_latents_to, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from polyinr_core.latents.file import Latents
-    from polyinr_core.pictures.bulk import Image
-    from polyinr_core.pictures.pixels import Pixels
-    from polyinr_core.pictures.sheet import Layout
+    from polyinr_core.images.batch_writer import Image
+    from polyinr_core.images.grid import Layout
+    from polyinr_core.images.quantize import Pixels
+    from polyinr_core.latents.io import Latents
 
 PIXEL_BYTES = 3 + 4 + 3  # our array, Pillow's copy, the encoded file at worst
 CAPTION_HEIGHT = 20
@@ -29,7 +29,7 @@ CAPTION_WIDTH = 110
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How pictures stand on a sheet: in how many columns, with which words beside the rows and above."""
+    """How images stand on a sheet: in how many columns, with which words beside the rows and above."""
 
     columns: int | None = None
     row_names: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Arrangement:
 
     def layout(self, count: int, width: int, height: int) -> "Layout":
         """Return the sheet's plan, with room for the words."""
-        from polyinr_core.pictures.sheet import layout
+        from polyinr_core.images.grid import layout
 
         left = CAPTION_WIDTH if self.row_names else 0
         top = CAPTION_HEIGHT if self.column_names else 0
@@ -47,7 +47,7 @@ class Arrangement:
         """Write the words into the sheet, in place."""
         if not (self.row_names or self.column_names):
             return
-        from polyinr_core.pictures.captions import caption
+        from polyinr_core.images.grid import caption
 
         bits = 8 * pixels.itemsize
         for row, name in enumerate(self.row_names):
@@ -62,16 +62,16 @@ SQUARE = Arrangement()
 
 
 def check_target(target: Target, drawing: Drawing, *, count: int, arrangement: Arrangement = SQUARE) -> None:
-    """Raise RequestError if the output cannot hold so many pictures of that size, before any is drawn."""
-    from polyinr_core.pictures.files import check_depth, check_size, format_of
+    """Raise RequestError if the output cannot hold so many images of that size, before any is drawn."""
+    from polyinr_core.images.io import check_depth, check_size, format_of
 
     if target.kind in (Kind.latents, Kind.array, Kind.zoomable):
         if target.kind is Kind.zoomable and count != 1:
-            raise RequestError(f"a .dzi holds one picture, not {count}; name one seed or one picture")
+            raise RequestError(f"a .dzi holds one image, not {count}; name one seed or one image")
         if drawing.bits != 8:
             raise RequestError(f"--bits {drawing.bits} is for PNG and TIFF, not for {target.path.suffix}")
         return
-    format = format_of(target.path) if target.kind is Kind.picture else "png"
+    format = format_of(target.path) if target.kind is Kind.image else "png"
     check_depth(format, f"uint{drawing.bits}")
     width, height = drawing.width, drawing.height
     if target.kind is not Kind.folder:
@@ -79,58 +79,58 @@ def check_target(target: Target, drawing: Drawing, *, count: int, arrangement: A
     check_size(format, width=width, height=height)
     if not (format == "tiff" and count == 1):
         needed = width * height * PIXEL_BYTES * drawing.bits // 8
-        check_memory(needed, purpose=f"a picture of {width}x{height}", advice="take a smaller size, or .tif")
+        check_memory(needed, purpose=f"an image of {width}x{height}", advice="take a smaller size, or .tif")
 
 
-def draw_to(target: Target, drawing: Drawing, pictures: Pictures, *, arrangement: Arrangement = SQUARE) -> None:
-    """Draw the pictures in the form that the output's kind asks for. Raises PolyinrError."""
-    check_target(target, drawing, count=len(pictures), arrangement=arrangement)
+def draw_to(target: Target, drawing: Drawing, images: Images, *, arrangement: Arrangement = SQUARE) -> None:
+    """Draw the images in the form that the output's kind asks for. Raises PolyinrError."""
+    check_target(target, drawing, count=len(images), arrangement=arrangement)
     if target.kind is Kind.latents:
-        write_latents_of(target, pictures)
+        write_latents_of(target, images)
     elif target.kind is Kind.folder:
-        _draw_folder(target, drawing, pictures)
+        _draw_folder(target, drawing, images)
     elif target.kind is Kind.array:
-        _draw_array(target, drawing, pictures)
-    elif target.kind is Kind.zoomable or (target.path.suffix.lower() in (".tif", ".tiff") and len(pictures) == 1):
-        _draw_tiles(target, drawing, pictures)
+        _draw_array(target, drawing, images)
+    elif target.kind is Kind.zoomable or (target.path.suffix.lower() in (".tif", ".tiff") and len(images) == 1):
+        _draw_tiles(target, drawing, images)
     else:
-        _draw_sheet(target, drawing, pictures, arrangement)
+        _draw_sheet(target, drawing, images, arrangement)
 
 
-def write_latents_of(target: Target, pictures: Pictures) -> None:
-    """Write the pictures' latents into one file, or to stdout, drawing nothing."""
-    from polyinr_core.latents.file import joined
+def write_latents_of(target: Target, images: Images) -> None:
+    """Write the images' latents into one file, or to stdout, drawing nothing."""
+    from polyinr_core.latents.io import joined
 
     held: list[Latents] = []
     notes: list[Note] = []
     with streams.progress("latents", quiet=target.quiet) as move:
-        for index in range(len(pictures)):
-            held.append(pictures.latents(index))
-            notes.append(pictures.note(held[-1], index))
-            move(index + 1, len(pictures))
+        for index in range(len(images)):
+            held.append(images.latents(index))
+            notes.append(images.note(held[-1], index))
+            move(index + 1, len(images))
     write_latents_to(target, joined(held))
     target.report((target.path, note) for note in notes)
-    target.say(f"{len(held)} pictures' latents in {target.path}")
+    target.say(f"{len(held)} images' latents in {target.path}")
 
 
-def _draw_folder(target: Target, drawing: Drawing, pictures: Pictures) -> None:
-    """Write one PNG a picture; each is whole when it appears, so an interruption loses only the last ones."""
-    from polyinr_core.pictures.bulk import Image
-    from polyinr_core.pictures.sheet import blank
+def _draw_folder(target: Target, drawing: Drawing, images: Images) -> None:
+    """Write one PNG an image; each is whole when it appears, so an interruption loses only the last ones."""
+    from polyinr_core.images.batch_writer import Image
+    from polyinr_core.images.grid import blank
 
     notes: list[Note] = []
 
     def drawn() -> "Iterator[Image]":
-        for index, name in enumerate(pictures.names):
-            latents = pictures.latents(index)
-            notes.append(pictures.note(latents, index))
+        for index, name in enumerate(images.names):
+            latents = images.latents(index)
+            notes.append(images.note(latents, index))
             pixels = blank((drawing.width, drawing.height), bits=drawing.bits)
             drawing.fill(pixels, maps_of(latents), progress=rows_done)
             yield Image(f"{name}.png", pixels, notes[-1])
 
-    with rows_bar(target, drawing, pictures) as rows_done:
-        write_folder(target, drawing, drawn(), names=[f"{name}.png" for name in pictures.names], notes=notes)
-    _say_done(target, drawing, pictures)
+    with rows_bar(target, drawing, images) as rows_done:
+        write_folder(target, drawing, drawn(), names=[f"{name}.png" for name in images.names], notes=notes)
+    _say_done(target, drawing, images)
 
 
 def write_folder(
@@ -140,8 +140,8 @@ def write_folder(
 
     `names` is what they are called, `notes` grows as they are drawn.
     """
-    from polyinr_core.files import refuse_overwrite
-    from polyinr_core.pictures.bulk import write_images
+    from polyinr_core.images.batch_writer import write_images
+    from polyinr_core.runtime.atomic_io import refuse_overwrite
 
     for name in names:
         refuse_overwrite(target.path / name, overwrite=target.overwrite)
@@ -152,32 +152,31 @@ def write_folder(
             target.report([(path, notes[index])])
 
 
-def _draw_sheet(target: Target, drawing: Drawing, pictures: Pictures, arrangement: Arrangement) -> None:
-    """Write one picture, or several on a sheet, to a file or to stdout; drawn straight into its place."""
-    from polyinr_core.pictures.sheet import blank
+def _draw_sheet(target: Target, drawing: Drawing, images: Images, arrangement: Arrangement) -> None:
+    """Write one image, or several on a sheet, to a file or to stdout; drawn straight into its place."""
+    from polyinr_core.images.grid import blank
 
-    plan = arrangement.layout(len(pictures), drawing.width, drawing.height)
+    plan = arrangement.layout(len(images), drawing.width, drawing.height)
     pixels = blank(plan.size, bits=drawing.bits)
     notes = []
-    with rows_bar(target, drawing, pictures) as rows_done:
-        for index in range(len(pictures)):
-            latents = pictures.latents(index)
-            notes.append(pictures.note(latents, index))
+    with rows_bar(target, drawing, images) as rows_done:
+        for index in range(len(images)):
+            latents = images.latents(index)
+            notes.append(images.note(latents, index))
             drawing.fill(pixels[plan.place(index)], maps_of(latents), progress=rows_done)
     arrangement.write_names(pixels, plan)
     write_pixels_to(target, pixels, notes[0] if len(notes) == 1 else sheet_note(notes))
     if target.kind is not Kind.stdout:
         target.report((target.path, note) for note in notes)
-        _say_done(target, drawing, pictures)
+        _say_done(target, drawing, images)
 
 
-def _draw_tiles(target: Target, drawing: Drawing, pictures: Pictures) -> None:
-    """Write one picture of any size tile by tile, with smaller ones of itself: a tiled TIFF, or DeepZoom."""
-    from polyinr_core.pictures.deep_zoom import write_deep_zoom, zoom_tile_count
-    from polyinr_core.pictures.tiled_tiff import tile_count, write_tiled_tiff
+def _draw_tiles(target: Target, drawing: Drawing, images: Images) -> None:
+    """Write one image of any size tile by tile, with smaller ones of itself: a tiled TIFF, or DeepZoom."""
+    from polyinr_core.images.tiled import tile_count, write_deep_zoom, write_tiled_tiff, zoom_tile_count
 
-    latents = pictures.latents(0)
-    note, maps = pictures.note(latents, 0), maps_of(latents)
+    latents = images.latents(0)
+    note, maps = images.note(latents, 0), maps_of(latents)
     levels: dict[int, Drawing] = {}
 
     def draw(level: int, left: int, top: int, width: int, height: int) -> "Pixels":
@@ -194,10 +193,10 @@ def _draw_tiles(target: Target, drawing: Drawing, pictures: Pictures) -> None:
         with streams.row_progress("drawing", total=tile_count(**size), quiet=target.quiet) as done:
             write_tiled_tiff(target.path, draw, **size, **how, dtype=f"uint{drawing.bits}", progress=done)
     target.report([(target.path, note)])
-    _say_done(target, drawing, pictures)
+    _say_done(target, drawing, images)
 
 
-def _draw_array(target: Target, drawing: Drawing, pictures: Pictures) -> None:
+def _draw_array(target: Target, drawing: Drawing, images: Images) -> None:
     """Write .npy [N, H, W, 3], about [-1, 1], row by row as it is drawn: float64 or float32.
 
     Written, not mapped into memory: on a full disk a mapping ends the process without a word.
@@ -205,43 +204,41 @@ def _draw_array(target: Target, drawing: Drawing, pictures: Pictures) -> None:
     import numpy as np
     import torch
 
-    from polyinr_core.files import written_beside
-    from polyinr_core.pictures.pixels import checked
+    from polyinr_core.images.quantize import checked
+    from polyinr_core.runtime.atomic_io import written_beside
 
     dtype = np.dtype("<f8" if drawing.painter.dtype == torch.float64 else "<f4")
-    shape = (len(pictures), drawing.height, drawing.width, 3)
-    check_disk(target.path, len(pictures) * drawing.height * drawing.width * 3 * dtype.itemsize)
+    shape = (len(images), drawing.height, drawing.width, 3)
+    check_disk(target.path, len(images) * drawing.height * drawing.width * 3 * dtype.itemsize)
     notes = []
     with (
-        rows_bar(target, drawing, pictures) as rows_done,
+        rows_bar(target, drawing, images) as rows_done,
         written_beside(target.path, overwrite=target.overwrite) as draft,
         draft.open("wb") as file,
     ):
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for index in range(len(pictures)):
-            latents = pictures.latents(index)
-            notes.append(pictures.note(latents, index))
+        for index in range(len(images)):
+            latents = images.latents(index)
+            notes.append(images.note(latents, index))
             for band in checked(drawing.bands(maps_of(latents))):
                 file.write(band.cpu().numpy().astype(dtype, copy=False).tobytes())
                 rows_done(len(band))
     target.report((target.path, note) for note in notes)
-    _say_done(target, drawing, pictures)
+    _say_done(target, drawing, images)
 
 
 def maps_of(latents: "Latents") -> "Tensor":
-    """Return the affine maps [1, L, 3, n] of a picture's completed latents."""
+    """Return the affine maps [1, L, 3, n] of an image's completed latents."""
     assert latents.affine is not None
     return latents.affine
 
 
-def rows_bar(
-    target: Target, drawing: Drawing, pictures: Pictures
-) -> AbstractContextManager[Callable[[int], None]]:
-    """Return a bar that counts the rows of all pictures."""
-    return streams.row_progress("drawing", total=drawing.height * len(pictures), quiet=target.quiet)
+def rows_bar(target: Target, drawing: Drawing, images: Images) -> AbstractContextManager[Callable[[int], None]]:
+    """Return a bar that counts the rows of all images."""
+    return streams.row_progress("drawing", total=drawing.height * len(images), quiet=target.quiet)
 
 
-def _say_done(target: Target, drawing: Drawing, pictures: Pictures) -> None:
-    noun = "picture" if len(pictures) == 1 else "pictures"
-    target.say(f"{len(pictures)} {noun} of {drawing.width}x{drawing.height} in {target.path}")
+def _say_done(target: Target, drawing: Drawing, images: Images) -> None:
+    noun = "image" if len(images) == 1 else "images"
+    target.say(f"{len(images)} {noun} of {drawing.width}x{drawing.height} in {target.path}")

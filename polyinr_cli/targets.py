@@ -1,4 +1,4 @@
-"""What -o asks for: a folder of pictures, one picture, an array, latents, a zoomable picture, stdout."""
+"""What -o asks for: a folder of images, one image, an array, latents, a zoomable image, stdout."""
 
 import shutil
 from collections.abc import Collection, Iterable
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from polyinr_core.errors import FileError, RequestError
 
-from . import streams
+from . import console as streams
 from .notes import Note
 
 if TYPE_CHECKING:
-    from polyinr_core.latents.file import Latents
-    from polyinr_core.pictures.pixels import Pixels
+    from polyinr_core.images.quantize import Pixels
+    from polyinr_core.latents.io import Latents
 
 
 class Kind(StrEnum):
     """What an output is, by its suffix."""
 
     folder = "folder"
-    picture = "picture"
+    image = "image"
     zoomable = "zoomable"
     animation = "animation"
     array = "array"
@@ -36,7 +36,7 @@ SUFFIXES = {
     ".gif": Kind.animation,
     ".mp4": Kind.animation,
 }
-PICTURES = frozenset({Kind.folder, Kind.picture, Kind.zoomable, Kind.array, Kind.latents, Kind.stdout})
+IMAGES = frozenset({Kind.folder, Kind.image, Kind.zoomable, Kind.array, Kind.latents, Kind.stdout})
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ def target_for(
     overwrite: bool,
     as_json: bool,
     quiet: bool,
-    kinds: Collection[Kind] = PICTURES,
-    payload: str = "picture",
+    kinds: Collection[Kind] = IMAGES,
+    payload: str = "image",
 ) -> Target:
     """Read -o: its suffix, or its being a folder, says the kind, one of `kinds`.
 
     `payload` is what stdout would carry. Raises RequestError, FileError.
     """
-    from polyinr_core.files import check_place, refuse_overwrite
+    from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
 
     streams.refuse_two_payloads(text, as_json=as_json)
     if not text or "\0" in text:
@@ -81,16 +81,14 @@ def target_for(
     path = Path(text)
     kind = _kind_of(text, path)
     if kind is None:
-        raise RequestError(
-            f"{text}: suffix {path.suffix.lower()!r} says no kind of output; use {_choices(kinds)}"
-        )
+        raise RequestError(f"{text}: suffix {path.suffix.lower()!r} says no kind of output; use {_choices(kinds)}")
     if kind not in kinds:
         raise RequestError(f"{text}: no {kind.value} is made here; use {_choices(kinds)}")
     if kind is Kind.stdout:
         streams.binary_stdout(payload)
     elif kind is Kind.folder:
         if path.exists() and not path.is_dir():
-            raise FileError(path, "is a file; a folder of pictures needs another name, a picture a suffix")
+            raise FileError(path, "is a file; a folder of images needs another name, an image a suffix")
     else:
         refuse_overwrite(path, overwrite=overwrite)
         check_place(path)
@@ -99,7 +97,7 @@ def target_for(
 
 def _kind_of(text: str, path: Path) -> Kind | None:
     """Return the kind that -o says, None for a suffix that is not known."""
-    from polyinr_core.pictures.files import FORMATS
+    from polyinr_core.images.io import FORMATS
 
     suffix = path.suffix.lower()
     if text == "-":
@@ -107,33 +105,33 @@ def _kind_of(text: str, path: Path) -> Kind | None:
     if text.endswith("/") or path.is_dir() or not suffix:
         return Kind.folder
     if suffix in FORMATS:
-        return Kind.picture
+        return Kind.image
     return SUFFIXES.get(suffix)
 
 
 def _choices(kinds: Collection[Kind]) -> str:
-    from polyinr_core.pictures.files import FORMATS
+    from polyinr_core.images.io import FORMATS
 
     suffixes = [
-        *(FORMATS if Kind.picture in kinds else ()),
+        *(FORMATS if Kind.image in kinds else ()),
         *(s for s, kind in SUFFIXES.items() if kind in kinds),
     ]
     return ", ".join([*suffixes, *(["a folder"] if Kind.folder in kinds else []), "or -"])
 
 
 def write_pixels_to(target: Target, pixels: "Pixels", note: Note) -> None:
-    """Write a finished picture to a file or to stdout. Raises PolyinrError."""
-    from polyinr_core.pictures.files import encode_picture, write_picture
+    """Write a finished image to a file or to stdout. Raises PolyinrError."""
+    from polyinr_core.images.io import encode_image, write_image
 
     if target.kind is Kind.stdout:
-        write_bytes(encode_picture(pixels, note=note))
+        write_bytes(encode_image(pixels, note=note))
     else:
-        write_picture(target.path, pixels, note=note, overwrite=target.overwrite)
+        write_image(target.path, pixels, note=note, overwrite=target.overwrite)
 
 
 def write_latents_to(target: Target, latents: "Latents") -> None:
     """Write latents to a file or to stdout. Raises PolyinrError."""
-    from polyinr_core.latents.file import encode_latents, write_latents
+    from polyinr_core.latents.io import encode_latents, write_latents
 
     if target.kind is Kind.stdout:
         write_bytes(encode_latents(latents), payload="latents")
@@ -141,7 +139,7 @@ def write_latents_to(target: Target, latents: "Latents") -> None:
         write_latents(target.path, latents, overwrite=target.overwrite)
 
 
-def write_bytes(data: bytes, *, payload: str = "picture") -> None:
+def write_bytes(data: bytes, *, payload: str = "image") -> None:
     """Send bytes to stdout."""
     stdout = streams.binary_stdout(payload)
     stdout.write(data)

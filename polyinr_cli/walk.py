@@ -3,26 +3,26 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import streams
+from . import console as streams
 from .drawing import Drawing, Painter
-from .named import Pictures
+from .named import Images
 from .notes import Note
 from .outputs import maps_of
 
 if TYPE_CHECKING:
-    from polyinr_core.latents.file import Latents
     from polyinr_core.latents.interpolation import Walk
-    from polyinr_core.model import View
+    from polyinr_core.latents.io import Latents
+    from polyinr_core.rendering.viewport import View
 
 
-def walk_of(ends: Pictures, painter: Painter, *, space: str, curve: str | None) -> "Walk":
-    """Return the walk over the named pictures. Raises RequestError."""
+def walk_of(ends: Images, painter: Painter, *, space: str, curve: str | None) -> "Walk":
+    """Return the walk over the named images. Raises RequestError."""
     from polyinr_core.latents.interpolation import walk_over
 
     way: Any = curve or ("spherical" if space == "z" else "linear")
     through: Any = space
-    pictures = [ends.latents(index) for index in range(len(ends))]
-    return walk_over(painter.snapshot.generator, pictures, space=through, curve=way)
+    images = [ends.latents(index) for index in range(len(ends))]
+    return walk_over(painter.checkpoint.generator, images, space=through, curve=way)
 
 
 def frames_of(
@@ -34,41 +34,41 @@ def frames_of(
     loop: bool,
     easing: str,
     zooms: tuple[float, float] | None,
-) -> Pictures:
-    """Return the frames as pictures, each made when it is asked for. Raises RequestError."""
+) -> Images:
+    """Return the frames as images, each made when it is asked for. Raises RequestError."""
     from polyinr_core.latents.interpolation import steps_of_walk, zoom_at, zoomed
 
     speed: Any = easing
-    steps = steps_of_walk(len(walk.pictures), frames, loop=loop, easing=speed)
+    steps = steps_of_walk(len(walk.images), frames, loop=loop, easing=speed)
     digits = max(4, len(str(frames - 1)))
-    centre = middle_of(drawing.view)
-    sha256 = drawing.painter.snapshot.sha256
+    center = middle_of(drawing.view)
+    sha256 = drawing.painter.checkpoint.sha256
 
     def latents_of(index: int) -> "Latents":
         latents = walk.at(steps[index])
         if zooms is not None:
-            latents = zoomed(latents, zoom_at(steps[index], *zooms), centre)
+            latents = zoomed(latents, zoom_at(steps[index], *zooms), center)
         return replace(latents, model_sha256=sha256)
 
     names = tuple(f"frame{index:0{digits}d}" for index in range(frames))
-    return Pictures(names, latents_of, lambda latents, index: note | {"index": index})
+    return Images(names, latents_of, lambda latents, index: note | {"index": index})
 
 
 def load_features(painter: Painter) -> Any:
     """Return EfficientNet-lite0, by which frames are compared. Raises WeightsError."""
-    from polyinr_core.critic.backbones import Lite0Features
-    from polyinr_core.weights.pretrained import load_pretrained
+    from polyinr_core.discriminator.backbones import Lite0Features
+    from polyinr_core.runtime.pretrained import load_pretrained
 
     return Lite0Features(load_pretrained("lite0")).to(painter.device)
 
 
-def smoothness_of(drawing: Drawing, frames: Pictures, features: Any, *, loop: bool) -> dict[str, Any]:
+def smoothness_of(drawing: Drawing, frames: Images, features: Any, *, loop: bool) -> dict[str, Any]:
     """Return how smooth the walk is, drawn once more in the size that frames are compared at."""
     import torch
 
-    from polyinr_core.metrics.smoothness import SIDE, path_smoothness
+    from polyinr_core.metrics.ppl import SMOOTHNESS_RESOLUTION, path_smoothness
 
-    small = replace(drawing, view=replace(drawing.view, width=SIDE, height=SIDE))
+    small = replace(drawing, view=replace(drawing.view, width=SMOOTHNESS_RESOLUTION, height=SMOOTHNESS_RESOLUTION))
     with streams.row_progress("comparing", total=len(frames)) as done:
 
         def looked_at() -> Any:

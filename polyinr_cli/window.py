@@ -11,8 +11,8 @@ from .notes import Note
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from polyinr_core.model import Bounds, View
-    from polyinr_core.model.view import Matrix
+    from polyinr_core.models.coordinates import Bounds
+    from polyinr_core.rendering.viewport import Matrix, View
 
 WHOLE = "0:1"
 MAX_FINENESS = 64
@@ -25,7 +25,7 @@ class Window:
 
     sides: "tuple[int, int] | None" = None
     bounds: "Bounds" = (0.0, 0.0, 1.0, 1.0)
-    centre: tuple[float, float] | None = None  # with a zoom, in place of bounds
+    center: tuple[float, float] | None = None  # with a zoom, in place of bounds
     zoom: float = 1.0
     rotate: float = 0.0
     shear: tuple[float, float] = (0.0, 0.0)
@@ -46,12 +46,12 @@ class Window:
 
     def view(self, side: int) -> "View":
         """Return the view, of side x side pixels where no size was asked for. Raises ConfigError."""
-        from polyinr_core.model.view import IDENTITY, View, product, sheared, turned
+        from polyinr_core.rendering.viewport import IDENTITY, View, product, sheared, turned
 
         width, height = self.sides or self._mapped_sides() or (side, side)
         bounds = self.bounds
-        if self.centre is not None:
-            bounds = around(self.centre, self.zoom, width, height)
+        if self.center is not None:
+            bounds = around(self.center, self.zoom, width, height)
         middle = ((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2)
         matrix = self.transform or IDENTITY
         if self.shear != (0.0, 0.0):
@@ -62,8 +62,8 @@ class Window:
         return View(width, height, bounds, matrix, warp, self.places, self.fineness)  # type: ignore[arg-type]
 
     def note(self, view: "View") -> Note:
-        """Return what a picture's note says of its view."""
-        from polyinr_core.model.view import IDENTITY
+        """Return what an image's note says of its view."""
+        from polyinr_core.rendering.viewport import IDENTITY
 
         note: Note = {"size": [view.width, view.height], "bounds": list(view.bounds)}
         if view.matrix != IDENTITY:
@@ -92,7 +92,7 @@ def parse_window_options(
     supersample: int = 1,
 ) -> Window:
     """Read the options. Raises RequestError, FileError."""
-    from polyinr_core.pictures.sizes import parse_window
+    from polyinr_core.images.sizes import parse_window
 
     if grid != WHOLE and (center is not None or zoom is not None):
         raise RequestError("--grid and --center or --zoom both say the window; give one of the two")
@@ -100,16 +100,16 @@ def parse_window_options(
         raise RequestError(f"--zoom {zoom:g} is outside 1e-6 to 1e15")
     if not 1 <= supersample <= MAX_FINENESS:
         raise RequestError(f"--supersample {supersample} is outside 1-{MAX_FINENESS}")
-    centre = None
+    middle = None
     if center is not None or zoom is not None:
-        centre = (0.5, 0.5) if center is None else _pair(center, "--center")
+        middle = (0.5, 0.5) if center is None else _pair(center, "--center")
     bounds, places = parse_window(grid), None if warp is None else _places(warp)
-    if places is not None and (bounds != (0.0, 0.0, 1.0, 1.0) or centre is not None):
+    if places is not None and (bounds != (0.0, 0.0, 1.0, 1.0) or middle is not None):
         raise RequestError("a map says where every pixel looks: leave --grid, --center and --zoom out")
     return Window(
         sides=parse_sides(res, size),
         bounds=bounds,
-        centre=centre,
+        center=middle,
         zoom=zoom or 1.0,
         rotate=_finite(rotate, "--rotate"),
         shear=(0.0, 0.0) if shear is None else _pair(shear if "," in shear else f"{shear},0", "--shear"),
@@ -122,7 +122,7 @@ def parse_window_options(
 
 def parse_sides(res: int | None, size: str | None) -> tuple[int, int] | None:
     """Return (width, height) as asked for, None if nothing is asked. Raises RequestError."""
-    from polyinr_core.pictures.sizes import parse_size
+    from polyinr_core.images.sizes import parse_size
 
     if res is not None and size is not None:
         raise RequestError("--res and --size both say the size; give one of the two")
@@ -130,11 +130,11 @@ def parse_sides(res: int | None, size: str | None) -> tuple[int, int] | None:
     return None if text is None else parse_size(text)
 
 
-def around(centre: tuple[float, float], zoom: float, width: int, height: int) -> "Bounds":
+def around(center: tuple[float, float], zoom: float, width: int, height: int) -> "Bounds":
     """Return the window around a point whose shorter side spans 1 / zoom; its pixels are square."""
     shorter = max(1, min(width, height) - 1)
     across, down = ((max(1, side - 1) / shorter / zoom / 2) for side in (width, height))
-    x, y = centre
+    x, y = center
     if x - across == x + across or y - down == y + down:
         raise RequestError(f"--zoom {zoom:g} is finer than numbers can tell points apart at {x:g},{y:g}")
     return x - across, y - down, x + across, y + down
@@ -157,7 +157,7 @@ def _pair(text: str, option: str) -> tuple[float, float]:
 
 
 def _matrix(text: str) -> "Matrix":
-    from polyinr_core.model.view import determinant
+    from polyinr_core.rendering.viewport import determinant
 
     a, b, c, d, e, f, g, h, i = _numbers(text, "--transform", 9, "1,0,0.1,0,1,0,0,0,1")
     matrix = ((a, b, c), (d, e, f), (g, h, i))
@@ -174,7 +174,7 @@ def _finite(number: float, option: str) -> float:
 
 def _places(warp: str) -> "Tensor | None":
     """Return the map that --warp names a file of, None if it names a warp. Raises RequestError, FileError."""
-    from polyinr_core.model.view import WARPS
+    from polyinr_core.rendering.viewport import WARPS
 
     if warp in WARPS:
         return None
@@ -184,8 +184,8 @@ def _places(warp: str) -> "Tensor | None":
     import numpy as np
     import torch
 
-    from polyinr_core.files import explain
-    from polyinr_core.tensor_files import ARRAY_ERRORS
+    from polyinr_core.runtime.atomic_io import explain
+    from polyinr_core.runtime.tensor_files import ARRAY_ERRORS
 
     try:
         places = np.load(path, allow_pickle=False)
@@ -197,9 +197,7 @@ def _places(warp: str) -> "Tensor | None":
         raise FileError(path, "an .npz archive, a .npy file of one array is needed")
     if places.ndim != 3 or places.shape[2] != 2 or 0 in places.shape or places.dtype.kind not in "fiu":
         shape = list(places.shape)
-        raise FileError(
-            path, f"{shape} {places.dtype} is no map; x, y of each pixel are needed, [H, W, 2] numbers"
-        )
+        raise FileError(path, f"{shape} {places.dtype} is no map; x, y of each pixel are needed, [H, W, 2] numbers")
     with np.errstate(over="ignore"):
         places = places.astype(np.float64)
     if not np.isfinite(places).all():

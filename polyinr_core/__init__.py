@@ -1,1 +1,1 @@
-"""Poly-INR: the model, its critic, its training. Never prints, never exits, knows no command line."""
+"""Poly-INR: the model, its discriminator, its training. Never prints, never exits, knows no command line."""

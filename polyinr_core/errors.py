@@ -39,7 +39,7 @@ class FileError(PolyinrError):
         return type(self), (self.path, self.problem)  # so that it comes whole from another process
 
 
-class SnapshotError(FileError):
+class CheckpointError(FileError):
     """A model file that cannot be used: broken, of another format, or of another form than asked."""
 
 
@@ -47,8 +47,8 @@ class ArchiveError(FileError):
     """A data set that cannot be used."""
 
 
-class PictureError(PolyinrError):
-    """A picture that cannot be used: the reason alone, as the caller knows its name."""
+class ImageError(PolyinrError):
+    """An image that cannot be used: the reason alone, as the caller knows its name."""
 
 
 class WeightsError(PolyinrError):

@@ -25,40 +25,39 @@ def reference() -> Path:
     return REFERENCE
 
 
-def small_snapshot(
+def small_checkpoint(
     path: Path, *, classes: int = 0, form: str = "release", resolution: int = 16, levels: int = 3
 ) -> Path:
-    """Write a model of few levels and 16 channels whose pictures differ visibly from seed to seed."""
-    from polyinr_core.model import Generator, GeneratorConfig
-    from polyinr_core.snapshots.snapshot import Snapshot, save_snapshot
+    """Write a model of few levels and 16 channels whose images differ visibly from seed to seed."""
+    from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
+    from polyinr_core.models.config import GeneratorConfig
+    from polyinr_core.models.generator import Generator
 
     torch.manual_seed(classes + 1)
-    config = GeneratorConfig(
-        form=form, levels=levels, channels=16, z_dim=8, w_dim=12, classes=classes, table_dim=6
-    )
+    config = GeneratorConfig(form=form, levels=levels, channels=16, z_dim=8, w_dim=12, classes=classes, table_dim=6)
     generator = Generator(config)
     with torch.no_grad():
         for parameter in generator.synthesis.parameters():
-            parameter.mul_(2.5)  # fresh weights draw nearly one colour
+            parameter.mul_(2.5)  # fresh weights draw nearly one color
         generator.mapping.w_avg.normal_()
     names = tuple(f"class {chr(ord('a') + i)}" for i in range(classes))
-    snapshot = Snapshot(
+    checkpoint = Checkpoint(
         generator=generator.eval(), class_names=names, resolution=resolution, kimg=1.5, data_sha256="ab" * 32
     )
-    save_snapshot(path, snapshot)
+    save_checkpoint(path, checkpoint)
     return path
 
 
 @pytest.fixture(scope="session")
-def tiny_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An unconditional model file, 16 px."""
-    return small_snapshot(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+    return small_checkpoint(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="session")
-def tiny_class_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_class_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file with the classes "class a" to "class d", 16 px."""
-    return small_snapshot(tmp_path_factory.mktemp("model") / "classes.safetensors", classes=4)
+    return small_checkpoint(tmp_path_factory.mktemp("model") / "classes.safetensors", classes=4)
 
 
 @dataclass(frozen=True)

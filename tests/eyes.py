@@ -7,17 +7,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.evaluation.measure import Settings, evaluate
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.metrics.gaussian import FeatureStatistics
-from polyinr_core.metrics.rules import metrics_named
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.set_metrics import Settings, evaluate
+from polyinr_core.metrics.frechet import FeatureStatistics
+from polyinr_core.metrics.registry import metrics_named
 
 CPU = torch.device("cpu")
 NAMES = ("fd-lite2", "kd-lite2", "pr-lite2", "dc-lite2")
 
 
 class Eyes(torch.nn.Module):
-    """A judge of 6 features; `seen` counts the pictures that it was shown."""
+    """A judge of 6 features; `seen` counts the images that it was shown."""
 
     dim, name, sha256, side = 6, "lite2", "cd" * 32, 8
 
@@ -32,7 +32,7 @@ class Eyes(torch.nn.Module):
         return ((small.flatten(1) / 255) @ self.matrix).float()
 
 
-def write_pictures(folder: Path, count: int, *, side: int = 8, seed: int = 0, backwards: bool = False) -> Path:
+def write_images(folder: Path, count: int, *, side: int = 8, seed: int = 0, backwards: bool = False) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(seed)
     for i in range(count):
@@ -44,8 +44,8 @@ def write_pictures(folder: Path, count: int, *, side: int = 8, seed: int = 0, ba
 def values(reals: Path, fakes: Path, names: tuple[str, ...] = NAMES, **settings: object) -> dict[str, float]:
     metrics = metrics_named(names)
     result = evaluate(
-        open_pictures(reals),
-        open_pictures(fakes),
+        open_images(reals),
+        open_images(fakes),
         metrics,
         {"lite2": Eyes()},
         device=CPU,
@@ -55,7 +55,7 @@ def values(reals: Path, fakes: Path, names: tuple[str, ...] = NAMES, **settings:
 
 
 def features_of(path: Path, network: torch.nn.Module | None = None) -> Tensor:
-    return (network or Eyes())(torch.cat(list(open_pictures(path).passes())))
+    return (network or Eyes())(torch.cat(list(open_images(path).passes())))
 
 
 def statistics_of(features: Tensor) -> FeatureStatistics:

@@ -49,9 +49,4 @@ class HtmlPage(HTMLParser):
     @property
     def addresses(self) -> list[tuple[str, str]]:
         """All that a browser could fetch or go to, with the attribute's name."""
-        return [
-            (name, value)
-            for _, attributes in self.tags
-            for name, value in attributes.items()
-            if name in ADDRESSES
-        ]
+        return [(name, value) for _, attributes in self.tags for name, value in attributes.items() if name in ADDRESSES]

@@ -12,7 +12,7 @@ CLASSES = 1008
 
 
 class Unit(nn.Module):
-    """Convolution, normalisation without a slope, ReLU."""
+    """Convolution, normalization without a slope, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], stride: int = 1, same: bool = False):
         super().__init__()

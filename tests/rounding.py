@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyinr_core.model import GeneratorConfig
+from polyinr_core.models.config import GeneratorConfig
 
 CONDITION = 16  # how much more than its own rounding a sum may be off, as what it sums cancels
 
@@ -35,7 +35,7 @@ def assert_rounded(
 
 
 def terms_of(config: GeneratorConfig) -> int:
-    """Return the additions and products from affine maps to a colour: in each level a product, a modulation."""
+    """Return the additions and products from affine maps to a color: in each level a product, a modulation."""
     return (config.levels + 1) * (config.channels + 5)
 
 
@@ -46,7 +46,7 @@ def terms_to_affine(config: GeneratorConfig) -> int:
 
 
 def assert_same_pixels(found: np.ndarray, expected: np.ndarray) -> None:
-    """Assert that two ways of drawing give one picture; a colour at the edge of two steps may come as either."""
+    """Assert that two ways of drawing give one image; a color at the edge of two steps may come as either."""
     difference = np.abs(found.astype(int) - expected.astype(int))
     assert found.shape == expected.shape
     assert difference.max(initial=0) <= 1

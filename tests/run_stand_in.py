@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from conftest import small_snapshot
+from conftest import small_checkpoint
 
-from polyinr_core.pictures.files import write_picture
-from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.folder import DataFacts, RunFolder
-from polyinr_core.training.stages import parse_stages
+from polyinr_core.images.io import write_image
+from polyinr_core.training.config import TrainingConfig, parse_stages
+from polyinr_core.training.run_dir import DataFacts, RunFolder
 
 
 def events() -> list[dict]:
@@ -20,14 +19,13 @@ def events() -> list[dict]:
         if number == 6:
             found.append({"kimg": 1.0, "resumed": True})
             continue
-        losses = {"generator": 1.0 + kimg, "critic": 2.0 - kimg / 4, "fake_sign": -0.5, "real_sign": 0.5}
-        logits = {"fake_logit": -kimg, "real_logit": kimg, "pictures_per_second": 10.0 + number}
+        losses = {"generator": 1.0 + kimg, "discriminator": 2.0 - kimg / 4, "fake_sign": -0.5, "real_sign": 0.5}
+        logits = {"fake_logit": -kimg, "real_logit": kimg, "images_per_second": 10.0 + number}
         found.append({"kimg": kimg, **losses, **logits, "resident_mib": 1600.0, "guidance": 0.0})
     found += [{"kimg": 4.0, "fd-lite2": 700.0}, {"kimg": 4.0, "spread": 0.3}]
     found.append({"kimg": 4.0, "warning": "judging takes <b>long</b>"})
     return [
-        {"stage": int(event["kimg"] > 2), "resolution": 32 if event["kimg"] > 2 else 16, **event}
-        for event in found
+        {"stage": int(event["kimg"] > 2), "resolution": 32 if event["kimg"] > 2 else 16, **event} for event in found
     ]
 
 
@@ -36,19 +34,19 @@ def make_run(path: Path, *, data: DataFacts | None = None, classes: int = 0) -> 
     folder = RunFolder(path)
     path.mkdir(parents=True)
     config = TrainingConfig(stages=parse_stages("16:2,32:8:batch=8"))
-    folder.claim(config, data or DataFacts("pictures.zip", "ab" * 32, 8, 0))
+    folder.claim(config, data or DataFacts("images.zip", "ab" * 32, 8, 0))
     folder.log.write_text("".join(json.dumps(event) + "\n" for event in events()))
-    small_snapshot(folder.snapshots / "best.safetensors", classes=classes)
+    small_checkpoint(folder.checkpoints / "best.safetensors", classes=classes)
     rng = np.random.default_rng(0)
     for name in ("fakes-000000000", "fakes-000004000", "reals"):
-        write_picture(folder.picture(name), rng.integers(0, 256, (70, 142, 3), dtype=np.uint8))
+        write_image(folder.image(name), rng.integers(0, 256, (70, 142, 3), dtype=np.uint8))
     return path
 
 
 def make_reals(path: Path, count: int = 12, *, side: int = 16) -> Path:
-    """Make a folder of so many noisy pictures."""
+    """Make a folder of so many noisy images."""
     path.mkdir(parents=True)
     rng = np.random.default_rng(1)
     for i in range(count):
-        write_picture(path / f"{i:02d}.png", rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+        write_image(path / f"{i:02d}.png", rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
     return path

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, small_snapshot
+from conftest import Run, small_checkpoint
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +71,7 @@ def test_readme_commands_run(polyinr: Run, reference: Path, tmp_path: Path) -> N
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
     shutil.copy(reference / "official_like.pkl", tmp_path / "best_model.pkl")
     Image.fromarray(rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(tmp_path / "photo.jpg")
-    model = str(small_snapshot(tmp_path / "ten.safetensors", levels=10))
+    model = str(small_checkpoint(tmp_path / "ten.safetensors", levels=10))
     commands = readme_commands()
     for arguments in commands:
         if arguments[0] == "view":
@@ -79,7 +79,7 @@ def test_readme_commands_run(polyinr: Run, reference: Path, tmp_path: Path) -> N
         if arguments[0] == "train":
             arguments = [*arguments, "--preset", "tiny", "--max-time", "1s"]
         drawn = arguments[0] not in ("prepare", "info", "train", "convert")
-        if drawn and "-m" not in arguments and arguments[1] not in ("explain", "table"):
+        if drawn and "-m" not in arguments and arguments[0] not in ("compare", "table"):
             arguments = [*arguments, "-m", model]
         if "--real" in arguments:
             arguments = [*arguments, "--count", "20"]
@@ -90,7 +90,7 @@ def test_readme_commands_run(polyinr: Run, reference: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pipes.sh", "walkthrough.sh", "picture_tools.sh"])
+@pytest.mark.parametrize("name", ["pipes.sh", "walkthrough.sh", "image_tools.sh"])
 def test_examples_run(name: str, tmp_path: Path) -> None:
     """Each to its end, with this Python's `polyinr`; training is cut short."""
     environment = {
@@ -99,7 +99,7 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
         "TMPDIR": str(tmp_path),
         "MAX_TIME": "1s",
     }
-    model = small_snapshot(tmp_path / "ten.safetensors", levels=10)
+    model = small_checkpoint(tmp_path / "ten.safetensors", levels=10)
     argument = [] if name == "walkthrough.sh" else [str(model)]
     command = ["bash", str(ROOT / "examples" / name), *argument]
     ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)

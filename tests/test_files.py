@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from polyinr_core import files
 from polyinr_core.errors import FileError
-from polyinr_core.files import check_place, draft_folder, remove_drafts, remove_stale_drafts, written_beside
+from polyinr_core.runtime import atomic_io as files
+from polyinr_core.runtime.atomic_io import check_place, draft_folder, remove_drafts, remove_stale_drafts, written_beside
 
 LONGEST = 255  # bytes of a name, on every file system that people use
 DIE = """
 import os, sys
 from pathlib import Path
-from polyinr_core.files import written_beside
+from polyinr_core.runtime.atomic_io import written_beside
 with written_beside(Path(sys.argv[1])) as draft:
     draft.write_text("half")
     os._exit(1)

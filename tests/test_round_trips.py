@@ -16,29 +16,26 @@ import numpy as np
 import pytest
 import torch
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.facts import Facts
-from polyinr_core.data.picture_set import open_data
-from polyinr_core.data.prepare import prepare
-from polyinr_core.data.work_folder import WorkFolder
-from polyinr_core.data.writing import write_archive
+from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from polyinr_core.checkpoints.delta import Delta, read_delta, write_delta
+from polyinr_core.data.dataset import open_data
+from polyinr_core.data.labels import Facts
+from polyinr_core.data.prepare import WorkFolder, prepare, write_archive
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import PolyinrError
-from polyinr_core.evaluation.cache import Cache
-from polyinr_core.evaluation.saved import open_statistics
-from polyinr_core.latents.directions import Directions
-from polyinr_core.latents.directions_file import read_directions, write_directions
-from polyinr_core.latents.file import Latents, read_latents, write_latents
-from polyinr_core.model import Generator, GeneratorConfig
-from polyinr_core.pictures.animation import write_animation
-from polyinr_core.pictures.files import encode_picture, read_note, write_picture
-from polyinr_core.report.log import read_log
-from polyinr_core.report.reading import read_run
-from polyinr_core.results.result import format_result, read_result
-from polyinr_core.snapshots.delta import Delta, read_delta, write_delta
-from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot, save_snapshot
-from polyinr_core.strict_json import MAX_DEPTH, JsonError, format_json, parse_json, plain_json, to_unicode
-from polyinr_core.training.folder import DataFacts, RunFolder
-from polyinr_core.training.presets import PRESETS
+from polyinr_core.evaluation.results import format_result, read_result
+from polyinr_core.evaluation.statistics_io import open_statistics
+from polyinr_core.images.animation import write_animation
+from polyinr_core.images.io import encode_image, read_note, write_image
+from polyinr_core.latents.directions import Directions, read_directions, write_directions
+from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.metrics.feature_statistics import Cache
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.generator import Generator
+from polyinr_core.report.run_reader import read_log, read_run
+from polyinr_core.runtime.strict_json import MAX_DEPTH, JsonError, format_json, parse_json, plain_json, to_unicode
+from polyinr_core.training.config import PRESETS
+from polyinr_core.training.run_dir import DataFacts, RunFolder
 from polyinr_core.training.state import State, read_state, write_state
 
 TRIES = 60  # a format
@@ -107,10 +104,10 @@ def generator() -> Generator:
     return Generator(CONFIG).eval()
 
 
-def of_snapshot(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
+def of_checkpoint(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
     names = tuple(rng.choice(TEXTS[:9]) for _ in range(rng.randrange(3)))
-    save_snapshot(path, Snapshot(generator(), class_names=names, kimg=rng.choice([0.5, 1e6]), origin=made))
-    found = load_snapshot(path)
+    save_checkpoint(path, Checkpoint(generator(), class_names=names, kimg=rng.choice([0.5, 1e6]), origin=made))
+    found = load_checkpoint(path)
     assert found.class_names == tuple(map(to_unicode, names))
     return found.origin
 
@@ -124,9 +121,7 @@ def of_delta(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 
 def of_latents(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
     psi = rng.choice([None, 0.7, math.nan, 1e300])
-    latents = Latents(
-        z=torch.rand(1, 3), seeds=(rng.choice([0, 2**32]),), psi=psi, model_sha256=rng.choice(TEXTS)
-    )
+    latents = Latents(z=torch.rand(1, 3), seeds=(rng.choice([0, 2**32]),), psi=psi, model_sha256=rng.choice(TEXTS))
     write_latents(path, latents)
     found = read_latents(path)
     assert (found.seeds, found.psi) == (latents.seeds, psi)
@@ -137,9 +132,7 @@ def of_latents(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 def of_directions(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
     psi = rng.choice([1.0, math.inf, -0.5])
     space = torch.rand(2, 5)
-    one = Directions(
-        "w", space, space[None], torch.ones(1), torch.ones(1), 9, psi, model_sha256=rng.choice(TEXTS)
-    )
+    one = Directions("w", space, space[None], torch.ones(1), torch.ones(1), 9, psi, model_sha256=rng.choice(TEXTS))
     write_directions(path, one)
     assert read_directions(path).psi == psi
     assert read_directions(path).model_sha256 == to_unicode(one.model_sha256)
@@ -170,7 +163,7 @@ def of_image(suffix: str) -> Callable[[Path, dict[str, Any], random.Random], Any
         if suffix in (".gif", ".webp"):
             write_animation(path, iter([pixels.astype(np.uint8)] * 2), count=2, fps=10, note=note)
         else:
-            write_picture(path, pixels, note=note)
+            write_image(path, pixels, note=note)
         found = read_note(path)
         found.pop("polyinr", None)
         return found
@@ -207,7 +200,7 @@ def of_archive(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
     output = path.with_suffix(".zip")
     with WorkFolder(output, request="x") as work:
         for _ in names:
-            work.add(rng.choice(TEXTS[:5]), encode_picture(np.zeros((2, 2, 3), np.uint8)))
+            work.add(rng.choice(TEXTS[:5]), encode_image(np.zeros((2, 2, 3), np.uint8)))
         try:
             write_archive(work, labels, made, overwrite=False)
         finally:
@@ -218,7 +211,7 @@ def of_archive(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 
 
 FORMATS: dict[str, Callable[[Path, dict[str, Any], random.Random], Any]] = {
-    "snapshot": of_snapshot,
+    "checkpoint": of_checkpoint,
     "delta": of_delta,
     "latents": of_latents,
     "directions": of_directions,
@@ -268,7 +261,7 @@ def test_weights_that_cannot_be_read_are_not_written(bad: float, tmp_path: Path)
     shapes = ((2, 4, 1), (2, 1, 4), (2, 4), (3, 4), (3,))
     space = torch.full((2, 5), bad)
     writers: list[Callable[[Path], object]] = [
-        lambda path: save_snapshot(path, Snapshot(sick)),
+        lambda path: save_checkpoint(path, Checkpoint(sick)),
         lambda path: write_delta(path, Delta(*[torch.full(shape, bad) for shape in shapes], model_sha256="")),
         lambda path: write_latents(path, Latents(w=space[None])),
         lambda path: write_directions(path, Directions("w", space, space[None], space[0, :1], space[0, :1], 9)),
@@ -285,7 +278,7 @@ def test_finite_weights_that_overflow_are_not_written(tmp_path: Path) -> None:
         for parameter in sick.parameters():
             parameter.fill_(1e8)
     with pytest.raises(PolyinrError, match="overflow"):
-        save_snapshot(tmp_path / "x.safetensors", Snapshot(sick))
+        save_checkpoint(tmp_path / "x.safetensors", Checkpoint(sick))
     assert not list(tmp_path.iterdir())
 
 
@@ -328,7 +321,7 @@ def test_old_archives_with_such_names_open(tmp_path: Path) -> None:
     """As prepare wrote them before the rule: lone surrogates in class names."""
     path = tmp_path / "old.zip"
     with zipfile.ZipFile(path, "w") as zipped:
-        zipped.writestr("a.png", encode_picture(np.zeros((2, 2, 3), np.uint8)))
+        zipped.writestr("a.png", encode_image(np.zeros((2, 2, 3), np.uint8)))
         described = {"labels": [["a.png", 0]], "class_names": ["caf\udce9"]}
         zipped.writestr("dataset.json", json.dumps(described))
     with Archive.open(path) as archive:
@@ -348,9 +341,9 @@ class AnyPath:
 @pytest.mark.parametrize("kind", [str, AnyPath])
 def test_readers_and_writers_take_any_kind_of_path(kind: Callable[[Path], Any], tmp_path: Path) -> None:
     model, image, zipped = tmp_path / "m.safetensors", tmp_path / "i.png", tmp_path / "d.zip"
-    save_snapshot(kind(model), Snapshot(generator()))
-    assert load_snapshot(kind(model)).generator.config == CONFIG
-    write_picture(kind(image), np.zeros((3, 4, 3), np.uint8), note={"polyinr": "1"})
+    save_checkpoint(kind(model), Checkpoint(generator()))
+    assert load_checkpoint(kind(model)).generator.config == CONFIG
+    write_image(kind(image), np.zeros((3, 4, 3), np.uint8), note={"polyinr": "1"})
     assert read_note(kind(image)) == {"polyinr": "1"}
     prepare([kind(image)], kind(zipped), resolution=2)
     with open_data(kind(zipped)) as data:

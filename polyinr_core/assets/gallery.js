@@ -4,7 +4,7 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const one = (selector, root = document) => root.querySelector(selector);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_FRAMES_A_SECOND = 2;
-const MOST_ENLARGED = 3;  // times, in the dialog
+const MAX_ENLARGED = 3;  // times, in the dialog
 
 // A command's lines break between options where there is room, as in the page's own.
 const write = (code, command) => {
@@ -62,7 +62,7 @@ addEventListener("beforeprint", () => {
   for (const image of all("img")) image.loading = "eager";
 });
 
-// A picture opens larger, with its command.
+// An image opens larger, with its command.
 const dialog = one("#large");
 const large = one("img", dialog);
 let shown = [], at = 0;
@@ -76,16 +76,16 @@ const open = (index) => {
   large.height = image.height;
   const exact = link.classList.contains("exact");
   large.style.imageRendering = exact ? "pixelated" : "auto";
-  large.style.maxWidth = exact ? "" : `${MOST_ENLARGED * image.width}px`;
+  large.style.maxWidth = exact ? "" : `${MAX_ENLARGED * image.width}px`;
   one("#large-caption").textContent = link.dataset.caption;
   write(one("code", dialog), link.dataset.command);
   one(".file", dialog).href = link.href;
 };
 document.addEventListener("click", (event) => {
-  const link = event.target.closest("a.picture");
+  const link = event.target.closest("a.image");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   event.preventDefault();
-  shown = all("a.picture", link.closest(".slide, .shown"));
+  shown = all("a.image", link.closest(".slide, .shown"));
   open(shown.indexOf(link));
   dialog.showModal();
 });
@@ -98,7 +98,7 @@ dialog.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (step) open(at + step);
 });
-for (const link of all("a.picture")) link.setAttribute("aria-haspopup", "dialog");
+for (const link of all("a.image")) link.setAttribute("aria-haspopup", "dialog");
 
 // Commands are copied; where the browser forbids it they are selected, for the person to do it.
 for (const button of all(".copy")) {

@@ -1,8 +1,8 @@
 
 // The network in this page, drawing by WebGL2, else by JavaScript alone: the same arithmetic as polyinr's own.
-//   x_0 = act(A_0 p),  x_i = act(W_i (x_{i-1} * mod(A_i p)) + b_i),  colours = C x + c,  p = (x, y, 1)
+//   x_0 = act(A_0 p),  x_i = act(W_i (x_{i-1} * mod(A_i p)) + b_i),  colors = C x + c,  p = (x, y, 1)
 // act is LeakyReLU, then a clamp; mod is LeakyReLU in the release's form and nothing in the paper's.
-// A picture's maps A are n-vectors for x, y and 1, level after level.
+// An image's maps A are n-vectors for x, y and 1, level after level.
 
 const readModel = (text) => {
   const facts = JSON.parse(text);
@@ -12,12 +12,12 @@ const readModel = (text) => {
   let at = 0;
   const take = (count) => numbers.subarray(at, (at += count));
   const products = Array.from({ length: levels - 1 }, () => ({ weight: take(n * n), bias: take(n) }));
-  const colours = { weight: take(3 * n), bias: take(4) };
-  const maps = Array.from({ length: facts.pictures }, () => take(levels * 3 * n));
-  return { ...facts, products, colours, maps };
+  const colors = { weight: take(3 * n), bias: take(4) };
+  const maps = Array.from({ length: facts.images }, () => take(levels * 3 * n));
+  return { ...facts, products, colors, maps };
 };
 
-// A drawer has a name, the side of a picture that it draws in good time, a tile's largest width and height, and tile(maps, box) -> what drawImage takes.
+// A drawer has a name, the side of an image that it draws in good time, a tile's largest width and height, and tile(maps, box) -> what drawImage takes.
 // A box is { x, y, dx, dy, width, height }: the first pixel's place, the step to the next, and how many.
 
 const canvasOf = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
@@ -53,8 +53,8 @@ const scriptDrawer = (model) => {
       }
     }
     for (let o = 0; o < 3; o += 1) {
-      let sum = model.colours.bias[o];
-      for (let k = 0; k < n; k += 1) sum += model.colours.weight[o * n + k] * after[k];
+      let sum = model.colors.bias[o];
+      for (let k = 0; k < n; k += 1) sum += model.colors.weight[o * n + k] * after[k];
       out[to + o] = Math.floor(Math.max(0, Math.min(255, (sum + 1) * 127.5)));
     }
     out[to + 3] = 255;
@@ -122,7 +122,7 @@ void main() {
   }
   result = x;
 }`;
-const COLOURS = `${SHARED}
+const COLORS = `${SHARED}
 void main() {
   ivec2 at = ivec2(gl_FragCoord.xy);
   at.y = height - 1 - at.y;
@@ -172,12 +172,12 @@ const webglDrawer = (model, { played = false } = {}) => {
     return { made, level: place("level"), box: place("box") };
   };
 
-  const four = new Float32Array(4 * n);  // the colours' weights, with a row of zeros
-  four.set(model.colours.weight);
+  const four = new Float32Array(4 * n);  // the colors' weights, with a row of zeros
+  four.set(model.colors.weight);
   const products = model.products.map(({ weight, bias }) => ({
     weight: texture(groups, n, weight), bias: texture(groups, 1, bias),
   }));
-  const colours = { weight: texture(groups, 4, four), bias: texture(1, 1, model.colours.bias) };
+  const colors = { weight: texture(groups, 4, four), bias: texture(1, 1, model.colors.bias) };
   const targets = [0, 1].map(() => {
     const holds = texture(width, height * groups, null), frame = gl.createFramebuffer();
     gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
@@ -185,7 +185,7 @@ const webglDrawer = (model, { played = false } = {}) => {
     return { holds, frame };
   });
   if (gl.checkFramebufferStatus(gl.FRAMEBUFFER) !== gl.FRAMEBUFFER_COMPLETE) return null;
-  const [features, painted] = [program(LEVEL), program(COLOURS)];
+  const [features, painted] = [program(LEVEL), program(COLORS)];
   const bound = texture(groups, 3 * levels, model.maps[0]);
   const bind = (unit, held) => {
     gl.activeTexture(gl.TEXTURE0 + unit);
@@ -204,14 +204,14 @@ const webglDrawer = (model, { played = false } = {}) => {
       gl.viewport(0, 0, width, height * groups);
       for (let index = 0; index < levels; index += 1) {
         const [to, from] = index % 2 ? [targets[1], targets[0]] : targets;
-        const { weight, bias } = index ? products[index - 1] : colours;
+        const { weight, bias } = index ? products[index - 1] : colors;
         [from.holds, weight, bias].forEach((held, unit) => bind(unit + 1, held));
         gl.bindFramebuffer(gl.FRAMEBUFFER, to.frame);
         gl.uniform1i(features.level, index);
         gl.drawArrays(gl.TRIANGLES, 0, 3);
       }
       const last = targets[(levels - 1) % 2];
-      [last.holds, colours.weight, colours.bias].forEach((held, unit) => bind(unit + 1, held));
+      [last.holds, colors.weight, colors.bias].forEach((held, unit) => bind(unit + 1, held));
       gl.bindFramebuffer(gl.FRAMEBUFFER, null);
       gl.useProgram(painted.made);
       gl.viewport(0, 0, width, height);

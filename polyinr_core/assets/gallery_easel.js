@@ -1,5 +1,5 @@
 
-// The picture that this page draws itself: from one seed towards another, zoomed and moved.
+// The image that this page draws itself: from one seed towards another, zoomed and moved.
 (() => {
   const easel = one("#easel"), context = easel.getContext("2d");
   const coarse = document.createElement("canvas").getContext("2d");
@@ -21,7 +21,7 @@
   const draw = async () => {
     latest += 1;
     const number = latest, wanted = () => number === latest;
-    const half = span() / 2, picture = maps();
+    const half = span() / 2, image = maps();
     const window = { x0: middle.x - half, y0: middle.y - half, x1: middle.x + half, y1: middle.y + half };
     const way = Number(mix.value) ? `${name(from)}, ${mix.value} % of the way to ${name(to)}` : name(from);
     easel.setAttribute("aria-label", `${way}, enlarged ${(1 / span()).toPrecision(2)} times`);
@@ -29,9 +29,9 @@
     zoom.setAttribute("aria-valuetext", `${(1 / span()).toPrecision(2)} times`);
     box.removeAttribute("data-drawn");
     const start = performance.now();
-    if (!(await drawWindow(drawer, picture, coarse, window, wanted))) return;
+    if (!(await drawWindow(drawer, image, coarse, window, wanted))) return;
     context.drawImage(coarse.canvas, 0, 0, easel.width, easel.height);
-    if (!(await drawWindow(drawer, picture, context, window, wanted))) return;
+    if (!(await drawWindow(drawer, image, context, window, wanted))) return;
     const seconds = (performance.now() - start) / 1000;
     told.textContent = `${easel.width} × ${easel.height} points, drawn by ${drawer.name} in ${seconds.toFixed(seconds < 10 ? 1 : 0)} s.`;
     box.dataset.drawn = drawer.name;

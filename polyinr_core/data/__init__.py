@@ -1,1 +1,1 @@
-"""Pictures to learn from: sources, preparation, the archive, the feed of training batches."""
+"""Datasets: preparation, zip and tar datasets, labels, sampling and loading."""

@@ -1,4 +1,4 @@
-"""Color profiles: from a picture's own color space to sRGB, judged by what a profile does and not by its name."""
+"""Color profiles: from an image's own color space to sRGB, judged by what a profile does and not by its name."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from ..errors import PictureError
+from polyinr_core.errors import ImageError
 
 MAX_PROFILE_BYTES = 2**24  # unpacked: more than any press profile takes
 TOLERANCE = 2  # of 255: a profile that moves no color further is sRGB's, up to its own rounding
@@ -48,9 +48,9 @@ HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert a gray (L), RGB, CMYK or LAB picture to RGB by its color profile, or plainly where it has none.
+    """Convert a gray (L), RGB, CMYK or LAB image to RGB by its color profile, or plainly where it has none.
 
-    A broken profile, or one for another kind of picture, is disregarded: the plain numbers are the best guess.
+    A broken profile, or one for another kind of image, is disregarded: the plain numbers are the best guess.
     """
     if image.mode == "L" and profile and profile[16:20] == SPACES["RGB"]:
         image = image.convert("RGB")
@@ -97,13 +97,13 @@ def _simplified(image: Image.Image) -> NDArray[np.int16]:
 
 
 def png_profile(chunks: Mapping[bytes, bytes]) -> bytes | None:
-    """Return the profile that a PNG's color chunks come to, None for sRGB. Raises PictureError for HDR.
+    """Return the profile that a PNG's color chunks come to, None for sRGB. Raises ImageError for HDR.
 
     The first of cICP, iCCP, sRGB, gAMA with cHRM counts (PNG, third edition, section 4.3).
     """
     if len(cicp := chunks.get(b"cICP", b"")) == 4:
         if not cicp[3]:
-            raise PictureError("holds video levels (cICP without full range); save it with full-range colors")
+            raise ImageError("holds video levels (cICP without full range); save it with full-range colors")
         return cicp_profile(cicp[0], cicp[1])
     if profile := _unpacked_profile(chunks.get(b"iCCP", b"")):
         return profile
@@ -115,7 +115,7 @@ def png_profile(chunks: Mapping[bytes, bytes]) -> bytes | None:
     if len(gama := chunks.get(b"gAMA", b"")) == 4:
         gamma = struct.unpack(">I", gama)[0] / 100_000
         if not 0.05 <= gamma <= 20:
-            gamma = None  # no picture's: a broken number
+            gamma = None  # no image's: a broken number
         elif abs(gamma * 2.2 - 1) <= 0.05:
             gamma = None  # what stands for sRGB's curve; libpng's tolerance
     if primaries is None and gamma is None:
@@ -124,13 +124,13 @@ def png_profile(chunks: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def cicp_profile(primaries: int, transfer: int) -> bytes | None:
-    """Return the profile of code points of ITU-T H.273, None for sRGB's. Raises PictureError."""
+    """Return the profile of code points of ITU-T H.273, None for sRGB's. Raises ImageError."""
     if transfer in HDR_TRANSFERS:
-        raise PictureError(
+        raise ImageError(
             f"holds high-dynamic-range colors ({HDR_TRANSFERS[transfer]}), which sRGB cannot show; tone-map it"
         )
     if primaries not in CICP_PRIMARIES or transfer not in CICP_EXPONENTS:
-        raise PictureError(
+        raise ImageError(
             f"holds colors of an unsupported kind (CICP primaries {primaries}, transfer {transfer}); use sRGB"
         )
     chosen, exponent = CICP_PRIMARIES[primaries], CICP_EXPONENTS[transfer]
@@ -171,9 +171,7 @@ def matrix_profile(primaries: Primaries, exponent: float | None) -> bytes | None
         curve = struct.pack(">4s4xHH", b"para", 3, 0) + _fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
     else:
         curve = struct.pack(">4s4xHH", b"para", 0, 0) + _fixed(exponent)
-    tags = [
-        (name, b"XYZ \0\0\0\0" + _fixed(*adapted[:, i])) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))
-    ]
+    tags = [(name, b"XYZ \0\0\0\0" + _fixed(*adapted[:, i])) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))]
     tags += [(b"wtpt", b"XYZ \0\0\0\0" + _fixed(*D50))] + [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")]
     at = 132 + 12 * len(tags)
     table, body = struct.pack(">I", len(tags)), b""

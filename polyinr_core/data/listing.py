@@ -1,18 +1,35 @@
 """One reading of the files of a data set, whatever holds them: which are its images, and what labels them."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..errors import ArchiveError
-from .decoding import PICTURE_SUFFIXES
-from .facts import MAX_REASONS, NO_LABEL, UNUSABLE, Labels, parts_of, renumbered, unified
-from .label_files import LABEL_FIELDS, Description, Label, label_listed, shared_depth, sidecar_label
-from .zips import FACTS_NAME, MAX_FACTS_BYTES, is_hidden, plain_name
+from polyinr_core.errors import ArchiveError, ImageError, RequestError
+
+from .containers import FACTS_NAME, MAX_FACTS_BYTES, is_hidden, plain_name
+from .decode import IMAGE_SUFFIXES
+from .labels import (
+    LABEL_FIELDS,
+    MAX_REASONS,
+    NO_LABEL,
+    UNUSABLE,
+    Description,
+    Facts,
+    Label,
+    Labels,
+    label_listed,
+    parts_of,
+    renumbered,
+    shared_depth,
+    sidecar_label,
+    unified,
+)
 
 NOT_REGULAR = "is not a regular file"
 MAIN_FIELDS = ("image", "img", "rgb", "input")  # KEY.image.png is the image of a sample without a KEY.png
@@ -25,7 +42,7 @@ COMPANIONS = frozenset(
     )
 )
 COMPANION_NAMES = frozenset(
-    ("readme", "license", "licence", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
+    ("readme", "license", "license", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
 )
 
 
@@ -80,7 +97,7 @@ class Notes:
             many = counted(sum(self.others.values()), "file")
             notes.append(f"passed over: {many} of other kinds ({by_suffix(self.others)})")
         if self.seconds:
-            many = counted(sum(self.seconds.values()), "further picture")
+            many = counted(sum(self.seconds.values()), "further image")
             notes.append(f"passed over: {many} of samples that have one ({by_suffix(self.seconds)})")
         if self.left_out:
             more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
@@ -129,7 +146,7 @@ class Lister:
             return False
         folder, _, base = plain.rpartition("/")
         key, field_of = key_and_field(plain)
-        if base.lower().endswith(PICTURE_SUFFIXES):
+        if base.lower().endswith(IMAGE_SUFFIXES):
             if plain in self._known:
                 raise ArchiveError(self.path, f"holds one name twice ({plain!r}); write it anew")
             self._known.add(plain)
@@ -171,9 +188,9 @@ class Lister:
         """Choose the image of each sample; return its number, and a count of those that are not chosen."""
         everything = list(range(len(self.plain)))
         seconds: Counter[str] = Counter()
-        labelled = {key for key, label in self._sidecars.items() if label is not None}
+        labeled = {key for key, label in self._sidecars.items() if label is not None}
         listed = any(description.labels is not None for description in self._descriptions.values())
-        is_grouped = bool(labelled) or (self.samples and not listed)
+        is_grouped = bool(labeled) or (self.samples and not listed)
         if not is_grouped or len(self._keys) == len(everything):
             return everything, seconds
         by_key: dict[str, list[int]] = {}
@@ -185,8 +202,8 @@ class Lister:
             plain = [index for index in members if "." not in fields[index]]
             main = [index for index in members if fields[index].partition(".")[0] in MAIN_FIELDS]
             whole = plain or (main if len(main) == 1 else members)
-            if len(whole) > 1 and (key in labelled or (self.samples and plain)):
-                problem = f"the sample {key!r} holds {len(whole)} pictures; keep one of them"
+            if len(whole) > 1 and (key in labeled or (self.samples and plain)):
+                problem = f"the sample {key!r} holds {len(whole)} images; keep one of them"
                 raise ArchiveError(self.path, problem)
             chosen += whole
             seconds.update("." + fields[index] for index in members if index not in whole)
@@ -246,9 +263,7 @@ class Lister:
             provenance=next((one.provenance for one in used if one.provenance), {}),
         )
 
-    def _said(
-        self, root: str | None, plain: list[str]
-    ) -> tuple[Description | None, Sequence[object], str | None]:
+    def _said(self, root: str | None, plain: list[str]) -> tuple[Description | None, Sequence[object], str | None]:
         """Return the `dataset.json` for images that have it in folder `root`, their labels, and what is wrong.
 
         None for `root`: it is the one beside the container, if there is one and it is not about other files.
@@ -268,9 +283,7 @@ class Lister:
         above = ("/".join(parts[:depth]) for depth in range(len(parts), -1, -1))
         return next((name for name in above if name in self._descriptions), None)
 
-    def _listed(
-        self, root: str | None, plain: list[str], labels: dict[str, object]
-    ) -> tuple[list[object], str | None]:
+    def _listed(self, root: str | None, plain: list[str], labels: dict[str, object]) -> tuple[list[object], str | None]:
         """Return the labels that the `dataset.json` in folder `root` lists for images, and what is wrong with it.
 
         It names them as seen from its own folder, from the container's root, or from a folder further up.
@@ -290,7 +303,7 @@ class Lister:
         extra = set(labels) - {name.removeprefix(inside) for name in (*self._known, *self._passed)}
         if not extra or root is None:  # beside shards, it describes other shards too
             return found, None
-        problem = f"its dataset.json labels {len(extra)} pictures that are not there (first {min(extra)!r})"
+        problem = f"its dataset.json labels {len(extra)} images that are not there (first {min(extra)!r})"
         return found, problem
 
 
@@ -327,3 +340,94 @@ def is_numbered(folder: str, base: str) -> bool:
     if stem.startswith("img") and len(stem) == 11 and stem[3:].isdecimal():
         return True
     return len(stem) == 5 and stem.isdecimal() and int(inside) in (int(stem) // 1000, int(stem) // 1000 * 1000)
+
+
+Payload = Path | bytes | NDArray[np.uint8] | ImageError  # a file, a file's bytes, pixels [H, W, 3], or why not
+
+
+@dataclass(frozen=True)
+class Source:
+    """`payloads(start)` yields what belongs to `names[start:]`; `stamp` changes when the files do.
+
+    `left_out`, `others` and `seconds` tell what was passed over, as in a `Listing`.
+    """
+
+    path: Path
+    kind: str
+    names: tuple[str, ...]
+    stamp: str
+    payloads: Callable[[int], Iterator[Payload]]
+    labels: Labels
+    left_out: tuple[tuple[str, str], ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            refuse_none(self.path, self.left_out)
+
+    @classmethod
+    def listed(
+        cls, path: Path, kind: str, listing: Listing, stamp: str, payloads: Callable[[int], Iterator[Payload]]
+    ) -> "Source":
+        """Return the source of what a listing found. Raises ArchiveError if that is nothing."""
+        passed = (listing.left_out, listing.others, listing.seconds)
+        return cls(path, kind, listing.names, stamp, payloads, listing.labels, *passed)
+
+    @property
+    def facts(self) -> Facts:
+        """The labels of all images. Raises ArchiveError for labels that cannot be used."""
+        return self.labels.settled(self.path, self.name_of)[0]
+
+    def name_of(self, index: int) -> str:
+        """Return how a message names image `index`."""
+        return repr(self.names[index])
+
+
+def refuse_none(path: Path, left_out: Sequence[tuple[str, str]]) -> None:
+    """Raise ArchiveError for a data set without images."""
+    found = f" ({left_out[0][0]!r} {left_out[0][1]})" if left_out else ""
+    raise ArchiveError(path, f"holds no images{found}")
+
+
+def stamp_of(*paths: Path) -> str:
+    """Return a digest of the names, sizes and times of files; a missing file counts as such."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = path.stat()
+            found = f"{status.st_size} {status.st_mtime_ns}" if path.is_file() else "folder"
+        except OSError:
+            found = "missing"
+        digest.update(f"{path.name!r} {path.parent.name!r} {found}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def merged_facts(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[Facts, str | None]:
+    """Return the labels of the images `kept` of all sources, and why there are none if some have labels.
+
+    There are none if any image lacks one or all are of one class. Raises ArchiveError for labels that cannot be
+    used, RequestError if some sources name their classes and others number them.
+    """
+    used = [(source, own) for source, own in zip(sources, kept, strict=True) if len(own)]
+    parts = []
+    bare: list[Source] = []
+    for source, own in used:
+        facts, note = source.labels.settled(source.path, source.name_of, own)
+        if note is not None:
+            return Facts(), note if len(sources) == 1 else f"{source.path}: {note}"
+        parts.append(facts)
+        bare += [source] if facts.labels is None else []
+    if bare:
+        is_lost = len(bare) < len(parts) and any(facts.classes > 0 for facts in parts)
+        return Facts(), f"no labels: {bare[0].path} has none" if is_lost else None
+    labels = [facts.labels for facts in parts if facts.labels is not None]
+    if not labels:
+        return Facts(), None
+    try:
+        names, numbers = unified([facts.class_names for facts in parts])
+    except ValueError as error:
+        raise RequestError("some sources name their classes and others number them; give --labels none") from error
+    merged = [own if new is None else new[own] for own, new in zip(labels, numbers, strict=True)]
+    classes = max(len(names), *(facts.classes for facts in parts))
+    return (Facts(np.concatenate(merged), classes, names), None) if classes > 1 else (Facts(), None)

@@ -1,6 +1,6 @@
 """PNG, JPEG, WebP and AVIF files cut down to what their pixels depend on.
 
-Texts, dates, thumbnails, later frames and other things around a picture are often odd: no reason to refuse it.
+Texts, dates, thumbnails, later frames and other things around an image are often odd: no reason to refuse it.
 What decides how the pixels look (color profile, orientation, transparent color) is read here, tolerantly.
 """
 
@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..errors import PictureError
+from polyinr_core.errors import ImageError
+
 from .color import cicp_profile, png_profile
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -37,7 +38,7 @@ class Stripped(NamedTuple):
 
 
 def stripped(data: bytes) -> Stripped:
-    """Cut a picture file down; one of another kind is returned as it is. Raises PictureError for HDR colors."""
+    """Cut an image file down; one of another kind is returned as it is. Raises ImageError for HDR colors."""
     if data.startswith(PNG_HEAD):
         return _png(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -60,7 +61,7 @@ def _png(data: bytes) -> Stripped:
         end = at + 12 + length
         keep = kind in PNG_CRITICAL
         if not (keep or has_pixels or kind[0] & 32):
-            raise PictureError(f"cannot be decoded (a PNG with an unknown critical chunk, {kind!r})")
+            raise ImageError(f"cannot be decoded (a PNG with an unknown critical chunk, {kind!r})")
         has_pixels |= kind == b"IDAT"
         has_palette |= kind == b"PLTE" and data[25:26] == b"\3"
         is_late = has_pixels and kind != b"eXIf"  # the only one that may follow

@@ -19,13 +19,14 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, _imaging
 
-from ..errors import PictureError
+from polyinr_core.errors import ImageError
+
 from .color import eight_bits
 
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 JPEG = 7
 CCITT = (2, 3, 4)
-STREAMS = (UNCOMPRESSED, PACKBITS, LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # that know nothing of pictures
+STREAMS = (UNCOMPRESSED, PACKBITS, LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # that know nothing of images
 PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # with the others libtiff disregards a predictor
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 COLORS = {
@@ -62,17 +63,17 @@ class Tiff:
 
 
 def read_tiff(data: bytes, *, max_pixels: int) -> Tiff:
-    """Read the first image of a TIFF. Raises PictureError, or anything for a broken file."""
+    """Read the first image of a TIFF. Raises ImageError, or anything for a broken file."""
     silence_libtiff()
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
         width, height = page.imagewidth, page.imagelength
         if width * height > max_pixels:
-            raise PictureError(f"declares {width}x{height} pixels, more than {max_pixels}")
+            raise ImageError(f"declares {width}x{height} pixels, more than {max_pixels}")
         if not width or not height or page.imagedepth != 1:
-            raise PictureError("holds no flat picture (a TIFF without width, height or of several depths)")
+            raise ImageError("holds no flat image (a TIFF without width, height or of several depths)")
         if 262 not in page.tags:
-            raise PictureError("does not say what its numbers mean (a TIFF without PhotometricInterpretation)")
+            raise ImageError("does not say what its numbers mean (a TIFF without PhotometricInterpretation)")
         compression = int(page.compression)
         if compression in STREAMS and page.photometric != YCBCR:
             image, alpha = colors_of(samples_of(data, page, byteorder=file.byteorder), page)
@@ -98,24 +99,22 @@ def silence_libtiff() -> None:
 def samples_of(data: bytes, page: Any, *, byteorder: ByteOrder) -> NDArray:
     """Return the samples [H, W, S] of a page, in the file's own type (uint8, uint16, floating point).
 
-    Raises PictureError for what is not known to be read right.
+    Raises ImageError for what is not known to be read right.
     """
     kind, bits, channels = _sample_kind(page), page.bitspersample, page.samplesperpixel
     width, height = page.imagewidth, page.imagelength
     if width * height * channels * max(8, bits) // 8 > MAX_SAMPLE_BYTES:
-        raise PictureError(f"holds more than {MAX_SAMPLE_BYTES // 2**30} GiB of samples")
+        raise ImageError(f"holds more than {MAX_SAMPLE_BYTES // 2**30} GiB of samples")
     planes, together = (channels, 1) if page.planarconfig == 2 else (1, channels)
-    row_width, rows = (
-        (page.tilewidth, page.tilelength) if page.is_tiled else (width, min(page.rowsperstrip, height))
-    )
+    row_width, rows = (page.tilewidth, page.tilelength) if page.is_tiled else (width, min(page.rowsperstrip, height))
     if rows < 1 or row_width < 1 or (page.is_tiled and row_width * together * bits % 8):
-        raise PictureError(f"is laid out in impossible strips or tiles ({row_width}x{rows})")
+        raise ImageError(f"is laid out in impossible strips or tiles ({row_width}x{rows})")
     across = -(-width // row_width)
     row_bytes = -(-row_width * together * bits // 8)
     segments = list(_segments(data, page))
     count = across * -(-height // rows)
     if len(segments) < planes * count:
-        raise PictureError(f"lacks strips or tiles: {planes * count} are needed, {len(segments)} are there")
+        raise ImageError(f"lacks strips or tiles: {planes * count} are needed, {len(segments)} are there")
     samples = np.empty((height, width, channels), dtype=_dtype(kind, bits))
     compression = int(page.compression)
     step = across * max(1, UNPACKED_AT_ONCE // (across * rows * row_bytes))  # whole rows of tiles
@@ -141,7 +140,7 @@ def samples_of(data: bytes, page: Any, *, byteorder: ByteOrder) -> NDArray:
 
 
 def _sample_kind(page: Any) -> int:
-    """Return the sample format of a page. Raises PictureError for one that has no known white, and the like."""
+    """Return the sample format of a page. Raises ImageError for one that has no known white, and the like."""
     kinds = page.tags.get(339)
     found = kinds.value if kinds is not None else UNSIGNED
     found = set(found) if isinstance(found, tuple) else {found}
@@ -150,13 +149,11 @@ def _sample_kind(page: Any) -> int:
     bits = page.bitspersample
     if found or not isinstance(bits, int) or bits not in BITS.get(kind, ()):
         names = {UNSIGNED: "whole", SIGNED: "signed", FLOATING: "floating-point"}
-        raise PictureError(
-            f"holds {names.get(kind, 'unknown')} samples of {bits} bits, which have no certain white"
-        )
+        raise ImageError(f"holds {names.get(kind, 'unknown')} samples of {bits} bits, which have no certain white")
     if page.predictor != 1:
         known = {2: bits in (8, 16) and kind == UNSIGNED, 3: kind == FLOATING}
         if page.compression not in PREDICTED or not known.get(int(page.predictor), False):
-            raise PictureError(
+            raise ImageError(
                 f"has a predictor ({int(page.predictor)}) that does not go with its samples or compression"
             )
     return kind
@@ -167,16 +164,16 @@ def _dtype(kind: int, bits: int) -> np.dtype:
 
 
 def _segments(data: bytes, page: Any) -> Iterator[bytes]:
-    """Yield the packed strips or tiles of a page. Raises PictureError if one is not there."""
+    """Yield the packed strips or tiles of a page. Raises ImageError if one is not there."""
     offsets = _whole_numbers(page, 324) or _whole_numbers(page, 273)
     lengths = _whole_numbers(page, 325) or _whole_numbers(page, 279)
     if not lengths and page.compression == UNCOMPRESSED:
         lengths = [max(0, len(data) - offset) for offset in offsets]  # cut to what is needed by the caller
     if len(offsets) != len(lengths):
-        raise PictureError("does not say where its strips or tiles are")
+        raise ImageError("does not say where its strips or tiles are")
     for offset, length in zip(offsets, lengths, strict=True):
         if not offset or not length or offset + length > len(data):
-            raise PictureError("is cut off: a strip or tile is not there")
+            raise ImageError("is cut off: a strip or tile is not there")
         yield data[offset : offset + length]
 
 
@@ -202,14 +199,12 @@ def unpacked(
     if compression == UNCOMPRESSED and tile is None:
         short = [min(rows, height - i * rows) * width for i in range(len(segments))]
         if any(len(segment) < length for segment, length in zip(segments, short, strict=True)):
-            raise PictureError("is cut off: a strip is too short")
+            raise ImageError("is cut off: a strip is too short")
         joined = b"".join(segment[:length] for segment, length in zip(segments, short, strict=True))
         plain = np.frombuffer(joined, np.uint8).reshape(height, width)
         return np.packbits(np.unpackbits(plain, axis=1, bitorder="little"), axis=1) if fill_order == 2 else plain
     if width * height > MAX_AT_ONCE:
-        raise PictureError(
-            f"holds a strip or row of tiles of more than {MAX_AT_ONCE // 2**20} MiB; save it in strips"
-        )
+        raise ImageError(f"holds a strip or row of tiles of more than {MAX_AT_ONCE // 2**20} MiB; save it in strips")
     tags: dict[int, Tag] = {
         256: ("I", [width]),
         257: ("I", [height]),
@@ -265,9 +260,7 @@ def _numbers(
 ) -> NDArray:
     """Turn rows of bytes into rows of numbers [H, N]; `tiles` side by side were predicted apart."""
     height = len(packed)
-    if (
-        predictor == 3
-    ):  # bytes of all numbers, the highest first, then differences (Adobe's TIFF technical note 3)
+    if predictor == 3:  # bytes of all numbers, the highest first, then differences (Adobe's TIFF technical note 3)
         split = packed.reshape(height, tiles, -1, together).cumsum(axis=2, dtype=np.uint8)
         split = split.reshape(height, tiles, bits // 8, -1).swapaxes(2, 3)
         return np.ascontiguousarray(split).view(f">f{bits // 8}").reshape(height, -1)
@@ -284,22 +277,22 @@ def _numbers(
 
 
 def colors_of(samples: NDArray, page: Any) -> tuple[Image.Image, Image.Image | None]:
-    """Return the picture (L, RGB, CMYK, LAB) and the alpha of samples [H, W, S]. Raises PictureError."""
+    """Return the image (L, RGB, CMYK, LAB) and the alpha of samples [H, W, S]. Raises ImageError."""
     photometric = int(page.photometric)
     if photometric not in COLORS:
-        raise PictureError(f"holds colors of an unsupported kind (TIFF photometric interpretation {photometric})")
+        raise ImageError(f"holds colors of an unsupported kind (TIFF photometric interpretation {photometric})")
     channels = COLORS[photometric]
     extra = samples.shape[2] - channels
     if extra < 0:
-        raise PictureError(f"holds {samples.shape[2]} channels where its colors need {channels}")
+        raise ImageError(f"holds {samples.shape[2]} channels where its colors need {channels}")
     meanings = [int(meaning) for meaning in page.extrasamples]
     meanings += [STRAIGHT if channels == 3 and extra == 1 else UNSPECIFIED] * (extra - len(meanings))
     alphas = [i for i, meaning in enumerate(meanings[:extra]) if meaning in (PREMULTIPLIED, STRAIGHT, COREL_DRAW)]
     if photometric in (WHITE_IS_0, BLACK_IS_0) and extra - len(alphas) > 1:
-        raise PictureError(f"holds {samples.shape[2]} channels without saying which are its colors")
+        raise ImageError(f"holds {samples.shape[2]} channels without saying which are its colors")
     ink_set = page.tags.get(332)
     if photometric == CMYK and ink_set is not None and ink_set.value != 1:
-        raise PictureError("holds inks other than cyan, magenta, yellow and black")
+        raise ImageError("holds inks other than cyan, magenta, yellow and black")
     bits = page.bitspersample
     alpha = None
     if photometric == PALETTE:
@@ -316,7 +309,7 @@ def colors_of(samples: NDArray, page: Any) -> tuple[Image.Image, Image.Image | N
         if meanings[which] == PREMULTIPLIED and photometric in (BLACK_IS_0, RGB):
             pixels = _unmultiplied(samples[..., :channels], samples[..., channels + which])
         elif meanings[which] == PREMULTIPLIED and alpha.min() < 255:
-            raise PictureError("holds premultiplied alpha with colors other than gray or RGB")
+            raise ImageError("holds premultiplied alpha with colors other than gray or RGB")
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[pixels.shape[2]]
     if photometric in (CIELAB, ICCLAB):
         mode = "LAB"
@@ -326,11 +319,11 @@ def colors_of(samples: NDArray, page: Any) -> tuple[Image.Image, Image.Image | N
 
 
 def _eight_bits(values: NDArray, bits: int) -> NDArray[np.uint8]:
-    """Bring samples to 8 bits by the full scale; floating point is 0 to 1. Raises PictureError."""
+    """Bring samples to 8 bits by the full scale; floating point is 0 to 1. Raises ImageError."""
     if values.dtype.kind != "f":
         return eight_bits(values, top=2**bits - 1)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        raise PictureError("has values outside 0-1, and no certain white")
+        raise ImageError("has values outside 0-1, and no certain white")
     return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
 
 
@@ -341,18 +334,18 @@ def _unmultiplied(colors: NDArray, alpha: NDArray) -> NDArray[np.uint8]:
 
 
 def _palette_of(page: Any) -> NDArray[np.uint8]:
-    """Return the colors [2^bits, 3] of a palette. Raises PictureError."""
+    """Return the colors [2^bits, 3] of a palette. Raises ImageError."""
     table = None if page.colormap is None else np.asarray(page.colormap)
     if table is None or page.bitspersample > 16 or table.shape != (3, 2**page.bitspersample):
-        raise PictureError("lacks the palette of its colors, or has one of another size")
+        raise ImageError("lacks the palette of its colors, or has one of another size")
     # old writers fill in bytes; libtiff takes them so
     return (table if table.max() < 256 else eight_bits(table)).T.astype(np.uint8)
 
 
 def _lab(samples: NDArray, *, bits: int, signed: bool) -> NDArray[np.uint8]:
-    """Return Lab in 8 bits, a and b as signed bytes. Raises PictureError."""
+    """Return Lab in 8 bits, a and b as signed bytes. Raises ImageError."""
     if bits not in (8, 16) or samples.dtype.kind == "f":
-        raise PictureError(f"holds Lab colors of {bits} bits; only 8 and 16 are supported")
+        raise ImageError(f"holds Lab colors of {bits} bits; only 8 and 16 are supported")
     lightness = eight_bits(samples[..., :1], top=2**bits - 1)
     zero = 0 if signed else 2 ** (bits - 1)
     axes = (samples[..., 1:] - zero).astype(samples.dtype).view(f"i{bits // 8}")  # wraps around
@@ -362,7 +355,7 @@ def _lab(samples: NDArray, *, bits: int, signed: bool) -> NDArray[np.uint8]:
 
 
 def by_pillow(data: bytes, page: Any) -> Image.Image:
-    """Decode a page of JPEG or fax strips, or of YCbCr, by Pillow and libtiff. Raises PictureError."""
+    """Decode a page of JPEG or fax strips, or of YCbCr, by Pillow and libtiff. Raises ImageError."""
     compression, photometric, bits = int(page.compression), int(page.photometric), page.bitspersample
     is_known = (
         (compression == JPEG and bits == 8 and photometric in (BLACK_IS_0, RGB, CMYK))
@@ -371,7 +364,7 @@ def by_pillow(data: bytes, page: Any) -> Image.Image:
         or (compression in STREAMS and bits == 8 and photometric == YCBCR and page.planarconfig == 1)
     )
     if not is_known:
-        raise PictureError(
+        raise ImageError(
             f"is packed in an unsupported way (TIFF compression {compression}, photometric interpretation "
             f"{photometric}, {bits} bits); save it as RGB with LZW, deflate or no compression"
         )

@@ -1,1 +1,1 @@
-"""Evaluation: two kinds of pictures, looked at once, and the figures that named protocols make of them."""
+"""Evaluation of a model or of images by named protocols, and comparison of results."""

@@ -4,10 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import RequestError, WeightsError
-from ..metrics.networks import FeatureNetwork, load_network
-from ..metrics.rules import Metric, metric_named
-from .model_figures import FORMS, ModelFigure, model_figure_named
+from polyinr_core.errors import RequestError, WeightsError
+from polyinr_core.metrics.extractors import FeatureNetwork, load_network
+from polyinr_core.metrics.registry import Metric, metric_named
+
+from .model_metrics import FORMS, ModelFigure, model_figure_named
 
 # the plain names whose meaning a protocol decides
 PROTOCOLS: dict[str, dict[str, str]] = {
@@ -39,7 +40,7 @@ def in_protocol(names: Sequence[str], protocol: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be measured: metrics of sets of pictures, and figures of a model, by their full names.
+    """What is to be measured: metrics of sets of images, and figures of a model, by their full names.
 
     `uniform` names those for which a model draws its labels uniformly, not as the data has them.
     """
@@ -50,23 +51,23 @@ class Wanted:
 
     @property
     def of_reals(self) -> tuple[str, ...]:
-        """The names of what needs real pictures."""
+        """The names of what needs real images."""
         names = [name for name, metric in self.metrics.items() if metric.kind != "score"]
         return (*names, *(name for name, figure in self.figures.items() if figure.needs_reals))
 
     @property
     def of_many(self) -> tuple[str, ...]:
-        """The names of what is taken of so many generated pictures."""
+        """The names of what is taken of so many generated images."""
         return (*self.metrics, *(name for name, figure in self.figures.items() if figure.draws))
 
     @property
     def of_dataset_labels(self) -> tuple[str, ...]:
-        """The names of what is taken of generated pictures whose labels are drawn as the data has them."""
+        """The names of what is taken of generated images whose labels are drawn as the data has them."""
         return tuple(name for name in self.of_many if name not in self.uniform)
 
     @property
     def of_networks(self) -> tuple[str, ...]:
-        """The names of what is read in features of pictures, which can be kept."""
+        """The names of what is read in features of images, which can be kept."""
         return (*self.metrics, *(name for name, figure in self.figures.items() if figure.kind == "upsampling"))
 
     @property

@@ -1,1 +1,1 @@
-"""A page of a model's pictures: what is shown of it, and the page."""
+"""An HTML page that shows what a model can do."""

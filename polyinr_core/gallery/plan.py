@@ -4,23 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..errors import RequestError
-from ..latents.naming import parse_seeds
-from ..model import GeneratorConfig
+from polyinr_core.errors import RequestError
+from polyinr_core.latents.naming import parse_seeds
+from polyinr_core.models.config import GeneratorConfig
 
 SEEDS = "0-15"
 PSI = "0,0.2,0.4,0.6,0.8,1,1.2"
 FRAMES = 48
-LEAST_SIDE, MOST_SIDE = 8, 1024
-SMALL, LARGE = 128, 256  # pixels: pictures have the training resolution, but no less and no more than these
+MIN_SIDE, MAX_SIDE = 8, 1024
+SMALL, LARGE = 128, 256  # pixels: images have the training resolution, but no less and no more than these
 UNKNOWN = 128  # pixels, of a model that does not say its resolution
-MOST_SEEDS, MOST_PSI, MOST_FRAMES = 128, 24, 480
-MOST_CLASSES, MOST_LEVELS = 16, 12
+MAX_SEEDS, MAX_PSI, MAX_FRAMES = 128, 24, 480
+MAX_CLASSES, MAX_LEVELS = 16, 12
 IN_CLASS, SWEPT, MIXED, STOPS, HEATED, BEYOND = 6, 8, 4, 4, 3, 6  # of the seeds, in each part
 IN_PAGE = 16  # of the seeds, whose maps the page carries
 MARGIN = 0.25
 SIZES = (64, 128, 256, 512, 1024)
-OPENED = 256  # pixels of the seeds' pictures, which open
+OPENED = 256  # pixels of the seeds' images, which open
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def stops(self) -> tuple[int, ...]:
-        """The pictures that the walk leads over, empty where there is one alone."""
+        """The images that the walk leads over, empty where there is one alone."""
         stops = self.seeds[: min(STOPS, self.frames)]
         return stops if len(stops) > 1 else ()
 
@@ -92,15 +92,15 @@ def plan_for(
 ) -> Plan:
     """Return what is shown of a model of that resolution, 0 where it is unknown. Raises RequestError."""
     chosen = parse_seeds(seeds)
-    if len(chosen) > MOST_SEEDS:
-        raise RequestError(f"--seeds names {len(chosen)} pictures; a page shows {MOST_SEEDS} at most")
+    if len(chosen) > MAX_SEEDS:
+        raise RequestError(f"--seeds names {len(chosen)} images; a page shows {MAX_SEEDS} at most")
     if side is None:
         side = min(max(resolution, SMALL), LARGE) if resolution else UNKNOWN
-    if not LEAST_SIDE <= side <= MOST_SIDE:
-        raise RequestError(f"--res {side} is outside {LEAST_SIDE}-{MOST_SIDE}")
-    if not 2 <= frames <= MOST_FRAMES:
-        raise RequestError(f"--frames {frames} is outside 2-{MOST_FRAMES}")
-    classes = spread(range(config.classes), MOST_CLASSES) if label is None else (label,)
+    if not MIN_SIDE <= side <= MAX_SIDE:
+        raise RequestError(f"--res {side} is outside {MIN_SIDE}-{MAX_SIDE}")
+    if not 2 <= frames <= MAX_FRAMES:
+        raise RequestError(f"--frames {frames} is outside 2-{MAX_FRAMES}")
+    classes = spread(range(config.classes), MAX_CLASSES) if label is None else (label,)
     return Plan(
         seeds=tuple(chosen),
         psis=parse_psis(psis),
@@ -109,7 +109,7 @@ def plan_for(
         label=label,
         classes=classes,
         of_classes=config.classes,
-        levels=spread(range(config.levels), MOST_LEVELS),
+        levels=spread(range(config.levels), MAX_LEVELS),
         groups=groups_of(config.levels),
     )
 
@@ -122,8 +122,8 @@ def parse_psis(text: str) -> tuple[float, ...]:
         values = set()
     if not values or not all(abs(value) <= 100 for value in values):
         raise RequestError(f"--psi {text!r} is not understood; write values such as 0,0.5,1, none beyond 100")
-    if len(values) > MOST_PSI:
-        raise RequestError(f"--psi names {len(values)} values; the slider has {MOST_PSI} at most")
+    if len(values) > MAX_PSI:
+        raise RequestError(f"--psi names {len(values)} values; the slider has {MAX_PSI} at most")
     return tuple(sorted(value + 0.0 for value in values))  # -0.0 becomes 0.0
 
 

@@ -1,1 +1,1 @@
-"""From a picture to its latents, and the generator tuned around them."""
+"""Inversion: find the latents of a photo, and tune the generator around them."""

@@ -1,1 +1,1 @@
-"""The three spaces z, w and affine: drawn by seed, truncated, kept in files."""
+"""Latents z, w and affine: made from seeds, mixed, interpolated, edited, stored."""

@@ -1,4 +1,4 @@
-"""Walks from picture to picture through z, w or affine space, and the zoom on the way."""
+"""Walks from image to image through z, w or affine space, and the zoom on the way."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import RequestError
-from ..model import Generator
-from .file import Latents, Space
-from .spaces import held_in, same_label, to_affine
+from polyinr_core.errors import RequestError
+from polyinr_core.models.generator import Generator
+
+from .io import Latents, Space
+from .latents import held_in, same_label, to_affine
 
 Curve = Literal["linear", "spherical"]
 Easing = Literal["linear", "smooth"]
@@ -19,7 +20,7 @@ OPPOSITE = 1e-6  # how near to -1 a cosine may come before the way round is arbi
 
 @dataclass(frozen=True)
 class Step:
-    """Where a frame stands: `part` (0 to 1) of the way from picture `first` to picture `second`.
+    """Where a frame stands: `part` (0 to 1) of the way from image `first` to image `second`.
 
     `along` is the part of the whole walk that lies behind it.
     """
@@ -30,18 +31,18 @@ class Step:
     along: float
 
 
-def steps_of_walk(pictures: int, frames: int, *, loop: bool = False, easing: Easing = "linear") -> list[Step]:
+def steps_of_walk(images: int, frames: int, *, loop: bool = False, easing: Easing = "linear") -> list[Step]:
     """Return where the frames of a walk stand, evenly spread over it.
 
-    The first frame is the first picture and the last frame the last one; a loop goes on to the first picture
+    The first frame is the first image and the last frame the last one; a loop goes on to the first image
     and stops a frame before it, so that it can be repeated. With `smooth` easing the walk slows down at each
-    picture: 3 t^2 - 2 t^3. Raises RequestError.
+    image: 3 t^2 - 2 t^3. Raises RequestError.
     """
-    if pictures < 2:
-        raise RequestError(f"a walk leads from picture to picture; {pictures} is too few, name two or more")
-    if frames < pictures:
-        raise RequestError(f"{frames} frames are too few for a walk over {pictures} pictures")
-    legs, whole = (pictures, frames) if loop else (pictures - 1, frames - 1)
+    if images < 2:
+        raise RequestError(f"a walk leads from image to image; {images} is too few, name two or more")
+    if frames < images:
+        raise RequestError(f"{frames} frames are too few for a walk over {images} images")
+    legs, whole = (images, frames) if loop else (images - 1, frames - 1)
     steps = []
     for frame in range(frames):
         leg, rest = divmod(frame * legs, whole)
@@ -50,28 +51,28 @@ def steps_of_walk(pictures: int, frames: int, *, loop: bool = False, easing: Eas
         part = rest / whole
         if easing == "smooth":
             part = part * part * (3 - 2 * part)
-        steps.append(Step(leg, (leg + 1) % pictures, part, frame / whole))
+        steps.append(Step(leg, (leg + 1) % images, part, frame / whole))
     return steps
 
 
 @dataclass(frozen=True)
 class Walk:
-    """A walk over pictures (latents of N = 1) through one space of a model."""
+    """A walk over images (latents of N = 1) through one space of a model."""
 
     generator: Generator
-    pictures: tuple[Latents, ...]
+    images: tuple[Latents, ...]
     space: Space
     curve: Curve
 
     def at(self, step: Step) -> Latents:
         """Return a frame's latents, completed to its affine maps. Raises RequestError."""
-        first, second = self.pictures[step.first], self.pictures[step.second]
+        first, second = self.images[step.first], self.images[step.second]
         like = self.generator.mapping.w_avg
         a, b = held_in(first, self.space).to(like), held_in(second, self.space).to(like)
         between = spherical(a, b, step.part) if self.curve == "spherical" else torch.lerp(a, b, step.part)
         label = same_label(first, second)
         if self.space == "z":
-            ends = [1.0 if picture.psi is None else picture.psi for picture in (first, second)]
+            ends = [1.0 if image.psi is None else image.psi for image in (first, second)]
             psi = ends[0] + step.part * (ends[1] - ends[0])
             return to_affine(self.generator, Latents(z=between, label=label), psi=psi)
         if self.space == "w":
@@ -79,25 +80,23 @@ class Walk:
         return Latents(affine=between, label=label)
 
 
-def walk_over(generator: Generator, pictures: Sequence[Latents], *, space: Space, curve: Curve) -> Walk:
-    """Return a walk over pictures, each with latents of N = 1 in the space. Raises RequestError.
+def walk_over(generator: Generator, images: Sequence[Latents], *, space: Space, curve: Curve) -> Walk:
+    """Return a walk over images, each with latents of N = 1 in the space. Raises RequestError.
 
-    In z the class is no part of the latents: there all pictures must have one.
+    In z the class is no part of the latents: there all images must have one.
     """
     if curve == "spherical" and space != "z":
-        raise RequestError(
-            f"a spherical walk is one through z, whose points lie on a sphere; {space} takes linear"
-        )
-    for picture in pictures:
-        held_in(picture, space)
+        raise RequestError(f"a spherical walk is one through z, whose points lie on a sphere; {space} takes linear")
+    for image in images:
+        held_in(image, space)
     if space == "z":
-        classes = {int(picture.label[0]) for picture in pictures if picture.label is not None}
+        classes = {int(image.label[0]) for image in images if image.label is not None}
         if len(classes) > 1:
             raise RequestError(
-                f"the pictures are of the classes {', '.join(map(str, sorted(classes)))}, and z has no way from "
+                f"the images are of the classes {', '.join(map(str, sorted(classes)))}, and z has no way from "
                 "class to class; take --space w or affine, or one --label"
             )
-    return Walk(generator, tuple(pictures), space, curve)
+    return Walk(generator, tuple(images), space, curve)
 
 
 def spherical(a: Tensor, b: Tensor, part: float) -> Tensor:
@@ -119,15 +118,15 @@ def spherical(a: Tensor, b: Tensor, part: float) -> Tensor:
     return ((shares[0] * first + shares[1] * second) * torch.lerp(lengths[0], lengths[1], part)).to(a)
 
 
-def zoomed(latents: Latents, zoom: float, centre: tuple[float, float]) -> Latents:
-    """Return completed latents whose picture shows the plane enlarged about a point.
+def zoomed(latents: Latents, zoom: float, center: tuple[float, float]) -> Latents:
+    """Return completed latents whose image shows the plane enlarged about a point.
 
     A zoom is a linear map of (x, y, 1), so it multiplies into the affine maps exactly: (p S) A = p (S A).
     """
     if zoom == 1:
         return latents
     maps = held_in(latents, "affine")
-    x, y = centre
+    x, y = center
     rest = 1 - 1 / zoom
     scaling = torch.tensor([[1 / zoom, 0, 0], [0, 1 / zoom, 0], [x * rest, y * rest, 1]], dtype=torch.float64)
     return Latents(affine=(scaling.to(maps.device) @ maps.double()).to(maps), label=latents.label)

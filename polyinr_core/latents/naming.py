@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from ..errors import LabelError, RequestError
+from polyinr_core.errors import LabelError, RequestError
 
 MAX_SEED = 2**32 - 1  # NumPy's largest
 MAX_SEEDS = 1_000_000
@@ -52,9 +52,7 @@ def parse_levels(text: str, *, levels: int) -> list[int]:
         first = int(match[1])
         last = first if match[2] is None else int(match[2])
         if max(first, last) >= levels:
-            raise RequestError(
-                f"level {max(first, last)} is outside 0-{levels - 1} (the model has {levels} levels)"
-            )
+            raise RequestError(f"level {max(first, last)} is outside 0-{levels - 1} (the model has {levels} levels)")
         if first > last:
             raise RequestError(f"levels {part.strip()} run backwards; write {last}-{first}")
         chosen += range(first, last + 1)

@@ -1,1 +1,1 @@
-"""Distances between sets of pictures."""
+"""Metrics of image sets and of images: FID, KID, precision and recall, LPIPS, PSNR."""

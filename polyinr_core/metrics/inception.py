@@ -1,5 +1,6 @@
 """The Inception of 2015-12-05 in its TorchScript form, from a file that the user gives or a usual cache."""
 
+import hashlib
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models import inception_v3
 
-from ..errors import WeightsError
-from ..files import sha256_of
-from ..seeds import generator_for
-from .resizing import corner_resize
+from polyinr_core.errors import WeightsError
+from polyinr_core.runtime.atomic_io import sha256_of
+from polyinr_core.runtime.rng import generator_for, no_start_values
+
+from .resize import corner_resize
 
 FILE = "inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # as mmagic and k-diffusion pin it
@@ -25,7 +28,7 @@ TOLERANCE = 1e-3  # of the largest number: rounding of the resizing, through the
 
 
 class InceptionFeatures(nn.Module):
-    """Pictures uint8 [N, 3, H, W] to pooled features [N, 2048]; the network resizes to 299 px by itself.
+    """Images uint8 [N, 3, H, W] to pooled features [N, 2048]; the network resizes to 299 px by itself.
 
     `sha256` is that of the file, by which a result remembers what judged it; `published` says whether it is
     that of the file which everybody's numbers are of.
@@ -51,7 +54,7 @@ class InceptionFeatures(nn.Module):
 
 @dataclass(frozen=True)
 class Taps:
-    """What Inception says of N pictures, float32."""
+    """What Inception says of N images, float32."""
 
     pooled: Tensor  # [N, 2048], for fid, kid
     spatial: Tensor  # [N, 2023], for sfid: channel by channel, row by row
@@ -59,16 +62,14 @@ class Taps:
 
 
 class InceptionTaps(nn.Module):
-    """Pictures uint8 [N, 3, H, W] to all that the metrics read in Inception, in one pass.
+    """Images uint8 [N, 3, H, W] to all that the metrics read in Inception, in one pass.
 
     TorchScript knows no hooks: its layers are called one after another here, which is what it does itself.
-    `resize` brings pictures to float [N, 3, 299, 299] in 0 .. 255: the network's own rule, or clean-fid's.
-    Whether layers, resizing and output are those of the network is tried on one picture. Raises WeightsError.
+    `resize` brings images to float [N, 3, 299, 299] in 0 .. 255: the network's own rule, or clean-fid's.
+    Whether layers, resizing and output are those of the network is tried on one image. Raises WeightsError.
     """
 
-    def __init__(
-        self, features: InceptionFeatures, *, resize: Callable[[Tensor], Tensor] = corner_resize
-    ) -> None:
+    def __init__(self, features: InceptionFeatures, *, resize: Callable[[Tensor], Tensor] = corner_resize) -> None:
         super().__init__()
         self.features = features
         self.sha256 = features.sha256
@@ -114,7 +115,7 @@ class InceptionTaps(nn.Module):
 
 
 class ResizedInception(nn.Module):
-    """Pictures uint8 [N, 3, H, W], resized by another's rule, to Inception's pooled features [N, 2048]."""
+    """Images uint8 [N, 3, H, W], resized by another's rule, to Inception's pooled features [N, 2048]."""
 
     dim = InceptionFeatures.dim
 
@@ -134,7 +135,7 @@ class ResizedInception(nn.Module):
 
 
 def load_inception(file: Path | None) -> InceptionFeatures:
-    """Load the network from `file` or a cache, on the CPU, and try it on one picture.
+    """Load the network from `file` or a cache, on the CPU, and try it on one image.
 
     A file that is given may be any of that form; one in a cache must be the published one. Raises
     WeightsError, FileError.
@@ -180,3 +181,41 @@ def cached_inception() -> Path | None:
 def same(one: Tensor, two: Tensor) -> bool:
     """Say whether two tensors of one shape agree to the share TOLERANCE of the largest number."""
     return one.shape == two.shape and bool((one - two).abs().max() <= TOLERANCE * two.abs().max())
+
+
+class RandomInception(nn.Module):
+    """Images uint8 [N, 3, H, W] to the pooled features [N, 2048] of an Inception v3 with weights from a seed.
+
+    Convolutions are drawn as He et al. (2015) do, so that signals keep their size through the layers;
+    normalizations do nothing. Images are resized as the 2015 Inception does. The published rFID is of other
+    random weights, in a file: its numbers and these cannot be compared, hence the name `rfid-seed0`. `sha256` is
+    that of the weights, in their order.
+    """
+
+    dim = 2048
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with no_start_values():
+            network: Any = inception_v3(weights=None, aux_logits=False, init_weights=False)
+        network.fc = nn.Identity()
+        network.to_empty(device="cpu")
+        digest = hashlib.sha256()
+        for name, layer in network.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                spread = (2 / layer.weight[0].numel()) ** 0.5
+                rng = generator_for(seed, "random inception", name)
+                layer.weight.data.normal_(generator=rng).mul_(spread)
+                digest.update(layer.weight.detach().numpy().tobytes())
+            elif isinstance(layer, nn.BatchNorm2d):
+                layer.reset_running_stats()
+                layer.weight.data.fill_(1)
+                layer.bias.data.fill_(0)
+        self.network = network.eval().requires_grad_(False)
+        self.name = f"rfid-seed{seed}"
+        self.sha256 = digest.hexdigest()
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.network((corner_resize(pixels) - 128) / 128)
+        return features

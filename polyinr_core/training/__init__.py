@@ -1,1 +1,1 @@
-"""Training: configuration, one step, EMA, state on disk, the run."""
+"""Training: configuration, loop, step, state, logging."""

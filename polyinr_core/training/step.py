@@ -1,4 +1,4 @@
-"""One training iteration: the generator's step, the critic's step, the average."""
+"""The exponential moving average of the generator: the model that is kept."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,38 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..critic.augment import Draws, draw_augmentation
-from ..critic.discriminator import ProjectedDiscriminator
-from ..critic.losses import Reduction, generator_loss, hinge_critic_fake, hinge_critic_real
-from ..errors import TrainingError
-from ..model import Generator
-from ..model.replay import draw_replayed
-from ..ranks import ALONE, Ranks
-from .ema import update_ema
+from polyinr_core.discriminator.diffaugment import Draws, draw_augmentation
+from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
+from polyinr_core.discriminator.losses import Reduction, generator_loss, hinge_disc_fake, hinge_disc_real
+from polyinr_core.errors import TrainingError
+from polyinr_core.models.checkpointing import draw_replayed
+from polyinr_core.models.generator import Generator
+from polyinr_core.runtime.distributed import ALONE, Ranks
 
-Guide = Callable[[Tensor, Tensor], Tensor]  # pictures [N, 3, r, r] and labels [N] to a loss, the mean over N
+RAMP_UP = 0.05  # the half-life is at most this part of the images seen
+
+
+def half_life(batch: int) -> float:
+    """Return the average's half-life in images: batch * 10 / 32 thousand, as in the release."""
+    return batch * 10 / 32 * 1000
+
+
+def ema_beta(*, batch: int, images: int, half_life: float) -> float:
+    """Return the weight of the old average after `images` images (before this step): 0 in the first step."""
+    return 0.5 ** (batch / max(min(half_life, RAMP_UP * images), 1e-8))
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, model: nn.Module, *, beta: float) -> None:
+    """Move the parameters of `ema` towards those of `model`: p + beta (ema - p); copy the buffers."""
+    averages: list[torch.Tensor] = list(ema.parameters())
+    parameters: list[torch.Tensor] = list(model.parameters())
+    torch._foreach_lerp_(averages, parameters, 1.0 - beta)
+    for old, new in zip(ema.buffers(), model.buffers(), strict=True):
+        old.copy_(new)
+
+
+Guide = Callable[[Tensor, Tensor], Tensor]  # images [N, 3, r, r] and labels [N] to a loss, the mean over N
 
 
 @dataclass
@@ -25,14 +47,14 @@ class Networks:
 
     generator: Generator
     ema: Generator
-    critic: ProjectedDiscriminator
+    discriminator: ProjectedDiscriminator
     g_optimizer: Optimizer
     d_optimizer: Optimizer
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures [B, 3, r, r] in [-1, 1], or the z [B, z_dim] of pictures to draw, and their labels [B] or None."""
+    """Images [B, 3, r, r] in [-1, 1], or the z [B, z_dim] of images to draw, and their labels [B] or None."""
 
     content: Tensor
     label: Tensor | None
@@ -46,11 +68,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Setting:
-    """How an iteration looks at pictures.
+    """How an iteration looks at images.
 
     `points` [r*r, 3] is the grid, `sigma` the blur's width in pixels. `rng(pass, part)` gives the augmentation's
     randomness (None: no augmentation). Gradients are those of the mean over samples, or, with
-    `reduction="sum"`, of their sum, as in the release. `micro_batch` pictures make a pass, in equal parts on all
+    `reduction="sum"`, of their sum, as in the release. `micro_batch` images make a pass, in equal parts on all
     `ranks`: each holds its part of every micro-batch, and batch statistics, gradients and the mean of w are
     those of the whole. With `chunk`, the generator's backward pass takes so many pixels at once. `guide` adds
     its loss, times `guidance`, to the generator's.
@@ -68,7 +90,7 @@ class Setting:
 
     @property
     def own_part(self) -> int:
-        """Return this rank's pictures of a micro-batch."""
+        """Return this rank's images of a micro-batch."""
         return self.micro_batch // self.ranks.count
 
     def share(self, part: Batch, batch: Batch) -> float:
@@ -78,14 +100,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Losses:
-    """What an iteration tells: the losses, and the critic's logits: their mean sign, -1 to 1, and their mean.
+    """What an iteration tells: the losses, and the discriminator's logits: their mean sign, -1 to 1, and their mean.
 
-    The generator's is the critic's opinion alone; `guidance` is the classifier's loss, without its weight.
+    The generator's is the discriminator's opinion alone; `guidance` is the classifier's loss, without its weight.
     """
 
     generator: float
     guidance: float
-    critic: float
+    discriminator: float
     fake_sign: float
     real_sign: float
     fake_logit: float
@@ -97,21 +119,21 @@ def iterate(
 ) -> Losses:
     """Train both networks once, then average the generator with weight `beta`. Raises TrainingError.
 
-    The generator learns from `g_fakes`; then the critic from `d_fakes`, drawn by the generator just trained,
+    The generator learns from `g_fakes`; then the discriminator from `d_fakes`, drawn by the generator just trained,
     and `reals`: its BatchNorm never mixes them, as if they had passes of their own. Paper, section 3; the
     order is the release's.
     """
     generator_told = train_generator(networks, setting, g_fakes)
-    critic_told = train_critic(networks, setting, fakes=d_fakes, reals=reals)
+    disc_told = train_disc(networks, setting, fakes=d_fakes, reals=reals)
     update_ema(networks.ema, networks.generator, beta=beta)
-    return Losses(*torch.cat([generator_told, critic_told]).tolist())
+    return Losses(*torch.cat([generator_told, disc_told]).tolist())
 
 
 def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tensor:
-    """Step the generator against a critic that holds still. Return its loss and the guide's, [2]."""
+    """Step the generator against a discriminator that holds still. Return its loss and the guide's, [2]."""
     told, odd = torch.zeros(2), 0
     networks.g_optimizer.zero_grad(set_to_none=True)
-    networks.critic.heads.requires_grad_(False)
+    networks.discriminator.heads.requires_grad_(False)
     for index, part in enumerate(fakes.parts(setting.own_part)):
         drawn = draw(networks.generator, setting, part)
         (logits,) = look(networks, setting, drawn, names=("generator",), index=index)
@@ -129,11 +151,11 @@ def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tenso
     return setting.ranks.total(told)
 
 
-def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: Batch) -> Tensor:
-    """Step the critic's heads on pictures drawn and real. Return its loss, two signs and two logits, [5]."""
+def train_disc(networks: Networks, setting: Setting, *, fakes: Batch, reals: Batch) -> Tensor:
+    """Step the discriminator's heads on images drawn and real. Return its loss, two signs and two logits, [5]."""
     told, odd = torch.zeros(5), 0
     networks.d_optimizer.zero_grad(set_to_none=True)
-    networks.critic.heads.requires_grad_(True)
+    networks.discriminator.heads.requires_grad_(True)
     pairs = zip(fakes.parts(setting.own_part), reals.parts(setting.own_part), strict=True)
     for index, (fake, real) in enumerate(pairs):
         with torch.no_grad():
@@ -141,8 +163,8 @@ def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: B
         shown = together(drawn, real)
         logits = look(networks, setting, shown, names=("fake", "real"), index=index)
         share = setting.share(fake, fakes)
-        loss = hinge_critic_fake(logits[0], reduction=setting.reduction)
-        loss = loss + hinge_critic_real(logits[1], reduction=setting.reduction)
+        loss = hinge_disc_fake(logits[0], reduction=setting.reduction)
+        loss = loss + hinge_disc_real(logits[1], reduction=setting.reduction)
         odd = odd or oddity(loss, networks, shown)
         backward(loss, setting, share)
         told[0] += weighed(loss, setting, share)
@@ -151,57 +173,57 @@ def train_critic(networks: Networks, setting: Setting, *, fakes: Batch, reals: B
             told[slot] += rows.sign().mean().cpu() * share
             told[slot + 2] += rows.mean().cpu() * share
     check_finite(odd, networks, setting.ranks)
-    finish(networks.critic, networks.d_optimizer, setting.ranks, name="critic")
+    finish(networks.discriminator, networks.d_optimizer, setting.ranks, name="discriminator")
     return setting.ranks.total(told)
 
 
 def together(first: Batch, second: Batch) -> Batch:
     """Return two batches one after the other."""
-    labelled = first.label is not None and second.label is not None
-    label = torch.cat([first.label, second.label]) if labelled else None  # type: ignore[list-item]
+    labeled = first.label is not None and second.label is not None
+    label = torch.cat([first.label, second.label]) if labeled else None  # type: ignore[list-item]
     return Batch(torch.cat([first.content, second.content]), label)
 
 
 def draw(generator: Generator, setting: Setting, latents: Batch, *, track: bool = False) -> Batch:
-    """Draw the pictures of `latents`, [N, 3, r, r]; `track` moves the generator's mean of w."""
+    """Draw the images of `latents`, [N, 3, r, r]; `track` moves the generator's mean of w."""
     w = generator.mapping(latents.content, latents.label)
     if track:
         label = None if latents.label is None else setting.ranks.gathered(latents.label)
         generator.mapping.update_w_avg(setting.ranks.gathered(w), label)
     affine = generator.affine(w.unsqueeze(1).expand(-1, generator.config.levels, -1))
     if setting.chunk:
-        colours = draw_replayed(generator.synthesis, affine, setting.points, chunk=setting.chunk)
+        colors = draw_replayed(generator.synthesis, affine, setting.points, chunk=setting.chunk)
     else:
-        colours = generator.synthesis(affine, setting.points)  # [N, r*r, 3]
+        colors = generator.synthesis(affine, setting.points)  # [N, r*r, 3]
     side = round(len(setting.points) ** 0.5)
-    return Batch(colours.transpose(1, 2).unflatten(2, (side, side)), latents.label)
+    return Batch(colors.transpose(1, 2).unflatten(2, (side, side)), latents.label)
 
 
 def look(
-    networks: Networks, setting: Setting, pictures: Batch, *, names: Sequence[str], index: int
+    networks: Networks, setting: Setting, images: Batch, *, names: Sequence[str], index: int
 ) -> list[list[Tensor]]:
-    """Show pictures to the critic, equal parts of which are passes `names`: for each, its logits by backbone."""
+    """Show images to the discriminator, equal parts of which are passes `names`: for each, its logits by backbone."""
     draws, ranks, parts = None, setting.ranks, len(names)
     if setting.rng:
-        count, side = len(pictures.content) // parts * ranks.count, pictures.content.shape[2]
+        count, side = len(images.content) // parts * ranks.count, images.content.shape[2]
         rngs = [setting.rng(name, index) for name in names]
         draws = [
             Draws.of_all([draw_augmentation(count, side, rng).of(ranks.share(count)) for rng in rngs])
-            for _ in networks.critic.config.backbones
+            for _ in networks.discriminator.config.backbones
         ]
     narrow = networks.generator.synthesis.product_dtype
-    with torch.autocast(pictures.content.device.type, narrow, enabled=narrow is not None):
-        logits = networks.critic(pictures.content, pictures.label, draws=draws, sigma=setting.sigma, parts=parts)
-    by_backbone = [rows.to(pictures.content.dtype).chunk(parts) for rows in logits]
+    with torch.autocast(images.content.device.type, narrow, enabled=narrow is not None):
+        logits = networks.discriminator(images.content, images.label, draws=draws, sigma=setting.sigma, parts=parts)
+    by_backbone = [rows.to(images.content.dtype).chunk(parts) for rows in logits]
     return [list(of_part) for of_part in zip(*by_backbone, strict=True)]
 
 
 @torch.no_grad()
-def mean_logit(networks: Networks, setting: Setting, pictures: Batch, *, name: str) -> float:
-    """Return the critic's mean logit of pictures it does not learn from; nothing of it changes."""
-    buffers = {key: tensor.clone() for key, tensor in networks.critic.heads.named_buffers()}
-    (logits,) = look(networks, setting, pictures, names=(name,), index=0)
-    for key, tensor in networks.critic.heads.named_buffers():
+def mean_logit(networks: Networks, setting: Setting, images: Batch, *, name: str) -> float:
+    """Return the discriminator's mean logit of images it does not learn from; nothing of it changes."""
+    buffers = {key: tensor.clone() for key, tensor in networks.discriminator.heads.named_buffers()}
+    (logits,) = look(networks, setting, images, names=(name,), index=0)
+    for key, tensor in networks.discriminator.heads.named_buffers():
         tensor.copy_(buffers[key])
     mean = torch.cat([row.flatten() for row in logits]).mean().cpu()
     return float(setting.ranks.total(mean[None])) / setting.ranks.count
@@ -217,7 +239,7 @@ def backward(loss: Tensor, setting: Setting, share: float) -> None:
     (loss * (1.0 if setting.reduction == "sum" else share)).backward()
 
 
-def oddity(loss: Tensor, networks: Networks, pictures: Batch) -> int:
+def oddity(loss: Tensor, networks: Networks, images: Batch) -> int:
     """Return 0 for a loss that is finite, else the number of what is not, as `named_oddity` counts.
 
     It is the first tensor, in the order of the computation, of those that all ranks have, or what it led to.
@@ -226,20 +248,20 @@ def oddity(loss: Tensor, networks: Networks, pictures: Batch) -> int:
         return 0
     tensors = all_tensors(networks)
     odd = [index for index, tensor in enumerate(tensors.values()) if not tensor.isfinite().all()]
-    if not pictures.content.isfinite().all():
+    if not images.content.isfinite().all():
         of_generator = [index for index in odd if list(tensors)[index].startswith("generator.")]
         return 3 + of_generator[0] if of_generator else 1
     return 3 + odd[0] if odd else 2
 
 
 def named_oddity(number: int, networks: Networks) -> str:
-    """Return the name of what is not finite: 1 the pictures, 2 the logits, from 3 on a tensor of the networks."""
-    return {1: "the pictures", 2: "the critic's logits"}.get(number) or list(all_tensors(networks))[number - 3]
+    """Return the name of what is not finite: 1 the images, 2 the logits, from 3 on a tensor of the networks."""
+    return {1: "the images", 2: "the discriminator's logits"}.get(number) or list(all_tensors(networks))[number - 3]
 
 
 def all_tensors(networks: Networks) -> dict[str, Tensor]:
     """Return the tensors of both networks by name, in the order of the computation."""
-    parts = {"generator": networks.generator, "critic": networks.critic}
+    parts = {"generator": networks.generator, "discriminator": networks.discriminator}
     return {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
 
 
@@ -250,7 +272,7 @@ def check_finite(odd: int, networks: Networks, ranks: Ranks) -> None:
 
 
 def finish(network: nn.Module, optimizer: Optimizer, ranks: Ranks, *, name: str) -> None:
-    """Step the optimiser, unless a gradient is not finite: that stops the run and is never made a zero."""
+    """Step the optimizer, unless a gradient is not finite: that stops the run and is never made a zero."""
     named = [(key, p.grad) for key, p in network.named_parameters() if p.grad is not None]
     ranks.total_of([grad for _, grad in named])
     norms = torch._foreach_norm([grad for _, grad in named])
@@ -261,6 +283,4 @@ def finish(network: nn.Module, optimizer: Optimizer, ranks: Ranks, *, name: str)
     optimizer.step()
 
 
-ADVICE = (
-    "the last state is sound, but goes on to the same place: start anew with another --seed or a larger --batch"
-)
+ADVICE = "the last state is sound, but goes on to the same place: start anew with another --seed or a larger --batch"

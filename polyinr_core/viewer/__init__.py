@@ -1,1 +1,1 @@
-"""One picture to zoom into without end: its tiles, who draws them, and the pages that show them."""
+"""A local web server for an interactive deep-zoom viewer."""

@@ -1,16 +1,29 @@
 """Tiles: which part of the plane each looks at, and the number format that can tell its pixels apart.
 
-The plane's square WORLD is a picture of 2^level pixels a side, cut into tiles of SIDE pixels. Its pixels are
+The plane's square WORLD is an image of 2^level pixels a side, cut into tiles of SIDE pixels. Its pixels are
 cells without overlap, each drawn at its middle. Up to LAST these middles are whole in float64, so tiles of a
-level join as if they were drawn as one picture.
-"""
+level join as if they were drawn as one image."""
 
-from dataclasses import dataclass
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from ..errors import RequestError
-from ..model import Bounds, View
+from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.errors import PolyinrError, RequestError
+from polyinr_core.images.grid import blank
+from polyinr_core.images.io import encode_image
+from polyinr_core.images.quantize import fill_rows
+from polyinr_core.models.coordinates import Bounds
+from polyinr_core.rendering.backends.select import Drawer, drawer_for
+from polyinr_core.rendering.precision import in_precision
+from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.viewport import View
+
+from .selection import Choice
 
 SIDE = 256  # pixels of a tile
 LOW, EXTENT = -7.5, 16.0  # the world's lower end and its side: the trained square 0..1 is in its middle
@@ -75,3 +88,62 @@ def format_of(level: int, *, resolution: int, coarsest: torch.dtype) -> torch.dt
     if coarsest == torch.bfloat16 and pitch(level) * resolution * NARROW >= 1:
         return torch.bfloat16
     return torch.float32
+
+
+KEPT_IMAGES = 16  # whose affine maps are kept
+
+
+class GivenUp(PolyinrError):
+    """A drawing that nobody waits for any more."""
+
+
+@dataclass
+class TilePainter:
+    """A model, on its device, that draws tiles; `coarsest` is the number format of large pixels.
+
+    With a `tolerance`, in steps of 255, tiles are drawn coarse to fine (model/coarse.py): many times as fast.
+
+    For one thread: drawers and affine maps are made when they are first needed.
+    """
+
+    checkpoint: Checkpoint
+    coarsest: torch.dtype = torch.float32
+    tolerance: float = 0.0
+    drawers: dict[torch.dtype, Drawer] = field(default_factory=dict)
+    maps: OrderedDict[Choice, Tensor] = field(default_factory=OrderedDict)
+
+    def draw(self, choice: Choice, tile: Tile, *, wanted: Callable[[], bool] = lambda: True) -> bytes:
+        """Return a tile as PNG. Raises GivenUp when it is no longer `wanted`, asked before every product."""
+        kind = format_of(tile.level, resolution=self.checkpoint.resolution, coarsest=self.coarsest)
+        wide = torch.float64 if kind == torch.float64 else torch.float32
+        affine, drawer = self.affine(choice).to(wide), self.drawer(kind)
+        view = tile.view(self.checkpoint.resolution)
+
+        def watched(maps: Tensor, points: Tensor) -> Tensor:
+            if not wanted():
+                raise GivenUp("nobody waits for it")
+            return drawer(maps, points)
+
+        pixels = blank((SIDE, SIDE))
+        bands = draw_rows(watched, affine, view.grid(), fineness=view.fineness, tolerance=self.tolerance)
+        fill_rows(pixels, bands)
+        return encode_image(pixels, format="png")
+
+    def affine(self, choice: Choice) -> Tensor:
+        """Return an image's affine maps [L, 3, n], in the generator's own format."""
+        if choice in self.maps:
+            self.maps.move_to_end(choice)
+            return self.maps[choice]
+        maps = choice.latents(self.checkpoint).affine
+        assert maps is not None
+        self.maps[choice] = maps[0]
+        if len(self.maps) > KEPT_IMAGES:
+            self.maps.popitem(last=False)
+        return maps[0]
+
+    def drawer(self, kind: torch.dtype) -> Drawer:
+        """Return what draws in a number format."""
+        if kind not in self.drawers:
+            synthesis = in_precision(copy.deepcopy(self.checkpoint.generator.synthesis), kind)
+            self.drawers[kind] = drawer_for(synthesis, next(synthesis.parameters()).device)
+        return self.drawers[kind]

@@ -37,12 +37,12 @@ def test_counts_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     from counts import counts
 
-    from polyinr_core.model import GeneratorConfig
-    from polyinr_core.model.synthesis import flops_per_pixel
+    from polyinr_core.models.config import GeneratorConfig
+    from polyinr_core.models.generator import flops_per_pixel
 
     by_form = {count.form: count for count in counts(512, 2)}
     whole = flops_per_pixel(GeneratorConfig(channels=512, levels=10))
-    assert 9 * by_form["eager"].flops == pytest.approx(whole, rel=0.02)  # but for level 0 and the colours
+    assert 9 * by_form["eager"].flops == pytest.approx(whole, rel=0.02)  # but for level 0 and the colors
     assert by_form["a kernel a level"].bytes == 2048
     sizes = [count.bytes for count in counts(512, 2)]
     assert sizes == sorted(sizes, reverse=True)

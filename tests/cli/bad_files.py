@@ -11,19 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import REFERENCE, small_snapshot
+from conftest import REFERENCE, small_checkpoint
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.files import sha256_of
-from polyinr_core.latents.directions import Directions
-from polyinr_core.latents.directions_file import write_directions
-from polyinr_core.latents.file import Latents, write_latents
-from polyinr_core.snapshots.snapshot import read_facts
-from polyinr_core.training.folder import DataFacts, RunFolder
-from polyinr_core.training.presets import PRESETS
+from polyinr_core.checkpoints.checkpoint import read_facts
+from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.latents.directions import Directions, write_directions
+from polyinr_core.latents.io import Latents, write_latents
+from polyinr_core.runtime.atomic_io import sha256_of
+from polyinr_core.training.config import PRESETS
+from polyinr_core.training.run_dir import DataFacts, RunFolder
 
 SOUND = {".safetensors": "model.safetensors", ".zip": "data.zip", ".pkl": "released.pkl", ".png": "photo.png"}
 
@@ -44,9 +43,9 @@ def noise(side: int = 16, seed: int = 0, width: int = 0) -> bytes:
     return file.getvalue()
 
 
-def archive(path: Path, *, pictures: int = 12, classes: int = 3, facts: object = None, **extra: bytes) -> None:
+def archive(path: Path, *, images: int = 12, classes: int = 3, facts: object = None, **extra: bytes) -> None:
     """Write an archive of noise at 16 px; `facts` in place of its own dataset.json, `extra` as more entries."""
-    names = [f"00000/img{i:08d}.png" for i in range(pictures)]
+    names = [f"00000/img{i:08d}.png" for i in range(images)]
     if facts is None:
         facts = {"labels": [[name, i % classes] for i, name in enumerate(names)]}
     with zipfile.ZipFile(path, "w") as zipped:
@@ -76,13 +75,13 @@ def flipped(path: Path) -> None:
 
 def changed_model(path: Path, *, tensors: Callable[[dict], dict] = dict, **facts: object) -> None:
     """Write a model with other tensors, or other facts in its header."""
-    small_snapshot(path)
+    small_checkpoint(path)
     held, header = load_file(path), {**read_facts(path), **facts}
     save_file(tensors(held), path, metadata={"polyinr": json.dumps(header)})
 
 
 def giant_model(path: Path) -> None:
-    small_snapshot(path)
+    small_checkpoint(path)
     changed = {**read_facts(path)["generator"], "channels": 65536, "w_dim": 65536}
     save_file(load_file(path), path, metadata={"polyinr": json.dumps({**read_facts(path), "generator": changed})})
 
@@ -144,7 +143,7 @@ BY_STEM: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("hello there, this is no such file at all\n"),
     "mine": lambda path: path.write_text("mine"),
-    "picture": lambda path: path.write_bytes(noise()),
+    "image": lambda path: path.write_bytes(noise()),
     "folder": Path.mkdir,
     "dangling": lambda path: path.symlink_to("nowhere"),
     "loop": lambda path: path.symlink_to(path),
@@ -154,8 +153,8 @@ BY_STEM: dict[str, Callable[[Path], object]] = {
     "flipped": flipped,
 }
 EXACT: dict[str, Callable[[Path], object]] = {
-    "model.safetensors": small_snapshot,
-    "classes.safetensors": lambda path: small_snapshot(path, classes=4),
+    "model.safetensors": small_checkpoint,
+    "classes.safetensors": lambda path: small_checkpoint(path, classes=4),
     "format.safetensors": lambda path: changed_model(path, format=99),
     "short.safetensors": lambda path: changed_model(path, tensors=lambda held: dict(list(held.items())[1:])),
     "nan.safetensors": lambda path: changed_model(
@@ -178,21 +177,19 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "head.png": lambda path: path.write_bytes(noise()[:11]),
     "head.tif": lambda path: path.write_bytes(b"II*\0" + bytes(3)),
     "photos": lambda path: tree(path, cat_1=noise(24), dog_2=noise(24, 1)),
-    "broken": lambda path: tree(path, cat_1=noise(24), dog_2=b"no picture"),
+    "broken": lambda path: tree(path, cat_1=noise(24), dog_2=b"no image"),
     "nothing": Path.mkdir,
     "data.zip": archive,
-    "few.zip": lambda path: archive(path, pictures=4),
+    "few.zip": lambda path: archive(path, images=4),
     "one-class.zip": lambda path: archive(path, classes=1),
-    "unlabelled.zip": lambda path: archive(path, facts={"labels": None}),
-    "no-pictures.zip": lambda path: archive(path, pictures=0),
+    "unlabeled.zip": lambda path: archive(path, facts={"labels": None}),
+    "no-images.zip": lambda path: archive(path, images=0),
     "no-json.zip": lambda path: archive(path, facts="{"),
-    "float-labels.zip": lambda path: archive(
-        path, pictures=1, facts={"labels": [["00000/img00000000.png", 0.5]]}
-    ),
+    "float-labels.zip": lambda path: archive(path, images=1, facts={"labels": [["00000/img00000000.png", 0.5]]}),
     "missing-labels.zip": lambda path: archive(path, facts={"labels": [["00000/img00000000.png", 0]]}),
     "upwards.zip": lambda path: archive(path, **{"../x.png": b""}),
-    "oblong.zip": lambda path: archive(path, pictures=0, facts={}, **{"a.png": noise(8, width=9)}),
-    "bad-picture.zip": lambda path: archive(path, pictures=0, facts={}, **{"a.png": b"no picture"}),
+    "oblong.zip": lambda path: archive(path, images=0, facts={}, **{"a.png": noise(8, width=9)}),
+    "bad-image.zip": lambda path: archive(path, images=0, facts={}, **{"a.png": b"no image"}),
     "bad.tar": lambda path: path.write_bytes(b"BZh" + bytes(60)),
     "bad.tar.gz": lambda path: path.write_bytes(b"\x1f\x8b" + bytes(60)),
     "full": lambda path: tree(path, a=noise()),

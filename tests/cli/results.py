@@ -42,9 +42,7 @@ def write_not_results() -> None:
     Path("folder").mkdir()
 
 
-def write_result(
-    path: str, figures: dict[str, Any], *, count: int = 20_000, psi: float = 1.0, sha: str = "a"
-) -> str:
+def write_result(path: str, figures: dict[str, Any], *, count: int = 20_000, psi: float = 1.0, sha: str = "a") -> str:
     """Write a result of figures, numbers or whole rows, and return its text."""
     names = [name.partition("/")[0] for name in figures]
     facts = {
@@ -52,7 +50,7 @@ def write_result(
         "figures": {name: row if isinstance(row, dict) else {"value": row} for name, row in figures.items()},
         "card": {
             "resolution": 32,
-            "reals": {"kind": "pictures", "name": "cats.zip", "sha256": "c" * 64, "count": 900, "of": 900},
+            "reals": {"kind": "images", "name": "cats.zip", "sha256": "c" * 64, "count": 900, "of": 900},
             "fakes": {
                 "kind": "model",
                 "name": "m.safetensors",

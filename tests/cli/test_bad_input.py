@@ -15,9 +15,9 @@ from bad_commands import COMMANDS, LONG, PAYLOADS
 from bad_files import made_for
 from conftest import Run, refused
 
-from polyinr_cli import models
+from polyinr_cli import model_lookup as models
 from polyinr_cli.main import outcome
-from polyinr_core.weights import pretrained
+from polyinr_core.runtime import pretrained
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

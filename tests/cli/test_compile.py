@@ -1,4 +1,4 @@
-"""--compile, and devices and compilers that are not there: one line, then the same picture."""
+"""--compile, and devices and compilers that are not there: one line, then the same image."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ import torch
 from conftest import Run
 from rounding import assert_rounded
 
-from polyinr_cli import devices
-from polyinr_core.model import tried
+from polyinr_cli import runtime as devices
+from polyinr_core.rendering.backends import fallback as tried
 
-SAMPLE = (sys.executable, "-m", "polyinr_cli.main", "sample")
+SAMPLE = (sys.executable, "-m", "polyinr_cli", "sample")
 COMMANDS = (
     "sample --seeds 0 --res 8 -o o.png",
     "extrapolate --seeds 0 --res 8 -o o.png",
@@ -40,22 +40,20 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[0])
-def test_it_compiles_where_it_is_asked(
-    polyinr: Run, tiny_snapshot: Path, compiled: list[str], command: str
-) -> None:
-    pictures = []
+def test_it_compiles_where_it_is_asked(polyinr: Run, tiny_checkpoint: Path, compiled: list[str], command: str) -> None:
+    images = []
     if "found" in command:
-        assert polyinr("directions", "-m", tiny_snapshot, "--samples", "99", "-o", "found.safetensors").code == 0
+        assert polyinr("directions", "-m", tiny_checkpoint, "--samples", "99", "-o", "found.safetensors").code == 0
     for option, names in (([], []), (["--no-compile"], []), (["--compile"], ["draw_level"])):
-        ran = polyinr(*command.split(), "-m", tiny_snapshot, "--overwrite", *option)
+        ran = polyinr(*command.split(), "-m", tiny_checkpoint, "--overwrite", *option)
         assert ran.code == 0, ran.stderr
         assert compiled == names
-        pictures.append(Path("o.png").read_bytes())
-    assert pictures[0] == pictures[1]
+        images.append(Path("o.png").read_bytes())
+    assert images[0] == images[1]
 
 
-def test_a_failing_compiler_is_one_line_and_the_same_picture(
-    polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_failing_compiler_is_one_line_and_the_same_image(
+    polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("internal\nerror")
@@ -63,16 +61,16 @@ def test_a_failing_compiler_is_one_line_and_the_same_picture(
     monkeypatch.setattr(torch, "compile", lambda function, **_: fails)
     monkeypatch.setattr(tried, "FAILED", set())
     for name, option in (("plain.npy", "--no-compile"), ("tried.npy", "--compile")):
-        ran = polyinr("sample", "-m", tiny_snapshot, "--seeds", "0-1", "--res", "8", "-o", name, option)
+        ran = polyinr("sample", "-m", tiny_checkpoint, "--seeds", "0-1", "--res", "8", "-o", name, option)
         assert ran.code == 0, ran.stderr
     assert caplog.messages == ["torch.compile does not work here (RuntimeError: internal); drawing without it"]
     assert np.array_equal(np.load("plain.npy"), np.load("tried.npy"))
 
 
 @pytest.mark.slow
-def test_no_compiler(tiny_snapshot: Path, tmp_path: Path) -> None:
+def test_no_compiler(tiny_checkpoint: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    command = [*SAMPLE, "-m", tiny_snapshot, "--seeds", "0", "--compile", "-o", tmp_path / "o.png"]
+    command = [*SAMPLE, "-m", tiny_checkpoint, "--seeds", "0", "--compile", "-o", tmp_path / "o.png"]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "o.png").exists()
@@ -82,33 +80,31 @@ def test_no_compiler(tiny_snapshot: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
-def test_compiled_pictures_are_the_same_and_nothing_is_said(tiny_snapshot: Path, tmp_path: Path) -> None:
+def test_compiled_images_are_the_same_and_nothing_is_said(tiny_checkpoint: Path, tmp_path: Path) -> None:
     for option in ("--compile", "--no-compile"):
-        command = [*SAMPLE, "-m", tiny_snapshot, "--seeds", "0", option, "-o", tmp_path / f"{option}.npy"]
+        command = [*SAMPLE, "-m", tiny_checkpoint, "--seeds", "0", option, "-o", tmp_path / f"{option}.npy"]
         ran = subprocess.run(command, capture_output=True, text=True)
         assert (ran.returncode, ran.stderr) == (0, "")
-    pictures = [np.load(tmp_path / f"{option}.npy") for option in ("--compile", "--no-compile")]
-    assert_rounded(*pictures, terms=200)  # 16 numbers a sum, in 8 layers
+    images = [np.load(tmp_path / f"{option}.npy") for option in ("--compile", "--no-compile")]
+    assert_rounded(*images, terms=200)  # 16 numbers a sum, in 8 layers
 
 
 def test_a_gpu_that_is_not_there(
-    polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cpu", "cuda"):
-        ran = polyinr(*f"sample --seeds 0 --res 8 --device {device} -o {device}.png".split(), "-m", tiny_snapshot)
+        ran = polyinr(*f"sample --seeds 0 --res 8 --device {device} -o {device}.png".split(), "-m", tiny_checkpoint)
         assert ran.code == 0, ran.stderr
-    assert caplog.messages == [
-        "device 'cuda' is not there: this machine shows 0 CUDA devices; drawing on the CPU"
-    ]
+    assert caplog.messages == ["device 'cuda' is not there: this machine shows 0 CUDA devices; drawing on the CPU"]
     assert Path("cpu.png").read_bytes() == Path("cuda.png").read_bytes()
 
 
 def test_a_processor_without_bfloat16(
-    polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(devices, "cpu_flags", lambda: {"avx2"})
-    draw = ("sample", "-m", tiny_snapshot, "--seeds", "0", "--res", "8", "--overwrite", "-o", "o.png")
+    draw = ("sample", "-m", tiny_checkpoint, "--seeds", "0", "--res", "8", "--overwrite", "-o", "o.png")
     assert polyinr(*draw, "--device", "cpu").code == 0
     assert caplog.messages == []
     assert polyinr(*draw, "--device", "cpu", "--precision", "bfloat16").code == 0

@@ -8,7 +8,7 @@ import torch
 from conftest import refused
 from safetensors.torch import load, load_file
 
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
 
 FILES = [
     "official_like.pkl",
@@ -29,8 +29,8 @@ def test_a_released_file_becomes_a_model(name, polyinr, reference, tmp_path):
     assert note["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
     assert (note["channels"], note["resolution"], note["learned_grid"]) == (64, 32, True)
     assert note["classes"] == (0 if "uncond" in name else 10)
-    snapshot = load_snapshot(model)
-    assert snapshot.sha256 == note["sha256"]
+    checkpoint = load_checkpoint(model)
+    assert checkpoint.sha256 == note["sha256"]
 
 
 def test_pickle_and_tensors_of_one_network_give_the_same_weights(polyinr, reference, tmp_path):
@@ -42,7 +42,7 @@ def test_pickle_and_tensors_of_one_network_give_the_same_weights(polyinr, refere
 
 
 def test_a_line_for_the_person_goes_to_a_terminal_only(polyinr, reference, monkeypatch):
-    from polyinr_cli import streams
+    from polyinr_cli import console as streams
 
     arguments = ("convert", reference / "official_like.pkl", "-o", "model.safetensors", "--overwrite")
     assert polyinr(*arguments).stderr == ""
@@ -68,19 +68,19 @@ def test_nothing_is_overwritten_unasked(polyinr, reference, tmp_path):
     refused(polyinr("convert", source, "-o", "model.safetensors"), "model.safetensors", "--overwrite", code=1)
     assert model.read_text() == "mine"
     assert polyinr("convert", source, "-o", "model.safetensors", "--overwrite").code == 0
-    assert load_snapshot(model).resolution == 32
+    assert load_checkpoint(model).resolution == 32
 
 
-def test_half_the_size_keeps_the_picture(polyinr, tiny_class_snapshot, tmp_path):
-    ran = polyinr("convert", tiny_class_snapshot, "--half", "-o", "half.safetensors", "--json")
+def test_half_the_size_keeps_the_image(polyinr, tiny_class_checkpoint, tmp_path):
+    ran = polyinr("convert", tiny_class_checkpoint, "--half", "-o", "half.safetensors", "--json")
     assert ran.code == 0, ran.stderr
     (note,) = ran.lines
-    whole, half = load_snapshot(tiny_class_snapshot), load_snapshot(tmp_path / "half.safetensors")
+    whole, half = load_checkpoint(tiny_class_checkpoint), load_checkpoint(tmp_path / "half.safetensors")
     assert note["origin"] == half.origin == {**whole.origin, "weights": "bfloat16", "rounded_from": whole.sha256}
     assert {tensor.dtype for tensor in load_file(tmp_path / "half.safetensors").values()} == {torch.bfloat16}
     for name, tensor in half.generator.state_dict().items():
         assert tensor.equal(whole.generator.state_dict()[name].bfloat16().float()), name
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * tiny_class_snapshot.stat().st_size
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * tiny_class_checkpoint.stat().st_size
 
 
 def test_a_released_file_may_be_halved_too_and_its_learned_grid_stays_exact(polyinr, reference, tmp_path):
@@ -92,20 +92,20 @@ def test_a_released_file_may_be_halved_too_and_its_learned_grid_stays_exact(poly
     assert all(half[name].equal(tensor.bfloat16()) for name, tensor in whole.items())
 
 
-def test_a_card_goes_with_the_model(polyinr, tiny_class_snapshot, tmp_path):
-    card = {"licence": "MIT", "figures": {"kd-lite2": 0.5}}
+def test_a_card_goes_with_the_model(polyinr, tiny_class_checkpoint, tmp_path):
+    card = {"license": "MIT", "figures": {"kd-lite2": 0.5}}
     (tmp_path / "card.json").write_text(json.dumps(card))
-    ran = polyinr("convert", tiny_class_snapshot, "--card", "card.json", "-o", "-")
+    ran = polyinr("convert", tiny_class_checkpoint, "--card", "card.json", "-o", "-")
     (tmp_path / "told.safetensors").write_bytes(ran.stdout)
-    told, plain = load_snapshot(tmp_path / "told.safetensors"), load_snapshot(tiny_class_snapshot)
+    told, plain = load_checkpoint(tmp_path / "told.safetensors"), load_checkpoint(tiny_class_checkpoint)
     assert told.origin == {**plain.origin, "card": card}
     assert all(t.equal(plain.generator.state_dict()[k]) for k, t in told.generator.state_dict().items())
     assert "kd-lite2" in polyinr("info", "told.safetensors").stdout.decode()
 
 
 @pytest.mark.parametrize("card", ["[1]", "{", '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', "[" * 100_000])
-def test_a_card_that_could_not_be_told_is_refused(polyinr, tiny_class_snapshot, tmp_path, card):
+def test_a_card_that_could_not_be_told_is_refused(polyinr, tiny_class_checkpoint, tmp_path, card):
     (tmp_path / "card.json").write_text(card)
-    ran = polyinr("convert", tiny_class_snapshot, "--card", "card.json", "-o", "told.safetensors")
+    ran = polyinr("convert", tiny_class_checkpoint, "--card", "card.json", "-o", "told.safetensors")
     refused(ran, "card.json", "a card is a JSON object", code=1)
     assert not (tmp_path / "told.safetensors").exists()

@@ -14,8 +14,8 @@ from conftest import Run
 from PIL import Image
 from torch import Tensor
 
-from polyinr_cli import plan
-from polyinr_core.data.picture_set import PictureSet
+from polyinr_cli import train_display as plan
+from polyinr_core.data.dataset import ImageSet
 from polyinr_core.evaluation import protocols
 
 Files = dict[str, bytes]
@@ -91,7 +91,7 @@ CONTAINERS: dict[str, Callable[[Files], Path]] = {
 }
 
 
-def data_facts(data: PictureSet) -> tuple[int, int]:
+def data_facts(data: ImageSet) -> tuple[int, int]:
     return len(data), data.classes
 
 
@@ -110,7 +110,7 @@ def test_four_commands_report_the_same(
     assert (made.lines[0]["kept"], made.lines[0]["classes"]) == (8, len(counts))
     for each in (path, "made.zip"):
         (facts,) = polyinr("info", each, "--json").lines
-        assert (facts["count"], facts["classes"], facts["pictures_of_class"]) == (8, len(counts), counts)
+        assert (facts["count"], facts["classes"], facts["images_of_class"]) == (8, len(counts), counts)
         assert facts["class_names"] == made.lines[0]["class_names"]
         if not Path(each).is_dir():  # which train does not take
             common = ("--preset", "tiny", "--stages", "8:0.008", "--batch", "4", "--dry-run", "--json")

@@ -7,12 +7,13 @@ import pytest
 import torch
 from conftest import Run
 
-from polyinr_cli import devices
+from polyinr_cli import runtime as devices
 from polyinr_cli.options import Precision
+from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.model import Generator, GeneratorConfig
-from polyinr_core.pictures.files import read_note
-from polyinr_core.snapshots.snapshot import Snapshot, save_snapshot
+from polyinr_core.images.io import read_note
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.generator import Generator
 
 CPU = torch.device("cpu")
 
@@ -87,11 +88,11 @@ def test_no_processor_file():
 def test_memory(monkeypatch: pytest.MonkeyPatch):
     assert devices.available_memory() > 2**20
     monkeypatch.setattr(devices, "available_memory", lambda: 10 * 2**30)
-    devices.check_memory(9 * 2**30, purpose="a picture")
-    with pytest.raises(RequestError, match=r"a picture needs 11.0 GiB of memory, 10.0 are free"):
-        devices.check_memory(11 * 2**30, purpose="a picture")
+    devices.check_memory(9 * 2**30, purpose="an image")
+    with pytest.raises(RequestError, match=r"an image needs 11.0 GiB of memory, 10.0 are free"):
+        devices.check_memory(11 * 2**30, purpose="an image")
     monkeypatch.setattr(devices, "available_memory", lambda: None)
-    devices.check_memory(2**80, purpose="a picture")
+    devices.check_memory(2**80, purpose="an image")
 
 
 GIB = 2**30
@@ -159,15 +160,13 @@ def test_a_system_that_says_nothing_of_memory(tmp_path: Path) -> None:
     assert devices.available_memory(write_system(tmp_path, broken)) == devices.total_memory(CPU)
 
 
-def test_little_memory_is_never_refused(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_little_memory_is_never_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(devices, "available_memory", lambda: 0)
-    devices.check_memory(devices.FEW_BYTES, purpose="a picture")
-    assert "a picture needs 0.2 GiB of memory, 0.0 are free" in caplog.text
+    devices.check_memory(devices.FEW_BYTES, purpose="an image")
+    assert "an image needs 0.2 GiB of memory, 0.0 are free" in caplog.text
     with pytest.raises(RequestError, match=r"0\.0 are free; take a smaller size"):
-        devices.check_memory(devices.FEW_BYTES + 1, purpose="a picture")
+        devices.check_memory(devices.FEW_BYTES + 1, purpose="an image")
 
 
 def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +196,7 @@ def test_a_model_that_bfloat16_would_change_is_drawn_in_float32(
     generator = Generator(GeneratorConfig(levels=2, channels=32, z_dim=8, w_dim=16)).eval()
     with torch.no_grad():
         generator.synthesis.to_rgb.weight.mul_(gain)
-    save_snapshot(Path("x.safetensors"), Snapshot(generator=generator, resolution=16))
-    picture = ("--seeds", "0", "-m", "x.safetensors", "-o", "x.png")
-    assert polyinr("sample", *picture, "--precision", asked).code == 0
+    save_checkpoint(Path("x.safetensors"), Checkpoint(generator=generator, resolution=16))
+    image = ("--seeds", "0", "-m", "x.safetensors", "-o", "x.png")
+    assert polyinr("sample", *image, "--precision", asked).code == 0
     assert read_note(Path("x.png"))["precision"] == drawn

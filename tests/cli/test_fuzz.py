@@ -20,23 +20,23 @@ import numpy as np
 import pytest
 import torch
 from bad_files import archive, noise
-from conftest import REFERENCE, Run, small_snapshot
+from conftest import REFERENCE, Run, small_checkpoint
 
-from polyinr_core.data.picture_set import open_data
-from polyinr_core.data.sources import open_source
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.checkpoints.delta import Delta, read_delta, write_delta
+from polyinr_core.checkpoints.export import read_any, read_card
+from polyinr_core.data.dataset import open_data
+from polyinr_core.data.import_sources import open_source
 from polyinr_core.errors import PolyinrError
-from polyinr_core.evaluation.saved import open_statistics
-from polyinr_core.latents.directions_file import read_directions
-from polyinr_core.latents.file import Latents, read_latents, write_latents
-from polyinr_core.pictures.animation import write_animation
-from polyinr_core.pictures.files import read_note, write_picture
-from polyinr_core.report.reading import read_run
-from polyinr_core.results.result import read_result
-from polyinr_core.snapshots.delta import Delta, read_delta, write_delta
-from polyinr_core.snapshots.rewriting import read_any, read_card
-from polyinr_core.snapshots.snapshot import load_snapshot
-from polyinr_core.training.folder import DataFacts, RunFolder
-from polyinr_core.training.presets import PRESETS
+from polyinr_core.evaluation.results import read_result
+from polyinr_core.evaluation.statistics_io import open_statistics
+from polyinr_core.images.animation import write_animation
+from polyinr_core.images.io import read_note, write_image
+from polyinr_core.latents.directions import read_directions
+from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.report.run_reader import read_run
+from polyinr_core.training.config import PRESETS
+from polyinr_core.training.run_dir import DataFacts, RunFolder
 from polyinr_core.training.state import State, reached, read_state, write_state
 
 FILES = int(os.environ.get("FUZZ_FILES", "600"))  # a format, through the library
@@ -241,37 +241,36 @@ class Format:
 
 
 def make_delta(path: Path) -> None:
-    model = load_snapshot(path.parent / "model.safetensors")
+    model = load_checkpoint(path.parent / "model.safetensors")
     shapes = ((3, 16, 2), (3, 2, 16), (3, 16), (3, 16), (3,))
     tensors = [0.01 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
     write_delta(path, Delta(*tensors, model_sha256=model.sha256, origin={"steps": 3}))
 
 
 def make_latents(path: Path) -> None:
-    model = load_snapshot(path.parent / "model.safetensors")
+    model = load_checkpoint(path.parent / "model.safetensors")
     z = torch.rand(2, 8, generator=torch.Generator().manual_seed(0))
     write_latents(path, Latents(z=z, seeds=(1, 2), psi=0.7, model_sha256=model.sha256))
 
 
 def make_directions(path: Path) -> None:
-    from polyinr_core.latents.directions import find_directions
-    from polyinr_core.latents.directions_file import write_directions
+    from polyinr_core.latents.directions import find_directions, write_directions
 
-    model = load_snapshot(path.parent / "model.safetensors")
+    model = load_checkpoint(path.parent / "model.safetensors")
     found = find_directions(model.generator, space="w", samples=9, count=2, model_sha256=model.sha256)
     write_directions(path, found)
 
 
 def make_statistics(path: Path) -> None:
-    """Write statistics of two pictures in a sense of three numbers."""
-    from polyinr_core.evaluation.cache import digest_of
-    from polyinr_core.evaluation.saved import FORMAT, METADATA_KEY
-    from polyinr_core.tensor_files import encode_tensors
+    """Write statistics of two images in a sense of three numbers."""
+    from polyinr_core.evaluation.statistics_io import FORMAT, METADATA_KEY
+    from polyinr_core.metrics.feature_statistics import digest_of
+    from polyinr_core.runtime.tensor_files import encode_tensors
 
     tensors = {"0.mean": torch.rand(3), "0.scatter": torch.eye(3), "0.features": torch.rand(2, 3)}
     facts = {
         "format": FORMAT,
-        "pictures": {"kind": "pictures", "name": "x"},
+        "images": {"kind": "images", "name": "x"},
         "side": 16,
         "count": 2,
         "senses": [["lite2", "pooled"]],
@@ -301,20 +300,20 @@ def make_png(path: Path) -> None:
     if path.suffix == ".gif":
         write_animation(path, iter([pixels, pixels]), count=2, fps=5, note=note)
     else:
-        write_picture(path, pixels, note=note)
+        write_image(path, pixels, note=note)
 
 
 def make_run(path: Path) -> None:
     folder = RunFolder(path)
     folder.claim(PRESETS["tiny"], DataFacts("data.zip", "ab", 12, 3))
     for kimg in (0.0, 0.5, 1.0):
-        folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "critic": 1.0, "warning": "look"})
+        folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "discriminator": 1.0, "warning": "look"})
     counters = {"stage": 0, "images": 8, "images_before": 0, "notes": {"patience": asdict_patience()}}
     write_state(folder.state, State({"a": torch.zeros(2)}, counters), images=8)
 
 
 def asdict_patience() -> dict[str, Any]:
-    from polyinr_core.training.keeping import Patience
+    from polyinr_core.training.hooks import Patience
 
     return asdict(Patience())
 
@@ -334,7 +333,7 @@ def make_npz(path: Path) -> None:
 
 
 def read_all(path: Path) -> None:
-    """Open a data set and read all its pictures."""
+    """Open a data set and read all its images."""
     with open_data(path) as data:
         for index in range(len(data)):
             data.read(index)
@@ -350,7 +349,7 @@ def claim(path: Path) -> None:
 
 
 def read_run_as_others_do(path: Path) -> None:
-    from polyinr_cli.judged import held_out_of
+    from polyinr_cli.evaluate_options import held_out_of
 
     held_out_of(path)
     stored = read_run(path)
@@ -371,9 +370,9 @@ def read_source(path: Path) -> None:
 FORMATS = [
     Format(
         "model.safetensors",
-        small_snapshot,
+        small_checkpoint,
         changed_tensors,
-        load_snapshot,
+        load_checkpoint,
         (
             "info FILE --json",
             "sample -m FILE --seeds 0 -o x.png",
@@ -405,18 +404,16 @@ FORMATS = [
     ),
     Format("statistics.safetensors", make_statistics, changed_tensors, open_statistics),
     Format("statistics.npz", make_npz, changed_npz, open_statistics),
-    Format(
-        "card.json", lambda path: path.write_text('{"a": [1, {"b": 2}], "c": "d"}'), changed_document, read_card
-    ),
+    Format("card.json", lambda path: path.write_text('{"a": [1, {"b": 2}], "c": "d"}'), changed_document, read_card),
     Format(
         "result.json",
         lambda path: path.write_text(
             '{"format": 1, "figures": {"fid": {"value": 2.5, "low": 2, "high": 3}},'
-            ' "card": {"reals": {"kind": "pictures"}, "protocols": {"fid": {"network": "inception"}}}}'
+            ' "card": {"reals": {"kind": "images"}, "protocols": {"fid": {"network": "inception"}}}}'
         ),
         changed_document,
         read_result,
-        ("evaluate table FILE", "evaluate explain FILE result.json"),
+        ("table FILE", "compare FILE result.json"),
     ),
     Format("image.png", make_png, changed_note, read_note, ("info FILE --json",)),
     Format("image.tif", make_png, changed_bytes, read_note, ("info FILE",), forgiving=True),
@@ -448,7 +445,7 @@ FORMATS = [
 def sound(form: Format, folder: Path) -> tuple[Path, Path]:
     """Make a sound file, and model.safetensors beside it; return it and the file to be changed."""
     if not (folder / "model.safetensors").exists():
-        small_snapshot(folder / "model.safetensors")
+        small_checkpoint(folder / "model.safetensors")
     path = folder / form.name.replace(" ", "-")
     if not path.exists():
         form.make(path)

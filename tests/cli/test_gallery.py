@@ -1,4 +1,4 @@
-"""`polyinr gallery`: a whole page whatever the model, pictures that its commands draw, what is refused."""
+"""`polyinr gallery`: a whole page whatever the model, images that its commands draw, what is refused."""
 
 import base64
 import hashlib
@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, refused, small_snapshot
+from conftest import Run, refused, small_checkpoint
 from html_page import HtmlPage
 from PIL import Image
 
 from polyinr_cli import exhibits, hall
 from polyinr_cli.main import load, outcome
 from polyinr_cli.notes import command_of
-from polyinr_core.files import sha256_of
+from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from polyinr_core.gallery import plan
-from polyinr_core.pictures.files import read_note
-from polyinr_core.snapshots.snapshot import load_snapshot, save_snapshot
+from polyinr_core.images.io import read_note
+from polyinr_core.runtime.atomic_io import sha256_of
 
 HOSTILE = ("</script><script>alert(1)</script>", "\" onerror='x", "2", " a - b & c ")
 OPTIONS = ("--seeds", "0-3", "--psi", "0,0.5,1", "--frames", "4", "--res", "16", "--device", "cpu")
@@ -32,7 +32,7 @@ PARTS = ["seeds", "classes", "psi", "mixing", "walk", *ALWAYS]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures that take no time where no size is asked for."""
+    """Images that take no time where no size is asked for."""
     make_small(monkeypatch)
 
 
@@ -46,10 +46,10 @@ def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `model.safetensors`, whose classes have hostile names, and its gallery `site`."""
     folder = tmp_path_factory.mktemp("gallery")
-    small_snapshot(folder / "plain.safetensors", classes=4)
-    snapshot = load_snapshot(folder / "plain.safetensors")
+    small_checkpoint(folder / "plain.safetensors", classes=4)
+    checkpoint = load_checkpoint(folder / "plain.safetensors")
     origin = {"data": "<b>cats</b>.zip", "stages": [{"resolution": 16}, 3]}
-    save_snapshot(folder / "model.safetensors", replace(snapshot, class_names=HOSTILE, origin=origin))
+    save_checkpoint(folder / "model.safetensors", replace(checkpoint, class_names=HOSTILE, origin=origin))
     with pytest.MonkeyPatch.context() as patch:
         make_small(patch)
         patch.chdir(folder)
@@ -101,9 +101,9 @@ def test_it_can_be_heard_and_used_by_keyboard(made: Path) -> None:
     assert [slider["type"] for slider in sliders] == ["range"] * 6
     assert {field["id"] for field in (*sliders, *page.all("select"))} == labels
     headings = {heading["id"] for heading in page.all("h2")}
-    assert {section["aria-labelledby"] for section in page.all("section")} == headings
+    assert {section["aria-labeledby"] for section in page.all("section")} == headings
     silent = [image for image in page.all("img") if not image["alt"]]
-    assert len(silent) == 4 + 1  # the band, which the walk tells of, and the picture still to be opened
+    assert len(silent) == 4 + 1  # the band, which the walk tells of, and the image still to be opened
     assert all(button["type"] == "button" for button in page.all("button"))
     assert len([span for span in page.all("span") if span.get("role") == "status"]) == 4
 
@@ -120,7 +120,7 @@ def test_its_policy_allows_its_own_style_and_script_alone(made: Path) -> None:
 
 
 def commands_of(page: HtmlPage) -> dict[str, str]:
-    """Return the command that draws each picture that opens, by its file."""
+    """Return the command that draws each image that opens, by its file."""
     return {link["href"]: link["data-command"] for link in page.all("a") if "data-command" in link}
 
 
@@ -149,20 +149,20 @@ KINDS = [
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_picture_is_what_its_command_draws(made: Path, polyinr: Run, name: str) -> None:
+def test_a_image_is_what_its_command_draws(made: Path, polyinr: Run, name: str) -> None:
     shutil.copy(made / "model.safetensors", "model.safetensors")
-    picture = made / "site" / "pictures" / name
-    line = commands_of(HtmlPage(text_of(made / "site")))[f"pictures/{name}"]
+    image = made / "site" / "images" / name
+    line = commands_of(HtmlPage(text_of(made / "site")))[f"images/{name}"]
     ran = polyinr(*shlex.split(line)[1:], "--device", "cpu")
     assert ran.code == 0, ran.stderr
     drawn = np.asarray(Image.open(shlex.split(line)[-1]))
-    own = np.asarray(Image.open(picture))
-    if "heat" in name:  # the command writes a sheet: a word above, and the picture before it
+    own = np.asarray(Image.open(image))
+    if "heat" in name:  # the command writes a sheet: a word above, and the image before it
         drawn = drawn[-16:, -16:]
     assert (drawn == own).all()
     assert own.std() > 1
     if "with" not in name:
-        again = command_of(read_note(picture), output="again.png")
+        again = command_of(read_note(image), output="again.png")
         assert polyinr(*shlex.split(again)[1:]).code == 0
         assert (np.asarray(Image.open("again.png"))[-len(own) :, -len(own) :] == own).all()
 
@@ -171,7 +171,7 @@ def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
     shutil.copy(made / "model.safetensors", "model.safetensors")
     text = text_of(made / "site")
     lines = [HtmlPage(f"<p>{code}</p>").text for code in re.findall(r"<code>(.*?)</code><button", text)]
-    assert lines.pop() == ""  # of the picture still to be opened
+    assert lines.pop() == ""  # of the image still to be opened
     assert len(lines) == 8
     for line in lines:
         ran = polyinr(*shlex.split(line)[1:], "--device", "cpu")
@@ -180,8 +180,8 @@ def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
     strip = Image.open("walk.gif")
     assert strip.n_frames == 4
     first = np.asarray(strip.convert("RGB"), dtype=int)
-    own = np.asarray(Image.open(made / "site" / "pictures" / "walk-frame0000.png"), dtype=int)
-    assert abs(first - own).mean() < 16  # a GIF has 256 colours
+    own = np.asarray(Image.open(made / "site" / "images" / "walk-frame0000.png"), dtype=int)
+    assert abs(first - own).mean() < 16  # a GIF has 256 colors
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
     ],
 )
 def test_other_models(polyinr: Run, tmp_path: Path, model: dict, options: list[str], parts: list[str]) -> None:
-    small_snapshot(tmp_path / "m.safetensors", **model)
+    small_checkpoint(tmp_path / "m.safetensors", **model)
     few = ["--psi", "0.3", "--frames", "3", "--res", "8"]
     ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", *few, *options)
     assert ran.code == 0, ran.stderr
@@ -209,7 +209,7 @@ def test_other_models(polyinr: Run, tmp_path: Path, model: dict, options: list[s
 
 
 def test_of_many_classes_some_are_shown(polyinr: Run, tmp_path: Path) -> None:
-    small_snapshot(tmp_path / "m.safetensors", classes=1000)
+    small_checkpoint(tmp_path / "m.safetensors", classes=1000)
     few = ["--seeds", "2", "--psi", "1", "--frames", "2", "--res", "8"]
     ran = polyinr("gallery", "-m", "m.safetensors", "-o", "site", *few)
     assert ran.code == 0, ran.stderr
@@ -218,23 +218,23 @@ def test_of_many_classes_some_are_shown(polyinr: Run, tmp_path: Path) -> None:
     assert len(re.findall("<h3>", text)) == 16 + 1
 
 
-def test_a_label_is_every_pictures_class(polyinr: Run, tiny_class_snapshot: Path, tmp_path: Path) -> None:
+def test_a_label_is_every_images_class(polyinr: Run, tiny_class_checkpoint: Path, tmp_path: Path) -> None:
     given = [*["--seeds", "0-1", "--psi", "1", "--frames", "2", "--res", "8", "--label"], "class c"]
-    assert polyinr("gallery", "-m", tiny_class_snapshot, "-o", "site", *given).code == 0
+    assert polyinr("gallery", "-m", tiny_class_checkpoint, "-o", "site", *given).code == 0
     commands = commands_of(HtmlPage(text_of(tmp_path / "site")))
     assert commands
     assert all("--label 'class c'" in line for line in commands.values())
 
 
-def test_json_says_what_was_made(polyinr: Run, tiny_snapshot: Path, tmp_path: Path) -> None:
+def test_json_says_what_was_made(polyinr: Run, tiny_checkpoint: Path, tmp_path: Path) -> None:
     given = ["--seeds", "5,2", "--frames", "2", "--psi", "1", "--precision", "float64"]
-    ran = polyinr("gallery", "-m", tiny_snapshot, "-o", "deep/site/", *given, "--json")
+    ran = polyinr("gallery", "-m", tiny_checkpoint, "-o", "deep/site/", *given, "--json")
     assert ran.code == 0, ran.stderr
     assert ran.stderr == ""
     (facts,) = ran.lines
     assert facts["file"] == "deep/site/index.html"
     assert (facts["seeds"], facts["psi"], facts["size"], facts["frames"]) == ([5, 2], [1.0], 16, 2)
-    assert (facts["model"], facts["precision"]) == (sha256_of(tiny_snapshot), "float64")
+    assert (facts["model"], facts["precision"]) == (sha256_of(tiny_checkpoint), "float64")
     site = tmp_path / "deep" / "site"
     assert {site / name for name in facts["files"]} == {file for file in site.rglob("*") if file.is_file()}
     assert json.loads((site / "gallery.json").read_text())["files"] == facts["files"]
@@ -246,7 +246,7 @@ def test_only_a_gallery_is_replaced(made: Path, polyinr: Run, tmp_path: Path) ->
     again = ["gallery", "-m", made / "model.safetensors", *few, "-o", "site"]
     refused(polyinr(*again), "site: exists already", "--overwrite", code=1)
     assert polyinr(*again, "--overwrite").code == 0
-    assert not (tmp_path / "site" / "pictures" / "walk-frame0000.png").exists()
+    assert not (tmp_path / "site" / "images" / "walk-frame0000.png").exists()
     (tmp_path / "site" / "CNAME").write_text("mine")
     refused(polyinr(*again, "--overwrite"), "site: holds files that are no gallery's (CNAME)", code=1)
     assert (tmp_path / "site" / "CNAME").read_text() == "mine"
@@ -293,7 +293,7 @@ def test_interrupted_it_leaves_what_was_there(
         ("gallery -o . --overwrite", 1, "is the folder that you are in"),
         ("gallery -o file/site", 1, "a part of this path is a file"),
         ("gallery -o site -m missing.safetensors", 1, "missing.safetensors: no such file"),
-        ("gallery -o site --seeds 0-999 -m m.safetensors", 2, "1000 pictures; a page shows 128"),
+        ("gallery -o site --seeds 0-999 -m m.safetensors", 2, "1000 images; a page shows 128"),
         ("gallery -o site --seeds x -m m.safetensors", 2, "seeds 'x'"),
         ("gallery -o site --psi half -m m.safetensors", 2, "--psi 'half'"),
         ("gallery -o site --frames 1 -m m.safetensors", 2, "--frames 1 is outside"),
@@ -304,15 +304,15 @@ def test_interrupted_it_leaves_what_was_there(
         ("gallery -o site --precision half -m m.safetensors", 2, "half"),
     ],
 )
-def test_bad_input(polyinr: Run, tiny_snapshot: Path, tmp_path: Path, line: str, code: int, words: str) -> None:
-    shutil.copy(tiny_snapshot, tmp_path / "m.safetensors")
+def test_bad_input(polyinr: Run, tiny_checkpoint: Path, tmp_path: Path, line: str, code: int, words: str) -> None:
+    shutil.copy(tiny_checkpoint, tmp_path / "m.safetensors")
     (tmp_path / "file").write_text("")
     before = sorted(tmp_path.rglob("*"))
     refused(polyinr(*line.split()), words, code=code)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_one_process_draws_it(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_draws_it(polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    refused(polyinr("gallery", "-m", tiny_snapshot, "-o", "site"), "one process", code=2)
+    refused(polyinr("gallery", "-m", tiny_checkpoint, "-o", "site"), "one process", code=2)

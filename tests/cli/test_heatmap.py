@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from polyinr_core.latents.file import read_latents
-from polyinr_core.latents.spaces import from_seed
-from polyinr_core.pictures.colour_map import colour
-from polyinr_core.pictures.files import read_note
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.images.grid import color
+from polyinr_core.images.io import read_note
+from polyinr_core.latents.io import read_latents
+from polyinr_core.latents.latents import from_seed
 
 CAPTION = 20
 GAP = 2
@@ -31,7 +31,7 @@ def pixels_of(source: Path | str | bytes) -> np.ndarray:
 @torch.no_grad()
 def heat_at_once(model: Path, seed: int, points: np.ndarray) -> np.ndarray:
     """Return sum_c mean_c x_c of every level at points [P, 2], [L, P]: the release's form in NumPy's float64."""
-    generator = load_snapshot(model).generator.double()
+    generator = load_checkpoint(model).generator.double()
     affine = from_seed(generator, seed).affine[0].numpy()
     p = np.concatenate([points, np.ones((len(points), 1))], axis=1)
     x, found = np.ones(1), []
@@ -51,30 +51,25 @@ def cells(sheet: np.ndarray, rows: int, columns: int, width: int = 16, height: i
     return np.stack(
         [
             np.stack(
-                [
-                    sheet[CAPTION + r * (height + GAP) :, c * (width + GAP) :][:height, :width]
-                    for c in range(columns)
-                ]
+                [sheet[CAPTION + r * (height + GAP) :, c * (width + GAP) :][:height, :width] for c in range(columns)]
             )
             for r in range(rows)
         ]
     )
 
 
-def normalised(heat: np.ndarray) -> np.ndarray:
+def normalized(heat: np.ndarray) -> np.ndarray:
     return (heat - heat.min()) / (heat.max() - heat.min())
 
 
-def test_the_array_is_the_formula(polyinr: Run, tiny_snapshot: Path):
+def test_the_array_is_the_formula(polyinr: Run, tiny_checkpoint: Path):
     """Oracle: the formula at once in NumPy's float64; 1e-9 in float64, 1e-3 in float32."""
     window = ("--size", "60x40", "--grid=-0.5:1,0:0.5", "--levels", "0,2")
     x, y = np.meshgrid(np.linspace(-0.5, 1, 60), np.linspace(0, 0.5, 40))
     points = np.stack([x.ravel(), y.ravel()], axis=1)
     for precision, near in (("float64", 1e-9), ("float32", 1e-3)):
         name = f"{precision}.npy"
-        ran = polyinr(
-            "heatmap", "--seeds", "4,1", *window, "-m", tiny_snapshot, "--precision", precision, "-o", name
-        )
+        ran = polyinr("heatmap", "--seeds", "4,1", *window, "-m", tiny_checkpoint, "--precision", precision, "-o", name)
         assert ran.code == 0, ran.stderr
         heat = np.load(name)
         assert (heat.shape, heat.dtype) == (
@@ -82,44 +77,44 @@ def test_the_array_is_the_formula(polyinr: Run, tiny_snapshot: Path):
             np.dtype(precision),
         )
         for own, seed in zip(heat, (4, 1), strict=True):
-            expected = heat_at_once(tiny_snapshot, seed, points)[[0, 2]].reshape(2, 40, 60)
+            expected = heat_at_once(tiny_checkpoint, seed, points)[[0, 2]].reshape(2, 40, 60)
             np.testing.assert_allclose(own, expected, rtol=0, atol=near * abs(expected).max())
 
 
-def test_a_sheet_has_a_row_for_each_picture(polyinr: Run, tiny_snapshot: Path):
-    """The picture itself, then every level from its least to its greatest heat, in colours."""
+def test_a_sheet_has_a_row_for_each_image(polyinr: Run, tiny_checkpoint: Path):
+    """The image itself, then every level from its least to its greatest heat, in colors."""
     common = (
         "--seeds",
         "3,5",
         "-m",
-        tiny_snapshot,
+        tiny_checkpoint,
         "--precision",
         "float32",
-    )  # pictures may do with less than arrays
-    assert polyinr("sample", *common, "-o", "pictures/").code == 0
+    )  # images may do with less than arrays
+    assert polyinr("sample", *common, "-o", "images/").code == 0
     assert polyinr("heatmap", *common, "-o", "heat.npy").code == 0
-    assert polyinr("heatmap", *common, "-o", "heat.png", "--colours", "bgy").code == 0
+    assert polyinr("heatmap", *common, "-o", "heat.png", "--colors", "bgy").code == 0
     found, heat = cells(pixels_of("heat.png"), 2, 4), np.load("heat.npy")
     for row, seed in enumerate((3, 5)):
-        assert np.array_equal(found[row, 0], pixels_of(f"pictures/seed{seed:04d}.png"))
+        assert np.array_equal(found[row, 0], pixels_of(f"images/seed{seed:04d}.png"))
         for level in range(3):
-            assert np.array_equal(found[row, 1 + level], colour(normalised(heat[row, level]), "bgy"))
-    ran = polyinr("heatmap", *common, "-o", "-", "--colours", "bgy")
+            assert np.array_equal(found[row, 1 + level], color(normalized(heat[row, level]), "bgy"))
+    ran = polyinr("heatmap", *common, "-o", "-", "--colors", "bgy")
     assert np.array_equal(pixels_of(ran.stdout), pixels_of("heat.png"))
     assert polyinr("heatmap", *common, "-o", "fire.png").code == 0
     assert not np.array_equal(pixels_of("fire.png"), pixels_of("heat.png"))
 
 
-def test_levels_are_named_above(polyinr: Run, tiny_snapshot: Path):
-    polyinr("heatmap", "--seeds", "3", "--res", "64", "--levels", "1-2", "-m", tiny_snapshot, "-o", "x.png")
+def test_levels_are_named_above(polyinr: Run, tiny_checkpoint: Path):
+    polyinr("heatmap", "--seeds", "3", "--res", "64", "--levels", "1-2", "-m", tiny_checkpoint, "-o", "x.png")
     top = pixels_of("x.png")[:CAPTION]
     words = [(top[:, c * 66 : c * 66 + 64] < 128).any() for c in range(3)]
     assert words == [True, True, True]
     assert not np.array_equal(top[:, 66:130], top[:, 132:196])
 
 
-def test_overlay(polyinr: Run, tiny_snapshot: Path):
-    common = ("heatmap", "--seeds", "3", "-m", tiny_snapshot)
+def test_overlay(polyinr: Run, tiny_checkpoint: Path):
+    common = ("heatmap", "--seeds", "3", "-m", tiny_checkpoint)
     for share in ("0", "0.25", "1"):
         assert polyinr(*common, "--overlay", share, "-o", f"{share}.png").code == 0
     assert polyinr(*common, "-o", "plain.png").code == 0
@@ -130,8 +125,8 @@ def test_overlay(polyinr: Run, tiny_snapshot: Path):
     assert np.array_equal(cells(pixels_of("0.25.png"), 1, 4)[0, 1:], expected)
 
 
-def test_a_folder_gets_a_file_a_level(polyinr: Run, tiny_class_snapshot: Path):
-    common = ("heatmap", "--seeds", "3,5", "--levels", "0,2", "-m", tiny_class_snapshot, "--precision", "float32")
+def test_a_folder_gets_a_file_a_level(polyinr: Run, tiny_class_checkpoint: Path):
+    common = ("heatmap", "--seeds", "3,5", "--levels", "0,2", "-m", tiny_class_checkpoint, "--precision", "float32")
     ran = polyinr(*common, "-o", "out/", "--json")
     assert sorted(os.listdir("out")) == [f"seed{s:04d}-level{k}.png" for s in (3, 5) for k in (0, 2)]
     assert polyinr(*common, "-o", "x.png").code == 0
@@ -154,9 +149,9 @@ def test_a_folder_gets_a_file_a_level(polyinr: Run, tiny_class_snapshot: Path):
     refused(polyinr(*common, "-o", "out/"), "exists already", code=1)
 
 
-def test_heat_in_a_window_of_any_kind(polyinr: Run, tiny_snapshot: Path):
+def test_heat_in_a_window_of_any_kind(polyinr: Run, tiny_checkpoint: Path):
     """Turned by a quarter about the middle the same points are looked at, so the same means: the array turned."""
-    common = ("heatmap", "--seeds", "3", "--res", "21", "-m", tiny_snapshot, "--precision", "float64")
+    common = ("heatmap", "--seeds", "3", "--res", "21", "-m", tiny_checkpoint, "--precision", "float64")
     polyinr(*common, "-o", "plain.npy")
     assert polyinr(*common, "--rotate", "90", "-o", "turned.npy").code == 0
     turned, plain = np.load("turned.npy")[0], np.load("plain.npy")[0]
@@ -166,11 +161,11 @@ def test_heat_in_a_window_of_any_kind(polyinr: Run, tiny_snapshot: Path):
     assert 0 < abs(fine - plain).max() < 0.2 * np.ptp(plain)
 
 
-def test_latents_give_the_same(polyinr: Run, tiny_snapshot: Path):
-    assert polyinr("sample", "--seeds", "3-4", "-m", tiny_snapshot, "-o", "kept.safetensors").code == 0
+def test_latents_give_the_same(polyinr: Run, tiny_checkpoint: Path):
+    assert polyinr("sample", "--seeds", "3-4", "-m", tiny_checkpoint, "-o", "kept.safetensors").code == 0
     data = Path("kept.safetensors").read_bytes()
-    polyinr("heatmap", "--seeds", "3-4", "-m", tiny_snapshot, "-o", "a.npy")
-    assert polyinr("heatmap", "--latents", "-", "-m", tiny_snapshot, "-o", "b.npy", stdin=data).code == 0
+    polyinr("heatmap", "--seeds", "3-4", "-m", tiny_checkpoint, "-o", "a.npy")
+    assert polyinr("heatmap", "--latents", "-", "-m", tiny_checkpoint, "-o", "b.npy", stdin=data).code == 0
     assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
 
 
@@ -179,14 +174,14 @@ def test_latents_give_the_same(polyinr: Run, tiny_snapshot: Path):
     [
         ("--seeds", "3", "--size", "20x12", "--grid", "0:0.5", "--rotate", "10"),
         ("--seeds", "3,5", "--psi", "0.5", "--label", "class b", "--levels", "1-2", "--overlay", "0.5"),
-        ("--latents", "kept.safetensors", "--colours", "gray", "--supersample", "2"),
+        ("--latents", "kept.safetensors", "--colors", "gray", "--supersample", "2"),
         ("--seeds", "3-4", "--degrees", "--levels", "0,2"),
     ],
 )
 @pytest.mark.parametrize("output", ["x.png", "x/"])
-def test_a_note_draws_it_again(polyinr: Run, tiny_class_snapshot: Path, arguments: tuple[str, ...], output: str):
+def test_a_note_draws_it_again(polyinr: Run, tiny_class_checkpoint: Path, arguments: tuple[str, ...], output: str):
     """The command that `info` prints makes the same file or folder, but for the folder's own name."""
-    Path("model.safetensors").write_bytes(tiny_class_snapshot.read_bytes())
+    Path("model.safetensors").write_bytes(tiny_class_checkpoint.read_bytes())
     polyinr("sample", "--seeds", "11-12", "-m", "model.safetensors", "-o", "kept.safetensors")
     assert polyinr("heatmap", *arguments, "-m", "model.safetensors", "-o", output).code == 0
     made = sorted(Path("x").iterdir()) if output == "x/" else [Path(output)]
@@ -201,9 +196,9 @@ def test_a_note_draws_it_again(polyinr: Run, tiny_class_snapshot: Path, argument
         assert again.read_bytes() == path.read_bytes()
 
 
-def test_degrees(polyinr: Run, tiny_snapshot: Path):
+def test_degrees(polyinr: Run, tiny_checkpoint: Path):
     """Oracle: NumPy's products of polynomials of the maps' sizes; 1e-6, since maps are kept in float32."""
-    common = ("--seeds", "3-4", "-m", tiny_snapshot)
+    common = ("--seeds", "3-4", "-m", tiny_checkpoint)
     polyinr("sample", *common, "-o", "maps.safetensors")
     affine = read_latents(Path("maps.safetensors")).affine.double().numpy()
     ran = polyinr("heatmap", *common, "--degrees", "--json")
@@ -225,8 +220,8 @@ def test_degrees(polyinr: Run, tiny_snapshot: Path):
         assert np.array_equal(array[index, 1], line["shares"]["y"])
 
 
-def test_the_degree_picture(polyinr: Run, tiny_snapshot: Path):
-    common = ("heatmap", "--seeds", "3-4", "--degrees", "-m", tiny_snapshot)
+def test_the_degree_image(polyinr: Run, tiny_checkpoint: Path):
+    common = ("heatmap", "--seeds", "3-4", "--degrees", "-m", tiny_checkpoint)
     assert polyinr(*common, "-o", "x.png").code == 0
     assert polyinr(*common, "-o", "out/").code == 0
     assert polyinr(*common, "-o", "two/", "--levels", "1-2").code == 0
@@ -242,12 +237,12 @@ def test_the_degree_picture(polyinr: Run, tiny_snapshot: Path):
     assert [line["file"] for line in ran.lines] == ["y.png", "y.png"]
 
 
-def test_maps_that_overflow_are_refused(polyinr: Run, tiny_snapshot: Path):
+def test_maps_that_overflow_are_refused(polyinr: Run, tiny_checkpoint: Path):
     """They are refused when they are read; far out even the clamped features stay numbers."""
-    polyinr("sample", "--seeds", "3", "-m", tiny_snapshot, "-o", "maps.safetensors")
+    polyinr("sample", "--seeds", "3", "-m", tiny_checkpoint, "-o", "maps.safetensors")
     with safe_open("maps.safetensors", "pt") as file:
         metadata, maps = file.metadata(), file.get_tensor("affine")
     save_file({"affine": torch.full_like(maps, 3e38)}, "huge.safetensors", metadata=metadata)
-    ran = polyinr("heatmap", "--latents", "huge.safetensors", "-m", tiny_snapshot, "-o", "x.png")
+    ran = polyinr("heatmap", "--latents", "huge.safetensors", "-m", tiny_checkpoint, "-o", "x.png")
     refused(ran, "more than can be computed with", code=1)
     assert not Path("x.png").exists()

@@ -1,4 +1,4 @@
-"""`polyinr info`: models, data sets, pictures, latents."""
+"""`polyinr info`: models, data sets, images, latents."""
 
 import io
 import json
@@ -12,12 +12,12 @@ from conftest import Run, refused
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
 
 
 @pytest.fixture
 def data_set(tmp_path: Path) -> Path:
-    """100 pictures of 8 px in two classes; picture i is grey level i."""
+    """100 images of 8 px in two classes; image i is gray level i."""
     path = tmp_path / "data.zip"
     labels = []
     with zipfile.ZipFile(path, "w") as archive:
@@ -32,16 +32,16 @@ def data_set(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_model(polyinr: Run, tiny_class_snapshot: Path):
+def test_a_model(polyinr: Run, tiny_class_checkpoint: Path):
     """Oracle: the generator's own parameters, counted here."""
-    (facts,) = polyinr("info", tiny_class_snapshot, "--json").lines
-    generator = load_snapshot(tiny_class_snapshot).generator
+    (facts,) = polyinr("info", tiny_class_checkpoint, "--json").lines
+    generator = load_checkpoint(tiny_class_checkpoint).generator
     assert facts["parameters"]["total"] == sum(p.numel() for p in generator.parameters())
     assert (facts["form"], facts["channels"], facts["levels"], facts["classes"]) == ("release", 16, 3, 4)
     assert (facts["resolution"], facts["kimg"]) == (16, 1.5)
     assert facts["class_names"] == ["class a", "class b", "class c", "class d"]
     assert facts["flops_per_pixel"] > 2 * 2 * 16 * 16
-    shown = polyinr("info", tiny_class_snapshot).stdout.decode()
+    shown = polyinr("info", tiny_class_checkpoint).stdout.decode()
     for words in ("release", "class a, class b", "table 24", "1.5", facts["sha256"]):
         assert words in shown
 
@@ -49,13 +49,13 @@ def test_a_model(polyinr: Run, tiny_class_snapshot: Path):
 def test_a_data_set(polyinr: Run, data_set: Path):
     (facts,) = polyinr("info", data_set, "--json").lines
     assert (facts["count"], facts["resolution"], facts["classes"]) == (100, 8, 2)
-    assert facts["pictures_of_class"] == {"dark": 70, "light": 30}
+    assert facts["images_of_class"] == {"dark": 70, "light": 30}
     assert facts["provenance"] == {"filter": "lanczos"}
     assert "dark 70, light 30" in polyinr("info", data_set).stdout.decode()
 
 
 def test_shards(polyinr: Run, data_set: Path, tmp_path: Path):
-    """The pictures of the archive, its first 60 in one tar, the others in a second."""
+    """The images of the archive, its first 60 in one tar, the others in a second."""
     (tmp_path / "set").mkdir()
     with zipfile.ZipFile(data_set) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".png"))
@@ -70,7 +70,7 @@ def test_shards(polyinr: Run, data_set: Path, tmp_path: Path):
     for path in ("set", "set/{0..1}.tar", "set/*.tar"):
         (facts,) = polyinr("info", path, "--json").lines
         assert (facts["count"], facts["shards"], facts["resolution"], facts["classes"]) == (100, 2, 8, 2)
-        assert facts["pictures_of_class"] == {"0": 70, "1": 30}
+        assert facts["images_of_class"] == {"0": 70, "1": 30}
     assert polyinr("info", "set/1.tar", "--json").lines[0]["count"] == 40
     assert polyinr("info", "set", "-o", "sheet.png").code == 0
     assert polyinr("info", data_set, "-o", "same.png").code == 0
@@ -92,16 +92,16 @@ def test_a_contact_sheet(polyinr: Run, data_set: Path):
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(piped.stdout))), page)
 
 
-def test_latents(polyinr: Run, tiny_class_snapshot: Path):
-    polyinr("sample", "--seeds", "4-6", "--psi", "0.5", "-m", tiny_class_snapshot, "-o", "x.safetensors")
+def test_latents(polyinr: Run, tiny_class_checkpoint: Path):
+    polyinr("sample", "--seeds", "4-6", "--psi", "0.5", "-m", tiny_class_checkpoint, "-o", "x.safetensors")
     (facts,) = polyinr("info", "x.safetensors", "--json").lines
     assert (facts["kind"], facts["count"], facts["seeds"], facts["psi"]) == ("latents", 3, [4, 5, 6], 0.5)
     assert facts["tensors"]["affine"] == [3, 3, 3, 16]
     assert len(facts["labels"]) == 3
 
 
-def test_directions(polyinr: Run, tiny_snapshot: Path):
-    polyinr("directions", "--samples", "20", "--count", "3", "-m", tiny_snapshot, "-o", "d.safetensors")
+def test_directions(polyinr: Run, tiny_checkpoint: Path):
+    polyinr("directions", "--samples", "20", "--count", "3", "-m", tiny_checkpoint, "-o", "d.safetensors")
     (facts,) = polyinr("info", "d.safetensors", "--json").lines
     assert (facts["kind"], facts["count"], facts["space"], facts["samples"]) == ("directions", 3, "w", 20)
     assert facts["shape"] == [3, 12]
@@ -109,15 +109,15 @@ def test_directions(polyinr: Run, tiny_snapshot: Path):
     assert b"directions" in polyinr("info", "d.safetensors").stdout
 
 
-def test_a_picture(polyinr: Run, tiny_snapshot: Path):
-    polyinr("sample", "--seeds", "4", "-m", tiny_snapshot, "-o", "x.png")
+def test_a_image(polyinr: Run, tiny_checkpoint: Path):
+    polyinr("sample", "--seeds", "4", "-m", tiny_checkpoint, "-o", "x.png")
     shown = polyinr("info", "x.png").stdout.decode()
     assert "command" in shown
     assert "polyinr sample --seeds 4 --psi 1.0 --size 16x16 --grid 0.0:1.0" in shown
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp", "x.tif"])
-def test_a_picture_from_elsewhere(polyinr: Run, name: str):
+def test_a_image_from_elsewhere(polyinr: Run, name: str):
     Image.new("RGB", (3, 3)).save(name)
     ran = polyinr("info", name)
     assert ran.code == 0
@@ -144,15 +144,15 @@ def test_damaged_notes_are_one_line_at_most(polyinr: Run, note: str):
     assert len(ran.stderr.splitlines()) == ran.code
 
 
-def test_a_folder_of_pictures(polyinr: Run, tmp_path: Path):
+def test_a_folder_of_images(polyinr: Run, tmp_path: Path):
     for name in ("cat/1.png", "dog/2.png"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True)
         Image.new("RGB", (8, 9)).save(tmp_path / "photos" / name)
     (tmp_path / "photos" / "cat" / "a.heic").write_bytes(b"x")
     ran = polyinr("info", "photos", "--json")
     (facts,) = ran.lines
-    assert (facts["kind"], facts["count"]) == ("folder of pictures", 2)
-    assert facts["pictures_of_class"] == {"cat": 1, "dog": 1}
+    assert (facts["kind"], facts["count"]) == ("folder of images", 2)
+    assert facts["images_of_class"] == {"cat": 1, "dog": 1}
     assert ran.stderr == "polyinr: photos: passed over: 1 file of other kinds (1 .heic)\n"
     (tmp_path / "photos" / "cover.png").write_bytes(b"broken")
     ran = polyinr("info", "photos", "--json")
@@ -172,9 +172,9 @@ def test_a_compressed_tar_is_named_as_such(polyinr: Run, tmp_path: Path):
     refused(polyinr("info", "set.tgz"), "is a compressed tar", code=1)
 
 
-def test_a_header_whose_length_begins_as_a_pickle_does(polyinr, tiny_snapshot):
+def test_a_header_whose_length_begins_as_a_pickle_does(polyinr, tiny_checkpoint):
     """One length in 32 does: it is a multiple of 8, and its first byte may be 0x80."""
-    data = tiny_snapshot.read_bytes()
+    data = tiny_checkpoint.read_bytes()
     length = int.from_bytes(data[:8], "little")
     padded = length + (0x80 - length) % 256
     header = data[8 : 8 + length].ljust(padded)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from polyinr_cli import main
-from polyinr_cli.signals import interruption
+from polyinr_cli.runtime import interruption
 
 COMMAND = [sys.executable, "-m", "polyinr_cli"]
 STARTED = 0.2  # seconds: until then Python itself begins, which we cannot make silent
@@ -29,7 +29,7 @@ NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture
-def started(tmp_path: Path, tiny_snapshot: Path) -> Iterator[list[subprocess.Popen]]:
+def started(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[list[subprocess.Popen]]:
     """A place for processes, which are killed at the end."""
     processes: list[subprocess.Popen] = []
     yield processes
@@ -52,12 +52,12 @@ def start(folder: Path, model: Path, arguments: list[str]) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_signal_at_any_moment(tmp_path: Path, tiny_snapshot: Path, started: list, name: str) -> None:
+def test_a_signal_at_any_moment(tmp_path: Path, tiny_checkpoint: Path, started: list, name: str) -> None:
     rng = random.Random(name)
     for turn in range(9):
         folder = tmp_path / str(turn)
         folder.mkdir()
-        process = start(folder, tiny_snapshot, COMMANDS[name])
+        process = start(folder, tiny_checkpoint, COMMANDS[name])
         started.append(process)
         number = NUMBERS[turn % 3]
         time.sleep(STARTED + rng.uniform(0, 1) * turn)
@@ -74,11 +74,11 @@ def test_a_signal_at_any_moment(tmp_path: Path, tiny_snapshot: Path, started: li
 
 
 @pytest.mark.slow
-def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path, tiny_snapshot: Path) -> None:
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path, tiny_checkpoint: Path) -> None:
     """Under nohup, and in the background of a script."""
     arguments = ["sample", "--seeds", "0-2", "-o", "out/"]
     process = subprocess.Popen(
-        [*COMMAND, *arguments, "-m", str(tiny_snapshot)],
+        [*COMMAND, *arguments, "-m", str(tiny_checkpoint)],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,

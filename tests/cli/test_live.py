@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from polyinr_cli import live
-from polyinr_cli.live import Display, duration, thousands
+from polyinr_cli import train_display as live
+from polyinr_cli.train_display import Display, duration, thousands
 
 STAGES = [(32, 200_000), (64, 100_000)]
-LOSSES = {"generator": 2.99, "critic": 0.332, "fake_sign": -0.78, "real_sign": 0.94, "pictures_per_second": 6.76}
+LOSSES = {"generator": 2.99, "discriminator": 0.332, "fake_sign": -0.78, "real_sign": 0.94, "images_per_second": 6.76}
 EVENT = {"kimg": 12.3, "stage": 0, "resolution": 32, **LOSSES}
 
 
@@ -54,7 +54,7 @@ def shown(display: Display, *, width: int = 80) -> list[str]:
 
 
 def screen(text: str, *, width: int = 60, height: int = 100) -> list[str]:
-    """What a terminal shows after this text: lines, without colours."""
+    """What a terminal shows after this text: lines, without colors."""
     rows, row, column = [[" "] * width for _ in range(height)], 0, 0
     for code, kind, char in re.findall(r"\x1b\[([?\d;]*)([A-Za-z])|([^\x1b])", text):
         if kind == "A":
@@ -94,8 +94,8 @@ def test_it_shows_where_the_run_stands(now: list[float]) -> None:
         "stage    1 of 2, 32 px: 13.0 of 200 kimg, 6%, 5 h 11 min left",
         "run      13.0 of 300 kimg, 4%, more than 7 h 58 min left",
         "stops    in 58 min, as --max-time says",
-        "speed    6.76 pictures/s",
-        "losses   generator 2.990, critic 0.332",
+        "speed    6.76 images/s",
+        "losses   generator 2.990, discriminator 0.332",
         "signs    drawn -0.78, real +0.94",
         "fd-lite2 500 at 12 kimg, best 475.04 at 10",
         "memory   612 MiB, 812 MiB at most on the GPU",
@@ -126,7 +126,7 @@ def test_a_resumed_run_is_shown_where_it_stands() -> None:
 def test_distances_of_two_stages_are_not_compared() -> None:
     show = display()
     show.event({"kimg": 200, "stage": 0, "fd-lite2": 100.0})
-    show.event({"kimg": 200, "stage": 1, "critic": 1.0})
+    show.event({"kimg": 200, "stage": 1, "discriminator": 1.0})
     assert not any("best" in line for line in shown(show))
     show.event({"kimg": 210, "stage": 1, "fd-lite2": 300.0})
     assert "fd-lite2 300 at 210 kimg, best 300 at 210" in shown(show)
@@ -135,7 +135,7 @@ def test_distances_of_two_stages_are_not_compared() -> None:
 def test_numbers_that_are_none_are_left_out() -> None:
     show = display()
     show.event({**EVENT, "generator": None, "fd-lite2": None})
-    assert "losses critic 0.332" in shown(show)
+    assert "losses discriminator 0.332" in shown(show)
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 61, 200])
@@ -151,9 +151,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert "w" * 100 in text
 
 
-def test_messages_and_warnings_come_above(
-    stderr: Terminal, now: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_and_warnings_come_above(stderr: Terminal, now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stderr)
     with live.display(Path("runs/a"), STAGES) as show:
         for step in range(6):
@@ -163,13 +161,13 @@ def test_messages_and_warnings_come_above(
             if step == 2:
                 show.event({"message": "a [bold]state[/bold] is damaged"})
             if step == 3:
-                show.event({**EVENT, "warning": "the critic is right: try this"})
+                show.event({**EVENT, "warning": "the discriminator is right: try this"})
                 print("somebody else", file=sys.stderr)
     assert sys.stderr is stderr
     lines = screen(stderr.getvalue())
     assert lines[:3] == [
         "polyinr: a [bold]state[/bold] is damaged",
-        "polyinr: warning: the critic is right: try this",
+        "polyinr: warning: the discriminator is right: try this",
         "somebody else",
     ]
     assert "━" in lines[3]
@@ -183,7 +181,7 @@ def test_messages_and_warnings_come_above(
         "folder",
     ]
     assert "0.1 of 300 kimg" in lines[5]
-    assert lines[-2] == "warning the critic is right"
+    assert lines[-2] == "warning the discriminator is right"
     assert "\x1b[?25h" in stderr.getvalue()  # the cursor is back
 
 
@@ -223,13 +221,13 @@ def test_a_terminal_that_goes_away_stops_nothing(stderr: Terminal, monkeypatch: 
     assert sys.stderr is stderr
 
 
-def test_no_color_is_honoured(stderr: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_is_honored(stderr: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys, "stderr", stderr)
     with live.display(Path("runs/a"), STAGES) as show:
         show.event({**EVENT, "warning": "yellow"})
-    colours = re.findall(r"\x1b\[([\d;]*)m", stderr.getvalue())
-    assert not [code for code in colours if re.search(r"(^|;)[34]\d(;|$)", code)]
+    colors = re.findall(r"\x1b\[([\d;]*)m", stderr.getvalue())
+    assert not [code for code in colors if re.search(r"(^|;)[34]\d(;|$)", code)]
 
 
 @pytest.mark.parametrize("reason", ["no terminal", "quiet", "json on the same terminal"])
@@ -264,7 +262,7 @@ def test_times_are_told_in_two_units() -> None:
     assert told == ["0 s", "0 s", "1 min", "1 min", "1 h", "5 h 12 min", "3 d 4 h", "1 d 3 h"]
 
 
-def test_small_runs_are_told_by_the_picture() -> None:
+def test_small_runs_are_told_by_the_image() -> None:
     assert thousands(4, 12) == "0.004 of 0.012 kimg, 33%"
     assert thousands(0, 0) == "0.000 of 0 kimg, 0%"
 
@@ -279,7 +277,7 @@ def test_on_a_real_terminal(tmp_path: Path) -> None:
         "try:\n"
         "    with live.display(Path('runs/a'), [(32, 1000)], as_json=True) as show:\n"
         "        for seen in range(0, 500, 100):\n"
-        "            event = {'kimg': seen / 1000, 'stage': 0, 'critic': 0.5}\n"
+        "            event = {'kimg': seen / 1000, 'stage': 0, 'discriminator': 0.5}\n"
         "            show.moved(seen, stage=0, images=seen)\n"
         "            show.event(event)\n"
         "            streams.json_line(event)\n"

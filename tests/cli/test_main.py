@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import Run, refused, small_snapshot
+from conftest import Run, refused, small_checkpoint
 
 from polyinr_cli import main
 from polyinr_core.errors import PolyinrError, RequestError
 
-info_module = import_module("polyinr_cli.info")
+info_module = import_module("polyinr_cli.commands.info")
 HELP = """
 import sys
 from polyinr_cli.main import outcome
@@ -47,10 +47,10 @@ def test_help_is_light_and_quick(command: str):
 
 
 def test_every_command_file_is_a_command():
-    """A file of the package is a command if it has a function of its own name."""
-    files = {path.stem: path.read_text() for path in Path(main.__file__).parent.glob("*.py")}
+    """A file of the commands' package is a command if it has a function of its own name."""
+    files = {path.stem: path.read_text() for path in (Path(main.__file__).parent / "commands").glob("*.py")}
     commands = {name for name, text in files.items() if f"\ndef {name}(" in text}
-    assert commands == {command.split()[-1] for command in main.COMMANDS}
+    assert commands == set(main.COMMANDS)
 
 
 def test_version(polyinr: Run):
@@ -128,9 +128,9 @@ def test_chatter_of_libraries_stays_away(
     assert caplog.messages == ["ours"]
 
 
-def test_quiet_keeps_warnings_away(polyinr: Run, tiny_snapshot: Path, caplog: pytest.LogCaptureFixture):
-    polyinr("sample", "--seeds", "1", "-m", tiny_snapshot, "-o", "x.safetensors")
-    other = small_snapshot(Path("other.safetensors"), resolution=17)
+def test_quiet_keeps_warnings_away(polyinr: Run, tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture):
+    polyinr("sample", "--seeds", "1", "-m", tiny_checkpoint, "-o", "x.safetensors")
+    other = small_checkpoint(Path("other.safetensors"), resolution=17)
     polyinr("sample", "--latents", "x.safetensors", "-m", other, "-o", "x.png", "-q")
     assert caplog.text == ""
 
@@ -138,8 +138,8 @@ def test_quiet_keeps_warnings_away(polyinr: Run, tiny_snapshot: Path, caplog: py
 @pytest.mark.parametrize(
     "value", [("--grid", "-0.25:1.25"), ("--grid=-0.25:1.25",), ("--psi", "-0.5"), ("--psi=-0.5",)]
 )
-def test_values_may_begin_with_a_minus(polyinr: Run, tiny_snapshot: Path, value: tuple[str, ...]):
-    assert polyinr("sample", "--seeds", "1", "-m", tiny_snapshot, *value, "-o", "x.png").code == 0
+def test_values_may_begin_with_a_minus(polyinr: Run, tiny_checkpoint: Path, value: tuple[str, ...]):
+    assert polyinr("sample", "--seeds", "1", "-m", tiny_checkpoint, *value, "-o", "x.png").code == 0
 
 
 def run_into(command: str, *arguments: str | Path) -> subprocess.CompletedProcess:
@@ -154,8 +154,8 @@ def run_into(command: str, *arguments: str | Path) -> subprocess.CompletedProces
 
 
 @pytest.fixture
-def note_file(polyinr: Run, tiny_snapshot: Path) -> Path:
-    polyinr("sample", "--seeds", "1", "-m", tiny_snapshot, "-o", "x.png")
+def note_file(polyinr: Run, tiny_checkpoint: Path) -> Path:
+    polyinr("sample", "--seeds", "1", "-m", tiny_checkpoint, "-o", "x.png")
     return Path("x.png")
 
 
@@ -219,7 +219,7 @@ def test_ctrl_c_is_130(note_file: Path):
         "invert pipe.png -o x.safetensors",
         "directions pipe.safetensors --seeds 1 -o x.png",
         "convert pipe.pkl -o m.safetensors",
-        "evaluate table pipe.json",
+        "table pipe.json",
     ],
 )
 def test_a_named_pipe_is_refused_and_not_waited_for(polyinr: Run, command: str):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import Run, refused
 
-from polyinr_cli import models
+from polyinr_cli import model_lookup as models
 
 
 def drawn_with(polyinr: Run, *arguments: str) -> tuple[str, str]:
-    """Draw a picture; return (the hash of the model that drew it, stderr)."""
+    """Draw an image; return (the hash of the model that drew it, stderr)."""
     ran = polyinr("sample", "--seeds", "1", "-o", "-", *arguments)
     assert ran.code == 0, ran.stderr
     ran = polyinr("sample", "--seeds", "1", "-o", "x.png", "--overwrite", "--json", *arguments)
@@ -21,49 +21,49 @@ def drawn_with(polyinr: Run, *arguments: str) -> tuple[str, str]:
 
 
 def test_the_order_of_the_search(
-    polyinr: Run, tiny_snapshot: Path, tiny_class_snapshot: Path, monkeypatch: pytest.MonkeyPatch
+    polyinr: Run, tiny_checkpoint: Path, tiny_class_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Named, then $POLYINR_MODEL, then the newest below ./runs; all but the first are said aloud."""
     for age, run in enumerate(("new", "old")):
-        folder = Path("runs") / run / "snapshots"
+        folder = Path("runs") / run / "checkpoints"
         folder.mkdir(parents=True)
-        shutil.copy(tiny_snapshot if run == "new" else tiny_class_snapshot, folder / "000001.safetensors")
+        shutil.copy(tiny_checkpoint if run == "new" else tiny_class_checkpoint, folder / "000001.safetensors")
         os.utime(folder / "000001.safetensors", (1000 - age, 1000 - age))
-    (Path("runs") / "new" / "kept.safetensors").write_text("not a snapshot's place")
+    (Path("runs") / "new" / "kept.safetensors").write_text("not a checkpoint's place")
     plain, said = drawn_with(polyinr)
-    assert said == "polyinr: model runs/new/snapshots/000001.safetensors (the newest below ./runs)\n"
-    os.utime("runs/old/snapshots/000001.safetensors", (2000, 2000))
+    assert said == "polyinr: model runs/new/checkpoints/000001.safetensors (the newest below ./runs)\n"
+    os.utime("runs/old/checkpoints/000001.safetensors", (2000, 2000))
     conditional, said = drawn_with(polyinr)
     assert "runs/old" in said
     assert conditional != plain
     assert drawn_with(polyinr, "-q")[1] == ""
-    monkeypatch.setenv(models.VARIABLE, str(tiny_snapshot))
+    monkeypatch.setenv(models.VARIABLE, str(tiny_checkpoint))
     assert drawn_with(polyinr)[0] == plain
     assert "$POLYINR_MODEL" in drawn_with(polyinr)[1]
-    assert drawn_with(polyinr, "-m", str(tiny_class_snapshot)) == (conditional, "")
+    assert drawn_with(polyinr, "-m", str(tiny_class_checkpoint)) == (conditional, "")
 
 
-def test_a_folder_stands_for_its_newest_snapshot(
-    polyinr: Run, tiny_snapshot: Path, tiny_class_snapshot: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_stands_for_its_newest_checkpoint(
+    polyinr: Run, tiny_checkpoint: Path, tiny_class_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A run folder, one above it, its snapshots; what stands beside a `snapshots` folder does not count."""
+    """A run folder, one above it, its checkpoints; what stands beside a `checkpoints` folder does not count."""
     for age, (name, model) in enumerate(
         [
-            ("all/run/snapshots/2", tiny_snapshot),
-            ("all/old/snapshots/1", tiny_class_snapshot),
+            ("all/run/checkpoints/2", tiny_checkpoint),
+            ("all/old/checkpoints/1", tiny_class_checkpoint),
             ("all/run/0", None),
         ]
     ):
         path = Path(f"{name}.safetensors")
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(model, path) if model else path.write_text("not a snapshot's place")
+        shutil.copy(model, path) if model else path.write_text("not a checkpoint's place")
         os.utime(path, (1000 - age, 1000 - age))
-    newest, _ = drawn_with(polyinr, "-m", "all/run/snapshots/2.safetensors")
-    for folder in ("all", "all/run", "all/run/snapshots", "all/run/"):
+    newest, _ = drawn_with(polyinr, "-m", "all/run/checkpoints/2.safetensors")
+    for folder in ("all", "all/run", "all/run/checkpoints", "all/run/"):
         model, said = drawn_with(polyinr, "-m", folder)
         assert model == newest
         shown = folder.rstrip("/")
-        assert said == f"polyinr: model all/run/snapshots/2.safetensors (the newest below {shown}, named by -m)\n"
+        assert said == f"polyinr: model all/run/checkpoints/2.safetensors (the newest below {shown}, named by -m)\n"
     assert drawn_with(polyinr, "-m", "all", "-q")[1] == ""
     assert drawn_with(polyinr, "-m", "all/old")[0] != newest
     monkeypatch.setenv(models.VARIABLE, "all")
@@ -71,38 +71,38 @@ def test_a_folder_stands_for_its_newest_snapshot(
     assert "named by $POLYINR_MODEL" in drawn_with(polyinr)[1]
 
 
-def test_a_folder_without_snapshots(polyinr: Run, tiny_snapshot: Path):
+def test_a_folder_without_checkpoints(polyinr: Run, tiny_checkpoint: Path):
     Path("run").mkdir()
-    shutil.copy(tiny_snapshot, "run/kept.safetensors")
-    refused(polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png"), "run: holds no snapshot", code=1)
+    shutil.copy(tiny_checkpoint, "run/kept.safetensors")
+    refused(polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png"), "run: holds no checkpoint", code=1)
 
 
-def test_a_disk_is_not_searched(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_is_not_searched(polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not deeper than runs lie, not through links, not beyond so many entries."""
     run = Path("all", *"abcd")
-    (run / "snapshots").mkdir(parents=True)
-    shutil.copy(tiny_snapshot, run / "snapshots" / "1.safetensors")
-    assert models.newest_snapshot(Path("all")) == run / "snapshots" / "1.safetensors"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(tiny_checkpoint, run / "checkpoints" / "1.safetensors")
+    assert models.newest_checkpoint(Path("all")) == run / "checkpoints" / "1.safetensors"
     Path("above").mkdir()
     Path("all").rename("above/all")
     draw = ("sample", "--seeds", "1", "-o", "x.png", "-m")
-    refused(polyinr(*draw, "above"), "above: holds no snapshot", "4 folders down at most", code=1)
+    refused(polyinr(*draw, "above"), "above: holds no checkpoint", "4 folders down at most", code=1)
     Path("linked").mkdir()
     Path("linked/run").symlink_to(Path("above/all/a/b/c/d").absolute())
-    refused(polyinr(*draw, "linked"), "linked: holds no snapshot", code=1)
+    refused(polyinr(*draw, "linked"), "linked: holds no checkpoint", code=1)
     assert polyinr(*draw, "linked/run").code == 0
     Path("x.png").unlink()
-    monkeypatch.setattr(models, "MOST_ENTRIES", 3)
+    monkeypatch.setattr(models, "MAX_ENTRIES", 3)
     refused(polyinr(*draw, "above"), "above: holds too much", "name a run folder", code=1)
 
 
-def test_the_pictures_of_a_run_are_not_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("runs/one/snapshots", "runs/one/pictures", "runs/.hidden/snapshots"):
+def test_the_images_of_a_run_are_not_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("runs/one/checkpoints", "runs/one/images", "runs/.hidden/checkpoints"):
         (tmp_path / name).mkdir(parents=True)
     for number in range(9):
-        (tmp_path / f"runs/one/pictures/{number}.png").touch()
-    monkeypatch.setattr(models, "MOST_ENTRIES", 2)
-    assert models.snapshot_folders(tmp_path / "runs") == [tmp_path / "runs/one/snapshots"]
+        (tmp_path / f"runs/one/images/{number}.png").touch()
+    monkeypatch.setattr(models, "MAX_ENTRIES", 2)
+    assert models.checkpoint_folders(tmp_path / "runs") == [tmp_path / "runs/one/checkpoints"]
 
 
 def test_a_variable_that_names_nothing(polyinr: Run, monkeypatch: pytest.MonkeyPatch):
@@ -116,16 +116,16 @@ def test_no_model_at_all(polyinr: Run, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_bundled_one_comes_last(
-    polyinr: Run, monkeypatch: pytest.MonkeyPatch, tiny_snapshot: Path, tmp_path: Path
+    polyinr: Run, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, tmp_path: Path
 ):
     (tmp_path / "package" / "assets").mkdir(parents=True)
-    shutil.copy(tiny_snapshot, tmp_path / "package" / "assets" / models.BUNDLED)
+    shutil.copy(tiny_checkpoint, tmp_path / "package" / "assets" / models.BUNDLED)
     monkeypatch.setattr(models.resources, "files", lambda _: tmp_path / "package")
     assert "the bundled one" in drawn_with(polyinr)[1]
 
 
 def test_the_bundled_one_needs_no_naming(polyinr: Run):
-    """What draws a picture again works where no other model lies: the line that `info` prints, word for word."""
+    """What draws an image again works where no other model lies: the line that `info` prints, word for word."""
     drawn = polyinr("sample", "--seeds", "3", "--res", "8", "-o", "one.png")
     assert drawn.code == 0, drawn.stderr
     command = json.loads(polyinr("info", "one.png", "--json").stdout)["command"]
@@ -134,35 +134,35 @@ def test_the_bundled_one_needs_no_naming(polyinr: Run):
     assert Path("one-again.png").read_bytes() == Path("one.png").read_bytes()
 
 
-def test_the_best_is_not_the_newest(polyinr: Run, tiny_snapshot: Path, tiny_class_snapshot: Path):
+def test_the_best_is_not_the_newest(polyinr: Run, tiny_checkpoint: Path, tiny_class_checkpoint: Path):
     """A run's best.safetensors counts where it is the run's only model, or when it is named."""
     for name, model, time in (
-        ("one/snapshots/000001", tiny_snapshot, 1000),
-        ("one/snapshots/best", tiny_class_snapshot, 2000),
+        ("one/checkpoints/000001", tiny_checkpoint, 1000),
+        ("one/checkpoints/best", tiny_class_checkpoint, 2000),
     ):
         path = Path("runs", f"{name}.safetensors")
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(model, path)
         os.utime(path, (time, time))
     numbered, said = drawn_with(polyinr)
-    assert "runs/one/snapshots/000001.safetensors" in said
-    best, _ = drawn_with(polyinr, "-m", "runs/one/snapshots/best.safetensors")
+    assert "runs/one/checkpoints/000001.safetensors" in said
+    best, _ = drawn_with(polyinr, "-m", "runs/one/checkpoints/best.safetensors")
     assert best != numbered
-    Path("runs/two/snapshots").mkdir(parents=True)
-    shutil.copy("runs/one/snapshots/best.safetensors", "runs/two/snapshots/best.safetensors")
+    Path("runs/two/checkpoints").mkdir(parents=True)
+    shutil.copy("runs/one/checkpoints/best.safetensors", "runs/two/checkpoints/best.safetensors")
     for arguments in ([], ["-m", "runs/two"]):
         model, said = drawn_with(polyinr, *arguments)
         assert model == best
-        assert "runs/two/snapshots/best.safetensors" in said
+        assert "runs/two/checkpoints/best.safetensors" in said
 
 
-def test_training_starts_from_a_run_folder_s_newest(polyinr: Run, tiny_class_snapshot: Path):
+def test_training_starts_from_a_run_folder_s_newest(polyinr: Run, tiny_class_checkpoint: Path):
     """--init-from takes a folder as -m does. That the model has no table of training's says that it was read."""
-    Path("run/snapshots").mkdir(parents=True)
-    shutil.copy(tiny_class_snapshot, "run/snapshots/000001.safetensors")
+    Path("run/checkpoints").mkdir(parents=True)
+    shutil.copy(tiny_class_checkpoint, "run/checkpoints/000001.safetensors")
     ran = polyinr("train", "--preset", "tiny", "--run-dir", "tuned", "--init-from", "run")
     said, refusal = ran.stderr.splitlines()
-    assert said == "polyinr: model run/snapshots/000001.safetensors (the newest below run, named by --init-from)"
+    assert said == "polyinr: model run/checkpoints/000001.safetensors (the newest below run, named by --init-from)"
     assert (ran.code, "table_dim 6" in refusal) == (2, True)
 
 
@@ -187,6 +187,6 @@ def test_a_plus_joins_a_model_and_its_deltas(tmp_path: Path, monkeypatch: pytest
     assert pieces("x.safetensors+y.safetensors") == ["x.safetensors", "y.safetensors"]
 
 
-def test_a_delta_that_is_not_there(polyinr: Run, tiny_snapshot: Path):
-    ran = polyinr("sample", "--seeds", "1", "-m", f"{tiny_snapshot}+nowhere.safetensors", "-o", "x.png")
+def test_a_delta_that_is_not_there(polyinr: Run, tiny_checkpoint: Path):
+    ran = polyinr("sample", "--seeds", "1", "-m", f"{tiny_checkpoint}+nowhere.safetensors", "-o", "x.png")
     refused(ran, "nowhere.safetensors: no such file", code=1)

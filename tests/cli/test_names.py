@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from bad_files import archive, noise
-from conftest import Run, refused, small_snapshot
+from conftest import Run, refused, small_checkpoint
 
-from polyinr_core.report.reading import read_run
-from polyinr_core.snapshots.snapshot import load_snapshot
-from polyinr_core.weights import pretrained
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.report.run_reader import read_run
+from polyinr_core.runtime import pretrained
 
 BYTES = b"caf\xe9"
 NAME = os.fsdecode(BYTES)  # as Python has it, with a lone surrogate
@@ -54,7 +54,7 @@ def as_described(path: Path) -> None:
         zipped.writestr("dataset.json", json.dumps(described))
 
 
-SOURCES = {"pictures": as_folder, "pictures.tar": as_tar, "pictures.zip": as_described}
+SOURCES = {"images": as_folder, "images.tar": as_tar, "images.zip": as_described}
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -64,22 +64,22 @@ def test_class_names_are_escaped(polyinr: Run, source: str) -> None:
     assert ran.code == 0, ran.stderr
     assert ran.lines[0]["class_names"] == [ESCAPED, "tea"]
     (facts,) = polyinr("info", "out.zip", "--json").lines
-    assert facts["pictures_of_class"] == {ESCAPED: 6, "tea": 6}
+    assert facts["images_of_class"] == {ESCAPED: 6, "tea": 6}
 
 
 def test_a_run_with_such_names_can_be_used(polyinr: Run) -> None:
-    """The data file, its class, the run's folder, its snapshots, an image drawn, its latents, a result."""
+    """The data file, its class, the run's folder, its checkpoints, an image drawn, its latents, a result."""
     as_described(Path(f"{NAME}.zip"))
     run = f"run {NAME}"
     for _ in range(2):  # the second call goes on
         ran = polyinr("train", f"{NAME}.zip", *TINY, "--run-dir", run)
         assert ran.code == 0, ran.stderr
-    snapshot = load_snapshot(max(Path(run, "snapshots").glob("*.safetensors")))
-    assert snapshot.class_names == (ESCAPED, "tea")
-    assert snapshot.origin["data"] == f"{ESCAPED}.zip"
+    checkpoint = load_checkpoint(max(Path(run, "checkpoints").glob("*.safetensors")))
+    assert checkpoint.class_names == (ESCAPED, "tea")
+    assert checkpoint.origin["data"] == f"{ESCAPED}.zip"
     assert read_run(Path(run)).name == f"run {ESCAPED}"
     model = f"{NAME}.safetensors"
-    Path(model).write_bytes(max(Path(run, "snapshots").glob("*.safetensors")).read_bytes())
+    Path(model).write_bytes(max(Path(run, "checkpoints").glob("*.safetensors")).read_bytes())
     latents = f"l {NAME}.safetensors"
     for command in (
         ("sample", "-m", run, "--seeds", "0", "--label", ESCAPED, "-o", f"{NAME}.png", "--json"),
@@ -102,12 +102,12 @@ def test_a_run_with_such_names_can_be_used(polyinr: Run) -> None:
 def test_a_result_with_such_names_is_kept(polyinr: Run) -> None:
     """It was lost once, after all was measured."""
     archive(Path(f"{NAME}.zip"))
-    small_snapshot(Path(f"{NAME}.safetensors"))
+    small_checkpoint(Path(f"{NAME}.safetensors"))
     command = f"evaluate -q --metrics kd-lite2 --count 12 --res 16 -m {NAME}.safetensors --real {NAME}.zip"
     ran = polyinr(*command.split(), "-o", f"{NAME}.json", "--save-statistics", "s.safetensors")
     assert ran.code == 0, ran.stderr
     assert json.loads(Path(f"{NAME}.json").read_bytes())["card"]["reals"]["name"] == f"{ESCAPED}.zip"
-    ran = polyinr("evaluate", "table", f"{NAME}.json")
+    ran = polyinr("table", f"{NAME}.json")
     assert ran.code == 0, ran.stderr
 
 

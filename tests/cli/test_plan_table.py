@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from polyinr_cli.plan import lines_of, show, size, weights_at_hand
+from polyinr_cli.train_display import lines_of, show, size, weights_at_hand
 from polyinr_core.errors import WeightsError
-from polyinr_core.training.plan import Plan, StagePlan
+from polyinr_core.training.dry_run import Plan, StagePlan
 
 STAGE = StagePlan(
     resolution=16,
@@ -27,8 +27,8 @@ STAGE = StagePlan(
     memory=2**28,
 )
 PLAN = Plan(
-    data={"name": "cats.zip", "pictures": 1562, "resolution": 64, "classes": 8, "held_out": 31},
-    parameters={"generator": 873343, "critic": 1438256, "backbones": 3083472},
+    data={"name": "cats.zip", "images": 1562, "resolution": 64, "classes": 8, "held_out": 31},
+    parameters={"generator": 873343, "discriminator": 1438256, "backbones": 3083472},
     stages=(STAGE, replace(STAGE, resolution=128, mirror=True, guidance=8.0, chunk=4096, memory=2**31)),
     notes=("a note",),
 )
@@ -36,7 +36,7 @@ PLAN = Plan(
 
 def test_people_get_a_table() -> None:
     lines = lines_of(PLAN)
-    assert lines[0] == "data        cats.zip: 1,562 pictures (31 held out) of 64 px, 8 classes"
+    assert lines[0] == "data        cats.zip: 1,562 images (31 held out) of 64 px, 8 classes"
     assert "generator 873,343" in lines[1]
     heading = next(index for index, line in enumerate(lines) if "iterations" in line)
     rows = lines[heading : heading + 3]
@@ -66,14 +66,12 @@ def test_sizes() -> None:
     assert [size(count) for count in (2**20, 2**30, 3 * 2**40)] == ["1 MiB", "1.0 GiB", "3,072.0 GiB"]
 
 
-def test_weights_that_are_not_here_are_said_and_not_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_not_here_are_said_and_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, download: bool = False) -> None:
         assert not download
         raise WeightsError("not here")
 
-    monkeypatch.setattr("polyinr_core.weights.pretrained.hosted_file", refuse)
+    monkeypatch.setattr("polyinr_core.runtime.pretrained.hosted_file", refuse)
     found, lines = weights_at_hand({"lite0", "deit-base"}, {})
     assert list(found) == ["lite0"]
     assert lines == ["not here"]

@@ -12,11 +12,11 @@ import pytest
 from conftest import refused
 from PIL import Image
 
-from polyinr_core.data.archive import Archive
+from polyinr_core.data.zip_dataset import Archive
 
 
-def picture(path: Path, size: tuple[int, int] = (24, 16), seed: int = 0, **options: object) -> Path:
-    """Write a picture of noise in a smooth frame."""
+def image(path: Path, size: tuple[int, int] = (24, 16), seed: int = 0, **options: object) -> Path:
+    """Write an image of noise in a smooth frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -25,10 +25,10 @@ def picture(path: Path, size: tuple[int, int] = (24, 16), seed: int = 0, **optio
 
 @pytest.fixture
 def photos(tmp_path):
-    """Four pictures of two classes and one broken."""
+    """Four images of two classes and one broken."""
     for index, name in enumerate(["cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"]):
-        picture(tmp_path / "photos" / name, seed=index)
-    (tmp_path / "photos" / "dog" / "broken.png").write_bytes(b"no picture")
+        image(tmp_path / "photos" / name, seed=index)
+    (tmp_path / "photos" / "dog" / "broken.png").write_bytes(b"no image")
     return tmp_path / "photos"
 
 
@@ -44,7 +44,7 @@ def test_a_folder_becomes_an_archive(polyinr, photos):
             "resumed": 0,
             "classes": 2,
             "class_names": ["cat", "dog"],
-            "skipped": [{"name": "dog/broken.png", "reason": "is not a picture of a known kind"}],
+            "skipped": [{"name": "dog/broken.png", "reason": "is not an image of a known kind"}],
             "other_files": {},
             "second_images": {},
             "notes": [],
@@ -59,8 +59,8 @@ def test_a_log_says_what_was_skipped_too(polyinr, photos):
     ran = polyinr("prepare", photos, "-o", "a.zip", "--res", "8")
     assert (ran.code, ran.stdout) == (0, b"")
     assert ran.stderr.splitlines() == [
-        "skipped: 'dog/broken.png' is not a picture of a known kind",
-        "a.zip: 4 of 5 pictures at 8 px; 2 classes",
+        "skipped: 'dog/broken.png' is not an image of a known kind",
+        "a.zip: 4 of 5 images at 8 px; 2 classes",
     ]
     ran = polyinr("prepare", photos, "-o", "b.zip", "--res", "8", "-q")
     assert (ran.code, ran.stdout, ran.stderr) == (0, b"", "")
@@ -80,8 +80,8 @@ def test_a_person_is_told_what_was_skipped(photos, tmp_path, monkeypatch, quiet)
     assert outcome(["prepare", "photos", "-o", "a.zip", "--res", "8", *(["-q"] if quiet else [])]) == 0
     sys.stderr.flush()
     said = sys.stderr.buffer.getvalue().decode()
-    assert ("skipped: 'dog/broken.png' is not a picture" in said) == (not quiet)
-    assert ("a.zip: 4 of 5 pictures at 8 px; 2 classes" in said) == (not quiet)
+    assert ("skipped: 'dog/broken.png' is not an image" in said) == (not quiet)
+    assert ("a.zip: 4 of 5 images at 8 px; 2 classes" in said) == (not quiet)
     assert bool(said) == (not quiet)
 
 
@@ -96,12 +96,9 @@ def test_a_person_is_told_what_was_skipped(photos, tmp_path, monkeypatch, quiet)
         ["--crop", "pad", "--background", "#102030"],
     ],
 )
-def test_each_option_changes_the_pictures_and_is_recorded(polyinr, photos, options):
+def test_each_option_changes_the_images_and_is_recorded(polyinr, photos, options):
     assert (
-        polyinr(
-            "prepare", photos, "-o", "plain.zip", "--res", "8", "--crop", "center", "--resize", "lanczos"
-        ).code
-        == 0
+        polyinr("prepare", photos, "-o", "plain.zip", "--res", "8", "--crop", "center", "--resize", "lanczos").code == 0
     )
     assert polyinr("prepare", photos, "-o", "a.zip", "--res", "8", *options).code == 0
     archive = Archive.open("a.zip")
@@ -138,7 +135,7 @@ def test_strict_and_overwrite(polyinr, photos):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, workers):
-    data = picture(tmp_path / "photos" / "0.png", (500, 500), compress_level=1).read_bytes()
+    data = image(tmp_path / "photos" / "0.png", (500, 500), compress_level=1).read_bytes()
     for index in range(1, 60):
         (tmp_path / "photos" / f"{index}.png").write_bytes(data)
     command = [sys.executable, "-c", "from polyinr_cli.main import run; run()"]
@@ -161,17 +158,17 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, workers):
 def test_what_is_passed_over_and_lost_is_told_to_a_log(polyinr, photos):
     (photos / "cat" / "a.heic").write_bytes(b"x")
     (photos / "ape").mkdir()
-    (photos / "ape" / "broken.png").write_bytes(b"no picture")
+    (photos / "ape" / "broken.png").write_bytes(b"no image")
     command = ("prepare", photos, "-o", "a.zip", "--res", "8")
     ran = polyinr(*command, "--json")
     notes = [
         "passed over: 1 file of other kinds (1 .heic)",
-        "lost: class 'ape': none of its 1 pictures can be used",
+        "lost: class 'ape': none of its 1 images can be used",
     ]
     assert ran.lines[0]["notes"] == notes
     assert ran.lines[0]["other_files"] == {".heic": 1}
-    assert ran.stderr.splitlines()[2:] == [*notes, "a.zip: 4 of 6 pictures at 8 px; 2 classes"]
+    assert ran.stderr.splitlines()[2:] == [*notes, "a.zip: 4 of 6 images at 8 px; 2 classes"]
     assert polyinr(*command, "--overwrite", "-q").stderr == ""
     refused(polyinr(*command, "--overwrite", "--strict"), "1 file of other kinds", "--strict", code=1)
-    picture(photos / "cover.png")
+    image(photos / "cover.png")
     assert "no labels: 'cover.png' lies in no class folder" in polyinr(*command, "--overwrite").stderr

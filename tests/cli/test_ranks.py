@@ -3,7 +3,7 @@
 import pytest
 from conftest import Run, refused
 
-from polyinr_cli.ranks import Job, job, joined, rank_or_first
+from polyinr_cli.runtime import Job, job, joined, rank_or_first
 from polyinr_core.errors import RequestError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -60,23 +60,21 @@ def test_an_environment_that_is_no_jobs_is_one_line(
 
 @pytest.mark.parametrize("world_size", ["8", "x"])
 def test_a_stray_world_size_leaves_nothing_out(
-    polyinr: Run, tiny_snapshot: object, monkeypatch: pytest.MonkeyPatch, world_size: str
+    polyinr: Run, tiny_checkpoint: object, monkeypatch: pytest.MonkeyPatch, world_size: str
 ) -> None:
     set_all(monkeypatch, WORLD_SIZE=world_size, RANK="1")
-    ran = polyinr("sample", "-m", tiny_snapshot, "--seeds", "0-4", "-o", "out/", "--json")
+    ran = polyinr("sample", "-m", tiny_checkpoint, "--seeds", "0-4", "-o", "out/", "--json")
     assert [line["seed"] for line in ran.lines] == [0, 1, 2, 3, 4]
     (said,) = ran.stderr.splitlines()
-    assert (
-        said == f"polyinr: $WORLD_SIZE is {world_size!r} without $LOCAL_RANK: no job of torchrun; working alone"
-    )
+    assert said == f"polyinr: $WORLD_SIZE is {world_size!r} without $LOCAL_RANK: no job of torchrun; working alone"
 
 
 @pytest.mark.parametrize("world_size", ["", "1"])
 def test_a_world_of_one_needs_no_word(
-    polyinr: Run, tiny_snapshot: object, monkeypatch: pytest.MonkeyPatch, world_size: str
+    polyinr: Run, tiny_checkpoint: object, monkeypatch: pytest.MonkeyPatch, world_size: str
 ) -> None:
     set_all(monkeypatch, WORLD_SIZE=world_size)
-    ran = polyinr("sample", "-m", tiny_snapshot, "--seeds", "0", "-o", "out/")
+    ran = polyinr("sample", "-m", tiny_checkpoint, "--seeds", "0", "-o", "out/")
     assert (ran.code, ran.stderr) == (0, "")
 
 

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, refused
-from given_pictures import Eyes
+from given_images import Eyes
 from html_page import HtmlPage
 from PIL import Image
 from run_stand_in import make_reals, make_run
 
-from polyinr_core.report import charts, curves
-from polyinr_core.results.result import FORMAT
+from polyinr_core.evaluation.results import FORMAT
+from polyinr_core.report import plots as charts
+from polyinr_core.report import plots as curves
 
 RESULT = {"format": FORMAT, "figures": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds a run folder `run` and pictures `reals`."""
+    """A folder that holds a run folder `run` and images `reals`."""
     folder = tmp_path_factory.mktemp("made")
     make_run(folder / "run")
     make_reals(folder / "reals")
@@ -29,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copies of both; a small judge; charts that take no time."""
-    monkeypatch.setattr("polyinr_core.metrics.networks.load_network", lambda name: Eyes())
+    monkeypatch.setattr("polyinr_core.metrics.extractors.load_network", lambda name: Eyes())
     monkeypatch.setattr(charts, "as_svg", lambda drawing: b"<svg/>")
     monkeypatch.setattr(charts, "DOTS", 30)
     monkeypatch.setattr(curves, "KNOWN", curves.KNOWN[:1])
@@ -59,13 +60,13 @@ def test_a_page_without_reals(polyinr: Run, run: Path) -> None:
 def test_a_folder_gets_page_curves_and_realism(polyinr: Run, run: Path) -> None:
     ran = polyinr("report", "run", "-o", "out/", "--real", "reals", "--count", "9", "--cache", "kept")
     assert ran.code == 0, ran.stderr
-    assert "run/snapshots/best.safetensors (the run's best or newest)" in ran.stderr
+    assert "run/checkpoints/best.safetensors (the run's best or newest)" in ran.stderr
     assert sorted(path.name for path in Path("out").iterdir()) == ["curves.png", "realism.png", "report.html"]
     for name in ("curves", "realism"):
         Image.open(f"out/{name}.png").verify()
     text = " ".join(read(Path("out/report.html")).text.split())
     for words in (
-        "9 pictures that best.safetensors (1.5 kimg) draws, seeds 0 to 8, among the 12 of reals",
+        "9 images that best.safetensors (1.5 kimg) draws, seeds 0 to 8, among the 12 of reals",
         "seed 8",
     ):
         assert words in text
@@ -76,17 +77,17 @@ def test_a_folder_gets_page_curves_and_realism(polyinr: Run, run: Path) -> None:
 
 
 def test_the_data_of_the_run_is_known_by_its_sum(polyinr: Run, run: Path) -> None:
-    from polyinr_core.evaluation.stored import open_pictures
+    from polyinr_core.evaluation.image_sources import open_images
 
     config = json.loads((run / "config.json").read_text())
-    config["data"]["sha256"] = open_pictures(Path("reals")).data.sha256
+    config["data"]["sha256"] = open_images(Path("reals")).data.sha256
     written(run / "config.json", config)
     assert polyinr("report", "run", "-o", "p.html", "--real", "reals", "--count", "3").code == 0
     assert "is not the file" not in read(Path("p.html")).text
 
 
 def test_another_model_draws(polyinr: Run, run: Path) -> None:
-    shutil.move(run / "snapshots" / "best.safetensors", "mine.safetensors")
+    shutil.move(run / "checkpoints" / "best.safetensors", "mine.safetensors")
     ran = polyinr("report", "run", "-o", "p.html", "--real", "reals", "-m", "mine.safetensors", "--count", "3")
     assert ran.code == 0, ran.stderr
     assert "mine.safetensors (1.5 kimg)" in read(Path("p.html")).text
@@ -126,7 +127,7 @@ REFUSED = [
     ("run -o p.html --real reals --count 0", 2, "--count 0 is below 1"),
     ("run -o p.html --real nowhere", 1, "nowhere"),
     ("run -o p.html --real small", 1, "none is enlarged"),
-    ("run -o p.html --real few --count 3", 1, "holds 3 pictures"),
+    ("run -o p.html --real few --count 3", 1, "holds 3 images"),
     ("run -o p.html --real reals --count 3 -m file", 1, "file"),
     ("run -o p.html --real reals --device tpu", 2, "tpu"),
     ("run -o p.html --result other.json", 1, "other.json"),
@@ -158,16 +159,16 @@ def test_a_log_with_nothing_in_it_is_refused(polyinr: Run, run: Path, log: str, 
 
 
 def test_a_run_without_a_model_is_told_from_one_that_has_none_yet(polyinr: Run, run: Path) -> None:
-    shutil.rmtree(run / "snapshots")
+    shutil.rmtree(run / "checkpoints")
     refused(polyinr("report", "run", "-o", "p.html", "--real", "reals"), "holds no model as yet", code=1)
     assert polyinr("report", "run", "-o", "p.html").code == 0
 
 
-def test_a_damaged_log_and_damaged_pictures_are_named_in_the_page(polyinr: Run, run: Path) -> None:
+def test_a_damaged_log_and_damaged_images_are_named_in_the_page(polyinr: Run, run: Path) -> None:
     lines = (run / "log.jsonl").read_text().splitlines()
     (run / "log.jsonl").write_text("\n".join([lines[0], lines[1][:20], *lines[2:], '{"kimg": 4.2']))
-    (run / "pictures" / "reals.png").write_bytes(b"torn")
-    (run / "pictures" / "fakes-000000000.png").write_bytes(b"")
+    (run / "images" / "reals.png").write_bytes(b"torn")
+    (run / "images" / "fakes-000000000.png").write_bytes(b"")
     assert polyinr("report", "run", "-o", "p.html").code == 0
     text = " ".join(read(Path("p.html")).text.split())
     for words in (
@@ -183,7 +184,7 @@ def test_an_interruption_leaves_nothing(polyinr: Run, run: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     before = sorted(Path().rglob("*"))
-    for place in ("polyinr_core.report.likeness.realism", "polyinr_core.report.charts.svg"):
+    for place in ("polyinr_core.report.nearest_neighbors.realism", "polyinr_core.report.plots.svg"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
             ran = polyinr("report", "run", "-o", "out/", "--real", "reals", "--count", "3", "-q")

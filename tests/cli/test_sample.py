@@ -1,4 +1,4 @@
-"""`polyinr sample`: what it draws, where it goes, and that a picture is the same wherever it is drawn."""
+"""`polyinr sample`: what it draws, where it goes, and that an image is the same wherever it is drawn."""
 
 import io
 import os
@@ -10,19 +10,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import Run, refused, small_snapshot
+from conftest import Run, refused, small_checkpoint
 from PIL import Image
 from rounding import assert_rounded
 
-from polyinr_core.latents.file import Latents, read_latents, write_latents
-from polyinr_core.latents.seeds import draw_labels, draw_z
-from polyinr_core.model import RegularGrid, draw_rows
-from polyinr_core.pictures.files import read_note
-from polyinr_core.pictures.pixels import to_uint8
-from polyinr_core.pictures.sheet import sheet
-from polyinr_core.snapshots.snapshot import load_snapshot, save_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from polyinr_core.images.grid import sheet
+from polyinr_core.images.io import read_note
+from polyinr_core.images.quantize import to_uint8
+from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.latents.latents import draw_labels, draw_z
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.rendering.render import draw_rows
 
-TERMS = 200  # of the small models from z to a colour: 12 and 16 numbers a sum, in 8 layers
+TERMS = 200  # of the small models from z to a color: 12 and 16 numbers a sum, in 8 layers
 
 
 def pixels_of(source: Path | bytes) -> np.ndarray:
@@ -31,33 +32,33 @@ def pixels_of(source: Path | bytes) -> np.ndarray:
 
 def direct(model: Path, seed: int, *, size: int = 16, psi: float = 1.0, dtype=torch.float32) -> np.ndarray:
     """Draw a seed at once, without bands, folders or blocks: [H, W, 3]."""
-    generator = load_snapshot(model).generator.to(dtype)
+    generator = load_checkpoint(model).generator.to(dtype)
     z = draw_z([seed], generator.config.z_dim).to(dtype)
     classes = generator.config.classes
     label = draw_labels([seed], classes) if classes else None
     grid = RegularGrid(size, size).points(0, size * size, dtype=dtype, device=torch.device("cpu"))
     with torch.no_grad():
-        colours = generator.synthesis(generator.affine(generator.w(z, label, psi=psi)), grid)
-    return colours.view(size, size, 3).numpy()
+        colors = generator.synthesis(generator.affine(generator.w(z, label, psi=psi)), grid)
+    return colors.view(size, size, 3).numpy()
 
 
-def test_array_is_the_generators_own_picture(polyinr: Run, tiny_snapshot: Path):
+def test_array_is_the_generators_own_image(polyinr: Run, tiny_checkpoint: Path):
     """Oracle: the generator called at once; another blocking of the products."""
-    assert polyinr("sample", "--seeds", "3,1", "-m", tiny_snapshot, "-o", "x.npy").code == 0
+    assert polyinr("sample", "--seeds", "3,1", "-m", tiny_checkpoint, "-o", "x.npy").code == 0
     drawn = np.load("x.npy")
     assert (drawn.shape, drawn.dtype) == ((2, 16, 16, 3), np.float32)
-    for picture, seed in zip(drawn, (3, 1), strict=True):
-        assert_rounded(picture, direct(tiny_snapshot, seed), terms=TERMS)
+    for image, seed in zip(drawn, (3, 1), strict=True):
+        assert_rounded(image, direct(tiny_checkpoint, seed), terms=TERMS)
 
 
-def test_float64(polyinr: Run, tiny_class_snapshot: Path):
+def test_float64(polyinr: Run, tiny_class_checkpoint: Path):
     """Oracle: the generator in float64."""
     polyinr(
         "sample",
         "--seeds",
         "5",
         "-m",
-        tiny_class_snapshot,
+        tiny_class_checkpoint,
         "-o",
         "x.npy",
         "--precision",
@@ -67,16 +68,16 @@ def test_float64(polyinr: Run, tiny_class_snapshot: Path):
     )
     drawn = np.load("x.npy")
     assert drawn.dtype == np.float64
-    expected = direct(tiny_class_snapshot, 5, psi=0.6, dtype=torch.float64)
+    expected = direct(tiny_class_checkpoint, 5, psi=0.6, dtype=torch.float64)
     assert_rounded(drawn[0], expected, terms=TERMS)
 
 
-def test_bfloat16_is_near(polyinr: Run, tiny_snapshot: Path):
+def test_bfloat16_is_near(polyinr: Run, tiny_checkpoint: Path):
     """Oracle: float32; bfloat16 products carry 8 bits, so about 2 % of the range, and coordinates must not."""
     for precision in ("float32", "bfloat16"):
         name = f"{precision}.npy"
         ran = polyinr(
-            "sample", "--seeds", "2", "--res", "300", "-m", tiny_snapshot, "-o", name, "--precision", precision
+            "sample", "--seeds", "2", "--res", "300", "-m", tiny_checkpoint, "-o", name, "--precision", precision
         )
         assert ran.code == 0
     exact, near = np.load("float32.npy"), np.load("bfloat16.npy")
@@ -85,54 +86,54 @@ def test_bfloat16_is_near(polyinr: Run, tiny_snapshot: Path):
     assert np.abs(steps).max() < 0.05
 
 
-def test_pictures_hold_the_arrays_colours(polyinr: Run, tiny_snapshot: Path):
-    sample = ("sample", "-m", tiny_snapshot, "--precision", "float32", "--seeds")  # 8 bits alone may do with less
+def test_images_hold_the_arrays_colors(polyinr: Run, tiny_checkpoint: Path):
+    sample = ("sample", "-m", tiny_checkpoint, "--precision", "float32", "--seeds")  # 8 bits alone may do with less
     polyinr(*sample, "0-4", "-o", "x.npy")
-    colours = to_uint8(torch.from_numpy(np.load("x.npy")))
+    colors = to_uint8(torch.from_numpy(np.load("x.npy")))
     polyinr(*sample, "0-4", "-o", "out/")
     for seed in range(5):
-        assert np.array_equal(pixels_of(Path(f"out/seed{seed:04d}.png")), colours[seed])
+        assert np.array_equal(pixels_of(Path(f"out/seed{seed:04d}.png")), colors[seed])
     assert len(os.listdir("out")) == 5
     for name in ("x.png", "x.tif", "x.webp"):
         assert polyinr(*sample, "0-4", "-o", name).code == 0
-        assert np.array_equal(pixels_of(Path(name)), sheet(colours))
+        assert np.array_equal(pixels_of(Path(name)), sheet(colors))
     ran = polyinr(*sample, "2", "-o", "-")
-    assert np.array_equal(pixels_of(ran.stdout), colours[2])
+    assert np.array_equal(pixels_of(ran.stdout), colors[2])
     assert polyinr(*sample, "2", "-o", "x.jpg").code == 0
 
 
 @pytest.mark.parametrize("output", ["plain", "slash.d/", "there.png"])
-def test_what_counts_as_a_folder(polyinr: Run, tiny_snapshot: Path, output: str):
+def test_what_counts_as_a_folder(polyinr: Run, tiny_checkpoint: Path, output: str):
     if output == "there.png":
         Path(output).mkdir()
-    assert polyinr("sample", "--seeds", "7", "-m", tiny_snapshot, "-o", output).code == 0
+    assert polyinr("sample", "--seeds", "7", "-m", tiny_checkpoint, "-o", output).code == 0
     assert os.listdir(output) == ["seed0007.png"]
 
 
-def test_a_seed_is_the_same_picture_in_any_company(polyinr: Run, tiny_class_snapshot: Path):
+def test_a_seed_is_the_same_image_in_any_company(polyinr: Run, tiny_class_checkpoint: Path):
     """Batch and order: bit for bit in float32."""
     arrays = {}
     for seeds in ("0-5", "4", "5,4,3,0"):
-        polyinr("sample", "--seeds", seeds, "-m", tiny_class_snapshot, "--res", "50", "-o", f"{seeds}.npy")
+        polyinr("sample", "--seeds", seeds, "-m", tiny_class_checkpoint, "--res", "50", "-o", f"{seeds}.npy")
         arrays[seeds] = np.load(f"{seeds}.npy")
     assert np.array_equal(arrays["0-5"][4], arrays["4"][0])
     assert np.array_equal(arrays["0-5"][[5, 4, 3, 0]], arrays["5,4,3,0"])
 
 
-def test_a_picture_is_the_same_in_any_bands(tiny_snapshot: Path):
+def test_a_image_is_the_same_in_any_bands(tiny_checkpoint: Path):
     """Band height: bit for bit in float32."""
-    generator = load_snapshot(tiny_snapshot).generator
+    generator = load_checkpoint(tiny_checkpoint).generator
     affine = generator.affine(generator.w(draw_z([1], 8)))[0]
     grid = RegularGrid(61, 83)
-    pictures = [
+    images = [
         torch.cat(list(draw_rows(generator.synthesis, affine, grid, rows=rows))) for rows in (None, 1, 7, 83, 500)
     ]
-    assert all(torch.equal(picture, pictures[0]) for picture in pictures)
+    assert all(torch.equal(image, images[0]) for image in images)
 
 
-def test_wide_pictures(polyinr: Run, tiny_snapshot: Path):
+def test_wide_images(polyinr: Run, tiny_checkpoint: Path):
     """A row longer than a block of pixels is drawn whole."""
-    polyinr("sample", "--seeds", "1", "-m", tiny_snapshot, "--size", "5000x3", "-o", "x.npy")
+    polyinr("sample", "--seeds", "1", "-m", tiny_checkpoint, "--size", "5000x3", "-o", "x.npy")
     assert np.load("x.npy").shape == (1, 3, 5000, 3)
     assert np.isfinite(np.load("x.npy")).all()
 
@@ -145,63 +146,61 @@ def test_wide_pictures(polyinr: Run, tiny_snapshot: Path):
         (257, 385, "-0.25:1.25,-0.25:1.25"),
     ],
 )
-def test_a_wider_window_holds_the_picture_in_its_middle(
-    polyinr: Run, tiny_snapshot: Path, inner: int, outer: int, window: str
+def test_a_wider_window_holds_the_image_in_its_middle(
+    polyinr: Run, tiny_checkpoint: Path, inner: int, outer: int, window: str
 ):
-    """Oracle: the picture in 0:1 at the same spacing; coordinates differ by rounding only."""
-    polyinr("sample", "--seeds", "4", "-m", tiny_snapshot, "--res", f"{inner}", "--grid", "0:1", "-o", "in.npy")
+    """Oracle: the image in 0:1 at the same spacing; coordinates differ by rounding only."""
+    polyinr("sample", "--seeds", "4", "-m", tiny_checkpoint, "--res", f"{inner}", "--grid", "0:1", "-o", "in.npy")
     ran = polyinr(
-        "sample", "--seeds", "4", "-m", tiny_snapshot, "--res", f"{outer}", "--grid", window, "-o", "out.npy"
+        "sample", "--seeds", "4", "-m", tiny_checkpoint, "--res", f"{outer}", "--grid", window, "-o", "out.npy"
     )
     assert ran.code == 0, ran.stderr
     middle = np.load("out.npy")[:, 64 : 64 + inner, 64 : 64 + inner]
     assert_rounded(middle, np.load("in.npy"), terms=TERMS)
 
 
-def test_windows_of_their_own(polyinr: Run, tiny_snapshot: Path):
-    """Oracle: a window's part of the whole picture; x runs to the right, y down."""
-    polyinr("sample", "--seeds", "4", "-m", tiny_snapshot, "--res", "9", "-o", "whole.npy")
-    polyinr(
-        "sample", "--seeds", "4", "-m", tiny_snapshot, "--size", "5x3", "--grid=0.5:1,0:0.25", "-o", "part.npy"
-    )
+def test_windows_of_their_own(polyinr: Run, tiny_checkpoint: Path):
+    """Oracle: a window's part of the whole image; x runs to the right, y down."""
+    polyinr("sample", "--seeds", "4", "-m", tiny_checkpoint, "--res", "9", "-o", "whole.npy")
+    polyinr("sample", "--seeds", "4", "-m", tiny_checkpoint, "--size", "5x3", "--grid=0.5:1,0:0.25", "-o", "part.npy")
     whole = np.load("whole.npy")[0]
     assert_rounded(np.load("part.npy")[0], whole[:3, 4:], terms=TERMS)
-    polyinr("sample", "--seeds", "4", "-m", tiny_snapshot, "--res", "9", "--grid", "1:0,0:1", "-o", "mirror.npy")
+    polyinr("sample", "--seeds", "4", "-m", tiny_checkpoint, "--res", "9", "--grid", "1:0,0:1", "-o", "mirror.npy")
     assert_rounded(np.load("mirror.npy")[0], whole[:, ::-1].copy(), terms=TERMS)
 
 
 def test_the_training_resolution_is_the_default(polyinr: Run, tmp_path: Path):
-    model = small_snapshot(tmp_path / "m.safetensors", resolution=24)
+    model = small_checkpoint(tmp_path / "m.safetensors", resolution=24)
     polyinr("sample", "--seeds", "1", "-m", model, "-o", "x.png")
     assert pixels_of(Path("x.png")).shape == (24, 24, 3)
-    unknown = small_snapshot(tmp_path / "n.safetensors", resolution=0)
+    unknown = small_checkpoint(tmp_path / "n.safetensors", resolution=0)
     ran = polyinr("sample", "--seeds", "1", "-m", unknown, "-o", "y.png")
     assert (ran.code, "--res" in ran.stderr) == (2, True)
     assert polyinr("sample", "--seeds", "1", "-m", unknown, "-o", "y.safetensors").code == 0  # has no size
 
 
 @pytest.mark.parametrize("option", ["--res=9", "--size=9x8", "--grid=0:2"])
-def test_latents_take_no_size_and_no_window(polyinr: Run, tiny_snapshot: Path, option: str):
-    ran = polyinr("sample", "--seeds", "1", "-m", tiny_snapshot, option, "-o", "x.safetensors")
+def test_latents_take_no_size_and_no_window(polyinr: Run, tiny_checkpoint: Path, option: str):
+    ran = polyinr("sample", "--seeds", "1", "-m", tiny_checkpoint, option, "-o", "x.safetensors")
     refused(ran, "latents have no size", code=2)
 
 
-def test_psi_zero_is_the_mean_picture(polyinr: Run, tiny_snapshot: Path):
-    """Oracle: the picture of w_avg itself, drawn from a latents file; exact."""
-    snapshot = load_snapshot(tiny_snapshot)
-    w = snapshot.generator.mapping.w_avg.expand(1, 3, -1).contiguous()
+def test_psi_zero_is_the_mean_image(polyinr: Run, tiny_checkpoint: Path):
+    """Oracle: the image of w_avg itself, drawn from a latents file; exact."""
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    w = checkpoint.generator.mapping.w_avg.expand(1, 3, -1).contiguous()
     write_latents(Path("mean.safetensors"), Latents(w=w))
-    polyinr("sample", "--latents", "mean.safetensors", "-m", tiny_snapshot, "-o", "mean.npy")
-    polyinr("sample", "--seeds", "0-1", "--psi", "0", "-m", tiny_snapshot, "-o", "zero.npy")
-    polyinr("sample", "--seeds", "0", "--psi", "0.5", "-m", tiny_snapshot, "-o", "half.npy")
+    polyinr("sample", "--latents", "mean.safetensors", "-m", tiny_checkpoint, "-o", "mean.npy")
+    polyinr("sample", "--seeds", "0-1", "--psi", "0", "-m", tiny_checkpoint, "-o", "zero.npy")
+    polyinr("sample", "--seeds", "0", "--psi", "0.5", "-m", tiny_checkpoint, "-o", "half.npy")
     assert np.array_equal(np.load("zero.npy")[0], np.load("mean.npy")[0])
     assert np.array_equal(np.load("zero.npy")[1], np.load("mean.npy")[0])
     assert not np.array_equal(np.load("half.npy"), np.load("mean.npy"))
 
 
-def test_labels(polyinr: Run, tiny_class_snapshot: Path):
-    """By number, by name, and drawn from the seed: the same class is the same picture."""
-    common = ("sample", "--seeds", "6", "-m", tiny_class_snapshot)
+def test_labels(polyinr: Run, tiny_class_checkpoint: Path):
+    """By number, by name, and drawn from the seed: the same class is the same image."""
+    common = ("sample", "--seeds", "6", "-m", tiny_class_checkpoint)
     drawn = int(draw_labels([6], 4)[0])
     for name, label in (
         ("number", str(drawn)),
@@ -216,8 +215,8 @@ def test_labels(polyinr: Run, tiny_class_snapshot: Path):
     assert read_note(Path("seed.png"))["class"] == f"class {'abcd'[drawn]}"
 
 
-def test_latents_are_saved_and_drawn_again(polyinr: Run, tiny_class_snapshot: Path):
-    common = ("-m", tiny_class_snapshot, "--res", "20")
+def test_latents_are_saved_and_drawn_again(polyinr: Run, tiny_class_checkpoint: Path):
+    common = ("-m", tiny_class_checkpoint, "--res", "20")
     polyinr("sample", "--seeds", "3-5", "--psi", "0.8", *common, "-o", "direct.npy")
     polyinr("sample", "--seeds", "3-5", "--psi", "0.8", *common[:2], "-o", "kept.safetensors")
     kept = read_latents(Path("kept.safetensors"))
@@ -227,9 +226,7 @@ def test_latents_are_saved_and_drawn_again(polyinr: Run, tiny_class_snapshot: Pa
     assert kept.label.shape == (3,)
     assert (kept.seeds, kept.psi, len(kept.model_sha256)) == ((3, 4, 5), 0.8, 64)
     polyinr("sample", "--latents", "kept.safetensors", *common, "-o", "file.npy")
-    piped = polyinr(
-        "sample", "--latents", "-", *common, "-o", "pipe.npy", stdin=Path("kept.safetensors").read_bytes()
-    )
+    piped = polyinr("sample", "--latents", "-", *common, "-o", "pipe.npy", stdin=Path("kept.safetensors").read_bytes())
     assert piped.code == 0, piped.stderr
     for name in ("z", "w"):
         only = replace(kept, z=kept.z if name == "z" else None, w=kept.w if name == "w" else None, affine=None)
@@ -241,16 +238,16 @@ def test_latents_are_saved_and_drawn_again(polyinr: Run, tiny_class_snapshot: Pa
     assert sorted(os.listdir("folder")) == [f"seed{seed:04d}.png" for seed in (3, 4, 5)]
 
 
-def test_a_learned_grid_is_used_at_its_own_size_and_window(polyinr: Run, tmp_path: Path, tiny_snapshot: Path):
-    snapshot = load_snapshot(tiny_snapshot)
+def test_a_learned_grid_is_used_at_its_own_size_and_window(polyinr: Run, tmp_path: Path, tiny_checkpoint: Path):
+    checkpoint = load_checkpoint(tiny_checkpoint)
     points = RegularGrid(16, 16).points(0, 256, dtype=torch.float32, device=torch.device("cpu"))[:, :2]
-    save_snapshot(tmp_path / "learned.safetensors", replace(snapshot, learned_grid=points.flip(1).contiguous()))
+    save_checkpoint(tmp_path / "learned.safetensors", replace(checkpoint, learned_grid=points.flip(1).contiguous()))
     same = ("sample", "--seeds", "4", "-m")
-    polyinr(*same, tiny_snapshot, "-o", "regular.npy")
+    polyinr(*same, tiny_checkpoint, "-o", "regular.npy")
     polyinr(*same, "learned.safetensors", "-o", "learned.npy")
     transposed = np.load("regular.npy").transpose(0, 2, 1, 3)  # x and y swapped
     assert np.abs(np.load("learned.npy") - transposed).max() < 1e-5
-    for name, model in (("a", tiny_snapshot), ("b", "learned.safetensors")):
+    for name, model in (("a", tiny_checkpoint), ("b", "learned.safetensors")):
         polyinr(*same, model, "--res", "17", "-o", f"{name}17.npy")
         polyinr(*same, model, "--grid", "0:0.5", "-o", f"{name}half.npy")
     assert np.array_equal(np.load("a17.npy"), np.load("b17.npy"))
@@ -270,12 +267,12 @@ def test_a_learned_grid_is_used_at_its_own_size_and_window(polyinr: Run, tmp_pat
         ("--latents", "kept.safetensors", "--psi", "0.3"),
     ],
 )
-def test_a_note_draws_its_picture_again(
-    polyinr: Run, tiny_class_snapshot: Path, arguments: tuple[str, ...], suffix: str
+def test_a_note_draws_its_image_again(
+    polyinr: Run, tiny_class_checkpoint: Path, arguments: tuple[str, ...], suffix: str
 ):
     """The command that `info` prints makes the same file, byte for byte."""
     model = Path("model.safetensors")
-    model.write_bytes(tiny_class_snapshot.read_bytes())
+    model.write_bytes(tiny_class_checkpoint.read_bytes())
     polyinr("sample", "--seeds", "11-12", "-m", model, "-o", "kept.safetensors")
     assert polyinr("sample", *arguments, "-m", model, "-o", f"x{suffix}").code == 0
     (facts,) = polyinr("info", f"x{suffix}", "--json").lines
@@ -286,9 +283,9 @@ def test_a_note_draws_its_picture_again(
     assert Path(words[-1]).read_bytes() == Path(f"x{suffix}").read_bytes()
 
 
-def test_a_note_of_one_of_many_latents(polyinr: Run, tiny_snapshot: Path):
+def test_a_note_of_one_of_many_latents(polyinr: Run, tiny_checkpoint: Path):
     model = Path("model.safetensors")
-    model.write_bytes(tiny_snapshot.read_bytes())
+    model.write_bytes(tiny_checkpoint.read_bytes())
     polyinr("sample", "--seeds", "11-12", "-m", model, "-o", "kept.safetensors")
     polyinr("sample", "--latents", "kept.safetensors", "-m", model, "-o", "out/")
     (facts,) = polyinr("info", "out/seed0012.png", "--json").lines
@@ -297,11 +294,9 @@ def test_a_note_of_one_of_many_latents(polyinr: Run, tiny_snapshot: Path):
     assert Path("seed0012-again/seed0012.png").read_bytes() == Path("out/seed0012.png").read_bytes()
 
 
-def test_json_lines(polyinr: Run, tiny_class_snapshot: Path):
+def test_json_lines(polyinr: Run, tiny_class_checkpoint: Path):
     for output in ("out/", "x.png", "x.npy", "x.safetensors"):
-        ran = polyinr(
-            "sample", "--seeds", "4,2", "--psi", "0.5", "-m", tiny_class_snapshot, "-o", output, "--json"
-        )
+        ran = polyinr("sample", "--seeds", "4,2", "--psi", "0.5", "-m", tiny_class_checkpoint, "-o", output, "--json")
         assert [line["seed"] for line in ran.lines] == [4, 2]
         for line in ran.lines:
             assert Path(line["file"]).is_file()
@@ -309,14 +304,14 @@ def test_json_lines(polyinr: Run, tiny_class_snapshot: Path):
             assert line["label"] in range(4)
 
 
-def test_overwrite(polyinr: Run, tiny_snapshot: Path):
+def test_overwrite(polyinr: Run, tiny_checkpoint: Path):
     for output, file in (
         ("x.png", "x.png"),
         ("x.npy", "x.npy"),
         ("x.safetensors", "x.safetensors"),
         ("d", "d/seed0001.png"),
     ):
-        arguments = ("sample", "--seeds", "1", "-m", tiny_snapshot, "-o", output)
+        arguments = ("sample", "--seeds", "1", "-m", tiny_checkpoint, "-o", output)
         assert polyinr(*arguments).code == 0
         Path(file).write_bytes(b"mine")
         assert polyinr(*arguments).code == 1
@@ -325,18 +320,18 @@ def test_overwrite(polyinr: Run, tiny_snapshot: Path):
         assert Path(file).read_bytes() != b"mine"
 
 
-def test_latents_of_another_model_are_drawn_by_force_alone(polyinr: Run, tmp_path: Path, tiny_snapshot: Path):
-    polyinr("sample", "--seeds", "1", "-m", tiny_snapshot, "-o", "x.safetensors")
-    other = small_snapshot(tmp_path / "other.safetensors", resolution=17)
+def test_latents_of_another_model_are_drawn_by_force_alone(polyinr: Run, tmp_path: Path, tiny_checkpoint: Path):
+    polyinr("sample", "--seeds", "1", "-m", tiny_checkpoint, "-o", "x.safetensors")
+    other = small_checkpoint(tmp_path / "other.safetensors", resolution=17)
     arguments = ("sample", "--latents", "x.safetensors", "-m", other, "-o", "x.png")
     refused(polyinr(*arguments), "another model", "--force", code=1)
     assert polyinr(*arguments, "--force").code == 0
     assert Path("x.png").exists()
 
 
-def test_several_processes_share_the_pictures(polyinr: Run, tiny_snapshot: Path, monkeypatch: pytest.MonkeyPatch):
+def test_several_processes_share_the_images(polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     """As torchrun starts them: together they draw what one would, to the byte."""
-    common = ("sample", "-m", tiny_snapshot, "--seeds", "0-4")
+    common = ("sample", "-m", tiny_checkpoint, "--seeds", "0-4")
     assert polyinr(*common, "-o", "alone/").code == 0
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
@@ -352,7 +347,7 @@ def test_several_processes_share_the_pictures(polyinr: Run, tiny_snapshot: Path,
     assert "a folder" in ran.stderr
 
 
-def test_a_small_array_on_a_full_disk(tiny_snapshot: Path, polyinr: Run, monkeypatch: pytest.MonkeyPatch):
+def test_a_small_array_on_a_full_disk(tiny_checkpoint: Path, polyinr: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**16))
-    ran = polyinr("sample", "--seeds", "1", "--res", "400", "-m", tiny_snapshot, "-o", "x.npy")
+    ran = polyinr("sample", "--seeds", "1", "--res", "400", "-m", tiny_checkpoint, "-o", "x.npy")
     refused(ran, "x.npy: needs 1.83 MiB, the disk has 0.06; draw less", code=1)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from polyinr_cli import signals
-from polyinr_cli.signals import stopping
+from polyinr_cli import runtime as signals
+from polyinr_cli.runtime import stopping
 
 
 @pytest.fixture

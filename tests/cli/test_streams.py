@@ -10,7 +10,7 @@ import pytest
 from bad_files import archive
 from conftest import Run
 
-from polyinr_cli import streams
+from polyinr_cli import console as streams
 from polyinr_cli.main import outcome
 from polyinr_core.errors import RequestError
 
@@ -37,11 +37,11 @@ def terminal():
 
 
 def test_bytes_do_not_go_to_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, terminal, tiny_snapshot: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, terminal, tiny_checkpoint: Path
 ):
     stream, written = terminal
     monkeypatch.setattr(sys, "stdout", stream)
-    assert outcome(["sample", "--seeds", "1", "-m", str(tiny_snapshot), "-o", "-"]) == 2
+    assert outcome(["sample", "--seeds", "1", "-m", str(tiny_checkpoint), "-o", "-"]) == 2
     assert written() == ""
     error = capsys.readouterr().err
     assert "terminal" in error
@@ -98,7 +98,7 @@ def test_progress_leaves_stdout_alone(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "a word" in written()
 
 
-def test_no_colours_where_none_are_wanted(monkeypatch: pytest.MonkeyPatch, terminal):
+def test_no_colors_where_none_are_wanted(monkeypatch: pytest.MonkeyPatch, terminal):
     stream, written = terminal
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
@@ -124,27 +124,25 @@ def test_progress_and_chatter_stay_away_from_a_pipe_and_when_quiet(
     assert terminal[1]() == ""
 
 
-def test_sample_reports_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, terminal, tiny_snapshot: Path
-):
+def test_sample_reports_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, terminal, tiny_checkpoint: Path):
     monkeypatch.setattr(sys, "stderr", terminal[0])
-    arguments = ["sample", "--seeds", "0-1", "-m", str(tiny_snapshot), "-o", f"{tmp_path}/out/"]
+    arguments = ["sample", "--seeds", "0-1", "-m", str(tiny_checkpoint), "-o", f"{tmp_path}/out/"]
     assert outcome(arguments) == 0
     shown = terminal[1]()
     assert "drawing" in shown
-    assert "2 pictures of 16x16" in shown
+    assert "2 images of 16x16" in shown
     assert outcome([*arguments, "--overwrite", "-q"]) == 0
     assert terminal[1]() == ""
 
 
 def test_a_pipe_closed_by_its_reader(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_snapshot: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tiny_checkpoint: Path
 ):
     read_end, write_end = os.pipe()
     os.close(read_end)
     with open(write_end, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        assert outcome(["sample", "--seeds", "1", "-m", str(tiny_snapshot), "--res", "200", "-o", "-"]) == 1
+        assert outcome(["sample", "--seeds", "1", "-m", str(tiny_checkpoint), "--res", "200", "-o", "-"]) == 1
     assert capsys.readouterr().err == ""
 
 

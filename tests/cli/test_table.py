@@ -1,4 +1,4 @@
-"""`polyinr evaluate table`: formats, names, the paper's rows, pipes, what is refused."""
+"""`polyinr table`: formats, names, the paper's rows, pipes, what is refused."""
 
 import csv
 import subprocess
@@ -17,7 +17,7 @@ def two(polyinr: Run) -> str:
 
 
 def test_markdown(polyinr: Run, two: str) -> None:
-    ran = polyinr("evaluate", "table", "a.json", "x/a.json")
+    ran = polyinr("table", "a.json", "x/a.json")
     assert (ran.code, ran.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in ran.stdout.decode().splitlines()]
     assert lines[0] == "| | fd-lite2 ↓ | is ↑ |"
@@ -27,7 +27,7 @@ def test_markdown(polyinr: Run, two: str) -> None:
 
 
 def test_names_and_latex(polyinr: Run, two: str) -> None:
-    ran = polyinr("evaluate", "table", "a.json", "x/a.json", "--names", "ours, theirs_1", "--format", "latex")
+    ran = polyinr("table", "a.json", "x/a.json", "--names", "ours, theirs_1", "--format", "latex")
     text = ran.stdout.decode()
     assert ran.code == 0
     assert text.startswith(r"\begin{tabular}{lrr}")
@@ -37,7 +37,7 @@ def test_names_and_latex(polyinr: Run, two: str) -> None:
 
 def test_csv_and_its_notes(polyinr: Run, two: str) -> None:
     write_result("b.json", {"fd-lite2": 20.0}, count=10_000)
-    words = ["evaluate", "table", "a.json", "b.json", "--format", "csv", "--paper", "ffhq-256"]
+    words = ["table", "a.json", "b.json", "--format", "csv", "--paper", "ffhq-256"]
     ran = polyinr(*words)
     rows = list(csv.reader(ran.stdout.decode().splitlines()))
     assert [row[0] for row in rows] == ["name", "a", "b", "Poly-INR (paper)"]
@@ -50,13 +50,13 @@ def test_csv_and_its_notes(polyinr: Run, two: str) -> None:
 
 
 def test_from_a_pipe(polyinr: Run, two: str) -> None:
-    ran = polyinr("evaluate", "table", "-", "a.json", stdin=two.encode())
+    ran = polyinr("table", "-", "a.json", stdin=two.encode())
     assert [line.split()[1] for line in ran.stdout.decode().splitlines()[2:]] == ["stdin", "a"]
 
 
 def test_into_a_pipe_that_closes(polyinr: Run, two: str) -> None:
     """As `| head -n 1`: what reads has gone after a line, and nothing is said of it."""
-    command = [sys.executable, "-m", "polyinr_cli.main", "evaluate", "table"]
+    command = [sys.executable, "-m", "polyinr_cli", "table"]
     process = subprocess.Popen(
         [*command, "a.json", "--paper", "imagenet-256"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -71,7 +71,7 @@ def test_into_a_pipe_that_closes(polyinr: Run, two: str) -> None:
 def test_what_is_refused(polyinr: Run, file: str, code: int, said: list[str]) -> None:
     write_not_results()
     write_result("a.json", {"fd-lite2": 30.0})
-    refused(polyinr("evaluate", "table", "a.json", file), *said, code=code)
+    refused(polyinr("table", "a.json", file), *said, code=code)
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_what_is_refused(polyinr: Run, file: str, code: int, said: list[str]) ->
     ],
 )
 def test_words_that_make_no_sense(polyinr: Run, two: str, words: str, said: str) -> None:
-    refused(polyinr("evaluate", "table", *words.split()), said, code=2)
+    refused(polyinr("table", *words.split()), said, code=2)

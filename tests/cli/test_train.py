@@ -20,13 +20,13 @@ from conftest import Ran, Run, refused
 from PIL import Image
 from safetensors.torch import save_file
 
-from polyinr_cli.recipe import configure
-from polyinr_cli.train import train
-from polyinr_core.model import Generator
-from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot, save_snapshot
-from polyinr_core.training import run as training
-from polyinr_core.training.stages import parse_stages
-from polyinr_core.weights import pretrained
+from polyinr_cli.commands.train import train
+from polyinr_cli.train_options import configure
+from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from polyinr_core.models.generator import Generator
+from polyinr_core.runtime import pretrained
+from polyinr_core.training import loop as training
+from polyinr_core.training.config import parse_stages
 
 once = cache(pretrained.load_pretrained)
 TINY = ("--preset", "tiny", "--stages", "8:0.008", "--batch", "4")
@@ -34,7 +34,7 @@ TINY = ("--preset", "tiny", "--stages", "8:0.008", "--batch", "4")
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Twelve pictures of 16 px in three classes."""
+    """Twelve images of 16 px in three classes."""
     archive(tmp_path / "data.zip")
     return Path("data.zip")
 
@@ -63,11 +63,11 @@ CONFIGURED = {
     "micro_batch": (["--micro-batch", "2"], "micro_batch", 2),
     "seed": (["--seed", "5"], "seed", 5),
     "channels": (["--channels", "24"], "channels", 24),
-    "critic_res": (["--critic-res", "160"], "critic_res", 160),
+    "disc_res": (["--disc-res", "160"], "disc_res", 160),
     "cond": (["--no-cond"], "cond", False),
     "mirror": (["--mirror"], "mirror", True),
     "state_every": (["--state-every", "0.5"], "state_every", 0.5),
-    "snapshot_every": (["--snapshot-every", "0.25"], "snapshot_every", 0.25),
+    "checkpoint_every": (["--checkpoint-every", "0.25"], "checkpoint_every", 0.25),
     "metric_every": (["--metric-every", "0.5"], "metric_every", 0.5),
     "auto_advance": (["--auto-advance", "3", "--metric-every", "1"], "auto_advance", 3),
     "metrics": (["--metrics", "kd-lite2,fd-lite2", "--metric-every", "1"], "metrics", ["kd-lite2", "fd-lite2"]),
@@ -121,7 +121,7 @@ def test_backbones_weights_and_download_reach_the_loader(
         return {}
 
     monkeypatch.setattr(pretrained, "load_pretrained", record)
-    common = ("train", data, "--preset", "tiny", "--critic-res", "224", "--run-dir", "run")
+    common = ("train", data, "--preset", "tiny", "--disc-res", "224", "--run-dir", "run")
     ran = polyinr(*common, "--backbones", "deit-tiny", "--weights", "deit-tiny=d.pth", "--download")
     assert ran.code == 0, ran.stderr
     assert asked == {"deit-tiny": (Path("d.pth"), True), "lite0": (None, True)}
@@ -160,12 +160,12 @@ def test_a_dry_run_prints_a_plan_and_writes_nothing(polyinr: Run, data: Path):
 @pytest.mark.parametrize("label", [0.37, -1, "cat", [0.1, 0.9, 1.0], None])
 def test_without_cond_labels_that_cannot_be_used_do_not_matter(polyinr: Run, tmp_path: Path, label: object):
     labels = [[f"00000/img{index:08d}.png", label] for index in range(8)]
-    archive(tmp_path / "bad.zip", pictures=8, facts={"labels": labels})
+    archive(tmp_path / "bad.zip", images=8, facts={"labels": labels})
     common = ("train", "bad.zip", *TINY, "--run-dir", "run", "--dry-run", "--json")
     refused(polyinr(*common), "bad.zip: the label of", "--no-cond", code=1)
     ran = polyinr(*common, "--no-cond")
     assert ran.code == 0, ran.stderr
-    assert (ran.lines[0]["pictures"], ran.lines[0]["classes"]) == (8, 0)
+    assert (ran.lines[0]["images"], ran.lines[0]["classes"]) == (8, 0)
 
 
 def test_what_is_passed_over_is_told(polyinr: Run, tmp_path: Path):
@@ -175,19 +175,17 @@ def test_what_is_passed_over_is_told(polyinr: Run, tmp_path: Path):
     assert "polyinr: some.zip: passed over: 1 file of other kinds (1 .heic)" in ran.stderr
 
 
-def test_a_run_starts_from_a_model(
-    polyinr: Run, data: Path, tiny_class_snapshot: Path, begun: list[training.Run]
-):
+def test_a_run_starts_from_a_model(polyinr: Run, data: Path, tiny_class_checkpoint: Path, begun: list[training.Run]):
     """Its sizes are taken; an option that contradicts them is refused."""
     common = ("train", data, "--preset", "tiny", "--run-dir", "run", "--init-from")
-    ran = polyinr(*common, tiny_class_snapshot, "--channels", "24")
+    ran = polyinr(*common, tiny_class_checkpoint, "--channels", "24")
     assert (ran.code, "channels 24 contradicts" in ran.stderr) == (2, True)
-    other = polyinr(*common, tiny_class_snapshot)
+    other = polyinr(*common, tiny_class_checkpoint)
     assert "table_dim" in other.stderr  # the fixture's table is 6 wide, training's 320
     assert polyinr("train", data, *TINY, "--run-dir", "first", "--channels", "24", "--max-time", "1h").code == 0
     model = Path("model.safetensors")
-    snapshot = Snapshot(Generator(begun[0].config.generator(3)), ("a", "b", "c"), resolution=8, kimg=1.0)
-    save_snapshot(model, snapshot)
+    checkpoint = Checkpoint(Generator(begun[0].config.generator(3)), ("a", "b", "c"), resolution=8, kimg=1.0)
+    save_checkpoint(model, checkpoint)
     assert polyinr(*common, model).code == 0
     assert begun[1].config.channels == 24
     assert begun[1].config.init_from == begun[1].start_from.sha256 != ""
@@ -209,22 +207,22 @@ def test_the_device_is_the_runs(polyinr: Run, data: Path, begun: list[training.R
 
 def test_a_run_tells_keeps_and_stops(polyinr: Run, data: Path):
     """Two iterations in two sittings: --max-time, --json, --quiet, the three intervals."""
-    often = ("--state-every", "0.004", "--snapshot-every", "0.004", "--metric-every", "0.004")
+    often = ("--state-every", "0.004", "--checkpoint-every", "0.004", "--metric-every", "0.004")
     common = ("train", data, *TINY, "--run-dir", "run", *often)
     first = polyinr(*common, "--max-time", "0.001s", "--json")
     assert (first.code, first.stderr) == (0, "polyinr: saved in run; the same command goes on\n")
     assert [line["fd-lite2"] >= 0 for line in first.lines if "fd-lite2" in line] == [True, True]
-    snapshots = sorted(path.stem for path in Path("run/snapshots").iterdir())
-    assert snapshots == ["000000000", "000000004", "best"]
+    checkpoints = sorted(path.stem for path in Path("run/checkpoints").iterdir())
+    assert checkpoints == ["000000000", "000000004", "best"]
     second = polyinr(*common)
     assert (second.code, second.stdout, second.stderr) == (0, b"", "polyinr: going on at 0.004 kimg\n")
     again = polyinr(*common, "--quiet", "--json")
     assert again == Ran(0, b"", "")
     events = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     assert [event["kimg"] for event in events if "fd-lite2" in event] == [0, 0.004, 0.008]
-    assert load_snapshot(Path("run/snapshots/000000008.safetensors")).resolution == 8
-    with Image.open("run/pictures/fakes-000000008.png") as picture:
-        assert picture.width >= 8 * 8
+    assert load_checkpoint(Path("run/checkpoints/000000008.safetensors")).resolution == 8
+    with Image.open("run/images/fakes-000000008.png") as image:
+        assert image.width >= 8 * 8
     assert polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png").code == 0
 
 
@@ -294,7 +292,7 @@ def test_ctrl_c_on_a_terminal_saves_and_the_same_command_goes_on(tmp_path: Path)
     first = Terminal(command, tmp_path)
     first.wait(lambda: images() >= 8 and "kimg" in first.shown)
     assert first.interrupt() == 130
-    assert "pictures/s" in first.shown
+    assert "images/s" in first.shown
     assert "polyinr: saved in run; the same command goes on" in first.shown
     assert first.shown.rstrip().endswith("polyinr: interrupted")
     assert "Traceback" not in first.shown
@@ -303,5 +301,5 @@ def test_ctrl_c_on_a_terminal_saves_and_the_same_command_goes_on(tmp_path: Path)
     second.wait(lambda: images() > kept)
     assert second.interrupt() == 130
     assert f"polyinr: going on at {kept / 1000:g} kimg" in second.shown
-    numbered = (tmp_path / "run/snapshots").glob("[0-9]*")
-    assert load_snapshot(max(numbered)).kimg == images() / 1000
+    numbered = (tmp_path / "run/checkpoints").glob("[0-9]*")
+    assert load_checkpoint(max(numbered)).kimg == images() / 1000

@@ -17,7 +17,7 @@ import pytest
 from conftest import Run, refused
 from starlette.testclient import TestClient
 
-from polyinr_cli import view as command
+from polyinr_cli.commands import view as command
 
 PATIENCE = 60.0
 
@@ -36,28 +36,28 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[str], Any]]:
     return asking
 
 
-def test_the_address_is_printed(polyinr: Run, tiny_class_snapshot: Path, served: list) -> None:
-    ran = polyinr("view", "-m", tiny_class_snapshot, "--port", "0", "--no-open")
+def test_the_address_is_printed(polyinr: Run, tiny_class_checkpoint: Path, served: list) -> None:
+    ran = polyinr("view", "-m", tiny_class_checkpoint, "--port", "0", "--no-open")
     assert (ran.code, ran.stderr) == (130, "polyinr: interrupted\n")
     assert ran.stdout.startswith(b"http://127.0.0.1:")
     assert ran.stdout.endswith(b"/\n")
-    ran = polyinr("view", "-m", tiny_class_snapshot, "--port", "0", "--json")
+    ran = polyinr("view", "-m", tiny_class_checkpoint, "--port", "0", "--json")
     (line,) = ran.lines
     assert line["url"] == f"http://127.0.0.1:{line['port']}/"
 
 
-def test_the_picture_to_begin_with(polyinr: Run, tiny_class_snapshot: Path, served: list) -> None:
+def test_the_image_to_begin_with(polyinr: Run, tiny_class_checkpoint: Path, served: list) -> None:
     options = ("--seed", "7", "--label", "class c", "--psi", "0.5", "--tolerance", "0")
-    polyinr("view", "-m", tiny_class_snapshot, "--port", "0", *options)
+    polyinr("view", "-m", tiny_class_checkpoint, "--port", "0", *options)
     facts = served[0]("/facts")
     assert facts["start"] == {"seed": 7, "label": 2, "psi": 0.5}
     assert facts["tolerance"] == 0
-    assert served[0]("/picture?seed=1")["command"] == f"polyinr sample --seeds 1 -m {tiny_class_snapshot}"
+    assert served[0]("/image?seed=1")["command"] == f"polyinr sample --seeds 1 -m {tiny_class_checkpoint}"
 
 
-def test_the_precision_is_that_of_large_pixels(polyinr: Run, tiny_snapshot: Path, served: list) -> None:
+def test_the_precision_is_that_of_large_pixels(polyinr: Run, tiny_checkpoint: Path, served: list) -> None:
     for precision in ("bfloat16", "float32", "float64"):
-        polyinr("view", "-m", tiny_snapshot, "--port", "0", "--precision", precision)
+        polyinr("view", "-m", tiny_checkpoint, "--port", "0", "--precision", precision)
         formats = served[-1]("/facts")["formats"]
         assert (formats[8], formats[-1]) == (precision, "float64")
 
@@ -73,7 +73,7 @@ def test_the_precision_is_that_of_large_pixels(polyinr: Run, tiny_snapshot: Path
 )
 def test_a_browser_is_opened_where_a_person_sits(
     polyinr: Run,
-    tiny_snapshot: Path,
+    tiny_checkpoint: Path,
     served: list,
     monkeypatch: pytest.MonkeyPatch,
     terminal: bool,
@@ -85,7 +85,7 @@ def test_a_browser_is_opened_where_a_person_sits(
     monkeypatch.setattr(command.webbrowser, "open", urls.put)
     monkeypatch.setattr(command.streams, "is_terminal", lambda stream: terminal)
     monkeypatch.setattr(command, "has_screen", lambda: screen)
-    ran = polyinr("view", "-m", tiny_snapshot, "--port", "0", *options)
+    ran = polyinr("view", "-m", tiny_checkpoint, "--port", "0", *options)
     if opened:
         assert urls.get(timeout=PATIENCE) == ran.stdout.decode().strip()
     assert urls.empty()
@@ -116,19 +116,17 @@ def test_a_screen_is_known_by_the_session(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_what_is_refused(
-    polyinr: Run, tiny_class_snapshot: Path, served: list, words: str, code: int, said: list[str]
+    polyinr: Run, tiny_class_checkpoint: Path, served: list, words: str, code: int, said: list[str]
 ) -> None:
-    line = [str(tiny_class_snapshot) if word == "MODEL" else word for word in words.split()]
+    line = [str(tiny_class_checkpoint) if word == "MODEL" else word for word in words.split()]
     refused(polyinr("view", *line), *said, code=code)
     assert not served
 
 
-def test_a_port_in_use(polyinr: Run, tiny_snapshot: Path) -> None:
+def test_a_port_in_use(polyinr: Run, tiny_checkpoint: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused(
-            polyinr("view", "-m", tiny_snapshot, "--port", port), f"port {port} is in use", "--port 0", code=1
-        )
+        refused(polyinr("view", "-m", tiny_checkpoint, "--port", port), f"port {port} is in use", "--port 0", code=1)
 
 
 def test_without_the_extra(polyinr: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +138,7 @@ def test_without_the_extra(polyinr: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 @contextmanager
 def viewing(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run the command; yield the address that it prints, and its process."""
-    line = [sys.executable, "-m", "polyinr_cli.main", "view", *map(str, arguments)]
+    line = [sys.executable, "-m", "polyinr_cli", "view", *map(str, arguments)]
     pipe = subprocess.PIPE
     with subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as process:
         try:
@@ -156,8 +154,8 @@ def fetched(url: str) -> bytes:
 
 
 @pytest.mark.slow
-def test_it_serves_until_ctrl_c(tiny_class_snapshot: Path) -> None:
-    options = ("-m", tiny_class_snapshot, "--tolerance", "0")
+def test_it_serves_until_ctrl_c(tiny_class_checkpoint: Path) -> None:
+    options = ("-m", tiny_class_checkpoint, "--tolerance", "0")
     with viewing(*options, "--port", "0", "--seed", "3") as (url, process):
         assert b"polyinr view" in fetched(url)
         assert json.loads(fetched(f"{url}facts"))["start"]["seed"] == 3

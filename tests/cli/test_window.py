@@ -13,9 +13,9 @@ import torch
 from conftest import Run, refused
 from PIL import Image
 
-from polyinr_core.latents.spaces import from_seed
-from polyinr_core.pictures.files import read_note
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.images.io import read_note
+from polyinr_core.latents.latents import from_seed
 
 Look = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 WIDTH, HEIGHT = 30, 20
@@ -26,9 +26,9 @@ def pixels_of(source: Path | str | bytes) -> np.ndarray:
 
 
 @torch.no_grad()
-def colours(model: Path, seed: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return a seed's colours at points of the plane, [..., 3], all at once."""
-    generator = load_snapshot(model).generator.double()
+def colors(model: Path, seed: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return a seed's colors at points of the plane, [..., 3], all at once."""
+    generator = load_checkpoint(model).generator.double()
     points = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1)
     drawn = generator.synthesis(from_seed(generator, seed).affine, torch.from_numpy(points))[0]
     return drawn.numpy().reshape(*x.shape, 3)
@@ -87,40 +87,40 @@ VIEWS: list[tuple[tuple[str, ...], tuple[float, ...], Look]] = [
 
 @pytest.mark.parametrize(("options", "window", "look"), VIEWS, ids=[" ".join(view[0]) for view in VIEWS])
 def test_every_pixel_shows_its_point(
-    polyinr: Run, tiny_snapshot: Path, options: tuple[str, ...], window: tuple[float, ...], look: Look
+    polyinr: Run, tiny_checkpoint: Path, options: tuple[str, ...], window: tuple[float, ...], look: Look
 ):
     """Oracle: plain formulas and the generator at once, in float64; 1e-10."""
     x, y = look(*places(*window))
     if "map.npy" in options:
         np.save("map.npy", np.stack(mapped(*places(*window)), axis=-1))
     size = ("--size", f"{WIDTH}x{HEIGHT}")
-    common = ("sample", "--seeds", "3", "-m", tiny_snapshot, "--precision", "float64")
+    common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--precision", "float64")
     ran = polyinr(*common, *size, *options, "-o", "x.npy")
     assert ran.code == 0, ran.stderr
-    np.testing.assert_allclose(np.load("x.npy")[0], colours(tiny_snapshot, 3, x, y), atol=1e-10)
+    np.testing.assert_allclose(np.load("x.npy")[0], colors(tiny_checkpoint, 3, x, y), atol=1e-10)
 
 
 @pytest.mark.parametrize(("options", "look"), [((), lambda x, y: (x, y)), (("--rotate", "30"), turned)])
 def test_supersampling_averages_what_a_pixel_covers(
-    polyinr: Run, tiny_snapshot: Path, options: tuple[str, ...], look: Look
+    polyinr: Run, tiny_checkpoint: Path, options: tuple[str, ...], look: Look
 ):
     """4 x 4 points evenly over each pixel, at the edges half of them beyond the window; 1e-10."""
     steps = (np.arange(4) + 0.5) / 4 - 0.5
     x = (np.arange(WIDTH)[:, None] + steps).ravel() / (WIDTH - 1)
     y = (np.arange(HEIGHT)[:, None] + steps).ravel() / (HEIGHT - 1)
-    fine = colours(tiny_snapshot, 3, *look(*np.meshgrid(x, y)))
+    fine = colors(tiny_checkpoint, 3, *look(*np.meshgrid(x, y)))
     expected = fine.reshape(HEIGHT, 4, WIDTH, 4, 3).mean(axis=(1, 3))
-    common = ("sample", "--seeds", "3", "-m", tiny_snapshot, "--size", f"{WIDTH}x{HEIGHT}")
+    common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--size", f"{WIDTH}x{HEIGHT}")
     polyinr(*common, "--precision", "float64", "--supersample", "4", *options, "-o", "x.npy")
     np.testing.assert_allclose(np.load("x.npy")[0], expected, atol=1e-10)
     assert polyinr(*common, "--precision", "float32", "--supersample", "4", *options, "-o", "x.png").code == 0
-    grey = np.floor((expected.clip(-1, 1) + 1) * 127.5)
-    assert abs(pixels_of("x.png").astype(float) - grey).max() <= 1  # float32, so a step where it is at an edge
+    gray = np.floor((expected.clip(-1, 1) + 1) * 127.5)
+    assert abs(pixels_of("x.png").astype(float) - gray).max() <= 1  # float32, so a step where it is at an edge
 
 
-def test_a_map_gives_the_size_and_fits_any_other(polyinr: Run, tiny_snapshot: Path):
+def test_a_map_gives_the_size_and_fits_any_other(polyinr: Run, tiny_checkpoint: Path):
     np.save("map.npy", np.stack(np.meshgrid(np.linspace(0, 2, 9), np.linspace(-1, 1, 5)), -1).astype(np.float32))
-    common = ("sample", "--seeds", "3", "-m", tiny_snapshot, "--precision", "float64")
+    common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--precision", "float64")
     assert polyinr(*common, "--warp", "map.npy", "-o", "own.npy").code == 0
     polyinr(*common, "--size", "9x5", "--grid=0:2,-1:1", "-o", "window.npy")
     np.testing.assert_allclose(np.load("own.npy"), np.load("window.npy"), atol=1e-10)
@@ -132,9 +132,9 @@ def test_a_map_gives_the_size_and_fits_any_other(polyinr: Run, tiny_snapshot: Pa
         refused(ran, "a map says where every pixel looks", code=2)
 
 
-def test_sixteen_bits(polyinr: Run, tiny_snapshot: Path):
+def test_sixteen_bits(polyinr: Run, tiny_checkpoint: Path):
     """(x + 1) 32767.5, its fraction dropped, to the last bit; a sheet of them too."""
-    common = ("sample", "-m", tiny_snapshot, "--size", "30x20")
+    common = ("sample", "-m", tiny_checkpoint, "--size", "30x20")
     polyinr(*common, "--seeds", "3-4", "-o", "x.npy")
     wanted = np.floor((np.load("x.npy").clip(-1, 1) + np.float32(1)) * np.float32(32767.5)).astype(np.uint16)
     for name in ("x.tif", "sheet.tif"):
@@ -156,16 +156,16 @@ def test_sixteen_bits(polyinr: Run, tiny_snapshot: Path):
     ("height", "options"),
     [(270, ()), (20, ("--supersample", "2", "--rotate", "20")), (20, ("--warp", "fisheye"))],
 )
-def test_tiles_are_the_whole_s_pixels(polyinr: Run, tiny_snapshot: Path, height: int, options: tuple[str, ...]):
-    """A TIFF of several tiles and a DeepZoom picture hold the PNG's pixels: the first to the last bit."""
-    common = ("sample", "--seeds", "3", "-m", tiny_snapshot, "--size", f"300x{height}", *options)
+def test_tiles_are_the_whole_s_pixels(polyinr: Run, tiny_checkpoint: Path, height: int, options: tuple[str, ...]):
+    """A TIFF of several tiles and a DeepZoom image hold the PNG's pixels: the first to the last bit."""
+    common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--size", f"300x{height}", *options)
     for name in ("x.png", "x.tif", "x.dzi"):
         assert polyinr(*common, "-o", name).code == 0
     whole = pixels_of("x.png")
     assert np.array_equal(tifffile.imread("x.tif"), whole)
     size = ET.parse("x.dzi").getroot()[0].attrib
     assert (size["Width"], size["Height"]) == ("300", str(height))
-    row = height // 254  # of the last tile: each shows a pixel of its neighbours
+    row = height // 254  # of the last tile: each shows a pixel of its neighbors
     corner = pixels_of(f"x_files/9/1_{row}.jpg").astype(float)
     last = whole[max(0, 254 * row - 1) :, 253:]
     assert corner.shape == last.shape
@@ -178,9 +178,9 @@ def test_tiles_are_the_whole_s_pixels(polyinr: Run, tiny_snapshot: Path, height:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [("--grid=-1:2",), ("--warp", "polar"), ("--rotate", "45")])
-def test_the_levels_of_a_pyramid_lie_on_each_other(polyinr: Run, tiny_snapshot: Path, options: tuple[str, ...]):
+def test_the_levels_of_a_pyramid_lie_on_each_other(polyinr: Run, tiny_checkpoint: Path, options: tuple[str, ...]):
     """Each level is near the mean of the pixels of the full one that it stands for."""
-    common = ("sample", "--seeds", "3", "-m", tiny_snapshot, "--size", "1088x64", *options)
+    common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--size", "1088x64", *options)
     assert polyinr(*common, "-o", "x.tif").code == 0
     with tifffile.TiffFile("x.tif") as tiff:
         levels = [level.asarray().astype(float) for level in tiff.series[0].levels]
@@ -192,16 +192,16 @@ def test_the_levels_of_a_pyramid_lie_on_each_other(polyinr: Run, tiny_snapshot: 
         assert abs(level - np.roll(shrunk, 1, axis=1)).mean() > abs(level - shrunk).mean()
 
 
-def test_a_class_sheet(polyinr: Run, tiny_class_snapshot: Path):
+def test_a_class_sheet(polyinr: Run, tiny_class_checkpoint: Path):
     """A row a class, a column a seed, the class's name at the left."""
-    common = ("sample", "-m", tiny_class_snapshot, "--seeds", "3,5")
+    common = ("sample", "-m", tiny_class_checkpoint, "--seeds", "3,5")
     assert polyinr(*common, "--class-sheet", "-o", "x.png").code == 0
     found = pixels_of("x.png")
     left = found.shape[1] - (2 * 16 + 2)
     assert found.shape[0] == 4 * 18 - 2
     for row in range(4):
         for column, seed in enumerate((3, 5)):
-            one = ("sample", "-m", tiny_class_snapshot, "--seeds", f"{seed}", "--label", f"{row}")
+            one = ("sample", "-m", tiny_class_checkpoint, "--seeds", f"{seed}", "--label", f"{row}")
             drawn = pixels_of(polyinr(*one, "-o", "-").stdout)
             assert np.array_equal(found[18 * row :, left + 18 * column :][:16, :16], drawn)
         assert (found[18 * row : 18 * row + 16, :left] < 128).any()
@@ -216,18 +216,16 @@ def test_a_class_sheet(polyinr: Run, tiny_class_snapshot: Path):
         ("--latents", "kept.safetensors", "--warp", "fisheye", "--shear", "0.2"),
     ],
 )
-def test_like_a_picture_but_larger(polyinr: Run, tiny_class_snapshot: Path, options: tuple[str, ...]):
+def test_like_a_image_but_larger(polyinr: Run, tiny_class_checkpoint: Path, options: tuple[str, ...]):
     """What its note says, at another size, is what the same options draw at that size."""
-    common = ("-m", tiny_class_snapshot)
+    common = ("-m", tiny_class_checkpoint)
     polyinr("sample", "--seeds", "3-4", *common, "-o", "kept.safetensors")
     assert polyinr("sample", *options, *common, "-o", "x.png").code == 0
     ran = polyinr("sample", "--like", "x.png", "--res", "48", *common, "-o", "like.png")
     assert ran.code == 0, ran.stderr
     polyinr("sample", *options, "--res", "48", *common, "-o", "direct.png")
     assert np.array_equal(pixels_of("like.png"), pixels_of("direct.png"))
-    assert (
-        polyinr("sample", "--like", "x.png", "--seeds", "9", "--label", "0", *common, "-o", "other.png").code == 0
-    )
+    assert polyinr("sample", "--like", "x.png", "--seeds", "9", "--label", "0", *common, "-o", "other.png").code == 0
     assert read_note(Path("other.png"))["bounds"] == read_note(Path("x.png"))["bounds"]
     assert read_note(Path("other.png"))["seed"] == 9
 

@@ -1,4 +1,4 @@
-"""Small pictures and archives made for the tests of the data room."""
+"""Small images and archives made for the tests of the data room."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def noise(side: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
-    """A picture as the bytes of a file."""
+    """An image as the bytes of a file."""
     file = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format=kind, **options)
     return file.getvalue()
@@ -50,9 +50,7 @@ def stylegan_names(count: int) -> list[str]:
     return [f"00000/img{index:08d}.png" for index in range(count)]
 
 
-def write_archive(
-    path: Path, *, count: int = 6, side: int = 8, labels: object = "cycle", **facts: object
-) -> Path:
+def write_archive(path: Path, *, count: int = 6, side: int = 8, labels: object = "cycle", **facts: object) -> Path:
     """An archive as StyleGAN's tool makes it, of noise; by default with the labels 0, 1, 2, 0, ..."""
     names = stylegan_names(count)
     if labels == "cycle":
@@ -76,9 +74,7 @@ def png_chunk(kind: bytes, data: bytes, *, wrong_sum: bool = False) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", total)
 
 
-def png_file(
-    samples: np.ndarray, *, depth: int, color_type: int, chunks: bytes = b"", palette: bytes = b""
-) -> bytes:
+def png_file(samples: np.ndarray, *, depth: int, color_type: int, chunks: bytes = b"", palette: bytes = b"") -> bytes:
     """A PNG of samples [H, W, C] of any depth, written by hand as Pillow writes only some."""
     height, width, _ = samples.shape
     if depth == 16:

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from specimens import encoded, noise, stylegan_names, write_archive, write_zip
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.bundled import bundled_pictures
+from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import ArchiveError, FileError
-from polyinr_core.files import sha256_of
+from polyinr_core.runtime.atomic_io import sha256_of
 
 NAMES = stylegan_names(3)
-PICTURE = encoded(noise())
+IMAGE = encoded(noise())
 
 
 def test_a_stylegan_archive_opens_as_it_is(tmp_path):
@@ -41,14 +41,14 @@ def test_one_hot_vectors_are_classes(tmp_path):
 
 @pytest.mark.parametrize("facts", [b'{"labels": null}', b"{}", None])
 def test_without_labels(tmp_path, facts):
-    files = {"b.png": PICTURE, "a.png": encoded(noise(8, 1))} | ({"dataset.json": facts} if facts else {})
+    files = {"b.png": IMAGE, "a.png": encoded(noise(8, 1))} | ({"dataset.json": facts} if facts else {})
     archive = Archive.open(write_zip(tmp_path / "a.zip", files))
     assert archive.labels is None
     assert archive.classes == 0
     assert archive.names == ["a.png", "b.png"]  # sorted, whatever the order in the file
 
 
-def test_our_additions_and_a_licence_are_kept(tmp_path):
+def test_our_additions_and_a_license_are_kept(tmp_path):
     path = write_archive(
         tmp_path / "a.zip", class_names=["x", "y", "z", "empty"], provenance={"crop": "pad"}, license="MIT"
     )
@@ -58,69 +58,69 @@ def test_our_additions_and_a_licence_are_kept(tmp_path):
     assert archive.provenance == {"crop": "pad", "license": "MIT"}
 
 
-def test_grey_jpeg_palette_and_deflated_pictures_are_rgb(tmp_path):
-    grey = noise()[..., 0]
-    files = {"a.png": encoded(grey), "b.jpg": encoded(noise(), "JPEG"), "c.gif": encoded(grey, "GIF")}
+def test_gray_jpeg_palette_and_deflated_images_are_rgb(tmp_path):
+    gray = noise()[..., 0]
+    files = {"a.png": encoded(gray), "b.jpg": encoded(noise(), "JPEG"), "c.gif": encoded(gray, "GIF")}
     archive = Archive.open(write_zip(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED))
     assert [archive.read(i).shape for i in range(3)] == [(8, 8, 3)] * 3
-    assert np.array_equal(archive.read(0), np.repeat(grey[..., None], 3, 2))
+    assert np.array_equal(archive.read(0), np.repeat(gray[..., None], 3, 2))
 
 
-def test_hidden_and_other_files_are_no_pictures(tmp_path):
-    files = {"a.png": PICTURE, "._a.png": b"x", "__MACOSX/a.png": b"x", "LICENSE.txt": b"x", "sub/": b""}
+def test_hidden_and_other_files_are_no_images(tmp_path):
+    files = {"a.png": IMAGE, "._a.png": b"x", "__MACOSX/a.png": b"x", "LICENSE.txt": b"x", "sub/": b""}
     assert Archive.open(write_zip(tmp_path / "a.zip", files)).names == ["a.png"]
 
 
-def test_opening_decodes_the_first_picture_only(tmp_path):
-    archive = Archive.open(write_zip(tmp_path / "a.zip", {"a.png": PICTURE, "b.png": b"broken"}))
-    with pytest.raises(ArchiveError, match=r"a\.zip: the picture 'b\.png' is not a picture of a known kind"):
+def test_opening_decodes_the_first_image_only(tmp_path):
+    archive = Archive.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": b"broken"}))
+    with pytest.raises(ArchiveError, match=r"a\.zip: the image 'b\.png' is not an image of a known kind"):
         archive.read(1)
 
 
 def test_another_size_is_found_when_read(tmp_path):
-    archive = Archive.open(write_zip(tmp_path / "a.zip", {"a.png": PICTURE, "b.png": encoded(noise(4))}))
+    archive = Archive.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": encoded(noise(4))}))
     with pytest.raises(ArchiveError, match=r"'b\.png' is 4x4, not 8x8 as the first"):
         archive.read(1)
 
 
-def labelled(labels: object, **facts: object) -> dict[str, bytes]:
-    """Three pictures with these labels."""
-    return dict.fromkeys(NAMES, PICTURE) | {"dataset.json": json.dumps({"labels": labels, **facts}).encode()}
+def labeled(labels: object, **facts: object) -> dict[str, bytes]:
+    """Three images with these labels."""
+    return dict.fromkeys(NAMES, IMAGE) | {"dataset.json": json.dumps({"labels": labels, **facts}).encode()}
 
 
 CLASSES = [[name, 0] for name in NAMES]
 BROKEN = {
-    "no pictures": ({"readme.txt": b"x"}, "holds no pictures"),
-    "json": (labelled([]) | {"dataset.json": b"{"}, "no JSON"),
-    "deep json": (labelled([]) | {"dataset.json": b"[" * 200_000}, "no JSON"),
-    "json list": (labelled([]) | {"dataset.json": b"[]"}, "no object"),
-    "labels no list": (labelled({"a": 1}), "labels in its dataset.json is no list"),
-    "no pairs": (labelled([["a"]]), "pairs"),
-    "missing entry": (labelled(CLASSES[:2]), "no label for 1 of 3 pictures .first '00000/img00000002.png'"),
+    "no images": ({"readme.txt": b"x"}, "holds no images"),
+    "json": (labeled([]) | {"dataset.json": b"{"}, "no JSON"),
+    "deep json": (labeled([]) | {"dataset.json": b"[" * 200_000}, "no JSON"),
+    "json list": (labeled([]) | {"dataset.json": b"[]"}, "no object"),
+    "labels no list": (labeled({"a": 1}), "labels in its dataset.json is no list"),
+    "no pairs": (labeled([["a"]]), "pairs"),
+    "missing entry": (labeled(CLASSES[:2]), "no label for 1 of 3 images .first '00000/img00000002.png'"),
     "entry that is not there": (
-        labelled([*CLASSES, ["x.png", 1]]),
-        "labels 1 pictures that are not there .*x.png",
+        labeled([*CLASSES, ["x.png", 1]]),
+        "labels 1 images that are not there .*x.png",
     ),
-    "double entry": (labelled([*CLASSES, CLASSES[0]]), "labels '00000/img00000000.png' twice"),
-    "float": (labelled([[n, 0.5] for n in NAMES]), "is 0.5; a whole number or a one-hot vector"),
-    "not a number": (labelled([[n, float("nan")] for n in NAMES]), "is NaN; a whole number"),
-    "soft vector": (labelled([[n, [0.5, 0.5]] for n in NAMES]), "not one-hot"),
-    "two hot": (labelled([[n, [1, 1]] for n in NAMES]), "not one-hot"),
-    "other lengths": (labelled([[NAMES[0], [1, 0]], *CLASSES[1:]]), "several kinds or lengths"),
-    "text label": (labelled([[n, "cat"] for n in NAMES]), '"cat"; a whole number'),
-    "truth label": (labelled([[n, True] for n in NAMES]), "true; a whole number"),
-    "null label": (labelled([[n, None] for n in NAMES]), "null; a whole number"),
-    "negative": (labelled([[n, -1] for n in NAMES]), "is -1, outside"),
-    "absurd class": (labelled([[n, 10**12] for n in NAMES]), "outside 0-999999"),
-    "few names": (labelled([[n, 3] for n in NAMES], class_names=["a"]), "names 1 classes, its labels need 4"),
-    "odd names": (labelled(CLASSES, class_names=[1]), "no list of texts"),
-    "upwards": ({"../a.png": PICTURE}, "leads out"),
-    "upwards backslash": ({"x\\..\\..\\a.png": PICTURE}, "leads out"),
-    "absolute": ({"/etc/a.png": PICTURE}, "leads out"),
-    "drive": ({"C:/a.png": PICTURE}, "leads out"),
+    "double entry": (labeled([*CLASSES, CLASSES[0]]), "labels '00000/img00000000.png' twice"),
+    "float": (labeled([[n, 0.5] for n in NAMES]), "is 0.5; a whole number or a one-hot vector"),
+    "not a number": (labeled([[n, float("nan")] for n in NAMES]), "is NaN; a whole number"),
+    "soft vector": (labeled([[n, [0.5, 0.5]] for n in NAMES]), "not one-hot"),
+    "two hot": (labeled([[n, [1, 1]] for n in NAMES]), "not one-hot"),
+    "other lengths": (labeled([[NAMES[0], [1, 0]], *CLASSES[1:]]), "several kinds or lengths"),
+    "text label": (labeled([[n, "cat"] for n in NAMES]), '"cat"; a whole number'),
+    "truth label": (labeled([[n, True] for n in NAMES]), "true; a whole number"),
+    "null label": (labeled([[n, None] for n in NAMES]), "null; a whole number"),
+    "negative": (labeled([[n, -1] for n in NAMES]), "is -1, outside"),
+    "absurd class": (labeled([[n, 10**12] for n in NAMES]), "outside 0-999999"),
+    "few names": (labeled([[n, 3] for n in NAMES], class_names=["a"]), "names 1 classes, its labels need 4"),
+    "odd names": (labeled(CLASSES, class_names=[1]), "no list of texts"),
+    "upwards": ({"../a.png": IMAGE}, "leads out"),
+    "upwards backslash": ({"x\\..\\..\\a.png": IMAGE}, "leads out"),
+    "absolute": ({"/etc/a.png": IMAGE}, "leads out"),
+    "drive": ({"C:/a.png": IMAGE}, "leads out"),
     "not square": ({"a.png": encoded(noise()[:4])}, "'a.png' is 8x4, not square; use `polyinr prepare`"),
     "broken first": ({"a.png": b"GIF89a"}, "'a.png'"),
-    "empty picture": ({"a.png": b""}, "'a.png' is empty"),
+    "empty image": ({"a.png": b""}, "'a.png' is empty"),
 }
 
 
@@ -137,8 +137,8 @@ def test_broken_archives_get_one_clear_line(tmp_path, case):
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_double_name_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
-        zipped.writestr("a.png", PICTURE)
-        zipped.writestr("a.png", PICTURE)
+        zipped.writestr("a.png", IMAGE)
+        zipped.writestr("a.png", IMAGE)
     with pytest.raises(ArchiveError, match=r"'a\.png' twice"):
         Archive.open(tmp_path / "a.zip")
 
@@ -151,7 +151,7 @@ def patched_directory(path, *, field: int, form: str, value: int):
     return path
 
 
-def test_an_encrypted_picture_is_refused(tmp_path):
+def test_an_encrypted_image_is_refused(tmp_path):
     path = patched_directory(write_archive(tmp_path / "a.zip"), field=8, form="<H", value=1)
     with pytest.raises(ArchiveError, match="is encrypted"):
         Archive.open(path)
@@ -169,7 +169,7 @@ def test_overlapping_entries_are_refused(tmp_path):
         Archive.open(path)
 
 
-def test_a_picture_that_declares_absurd_pixels_is_refused(tmp_path):
+def test_a_image_that_declares_absurd_pixels_is_refused(tmp_path):
     bomb = bytearray(encoded(noise(), "BMP"))
     struct.pack_into("<ii", bomb, 18, 100_000, 100_000)
     with pytest.raises(ArchiveError, match=r"'a\.bmp' declares"):
@@ -216,13 +216,13 @@ def test_several_processes_and_threads_read_one_archive(tmp_path, method):
     assert read_all(pickle.loads(pickle.dumps(archive))) == expected
 
 
-def test_the_bundled_pictures_open():
-    with Archive.open(bundled_pictures()) as archive:
+def test_the_bundled_images_open():
+    with Archive.open(bundled_images()) as archive:
         assert (len(archive), archive.resolution, archive.classes) == (1562, 64, 8)
         assert len(archive.class_names) == 8
         assert np.bincount(archive.labels).min() > 0
         assert "MIT" in archive.provenance["sources"][0]["provenance"]["license"]
         assert Image.fromarray(archive.read(0)).size == (64, 64)
-    notice = (bundled_pictures().parent / "NOTICE.txt").read_text()
+    notice = (bundled_images().parent / "NOTICE.txt").read_text()
     assert "Copyright (c) Microsoft Corporation" in notice
     assert "Permission is hereby granted" in notice

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from specimens import write_tar
 
-from polyinr_core.data import cifar
-from polyinr_core.data.cifar import batch_of, open_cifar, read_dictionary
-from polyinr_core.data.sources import open_source
+from polyinr_core.data import import_sources as cifar
+from polyinr_core.data.import_sources import batch_of, open_cifar, open_source, read_dictionary
 from polyinr_core.errors import ArchiveError
 
 
 def cifar_files(count: int = 6, protocol: int = 2) -> dict[str, bytes]:
-    """CIFAR-10's layout: batches of `count` pictures."""
+    """CIFAR-10's layout: batches of `count` images."""
     meta = {"label_names": [f"k{i}" for i in range(10)]}
     files = {"cifar-10-batches-py/batches.meta": pickle.dumps(meta, protocol)}
     for batch in (2, 1):
@@ -53,9 +52,9 @@ def test_a_batch_as_python_2_wrote_it():
         b"T" + struct.pack("<i", len(raw)) + raw + b"tb"
     )
     stream = b"\x80\x02}q\x01(U\x06labelsq\x02]q\x03(K\x06K\x09eU\x04dataq\x04" + array + b"u."
-    pictures, labels = batch_of(read_dictionary(stream))
+    images, labels = batch_of(read_dictionary(stream))
     assert labels.tolist() == [6, 9]
-    assert pictures.transpose(0, 3, 1, 2).tobytes() == raw
+    assert images.transpose(0, 3, 1, 2).tobytes() == raw
 
 
 class Runs:
@@ -123,11 +122,11 @@ BATCH = {"data": np.zeros((1, 3072), np.uint8), "labels": [1]}
             "'set/data_batch_1' is no CIFAR-10 batch .byte 16: asks for .*system, ",
         ),
         (pickle.dumps([1], 2), "holds no dictionary"),
-        (pickle.dumps({"labels": [1]}, 2), "holds no pictures of 32x32"),
+        (pickle.dumps({"labels": [1]}, 2), "holds no images of 32x32"),
         (pickle.dumps(BATCH | {"labels": [1, 2]}, 2), "one label for each"),
         (pickle.dumps(BATCH | {"labels": None}, 2), "one label for each"),
         (pickle.dumps(BATCH | {"labels": [-1]}, 2), "no classes"),
-        (pickle.dumps(BATCH, 2).replace(b"K\x01M\0\x0c", b"K\x02M\0\x0c"), "more or fewer pictures"),
+        (pickle.dumps(BATCH, 2).replace(b"K\x01M\0\x0c", b"K\x02M\0\x0c"), "more or fewer images"),
         (b"", "no pickle of protocol 2 to 5"),
     ],
 )
@@ -138,6 +137,6 @@ def test_hostile_and_broken_batches(tmp_path, batch, message):
 
 
 def test_too_large_an_archive_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(cifar, "MAX_CIFAR_BYTES", 10_000)
     with pytest.raises(ArchiveError, match="too large"):
         open_cifar(write_tar(tmp_path / "c.tar", cifar_files()))

@@ -11,8 +11,8 @@ from specimens import encoded, icc_profile, noise, png_chunk, png_file, with_chu
 from test_decoding import decoded
 
 from polyinr_core.data.color import MAX_PROFILE_BYTES, SRGB, eight_bits, matrix_profile, to_srgb
-from polyinr_core.data.decoding import decode
-from polyinr_core.errors import PictureError
+from polyinr_core.data.decode import decode
+from polyinr_core.errors import ImageError
 
 COLOR = (128, 64, 16)
 WIDE = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))  # Adobe RGB (1998)
@@ -40,9 +40,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["any", "sRGB IEC61966-2.1", "GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc"]
-)
+@pytest.mark.parametrize("name", ["any", "sRGB IEC61966-2.1", "GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_profile_counts_whatever_it_is_called(kind, name):
     image = Image.new("RGB", (16, 16), COLOR)
@@ -192,7 +190,7 @@ def test_color_chunks_of_png(case):
     ],
 )
 def test_colors_that_srgb_cannot_show_are_refused(code, message):
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         decode(with_chunks(encoded(noise()), png_chunk(b"cICP", code)))
 
 
@@ -219,5 +217,5 @@ def test_code_points_of_avif():
     assert np.abs(decoded(data)[8, 8] - np.array(COLOR, float)).max() <= 3
     p3 = data.replace(b"colrnclx\0\x01\0\x0d", b"colrnclx\0\x0c\0\x0d")
     assert np.abs(decoded(p3)[8, 8] - p3_color()).max() <= 5
-    with pytest.raises(PictureError, match="HLG"):
+    with pytest.raises(ImageError, match="HLG"):
         decode(data.replace(b"colrnclx\0\x01\0\x0d", b"colrnclx\0\x09\0\x12"))

@@ -1,4 +1,4 @@
-"""Decoding: every odd kind of picture comes out as a person would see it."""
+"""Decoding: every odd kind of image comes out as a person would see it."""
 
 import io
 import struct
@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageCms
 from specimens import encoded, noise
 
-from polyinr_core.data.decoding import MAX_PIXELS, decode, fit, parse_colour
-from polyinr_core.errors import PictureError, RequestError
+from polyinr_core.data.decode import MAX_PIXELS, decode, fit, parse_color
+from polyinr_core.errors import ImageError, RequestError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -39,7 +39,7 @@ def test_lossy_kinds_open(kind):
     assert np.abs(decoded(encoded(smooth, kind, quality=95)).astype(int) - smooth).max() < 20  # lossy: only alike
 
 
-def test_alpha_is_laid_on_the_background_in_straight_colour():
+def test_alpha_is_laid_on_the_background_in_straight_color():
     pixels = np.zeros((1, 3, 4), np.uint8)
     pixels[0] = [(200, 100, 0, 0), (200, 100, 0, 128), (200, 100, 0, 255)]
     data = encoded(Image.fromarray(pixels))
@@ -52,17 +52,17 @@ def test_alpha_is_laid_on_the_background_in_straight_colour():
         assert np.abs(half - expected).max() <= 0.51  # rounding to whole levels
 
 
-def test_grey_with_alpha_and_transparent_colours():
-    grey_alpha = np.stack([np.full((1, 2), 50, np.uint8), np.array([[0, 255]], np.uint8)], -1)
-    assert decoded(encoded(Image.fromarray(grey_alpha, "LA")))[0].tolist() == [[255] * 3, [50] * 3]
-    grey = np.array([[7, 50]], np.uint8)
-    assert decoded(encoded(grey, transparency=7))[0].tolist() == [[255] * 3, [50] * 3]
+def test_gray_with_alpha_and_transparent_colors():
+    gray_alpha = np.stack([np.full((1, 2), 50, np.uint8), np.array([[0, 255]], np.uint8)], -1)
+    assert decoded(encoded(Image.fromarray(gray_alpha, "LA")))[0].tolist() == [[255] * 3, [50] * 3]
+    gray = np.array([[7, 50]], np.uint8)
+    assert decoded(encoded(gray, transparency=7))[0].tolist() == [[255] * 3, [50] * 3]
     rgb = np.array([[RED, GREEN]], np.uint8)
     assert decoded(encoded(rgb, transparency=RED))[0].tolist() == [[255] * 3, list(GREEN)]
 
 
 def palette(*, kind: str = "PNG", **options: object) -> bytes:
-    """A picture of red, green, blue by palette."""
+    """An image of red, green, blue by palette."""
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
     image.putpalette([*RED, *GREEN, *BLUE])
     return encoded(image, kind, **options)
@@ -81,21 +81,21 @@ def test_palettes_with_and_without_transparency():
     assert gif == [list(RED), [1, 2, 3], list(BLUE)]
 
 
-def test_one_bit_and_grey():
+def test_one_bit_and_gray():
     bits = Image.fromarray(GRADIENT).convert("1")
     assert np.array_equal(decoded(encoded(bits))[..., 0], np.asarray(bits) * 255)
     assert np.array_equal(decoded(encoded(GRADIENT))[..., 2], GRADIENT)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_keeps_its_scale(kind):
+def test_16_bit_gray_keeps_its_scale(kind):
     deep = np.linspace(0, 65535, 256).reshape(16, 16).astype(np.uint16)
     assert np.array_equal(decoded(encoded(deep, kind))[..., 0], np.rint(deep / 257).astype(np.uint8))
     dark = np.full((4, 4), 257 * 3, np.uint16)
     assert (decoded(encoded(dark, kind)) == 3).all()  # not stretched to the range used
 
 
-def png16(pixels: np.ndarray, colour_type: int) -> bytes:
+def png16(pixels: np.ndarray, color_type: int) -> bytes:
     """A 16-bit PNG of [H, W, C], written by hand as Pillow writes none."""
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
@@ -103,22 +103,20 @@ def png16(pixels: np.ndarray, colour_type: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def test_16_bit_colour_with_and_without_alpha():
+def test_16_bit_color_with_and_without_alpha():
     deep = (noise().astype(np.uint16)) * 257
     assert np.abs(decoded(png16(deep, 2)).astype(int) - noise()).max() <= 1
     clear = np.concatenate([deep, np.zeros((8, 8, 1), np.uint16)], -1)
     assert (decoded(png16(clear, 6), background=(9, 8, 7)) == (9, 8, 7)).all()
 
 
-def test_floating_point_grey():
+def test_floating_point_gray():
     assert (decoded(encoded(Image.new("F", (4, 4), 0.2), "TIFF")) == 51).all()
-    with pytest.raises(PictureError, match="outside 0-1"):
+    with pytest.raises(ImageError, match="outside 0-1"):
         decode(encoded(Image.new("F", (4, 4), 7.5), "TIFF"))
 
 
@@ -129,10 +127,10 @@ def test_cmyk_without_and_with_jpeg():
         assert max(green, blue) < 60
 
 
-def test_lab_is_seen_in_colour():
-    grey = decoded(encoded(Image.new("LAB", (4, 4), (136, 128, 128)), "TIFF"))[0, 0].astype(int)
-    assert np.ptp(grey) <= 3  # no colour in, none out
-    assert 110 < grey.mean() < 145
+def test_lab_is_seen_in_color():
+    gray = decoded(encoded(Image.new("LAB", (4, 4), (136, 128, 128)), "TIFF"))[0, 0].astype(int)
+    assert np.ptp(gray) <= 3  # no color in, none out
+    assert 110 < gray.mean() < 145
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -155,14 +153,14 @@ def test_exif_orientation_is_applied(orientation):
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_the_first_frame_of_an_animation_is_taken(kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN, BLUE)]
     data = encoded(
         frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
     )
     assert (decoded(data) == RED).all()
 
 
-def test_a_colour_profile_is_converted_to_srgb():
+def test_a_color_profile_is_converted_to_srgb():
     """Oracle: sRGB's formula, for a profile with straight curves; two levels for the profile's own rounding."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert np.array_equal(decoded(encoded(noise(), icc_profile=srgb)), noise())  # sRGB: to the last bit
@@ -194,21 +192,21 @@ def truncated(kind: str) -> bytes:
 
 BAD = {
     "empty": (b"", "is empty"),
-    "text": (b"hello, world", "is not a picture of a known kind"),
+    "text": (b"hello, world", "is not an image of a known kind"),
     "truncated PNG": (truncated("PNG"), "cannot be decoded"),
     "truncated JPEG": (truncated("JPEG"), "cannot be decoded"),
     "truncated GIF": (truncated("GIF"), "cannot be decoded"),
-    "truncated WebP": (truncated("WEBP"), "cannot be decoded|not a picture"),
-    "header only": (encoded(noise())[:33], "not a picture"),
+    "truncated WebP": (truncated("WEBP"), "cannot be decoded|not an image"),
+    "header only": (encoded(noise())[:33], "not an image"),
     "bad CRC": (encoded(noise()).replace(b"IDAT", b"IDAT", 1)[:45] + b"\0" * 40, "cannot be decoded"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "is not a picture of a known kind"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "is not an image of a known kind"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_unusable_pictures_say_why_in_one_line(case):
+def test_unusable_images_say_why_in_one_line(case):
     data, message = BAD[case]
-    with pytest.raises(PictureError, match=message) as caught:
+    with pytest.raises(ImageError, match=message) as caught:
         decode(data)
     assert "\n" not in str(caught.value)
 
@@ -220,11 +218,11 @@ def test_a_bomb_is_refused_before_it_is_decoded(side):
     struct.pack_into(">II", bomb, 16, side, side)
     struct.pack_into(">I", bomb, 29, zlib.crc32(bomb[12:29]))
     assert side * side > MAX_PIXELS
-    with pytest.raises(PictureError, match="pixels"):
+    with pytest.raises(ImageError, match="pixels"):
         decode(bytes(bomb))
 
 
-def picture(width: int, height: int) -> Image.Image:
+def make_image(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -232,55 +230,55 @@ WHITE = (255, 255, 255)
 
 
 def test_center_crop_is_the_middle_square():
-    image = picture(11, 8)
+    image = make_image(11, 8)
     found = fit(image, 8, crop="center", resize="lanczos", background=WHITE)
     assert np.array_equal(np.asarray(found), np.asarray(image)[:, 1:9])
-    found = fit(picture(8, 12), 8, crop="center", resize="box", background=WHITE)
-    assert np.array_equal(np.asarray(found), np.asarray(picture(8, 12))[2:10])
+    found = fit(make_image(8, 12), 8, crop="center", resize="box", background=WHITE)
+    assert np.array_equal(np.asarray(found), np.asarray(make_image(8, 12))[2:10])
 
 
 @pytest.mark.parametrize("resize", ["lanczos", "box", "bicubic", "bilinear"])
 def test_each_filter_is_pillow_s(resize):
-    expected = picture(32, 32).resize((8, 8), getattr(Image.Resampling, resize.upper()))
-    found = fit(picture(32, 32), 8, crop="center", resize=resize, background=WHITE)
+    expected = make_image(32, 32).resize((8, 8), getattr(Image.Resampling, resize.upper()))
+    found = fit(make_image(32, 32), 8, crop="center", resize=resize, background=WHITE)
     assert np.array_equal(np.asarray(found), np.asarray(expected))
 
 
 def test_box_is_the_mean_of_blocks():
-    image = picture(32, 32)
+    image = make_image(32, 32)
     blocks = np.asarray(image, np.float64).reshape(8, 4, 8, 4, 3).mean((1, 3))
     found = np.asarray(fit(image, 8, crop="center", resize="box", background=WHITE), np.float64)
     assert np.abs(found - blocks).max() <= 1  # Pillow rounds after each of its two passes
 
 
 def test_pad_keeps_everything_on_the_background():
-    found = np.asarray(fit(picture(16, 8), 8, crop="pad", resize="box", background=(1, 2, 3)))
+    found = np.asarray(fit(make_image(16, 8), 8, crop="pad", resize="box", background=(1, 2, 3)))
     assert (found[:2] == (1, 2, 3)).all()
     assert (found[6:] == (1, 2, 3)).all()
-    assert np.array_equal(found[2:6], np.asarray(picture(16, 8).resize((8, 4), Image.Resampling.BOX)))
-    thin = np.asarray(fit(picture(100, 1), 8, crop="pad", resize="box", background=(1, 2, 3)))
+    assert np.array_equal(found[2:6], np.asarray(make_image(16, 8).resize((8, 4), Image.Resampling.BOX)))
+    thin = np.asarray(fit(make_image(100, 1), 8, crop="pad", resize="box", background=(1, 2, 3)))
     assert (thin != (1, 2, 3)).any(2).sum() == 8
 
 
 def test_none_keeps_everything_stretched():
-    found = fit(picture(16, 8), 8, crop="none", resize="box", background=WHITE)
-    assert np.array_equal(np.asarray(found), np.asarray(picture(16, 8).resize((8, 8), Image.Resampling.BOX)))
+    found = fit(make_image(16, 8), 8, crop="none", resize="box", background=WHITE)
+    assert np.array_equal(np.asarray(found), np.asarray(make_image(16, 8).resize((8, 8), Image.Resampling.BOX)))
 
 
 @pytest.mark.parametrize(("crop", "size"), [("center", (16, 7)), ("none", (7, 16)), ("pad", (7, 7))])
 def test_too_small_is_not_enlarged(crop, size):
-    with pytest.raises(PictureError, match=f"is too small \\({size[0]}x{size[1]}, 8 is needed\\)"):
-        fit(picture(*size), 8, crop=crop, resize="lanczos", background=WHITE)
+    with pytest.raises(ImageError, match=f"is too small \\({size[0]}x{size[1]}, 8 is needed\\)"):
+        fit(make_image(*size), 8, crop=crop, resize="lanczos", background=WHITE)
 
 
-def test_colours():
-    assert parse_colour("white") == WHITE
-    assert parse_colour("#102030") == (16, 32, 48)
-    assert parse_colour("#fff") == WHITE
-    assert parse_colour("rgb(1, 2, 3)") == (1, 2, 3)
+def test_colors():
+    assert parse_color("white") == WHITE
+    assert parse_color("#102030") == (16, 32, 48)
+    assert parse_color("#fff") == WHITE
+    assert parse_color("rgb(1, 2, 3)") == (1, 2, 3)
     for text in ("", "pinkish", "#12", "#10203040", "rgba(1,2,3,4)"):
-        with pytest.raises(RequestError, match="is not an opaque colour"):
-            parse_colour(text)
+        with pytest.raises(RequestError, match="is not an opaque color"):
+            parse_color(text)
 
 
 def test_writing_carries_no_old_metadata():

@@ -1,4 +1,4 @@
-"""The feed: every picture once an epoch, a pure function of position, exact area averages."""
+"""The feed: every image once an epoch, a pure function of position, exact area averages."""
 
 import time
 
@@ -7,11 +7,11 @@ import pytest
 import torch
 from specimens import write_archive
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.averaging import area_average, area_weights
-from polyinr_core.data.feed import Feed
+from polyinr_core.data.loader import Feed
+from polyinr_core.data.resample import area_average, area_weights
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import ArchiveError, ConfigError
-from polyinr_core.seeds import generator_for
+from polyinr_core.runtime.rng import generator_for
 
 
 @pytest.fixture
@@ -21,18 +21,18 @@ def archive(tmp_path):
 
 def test_native_resolution_is_the_release_s_scale(archive):
     feed = Feed(archive, resolution=8, seed=1)
-    pictures, labels = feed.batch(0, 10)
-    assert pictures.shape == (10, 3, 8, 8)
-    assert pictures.dtype == torch.float32
+    images, labels = feed.batch(0, 10)
+    assert images.shape == (10, 3, 8, 8)
+    assert images.dtype == torch.float32
     assert labels.dtype == torch.int64
     items = feed.order.places(0, 10).tolist()
     expected = np.stack([archive.read(item) for item in items]).astype(np.float32) / np.float32(127.5) - 1
-    assert np.array_equal(pictures.numpy(), expected.transpose(0, 3, 1, 2))  # exact: the same two operations
+    assert np.array_equal(images.numpy(), expected.transpose(0, 3, 1, 2))  # exact: the same two operations
     assert labels.tolist() == archive.labels[items].tolist()
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_every_epoch_shows_every_picture_once_in_another_order(archive, mirror):
+def test_every_epoch_shows_every_image_once_in_another_order(archive, mirror):
     feed = Feed(archive, resolution=4, seed=3, mirror=mirror)
     size = 20 if mirror else 10
     epochs = [feed.order.places(epoch * size, size).tolist() for epoch in range(4)]
@@ -42,13 +42,13 @@ def test_every_epoch_shows_every_picture_once_in_another_order(archive, mirror):
     assert other.order.places(0, size).tolist() != epochs[0]
 
 
-def test_mirror_doubles_the_epoch_by_flipped_pictures(archive):
+def test_mirror_doubles_the_epoch_by_flipped_images(archive):
     feed = Feed(archive, resolution=8, seed=0, mirror=True)
-    pictures, labels = feed.batch(0, 20)
+    images, labels = feed.batch(0, 20)
     place = feed.order.places(0, 20).tolist()
     for item in range(10):
         straight, flipped = place.index(item), place.index(item + 10)
-        assert torch.equal(pictures[straight].flip(2), pictures[flipped])
+        assert torch.equal(images[straight].flip(2), images[flipped])
         assert labels[straight] == labels[flipped]
 
 
@@ -58,14 +58,12 @@ def test_a_batch_is_a_pure_function_of_its_position(archive, resolution, cache_b
     feed = Feed(archive, resolution=resolution, seed=5, mirror=True, cache_bytes=cache_bytes)
     whole, labels = Feed(archive, resolution=resolution, seed=5, mirror=True).batch(0, 70)
     for start, size in [(63, 7), (0, 1), (17, 30), (5, 3), (39, 2)]:  # any order, across epochs, any size
-        pictures, some = feed.batch(start, size)
-        assert torch.equal(pictures, whole[start : start + size])  # to the last bit
+        images, some = feed.batch(start, size)
+        assert torch.equal(images, whole[start : start + size])  # to the last bit
         assert torch.equal(some, labels[start : start + size])
 
 
-@pytest.mark.parametrize(
-    ("fine", "coarse"), [(8, 4), (64, 32), (12, 3), (16, 1), (7, 3), (10, 4), (100, 64), (300, 7)]
-)
+@pytest.mark.parametrize(("fine", "coarse"), [(8, 4), (64, 32), (12, 3), (16, 1), (7, 3), (10, 4), (100, 64), (300, 7)])
 def test_area_averages_against_a_slow_form_in_float64(fine, coarse):
     pixels = np.random.default_rng(0).integers(0, 256, (3, fine, fine), dtype=np.uint8)
     edges = np.arange(coarse + 1) * fine / coarse
@@ -109,22 +107,20 @@ def test_no_labels_are_none(tmp_path):
 
 
 def test_enlarging_is_refused(archive):
-    with pytest.raises(
-        ArchiveError, match=r"holds pictures of 8 px, 16 px are asked for; prepare it with --res 16"
-    ):
+    with pytest.raises(ArchiveError, match=r"holds images of 8 px, 16 px are asked for; prepare it with --res 16"):
         Feed(archive, resolution=16, seed=0)
     with pytest.raises(ConfigError):
         Feed(archive, resolution=0, seed=0)
 
 
-def test_a_cached_picture_is_not_read_again(archive, monkeypatch):
+def test_a_cached_image_is_not_read_again(archive, monkeypatch):
     feed = Feed(archive, resolution=4, seed=0)
     before = feed.batch(0, 10)[0]
     monkeypatch.setattr(Archive, "read", None)
     assert torch.equal(feed.batch(0, 10)[0], before)
 
 
-def test_a_damaged_picture_is_a_clear_error(tmp_path):
+def test_a_damaged_image_is_a_clear_error(tmp_path):
     path = write_archive(tmp_path / "a.zip", count=10)
     data = bytearray(path.read_bytes())
     data[data.rindex(b"IDAT") + 20] ^= 0xFF

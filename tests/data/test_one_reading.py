@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.picture_set import open_data
+from polyinr_core.data.dataset import open_data
+from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.prepare import prepare
-from polyinr_core.data.sources import open_source
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import ArchiveError, FileError
-from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.evaluation.image_sources import open_images
 
 IMAGES = [encoded(noise(8, seed)) for seed in range(4)]
 NUMBERS = [0, 1, 0, 1]
@@ -108,7 +108,7 @@ def test_every_command_reads_the_same_images_labels_and_names(tmp_path, layout, 
     assert (report.kept, report.classes, report.class_names) == (4, classes, names)
     sets = [Archive.open(tmp_path / "a.zip")]
     if container != "tar.gz":
-        sets += [open_pictures(path).data]
+        sets += [open_images(path).data]
         sets += [] if "folder" in container and path.is_dir() and "tars" not in container else [open_data(path)]
     for data in sets:
         assert found(data) == sorted(wanted)
@@ -141,7 +141,7 @@ def test_several_data_sets_in_one_folder(tmp_path):
     assert facts.class_names == ("cat", "dog", "eel")
     assert facts.labels.tolist() == [0, 1, 0, 1, 1, 2, 1, 2]
     part = write_folder(tmp_path / "part", moved(one, "one/") | moved(stylegan(labels=None), "two/"))
-    with pytest.raises(ArchiveError, match="no label for 4 of 8 pictures"):
+    with pytest.raises(ArchiveError, match="no label for 4 of 8 images"):
         _ = open_source(part).facts
     mixed = write_folder(tmp_path / "mixed", moved(one, "one/") | moved(stylegan(labels=LABELS), "two/"))
     with pytest.raises(ArchiveError, match=r"some name their classes and others number them .*--labels none"):
@@ -162,21 +162,15 @@ def test_labels_of_shards_in_any_order_and_over_several_tars(tmp_path):
     for number in range(2):
         part = {name: data for name, data in files.items() if int(name[:4]) // 2 == number}
         write_tar(tmp_path / "s" / f"{number}.tar", part)
-    assert (
-        open_data(tmp_path / "s").labels.tolist() == open_source(tmp_path / "s").facts.labels.tolist() == NUMBERS
-    )
+    assert open_data(tmp_path / "s").labels.tolist() == open_source(tmp_path / "s").facts.labels.tolist() == NUMBERS
     (tmp_path / "s" / "dataset.json").write_text(json.dumps({"class_names": ["cat", "dog"]}))
-    assert (
-        open_data(tmp_path / "s").class_names == open_source(tmp_path / "s").facts.class_names == ("cat", "dog")
-    )
+    assert open_data(tmp_path / "s").class_names == open_source(tmp_path / "s").facts.class_names == ("cat", "dog")
     pattern = tmp_path / "s" / "*.tar"
     assert open_source(pattern).facts.labels.tolist() == NUMBERS
     (tmp_path / "c").mkdir()
     for number, folder in enumerate(["set/cat/deep", "set/dog"]):
         write_tar(tmp_path / "c" / f"{number}.tar", {f"{folder}/1.png": IMAGES[number]})
-    assert (
-        open_data(tmp_path / "c").labels.tolist() == open_source(tmp_path / "c").facts.labels.tolist() == [0, 1]
-    )
+    assert open_data(tmp_path / "c").labels.tolist() == open_source(tmp_path / "c").facts.labels.tolist() == [0, 1]
     assert open_data(tmp_path / "c").class_names == ("cat", "dog")
 
 
@@ -201,7 +195,7 @@ def test_a_dataset_json_that_is_about_no_image_here(tmp_path):
     path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": null}'})
     assert open_source(path).facts.class_names == ("cat", "dog")
     path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": [["x.png", 0]]}'})
-    with pytest.raises(ArchiveError, match=r"labels 1 pictures that are not there \(first 'x.png'\)"):
+    with pytest.raises(ArchiveError, match=r"labels 1 images that are not there \(first 'x.png'\)"):
         _ = open_source(path).facts
 
 
@@ -241,7 +235,7 @@ def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwis
     report = prepare([path], tmp_path / "a.zip", resolution=8, labels="none", strict=True)
     assert (report.kept, report.classes) == (4, 0)
     if container != "tar.gz":
-        judged = open_pictures(path)
+        judged = open_images(path)
         assert (len(judged), judged.data.labels, judged.data.classes) == (4, None, 0)
     if container in ("zip", "tar"):
         with pytest.raises(ArchiveError, match="--no-cond"):
@@ -261,7 +255,7 @@ def test_a_sample_with_two_images_that_cannot_be_told_apart_is_refused(tmp_path)
     for files in (samples(".left.png", ".right.png", cls=text), samples(".png", ".jpg")):
         path = write_tar(tmp_path / "0.tar", files)
         for read in (open_source, open_data):
-            with pytest.raises(ArchiveError, match="the sample '0000' holds 2 pictures; keep one of them"):
+            with pytest.raises(ArchiveError, match="the sample '0000' holds 2 images; keep one of them"):
                 read(path)
 
 
@@ -287,9 +281,7 @@ def test_links_inside_a_tar_are_told(tmp_path):
         for name in ("b.png", "eel", "LICENSE"):
             os.symlink("a.png", tmp_path / name)
             tar.add(tmp_path / name, name)
-    assert open_source(tmp_path / "0.tar").left_out == tuple(
-        (n, "is not a regular file") for n in ("b.png", "eel")
-    )
+    assert open_source(tmp_path / "0.tar").left_out == tuple((n, "is not a regular file") for n in ("b.png", "eel"))
     notes = ("skipped: 'b.png' is not a regular file (and 1 more)",)
     assert open_data(tmp_path / "0.tar").notes == notes
 
@@ -297,9 +289,9 @@ def test_links_inside_a_tar_are_told(tmp_path):
 def test_a_folder_with_images_and_tars_is_refused(tmp_path):
     folder = write_folder(tmp_path / "set", {"cat/a.png": IMAGES[0]})
     write_tar(folder / "0.tar", {"b.png": IMAGES[1]})
-    with pytest.raises(FileError, match=r"holds \.tar files and pictures \('cat/a.png'\)"):
+    with pytest.raises(FileError, match=r"holds \.tar files and images \('cat/a.png'\)"):
         open_source(folder)
-    assert open_data(folder).notes == ("passed over: pictures beside the .tar files ('cat/a.png')",)
+    assert open_data(folder).notes == ("passed over: images beside the .tar files ('cat/a.png')",)
     assert len(open_source(folder / "*.tar").names) == len(open_source(folder / "cat").names) == 1
 
 
@@ -310,12 +302,8 @@ def test_labels_take_no_more_memory_than_two_numbers_an_image(tmp_path):
 
 
 PARTS = ["cat", "dog", "00000", ".", "set", "é", "x.y", "__MACOSX", ".h", ""]
-BASES = [
-    *("a.png", "b.PNG", "a.mask.png", "a.image.png", "img00000000.png", "00001.png", "..png", "a..png", ".png")
-]
-BASES += [
-    *("a.cls", "b.cls", "a.json", "b.JSON", "dataset.json", "dataset.JSON", "x.heic", "README", "n", "a.jpg.1")
-]
+BASES = [*("a.png", "b.PNG", "a.mask.png", "a.image.png", "img00000000.png", "00001.png", "..png", "a..png", ".png")]
+BASES += [*("a.cls", "b.cls", "a.json", "b.JSON", "dataset.json", "dataset.JSON", "x.heic", "README", "n", "a.jpg.1")]
 VALUES = [0, 1, -1, 1.0, 0.5, "x", None, True, [1, 0], [0, 1], [], [[1]], {}, 1e400, float("nan"), 10**30]
 TEXTS = [
     b"0",

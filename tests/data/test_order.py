@@ -1,9 +1,9 @@
-"""The order: every picture once an epoch, held-out ones never, files by files where a window is given."""
+"""The order: every image once an epoch, held-out ones never, files by files where a window is given."""
 
 import pytest
 import torch
 
-from polyinr_core.data.order import Order
+from polyinr_core.data.sampler import Order
 from polyinr_core.errors import ConfigError
 
 

@@ -7,15 +7,15 @@ import socket
 import pytest
 from specimens import encoded, noise, stylegan_names, write_folder, write_tar, write_zip
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.picture_set import open_data
+from polyinr_core.data.dataset import open_data
+from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.prepare import prepare
-from polyinr_core.data.sources import open_source
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import ArchiveError, FileError
-from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.evaluation.image_sources import open_images
 
 A, B, C = (encoded(noise(8, seed)) for seed in range(3))
-SMALL, BROKEN = encoded(noise(4)), b"no picture"
+SMALL, BROKEN = encoded(noise(4)), b"no image"
 CLASSES = {"cat/0.png": A, "cat/1.png": B, "dog/0.png": C, "dog/1.png": A}
 PHONE = {"cat/a.heic": b"x", "cat/b.HEIF": b"x", "dog/c.jxl": b"x", "dog/f.jpg.1": A, "dog/g": A}
 HARMLESS = {
@@ -39,9 +39,7 @@ def contained(request, tmp_path):
     return lambda files: CONTAINERS[request.param](tmp_path, files)
 
 
-@pytest.mark.parametrize(
-    "stray", [{"cover.png": BROKEN}, {"thumb.png": SMALL}, {"cover.png": b"", "x.png": SMALL}]
-)
+@pytest.mark.parametrize("stray", [{"cover.png": BROKEN}, {"thumb.png": SMALL}, {"cover.png": b"", "x.png": SMALL}])
 def test_a_stray_image_that_is_skipped_takes_no_labels(contained, tmp_path, stray):
     report = prepare([contained(CLASSES | stray)], tmp_path / "a.zip", resolution=8)
     assert (report.kept, report.class_names, report.notes) == (4, ("cat", "dog"), ())
@@ -56,7 +54,7 @@ def test_a_sound_stray_image_is_named_as_the_reason_for_no_labels(contained, tmp
     report = prepare([path], tmp_path / "a.zip", resolution=8)
     assert (report.kept, report.classes) == (5, 0)
     (note,) = report.notes
-    assert f"no labels: '{below}cover.png' lies in no class folder, and 4 pictures do" in note
+    assert f"no labels: '{below}cover.png' lies in no class folder, and 4 images do" in note
     with pytest.raises(FileError, match=r"cover.png.*--strict.*--labels none"):
         prepare([path], tmp_path / "b.zip", resolution=8, strict=True)
     files[f"{below}z.png"] = B
@@ -82,13 +80,13 @@ def test_a_class_whose_images_are_all_skipped_is_lost_and_told(contained, tmp_pa
     files = CLASSES | {"ape/0.png": BROKEN, "ape/1.png": SMALL}
     report = prepare([contained(files)], tmp_path / "a.zip", resolution=8)
     assert report.class_names == ("cat", "dog")
-    assert report.notes == ("lost: class 'ape': none of its 2 pictures can be used",)
+    assert report.notes == ("lost: class 'ape': none of its 2 images can be used",)
     with Archive.open(tmp_path / "a.zip") as archive:
         assert sorted(archive.labels.tolist()) == [0, 0, 1, 1]
         assert archive.class_names == ("cat", "dog")
 
 
-def labelled(files, labels, **facts):
+def labeled(files, labels, **facts):
     return files | {"dataset.json": json.dumps({"labels": labels, **facts}).encode()}
 
 
@@ -100,11 +98,11 @@ def test_a_bad_label_of_an_image_that_is_skipped_does_not_matter(contained, tmp_
     files = dict(zip(NAMES, [A, B, C, BROKEN], strict=True))
     labels = [[name, number] for number, name in enumerate(NAMES[:3])]
     labels += [] if bad == "missing" else [[NAMES[3], bad]]
-    path = contained(labelled(files, labels))
+    path = contained(labeled(files, labels))
     report = prepare([path], tmp_path / "a.zip", resolution=8)
     assert (report.kept, report.classes) == (3, 3)
     files[NAMES[3]] = A
-    path = contained(labelled(files, labels))
+    path = contained(labeled(files, labels))
     with pytest.raises(ArchiveError, match="--labels none"):
         prepare([path], tmp_path / "b.zip", resolution=8)
     assert not list(tmp_path.glob("b.zip*"))
@@ -113,9 +111,9 @@ def test_a_bad_label_of_an_image_that_is_skipped_does_not_matter(contained, tmp_
 def test_a_numbered_class_without_images_is_told(contained, tmp_path):
     files = dict(zip(NAMES, [A, BROKEN, B, C], strict=True))
     report = prepare(
-        [contained(labelled(files, [[n, i] for i, n in enumerate(NAMES)]))], tmp_path / "a.zip", resolution=8
+        [contained(labeled(files, [[n, i] for i, n in enumerate(NAMES)]))], tmp_path / "a.zip", resolution=8
     )
-    assert report.notes == ("lost: class 1: none of its 1 pictures can be used",)
+    assert report.notes == ("lost: class 1: none of its 1 images can be used",)
     assert Archive.open(tmp_path / "a.zip").labels.tolist() == [0, 2, 3]
 
 
@@ -123,15 +121,13 @@ def test_files_of_other_kinds_are_counted_by_suffix(contained, tmp_path):
     path = contained(CLASSES | PHONE | HARMLESS)
     report = prepare([path], tmp_path / "a.zip", resolution=8)
     assert report.other_files == {".heic": 1, ".heif": 1, ".jxl": 1, ".1": 1, "without a suffix": 1}
-    assert report.notes == (
-        "passed over: 5 files of other kinds (1 .1, 1 .heic, 1 .heif, 1 .jxl, 1 without a suffix)",
-    )
+    assert report.notes == ("passed over: 5 files of other kinds (1 .1, 1 .heic, 1 .heif, 1 .jxl, 1 without a suffix)",)
     assert Archive.open(tmp_path / "a.zip").provenance["other_files"] == report.other_files
     with pytest.raises(FileError, match=r"5 files of other kinds \(1 \.1, .*--strict"):
         prepare([path], tmp_path / "b.zip", resolution=8, strict=True)
     assert not list(tmp_path.glob("b.zip*"))
     if path.suffix != ".gz":
-        data = open_pictures(path).data
+        data = open_images(path).data
         assert data.notes == report.notes
 
 
@@ -141,12 +137,10 @@ def test_files_that_lie_beside_images_are_none_and_strict_takes_them(contained, 
 
 
 def test_archives_and_shards_that_train_say_what_they_pass_over(tmp_path):
-    files = labelled({"a.png": A, "b.heic": b"x"}, [["a.png", 1]])
+    files = labeled({"a.png": A, "b.heic": b"x"}, [["a.png", 1]])
     for path in (write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)):
         for _ in range(2):
-            assert open_data(path, index=tmp_path / "cache").notes == (
-                "passed over: 1 file of other kinds (1 .heic)",
-            )
+            assert open_data(path, index=tmp_path / "cache").notes == ("passed over: 1 file of other kinds (1 .heic)",)
 
 
 def test_linked_folders_are_followed(tmp_path):
@@ -155,7 +149,7 @@ def test_linked_folders_are_followed(tmp_path):
     os.symlink("../store/eel", folder / "eel")
     report = prepare([folder], tmp_path / "a.zip", resolution=8, strict=True)
     assert (report.kept, report.class_names) == (6, ("cat", "dog", "eel"))
-    assert len(open_pictures(folder)) == 6
+    assert len(open_images(folder)) == 6
     os.symlink(folder, tmp_path / "all")
     assert len(open_source(tmp_path / "all").names) == 6
     (tmp_path / "of-links").mkdir()
@@ -232,7 +226,7 @@ def test_special_files_are_skipped(tmp_path):
     assert facts["counts"] == {"found": 7, "kept": 4, "skipped": 3}
     with pytest.raises(FileError, match=r"pipe.png' is not a regular file .*--strict"):
         prepare([folder], tmp_path / "b.zip", resolution=8, strict=True)
-    judged = open_pictures(folder)
+    judged = open_images(folder)
     assert len(judged) == 4
     assert judged.data.notes == ("skipped: 'pipe.png' is not a regular file (and 2 more)",)
 
@@ -240,7 +234,7 @@ def test_special_files_are_skipped(tmp_path):
 def test_special_files_alone_are_no_data_set(tmp_path):
     (tmp_path / "set").mkdir()
     special_files(tmp_path / "set")
-    with pytest.raises(ArchiveError, match=r"holds no pictures \('pipe.png' is not a regular file\)"):
+    with pytest.raises(ArchiveError, match=r"holds no images \('pipe.png' is not a regular file\)"):
         open_source(tmp_path / "set")
 
 

@@ -1,4 +1,4 @@
-"""Preparation: the same bytes for the same input, taken up after a stop, odd pictures listed with the reason."""
+"""Preparation: the same bytes for the same input, taken up after a stop, odd images listed with the reason."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from PIL import Image
 from specimens import encoded, noise, stylegan_names, write_archive, write_folder, write_zip
 
 from polyinr_core.data import prepare as preparation
-from polyinr_core.data.archive import Archive
 from polyinr_core.data.prepare import prepare
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import ArchiveError, FileError, RequestError
 
 FILES = {f"{kind}/{index}.png": encoded(noise(16, index)) for index, kind in enumerate(["cat", "dog"] * 3)}
@@ -24,7 +24,7 @@ FILES = {f"{kind}/{index}.png": encoded(noise(16, index)) for index, kind in enu
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six pictures of 16 px in two classes."""
+    """Six images of 16 px in two classes."""
     return write_folder(tmp_path / "photos", FILES)
 
 
@@ -57,8 +57,8 @@ def test_the_zip_is_stored_and_stylegan_s_reader_finds_its_way(folder, tmp_path)
         assert {member.date_time for member in zipped.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         facts = json.loads(zipped.read("dataset.json"))
         assert facts["labels"] == [[name, index // 3] for index, name in enumerate(stylegan_names(6))]
-        picture = Image.open(zipped.open("00000/img00000000.png"))
-        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (8, 8))
+        image = Image.open(zipped.open("00000/img00000000.png"))
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (8, 8))
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
@@ -80,20 +80,20 @@ def test_provenance_tells_how_it_was_made(folder, tmp_path):
     facts = Archive.open(tmp_path / "a.zip").provenance
     assert facts.pop("made_by").startswith("polyinr ")
     assert facts == {
-        "sources": [{"name": "photos", "kind": "folder", "pictures": 7}],
+        "sources": [{"name": "photos", "kind": "folder", "images": 7}],
         "resolution": 8,
         "crop": "pad",
         "resize": "box",
         "background": "#ff0080",
         "labels": "auto",
         "counts": {"found": 7, "kept": 6, "skipped": 1},
-        "skipped": [["cat/broken.png", "is not a picture of a known kind"]],
+        "skipped": [["cat/broken.png", "is not an image of a known kind"]],
     }
 
 
-def test_each_choice_changes_the_pictures(tmp_path):
-    picture = np.concatenate([noise(16, 0), noise(16, 1)], 1)  # twice as wide as high
-    folder = write_folder(tmp_path / "p", {"a.png": encoded(picture)})
+def test_each_choice_changes_the_images(tmp_path):
+    image = np.concatenate([noise(16, 0), noise(16, 1)], 1)  # twice as wide as high
+    folder = write_folder(tmp_path / "p", {"a.png": encoded(image)})
     choices = [{}, {"crop": "pad"}, {"crop": "none"}, {"resize": "box"}, {"resize": "bicubic"}]
     choices += [{"resize": "bilinear"}, {"crop": "pad", "background": (0, 0, 0)}]
     seen = set()
@@ -117,7 +117,7 @@ def bomb() -> bytes:
 
 
 ODD = {
-    "broken.jpg": (b"no picture", "is not a picture of a known kind"),
+    "broken.jpg": (b"no image", "is not an image of a known kind"),
     "empty.png": (b"", "is empty"),
     "truncated.png": (encoded(noise(64))[:2000], "cannot be decoded"),
     "small.png": (encoded(noise(7)), "is too small (7x7, 8 is needed)"),
@@ -126,7 +126,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_odd_pictures_are_skipped_and_listed(folder, tmp_path, workers):
+def test_odd_images_are_skipped_and_listed(folder, tmp_path, workers):
     write_folder(folder / "cat", {name: data for name, (data, _) in ODD.items()})
     report = prepare([folder], tmp_path / "a.zip", resolution=8, workers=workers)
     assert (report.found, report.kept) == (11, 6)
@@ -142,19 +142,19 @@ def test_odd_pictures_are_skipped_and_listed(folder, tmp_path, workers):
 @pytest.mark.parametrize("name", ODD)
 def test_strict_makes_them_an_error(folder, tmp_path, name):
     write_folder(folder / "cat", {name: ODD[name][0]})
-    with pytest.raises(FileError, match=f"photos: the picture 'cat/{name}' .*--strict"):
+    with pytest.raises(FileError, match=f"photos: the image 'cat/{name}' .*--strict"):
         prepare([folder], tmp_path / "a.zip", resolution=8, strict=True)
     assert left(tmp_path) == ["photos"]
 
 
 def test_nothing_usable_is_an_error_that_leaves_nothing(folder, tmp_path):
-    with pytest.raises(ArchiveError, match=r"none of its 6 pictures can be used .*is too small .16x16, 32"):
+    with pytest.raises(ArchiveError, match=r"none of its 6 images can be used .*is too small .16x16, 32"):
         prepare([folder], tmp_path / "a.zip", resolution=32)
     assert left(tmp_path) == ["photos"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_picture_is_skipped(folder, tmp_path):
+def test_an_unreadable_image_is_skipped(folder, tmp_path):
     (folder / "cat" / "0.png").chmod(0)
     report = prepare([folder], tmp_path / "a.zip", resolution=8)
     assert report.skipped == (("cat/0.png", "cannot be read (permission denied)"),)
@@ -169,7 +169,7 @@ def test_a_damaged_zip_entry_is_skipped(tmp_path):
     assert report.skipped == (("a.png", "cannot be read, the zip is damaged there"),)
 
 
-def test_a_stylegan_archive_as_source_keeps_labels_names_and_licence(tmp_path):
+def test_a_stylegan_archive_as_source_keeps_labels_names_and_license(tmp_path):
     names = ["x", "y", "z", "none of these"]
     source = write_archive(tmp_path / "s.zip", side=16, class_names=names, license="MIT")
     report = prepare([source], tmp_path / "a.zip", resolution=8)
@@ -187,11 +187,11 @@ def test_several_sources_join_their_classes(tmp_path):
     two = write_zip(tmp_path / "two.zip", {"ape/1.png": encoded(noise(8, 2)), "ape/2.png": b"broken"})
     report = prepare([one, two], tmp_path / "a.zip", resolution=8)
     assert report.class_names == ("ape", "cat", "dog")
-    assert report.skipped == (("two.zip/ape/2.png", "is not a picture of a known kind"),)
+    assert report.skipped == (("two.zip/ape/2.png", "is not an image of a known kind"),)
     assert Archive.open(tmp_path / "a.zip").labels.tolist() == [1, 2, 0]
 
 
-def test_one_class_or_a_picture_without_class_means_no_labels(tmp_path):
+def test_one_class_or_a_image_without_class_means_no_labels(tmp_path):
     one = write_folder(tmp_path / "one", {"cat/1.png": encoded(noise(8)), "cat/2.png": encoded(noise(8, 1))})
     bare = write_folder(tmp_path / "bare", {"1.png": encoded(noise(8))})
     both = write_folder(tmp_path / "both", {"cat/1.png": encoded(noise(8)), "dog/2.png": encoded(noise(8, 1))})
@@ -207,7 +207,7 @@ def test_named_and_numbered_classes_do_not_mix(tmp_path, folder):
 
 
 class Stopped(BaseException):
-    """Stands for Ctrl-C at a certain picture."""
+    """Stands for Ctrl-C at a certain image."""
 
 
 def stop_at(count: int):
@@ -227,9 +227,7 @@ def test_an_interruption_leaves_no_archive_and_is_taken_up(folder, tmp_path, mon
     assert left(tmp_path) == ["a.zip.part", "photos", "whole.zip"]
     worked = []
     made = preparation.result_of
-    monkeypatch.setattr(
-        preparation, "result_of", lambda p, request: worked.append(p.name) or made(p, request=request)
-    )
+    monkeypatch.setattr(preparation, "result_of", lambda p, request: worked.append(p.name) or made(p, request=request))
     report = prepare([folder], output, resolution=8)
     assert report.resumed == 4
     assert worked == ["3.png", "5.png"]  # only the two that were missing
@@ -249,7 +247,7 @@ def test_another_request_starts_anew(folder, tmp_path, change):
     assert prepare([folder], tmp_path / "a.zip", **options).resumed == 0
 
 
-@pytest.mark.parametrize("file", ["pictures.bin", "journal.jsonl"])
+@pytest.mark.parametrize("file", ["images.bin", "journal.jsonl"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "append"])
 def test_a_damaged_work_folder_is_used_as_far_as_it_is_whole(folder, tmp_path, file, damage):
     whole = tmp_path / "whole.zip"
@@ -331,7 +329,7 @@ from pathlib import Path
 from polyinr_core.data import prepare
 if __name__ == "__main__":
     source, output = map(Path, sys.argv[1:])
-    prepare.MOST_AT_ONCE = 2  # so that much is left to do after the first
+    prepare.MAX_AT_ONCE = 2  # so that much is left to do after the first
     prepare.prepare([source], output, resolution=64, workers=2, progress=lambda d, t: print(d, flush=True))
 """
 
@@ -362,8 +360,8 @@ def test_a_killed_run_with_workers_is_taken_up(tmp_path):
 
 
 def test_the_bundled_archive_says_how_it_was_made():
-    from polyinr_core.data.bundled import bundled_pictures
+    from polyinr_core.data.dataset import bundled_images
 
-    facts = Archive.open(bundled_pictures()).provenance
+    facts = Archive.open(bundled_images()).provenance
     assert facts["counts"] == {"found": 1562, "kept": 1562, "skipped": 0}
     assert facts["resize"] == "lanczos"

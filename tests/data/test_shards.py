@@ -11,9 +11,9 @@ import pytest
 import webdataset
 from specimens import encoded, noise, write_archive, write_tar
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.picture_set import open_data
-from polyinr_core.data.shards import Shards
+from polyinr_core.data.dataset import open_data
+from polyinr_core.data.tar_dataset import Shards
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import ArchiveError, FileError
 
 A, B = encoded(noise(8, 0)), encoded(noise(8, 1))
@@ -95,7 +95,7 @@ def test_class_names_beside_the_shards(tmp_path):
         open_data(folder)
 
 
-def test_grey_and_jpeg_are_rgb_and_deep_folders_are_fine(tmp_path):
+def test_gray_and_jpeg_are_rgb_and_deep_folders_are_fine(tmp_path):
     files = {
         "./a.b/1.png": encoded(noise()[..., 0]),
         "./a.b/1.cls": b"1\n",
@@ -118,7 +118,7 @@ def test_the_index_is_kept_and_verified(tmp_path, monkeypatch):
         raise AssertionError("scanned again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("polyinr_core.data.shard_index.scan_shard", fail)
+        patch.setattr("polyinr_core.data.tar_dataset.scan_shard", fail)
         after = open_data(folder, index=cache)
         for name in ("labels", "shard_of"):
             assert np.array_equal(getattr(before, name), getattr(after, name))
@@ -152,7 +152,7 @@ def test_shards_are_small_to_send_and_read_after(tmp_path):
 
 
 def sparse_tar(path):
-    """A tar with a picture stored with holes, in GNU's old form."""
+    """A tar with an image stored with holes, in GNU's old form."""
     info = tarfile.TarInfo("a.png")
     info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
     header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -160,8 +160,8 @@ def sparse_tar(path):
 
 
 BROKEN = {
-    "no pictures": ({"a.txt": b"x", "a.cls": b"1"}, "holds no pictures"),
-    "label missing": ({"a.png": A, "a.cls": b"1", "b.png": B}, r"1 of 2 pictures have no label .first in 0\.tar"),
+    "no images": ({"a.txt": b"x", "a.cls": b"1"}, "holds no images"),
+    "label missing": ({"a.png": A, "a.cls": b"1", "b.png": B}, r"1 of 2 images have no label .first in 0\.tar"),
     "label text": ({"a.png": A, "a.cls": b"cat"}, "the label of 'a.cls' is \"cat\"; a whole number"),
     "label below 0": ({"a.png": A, "a.cls": b"-1"}, "is -1, outside 0-999999"),
     "label absurd": ({"a.png": A, "a.cls": b"9" * 99}, "9, outside 0-999999"),
@@ -169,11 +169,11 @@ BROKEN = {
     "label soft": ({"a.png": A, "a.json": b'{"label": [0.5, 0.5]}'}, "not one-hot"),
     "no json": ({"a.png": A, "a.json": b"{"}, r"'a\.json' is no JSON"),
     "large label": ({"a.png": A, "a.cls": b"1" * 2**21}, "too large for a label"),
-    "two pictures": ({"a.png": A, "a.jpg": B}, "the sample 'a' holds 2 pictures"),
+    "two images": ({"a.png": A, "a.jpg": B}, "the sample 'a' holds 2 images"),
     "upwards": ({"../a.png": A}, "leads out"),
     "not square": ({"a.png": encoded(noise()[:4])}, r"'a\.png' is 8x4, not square; use `polyinr prepare`"),
-    "no picture": ({"a.png": b"GIF89a"}, r"the picture 'a\.png'"),
-    "empty picture": ({"a.png": b""}, r"the picture 'a\.png' is empty"),
+    "no image": ({"a.png": b"GIF89a"}, r"the image 'a\.png'"),
+    "empty image": ({"a.png": b""}, r"the image 'a\.png' is empty"),
 }
 
 
@@ -221,7 +221,7 @@ def test_compressed_and_sparse_tars_are_refused(tmp_path):
 def test_what_is_wrong_in_the_midst_is_found_when_read(tmp_path):
     files = {"a.png": A, "b.png": b"broken", "c.png": encoded(noise(4))}
     data = open_data(write_tar(tmp_path / "0.tar", files))
-    with pytest.raises(ArchiveError, match=r"0\.tar: the picture 'b\.png' is not a picture of a known kind"):
+    with pytest.raises(ArchiveError, match=r"0\.tar: the image 'b\.png' is not an image of a known kind"):
         data.read(1)
     with pytest.raises(ArchiveError, match=r"'c\.png' is 4x4, not 8x8 as the first"):
         data.read(2)

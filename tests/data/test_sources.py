@@ -1,4 +1,4 @@
-"""Sources: each kind lists its pictures and labels; broken ones get one clear line."""
+"""Sources: each kind lists its images and labels; broken ones get one clear line."""
 
 import gzip
 import json
@@ -11,26 +11,26 @@ import numpy as np
 import pytest
 from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
 
-from polyinr_core.data.facts import class_folders
-from polyinr_core.data.source import Source
-from polyinr_core.data.sources import open_source
-from polyinr_core.errors import ArchiveError, FileError, PictureError
+from polyinr_core.data.import_sources import open_source
+from polyinr_core.data.labels import class_folders
+from polyinr_core.data.listing import Source
+from polyinr_core.errors import ArchiveError, FileError, ImageError
 
 A, B, C = (encoded(noise(8, seed)) for seed in range(3))
 
 
 def contents(source: Source) -> list[bytes]:
-    """The bytes or pixels of all pictures."""
+    """The bytes or pixels of all images."""
     found = []
     for payload in source.payloads(0):
-        assert not isinstance(payload, PictureError)
+        assert not isinstance(payload, ImageError)
         found.append(payload.read_bytes() if hasattr(payload, "read_bytes") else bytes(payload))
     assert len(list(source.payloads(1))) == len(found) - 1  # resuming starts in the middle
     return found
 
 
 def classes_of(source: Source) -> list[str] | list[int] | None:
-    """The class of each picture, by name if it has one."""
+    """The class of each image, by name if it has one."""
     facts = source.facts
     if facts.labels is None:
         return None
@@ -48,7 +48,7 @@ def test_class_sub_folders_are_labels(tmp_path):
     assert contents(source) == [A, C, B]
 
 
-def test_pictures_beside_class_folders_mean_no_labels(tmp_path):
+def test_images_beside_class_folders_mean_no_labels(tmp_path):
     source = open_source(write_folder(tmp_path / "set", CLASS_FILES | {"stray.png": A}))
     assert classes_of(source) is None
     assert len(source.names) == 4
@@ -99,9 +99,7 @@ def test_a_tar_compressed_or_not(tmp_path, mode):
 
 
 def test_a_tar_of_the_current_folder(tmp_path):
-    source = open_source(
-        write_tar(tmp_path / "set.tar", {f"./{name}": data for name, data in CLASS_FILES.items()})
-    )
+    source = open_source(write_tar(tmp_path / "set.tar", {f"./{name}": data for name, data in CLASS_FILES.items()}))
     assert classes_of(source) == ["dog", "cat", "cat"]
 
 
@@ -109,11 +107,11 @@ def test_a_shard_with_cls_files(tmp_path):
     files = {"0001.png": A, "0001.cls": b"7\n", "0002.cls": b"3", "0002.png": B}
     assert classes_of(open_source(write_tar(tmp_path / "0.tar", files))) == [7, 3]
     del files["0002.cls"]
-    with pytest.raises(ArchiveError, match=r"1 of 2 pictures have no label \(first '0002.png'\).*--labels none"):
+    with pytest.raises(ArchiveError, match=r"1 of 2 images have no label \(first '0002.png'\).*--labels none"):
         classes_of(open_source(write_tar(tmp_path / "1.tar", files)))
 
 
-def test_a_single_picture(tmp_path):
+def test_a_single_image(tmp_path):
     source = open_source(write_folder(tmp_path, {"one.png": A}) / "one.png")
     assert (source.names, contents(source)) == (("one.png",), [A])
 
@@ -125,29 +123,29 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_mnist(tmp_path, suffix):
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
     labels = np.array([5, 0, 4, 1, 9], np.uint8)
     squeeze = gzip.compress if suffix else bytes
     path = tmp_path / f"train-images-idx3-ubyte{suffix}"
-    path.write_bytes(squeeze(idx(pictures)))
+    path.write_bytes(squeeze(idx(images)))
     assert classes_of(open_source(path)) is None
     (tmp_path / f"train-labels-idx1-ubyte{suffix}").write_bytes(squeeze(idx(labels)))
     source = open_source(path)
     assert source.kind == "idx"
     assert classes_of(source) == ["5", "0", "4", "1", "9"]
     found = list(source.payloads(2))
-    assert np.array_equal(found[0], np.repeat(pictures[2][..., None], 3, 2))
+    assert np.array_equal(found[0], np.repeat(images[2][..., None], 3, 2))
     assert len(found) == 3
 
 
 HEADER = bytes([0, 0, 8, 3])
-NOT_PICTURES = {
+NOT_IMAGES = {
     "empty.tar": (b"", "is empty"),
-    "words.txt": (b"hello", "is no folder, zip, tar, CIFAR-10 archive, MNIST images file or picture"),
+    "words.txt": (b"hello", "is no folder, zip, tar, CIFAR-10 archive, MNIST images file or image"),
     "labels-idx1-ubyte": (idx(np.zeros(3, np.uint8)), "is no folder, zip"),
     "short.zip": (b"PK\3\4 and nothing", "is not a whole zip file"),
     "short.gz": (gzip.compress(os.urandom(2000))[:100], "is a broken gzip file"),
-    "none.tar": (b"", "holds no pictures"),
+    "none.tar": (b"", "holds no images"),
     "cut.tar": (b"", "is not a whole tar file"),
     "cut.tar.gz": (b"", "is not a whole tar file"),
     "up.tar": (b"", "leads out of the archive"),
@@ -162,9 +160,9 @@ NOT_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", NOT_PICTURES)
+@pytest.mark.parametrize("name", NOT_IMAGES)
 def test_what_is_no_source_gets_one_clear_line(tmp_path, name):
-    data, message = NOT_PICTURES[name]
+    data, message = NOT_IMAGES[name]
     path = tmp_path / name
     path.write_bytes(data)
     if name.endswith((".tar", ".tar.gz")) and name != "empty.tar":
@@ -179,7 +177,7 @@ def test_what_is_no_source_gets_one_clear_line(tmp_path, name):
 
 
 def test_empty_folders_and_nothing_at_all(tmp_path):
-    with pytest.raises(ArchiveError, match="holds no pictures"):
+    with pytest.raises(ArchiveError, match="holds no images"):
         open_source(tmp_path)
     with pytest.raises(FileError, match="no such file or folder"):
         open_source(tmp_path / "none")
@@ -196,7 +194,7 @@ def test_an_unreadable_folder(tmp_path):
 def test_labels_files_of_another_length(tmp_path):
     (tmp_path / "images-idx3").write_bytes(idx(np.zeros((3, 4, 4), np.uint8)))
     (tmp_path / "labels-idx1").write_bytes(idx(np.zeros(2, np.uint8)))
-    with pytest.raises(ArchiveError, match="holds 2 labels for 3 pictures"):
+    with pytest.raises(ArchiveError, match="holds 2 labels for 3 images"):
         open_source(tmp_path / "images-idx3")
 
 

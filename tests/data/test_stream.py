@@ -15,10 +15,10 @@ import torch
 from specimens import write_archive
 from test_shards import write_shards
 
-from polyinr_core.data.feed import Feed
-from polyinr_core.data.picture_set import open_data
+from polyinr_core.data.dataset import open_data
+from polyinr_core.data.loader import Feed
 from polyinr_core.errors import ArchiveError, ConfigError, PolyinrError
-from polyinr_core.ranks import Ranks
+from polyinr_core.runtime.distributed import Ranks
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def test_the_stream_is_the_batches_in_their_order(data, cache_bytes, resolution)
     feed = Feed(data, resolution=resolution, seed=5, mirror=True, held_out=2, cache_bytes=cache_bytes)
     assert (feed.memory is None) == (cache_bytes == 0)
     for start in (0, 13):
-        for index, (pictures, labels) in enumerate(taken(feed, 7, start)):
+        for index, (images, labels) in enumerate(taken(feed, 7, start)):
             expected = feed.batch(start + 6 * index, 6)
-            assert torch.equal(pictures, expected[0])
+            assert torch.equal(images, expected[0])
             assert torch.equal(labels, expected[1])
 
 
@@ -55,21 +55,21 @@ def test_ranks_share_each_micro_batch(data, count, micro_batch):
     feed = Feed(data, resolution=8, seed=5, mirror=True)
     whole = taken(feed, 3, batch=12, micro_batch=12)
     parts = [taken(feed, 3, batch=12, micro_batch=micro_batch, ranks=Ranks(rank, count)) for rank in range(count)]
-    for index, (pictures, labels) in enumerate(whole):
+    for index, (images, labels) in enumerate(whole):
         pieces = [[part[index][kind].split(micro_batch // count) for part in parts] for kind in (0, 1)]
         micro_batches = range(12 // micro_batch)
-        assert torch.equal(torch.cat([p[m] for m in micro_batches for p in pieces[0]]), pictures)
+        assert torch.equal(torch.cat([p[m] for m in micro_batches for p in pieces[0]]), images)
         assert torch.equal(torch.cat([p[m] for m in micro_batches for p in pieces[1]]), labels)
 
 
-def test_held_out_pictures_never_come(data):
+def test_held_out_images_never_come(data):
     feed = Feed(data, resolution=8, seed=0, held_out=3)
     assert len(feed) == 7
     apart, labels = feed.held_out(3)
     assert apart.shape == (3, 3, 8, 8)
     assert labels.tolist() == data.labels[feed.order.apart].tolist()
     assert torch.equal(feed.held_out(2)[0], apart[:2])
-    seen = torch.cat([pictures for pictures, _ in taken(feed, 5)])
+    seen = torch.cat([images for images, _ in taken(feed, 5)])
     assert len(torch.unique(seen, dim=0)) == 7
     assert not any(torch.equal(one, other) for one in seen for other in apart)
     kept = set(range(10)) - set(feed.order.apart.tolist())
@@ -77,7 +77,7 @@ def test_held_out_pictures_never_come(data):
     (last,) = set(range(10)) - set(only.order.apart.tolist())
     assert set(only.labels(torch.Generator(), 50).tolist()) == {int(data.labels[last])}
     assert len(kept) == 7
-    with pytest.raises(ConfigError, match="4 held-out pictures are asked for, 3 are held out"):
+    with pytest.raises(ConfigError, match="4 held-out images are asked for, 3 are held out"):
         feed.held_out(4)
 
 
@@ -134,7 +134,7 @@ def test_a_stream_closed_before_its_first_item_or_dropped_leaves_nothing(data):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_damaged_picture_is_a_clear_error_in_its_turn(tmp_path, workers):
+def test_a_damaged_image_is_a_clear_error_in_its_turn(tmp_path, workers):
     path = write_archive(tmp_path / "a.zip", count=10)
     raw = bytearray(path.read_bytes())
     raw[raw.rindex(b"IDAT") + 20] ^= 0xFF
@@ -157,15 +157,15 @@ def test_worker_processes_read_the_same_stream(tmp_path, kind, workers):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     found = taken(Feed(data, **how, workers=workers), 12, 3, batch=4, micro_batch=2, ranks=Ranks(1, 2))
-    for (pictures, labels), (others, their_labels) in zip(expected, found, strict=True):
-        assert torch.equal(pictures, others)
+    for (images, labels), (others, their_labels) in zip(expected, found, strict=True):
+        assert torch.equal(images, others)
         assert torch.equal(labels, their_labels)
     assert not children()
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.slow
-def test_dead_workers_are_replaced_and_their_pictures_not_lost(data):
+def test_dead_workers_are_replaced_and_their_images_not_lost(data):
     feed = Feed(data, resolution=8, seed=5, cache_bytes=0, workers=2)
     found = []
     with closing(feed.stream(0, batch=6, micro_batch=6)) as stream:
@@ -174,13 +174,13 @@ def test_dead_workers_are_replaced_and_their_pictures_not_lost(data):
             if index == 2:
                 for pid in children():
                     os.kill(pid, signal.SIGKILL)
-    for index, (pictures, _) in enumerate(found):
-        assert torch.equal(pictures, feed.batch(6 * index, 6)[0])
+    for index, (images, _) in enumerate(found):
+        assert torch.equal(images, feed.batch(6 * index, 6)[0])
     assert not children()
 
 
 class Fatal:
-    """A picture set that ends the process that reads it, unless it is `home`."""
+    """An image set that ends the process that reads it, unless it is `home`."""
 
     def __init__(self, data):
         self.data, self.home = data, os.getpid()
@@ -200,7 +200,7 @@ def test_workers_that_die_at_once_are_a_clear_error(data):
     feed = Feed(Fatal(data), resolution=8, seed=5, cache_bytes=0, workers=1)
     with (
         closing(feed.stream(0, batch=2, micro_batch=2)) as stream,
-        pytest.raises(PolyinrError, match=r"the processes that read pictures died.*give fewer --workers"),
+        pytest.raises(PolyinrError, match=r"the processes that read images died.*give fewer --workers"),
     ):
         next(stream)
     assert not children()
@@ -209,8 +209,8 @@ def test_workers_that_die_at_once_are_a_clear_error(data):
 SCRIPT = """
 import signal, sys, time
 from contextlib import closing
-from polyinr_core.data.feed import Feed
-from polyinr_core.data.picture_set import open_data
+from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import open_data
 
 def main():
     feed = Feed(open_data(sys.argv[1]), resolution=8, seed=0, cache_bytes=0, workers=2)

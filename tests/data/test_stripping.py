@@ -1,4 +1,4 @@
-"""What stands around a picture does not keep it from being read, and what counts of it is read right."""
+"""What stands around an image does not keep it from being read, and what counts of it is read right."""
 
 import io
 import struct
@@ -14,43 +14,41 @@ from PIL import ExifTags, Image
 from specimens import encoded, exif_block, icc_profile, noise, png_chunk, png_file, with_chunks
 from test_decoding import decoded
 
-from polyinr_core.data.decoding import decode, frame_count
+from polyinr_core.data.decode import decode, frame_count
 from polyinr_core.data.stripping import exif_orientation, stripped
 from polyinr_core.data.tiff import tiff_file
-from polyinr_core.errors import PictureError
-from polyinr_core.inversion.photo import read_photo
+from polyinr_core.errors import ImageError
+from polyinr_core.inversion.target import read_photo
 
 REPORTED = Path(__file__).parent / "reported"  # files of public reports of other programs' faults
 PLAIN = (200, 100, 50)
 CORNERS = {  # of each reported file: colors [row][column] at places of 40 or 48 pixels
     **dict.fromkeys(["linear-gimp.png", "linear-srgb.png", "linear-other-name.png"], (188, 137, 71)),
     **dict.fromkeys(["wide-named-srgb.png", "wide-other-name.png"], (216, 93, 24)),
-    **dict.fromkeys(["grey.png", "grey-alpha.png", "grey-alpha.tif", "grey-trns.png"], (188, 188, 188)),
-    **dict.fromkeys(["grey-gamma18.png", "grey-alpha-gamma18.png"], (146, 146, 146)),
+    **dict.fromkeys(["gray.png", "gray-alpha.png", "gray-alpha.tif", "gray-trns.png"], (188, 188, 188)),
+    **dict.fromkeys(["gray-gamma18.png", "gray-alpha-gamma18.png"], (146, 146, 146)),
     **dict.fromkeys(["ztxt.png", "itxt.png", "iccp.png", "exif-garbage.png", "phys-short.png"], PLAIN),
     **dict.fromkeys(["small-text.png", "text-wrong-sum.png"], PLAIN),
-    **dict.fromkeys(["grey16.png", "rgb16.png", "grey-alpha16.png"], (2, 2, 2)),
-    **dict.fromkeys(["grey16-bright.png", "rgb16-bright.png"], (254, 254, 254)),
+    **dict.fromkeys(["gray16.png", "rgb16.png", "gray-alpha16.png"], (2, 2, 2)),
+    **dict.fromkeys(["gray16-bright.png", "rgb16-bright.png"], (254, 254, 254)),
 }
 
 
 @pytest.mark.parametrize("name", CORNERS)
-def test_reported_pictures_of_one_color(name):
+def test_reported_images_of_one_color(name):
     (path,) = REPORTED.rglob(name)
     assert (decoded(path.read_bytes()) == CORNERS[name]).all()
 
 
-def test_reported_layouts_of_one_picture():
+def test_reported_layouts_of_one_image():
     paths = sorted((REPORTED / "planar-16-bit-tiff").iterdir())
-    pictures = [decoded(path.read_bytes()) for path in paths]
+    images = [decoded(path.read_bytes()) for path in paths]
     assert len(paths) == 4
-    assert all(np.array_equal(picture, pictures[0]) for picture in pictures)
-    assert pictures[0][20, 3].tolist() == [20, 131, 64]  # 1680 x, 1680 y, 16384 of 65535, by eye in the numbers
+    assert all(np.array_equal(image, images[0]) for image in images)
+    assert images[0][20, 3].tolist() == [20, 131, 64]  # 1680 x, 1680 y, 16384 of 65535, by eye in the numbers
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPORTED / "rotated-photo-odd-exif").iterdir()), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", sorted((REPORTED / "rotated-photo-odd-exif").iterdir()), ids=lambda path: path.name)
 def test_reported_photos_are_upright(path):
     pixels = decoded(path.read_bytes()).astype(int)
     plain = decoded((path.parent / f"plain-{path.stem[-1]}.jpg").read_bytes())
@@ -132,7 +130,7 @@ def test_what_counts_must_be_right_in_a_png():
         "half of the pixels": data[: data.index(b"IDAT") + 40],
     }
     for case, broken in bad.items():
-        with pytest.raises(PictureError, match="critical" if "critical" in case else "decoded|known kind"):
+        with pytest.raises(ImageError, match="critical" if "critical" in case else "decoded|known kind"):
             decode(broken)
 
 
@@ -228,7 +226,7 @@ def test_frames_are_counted():
     for kind in ("GIF", "TIFF", "PNG", "WEBP"):
         assert frame_count(encoded(frames[0], kind, save_all=True, append_images=frames[1:])) == 3
         assert frame_count(encoded(frames[0], kind)) == 1
-    assert frame_count(b"no picture") == 1
+    assert frame_count(b"no image") == 1
 
 
 TURNED = [*range(1, 9)]
@@ -272,7 +270,7 @@ def tiff_with(stored: np.ndarray, exif: bytes) -> bytes:
 
 
 def with_exif(kind: str, stored: np.ndarray, exif: bytes) -> bytes:
-    """A picture file with an EXIF block, or a TIFF whose own tags are followed by those of one."""
+    """An image file with an EXIF block, or a TIFF whose own tags are followed by those of one."""
     if kind == "TIFF":
         return tiff_with(stored, exif)
     if kind == "PNG":
@@ -366,7 +364,7 @@ def test_avif_is_turned_by_its_own_boxes_and_not_by_exif():
 @pytest.mark.parametrize("color_type", [0, 2, 3])
 def test_transparency_by_color_in_every_depth(depth, color_type):
     if depth not in {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8)}[color_type]:
-        pytest.skip("PNG has no such picture")
+        pytest.skip("PNG has no such image")
     top = 2**depth - 1
     levels = np.unique(np.linspace(0, top, min(top + 1, 9)).round().astype(int))
     samples = np.repeat(levels[None, :, None], 3 if color_type == 2 else 1, axis=-1)
@@ -377,16 +375,12 @@ def test_transparency_by_color_in_every_depth(depth, color_type):
     for clear, level in enumerate(levels):
         one = struct.pack(">H", level) * samples.shape[2]
         chunk = b"\xff" * int(level) + b"\0" if color_type == 3 else one
-        data = png_file(
-            samples, depth=depth, color_type=color_type, palette=palette, chunks=png_chunk(b"tRNS", chunk)
-        )
+        data = png_file(samples, depth=depth, color_type=color_type, palette=palette, chunks=png_chunk(b"tRNS", chunk))
         expected = colors.copy()
         expected[clear] = (1, 2, 3)
         assert np.array_equal(decoded(data, background=(1, 2, 3))[0], expected)
     if depth == 16:  # a neighbor of the same 8 bits is no hole
-        data = png_file(
-            samples + (samples < top), depth=16, color_type=color_type, chunks=png_chunk(b"tRNS", chunk)
-        )
+        data = png_file(samples + (samples < top), depth=16, color_type=color_type, chunks=png_chunk(b"tRNS", chunk))
         near = decoded(data, background=(1, 2, 3))[0]
         assert not (near[:-1] == (1, 2, 3)).all(-1).any()
 
@@ -416,7 +410,7 @@ def test_16_bits_of_interlaced_png(channels, options):
     if options:
         samples[..., -1] = 65535
     file = io.BytesIO()
-    writer = png.Writer(13, 11, greyscale=channels < 3, bitdepth=16, interlace=True, **options)
+    writer = png.Writer(13, 11, grayscale=channels < 3, bitdepth=16, interlace=True, **options)
     writer.write_array(file, samples.reshape(-1).tolist())
     expected = np.rint(samples[..., : 1 if channels < 3 else 3] / 257)
     assert np.array_equal(decoded(file.getvalue()), np.broadcast_to(expected, (11, 13, 3)))
@@ -467,9 +461,7 @@ def mutated(data: bytes, chance: np.random.RandomState) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
-@pytest.mark.parametrize(
-    "kind", ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "ICO"]
-)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "ICO"])
 def test_mutated_files_are_read_or_refused_in_one_line(kind, capfd):
     if kind not in Image.SAVE:
         pytest.skip(f"this Pillow writes no {kind}")
@@ -481,9 +473,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(kind, capfd):
     wholes = []
     for mode in modes.get(kind, ["RGB"]):
         image = Image.fromarray(noise(24)).convert(mode)
-        packings = (
-            [None, "tiff_lzw", "packbits", "group4" if mode == "1" else "jpeg"] if kind == "TIFF" else [None]
-        )
+        packings = [None, "tiff_lzw", "packbits", "group4" if mode == "1" else "jpeg"] if kind == "TIFF" else [None]
         for packing in packings:
             wholes.append(encoded(image, kind, **options, **({"compression": packing} if packing else {})))
     reasons = []
@@ -491,7 +481,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(kind, capfd):
         data = mutated(wholes[number % len(wholes)], chance)
         try:
             decode(data)
-        except PictureError as error:
+        except ImageError as error:
             reasons.append(str(error))
         assert frame_count(data) >= 1
     assert len(reasons) > 100

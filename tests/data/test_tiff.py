@@ -1,4 +1,4 @@
-"""TIFF: every layout of the same numbers comes out as the same picture, or is refused in one line.
+"""TIFF: every layout of the same numbers comes out as the same image, or is refused in one line.
 
 Oracle: the numbers that were given to tifffile to write, and the definitions of TIFF 6.0 applied to them here.
 """
@@ -17,9 +17,9 @@ from PIL import Image, ImageCms
 from specimens import icc_profile
 from test_decoding import decoded
 
-from polyinr_core.data.decoding import MAX_PIXELS, decode
+from polyinr_core.data.decode import MAX_PIXELS, decode
 from polyinr_core.data.tiff import COPIED, tiff_file
-from polyinr_core.errors import PictureError
+from polyinr_core.errors import ImageError
 
 HEIGHT, WIDTH = 37, 29  # neither divides into strips of 5 or tiles of 16
 BLACK = (0, 0, 0)
@@ -54,9 +54,7 @@ def written(samples: np.ndarray, *, codec: str | None = None, **options: Any) ->
     file = io.BytesIO()
     # what Pillow packs is unpacked again; tifffile takes no differences without packing
     packed_by_tifffile = ("zlib" if "predictor" in options else None) if codec in PACKED_BY_PILLOW else codec
-    tifffile.imwrite(
-        file, np.ascontiguousarray(samples), metadata=None, compression=packed_by_tifffile, **options
-    )
+    tifffile.imwrite(file, np.ascontiguousarray(samples), metadata=None, compression=packed_by_tifffile, **options)
     return repacked(file.getvalue(), codec) if codec in PACKED_BY_PILLOW else file.getvalue()
 
 
@@ -82,7 +80,7 @@ def repacked(data: bytes, codec: str) -> bytes:
 
 
 def packed(plain: bytes, codec: str) -> bytes:
-    """Bytes packed as one strip of a gray picture."""
+    """Bytes packed as one strip of a gray image."""
     file = io.BytesIO()
     width = next(width for width in (96, 64, 48, 32, 29, 16, 8, 4, 2, 1) if len(plain) % width == 0)
     image = Image.frombytes("L", (width, len(plain) // width), plain)
@@ -121,9 +119,7 @@ def meaning(samples: np.ndarray, what: str, bits: int) -> tuple[np.ndarray, floa
     if what == "lab":
         half = np.rint(samples.view(f"i{bits // 8}") / 2 ** (bits - 8)).clip(-128, 127).astype(np.int8)
         half[..., 0] = colors[..., 0].astype(np.uint8).view(np.int8)
-        transform = ImageCms.buildTransform(
-            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-        )
+        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return np.asarray(transform.apply(Image.frombytes("LAB", (WIDTH, HEIGHT), half.tobytes()))), 0
     if what.endswith("premultiplied"):
         return rounded(samples[..., :-1], bits), 2  # divided, rounded, multiplied and rounded again
@@ -136,7 +132,7 @@ def meaning(samples: np.ndarray, what: str, bits: int) -> tuple[np.ndarray, floa
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("what", PHOTOMETRICS)
-def test_every_layout_is_one_picture(what, codec, bits):
+def test_every_layout_is_one_image(what, codec, bits):
     channels, options = PHOTOMETRICS[what]
     samples = numbers(channels, bits)
     if what.endswith("premultiplied"):
@@ -161,9 +157,7 @@ def test_every_layout_is_one_picture(what, codec, bits):
 def test_floating_point_is_zero_to_one(dtype, codec, layout, order):
     samples = np.random.default_rng(0).random((HEIGHT, WIDTH, 3)).astype(dtype)
     for planar in ("contig", "separate"):
-        data = written(
-            samples, codec=codec, byteorder=order, photometric="rgb", planarconfig=planar, **LAYOUTS[layout]
-        )
+        data = written(samples, codec=codec, byteorder=order, photometric="rgb", planarconfig=planar, **LAYOUTS[layout])
         assert np.array_equal(decoded(data), np.rint(samples.astype(np.float32) * 255))
 
 
@@ -311,10 +305,8 @@ PIXELS = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
 
 
 def plain_tiff(pixels: bytes = PIXELS.tobytes(), **tags: tuple[str, list[int]]) -> bytes:
-    """A small RGB picture with other tags."""
-    return tiff_file(
-        {**PLAIN, 278: ("I", [8]), **{int(k[1:]): v for k, v in tags.items()}}, [pixels], is_tiled=False
-    )
+    """A small RGB image with other tags."""
+    return tiff_file({**PLAIN, 278: ("I", [8]), **{int(k[1:]): v for k, v in tags.items()}}, [pixels], is_tiled=False)
 
 
 def test_a_plain_one():
@@ -356,7 +348,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_known_to_be_right_is_refused(case):
     data, message = REFUSED[case]
-    with pytest.raises(PictureError, match=message) as caught:
+    with pytest.raises(ImageError, match=message) as caught:
         decode(data)
     assert "\n" not in str(caught.value)
 
@@ -372,18 +364,18 @@ def test_broken_strips_are_refused_without_a_word_of_libtiff(codec, capfd):
         data = whole[:at] + bytes(40) + whole[at + 40 :]
         try:
             decode(data)
-        except PictureError:
+        except ImageError:
             broken += 1
     assert broken > 0
     assert capfd.readouterr() == ("", "")
 
 
-def test_libtiff_is_silent_of_odd_strips_of_pictures(capfd):
+def test_libtiff_is_silent_of_odd_strips_of_images(capfd):
     file = io.BytesIO()
     Image.fromarray(PIXELS.repeat(4, 0)).save(file, "TIFF", compression="jpeg")
     Image.new("1", (64, 64)).save(fax := io.BytesIO(), "TIFF", compression="group4")
     for data in (file.getvalue(), fax.getvalue()):
         for at in range(8, len(data), 9):
-            with suppress(PictureError):
+            with suppress(ImageError):
                 decode(data[:at] + b"\x55\xaa\x00" + data[at + 3 :])
     assert capfd.readouterr() == ("", "")

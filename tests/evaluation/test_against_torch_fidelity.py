@@ -1,4 +1,4 @@
-"""The whole way from archives of pictures to figures, against torch-fidelity with the same random Inception."""
+"""The whole way from archives of images to figures, against torch-fidelity with the same random Inception."""
 
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,10 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from polyinr_core.data.prepare import prepare
-from polyinr_core.evaluation.measure import evaluate
-from polyinr_core.evaluation.stored import open_pictures
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.set_metrics import evaluate
 from polyinr_core.metrics.inception import InceptionFeatures
-from polyinr_core.metrics.rules import metrics_named
+from polyinr_core.metrics.registry import metrics_named
 
 pytestmark = pytest.mark.slow
 COUNT, WIDTH = 30, 20
@@ -28,12 +28,12 @@ def random_inception() -> InceptionStandIn:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = InceptionStandIn(pooled=WIDTH).eval().requires_grad_(False)
-        network.output.weight.mul_(20)  # probabilities that differ from picture to picture
+        network.output.weight.mul_(20)  # probabilities that differ from image to image
         return network
 
 
 class Files(Dataset[Tensor]):
-    """The pictures of a folder, decoded by Pillow."""
+    """The images of a folder, decoded by Pillow."""
 
     def __init__(self, folder: Path) -> None:
         self.files = sorted(folder.iterdir())
@@ -53,20 +53,20 @@ def taps_of(network: InceptionStandIn, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def write_gradients(folder: Path, seed: int, *, darker: float = 0.0) -> Path:
-    """Write COUNT smooth pictures of 16 px, so much darker than others."""
+    """Write COUNT smooth images of 16 px, so much darker than others."""
     folder.mkdir()
     rng = torch.Generator().manual_seed(seed)
     corners = torch.rand(COUNT, 3, 3, 3, generator=rng) * (1 - darker)
     smooth = functional.interpolate(corners, size=(16, 16), mode="bilinear", align_corners=True) * 255
-    for i, picture in enumerate(smooth.to(torch.uint8).permute(0, 2, 3, 1).numpy()):
-        Image.fromarray(picture).save(folder / f"{i:03d}.png")
+    for i, image in enumerate(smooth.to(torch.uint8).permute(0, 2, 3, 1).numpy()):
+        Image.fromarray(image).save(folder / f"{i:03d}.png")
     return folder
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Reals, fakes."""
-    place = tmp_path_factory.mktemp("pictures")
+    place = tmp_path_factory.mktemp("images")
     return write_gradients(place / "reals", 1), write_gradients(place / "fakes", 2, darker=0.2)
 
 
@@ -77,7 +77,7 @@ def ours(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     sides = []
     for folder in folders:
         prepare([folder], place / f"{folder.name}.zip", resolution=16, workers=1)
-        sides.append(open_pictures(place / f"{folder.name}.zip"))
+        sides.append(open_images(place / f"{folder.name}.zip"))
     inception = InceptionFeatures(random_inception(), "ab" * 32)
     metrics = metrics_named(("fid-adm", "kid", "is", "pr-adm"))
     return evaluate(*sides, metrics, {"inception": inception}, device=torch.device("cpu"))
@@ -115,9 +115,7 @@ def theirs(folders: tuple[Path, Path]) -> dict[str, float]:
         ("pr-adm/recall", "recall", 1e-6),
     ],
 )
-def test_the_whole_way(
-    ours: dict[str, Any], theirs: dict[str, float], name: str, key: str, tolerance: float
-) -> None:
+def test_the_whole_way(ours: dict[str, Any], theirs: dict[str, float], name: str, key: str, tolerance: float) -> None:
     """1e-4: our taps resize by another float32 formula than the network, and theirs sums means in float32."""
     value = ours["figures"][name]["value"]
     assert value == pytest.approx(theirs[key], rel=tolerance)

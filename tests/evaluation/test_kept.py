@@ -5,25 +5,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eyes import CPU, NAMES, Eyes, values, write_pictures
+from eyes import CPU, NAMES, Eyes, values, write_images
 from PIL import Image
 
-from polyinr_core.evaluation.cache import Cache
-from polyinr_core.evaluation.looking import look
-from polyinr_core.evaluation.measure import Settings, evaluate, key_of
-from polyinr_core.evaluation.seen import Need, Seen
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.metrics.rules import metrics_named
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.set_metrics import Settings, evaluate, key_of
+from polyinr_core.metrics.feature_pass import look
+from polyinr_core.metrics.feature_statistics import Cache, Need, Seen
+from polyinr_core.metrics.registry import metrics_named
 
 
 @pytest.fixture
 def reals(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "reals", 24)
+    return write_images(tmp_path / "reals", 24)
 
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "fakes", 20, seed=1)
+    return write_images(tmp_path / "fakes", 20, seed=1)
 
 
 def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, fakes: Path) -> None:
@@ -33,8 +32,8 @@ def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, f
     def shown() -> tuple[int, dict]:
         eyes = Eyes()
         result = evaluate(
-            open_pictures(reals),
-            open_pictures(fakes),
+            open_images(reals),
+            open_images(fakes),
             metrics,
             {"lite2": eyes},
             device=CPU,
@@ -57,10 +56,10 @@ def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, f
 
 def kept(folder: Path, reals: Path) -> tuple[Cache, dict, Seen]:
     """A cache that holds what was seen of the reals, its key and that."""
-    pictures, eyes = open_pictures(reals), Eyes()
+    images, eyes = open_images(reals), Eyes()
     sense = ("lite2", "pooled")
-    seen = look(pictures, {"lite2": eyes}, {sense: Need(statistics=True, features=True)}, device=CPU)[sense]
-    cache, key = Cache(folder), key_of(pictures, sense, {"lite2": eyes}, CPU)
+    seen = look(images, {"lite2": eyes}, {sense: Need(statistics=True, features=True)}, device=CPU)[sense]
+    cache, key = Cache(folder), key_of(images, sense, {"lite2": eyes}, CPU)
     assert cache.load(key) is None
     cache.store(key, seen.count, seen.tensors())
     return cache, key, seen

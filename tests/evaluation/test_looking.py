@@ -1,4 +1,4 @@
-"""One pass over pictures: batches, made ahead of the look, shared by ranks; errors and interruptions cross it."""
+"""One pass over images: batches, made ahead of the look, shared by ranks; errors and interruptions cross it."""
 
 import threading
 from collections.abc import Iterator
@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from eyes import CPU, NAMES, Eyes, write_pictures
+from eyes import CPU, NAMES, Eyes, write_images
 from thread_ranks import as_ranks
 from torch import Tensor
 
 from polyinr_core.errors import FileError, PolyinrError
-from polyinr_core.evaluation.looking import AHEAD, look, rebatched, span_of
-from polyinr_core.evaluation.measure import Settings, evaluate
-from polyinr_core.evaluation.seen import Need
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.evaluation.taking import Taker
-from polyinr_core.metrics.rules import metrics_named
-from polyinr_core.ranks import Ranks
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.set_metrics import Settings, evaluate
+from polyinr_core.metrics.feature_pass import AHEAD, look, rebatched, span_of
+from polyinr_core.metrics.feature_statistics import Need, Taker
+from polyinr_core.metrics.registry import metrics_named
+from polyinr_core.runtime.distributed import Ranks
 
 ALL = {("lite2", "pooled"): Need(statistics=True, features=True)}
 
@@ -41,14 +40,14 @@ def test_batches_are_cut_anew() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_ranks_give_the_figures_of_one(tmp_path: Path, count: int) -> None:
-    """1e-9: features are the same bit for bit, sums are in another order. Of 8 ranks some have no picture."""
-    reals, fakes = write_pictures(tmp_path / "reals", 24), write_pictures(tmp_path / "fakes", 20, seed=1)
+    """1e-9: features are the same bit for bit, sums are in another order. Of 8 ranks some have no image."""
+    reals, fakes = write_images(tmp_path / "reals", 24), write_images(tmp_path / "fakes", 20, seed=1)
     metrics, kept = metrics_named(NAMES), []
 
     def measured(ranks: Ranks) -> dict[str, Any]:
         return evaluate(
-            open_pictures(reals),
-            open_pictures(fakes),
+            open_images(reals),
+            open_images(fakes),
             metrics,
             {"lite2": Eyes()},
             device=CPU,
@@ -67,13 +66,13 @@ def test_ranks_give_the_figures_of_one(tmp_path: Path, count: int) -> None:
 
 
 def test_ranks_with_a_cache_give_the_figures_of_one(tmp_path: Path) -> None:
-    reals, fakes = write_pictures(tmp_path / "reals", 24), write_pictures(tmp_path / "fakes", 20, seed=1)
+    reals, fakes = write_images(tmp_path / "reals", 24), write_images(tmp_path / "fakes", 20, seed=1)
     metrics, shown = metrics_named(NAMES), []
 
     def measured(ranks: Ranks) -> dict[str, Any]:
         eyes = Eyes()
         settings = Settings(batch=4, cache=tmp_path / f"cache {ranks.rank}")
-        sides = open_pictures(reals), open_pictures(fakes)
+        sides = open_images(reals), open_images(fakes)
         found = evaluate(*sides, metrics, {"lite2": eyes}, device=CPU, settings=settings, ranks=ranks)
         shown.append(eyes.seen)
         return found
@@ -109,7 +108,7 @@ def test_a_score_of_ranks_is_that_of_one() -> None:
 
 
 class Recorded:
-    """Pictures that note who makes them and how many are made before they are looked at."""
+    """Images that note who makes them and how many are made before they are looked at."""
 
     name, side, sha256 = "recorded", 8, "00"
 
@@ -129,21 +128,21 @@ class Recorded:
             yield torch.full((1, 3, 8, 8), number, dtype=torch.uint8)
 
 
-def test_pictures_are_made_beside_the_look_and_not_too_many() -> None:
+def test_images_are_made_beside_the_look_and_not_too_many() -> None:
     eyes = Eyes()
-    pictures = Recorded(40, eyes)
-    seen = look(pictures, {"lite2": eyes}, ALL, batch=4, device=CPU)["lite2", "pooled"]
+    images = Recorded(40, eyes)
+    seen = look(images, {"lite2": eyes}, ALL, batch=4, device=CPU)["lite2", "pooled"]
     assert seen.count == eyes.seen == 40
-    assert all(name.startswith("ahead") for name in pictures.makers)
-    assert pictures.waiting <= 4 * (AHEAD + 2)
+    assert all(name.startswith("ahead") for name in images.makers)
+    assert images.waiting <= 4 * (AHEAD + 2)
     assert not busy()
 
 
-def test_a_damaged_picture_stops_the_pass(tmp_path: Path) -> None:
-    reals = write_pictures(tmp_path / "reals", 24)
+def test_a_damaged_image_stops_the_pass(tmp_path: Path) -> None:
+    reals = write_images(tmp_path / "reals", 24)
     (reals / "021.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     with pytest.raises(FileError, match=r"021\.png"):
-        look(open_pictures(reals), {"lite2": Eyes()}, ALL, batch=4, device=CPU)
+        look(open_images(reals), {"lite2": Eyes()}, ALL, batch=4, device=CPU)
     assert not busy()
 
 
@@ -152,7 +151,7 @@ def test_features_that_are_no_numbers_stop_the_pass(tmp_path: Path) -> None:
         def forward(self, pixels: Tensor) -> Tensor:
             return super().forward(pixels) * torch.nan
 
-    reals = open_pictures(write_pictures(tmp_path / "reals", 8))
+    reals = open_images(write_images(tmp_path / "reals", 8))
     with pytest.raises(PolyinrError, match=r"lite2 gives features that are no finite numbers.*reals"):
         look(reals, {"lite2": Blind()}, ALL, device=CPU)
     assert not busy()
@@ -165,7 +164,7 @@ def test_an_interruption_leaves_no_thread(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return super().forward(pixels)
 
-    reals = open_pictures(write_pictures(tmp_path / "reals", 24))
+    reals = open_images(write_images(tmp_path / "reals", 24))
     with pytest.raises(KeyboardInterrupt):
         look(reals, {"lite2": Stopped()}, ALL, batch=4, device=CPU)
     assert not busy()

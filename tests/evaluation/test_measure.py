@@ -1,31 +1,31 @@
-"""Figures equal those of the metrics' own functions, however pictures come in; what cannot be evaluated."""
+"""Figures equal those of the metrics' own functions, however images come in; what cannot be evaluated."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from eyes import CPU, NAMES, Eyes, features_of, statistics_of, values, write_pictures
+from eyes import CPU, NAMES, Eyes, features_of, statistics_of, values, write_images
 from PIL import Image
 from torch import Tensor
 
 from polyinr_core.errors import FileError, PolyinrError, RequestError
-from polyinr_core.evaluation.measure import Settings, evaluate
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.metrics.confidence import bootstrap, frechet_to
-from polyinr_core.metrics.gaussian import frechet_distance
-from polyinr_core.metrics.kernel import KernelReference
-from polyinr_core.metrics.neighbours import manifold, overlap
-from polyinr_core.metrics.rules import metrics_named
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.set_metrics import Settings, evaluate
+from polyinr_core.metrics.bootstrap import bootstrap, frechet_to
+from polyinr_core.metrics.frechet import frechet_distance
+from polyinr_core.metrics.kid import KernelReference
+from polyinr_core.metrics.prdc import manifold, overlap
+from polyinr_core.metrics.registry import metrics_named
 
 
 @pytest.fixture
 def reals(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "reals", 24)
+    return write_images(tmp_path / "reals", 24)
 
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "fakes", 20, seed=1)
+    return write_images(tmp_path / "fakes", 20, seed=1)
 
 
 def test_figures_are_those_of_the_metrics_themselves(reals: Path, fakes: Path) -> None:
@@ -49,23 +49,23 @@ def test_the_batch_changes_nothing(reals: Path, fakes: Path, batch: int) -> None
 
 
 def test_the_order_changes_nothing(tmp_path: Path, reals: Path, fakes: Path) -> None:
-    there = write_pictures(tmp_path / "backwards", 24, backwards=True)
+    there = write_images(tmp_path / "backwards", 24, backwards=True)
     names = ("fd-lite2", "pr-lite2", "dc-lite2")
     assert values(there, fakes, names) == pytest.approx(values(reals, fakes, names), rel=1e-4)
 
 
-def test_each_picture_is_looked_at_once(reals: Path, fakes: Path) -> None:
+def test_each_image_is_looked_at_once(reals: Path, fakes: Path) -> None:
     eyes = Eyes()
     metrics = metrics_named(NAMES)
-    evaluate(open_pictures(reals), open_pictures(fakes), metrics, {"lite2": eyes}, device=CPU)
+    evaluate(open_images(reals), open_images(fakes), metrics, {"lite2": eyes}, device=CPU)
     assert eyes.seen == 24 + 20
 
 
 def test_intervals_are_those_of_the_bootstrap(reals: Path, fakes: Path) -> None:
     metrics = metrics_named(NAMES)
     result = evaluate(
-        open_pictures(reals),
-        open_pictures(fakes),
+        open_images(reals),
+        open_images(fakes),
         metrics,
         {"lite2": Eyes()},
         device=CPU,
@@ -79,31 +79,31 @@ def test_intervals_are_those_of_the_bootstrap(reals: Path, fakes: Path) -> None:
     assert all(row["resamples"] == 5 for row in rows.values())
 
 
-def grey_pictures(folder: Path) -> Path:
+def gray_images(folder: Path) -> Path:
     folder.mkdir()
     for i in range(8):
         Image.new("RGB", (8, 8), (90, 90, 90)).save(folder / f"{i}.png")
     return folder
 
 
-def test_reals_of_one_picture_again_and_again_are_refused(tmp_path: Path, fakes: Path) -> None:
-    grey = grey_pictures(tmp_path / "grey")
+def test_reals_of_one_image_again_and_again_are_refused(tmp_path: Path, fakes: Path) -> None:
+    gray = gray_images(tmp_path / "gray")
     for names in (("fd-lite2",), ("kd-lite2",)):
         with pytest.raises(FileError, match="all 8 reals look the same to lite2"):
-            values(grey, fakes, names)
+            values(gray, fakes, names)
 
 
-def test_fakes_of_one_picture_are_judged_and_told_of(tmp_path: Path, reals: Path) -> None:
-    grey, told = open_pictures(grey_pictures(tmp_path / "grey")), []
+def test_fakes_of_one_image_are_judged_and_told_of(tmp_path: Path, reals: Path) -> None:
+    gray, told = open_images(gray_images(tmp_path / "gray")), []
     metrics = metrics_named(NAMES)
-    result = evaluate(open_pictures(reals), grey, metrics, {"lite2": Eyes()}, device=CPU, warn=told.append)
+    result = evaluate(open_images(reals), gray, metrics, {"lite2": Eyes()}, device=CPU, warn=told.append)
     assert result["figures"]["fd-lite2"]["value"] > 0
     assert len(told) == 1
     assert "all 8 fakes look the same" in told[0]
 
 
-def test_too_few_pictures_are_refused(tmp_path: Path, fakes: Path) -> None:
-    few = write_pictures(tmp_path / "few", 3)
+def test_too_few_images_are_refused(tmp_path: Path, fakes: Path) -> None:
+    few = write_images(tmp_path / "few", 3)
     with pytest.raises(RequestError, match="pr-lite2 needs 4 reals or more"):
         values(few, fakes, ("pr-lite2",))
     with pytest.raises(RequestError, match="dc-lite2 needs 6 fakes or more"):
@@ -113,14 +113,14 @@ def test_too_few_pictures_are_refused(tmp_path: Path, fakes: Path) -> None:
 
 
 def test_other_sizes_are_refused_and_named(tmp_path: Path, reals: Path) -> None:
-    large = write_pictures(tmp_path / "large", 6, side=12)
+    large = write_images(tmp_path / "large", 6, side=12)
     with pytest.raises(RequestError, match=r"reals of 8 px.*fakes of 12 px.*--res 8"):
         values(reals, large)
     with pytest.raises(FileError, match="none is enlarged"):
-        open_pictures(reals, side=9)
+        open_images(reals, side=9)
     Image.new("RGB", (9, 9)).save(reals / "999.png")
     with pytest.raises(FileError, match=r"999.png: is 9 px"):
-        list(open_pictures(reals).passes())
+        list(open_images(reals).passes())
 
 
 def test_features_that_are_no_numbers_are_refused(reals: Path, fakes: Path) -> None:
@@ -130,8 +130,8 @@ def test_features_that_are_no_numbers_are_refused(reals: Path, fakes: Path) -> N
 
     with pytest.raises(PolyinrError, match=r"lite2 gives features that are no finite numbers.*reals"):
         evaluate(
-            open_pictures(reals),
-            open_pictures(fakes),
+            open_images(reals),
+            open_images(fakes),
             metrics_named(["fd-lite2"]),
             {"lite2": Blind()},
             device=CPU,

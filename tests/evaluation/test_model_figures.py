@@ -3,86 +3,93 @@
 import numpy as np
 import pytest
 import torch
-from conftest import small_snapshot
-from given_pictures import Given
+from conftest import small_checkpoint
+from given_images import Given
 from PIL import Image
 from rounding import assert_rounded, terms_of
 from torch import Tensor
 
+from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import RequestError, WeightsError
-from polyinr_core.evaluation import model_figures
-from polyinr_core.evaluation.drawn import DrawnPictures
-from polyinr_core.evaluation.enlarging import FILTERS, Enlarging, enlarge
-from polyinr_core.evaluation.inverting import inversion_rows, invert_pictures
-from polyinr_core.evaluation.model_figures import Means, load_means, model_figure_named, rule_of
-from polyinr_core.evaluation.of_model import check_looks, with_figures
-from polyinr_core.evaluation.painting import paint, w_of
-from polyinr_core.evaluation.path import model_path_lengths, path_row
-from polyinr_core.evaluation.speed import REPEATS, parameter_rows, speed_row
-from polyinr_core.evaluation.upsampling import drawn_at_once
-from polyinr_core.inversion.objective import Objective, Perceptual
-from polyinr_core.latents.seeds import LabelDistribution
-from polyinr_core.metrics.looks import Look, load_look
-from polyinr_core.metrics.path_length import path_length
-from polyinr_core.metrics.similarity import psnr, ssim
-from polyinr_core.model import draw_rows
-from polyinr_core.pictures.pixels import to_uint8
-from polyinr_core.results.published import published
-from polyinr_core.results.scales import base_of, family_of
-from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot
+from polyinr_core.evaluation import model_metrics as model_figures
+from polyinr_core.evaluation.generated_images import DrawnImages, paint, w_of
+from polyinr_core.evaluation.model_metrics import (
+    REPEATS,
+    Means,
+    check_looks,
+    inversion_rows,
+    invert_images,
+    load_means,
+    model_figure_named,
+    model_path_lengths,
+    parameter_rows,
+    path_row,
+    rule_of,
+    speed_row,
+    with_figures,
+)
+from polyinr_core.evaluation.results import base_of, family_of
+from polyinr_core.evaluation.tables import published
+from polyinr_core.evaluation.upsampling import FILTERS, Enlarging, drawn_at_once, enlarge
+from polyinr_core.images.quantize import to_uint8
+from polyinr_core.inversion.loss import Objective, Perceptual
+from polyinr_core.latents.latents import LabelDistribution
+from polyinr_core.metrics.lpips import Look, load_look
+from polyinr_core.metrics.ppl import path_length
+from polyinr_core.metrics.psnr_ssim import psnr, ssim
+from polyinr_core.rendering.render import draw_rows
 
 
 @pytest.fixture(scope="module")
-def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    return load_snapshot(small_snapshot(tmp_path_factory.mktemp("m") / "m.safetensors", classes=4))
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return load_checkpoint(small_checkpoint(tmp_path_factory.mktemp("m") / "m.safetensors", classes=4))
 
 
 def plain() -> Look:
-    """The pictures themselves as features, with a channel that is never zero."""
+    """The images themselves as features, with a channel that is never zero."""
     return Look("plain", lambda x: [torch.cat([x, torch.ones_like(x[:, :1])], dim=1)])
 
 
 # Path length
 
 
-def test_a_picture_is_that_of_bands(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_is_that_of_bands(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for float32 products of other shapes."""
-    w = w_of(snapshot, range(3), psi=0.7, classes_of=range(3))
-    whole, terms = paint(snapshot, w, side=20), terms_of(snapshot.generator.config)
-    for maps, picture in zip(snapshot.generator.affine_each(w), whole, strict=True):
-        bands = torch.cat(list(draw_rows(snapshot.generator.synthesis, maps, snapshot.grid(20, 20))))
-        assert_rounded(picture.permute(1, 2, 0), bands, terms=terms)
-    monkeypatch.setattr("polyinr_core.model.drawing.CPU_PIXELS", 100)
-    assert_rounded(paint(snapshot, w, side=20), whole, terms=terms)
+    w = w_of(checkpoint, range(3), psi=0.7, classes_of=range(3))
+    whole, terms = paint(checkpoint, w, side=20), terms_of(checkpoint.generator.config)
+    for maps, image in zip(checkpoint.generator.affine_each(w), whole, strict=True):
+        bands = torch.cat(list(draw_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
+        assert_rounded(image.permute(1, 2, 0), bands, terms=terms)
+    monkeypatch.setattr("polyinr_core.rendering.render.CPU_PIXELS", 100)
+    assert_rounded(paint(checkpoint, w, side=20), whole, terms=terms)
 
 
-def test_path_lengths_are_those_of_each_pair(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the step's two pictures in float64, one path at a time. 1e-2: float32 and a step of 1e-4."""
-    found = model_path_lengths(snapshot, plain(), count=5, side=16, psi=0.8)
-    wide = load_snapshot_in_float64(snapshot)
+def test_path_lengths_are_those_of_each_pair(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the step's two images in float64, one path at a time. 1e-2: float32 and a step of 1e-4."""
+    found = model_path_lengths(checkpoint, plain(), count=5, side=16, psi=0.8)
+    wide = load_checkpoint_in_float64(checkpoint)
     for i in range(5):
         pair = [
-            w_of(wide, range(2 * i + j, 2 * i + j + 1), psi=0.8, classes_of=range(2 * i, 2 * i + 1))
-            for j in range(2)
+            w_of(wide, range(2 * i + j, 2 * i + j + 1), psi=0.8, classes_of=range(2 * i, 2 * i + 1)) for j in range(2)
         ]
         step = torch.lerp(*pair, 1e-4)
         length = plain()(paint(wide, pair[0], side=16), paint(wide, step, side=16)) / 1e-8
         assert float(found[i]) == pytest.approx(float(length), rel=1e-2)
-    monkeypatch.setattr("polyinr_core.model.drawing.CPU_PIXELS", 16 * 16 * 4)
-    again = model_path_lengths(snapshot, plain(), count=5, side=16, psi=0.8)
+    monkeypatch.setattr("polyinr_core.rendering.render.CPU_PIXELS", 16 * 16 * 4)
+    again = model_path_lengths(checkpoint, plain(), count=5, side=16, psi=0.8)
     assert again.numpy() == pytest.approx(found.numpy(), rel=1e-2)
 
 
-def load_snapshot_in_float64(snapshot: Snapshot) -> Snapshot:
+def load_checkpoint_in_float64(checkpoint: Checkpoint) -> Checkpoint:
     import copy
     from dataclasses import replace
 
-    return replace(snapshot, generator=copy.deepcopy(snapshot.generator).double())
+    return replace(checkpoint, generator=copy.deepcopy(checkpoint.generator).double())
 
 
-def test_a_class_and_an_interval(snapshot: Snapshot) -> None:
-    lengths = model_path_lengths(snapshot, plain(), count=20, side=8)
-    other = model_path_lengths(snapshot, plain(), count=20, side=8, labels=LabelDistribution(label=1))
+def test_a_class_and_an_interval(checkpoint: Checkpoint) -> None:
+    lengths = model_path_lengths(checkpoint, plain(), count=20, side=8)
+    other = model_path_lengths(checkpoint, plain(), count=20, side=8, labels=LabelDistribution(label=1))
     assert not torch.equal(lengths, other)
     row = path_row(lengths, resamples=10)
     assert row["value"] == path_row(lengths)["value"] == path_length(lengths)
@@ -104,7 +111,7 @@ def test_lite2_s_look() -> None:
 
 
 def test_lpips_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polyinr_core.metrics.looks.cached_vgg16", lambda: None)
+    monkeypatch.setattr("polyinr_core.metrics.lpips.cached_vgg16", lambda: None)
     with pytest.raises(WeightsError, match=r"vgg16-397923af\.pth.*--weights lpips=.*ppl-lite2 needs no file"):
         load_look("lpips")
 
@@ -130,23 +137,23 @@ def test_heads_weigh_channels_as_lpips_does() -> None:
     assert Look("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_model_that_draws_too_small(snapshot: Snapshot) -> None:
+def test_a_model_that_draws_too_small(checkpoint: Checkpoint) -> None:
     means = Means({"lpips": Look("lpips", lambda x: [x], least=32)})
     with pytest.raises(RequestError, match=r"ppl looks at 32.*the model draws 16: give --res"):
-        check_looks({"ppl": model_figure_named("ppl")}, DrawnPictures(snapshot, name="m", count=2), means)
+        check_looks({"ppl": model_figure_named("ppl")}, DrawnImages(checkpoint, name="m", count=2), means)
 
 
 # Inversion
 
 
-def test_pictures_that_the_model_draws_are_found(snapshot: Snapshot) -> None:
-    w = w_of(snapshot, range(2), psi=0.5, classes_of=range(2))
-    drawn = [to_uint8(colours.permute(1, 2, 0)) for colours in paint(snapshot, w, side=16)]
+def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
+    w = w_of(checkpoint, range(2), psi=0.5, classes_of=range(2))
+    drawn = [to_uint8(colors.permute(1, 2, 0)) for colors in paint(checkpoint, w, side=16)]
     pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
     told = []
-    found = invert_pictures(
+    found = invert_images(
         Given(pixels),
-        snapshot,
+        checkpoint,
         Objective("pixels"),
         steps=8,
         lpips=plain(),
@@ -158,8 +165,8 @@ def test_pictures_that_the_model_draws_are_found(snapshot: Snapshot) -> None:
     assert set(rows) == {"inversion/psnr", "inversion/ssim", "inversion/lpips"}
     assert rows["inversion/psnr"]["value"] == pytest.approx(np.mean([one["psnr"] for one in found]))
     assert rows["inversion/psnr"]["low"] <= rows["inversion/psnr"]["value"]
-    grey = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
-    (flat,) = invert_pictures(Given(grey), snapshot, Objective("pixels"), steps=2)
+    gray = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
+    (flat,) = invert_images(Given(gray), checkpoint, Objective("pixels"), steps=2)
     assert set(flat) == {"psnr", "ssim"}
 
 
@@ -178,11 +185,9 @@ def test_figures_of_a_match_are_those_of_its_pixels() -> None:
 def test_enlarging_is_pillow_s(filter: str) -> None:
     pixels = torch.randint(0, 256, (2, 3, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     larger = enlarge(pixels, 10, filter)
-    for picture, expected in zip(larger, pixels, strict=True):
-        image = Image.fromarray(expected.permute(1, 2, 0).numpy()).resize(
-            (10, 10), Image.Resampling[filter.upper()]
-        )
-        np.testing.assert_array_equal(picture.permute(1, 2, 0), np.asarray(image))
+    for enlarged, expected in zip(larger, pixels, strict=True):
+        image = Image.fromarray(expected.permute(1, 2, 0).numpy()).resize((10, 10), Image.Resampling[filter.upper()])
+        np.testing.assert_array_equal(enlarged.permute(1, 2, 0), np.asarray(image))
 
     class Eyes:
         dim, name, sha256 = 300, "eyes", "cd" * 32
@@ -213,16 +218,16 @@ def test_a_card_says_what_upsampling_is_once(name: str) -> None:
 # Speed and size
 
 
-def test_speed_and_size(snapshot: Snapshot) -> None:
+def test_speed_and_size(checkpoint: Checkpoint) -> None:
     told = []
-    row = speed_row(snapshot, side=16, progress=lambda done, total: told.append(done))
+    row = speed_row(checkpoint, side=16, progress=lambda done, total: told.append(done))
     assert 0 < row["least"] <= row["value"] <= row["most"]
     assert (row["repeats"], told[-1]) == (REPEATS, REPEATS + 2)
-    rows = parameter_rows(snapshot)
-    whole = sum(parameter.numel() for parameter in snapshot.generator.parameters())
+    rows = parameter_rows(checkpoint)
+    whole = sum(parameter.numel() for parameter in checkpoint.generator.parameters())
     assert rows.pop("params") == {"value": whole}
     assert sum(row["value"] for row in rows.values()) == whole
-    assert rows["params/synthesis"]["value"] == sum(p.numel() for p in snapshot.generator.synthesis.parameters())
+    assert rows["params/synthesis"]["value"] == sum(p.numel() for p in checkpoint.generator.synthesis.parameters())
 
 
 # Names

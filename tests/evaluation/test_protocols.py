@@ -4,30 +4,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from eyes import CPU, statistics_of, write_pictures
+from eyes import CPU, statistics_of, write_images
 from inception_stand_in import write_inception_graph
 from stand_ins import write_inception
 
 from polyinr_core.errors import RequestError, WeightsError
-from polyinr_core.evaluation.measure import evaluate
+from polyinr_core.evaluation.image_sources import open_images
 from polyinr_core.evaluation.protocols import load_networks
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.files import sha256_of
-from polyinr_core.metrics.gaussian import frechet_distance
+from polyinr_core.evaluation.set_metrics import evaluate
+from polyinr_core.metrics.extractors import load_network
+from polyinr_core.metrics.frechet import frechet_distance
 from polyinr_core.metrics.inception import InceptionTaps
-from polyinr_core.metrics.networks import load_network
-from polyinr_core.metrics.rules import metric_named, metrics_named, networks_of
-from polyinr_core.metrics.scores import InceptionScore
+from polyinr_core.metrics.inception_score import InceptionScore
+from polyinr_core.metrics.registry import metric_named, metrics_named, networks_of
+from polyinr_core.runtime.atomic_io import sha256_of
 
 
 @pytest.fixture
 def reals(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "reals", 24)
+    return write_images(tmp_path / "reals", 24)
 
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "fakes", 20, seed=1)
+    return write_images(tmp_path / "fakes", 20, seed=1)
 
 
 @pytest.mark.slow  # symmetric solvers at 2048
@@ -37,9 +37,9 @@ def test_inception_s_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: 
     metrics = metrics_named(names)
     networks = load_networks(networks_of(metrics.values()), {"inception": file})
     assert list(networks) == ["inception"]
-    result = evaluate(open_pictures(reals), open_pictures(fakes), metrics, networks, device=CPU)
+    result = evaluate(open_images(reals), open_images(fakes), metrics, networks, device=CPU)
     taps = InceptionTaps(load_network("inception", file=file))
-    x, y = (taps(torch.cat(list(open_pictures(path).passes()))) for path in (fakes, reals))
+    x, y = (taps(torch.cat(list(open_images(path).passes()))) for path in (fakes, reals))
     fid = frechet_distance(
         statistics_of(x.pooled).gaussian(unbiased=False), statistics_of(y.pooled).gaussian(unbiased=False)
     )

@@ -1,4 +1,4 @@
-"""Statistics in pictures' place: ours give the same figures; others' .npz; what does not fit is refused."""
+"""Statistics in images' place: ours give the same figures; others' .npz; what does not fit is refused."""
 
 import json
 import re
@@ -11,40 +11,40 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_snapshot
-from eyes import CPU, NAMES, Eyes, features_of, write_pictures
+from conftest import small_checkpoint
+from eyes import CPU, NAMES, Eyes, features_of, write_images
 from safetensors import safe_open
 from safetensors.torch import save
 
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import FileError, RequestError
-from polyinr_core.evaluation.cache import METADATA_KEY as KEPT_KEY
-from polyinr_core.evaluation.cache import Cache, digest_of
-from polyinr_core.evaluation.drawn import DrawnPictures, dataset_labels
-from polyinr_core.evaluation.measure import Settings, evaluate
-from polyinr_core.evaluation.saved import (
+from polyinr_core.evaluation.generated_images import DrawnImages, dataset_labels
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.set_metrics import Settings, evaluate
+from polyinr_core.evaluation.statistics_io import (
     METADATA_KEY,
     SavedStatistics,
     means_statistics,
     open_statistics,
     save_statistics,
 )
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.metrics.rules import metrics_named
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.metrics.feature_statistics import METADATA_KEY as KEPT_KEY
+from polyinr_core.metrics.feature_statistics import Cache, digest_of
+from polyinr_core.metrics.registry import metrics_named
 
 
 @pytest.fixture
 def reals(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "reals", 24)
+    return write_images(tmp_path / "reals", 24)
 
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "fakes", 20, seed=1)
+    return write_images(tmp_path / "fakes", 20, seed=1)
 
 
 def measured(reals: Any, fakes: Any, names: tuple[str, ...] = NAMES, **how: Any) -> dict[str, Any]:
-    sides = [open_pictures(side) if isinstance(side, Path) else side for side in (reals, fakes)]
+    sides = [open_images(side) if isinstance(side, Path) else side for side in (reals, fakes)]
     networks = {"lite2": how.pop("eyes", None) or Eyes(), **how.pop("networks", {})}
     return evaluate(*sides, metrics_named(names), networks, device=CPU, **how)
 
@@ -53,7 +53,7 @@ def saved(path: Path, reals: Path, fakes: Path, names: tuple[str, ...] = NAMES) 
     """What `save_statistics` wrote of the reals on the way, read again."""
 
     def keep(seen: Any) -> None:
-        save_statistics(path, open_pictures(reals), seen, {"lite2": Eyes()})
+        save_statistics(path, open_images(reals), seen, {"lite2": Eyes()})
 
     measured(reals, fakes, names, keep_reals=keep)
     return open_statistics(path)
@@ -78,31 +78,31 @@ def test_saved_statistics_may_stand_for_the_fakes(tmp_path: Path, reals: Path, f
     assert found == expected
 
 
-def labelled(folder: Path, counts: tuple[int, ...]) -> Path:
+def labeled(folder: Path, counts: tuple[int, ...]) -> Path:
     """A folder of noise with a subfolder for each class."""
     folder.mkdir()
     for label, count in enumerate(counts):
-        write_pictures(folder / f"class {label}", count, seed=label)
+        write_images(folder / f"class {label}", count, seed=label)
     return folder
 
 
 def test_labels_are_saved_by_their_counts(tmp_path: Path, fakes: Path) -> None:
-    """Drawn pictures, and so figures, are those against the pictures themselves."""
-    there = labelled(tmp_path / "set", (14, 2, 6, 4))
+    """Drawn images, and so figures, are those against the images themselves."""
+    there = labeled(tmp_path / "set", (14, 2, 6, 4))
     statistics = saved(tmp_path / "s.safetensors", there, fakes)
-    assert statistics.label_counts == open_pictures(there).label_counts == (14, 2, 6, 4)
-    snapshot = load_snapshot(small_snapshot(tmp_path / "m.safetensors", classes=4, resolution=8))
+    assert statistics.label_counts == open_images(there).label_counts == (14, 2, 6, 4)
+    checkpoint = load_checkpoint(small_checkpoint(tmp_path / "m.safetensors", classes=4, resolution=8))
     found, expected = (
-        measured(side, DrawnPictures(snapshot, name="m", count=20, labels=dataset_labels(side, classes=4)))
-        for side in (statistics, open_pictures(there))
+        measured(side, DrawnImages(checkpoint, name="m", count=20, labels=dataset_labels(side, classes=4)))
+        for side in (statistics, open_images(there))
     )
     assert found["figures"] == expected["figures"]
     assert found["card"]["fakes"]["label_weights"] == "7 1 3 2"
 
 
-def test_the_labels_are_those_of_the_pictures_that_are_looked_at(tmp_path: Path) -> None:
-    there = labelled(tmp_path / "set", (14, 2))
-    part = open_pictures(there, count=5)
+def test_the_labels_are_those_of_the_images_that_are_looked_at(tmp_path: Path) -> None:
+    there = labeled(tmp_path / "set", (14, 2))
+    part = open_images(there, count=5)
     names = [part.data.names[number] for number in part.order]
     assert part.label_counts == tuple(sum(f"class {label}" in name for name in names) for label in range(2))
     assert sum(part.label_counts) == 5
@@ -111,10 +111,10 @@ def test_the_labels_are_those_of_the_pictures_that_are_looked_at(tmp_path: Path)
 def test_without_labels_nothing_says_how_often_a_class_occurs(tmp_path: Path, reals: Path, fakes: Path) -> None:
     foreign = write_npz(tmp_path / "s.npz", features_of(reals))
     for side, said in (
-        (open_pictures(reals), "reals has no labels"),
+        (open_images(reals), "reals has no labels"),
         (saved(tmp_path / "s.safetensors", reals, fakes), r"s\.safetensors does not hold labels"),
         (foreign, r"s\.npz does not hold labels"),
-        (open_pictures(labelled(tmp_path / "set", (3, 2))), "set has labels of 2 classes, the model of 4"),
+        (open_images(labeled(tmp_path / "set", (3, 2))), "set has labels of 2 classes, the model of 4"),
         (None, "give them with --real"),
     ):
         with pytest.raises(RequestError, match=said):
@@ -187,7 +187,7 @@ def test_what_was_not_saved_is_asked_for(tmp_path: Path, reals: Path, fakes: Pat
 
 
 def test_statistics_of_another_size_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
-    large = write_pictures(tmp_path / "large", 20, side=12)
+    large = write_images(tmp_path / "large", 20, side=12)
     statistics = saved(tmp_path / "s.safetensors", reals, fakes)
     with pytest.raises(RequestError, match=r"reals of 8 px.*fakes of 12 px"):
         measured(statistics, large)
@@ -226,9 +226,7 @@ BAD_ARRAYS = [
 
 
 @pytest.mark.parametrize(("arrays", "said"), BAD_ARRAYS)
-def test_an_npz_of_something_else_is_refused(
-    tmp_path: Path, reals: Path, arrays: dict[str, Any], said: str
-) -> None:
+def test_an_npz_of_something_else_is_refused(tmp_path: Path, reals: Path, arrays: dict[str, Any], said: str) -> None:
     with pytest.raises(FileError, match=said):
         write_npz(tmp_path / "s.npz", features_of(reals), **arrays)
 
@@ -276,9 +274,9 @@ def test_hostile_facts_are_refused_and_not_used(tmp_path: Path, facts: str) -> N
     assert Cache(tmp_path).load({}) is None
 
 
-def test_files_that_hold_no_statistics_are_refused(tmp_path: Path, tiny_snapshot: Path) -> None:
+def test_files_that_hold_no_statistics_are_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
     with pytest.raises(FileError, match="holds no statistics"):
-        open_statistics(tiny_snapshot)
+        open_statistics(tiny_checkpoint)
     np.savez(tmp_path / "x.npz", arr_0=np.zeros(3))
     with pytest.raises(FileError, match="holds no mu and sigma"):
         open_statistics(tmp_path / "x.npz")

@@ -5,24 +5,23 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import small_snapshot
-from eyes import CPU, Eyes, write_pictures
+from conftest import small_checkpoint
+from eyes import CPU, Eyes, write_images
 from torch import Tensor
 
-from polyinr_core.evaluation import keeping
-from polyinr_core.evaluation.drawn import DrawnPictures
-from polyinr_core.evaluation.keeping import Interrupted
-from polyinr_core.evaluation.measure import Settings, evaluate
-from polyinr_core.evaluation.seen import Need
-from polyinr_core.evaluation.stored import open_pictures
-from polyinr_core.evaluation.taking import Taker
-from polyinr_core.latents.seeds import LabelDistribution
-from polyinr_core.metrics.rules import metrics_named
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.evaluation.generated_images import DrawnImages
+from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.set_metrics import Settings, evaluate
+from polyinr_core.latents.latents import LabelDistribution
+from polyinr_core.metrics import feature_pass as keeping
+from polyinr_core.metrics.feature_pass import Interrupted
+from polyinr_core.metrics.feature_statistics import Need, Taker
+from polyinr_core.metrics.registry import metrics_named
 
 
 class Mortal(Eyes):
-    """A judge that is cut short after so many pictures."""
+    """A judge that is cut short after so many images."""
 
     def __init__(self, last: int, error: type[BaseException]) -> None:
         super().__init__()
@@ -36,25 +35,25 @@ class Mortal(Eyes):
 
 @pytest.fixture
 def reals(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "reals", 24, side=16)
+    return write_images(tmp_path / "reals", 24, side=16)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return small_snapshot(tmp_path / "m.safetensors", classes=4)
+    return small_checkpoint(tmp_path / "m.safetensors", classes=4)
 
 
 def figures(
     folder: Path, model: Path, eyes: Eyes, cache: Path | None, *, batch: int = 6, count: int = 40, **how: Any
 ) -> dict[str, Any]:
-    fakes = DrawnPictures(load_snapshot(model), name="m", count=count, **how)
+    fakes = DrawnImages(load_checkpoint(model), name="m", count=count, **how)
     settings = Settings(batch=batch, cache=cache)
-    reals = open_pictures(folder, side=how.get("side"))
+    reals = open_images(folder, side=how.get("side"))
     metrics = metrics_named(("fd-lite2", "pr-lite2"))  # what streams, and what is kept
     return evaluate(reals, fakes, metrics, {"lite2": eyes}, device=CPU, settings=settings)["figures"]
 
 
-@pytest.mark.parametrize(("last", "said"), [(12, "12 of 24 pictures of .*reals"), (42, "18 of 40 pictures of m")])
+@pytest.mark.parametrize(("last", "said"), [(12, "12 of 24 images of .*reals"), (42, "18 of 40 images of m")])
 def test_after_ctrl_c_it_goes_on_to_the_same_bits(
     reals: Path, model: Path, tmp_path: Path, last: int, said: str
 ) -> None:
@@ -124,7 +123,7 @@ def test_a_state_of_something_else_is_not_used(
 def test_another_model_does_not_go_on(reals: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
-    other, eyes = small_snapshot(tmp_path / "other.safetensors", classes=3), Eyes()
+    other, eyes = small_checkpoint(tmp_path / "other.safetensors", classes=3), Eyes()
     assert figures(reals, other, eyes, tmp_path / "kept") == figures(reals, other, Eyes(), None)
     assert eyes.seen == 40
 

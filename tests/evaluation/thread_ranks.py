@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from polyinr_core.ranks import Ranks
+from polyinr_core.runtime.distributed import Ranks
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The network in the gallery's page: what WebGL2 and JavaScript draw there is the CPU's picture."""
+"""The network in the gallery's page: what WebGL2 and JavaScript draw there is the CPU's image."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_snapshot
+from conftest import small_checkpoint
 from driven_browser import NAMES, Tab
 from PIL import Image
 
@@ -41,7 +41,7 @@ def tab() -> Iterator[Tab]:
 
 
 def drawn(folder: Path, seed: int, window: tuple[float, ...]) -> np.ndarray:
-    """Return the CPU's picture."""
+    """Return the CPU's image."""
     x0, y0, x1, y1 = window
     words = ["sample", "--seeds", str(seed), "-m", str(folder / "m.safetensors"), "--res", str(SIDE)]
     words += [f"--grid={x0}:{x1},{y0}:{y1}", "--precision", "float32", "--device", "cpu", "--overwrite", "-q"]
@@ -50,11 +50,11 @@ def drawn(folder: Path, seed: int, window: tuple[float, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("model", [{}, {"form": "paper"}, {"levels": 1}, {"levels": 4, "classes": 3}])
-def test_what_is_drawn_there_is_the_picture(
+def test_what_is_drawn_there_is_the_image(
     tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict
 ) -> None:
     monkeypatch.setattr(exhibits, "SIZES", (8,))
-    path = small_snapshot(tmp_path / "m.safetensors", **model)
+    path = small_checkpoint(tmp_path / "m.safetensors", **model)
     given = ["--seeds", "0-1", "--frames", "2", "--psi", "1", "--res", "8", "-q"]
     assert outcome(["gallery", "-m", str(path), "-o", str(tmp_path / "site"), *given]) == 0
     tab.open((tmp_path / "site" / "index.html").as_uri())

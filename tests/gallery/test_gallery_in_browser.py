@@ -1,4 +1,4 @@
-"""The gallery in a real browser, where one is installed: sliders, the walk, a picture opened, by keys alone."""
+"""The gallery in a real browser, where one is installed: sliders, the walk, an image opened, by keys alone."""
 
 from pathlib import Path
 
@@ -14,28 +14,28 @@ LOAD_ALL = "document.querySelectorAll('img').forEach(i => { i.loading = 'eager' 
 DECODED = "Promise.all([...document.querySelectorAll('img[src]')].map(i => i.decode())).then(() => true)"
 SEEN = "[...document.querySelectorAll('{} .slide')].filter(s => !s.hidden).map(s => s.dataset.name)"
 NARROW = "document.documentElement.scrollWidth <= innerWidth"
-UNDER = "document.querySelector('section[aria-labelledby={}] .command code').textContent"
+UNDER = "document.querySelector('section[aria-labeledby={}] .command code').textContent"
 EASEL = "document.querySelector('#easel').toDataURL()"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
 
 @pytest.fixture(scope="module")
-def site(tiny_class_snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tiny_class_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gallery") / "site"
     given = ["--seeds", "0-5", "--frames", "5", "--res", "16", "--psi", "0,0.5,1", "-q"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exhibits, "SIZES", (16, 64))
-        assert outcome(["gallery", "-m", str(tiny_class_snapshot), "-o", str(folder), *given]) == 0
+        assert outcome(["gallery", "-m", str(tiny_class_checkpoint), "-o", str(folder), *given]) == 0
     return folder
 
 
 def seen(tab: Tab, part: str) -> list[str]:
     """Return the names of the slides that are shown in a part."""
-    return tab.value(SEEN.format(f"section[aria-labelledby={part}]"))
+    return tab.value(SEEN.format(f"section[aria-labeledby={part}]"))
 
 
 def test_on_a_phone_and_a_desk(tab: Tab, site: Path) -> None:
-    colours = set()
+    colors = set()
     for width, dark in ((360, True), (1280, False)):
         tab.open((site / "index.html").as_uri(), width=width, dark=dark)
         tab.value(LOAD_ALL)
@@ -44,10 +44,10 @@ def test_on_a_phone_and_a_desk(tab: Tab, site: Path) -> None:
         assert tab.complaints == []
         assert all(url.startswith(site.as_uri()) for url in tab.fetched)
         assert len(tab.fetched) > 80
-        colours.add(tab.value(BACKGROUND))
+        colors.add(tab.value(BACKGROUND))
         tab.page.screenshot(path=site / "page.png", full_page=True)
         assert (site / "page.png").stat().st_size > 20_000
-    assert len(colours) == 2
+    assert len(colors) == 2
 
 
 def test_by_keys_alone(tab: Tab, site: Path) -> None:
@@ -61,7 +61,7 @@ def test_by_keys_alone(tab: Tab, site: Path) -> None:
     page.keyboard.press("Home")
     assert seen(tab, "psi") == ["psi 0"]
     assert page.get_by_role("slider", name="truncation").get_attribute("aria-valuetext") == "psi 0"
-    assert page.locator("section[aria-labelledby=psi] [role=status]").inner_text() == "psi 0"
+    assert page.locator("section[aria-labeledby=psi] [role=status]").inner_text() == "psi 0"
 
     page.get_by_role("slider", name="taken from the left").focus()
     page.keyboard.press("Home")
@@ -75,9 +75,7 @@ def test_by_keys_alone(tab: Tab, site: Path) -> None:
     page.keyboard.press("Enter")
     large = page.get_by_role("dialog")
     assert large.is_visible()
-    assert (
-        large.locator("code").inner_text().startswith("polyinr sample --seeds 0 --res 256 -m classes.safetensors")
-    )
+    assert large.locator("code").inner_text().startswith("polyinr sample --seeds 0 --res 256 -m classes.safetensors")
     page.keyboard.press("ArrowRight")
     assert large.locator("#large-caption").inner_text().startswith("seed 1, class ")
     assert tab.value("document.querySelector('dialog img').decode().then(() => true)")
@@ -102,7 +100,7 @@ def test_the_page_draws_by_itself(tab: Tab, site: Path) -> None:
     easel.scroll_into_view_if_needed()
     drawn = page.locator("[data-drawn=JavaScript]")
     drawn.wait_for()
-    colours = {tab.value(EASEL)}
+    colors = {tab.value(EASEL)}
     for act in (
         lambda: page.get_by_label("how far").press("End"),
         lambda: page.get_by_label("zoom").press("PageUp"),
@@ -112,8 +110,8 @@ def test_the_page_draws_by_itself(tab: Tab, site: Path) -> None:
     ):
         act()
         drawn.wait_for()
-        colours.add(tab.value(EASEL))
-    assert len(colours) == 6
+        colors.add(tab.value(EASEL))
+    assert len(colors) == 6
     assert easel.get_attribute("aria-label").startswith("seed 0, ")
     assert "100 % of the way to seed 4" in easel.get_attribute("aria-label")
     assert "128 × 128 points, drawn by JavaScript" in page.locator("#easel-told").inner_text()

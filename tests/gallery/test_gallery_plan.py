@@ -4,7 +4,7 @@ import pytest
 
 from polyinr_core.errors import RequestError
 from polyinr_core.gallery.plan import groups_of, parse_psis, plan_for, psi_text, spread
-from polyinr_core.model import GeneratorConfig
+from polyinr_core.models.config import GeneratorConfig
 
 TINY = GeneratorConfig(levels=3, channels=4, w_dim=4)
 
@@ -36,7 +36,7 @@ def test_other_words_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(("resolution", "side"), [(0, 128), (32, 128), (160, 160), (512, 256)])
-def test_pictures_have_the_models_size_within_bounds(resolution: int, side: int) -> None:
+def test_images_have_the_models_size_within_bounds(resolution: int, side: int) -> None:
     plan = plan_for(TINY, resolution)
     assert (plan.side, plan.beyond_side, plan.opened_side) == (side, round(1.5 * side), 256)
 
@@ -67,7 +67,7 @@ def test_few_seeds_leave_out_what_needs_several() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"seeds": "0-128"}, "129 pictures"),
+        ({"seeds": "0-128"}, "129 images"),
         ({"side": 7}, "--res 7 is outside 8-1024"),
         ({"side": 1025}, "--res 1025"),
         ({"frames": 1}, "--frames 1 is outside 2-480"),

@@ -1,4 +1,4 @@
-"""The numbers that a page draws from: laid out as said, and all that a picture needs."""
+"""The numbers that a page draws from: laid out as said, and all that an image needs."""
 
 import base64
 import json
@@ -8,12 +8,15 @@ import pytest
 import torch
 from rounding import assert_rounded, terms_of
 
-from polyinr_core.gallery.in_page import fits_in_page, json_in_page, model_in_page
-from polyinr_core.latents.spaces import from_seed
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
+from polyinr_core.gallery.page import fits_in_page, json_in_page, model_in_page
+from polyinr_core.latents.latents import from_seed
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
+from polyinr_core.rendering.render import draw_rows
 
 
-def drawn_from(network: dict, picture: int, points: np.ndarray) -> np.ndarray:
+def drawn_from(network: dict, image: int, points: np.ndarray) -> np.ndarray:
     """Draw points [P, 3] in float64, by the layout alone."""
     numbers = np.frombuffer(base64.b64decode(network["numbers"]), "<f4").astype(np.float64)
     n, levels = network["channels"], network["levels"]
@@ -27,8 +30,8 @@ def drawn_from(network: dict, picture: int, points: np.ndarray) -> np.ndarray:
         return np.where(v < 0, network["slope"] * v, v)
 
     products = [(take(n, n), take(n)) for _ in range(levels - 1)]
-    colours, bias = take(3, n), take(4)
-    maps = [take(levels, 3, n) for _ in range(network["pictures"])][picture]
+    colors, bias = take(3, n), take(4)
+    maps = [take(levels, 3, n) for _ in range(network["images"])][image]
     assert len(numbers) == 0
     limit = network["clamp"]
     x = bend(points @ maps[0]).clip(-limit, limit)
@@ -36,20 +39,20 @@ def drawn_from(network: dict, picture: int, points: np.ndarray) -> np.ndarray:
         m = points @ matrix
         x = bend((x * (bend(m) if network["bent"] else m)) @ weight.T + own).clip(-limit, limit)
     assert not x[:, 6:].any()
-    return x @ colours.T + bias[:3]
+    return x @ colors.T + bias[:3]
 
 
 @pytest.mark.parametrize(("form", "levels"), [("release", 3), ("release", 1), ("paper", 4)])
-def test_the_numbers_draw_the_picture(form: str, levels: int) -> None:
+def test_the_numbers_draw_the_image(form: str, levels: int) -> None:
     torch.manual_seed(0)
     config = GeneratorConfig(form=form, levels=levels, channels=6, z_dim=4, w_dim=5)
     generator = Generator(config)
-    pictures = [from_seed(generator, seed) for seed in (0, 1)]
-    network = model_in_page(generator, pictures)
-    assert (network["channels"], network["pictures"]) == (8, 2)
+    images = [from_seed(generator, seed) for seed in (0, 1)]
+    network = model_in_page(generator, images)
+    assert (network["channels"], network["images"]) == (8, 2)
     grid = RegularGrid(5, 5)
     points = grid.points(0, 25, dtype=torch.float64, device=torch.device("cpu")).numpy()
-    expected = torch.cat(list(draw_rows(generator.synthesis, pictures[1].affine[0], grid))).flatten(0, 1)
+    expected = torch.cat(list(draw_rows(generator.synthesis, images[1].affine[0], grid))).flatten(0, 1)
     assert expected.std() > 1e-3
     assert_rounded(drawn_from(network, 1, points), expected, terms=terms_of(config), dtype=torch.float32)
 

@@ -1,16 +1,15 @@
-"""Distances of pictures: nought for the same, as LPIPS for known features, of any size."""
+"""Distances of images: nought for the same, as LPIPS for known features, of any size."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from polyinr_core.errors import RequestError, WeightsError
-from polyinr_core.inversion.choice import choose_objective
-from polyinr_core.inversion.objective import LARGEST, SMALLEST, Objective, Perceptual
+from polyinr_core.inversion.loss import LARGEST, SMALLEST, Objective, Perceptual, choose_objective
 
 
 def plain(x: Tensor) -> list[Tensor]:
-    """Two depths: the colours, and their sums."""
+    """Two depths: the colors, and their sums."""
     return [x, torch.cat([x.sum(dim=1, keepdim=True), torch.ones_like(x[:, :1])], dim=1)]
 
 
@@ -56,8 +55,8 @@ def test_which_objective_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path):
     assert choose_objective("pixels").perceptual is None
     found = choose_objective("auto")
     assert found.name == "lite0"
-    picture = torch.rand(1, 3, 16, 16) * 2 - 1
-    terms = found.aim(picture).terms(picture)
+    image = torch.rand(1, 3, 16, 16) * 2 - 1
+    terms = found.aim(image).terms(image)
     assert float(terms.loss) == pytest.approx(0.0, abs=1e-6)
     with pytest.raises(WeightsError, match="VGG16 is not on this machine"):
         choose_objective("lpips")
@@ -65,7 +64,7 @@ def test_which_objective_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path):
         choose_objective("pixels", vgg16=tmp_path / "vgg16.pth")
 
 
-def test_beyond_the_ends_of_a_photo_s_colours_nothing_is_wrong():
+def test_beyond_the_ends_of_a_photo_s_colors_nothing_is_wrong():
     """White and black end at 1 and -1; elsewhere what is drawn too bright is counted, with a gradient."""
     target = torch.tensor([1.0, -1.0, 0.5]).expand(1, 3, 2, 3).contiguous()
     drawn = torch.tensor([1.7, -3.0, 1.5]).expand(1, 3, 2, 3).clone().requires_grad_()

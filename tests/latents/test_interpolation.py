@@ -9,24 +9,18 @@ import pytest
 import torch
 from rounding import assert_rounded, terms_to_affine
 
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.file import Latents
-from polyinr_core.latents.interpolation import (
-    Step,
-    spherical,
-    steps_of_walk,
-    walk_over,
-    zoom_at,
-    zoomed,
-)
-from polyinr_core.latents.spaces import from_seed
-from polyinr_core.model import Generator, RegularGrid
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.latents.interpolation import Step, spherical, steps_of_walk, walk_over, zoom_at, zoomed
+from polyinr_core.latents.io import Latents
+from polyinr_core.latents.latents import from_seed
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
 
 
 @pytest.fixture(scope="module")
-def generator(tiny_class_snapshot: Path) -> Generator:
-    return load_snapshot(tiny_class_snapshot).generator
+def generator(tiny_class_checkpoint: Path) -> Generator:
+    return load_checkpoint(tiny_class_checkpoint).generator
 
 
 def test_a_walk_goes_from_end_to_end():
@@ -57,7 +51,7 @@ def test_frames_in_all(frames: int, loop: bool):
     assert (steps[-1].part == 1) == (not loop)
 
 
-def test_smooth_easing_rises_and_rests_at_the_pictures():
+def test_smooth_easing_rises_and_rests_at_the_images():
     parts = [s.part for s in steps_of_walk(2, 101, easing="smooth")]
     steps = [b - a for a, b in pairwise(parts)]
     assert min(steps) > 0
@@ -66,22 +60,22 @@ def test_smooth_easing_rises_and_rests_at_the_pictures():
     assert parts == pytest.approx([1 - part for part in reversed(parts)])
 
 
-@pytest.mark.parametrize(("pictures", "frames"), [(1, 5), (0, 5), (3, 2), (2, 0)])
-def test_too_few(pictures: int, frames: int):
+@pytest.mark.parametrize(("images", "frames"), [(1, 5), (0, 5), (3, 2), (2, 0)])
+def test_too_few(images: int, frames: int):
     with pytest.raises(RequestError, match="too few"):
-        steps_of_walk(pictures, frames)
+        steps_of_walk(images, frames)
 
 
 @pytest.mark.parametrize(
     ("space", "curve"), [("z", "spherical"), ("z", "linear"), ("w", "linear"), ("affine", "linear")]
 )
-def test_ends_are_the_pictures(generator: Generator, space, curve):
+def test_ends_are_the_images(generator: Generator, space, curve):
     """To the last bit, from both sides."""
-    pictures = [from_seed(generator, seed, label=1, psi=0.7) for seed in (3, 8)]
-    walk = walk_over(generator, pictures, space=space, curve=curve)
-    for picture, part in zip(pictures, (0.0, 1.0), strict=True):
+    images = [from_seed(generator, seed, label=1, psi=0.7) for seed in (3, 8)]
+    walk = walk_over(generator, images, space=space, curve=curve)
+    for image, part in zip(images, (0.0, 1.0), strict=True):
         frame = walk.at(Step(0, 1, part, part))
-        assert torch.equal(frame.affine, picture.affine)
+        assert torch.equal(frame.affine, image.affine)
         assert int(frame.label) == 1
 
 
@@ -99,10 +93,10 @@ def test_halfway(generator: Generator):
 
 def test_classes(generator: Generator):
     """z alone has no way between classes; elsewhere a frame between two has none."""
-    pictures = [from_seed(generator, seed, label=seed) for seed in (0, 1)]
+    images = [from_seed(generator, seed, label=seed) for seed in (0, 1)]
     with pytest.raises(RequestError, match=r"classes 0, 1.*--space w"):
-        walk_over(generator, pictures, space="z", curve="spherical")
-    walk = walk_over(generator, pictures, space="w", curve="linear")
+        walk_over(generator, images, space="z", curve="spherical")
+    walk = walk_over(generator, images, space="w", curve="linear")
     assert walk.at(Step(0, 1, 0.3, 0.3)).label is None
 
 
@@ -115,7 +109,7 @@ def test_what_is_not_held(generator: Generator):
 
 
 def test_truncation_goes_along_in_z(generator: Generator):
-    """A walk between a picture's psi 1 and psi 0 is the walk of psi."""
+    """A walk between an image's psi 1 and psi 0 is the walk of psi."""
     a, b = (from_seed(generator, 4, label=2, psi=psi) for psi in (1.0, 0.0))
     frame = walk_over(generator, [a, b], space="z", curve="linear").at(Step(0, 1, 0.25, 0.25))
     expected = from_seed(generator, 4, label=2, psi=0.75).affine
@@ -147,19 +141,19 @@ def test_spherical_at_its_limits():
 def test_zoom_is_folded_into_the_maps_exactly(generator: Generator):
     """Oracle: the same maps drawn over the zoomed window; float64, 1e-12."""
     generator = load_like(generator).double()
-    picture = from_seed(generator, 2)
-    centre, zoom = (0.3, 0.8), 3.0
-    x, y = centre
+    image = from_seed(generator, 2)
+    center, zoom = (0.3, 0.8), 3.0
+    x, y = center
     bounds = (x - x / zoom, y - y / zoom, x + (1 - x) / zoom, y + (1 - y) / zoom)
     drawn = [
         generator.synthesis(latents.affine, grid.points(0, 64, dtype=torch.float64, device=torch.device("cpu")))
         for latents, grid in (
-            (zoomed(picture, zoom, centre), RegularGrid(8, 8)),
-            (picture, RegularGrid(8, 8, bounds)),
+            (zoomed(image, zoom, center), RegularGrid(8, 8)),
+            (image, RegularGrid(8, 8, bounds)),
         )
     ]
     assert (drawn[0] - drawn[1]).abs().max() < 1e-12
-    assert zoomed(picture, 1.0, centre) is picture
+    assert zoomed(image, 1.0, center) is image
 
 
 def load_like(generator: Generator) -> Generator:
@@ -174,7 +168,7 @@ def test_zoom_rises_by_one_factor():
     assert [math.log(b / a) for a, b in pairwise(zooms)] == pytest.approx([math.log(16) / 8] * 8)
 
 
-def test_pictures_from_a_file_of_float64_walk_in_the_models_numbers(generator: Generator):
+def test_images_from_a_file_of_float64_walk_in_the_models_numbers(generator: Generator):
     a = from_seed(generator, 0)
     b = replace(from_seed(generator, 1), affine=from_seed(generator, 1).affine.double())
     frame = walk_over(generator, [a, b], space="affine", curve="linear").at(Step(0, 1, 0.5, 0.5))

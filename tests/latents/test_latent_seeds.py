@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from polyinr_core.errors import LabelError, RequestError
+from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_labels, draw_z
 from polyinr_core.latents.naming import parse_label, parse_levels, parse_seeds, seeds_text
-from polyinr_core.latents.seeds import UNIFORM, LabelDistribution, draw_labels, draw_z
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_z_is_the_releases_draw():
     assert abs(float(z[0, 0]) - 1.764052345967664) < 1e-6  # known first normal of seed 0
 
 
-def test_a_seed_does_not_know_its_neighbours():
+def test_a_seed_does_not_know_its_neighbors():
     assert torch.equal(draw_z([3, 1, 2], 8)[1], draw_z([1], 8)[0])
     assert draw_labels([3, 1, 2], 10)[2] == draw_labels([2], 10)[0]
 

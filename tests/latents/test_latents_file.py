@@ -10,14 +10,7 @@ import torch
 from safetensors.torch import save
 
 from polyinr_core.errors import FileError
-from polyinr_core.latents.file import (
-    Latents,
-    encode_latents,
-    is_latents_file,
-    joined,
-    read_latents,
-    write_latents,
-)
+from polyinr_core.latents.io import Latents, encode_latents, is_latents_file, joined, read_latents, write_latents
 
 
 @pytest.fixture
@@ -53,9 +46,9 @@ def test_a_file_comes_back(tmp_path: Path, latents: Latents):
     assert is_latents_file(path)
 
 
-def test_pictures_part_and_join(latents: Latents):
-    assert equal(joined([latents.picture(i) for i in range(3)]), latents)
-    assert latents.picture(1).seeds == (8,)
+def test_images_part_and_join(latents: Latents):
+    assert equal(joined([latents.image(i) for i in range(3)]), latents)
+    assert latents.image(1).seeds == (8,)
 
 
 def test_double_precision_stays(latents: Latents):
@@ -77,7 +70,7 @@ BAD_TENSORS = {
     "label alone": ({"label": torch.tensor([1])}, "no latents"),
     "nothing": ({}, "no latents"),
     "z of rank 1": ({"z": torch.zeros(2)}, "shape"),
-    "no pictures": ({"z": torch.zeros(0, 2)}, "shape"),
+    "no images": ({"z": torch.zeros(0, 2)}, "shape"),
     "affine of two rows": ({"affine": torch.zeros(1, 2, 2, 4)}, "shape"),
     "counts differ": ({"z": torch.zeros(1, 2), "label": torch.tensor([1, 2])}, "disagree"),
     "not a number": ({"w": torch.full((1, 2, 2), float("nan"))}, "finite"),

@@ -1,4 +1,4 @@
-"""Mixing levels, and pictures stacked for a blend."""
+"""Mixing levels, and images stacked for a blend."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ import pytest
 import torch
 from rounding import assert_rounded
 
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.file import Latents
+from polyinr_core.latents.io import Latents
+from polyinr_core.latents.latents import from_seed
 from polyinr_core.latents.mixing import mixed, stacked
-from polyinr_core.latents.spaces import from_seed
-from polyinr_core.model import Generator
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.models.generator import Generator
 
 
 @pytest.fixture(scope="module")
-def generator(tiny_class_snapshot: Path) -> Generator:
-    return load_snapshot(tiny_class_snapshot).generator
+def generator(tiny_class_checkpoint: Path) -> Generator:
+    return load_checkpoint(tiny_class_checkpoint).generator
 
 
 @pytest.fixture(scope="module")

@@ -8,35 +8,39 @@ import pytest
 import torch
 from rounding import assert_rounded
 
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.latents import directions as module
-from polyinr_core.latents.directions import Directions, find_directions, moved, parse_takes, principal
-from polyinr_core.latents.directions_file import (
+from polyinr_core.latents.directions import (
+    Directions,
     check_directions,
     encode_directions,
+    find_directions,
+    moved,
+    parse_takes,
+    principal,
     read_directions,
     write_directions,
 )
-from polyinr_core.latents.file import Latents, encode_latents
-from polyinr_core.latents.spaces import from_seed
-from polyinr_core.model import Generator
-from polyinr_core.snapshots.snapshot import load_snapshot
-from polyinr_core.tensor_files import encode_tensors
+from polyinr_core.latents.io import Latents, encode_latents
+from polyinr_core.latents.latents import from_seed
+from polyinr_core.models.generator import Generator
+from polyinr_core.runtime.tensor_files import encode_tensors
 
 
 @pytest.fixture(scope="module")
-def generator(tiny_class_snapshot: Path) -> Generator:
-    return load_snapshot(tiny_class_snapshot).generator
+def generator(tiny_class_checkpoint: Path) -> Generator:
+    return load_checkpoint(tiny_class_checkpoint).generator
 
 
 @pytest.mark.parametrize(("samples", "dim"), [(40, 7), (12, 50), (9, 9)])
 def test_principal_against_numpy(monkeypatch: pytest.MonkeyPatch, samples: int, dim: int):
-    """Oracle: numpy.linalg.svd of the centred rows, float64; chunks of 5 so that there are several."""
+    """Oracle: numpy.linalg.svd of the centerd rows, float64; chunks of 5 so that there are several."""
     monkeypatch.setattr(module, "CHUNK", 5)
     rows = torch.randn(samples, dim, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 1, dim) + 2
     mean, components, deviations, shares = principal(rows, 4)
-    centred = rows.double().numpy() - rows.double().numpy().mean(axis=0)
-    _, lengths, vectors = np.linalg.svd(centred, full_matrices=False)
+    centerd = rows.double().numpy() - rows.double().numpy().mean(axis=0)
+    _, lengths, vectors = np.linalg.svd(centerd, full_matrices=False)
     assert mean.numpy() == pytest.approx(rows.double().numpy().mean(axis=0))
     assert deviations.numpy() == pytest.approx(lengths[:4] / np.sqrt(samples - 1))
     assert shares.numpy() == pytest.approx(lengths[:4] ** 2 / (lengths**2).sum())
@@ -84,24 +88,24 @@ def test_counts(generator: Generator, samples: int, count: int):
 def test_moved(generator: Generator, space):
     """Oracle: tensor + sum of amount x deviation x component, at the levels alone."""
     found = find_directions(generator, space=space, samples=30, count=3)
-    picture = from_seed(generator, 99)
-    result = moved(generator, picture, found, {0: 1.5, 2: -1.0}, levels=[1])
+    image = from_seed(generator, 99)
+    result = moved(generator, image, found, {0: 1.5, 2: -1.0}, levels=[1])
     step = 1.5 * found.deviations[0] * found.components[0] - found.deviations[2] * found.components[2]
-    expected = getattr(picture, space).clone()
+    expected = getattr(image, space).clone()
     expected[0, 1] += step[1]
     assert_rounded(getattr(result, space), expected, terms=6)
     if space == "w":
         assert torch.equal(result.affine, generator.affine_each(result.w))
-    assert torch.equal(moved(generator, picture, found, {0: 0.0}).affine, picture.affine)
+    assert torch.equal(moved(generator, image, found, {0: 0.0}).affine, image.affine)
 
 
 def test_moved_refuses(generator: Generator):
     found = find_directions(generator, space="w", samples=9, count=2)
-    picture = from_seed(generator, 1)
+    image = from_seed(generator, 1)
     with pytest.raises(RequestError, match="direction 2 is outside 0-1"):
-        moved(generator, picture, found, {2: 1.0})
+        moved(generator, image, found, {2: 1.0})
     with pytest.raises(RequestError, match="no w"):
-        moved(generator, Latents(affine=picture.affine), found, {0: 1.0})
+        moved(generator, Latents(affine=image.affine), found, {0: 1.0})
 
 
 def test_takes():

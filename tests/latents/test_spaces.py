@@ -7,21 +7,21 @@ import pytest
 import torch
 from rounding import assert_rounded, terms_to_affine
 
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import FileError, LabelError, RequestError
-from polyinr_core.latents.file import Latents
-from polyinr_core.latents.spaces import check_latents, from_seed, to_affine, with_label
-from polyinr_core.model import Generator
-from polyinr_core.snapshots.snapshot import load_snapshot
+from polyinr_core.latents.io import Latents
+from polyinr_core.latents.latents import check_latents, from_seed, to_affine, with_label
+from polyinr_core.models.generator import Generator
 
 
 @pytest.fixture(scope="module")
-def plain(tiny_snapshot: Path) -> Generator:
-    return load_snapshot(tiny_snapshot).generator
+def plain(tiny_checkpoint: Path) -> Generator:
+    return load_checkpoint(tiny_checkpoint).generator
 
 
 @pytest.fixture(scope="module")
-def conditional(tiny_class_snapshot: Path) -> Generator:
-    return load_snapshot(tiny_class_snapshot).generator
+def conditional(tiny_class_checkpoint: Path) -> Generator:
+    return load_checkpoint(tiny_class_checkpoint).generator
 
 
 def test_a_seed_in_all_three_spaces(plain: Generator):

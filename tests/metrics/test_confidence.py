@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.metrics.confidence import bootstrap, frechet_to, halving
-from polyinr_core.metrics.gaussian import Gaussian
+from polyinr_core.metrics.bootstrap import bootstrap, frechet_to, halving
+from polyinr_core.metrics.frechet import Gaussian
 
 
 def cloud(count: int, *, seed: int, dim: int = 1) -> Tensor:
@@ -68,9 +68,9 @@ def test_the_interval_lies_about_the_value() -> None:
 
 
 def test_too_few() -> None:
-    with pytest.raises(PolyinrError, match="from 1 resamples of 9 pictures"):
+    with pytest.raises(PolyinrError, match="from 1 resamples of 9 images"):
         bootstrap(mean, cloud(9, seed=0), repeats=1)
     with pytest.raises(PolyinrError, match=r"at level 1\.5"):
         bootstrap(mean, cloud(9, seed=0), level=1.5)
-    with pytest.raises(PolyinrError, match="3 pictures cannot be halved"):
+    with pytest.raises(PolyinrError, match="3 images cannot be halved"):
         halving(mean, cloud(3, seed=0))

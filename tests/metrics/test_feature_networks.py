@@ -14,8 +14,8 @@ from stand_ins import StandIn, write_inception
 from torch import Tensor
 
 from polyinr_core.errors import FileError, RequestError, WeightsError
-from polyinr_core.metrics import networks
-from polyinr_core.metrics.networks import FeatureNetwork, load_network
+from polyinr_core.metrics import extractors as networks
+from polyinr_core.metrics.extractors import FeatureNetwork, load_network
 
 TINY_VIT, TINY_CONV = "test_vit", "test_efficientnet"  # timm's own, for tests
 
@@ -59,7 +59,7 @@ def check(network: FeatureNetwork, pixels: Tensor, *, file: Path, name: str) -> 
 
 @pytest.mark.parametrize("model", [TINY_VIT, TINY_CONV])
 def test_timm_s_network_by_its_own_rule(folder: Path, pixels: Tensor, model: str) -> None:
-    """Oracle: timm's own transform of a Pillow picture of the network's size, where nothing is resized."""
+    """Oracle: timm's own transform of a Pillow image of the network's size, where nothing is resized."""
     file, plain = write_timm(folder, model)
     network = load_network(f"timm:{model}", file=file)
     check(network, pixels, file=file, name=f"timm:{model}")

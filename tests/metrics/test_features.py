@@ -11,9 +11,9 @@ from stand_ins import write_inception
 
 from polyinr_core.errors import FileError, WeightsError
 from polyinr_core.metrics import inception
-from polyinr_core.metrics.features import Lite2Features
+from polyinr_core.metrics.extractors import Lite2Features
 from polyinr_core.metrics.inception import load_inception
-from polyinr_core.weights import load_pretrained
+from polyinr_core.runtime.pretrained import load_pretrained
 
 
 def test_lite2_is_timm_s_network() -> None:

@@ -13,7 +13,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.metrics.gaussian import FeatureStatistics, Gaussian, frechet_distance
+from polyinr_core.metrics.frechet import FeatureStatistics, Gaussian, frechet_distance
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,7 @@ def statistics(features: Tensor, *, batch: int = 64) -> FeatureStatistics:
 
 
 def fid(fakes: Tensor, reals: Tensor) -> float:
-    return frechet_distance(
-        statistics(fakes).gaussian(unbiased=False), statistics(reals).gaussian(unbiased=False)
-    )
+    return frechet_distance(statistics(fakes).gaussian(unbiased=False), statistics(reals).gaussian(unbiased=False))
 
 
 def test_the_golden_distance(golden: dict[str, Tensor], expected: dict[str, float]) -> None:

@@ -9,11 +9,11 @@ from inception_stand_in import InceptionStandIn, write_inception_graph
 from torch import Tensor
 
 from polyinr_core.errors import WeightsError
-from polyinr_core.files import sha256_of
 from polyinr_core.metrics import inception
+from polyinr_core.metrics.extractors import load_network
 from polyinr_core.metrics.inception import InceptionTaps, Taps, cached_inception, load_inception
-from polyinr_core.metrics.networks import load_network
-from polyinr_core.metrics.resizing import clean_resize, corner_resize
+from polyinr_core.metrics.resize import clean_resize, corner_resize
+from polyinr_core.runtime.atomic_io import sha256_of
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from polyinr_core.metrics import kernel
-from polyinr_core.metrics.kernel import SUBSET, SUBSETS, KernelReference, subset_sums, sums_of_all
+from polyinr_core.metrics import kid as kernel
+from polyinr_core.metrics.kid import SUBSET, SUBSETS, KernelReference, subset_sums, sums_of_all
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,7 @@ def test_whole_sets_are_the_unbiased_estimate() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(9, 5)), rng.normal(size=(9, 5)) + 0.5
     within = [
-        np.mean([(a @ b / 5 + 1) ** 3 for i, a in enumerate(z) for j, b in enumerate(z) if i != j])
-        for z in (x, y)
+        np.mean([(a @ b / 5 + 1) ** 3 for i, a in enumerate(z) for j, b in enumerate(z) if i != j]) for z in (x, y)
     ]
     across = np.mean([(a @ b / 5 + 1) ** 3 for a in x for b in y])
     reference = KernelReference(torch.from_numpy(y), 9)

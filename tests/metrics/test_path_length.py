@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.metrics.path_length import path_length, path_lengths, shrink
+from polyinr_core.metrics.ppl import path_length, path_lengths, shrink
 
 
 def draw(w: Tensor) -> Tensor:
-    """Pictures [N, 3, 2, 2] that are linear in w [N, L, 12]."""
+    """Images [N, 3, 2, 2] that are linear in w [N, L, 12]."""
     return w.sum(dim=1).view(-1, 3, 2, 2)
 
 
@@ -48,5 +48,5 @@ def test_lengths_that_are_none(lengths: Tensor) -> None:
 
 
 @pytest.mark.parametrize(("side", "shrunk"), [(128, 128), (256, 256), (512, 256), (1024, 256), (600, 300)])
-def test_large_pictures_are_compared_small(side: int, shrunk: int) -> None:
+def test_large_images_are_compared_small(side: int, shrunk: int) -> None:
     assert shrink(torch.zeros(1, 1, side, side)).shape[-1] == shrunk

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from polyinr_core.metrics.networks import load_network
-from polyinr_core.metrics.random_inception import RandomInception
+from polyinr_core.metrics.extractors import load_network
+from polyinr_core.metrics.inception import RandomInception
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def network() -> RandomInception:
 
 
 def test_signals_keep_their_size(network: RandomInception) -> None:
-    """Pictures differ in their features by as much as the features are large, though 94 layers lie between."""
+    """Images differ in their features by as much as the features are large, though 94 layers lie between."""
     pixels = torch.randint(0, 256, (2, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     pixels[1] //= 8
     features = network(pixels)

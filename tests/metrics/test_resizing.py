@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.metrics.resizing import clean_resize, smooth_resize
+from polyinr_core.metrics.resize import clean_resize, smooth_resize
 
 
-def pictures(height: int, width: int) -> Tensor:
+def images(height: int, width: int) -> Tensor:
     rng = torch.Generator().manual_seed(height)
     return torch.randint(0, 256, (2, 3, height, width), generator=rng, dtype=torch.uint8)
 
@@ -27,14 +27,14 @@ def by_pillow(pixels: Tensor, side: int, filter: Image.Resampling) -> np.ndarray
 
 @pytest.mark.parametrize("shape", [(32, 32), (299, 299), (400, 320)])
 def test_clean_fid_bit_for_bit(shape: tuple[int, int]) -> None:
-    """clean-fid's own function picture by picture, and Pillow alone."""
+    """clean-fid's own function image by image, and Pillow alone."""
     from cleanfid.resize import build_resizer
 
-    pixels = pictures(*shape)
+    pixels = images(*shape)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         resized = clean_resize(pixels).numpy()
-    theirs = [build_resizer("clean")(picture) for picture in pixels.permute(0, 2, 3, 1).numpy()]
+    theirs = [build_resizer("clean")(image) for image in pixels.permute(0, 2, 3, 1).numpy()]
     np.testing.assert_array_equal(resized, np.stack(theirs).transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(resized, by_pillow(pixels, 299, Image.Resampling.BICUBIC))
     assert resized.dtype == np.float32
@@ -44,11 +44,11 @@ def test_clean_fid_bit_for_bit(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shape", [(16, 24), (64, 48)])
 def test_smooth_is_pillow_s_but_for_rounding(filter: str, shape: tuple[int, int]) -> None:
     """1e-3 of 255: PyTorch sums the filter's weights in float32, Pillow in float64."""
-    pixels = pictures(*shape)
+    pixels = images(*shape)
     expected = by_pillow(pixels, 32, Image.Resampling[filter.upper()])
     np.testing.assert_allclose(smooth_resize(pixels, 32, interpolation=filter), expected, rtol=0, atol=1e-3)
 
 
-def test_pictures_of_the_size_are_left_alone() -> None:
-    pixels = pictures(32, 32)
+def test_images_of_the_size_are_left_alone() -> None:
+    pixels = images(32, 32)
     assert torch.equal(smooth_resize(pixels, 32, interpolation="bicubic"), pixels.float())

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.metrics.scores import InceptionScore
+from polyinr_core.metrics.inception_score import InceptionScore
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,14 @@ def test_the_limits() -> None:
 
 
 def test_bad_probabilities() -> None:
-    with pytest.raises(PolyinrError, match="3 pictures cannot be scored in 10 splits"):
+    with pytest.raises(PolyinrError, match="3 images cannot be scored in 10 splits"):
         InceptionScore(3, 5)
     taken = InceptionScore(4, 5, splits=2)
     for wrong in (torch.full((2, 5), 1.0), torch.full((2, 5), torch.nan)):
         with pytest.raises(PolyinrError, match="give the softmax, not the logits"):
             taken.add(wrong, first=0)
-    with pytest.raises(PolyinrError, match="pictures 3 to 4 of 4"):
+    with pytest.raises(PolyinrError, match="images 3 to 4 of 4"):
         taken.add(torch.full((2, 5), 0.2), first=3)
     taken.add(torch.full((2, 5), 0.2), first=1)
-    with pytest.raises(PolyinrError, match="2 of 4 pictures are scored"):
+    with pytest.raises(PolyinrError, match="2 of 4 images are scored"):
         taken.result()

@@ -7,17 +7,17 @@ import pytest
 from scipy.ndimage import correlate1d
 
 from polyinr_core.errors import RequestError
-from polyinr_core.metrics.similarity import psnr, ssim
+from polyinr_core.metrics.psnr_ssim import psnr, ssim
 
 
-def pictures(side: int = 24) -> tuple[np.ndarray, np.ndarray]:
+def images(side: int = 24) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     one = rng.integers(0, 256, (side, side + 5, 3), dtype=np.uint8)
     return one, np.clip(one.astype(int) + rng.integers(-20, 21, one.shape), 0, 255).astype(np.uint8)
 
 
 def test_psnr_is_its_formula():
-    one, two = pictures()
+    one, two = images()
     error = np.mean((one / 255 - two / 255) ** 2)
     assert psnr(one, two) == pytest.approx(-10 * math.log10(error), abs=1e-9)
     assert psnr(one, one) == math.inf
@@ -25,7 +25,7 @@ def test_psnr_is_its_formula():
 
 def test_ssim_is_its_formula():
     """Wang et al., 2004: an 11 x 11 Gaussian of sigma 1.5; means over the inside, where the window fits."""
-    one, two = pictures()
+    one, two = images()
     kernel = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
     kernel /= kernel.sum()
 
@@ -41,7 +41,7 @@ def test_ssim_is_its_formula():
     assert ssim(one, one) == pytest.approx(1.0)
 
 
-def test_small_and_unequal_pictures():
+def test_small_and_unequal_images():
     small = np.zeros((10, 40, 3), dtype=np.uint8)
     assert ssim(small, small) is None
     with pytest.raises(RequestError, match="cannot be compared"):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyinr_core.metrics.perceptual import feature_distance
-from polyinr_core.metrics.smoothness import path_smoothness
+from polyinr_core.metrics.lpips import feature_distance
+from polyinr_core.metrics.ppl import path_smoothness
 
 
 def taps(seed: int, *, count: int = 2) -> list[Tensor]:
@@ -43,7 +43,7 @@ def test_black_features_have_a_slope():
 
 
 def own(x: Tensor) -> list[Tensor]:
-    """The picture itself as its features, and one that is never zero beside it."""
+    """The image itself as its features, and one that is never zero beside it."""
     return [torch.cat([x, torch.ones_like(x[:, :1])], dim=1)]
 
 
@@ -58,6 +58,6 @@ def test_steps(loop: bool):
     assert walk.mean == pytest.approx(jump / 3 if not loop else jump / 2)
 
 
-def test_colours_beyond_the_range_are_clamped():
+def test_colors_beyond_the_range_are_clamped():
     dark, darker = torch.full((2, 2, 3), -1.0), torch.full((2, 2, 3), -4.0)
     assert path_smoothness([dark, darker], own).steps == (0.0,)

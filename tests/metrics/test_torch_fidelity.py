@@ -7,15 +7,15 @@ from fidelity_extractor import register, torch_fidelity
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
-from polyinr_core.metrics.kernel import KernelReference
-from polyinr_core.metrics.neighbours import manifold, overlap
-from polyinr_core.metrics.scores import InceptionScore
+from polyinr_core.metrics.frechet import FeatureStatistics, frechet_distance
+from polyinr_core.metrics.inception_score import InceptionScore
+from polyinr_core.metrics.kid import KernelReference
+from polyinr_core.metrics.prdc import manifold, overlap
 
 WIDTH, CLASSES, COUNT = 48, 10, 300
 
 
-class Pictures(Dataset[Tensor]):
+class Images(Dataset[Tensor]):
     """Random gradients, uint8 [3, 12, 12], so much darker than others."""
 
     def __init__(self, seed: int, *, darker: float = 0.0) -> None:
@@ -48,13 +48,13 @@ class RandomNetwork(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def sets() -> tuple[Pictures, Pictures]:
+def sets() -> tuple[Images, Images]:
     """Fakes, reals."""
-    return Pictures(1, darker=0.2), Pictures(2)
+    return Images(1, darker=0.2), Images(2)
 
 
 @pytest.fixture(scope="module")
-def theirs(sets: tuple[Pictures, Pictures]) -> dict[str, float]:
+def theirs(sets: tuple[Images, Images]) -> dict[str, float]:
     register("random", RandomNetwork())
     return torch_fidelity.calculate_metrics(
         input1=sets[0],
@@ -75,8 +75,8 @@ def theirs(sets: tuple[Pictures, Pictures]) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def features(sets: tuple[Pictures, Pictures]) -> tuple[Tensor, Tensor]:
-    return tuple(RandomNetwork()(pictures.pixels)[0] for pictures in sets)
+def features(sets: tuple[Images, Images]) -> tuple[Tensor, Tensor]:
+    return tuple(RandomNetwork()(images.pixels)[0] for images in sets)
 
 
 def test_fid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
@@ -95,7 +95,7 @@ def test_kid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
     assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
 
 
-def test_isc(theirs: dict[str, float], sets: tuple[Pictures, Pictures]) -> None:
+def test_isc(theirs: dict[str, float], sets: tuple[Images, Images]) -> None:
     logits = RandomNetwork()(sets[0].pixels)[1]
     taken = InceptionScore(COUNT, CLASSES)
     taken.add(logits.double().softmax(dim=1), first=0)

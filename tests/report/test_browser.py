@@ -1,18 +1,18 @@
-"""The report in a real browser, where one is installed: every picture loads, nothing is fetched."""
+"""The report in a real browser, where one is installed: every image loads, nothing is fetched."""
 
 from pathlib import Path
 
 import pytest
 from conftest import Run
 from driven_browser import Tab
-from given_pictures import Eyes
+from given_images import Eyes
 from run_stand_in import make_reals, make_run
 
 BROKEN = "[...document.images].filter(i => !i.complete || !i.naturalWidth || !i.naturalHeight).map(i => i.alt)"
 DECODED = "Promise.all([...document.images].map(i => i.decode())).then(() => true)"
 LINKS = "[...document.querySelectorAll('a')].map(a => a.hash).filter(h => !document.querySelector(h))"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
-SOURCES = "[...document.querySelectorAll('picture img')].map(i => i.currentSrc)"
+SOURCES = "[...document.querySelectorAll('image img')].map(i => i.currentSrc)"
 
 
 BAD_PAGE = """<!DOCTYPE html><title>bad</title><a href="#nowhere">x</a>
@@ -33,7 +33,7 @@ def test_the_look_sees_what_is_wrong(tab: Tab, tmp_path: Path) -> None:
 
 
 def test_the_report(tab: Tab, polyinr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polyinr_core.metrics.networks.load_network", lambda name: Eyes())
+    monkeypatch.setattr("polyinr_core.metrics.extractors.load_network", lambda name: Eyes())
     make_run(tmp_path / "run")
     make_reals(tmp_path / "reals")
     ran = polyinr("report", "run", "-o", "page.html", "--real", "reals", "--count", "12", "-q")

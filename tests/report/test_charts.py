@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polyinr_core.report import charts
-from polyinr_core.report.curves import Curve, Panel, smoothed
-from polyinr_core.report.log import Points, Span
+from polyinr_core.report import plots as charts
+from polyinr_core.report.plots import Curve, Panel, smoothed
+from polyinr_core.report.run_reader import Points, Span
 
 SPANS = (Span(0, 16, 0.0, 2.0), Span(1, 32, 2.0, 40.0))
 
 
-def panel(name: str = "critic", count: int = 60, *, measured: bool = False) -> Panel:
+def panel(name: str = "discriminator", count: int = 60, *, measured: bool = False) -> Panel:
     values = tuple(np.random.default_rng(0).normal(size=count))
     points = Points(tuple(np.linspace(0, 40, count)), values)
     return Panel("Losses", "loss", (Curve(name, points) if measured else smoothed(name, points),), measured)
@@ -25,13 +25,13 @@ def test_svg_is_the_same_every_time() -> None:
     assert charts.svg(panel(), SPANS) == charts.svg(panel(), SPANS)
 
 
-def test_the_dark_theme_has_no_colour_of_the_light_one() -> None:
+def test_the_dark_theme_has_no_color_of_the_light_one() -> None:
     light = charts.svg(panel(), SPANS).decode()
     dark = charts.darkened(light.encode()).decode()
-    colours = set(re.findall("#[0-9a-f]{6}", light))
+    colors = set(re.findall("#[0-9a-f]{6}", light))
     own = {charts.LIGHT.paper, charts.LIGHT.ink, charts.LIGHT.grid, *charts.LIGHT.curves}
-    assert {charts.LIGHT.paper, charts.LIGHT.ink, charts.LIGHT.grid, charts.LIGHT.curves[0]} <= colours <= own
-    assert not colours & set(re.findall("#[0-9a-f]{6}", dark))
+    assert {charts.LIGHT.paper, charts.LIGHT.ink, charts.LIGHT.grid, charts.LIGHT.curves[0]} <= colors <= own
+    assert not colors & set(re.findall("#[0-9a-f]{6}", dark))
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "</svg><script>alert(1)</script>", "&amp;", "\u202e"])
@@ -70,8 +70,8 @@ def test_logs_without_stages_and_of_a_run_that_has_just_begun(spans: tuple[Span,
 def test_distances_of_different_resolutions_are_not_joined() -> None:
     points = Points((0.0, 1.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
     drawn = charts.svg(Panel("fd", "distance", (Curve("fd", points),), measured=True), SPANS)
-    colour = charts.LIGHT.curves[0]
-    lines = [e for e in ET.fromstring(drawn).iter() if f"stroke: {colour}" in e.get("style", "") and e.get("d")]
+    color = charts.LIGHT.curves[0]
+    lines = [e for e in ET.fromstring(drawn).iter() if f"stroke: {color}" in e.get("style", "") and e.get("d")]
     joined = [line for line in lines if "fill: none" in line.get("style", "")]
     assert len(joined) == 3  # one a stage, and the legend's
 
@@ -91,5 +91,5 @@ def test_shares_grow_to_one() -> None:
     """A small oracle: 4 values, of which the axis' highest label is 100 %."""
     drawn = charts.shares_svg({"a": [1.0, 2.0], "b": [3.0, 4.0]}, across="distance")
     assert drawn.startswith(b"<?xml")
-    for colour in charts.LIGHT.curves[:2]:
-        assert colour in drawn.decode()
+    for color in charts.LIGHT.curves[:2]:
+        assert color in drawn.decode()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from polyinr_core.report.curves import MOST_POINTS, inside, panels_of, running_mean, smoothed
-from polyinr_core.report.log import Log, Points, Span
+from polyinr_core.report.plots import MAX_POINTS, inside, panels_of, running_mean, smoothed
+from polyinr_core.report.run_reader import Log, Points, Span
 
 
 def log_of(*events: dict) -> Log:
@@ -14,21 +14,21 @@ def log_of(*events: dict) -> Log:
 def test_panels_are_metrics_first_then_the_known_ones() -> None:
     log = log_of(
         {"kimg": 0.0, "stage": 0, "resolution": 16, "fd-lite2": 5.0, "reals": 9, "other": 3.0, "own": 1.0},
-        {"kimg": 1.0, "stage": 0, "resolution": 16, "critic": 1.0, "generator": 2.0, "guidance": 0.0},
+        {"kimg": 1.0, "stage": 0, "resolution": 16, "discriminator": 1.0, "generator": 2.0, "guidance": 0.0},
         {"kimg": 2.0, "stage": 1, "resolution": 32, "fd-lite2": 7.0, "resident_mib": 100.0, "cuda_mib": 50.0},
         {"kimg": 3.0, "stage": 1, "resolution": 32, "fd-lite2": 6.5, "own": 2.0},
     )
     panels = {panel.title: panel for panel in panels_of(log, ["own"])}
     assert list(panels) == ["fd-lite2", "own", "Losses", "Memory"]
-    assert [curve.name for curve in panels["Losses"].curves] == ["generator", "critic"]
+    assert [curve.name for curve in panels["Losses"].curves] == ["generator", "discriminator"]
     assert [curve.name for curve in panels["Memory"].curves] == ["main memory", "GPU"]
     assert panels["fd-lite2"].curves[0].name == "best 6.5 at 3 kimg (32 px)"  # the other stage's does not compare
     assert panels["fd-lite2"].words.startswith("fd-lite2, 0 to 3 kimg: best 6.5")
 
 
 def test_guidance_is_shown_where_something_guides() -> None:
-    (panel,) = panels_of(log_of({"kimg": 1.0, "critic": 0.0, "guidance": 0.5}), ())
-    assert [curve.name for curve in panel.curves] == ["critic", "guidance"]
+    (panel,) = panels_of(log_of({"kimg": 1.0, "discriminator": 0.0, "guidance": 0.5}), ())
+    assert [curve.name for curve in panel.curves] == ["discriminator", "guidance"]
 
 
 def test_few_points_are_drawn_as_they_are_and_more_have_a_mean() -> None:
@@ -44,7 +44,7 @@ def test_very_many_points_are_averaged_in_groups_that_keep_the_extremes() -> Non
     values = np.random.default_rng(0).normal(size=10_000)
     curve = smoothed("x", Points(tuple(map(float, range(10_000))), tuple(values)))
     assert curve.mean is not None
-    assert len(curve.mean) == len(curve.low) == len(curve.high) == MOST_POINTS
+    assert len(curve.mean) == len(curve.low) == len(curve.high) == MAX_POINTS
     assert (min(curve.low), max(curve.high)) == (values.min(), values.max())
     assert np.mean(curve.mean.values) == pytest.approx(values.mean())
 

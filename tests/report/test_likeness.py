@@ -1,17 +1,16 @@
-"""Drawn pictures among reals: copies are found, neighbours and realism are those of a plain computation."""
+"""Drawn images among reals: copies are found, neighbors and realism are those of a plain computation."""
 
 from typing import Any
 
 import pytest
 import torch
-from given_pictures import Eyes, Given, noise
+from given_images import Eyes, Given, noise
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.evaluation.measure import Settings
-from polyinr_core.report.images import Kept, tiles_at
-from polyinr_core.report.likeness import Likeness, likeness
-from polyinr_core.report.views import comparison
+from polyinr_core.evaluation.set_metrics import Settings
+from polyinr_core.report.nearest_neighbors import Likeness, likeness
+from polyinr_core.report.page import Kept, comparison, tiles_at
 
 
 def looked(reals: Tensor, fakes: Tensor, **settings: Any) -> Likeness:
@@ -24,7 +23,7 @@ def looked(reals: Tensor, fakes: Tensor, **settings: Any) -> Likeness:
     )
 
 
-def test_neighbours_gaps_and_realism_are_those_of_a_plain_computation() -> None:
+def test_neighbors_gaps_and_realism_are_those_of_a_plain_computation() -> None:
     """Oracle: all distances by torch.cdist in float64."""
     reals, fakes = noise(13, 1), noise(7, 2)
     found = looked(reals, fakes)
@@ -37,9 +36,7 @@ def test_neighbours_gaps_and_realism_are_those_of_a_plain_computation() -> None:
     torch.testing.assert_close(found.gaps.double(), sorted_among[:, 1], rtol=1e-6, atol=0)
     radii = sorted_among[:, 3]
     small = radii <= radii.median()
-    torch.testing.assert_close(
-        found.realism.double(), (radii[small] / across[:, small]).amax(1), rtol=1e-5, atol=0
-    )
+    torch.testing.assert_close(found.realism.double(), (radii[small] / across[:, small]).amax(1), rtol=1e-5, atol=0)
 
 
 def test_copies_stand_out() -> None:
@@ -55,21 +52,21 @@ def test_copies_stand_out() -> None:
     assert copied.realism.max() == torch.inf
 
 
-def test_groups_by_realism_never_share_a_picture() -> None:
+def test_groups_by_realism_never_share_a_image() -> None:
     for count in (3, 5, 20):
         groups = looked(noise(9, 1), noise(count, 2)).ranked(16)
         seeds = [seed for group in groups.values() for seed in group]
         assert len(seeds) == len(set(seeds)) == 3 * min(16, count // 3)
 
 
-def test_a_real_may_be_judged_by_fewer_neighbours_than_are_shown() -> None:
+def test_a_real_may_be_judged_by_fewer_neighbors_than_are_shown() -> None:
     assert looked(noise(4, 1), noise(2, 2)).numbers.shape == (2, 4)
 
 
 @pytest.mark.parametrize(
-    ("reals", "said"), [(noise(3, 1), "3 pictures"), (noise(1, 1).expand(9, -1, -1, -1), "look the same")]
+    ("reals", "said"), [(noise(3, 1), "3 images"), (noise(1, 1).expand(9, -1, -1, -1), "look the same")]
 )
-def test_reals_without_neighbours_are_refused(reals: Tensor, said: str) -> None:
+def test_reals_without_neighbors_are_refused(reals: Tensor, said: str) -> None:
     with pytest.raises(PolyinrError, match=said):
         looked(reals, noise(4, 2))
 
@@ -81,7 +78,7 @@ def test_the_cache_keeps_the_reals(tmp_path) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_rows_show_the_pictures_that_the_numbers_name() -> None:
+def test_rows_show_the_images_that_the_numbers_name() -> None:
     reals, fakes = Given(noise(12, 1), "reals"), Kept(Given(noise(10, 2), "fakes"))
     found = likeness(reals, fakes, Eyes(), device=torch.device("cpu"), settings=Settings())
     shown = comparison(found, reals, fakes, model="m", same_data=True)
@@ -90,7 +87,7 @@ def test_rows_show_the_pictures_that_the_numbers_name() -> None:
     near = shown.first[0].reals[0]
     assert near.number == int(found.numbers[0, 0])
     other = [row.reals[0] for row in shown.first if row.reals[0].number != near.number]
-    assert all(picture.picture.source != near.picture.source for picture in other)
+    assert all(image.image.source != near.image.source for image in other)
     assert [share for share, *_ in shown.quantiles] == ["1%", "10%", "50%", "90%"]
 
 

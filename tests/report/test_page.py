@@ -8,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from given_pictures import Given, noise
+from given_images import Given, noise
 from html_page import HtmlPage
 from run_stand_in import make_run
 
-from polyinr_core.pictures.files import write_picture
-from polyinr_core.report import charts
-from polyinr_core.report.curves import panels_of
-from polyinr_core.report.images import Kept
-from polyinr_core.report.likeness import Likeness
-from polyinr_core.report.page import Maker, page
-from polyinr_core.report.reading import StoredRun, read_run
-from polyinr_core.report.views import Comparison, comparison
-from polyinr_core.results.result import Result
+from polyinr_core.evaluation.results import Result
+from polyinr_core.images.io import write_image
+from polyinr_core.report import plots as charts
+from polyinr_core.report.nearest_neighbors import Likeness
+from polyinr_core.report.page import Comparison, Kept, Maker, comparison, page
+from polyinr_core.report.plots import panels_of
+from polyinr_core.report.run_reader import StoredRun, read_run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://x.test/a.png onerror=alert(1)>&lt;{{ 7 * 7 }}"
 MAKER = Maker("1.2.3", "today")
@@ -65,7 +63,7 @@ def check(read: HtmlPage) -> None:
     ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in read.tags:
-        for name in ("href", "aria-labelledby"):
+        for name in ("href", "aria-labeledby"):
             assert attributes.get(name, f"#{ids[0]}").removeprefix("#") in ids
     assert all(image["alt"] and int(image["width"]) and int(image["height"]) for image in read.all("img"))
     assert len(read.all("table")) == len(read.all("caption")) == len(read.all("thead"))
@@ -95,8 +93,8 @@ def test_a_page_with_all_parts(run: StoredRun, blank_charts: None, compared: Com
     check(read)
     for words in ("mine", "12.5", "reals / name", "cats.zip", "is not the file that the run learns from"):
         assert words in re.sub(r"\s+", " ", read.text), words
-    neighbours = 2 * 8 * (1 + 5)
-    assert len(read.all("img")) == 2 + 3 + 1 + neighbours + 3 * 4
+    neighbors = 2 * 8 * (1 + 5)
+    assert len(read.all("img")) == 2 + 3 + 1 + neighbors + 3 * 4
     assert "--real DATA" not in read.text
     same = page_of(run, compared=dataclasses.replace(compared, same_data=True))
     assert "is not the file" not in same.text
@@ -119,8 +117,8 @@ def test_whatever_names_hold_is_text(run: StoredRun, compared: Comparison) -> No
 
 
 def test_a_run_that_has_just_begun(run: StoredRun) -> None:
-    """One line of log, no pictures."""
-    for path in run.folder.pictures.iterdir():
+    """One line of log, no images."""
+    for path in run.folder.images.iterdir():
         path.unlink()
     run.folder.log.write_text('{"kimg": 0.0, "spread": 0.5}\n')
     read = page_of(read_run(run.folder.path))
@@ -133,12 +131,12 @@ def test_the_page_stays_small(run: StoredRun) -> None:
     """A long training: its log has 20 000 lines, its sheets are of noise."""
     rng = np.random.default_rng(0)
     lines = [
-        json.dumps({"kimg": i / 4, "stage": 0, "resolution": 256, "generator": a, "critic": b})
+        json.dumps({"kimg": i / 4, "stage": 0, "resolution": 256, "generator": a, "discriminator": b})
         for i, (a, b) in enumerate(rng.normal(size=(20_000, 2)).tolist())
     ]
     run.folder.log.write_text("\n".join(lines))
-    for path in run.folder.pictures.iterdir():
-        write_picture(path, rng.integers(0, 256, (1030, 2062, 3), dtype=np.uint8), overwrite=True)
+    for path in run.folder.images.iterdir():
+        write_image(path, rng.integers(0, 256, (1030, 2062, 3), dtype=np.uint8), overwrite=True)
     read = read_run(run.folder.path)
     assert read.log.seen == pytest.approx(19_999 / 4)
     assert len(page(read, panels_of(read.log, ()), results=(), comparison=None, maker=MAKER)) < 5_000_000

@@ -7,8 +7,8 @@ import pytest
 from run_stand_in import make_run
 
 from polyinr_core.errors import FileError
-from polyinr_core.report.reading import read_run
-from polyinr_core.report.views import sheets_of, stages_of
+from polyinr_core.report.page import sheets_of, stages_of
+from polyinr_core.report.run_reader import read_run
 
 RESULT = {"format": 1, "figures": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 
@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_run_is_read(folder: Path) -> None:
     run = read_run(folder)
-    assert (run.name, run.data["name"], run.metrics) == ("a run", "pictures.zip", ("fd-lite2",))
+    assert (run.name, run.data["name"], run.metrics) == ("a run", "images.zip", ("fd-lite2",))
     assert [(kimg, path.name) for kimg, path in run.sheets] == [
         (0.0, "fakes-000000000.png"),
         (4.0, "fakes-000004000.png"),
@@ -33,11 +33,11 @@ def test_a_run_is_read(folder: Path) -> None:
 
 def test_the_best_model_goes_before_the_newest(folder: Path) -> None:
     for name in ("000000100", "000000020", "mine"):
-        (folder / "snapshots" / f"{name}.safetensors").touch()
-    assert read_run(folder).model == folder / "snapshots" / "best.safetensors"
-    (folder / "snapshots" / "best.safetensors").unlink()
-    assert read_run(folder).model == folder / "snapshots" / "000000100.safetensors"
-    for path in (folder / "snapshots").iterdir():
+        (folder / "checkpoints" / f"{name}.safetensors").touch()
+    assert read_run(folder).model == folder / "checkpoints" / "best.safetensors"
+    (folder / "checkpoints" / "best.safetensors").unlink()
+    assert read_run(folder).model == folder / "checkpoints" / "000000100.safetensors"
+    for path in (folder / "checkpoints").iterdir():
         path.unlink()
     assert read_run(folder).model is None
 
@@ -52,13 +52,13 @@ def test_results_are_found_among_other_files(folder: Path) -> None:
 
 
 def test_of_many_sheets_some_are_shown_and_a_damaged_one_is_named(folder: Path) -> None:
-    whole = (folder / "pictures" / "reals.png").read_bytes()
+    whole = (folder / "images" / "reals.png").read_bytes()
     for i in range(40):
-        (folder / "pictures" / f"fakes-{i:09d}.png").write_bytes(whole if i else b"")
-    (folder / "pictures" / "fakes-old.png").write_bytes(whole)
+        (folder / "images" / f"fakes-{i:09d}.png").write_bytes(whole if i else b"")
+    (folder / "images" / "fakes-old.png").write_bytes(whole)
     sheets = sheets_of(read_run(folder))
-    assert (len(sheets), sheets[0].picture, sheets[-1].kimg) == (12, None, 4.0)
-    assert all(sheet.picture for sheet in sheets[1:])
+    assert (len(sheets), sheets[0].image, sheets[-1].kimg) == (12, None, 4.0)
+    assert all(sheet.image for sheet in sheets[1:])
 
 
 def test_stages_that_the_configuration_does_not_name_come_from_the_log(folder: Path) -> None:

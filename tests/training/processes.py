@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-COMMAND = [sys.executable, "-m", "polyinr_cli.main"]
+COMMAND = [sys.executable, "-m", "polyinr_cli"]
 TINY = ["train", "data.zip", "--preset", "tiny", "--channels", "16", "--batch", "4", "--run-dir", "run"]
 PATIENCE = 300.0  # seconds until a test gives a process up
 
@@ -143,10 +143,10 @@ def start(folder: Path, *arguments: str, command: list[str] = COMMAND) -> Traine
     return Trainer(folder, process.pid, process.wait)
 
 
-def write_data(folder: Path, *, pictures: int = 12, classes: int = 3, side: int = 16) -> None:
+def write_data(folder: Path, *, images: int = 12, classes: int = 3, side: int = 16) -> None:
     """Write data.zip: noise of a few classes."""
     rng = np.random.default_rng(0)
-    names = [f"00000/img{i:08d}.png" for i in range(pictures)]
+    names = [f"00000/img{i:08d}.png" for i in range(images)]
     with zipfile.ZipFile(folder / "data.zip", "w") as archive:
         for name in names:
             file = io.BytesIO()
@@ -157,7 +157,7 @@ def write_data(folder: Path, *, pictures: int = 12, classes: int = 3, side: int 
 
 
 def states(folder: Path) -> list[int]:
-    """Return the pictures seen at each finished state, the last one last."""
+    """Return the images seen at each finished state, the last one last."""
     found = (folder / "run/state").glob("*.json")
     return sorted(int(path.stem) for path in found)
 
@@ -165,7 +165,7 @@ def states(folder: Path) -> list[int]:
 def drafts(folder: Path) -> set[str]:
     """Return the folders of the run in which a file is being written, or was when the process was killed."""
     found = set()
-    for name in (".", "state", "snapshots", "pictures"):
+    for name in (".", "state", "checkpoints", "images"):
         try:
             if any(entry.endswith(".part") for entry in os.listdir(folder / "run" / name)):
                 found.add(name)

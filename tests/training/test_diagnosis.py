@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polyinr_core.pictures.sheet import Pixels
-from polyinr_core.training.diagnosis import Diagnosis, overfitting
-from polyinr_core.training.spread import spread
+from polyinr_core.images.grid import Pixels
+from polyinr_core.training.diagnostics import Diagnosis, overfitting, spread
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -40,8 +39,8 @@ def listen(diagnosis: Diagnosis, events: list[dict[str, Any]], *, before: float 
 
 
 def cells(name: str) -> Pixels:
-    """The 32 pictures of a sheet in the docs, 32 px."""
-    sheet = np.asarray(Image.open(DOCS / "pictures" / f"{name}.png").convert("RGB"))
+    """The 32 images of a sheet in the docs, 32 px."""
+    sheet = np.asarray(Image.open(DOCS / "images" / f"{name}.png").convert("RGB"))
     return np.stack([sheet[r : r + 32, c : c + 32] for r in range(0, 136, 34) for c in range(0, 272, 34)])
 
 
@@ -121,7 +120,7 @@ def test_kernel_distances_near_nothing_are_not_compared() -> None:
 
 @pytest.mark.parametrize("shapes", [1, 4, 12])
 def test_few_shapes_are_a_collapse(shapes: int) -> None:
-    """Of 32 samples, few differ, by more than noise of two grey levels."""
+    """Of 32 samples, few differ, by more than noise of two gray levels."""
     diagnosis = Diagnosis()
     data, healthy = cells("reals"), cells("after")
     noise = np.random.default_rng(0).normal(0, 2, healthy.shape)
@@ -137,7 +136,7 @@ def test_few_shapes_are_a_collapse(shapes: int) -> None:
 
 
 def test_a_slow_beginning_is_no_collapse() -> None:
-    """The release's start values draw one colour: alike at first, which is worth a word only when it stays so."""
+    """The release's start values draw one color: alike at first, which is worth a word only when it stays so."""
     diagnosis = Diagnosis()
     told = [diagnosis.see_spread(samples=0.01, data=0.5, seen=seen) for seen in range(0, 30000, 5000)]
     assert [warning is not None for warning in told] == [False, False, False, False, True, False]
@@ -145,7 +144,7 @@ def test_a_slow_beginning_is_no_collapse() -> None:
 
 def test_what_cannot_be_compared_raises_nothing() -> None:
     diagnosis, nan = Diagnosis(), float("nan")
-    assert diagnosis.see_spread(samples=0.3, data=0.0, seen=10**6) is None  # the data is one picture
+    assert diagnosis.see_spread(samples=0.3, data=0.0, seen=10**6) is None  # the data is one image
     assert diagnosis.see_spread(samples=nan, data=0.3, seen=10**6) is None
     assert diagnosis.hear_distance("fid", nan) is None
     assert diagnosis.hear_logits(training=nan, held_out=0.0, fakes=0.0) is None
@@ -154,10 +153,10 @@ def test_what_cannot_be_compared_raises_nothing() -> None:
 
 
 def test_spread_is_the_distance_to_the_nearest() -> None:
-    grey = [np.full((40, 40, 3), value, np.uint8) for value in (0, 51, 51, 255)]
-    assert spread(np.stack(grey[:2])) == pytest.approx(0.4)
-    assert spread(np.stack(grey)) == pytest.approx((0.4 + 0 + 0 + 1.6) / 4)
-    assert spread(np.stack(grey[:1])) == 0
+    gray = [np.full((40, 40, 3), value, np.uint8) for value in (0, 51, 51, 255)]
+    assert spread(np.stack(gray[:2])) == pytest.approx(0.4)
+    assert spread(np.stack(gray)) == pytest.approx((0.4 + 0 + 0 + 1.6) / 4)
+    assert spread(np.stack(gray[:1])) == 0
 
 
 def test_spread_hardly_depends_on_the_resolution() -> None:
@@ -170,7 +169,7 @@ def test_overfitting_is_the_share_of_the_way_to_the_fakes() -> None:
     assert overfitting(training=1.0, held_out=1.0, fakes=-1.0) == 0
     assert overfitting(training=1.0, held_out=-1.0, fakes=-1.0) == 1
     assert overfitting(training=1.0, held_out=0.5, fakes=-1.0) == 0.25
-    assert overfitting(training=0.4, held_out=-1.0, fakes=0.0) == 0  # the critic tells nothing apart
+    assert overfitting(training=0.4, held_out=-1.0, fakes=0.0) == 0  # the discriminator tells nothing apart
 
 
 def test_overfitting_that_lasts_is_told() -> None:
@@ -188,7 +187,7 @@ def test_overfitting_that_lasts_is_told() -> None:
 
 @pytest.mark.parametrize("noise", [0.1, 0.25])
 def test_noise_of_the_logits_is_no_overfitting(noise: float) -> None:
-    """Means of 16 pictures whose logits differ by 0.4 or 1, over a thousand measurements."""
+    """Means of 16 images whose logits differ by 0.4 or 1, over a thousand measurements."""
     diagnosis, rng = Diagnosis(), np.random.default_rng(0)
     for _ in range(1000):
         training, held_out, fakes = rng.normal((2.6, 2.5, -0.1), noise)

@@ -14,10 +14,10 @@ import pytest
 from conftest import Run, refused
 from processes import TINY, drafts, nursery, states, write_data
 
+from polyinr_core.runtime import pretrained
 from polyinr_core.training.state import read_state
-from polyinr_core.weights import pretrained
 
-STAGES = ["--stages", "8:0.016", "--state-every", "0.004", "--snapshot-every", "0.004"]
+STAGES = ["--stages", "8:0.016", "--state-every", "0.004", "--checkpoint-every", "0.004"]
 once = cache(pretrained.load_pretrained)
 
 
@@ -56,10 +56,10 @@ def events(folder: Path) -> list[dict[str, Any]]:
             for case in (
                 ("*/state/*/*.safetensors", 1, []),
                 ("*/state/*/*.json", 2, [4]),
-                ("*/snapshots/*/*.safetensors", 1, []),
-                ("*/snapshots/*/*.safetensors", 3, [4]),
-                ("*/pictures/*/reals.png", 1, []),
-                ("*/pictures/*/fakes-*.png", 3, [4]),
+                ("*/checkpoints/*/*.safetensors", 1, []),
+                ("*/checkpoints/*/*.safetensors", 3, [4]),
+                ("*/images/*/reals.png", 1, []),
+                ("*/images/*/fakes-*.png", 3, [4]),
             )
         ],
     ],

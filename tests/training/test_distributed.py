@@ -19,7 +19,7 @@ pytestmark = [
 TORCHRUN = [COMMAND[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", COMMAND[2]]
 # ten iterations in two stages
 SHORT = [*TINY, "--precision", "float64", "--stages", "8:0.02,16:0.02", "--state-every", "0.004"]
-SHORT += ["--snapshot-every", "0.02"]
+SHORT += ["--checkpoint-every", "0.02"]
 FINE = 1e-9  # float64; sums over two halves are rounded otherwise than over the whole
 
 
@@ -77,7 +77,7 @@ def workers(trainer: Trainer) -> list[int]:
 
 
 def test_two_processes_end_as_one(one: Path, two: Path) -> None:
-    """Every tensor of the state: weights, average, critic, spectral norms, BatchNorm, both optimisers."""
+    """Every tensor of the state: weights, average, discriminator, spectral norms, BatchNorm, both optimizers."""
     assert states(one)[-1] == states(two)[-1] == 40
     expected = last_state(one)
     assert any("running" in name or name.endswith("_u") for name in expected)
@@ -92,8 +92,7 @@ def test_gradients_of_one_iteration_agree(processes: Nursery, tmp_path: Path) ->
     assert processes.start(folders[0], *SHORT, *stop).end() == 0
     assert processes.run_ranks(folders[1], *SHORT, *stop, count=2) == [0, 0]
     gradients = [
-        {name: tensor for name, tensor in last_state(folder).items() if name.endswith("exp_avg")}
-        for folder in folders
+        {name: tensor for name, tensor in last_state(folder).items() if name.endswith("exp_avg")} for folder in folders
     ]
     assert states(folders[0]) == states(folders[1]) == [4]
     assert max(float(tensor.abs().max()) for tensor in gradients[0].values()) > 1e-3
@@ -125,9 +124,9 @@ def test_a_killed_rank_ends_the_job_which_goes_on(processes: Nursery, two: Path,
 def test_ctrl_c_saves_and_stops_the_job(tmp_path: Path) -> None:
     """The terminal sends it to all, and torchrun hands it on: each process hears it twice."""
     folder = place(tmp_path, "stopped")
-    long = [*TINY, "--stages", "8:4", "--state-every", "4", "--snapshot-every", "0.004"]
+    long = [*TINY, "--stages", "8:4", "--state-every", "4", "--checkpoint-every", "0.004"]
     trainer = start(folder, *long, command=TORCHRUN)
-    assert trainer.wait_for((folder / "run/snapshots/000000008.safetensors").exists), trainer.said
+    assert trainer.wait_for((folder / "run/checkpoints/000000008.safetensors").exists), trainer.said
     os.killpg(trainer.number, signal.SIGINT)
     assert trainer.end() != 0
     assert "polyinr: saved in run; the same command goes on" in trainer.said

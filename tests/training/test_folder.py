@@ -12,10 +12,8 @@ import pytest
 import torch
 
 from polyinr_core.errors import FileError, TrainingError
-from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.folder import MAY_CHANGE, DataFacts, RunFolder
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.stages import parse_stages
+from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
+from polyinr_core.training.run_dir import MAY_CHANGE, DataFacts, RunFolder
 from polyinr_core.training.state import State, write_state
 
 DATA = DataFacts("data.zip", "ab" * 32, 12, 3)
@@ -50,9 +48,7 @@ def test_a_run_is_trained_on(tmp_path: Path) -> None:
 def test_what_was_seen_is_not_cut_off(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run", "16:0.02,32:0.02", stage=1, images=12)
     before = folder.config.read_bytes()
-    with pytest.raises(
-        TrainingError, match=r"32:0.01 is shorter than the 0.012 kimg seen already; .*16:0.02,32:0.02"
-    ):
+    with pytest.raises(TrainingError, match=r"32:0.01 is shorter than the 0.012 kimg seen already; .*16:0.02,32:0.02"):
         folder.claim(config("16:0.02,32:0.01"), DATA)
     with pytest.raises(TrainingError, match=r"the stage 16:0.02 is over and cannot become 16:0.03"):
         folder.claim(config("16:0.03,32:0.02"), DATA)

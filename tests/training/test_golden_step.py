@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_critic import our_name, probed_lite0, released_critic
+from released_disc import our_name, probed_lite0, released_disc
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from polyinr_core.model import Generator
-from polyinr_core.model.grid import homogeneous
-from polyinr_core.snapshots.released import read_released
-from polyinr_core.training.ema import ema_beta
-from polyinr_core.training.step import Batch, Networks, Setting, iterate
+from polyinr_core.checkpoints.official import read_released
+from polyinr_core.models.coordinates import homogeneous
+from polyinr_core.models.generator import Generator
+from polyinr_core.training.step import Batch, Networks, Setting, ema_beta, iterate
 
 pytestmark = pytest.mark.slow  # float64 through EfficientNet at 224 px
 
@@ -34,10 +33,10 @@ class GridLearner(Generator):
 
 def released_grid_learner(path: Path) -> GridLearner:
     """Return the golden generator with its grid as a parameter, in float64."""
-    snapshot = read_released(path)
-    generator = GridLearner(snapshot.generator.config)
-    generator.load_state_dict(snapshot.generator.state_dict())
-    generator.learn_grid(snapshot.learned_grid)
+    checkpoint = read_released(path)
+    generator = GridLearner(checkpoint.generator.config)
+    generator.load_state_dict(checkpoint.generator.state_dict())
+    generator.learn_grid(checkpoint.learned_grid)
     return generator.double().requires_grad_(True)
 
 
@@ -46,14 +45,14 @@ def trained(reference: Path) -> Networks:
     """The networks after the two iterations."""
     generator = released_grid_learner(reference / "generator_small.safetensors")
     ema = released_grid_learner(reference / "generator_small.safetensors").requires_grad_(False)
-    critic, _ = released_critic("projected_discriminator_cond_small", probed_lite0())
+    discriminator, _ = released_disc("projected_discriminator_cond_small", probed_lite0())
     recipe = json.loads((reference / "train_step_small.json").read_text())["recipe"]
     networks = Networks(
         generator,
         ema,
-        critic,
-        torch.optim.Adam(generator.parameters(), **recipe["optimiser_G"]),
-        torch.optim.Adam(critic.head_parameters(), **recipe["optimiser_D"]),
+        discriminator,
+        torch.optim.Adam(generator.parameters(), **recipe["optimizer_G"]),
+        torch.optim.Adam(discriminator.head_parameters(), **recipe["optimizer_D"]),
     )
     vectors = load_file(reference / "train_step_small.safetensors")
     own_grid = torch.ones(32 * 32, 3, dtype=torch.float64)  # replaced by the learned one
@@ -118,8 +117,8 @@ def test_generators(trained: Networks, reference: Path, which: str) -> None:
     assert compared >= 8
 
 
-def test_critic(trained: Networks, reference: Path) -> None:
-    own = trained.critic.own_state()
+def test_disc(trained: Networks, reference: Path) -> None:
+    own = trained.discriminator.own_state()
     norms = json.loads((reference / "train_step_small.json").read_text())["D_state_l2"]
     for name, norm in norms.items():
         assert float(own[our_name(name)].norm()) == pytest.approx(norm, rel=TOLERANCE, abs=TOLERANCE), name
@@ -133,8 +132,6 @@ def test_averaging_weight(reference: Path) -> None:
     """The release's own schedule."""
     values = json.loads((reference / "loss_golden.json").read_text())["ema_schedule"]["values"]
     for row in values:
-        beta = ema_beta(
-            batch=row["batch"], images=row["cur_nimg_before_step"], half_life=row["batch"] * 10 / 32 * 1000
-        )
+        beta = ema_beta(batch=row["batch"], images=row["cur_nimg_before_step"], half_life=row["batch"] * 10 / 32 * 1000)
         assert beta == pytest.approx(row["beta"], rel=1e-12, abs=1e-300)
     assert len(values) > 5

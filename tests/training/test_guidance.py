@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyinr_core.critic.classifier import Classifier
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.bundled import bundled_pictures
+from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import ConfigError
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid
-from polyinr_core.training import guidance
-from polyinr_core.training.guidance import discriminant, fit_head, is_guided, make_guide
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.stages import parse_stages
-from polyinr_core.training.start import balance
-from polyinr_core.weights.pretrained import load_pretrained
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.training import classifier_guidance as guidance
+from polyinr_core.training.classifier_guidance import Classifier, discriminant, fit_head, is_guided, make_guide
+from polyinr_core.training.config import PRESETS, parse_stages
+from polyinr_core.training.init import balance
 
 CPU = torch.device("cpu")
 GUIDED = replace(PRESETS["tiny"], stages=parse_stages("16:1,32:1"), guidance=2.0)
@@ -33,23 +33,23 @@ def weights() -> dict[str, dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def emoji() -> Archive:
-    return Archive.open(bundled_pictures())
+    return Archive.open(bundled_images())
 
 
 @pytest.fixture(scope="module")
 def guide(emoji: Archive, weights: dict) -> Classifier:
     """A guide whose head is fitted on fewer emoji than usual, 24 of each class."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guidance, "MOST_OF_A_CLASS", 24)
+        patch.setattr(guidance, "MAX_OF_A_CLASS", 24)
         guide = make_guide(GUIDED, emoji, weights, device=CPU)
     assert guide is not None
     return guide
 
 
-def noise(classes: int, *, resolution: int = 8, pictures: int = 20) -> SimpleNamespace:
+def noise(classes: int, *, resolution: int = 8, images: int = 20) -> SimpleNamespace:
     """A data set of noise in memory."""
-    pixels = np.random.default_rng(0).integers(0, 256, (pictures, resolution, resolution, 3), dtype=np.uint8)
-    labels = np.arange(pictures) % classes if classes else None
+    pixels = np.random.default_rng(0).integers(0, 256, (images, resolution, resolution, 3), dtype=np.uint8)
+    labels = np.arange(images) % classes if classes else None
     return SimpleNamespace(
         path=Path("noise.zip"),
         labels=labels,
@@ -85,8 +85,8 @@ def test_the_head_is_the_same_every_time(weights: dict) -> None:
     assert torch.equal(one.head.bias, two.head.bias)
 
 
-def test_a_picture_follows_the_gradient(guide: Classifier) -> None:
-    """Steps against the gradient make grey pictures look more like their classes; the guide stays as it is."""
+def test_a_image_follows_the_gradient(guide: Classifier) -> None:
+    """Steps against the gradient make gray images look more like their classes; the guide stays as it is."""
     before = {name: value.clone() for name, value in guide.state_dict().items()}
     x, label = torch.zeros(2, 3, 16, 16, requires_grad=True), torch.tensor([0, 3])
     losses = []
@@ -109,8 +109,8 @@ def test_a_generator_learns_what_the_guide_wants(guide: Classifier) -> None:
     optimizer = torch.optim.Adam(generator.parameters(), lr=3e-3)
     losses = []
     for _ in range(8):
-        pictures = generator(z, points, label).mT.unflatten(2, (16, 16))
-        loss = guide(pictures, label)
+        images = generator(z, points, label).mT.unflatten(2, (16, 16))
+        loss = guide(images, label)
         optimizer.zero_grad()
         loss.backward()
         assert all(parameter.grad is not None for parameter in generator.parameters())
@@ -120,11 +120,11 @@ def test_a_generator_learns_what_the_guide_wants(guide: Classifier) -> None:
 
 
 def test_a_thousand_classes_are_imagenet_s(weights: dict) -> None:
-    """The network's own head, no picture looked at."""
+    """The network's own head, no image looked at."""
     data = noise(1000)
     data.read = None
     guide = make_guide(GUIDED, data, weights, device=CPU)  # type: ignore[arg-type]
-    own = Classifier("lite2", weights["lite2"], side=GUIDED.critic_res)
+    own = Classifier("lite2", weights["lite2"], side=GUIDED.disc_res)
     x = torch.rand(2, 3, 16, 16)
     assert guide is not None
     assert torch.equal(guide.logits(x), own.logits(x))
@@ -146,9 +146,9 @@ def test_what_cannot_be_guided_is_refused(weights: dict) -> None:
         make_guide(replace(GUIDED, classifier="deit-small"), noise(3), weights, device=CPU)  # type: ignore[arg-type]
 
 
-def test_few_pictures_and_larger_stages_are_enough(weights: dict) -> None:
-    """One picture in some classes, and a stage above the data's resolution, which the run itself refuses."""
-    guide = make_guide(GUIDED, noise(7, pictures=9), weights, device=CPU)  # type: ignore[arg-type]
+def test_few_images_and_larger_stages_are_enough(weights: dict) -> None:
+    """One image in some classes, and a stage above the data's resolution, which the run itself refuses."""
+    guide = make_guide(GUIDED, noise(7, images=9), weights, device=CPU)  # type: ignore[arg-type]
     assert guide is not None
     assert guide.logits(torch.zeros(1, 3, 16, 16)).isfinite().all()
 
@@ -156,8 +156,8 @@ def test_few_pictures_and_larger_stages_are_enough(weights: dict) -> None:
 def test_the_head_is_calibrated_and_knows_the_shares() -> None:
     """Three classes in 50 axes, of which two tell them apart; the third is 8 times as frequent as the first.
 
-    On fresh pictures the cross-entropy is between that of the true posterior and that of the shares alone,
-    nearer than any head that is much more or less sure of itself; a picture halfway between the means is
+    On fresh images the cross-entropy is between that of the true posterior and that of the shares alone,
+    nearer than any head that is much more or less sure of itself; an image halfway between the means is
     taken for one of the frequent class.
     """
     rng = torch.Generator().manual_seed(0)

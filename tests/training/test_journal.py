@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from polyinr_core.errors import FileError
-from polyinr_core.training import memory
-from polyinr_core.training.folder import RunFolder
-from polyinr_core.training.journal import Journal
-from polyinr_core.training.memory import memory_facts
+from polyinr_core.training import logging as memory
+from polyinr_core.training.logging import Journal, memory_facts
+from polyinr_core.training.run_dir import RunFolder
 
 EVENT = {"kimg": 0.25, "stage": 0, "resolution": 8, "generator": 2.5, "fake_sign": -0.5, "fd-lite2": 7.0}
 
@@ -59,11 +58,11 @@ def test_an_event_is_logged_reported_and_charted(journal: Journal, told: list, t
 
 
 def test_what_is_no_number_stays_out_of_json(journal: Journal, told: list, tmp_path: Path) -> None:
-    odd = {"generator": float("nan"), "critic": np.float32("-inf"), "reals": np.int64(3), "is": np.float32(0.5)}
+    odd = {"generator": float("nan"), "discriminator": np.float32("-inf"), "reals": np.int64(3), "is": np.float32(0.5)}
     journal.write({**EVENT, **odd, "resumed": True, "warning": "text"})
-    told_now = {"generator": None, "critic": None, "reals": 3, "is": 0.5, "resumed": True, "warning": "text"}
+    told_now = {"generator": None, "discriminator": None, "reals": 3, "is": 0.5, "resumed": True, "warning": "text"}
     assert logged(tmp_path) == told == [{**EVENT, **told_now}]
-    assert not {"loss/generator", "loss/critic", "judge/resumed"} & charted(tmp_path).keys()
+    assert not {"loss/generator", "loss/discriminator", "judge/resumed"} & charted(tmp_path).keys()
 
 
 def test_a_resumed_run_appends(tmp_path: Path, told: list, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,17 +71,17 @@ def test_a_resumed_run_appends(tmp_path: Path, told: list, monkeypatch: pytest.M
         monkeypatch.setattr("os.getpid", lambda number=number: number)  # another process
         journal = Journal(RunFolder(tmp_path), told.append)
         for kimg in kimgs:
-            journal.write({"kimg": kimg, "critic": float(number)} | ({"resumed": True} if number else {}))
+            journal.write({"kimg": kimg, "discriminator": float(number)} | ({"resumed": True} if number else {}))
         journal.close()
     assert [event["kimg"] for event in logged(tmp_path)] == [0.1, 0.2, 0.3, 0.2, 0.3]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
-    assert charted(tmp_path)["loss/critic"] == [(100, 0.0), (200, 0.0), (200, 1.0), (300, 1.0)]
+    assert charted(tmp_path)["loss/discriminator"] == [(100, 0.0), (200, 0.0), (200, 1.0), (300, 1.0)]
 
 
 def test_sheets_are_charted_small(journal: Journal, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    journal.picture("fakes", np.full((30, 2500, 3), 200, np.uint8), seen=40)
+    journal.image("fakes", np.full((30, 2500, 3), 200, np.uint8), seen=40)
     journal.close()
     reader = EventAccumulator(str(tmp_path / "tensorboard"))
     reader.Reload()
@@ -95,7 +94,7 @@ def test_without_tensorboard_there_is_silence(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     journal.write(EVENT)
-    journal.picture("fakes", np.zeros((2, 2, 3), np.uint8), seen=0)
+    journal.image("fakes", np.zeros((2, 2, 3), np.uint8), seen=0)
     journal.close()
     assert told == [EVENT]
     assert not (tmp_path / "tensorboard").exists()
@@ -136,17 +135,15 @@ def test_charting_is_silent_and_needs_no_tensorflow(tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").write_text("raise RuntimeError('loaded')")
     program = (
         "import threading, pathlib\n"
-        "from polyinr_core.training.journal import Journal\n"
-        "from polyinr_core.training.folder import RunFolder\n"
+        "from polyinr_core.training.logging import Journal\n"
+        "from polyinr_core.training.run_dir import RunFolder\n"
         "told = []\n"
         f"journal = Journal(RunFolder(pathlib.Path({str(tmp_path)!r})), told.append)\n"
-        "journal.write({'kimg': 1, 'critic': 2.0})\n"
+        "journal.write({'kimg': 1, 'discriminator': 2.0})\n"
         "assert journal.charting and len(told) == 1 and threading.active_count() == 1, told\n"
         "journal.close()\n"
     )
-    ran = subprocess.run(
-        [sys.executable, "-W", "always", "-c", program], cwd=tmp_path, capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-W", "always", "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 

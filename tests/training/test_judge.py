@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import small_snapshot
+from conftest import small_checkpoint
 from rounding import assert_rounded
 from stand_ins import NarrowInception, NarrowLite2
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.bundled import bundled_pictures
-from polyinr_core.data.feed import Feed
-from polyinr_core.latents.seeds import LabelDistribution
-from polyinr_core.metrics.gaussian import FeatureStatistics, frechet_distance
-from polyinr_core.metrics.kernel import KernelReference
-from polyinr_core.model import Generator
-from polyinr_core.ranks import ALONE, Ranks
-from polyinr_core.seeds import generator_for
-from polyinr_core.snapshots.snapshot import load_snapshot
-from polyinr_core.training import judge as judging
-from polyinr_core.training.judge import Judge, Lite2Features, draw, quantise
-from polyinr_core.training.sights import DISTANCES, SIGHTS, Sight, networks_of
-from polyinr_core.weights import load_pretrained
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.loader import Feed
+from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.latents.latents import LabelDistribution
+from polyinr_core.metrics.frechet import FeatureStatistics, frechet_distance
+from polyinr_core.metrics.kid import KernelReference
+from polyinr_core.models.generator import Generator
+from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.runtime.rng import generator_for
+from polyinr_core.training import metrics_hook as judging
+from polyinr_core.training.config import DISTANCES, SIGHTS, Sight, networks_of
+from polyinr_core.training.metrics_hook import Judge, Lite2Features, draw, quantize
 
 CPU = torch.device("cpu")
 FEW = {"lite2": Sight(reals=20, fakes=14, balanced=True), "inception": Sight(reals=24, fakes=30, balanced=False)}
@@ -35,7 +35,7 @@ ALL = ("fd-lite2", "kd-lite2", "fid")
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at few pictures, in batches that divide none of the counts, through narrow networks."""
+    """Look at few images, in batches that divide none of the counts, through narrow networks."""
     monkeypatch.setattr(judging, "Lite2Features", NarrowLite2)
     monkeypatch.setattr(judging, "SIGHTS", FEW)
     monkeypatch.setattr(judging, "BATCH", 4)
@@ -43,7 +43,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def archive() -> Archive:
-    return Archive.open(bundled_pictures())
+    return Archive.open(bundled_images())
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def weights() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def generator(tiny_snapshot: Path) -> Generator:
-    return load_snapshot(tiny_snapshot).generator
+def generator(tiny_checkpoint: Path) -> Generator:
+    return load_checkpoint(tiny_checkpoint).generator
 
 
 def judge(
@@ -69,7 +69,7 @@ def judge(
 
 
 def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
-    """Oracle: the archive's own pixels and single pictures. 1e-5: float32 features, in other batches."""
+    """Oracle: the archive's own pixels and single images. 1e-5: float32 features, in other batches."""
     measured = judge(ALL, weights, archive).distances(generator)
     chosen = torch.randperm(len(archive), generator=generator_for("reals")).tolist()
     reals = [torch.from_numpy(archive.read(item)).permute(2, 0, 1)[None] for item in chosen[:24]]
@@ -81,12 +81,12 @@ def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: 
         ("fid", inception, (30, 24), False),
     ):
         sides = []
-        for pictures, count in zip((fakes, reals), counts, strict=True):
+        for images, count in zip((fakes, reals), counts, strict=True):
             statistics = FeatureStatistics(network.dim)
-            statistics.add(torch.cat([network(picture) for picture in pictures[:count]]))
+            statistics.add(torch.cat([network(image) for image in images[:count]]))
             sides.append(statistics.gaussian(unbiased=unbiased))
         expected[name] = frechet_distance(*sides)
-    features = [torch.cat([lite2(picture) for picture in part]) for part in (fakes[:14], reals[:20])]
+    features = [torch.cat([lite2(image) for image in part]) for part in (fakes[:14], reals[:20])]
     expected["kd-lite2"] = KernelReference(features[1], 14).distance(features[0])
     assert measured == {name: pytest.approx(value, rel=1e-4) for name, value in expected.items()}
 
@@ -111,9 +111,7 @@ def test_the_facts(weights: dict[str, Any], archive: Archive, generator: Generat
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_how_many_pictures_are_seen(
-    weights: dict[str, Any], archive: Archive, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_many_images_are_seen(weights: dict[str, Any], archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """All reals up to a limit; as many fakes for lite2, StyleGAN's 50 thousand for fid."""
     monkeypatch.setattr(judging, "SIGHTS", SIGHTS)
     whole = judge(("fd-lite2", "fid"), weights, archive)
@@ -122,8 +120,8 @@ def test_how_many_pictures_are_seen(
 
 
 def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: Archive, tmp_path: Path) -> None:
-    """All pictures of the set count, the held-out ones too. Oracle: pictures in the classes that these draw."""
-    conditional = load_snapshot(small_snapshot(tmp_path / "model.safetensors", classes=8)).generator
+    """All images of the set count, the held-out ones too. Oracle: images in the classes that these draw."""
+    conditional = load_checkpoint(small_checkpoint(tmp_path / "model.safetensors", classes=8)).generator
     measured = judge(("fid",), weights, archive, held_out=500, seed=3)
     counts = tuple(np.bincount(archive.labels).tolist())
     assert measured.labels.counts == counts
@@ -141,17 +139,17 @@ def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: Archi
 
 
 def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDistribution) -> FeatureStatistics:
-    """What Inception sees of 30 pictures whose labels are drawn so."""
+    """What Inception sees of 30 images whose labels are drawn so."""
     statistics = FeatureStatistics(weights["inception"].dim)
     for seed in range(30):
         statistics.add(weights["inception"](draw(generator, [seed], resolution=64, labels=labels)))
     return statistics
 
 
-def test_mirrored_and_held_out_pictures_change_nothing(
+def test_mirrored_and_held_out_images_change_nothing(
     weights: dict[str, Any], archive: Archive, generator: Generator
 ) -> None:
-    """The reals are all pictures of the set as they are, whatever of them training sees and when."""
+    """The reals are all images of the set as they are, whatever of them training sees and when."""
     plain = judge(("fid",), weights, archive, resolution=16)
     other = judge(("fid",), weights, archive, resolution=16, mirror=True, held_out=100, seed=7)
     assert plain.distances(generator) == other.distances(generator)
@@ -163,9 +161,7 @@ def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
     """For both networks together; a second measurement draws only."""
     shown, drawn = [], []
     show, plain = Feed.shown, judging.draw
-    monkeypatch.setattr(
-        Feed, "shown", lambda self, places: (shown.extend(places.tolist()), show(self, places))[1]
-    )
+    monkeypatch.setattr(Feed, "shown", lambda self, places: (shown.extend(places.tolist()), show(self, places))[1])
     monkeypatch.setattr(
         judging, "draw", lambda model, seeds, **options: (drawn.extend(seeds), plain(model, seeds, **options))[1]
     )
@@ -189,8 +185,8 @@ def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: Archive, gene
 
 def test_pixels_come_back_as_they_were() -> None:
     levels = torch.arange(256)
-    assert torch.equal(quantise(levels.float() / 127.5 - 1), levels.to(torch.uint8))
-    assert quantise(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
+    assert torch.equal(quantize(levels.float() / 127.5 - 1), levels.to(torch.uint8))
+    assert quantize(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
 
 
 @dataclass
@@ -236,16 +232,16 @@ def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
-    with Archive.open(bundled_pictures()) as archive:
+    with Archive.open(bundled_images()) as archive:
         whole = judge(ALL, weights, archive, ranks=Ranks(rank, count))
-        facts = [whole.distances(load_snapshot(model).generator), whole.measure(load_snapshot(model).generator)]
+        facts = [whole.distances(load_checkpoint(model).generator), whole.measure(load_checkpoint(model).generator)]
     (folder / f"{rank}.json").write_text(json.dumps(facts))
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(
-    archive: Archive, generator: Generator, tiny_snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, generator: Generator, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the true lite2's features. 1e-9: they are the same, bit for bit; their sums are in another order."""
     monkeypatch.setattr(judging, "Lite2Features", Lite2Features)
@@ -254,7 +250,7 @@ def test_two_processes_measure_what_one_does(
     torch.set_num_threads(1)  # features must come from the same kernels
     alone = judge(ALL, weights, archive).distances(generator)
     torch.set_num_threads(threads)
-    torch.multiprocessing.spawn(measure_as, (2, tmp_path, tiny_snapshot), nprocs=2)
+    torch.multiprocessing.spawn(measure_as, (2, tmp_path, tiny_checkpoint), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first[0] == {name: pytest.approx(value, rel=1e-9) for name, value in alone.items()}

@@ -7,80 +7,78 @@ from pathlib import Path
 
 import pytest
 
+from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, read_facts
 from polyinr_core.errors import FileError
-from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot, read_facts
-from polyinr_core.training import keeping
-from polyinr_core.training.keeping import BEST, Patience, keep_best, prune
+from polyinr_core.training import hooks as keeping
+from polyinr_core.training.hooks import BEST, Patience, keep_best, prune
 
 
 @pytest.fixture
-def snapshot(tiny_snapshot: Path) -> Snapshot:
-    return replace(load_snapshot(tiny_snapshot), origin={"data": "cats.zip"})
+def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
+    return replace(load_checkpoint(tiny_checkpoint), origin={"data": "cats.zip"})
 
 
-def keep(folder: Path, snapshot: Snapshot, value: float, *, metric: str = "fd-lite2") -> bool:
-    return keep_best(folder, snapshot, metric=metric, value=value)
+def keep(folder: Path, checkpoint: Checkpoint, value: float, *, metric: str = "fd-lite2") -> bool:
+    return keep_best(folder, checkpoint, metric=metric, value=value)
 
 
-def test_the_best_is_kept_with_its_value(tmp_path: Path, snapshot: Snapshot) -> None:
+def test_the_best_is_kept_with_its_value(tmp_path: Path, checkpoint: Checkpoint) -> None:
     """Its header says what it reached; nothing but the file is needed to go on from there."""
-    folder = tmp_path / "snapshots"
-    kept = [
-        keep(folder, replace(snapshot, kimg=kimg), value) for kimg, value in enumerate([9.5, 8.25, 8.25, 12.0])
-    ]
+    folder = tmp_path / "checkpoints"
+    kept = [keep(folder, replace(checkpoint, kimg=kimg), value) for kimg, value in enumerate([9.5, 8.25, 8.25, 12.0])]
     assert kept == [True, True, False, False]
     facts = read_facts(folder / BEST)
     assert facts["kimg"] == 1
     assert facts["origin"] == {"data": "cats.zip", "metric": "fd-lite2", "value": 8.25}
     assert [path.name for path in folder.iterdir()] == [BEST]
-    assert load_snapshot(folder / BEST).resolution == snapshot.resolution
+    assert load_checkpoint(folder / BEST).resolution == checkpoint.resolution
 
 
 @pytest.mark.parametrize("other", [{"resolution": 32}, {"data_sha256": "cd" * 32}, {"metric": "kd-lite2"}])
-def test_what_cannot_be_compared_gives_way(tmp_path: Path, snapshot: Snapshot, other: dict) -> None:
+def test_what_cannot_be_compared_gives_way(tmp_path: Path, checkpoint: Checkpoint, other: dict) -> None:
     """A new stage sees other reals: its first model takes the place of the one before, whatever the distance."""
-    assert keep(tmp_path, snapshot, 1.0)
+    assert keep(tmp_path, checkpoint, 1.0)
     metric = other.pop("metric", "fd-lite2")
-    assert keep(tmp_path, replace(snapshot, **other), 5.0, metric=metric)
+    assert keep(tmp_path, replace(checkpoint, **other), 5.0, metric=metric)
     assert read_facts(tmp_path / BEST)["origin"]["value"] == 5.0
 
 
-def test_a_distance_of_other_labels_gives_way(tmp_path: Path, snapshot: Snapshot) -> None:
+def test_a_distance_of_other_labels_gives_way(tmp_path: Path, checkpoint: Checkpoint) -> None:
     """Models that do not say how theirs were drawn are of an older polyinr, which drew them uniformly."""
-    assert keep(tmp_path, snapshot, 1.0)
-    assert keep_best(tmp_path, snapshot, metric="fd-lite2", value=5.0, labels="dataset")
+    assert keep(tmp_path, checkpoint, 1.0)
+    assert keep_best(tmp_path, checkpoint, metric="fd-lite2", value=5.0, labels="dataset")
     assert read_facts(tmp_path / BEST)["origin"]["labels"] == "dataset"
-    assert not keep_best(tmp_path, snapshot, metric="fd-lite2", value=6.0, labels="dataset")
-    assert keep_best(tmp_path, snapshot, metric="fd-lite2", value=6.0, labels="uniform")
+    assert not keep_best(tmp_path, checkpoint, metric="fd-lite2", value=6.0, labels="dataset")
+    assert keep_best(tmp_path, checkpoint, metric="fd-lite2", value=6.0, labels="uniform")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 99, None])
 def test_a_damaged_or_foreign_best_gives_way(
-    tmp_path: Path, tiny_snapshot: Path, snapshot: Snapshot, content: bytes | None
+    tmp_path: Path, tiny_checkpoint: Path, checkpoint: Checkpoint, content: bytes | None
 ) -> None:
-    (tmp_path / BEST).write_bytes(tiny_snapshot.read_bytes() if content is None else content)
-    assert keep(tmp_path, snapshot, 5.0)
+    (tmp_path / BEST).write_bytes(tiny_checkpoint.read_bytes() if content is None else content)
+    assert keep(tmp_path, checkpoint, 5.0)
     assert read_facts(tmp_path / BEST)["origin"]["value"] == 5.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_no_number_is_never_the_best(tmp_path: Path, snapshot: Snapshot, value: float) -> None:
-    assert not keep(tmp_path, snapshot, value)
+def test_no_number_is_never_the_best(tmp_path: Path, checkpoint: Checkpoint, value: float) -> None:
+    assert not keep(tmp_path, checkpoint, value)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_crash_leaves_the_best_before(
-    tmp_path: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert keep(tmp_path, snapshot, 5.0)
+    assert keep(tmp_path, checkpoint, 5.0)
     before = (tmp_path / BEST).read_bytes()
 
     def crash(path: Path, *_: object, **__: object) -> None:
         raise FileError(path, "no space left on the disk")
 
-    monkeypatch.setattr(keeping, "save_snapshot", crash)
+    monkeypatch.setattr(keeping, "save_checkpoint", crash)
     with pytest.raises(FileError):
-        keep(tmp_path, snapshot, 4.0)
+        keep(tmp_path, checkpoint, 4.0)
     assert (tmp_path / BEST).read_bytes() == before
 
 
@@ -135,7 +133,7 @@ def test_the_end_of_patience() -> None:
 
 
 def test_blurred_measurements_do_not_count() -> None:
-    """Neither for the wait nor as a best that sharp pictures would have to beat."""
+    """Neither for the wait nor as a best that sharp images would have to beat."""
     blurred = patience_after([5.0, 6.0, 7.0], blurred=True)
     assert not blurred.over(1)
     assert blurred.after("fid", 9.0, blurred=False) == Patience("fid", best=9.0)

@@ -14,15 +14,15 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks after its processes in /proc"),
 ]
-STAGES = ["--stages", "8:0.08,16:0.08", "--state-every", "0.004", "--snapshot-every", "0.012"]
+STAGES = ["--stages", "8:0.08,16:0.08", "--state-every", "0.004", "--checkpoint-every", "0.012"]
 STAGES += ["--metric-every", "0.04", "--keep", "4"]
-ALL = 160  # pictures of the two stages
+ALL = 160  # images of the two stages
 # when to kill: so many states after the start, and then at what
 MOMENTS = [
     *[(0, "start")] * 3,
     *[(0, "state")] * 2,
     *[(1, "state")] * 5,
-    *[(0, "snapshot")] * 3,
+    *[(0, "checkpoint")] * 3,
     *[(0, "any")] * 2,
     *[(1, "any")] * 5,
 ]
@@ -45,7 +45,7 @@ def await_moment(trainer: Trainer, *, after: int, what: str, rng: random.Random)
     if what == "any":
         time.sleep(rng.uniform(0, 0.5))
         return
-    name = "state" if what == "state" else "snapshots"
+    name = "state" if what == "state" else "checkpoints"
     trainer.wait_for(lambda: name in drafts(folder))
     time.sleep(rng.choice([0, 0, 0.003, 0.01]))
 
@@ -63,8 +63,8 @@ def phase_of(folder: Path, *, stood: list[int], told: int) -> str:
     manifests = {path.stem for path in (folder / "run/state").glob("*.json")}
     if "state" in left or weights - manifests:
         return "while a state was written"
-    if "snapshots" in left or "pictures" in left:
-        return "while a snapshot or its sheet was written"
+    if "checkpoints" in left or "images" in left:
+        return "while a checkpoint or its sheet was written"
     if "." in left or (states(folder) == stood and all("resumed" in line for line in lines(folder)[told:])):
         return "in start-up or the first iteration"
     return "between two writes"
@@ -73,14 +73,12 @@ def phase_of(folder: Path, *, stood: list[int], told: int) -> str:
 def contents(folder: Path) -> dict[str, bytes]:
     """Return all that a run leaves but its log."""
     run = folder / "run"
-    kept = [
-        path for path in run.rglob("*") if path.is_file() and path.suffix in (".safetensors", ".json", ".png")
-    ]
+    kept = [path for path in run.rglob("*") if path.is_file() and path.suffix in (".safetensors", ".json", ".png")]
     return {str(path.relative_to(run)): path.read_bytes() for path in kept}
 
 
 def test_twenty_kills_leave_no_trace(processes: Nursery, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """States, snapshots and sheets are compared byte by byte."""
+    """States, checkpoints and sheets are compared byte by byte."""
     clock = time.perf_counter()
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
@@ -107,11 +105,11 @@ def test_twenty_kills_leave_no_trace(processes: Nursery, tmp_path: Path, capsys:
     assert expected.keys() == found.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
     assert f"state/{ALL:012d}.safetensors" in expected
-    assert f"snapshots/{ALL:09d}.safetensors" in expected
+    assert f"checkpoints/{ALL:09d}.safetensors" in expected
     assert not drafts(killed)
     assert phases.total() == 20
     assert phases["while a state was written"] >= 3
-    assert phases["while a snapshot or its sheet was written"] >= 1
+    assert phases["while a checkpoint or its sheet was written"] >= 1
     assert phases["in start-up or the first iteration"] >= 1
     with capsys.disabled():
         print(f"\n20 kills: {dict(phases)}; {time.perf_counter() - clock:.0f} s")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from polyinr_core.errors import FileError, TrainingError
-from polyinr_core.training.folder import DataFacts, RunFolder
-from polyinr_core.training.presets import PRESETS
+from polyinr_core.training.config import PRESETS
+from polyinr_core.training.run_dir import DataFacts, RunFolder
 
 DATA = DataFacts("data.zip", "ab" * 32, 12, 3)
 HOLD = """
@@ -29,7 +29,7 @@ time.sleep(100)
 
 @contextmanager
 def holder(folder: RunFolder) -> Iterator[subprocess.Popen]:
-    """Another process that holds the lock, with a child that outlives it, as one that reads pictures may."""
+    """Another process that holds the lock, with a child that outlives it, as one that reads images may."""
     command = [sys.executable, "-c", HOLD, str(folder.lock)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         child = int(process.stdout.readline())
@@ -114,8 +114,8 @@ def test_drafts_of_a_killed_process_are_cleared_away(tmp_path: Path) -> None:
     folder = claimed(tmp_path / "run")
     drafts = [
         folder.state / ".000000000008.safetensors.x.part",
-        folder.snapshot(8).parent / ".000000008.safetensors.x.part",
-        folder.picture("reals").parent / ".reals.png.x.part",
+        folder.checkpoint(8).parent / ".000000008.safetensors.x.part",
+        folder.image("reals").parent / ".reals.png.x.part",
     ]
     for draft in drafts:
         draft.mkdir(parents=True)

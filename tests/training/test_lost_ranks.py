@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyinr_core.errors import RanksError
-from polyinr_core.ranks import Ranks
+from polyinr_core.runtime.distributed import Ranks
 
 BEGIN = f"""
 import sys
@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 from polyinr_core.errors import PolyinrError
-from polyinr_core.ranks import Ranks
+from polyinr_core.runtime.distributed import Ranks
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 ranks = Ranks(rank, 2)
@@ -66,7 +66,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both(tmp_path: Path, rank: 
     spoil = f"if rank == {rank}: {what}.content[0] = torch.nan"
     first, second = both(tmp_path, NOT_FINITE.format(spoil=spoil))
     assert first == second
-    assert first.startswith("TrainingError the loss is not finite, the pictures first; ")
+    assert first.startswith("TrainingError the loss is not finite, the images first; ")
 
 
 @pytest.mark.slow
@@ -93,9 +93,7 @@ def test_a_lost_connection_is_told_from_other_errors(error: RuntimeError) -> Non
         Ranks(1, 2).talk(fail)
 
 
-@pytest.mark.parametrize(
-    "words", ["The size of tensor a (3) must match the size of tensor b (4)", "", "out of memory"]
-)
+@pytest.mark.parametrize("words", ["The size of tensor a (3) must match the size of tensor b (4)", "", "out of memory"])
 def test_an_error_of_ones_own_stays_what_it_is(words: str) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError(words)

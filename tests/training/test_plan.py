@@ -5,30 +5,29 @@ from dataclasses import replace
 import pytest
 import torch
 
-from polyinr_core.critic import ProjectedDiscriminator
-from polyinr_core.data.archive import Archive
-from polyinr_core.data.bundled import bundled_pictures
+from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.errors import ConfigError
-from polyinr_core.model import Generator, RegularGrid
-from polyinr_core.training import probe
-from polyinr_core.training.plan import Plan, make_plan
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.probe import cost_of, probe_drawing, stand_in
-from polyinr_core.training.stages import parse_stages
-from polyinr_core.weights import load_pretrained
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.training import dry_run as probe
+from polyinr_core.training.config import PRESETS, parse_stages
+from polyinr_core.training.dry_run import Plan, cost_of, make_plan, probe_drawing, stand_in
 
 CPU = torch.device("cpu")
 SMALL = replace(
     PRESETS["tiny"],
     stages=parse_stages("16:0.1,32:0.05:batch=4:mirror=yes:guidance=2"),
-    critic_channels=8,
+    disc_channels=8,
     head_divisor=16,
 )
 
 
 @pytest.fixture(scope="module")
 def emoji() -> Archive:
-    return Archive.open(bundled_pictures())
+    return Archive.open(bundled_images())
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +51,14 @@ def test_what_is_known_is_exact(plan: Plan, weights: dict) -> None:
     assert first.blur == SMALL.blur_sigma
     assert plan.data == {
         "name": "emoji-64.zip",
-        "pictures": 1562,
+        "images": 1562,
         "resolution": 64,
         "classes": 8,
         "held_out": SMALL.held_out_of(1562),
     }
     generator = sum(p.numel() for p in Generator(SMALL.generator(8)).parameters())
-    heads = sum(p.numel() for p in ProjectedDiscriminator(SMALL.critic(8), weights).head_parameters())
-    assert (plan.parameters["generator"], plan.parameters["critic"]) == (generator, heads)
+    heads = sum(p.numel() for p in ProjectedDiscriminator(SMALL.discriminator(8), weights).head_parameters())
+    assert (plan.parameters["generator"], plan.parameters["discriminator"]) == (generator, heads)
     assert plan.notes == ()
 
 
@@ -98,17 +97,15 @@ def test_a_pixel_s_bytes_are_those_that_autograd_keeps(monkeypatch: pytest.Monke
 
     points = RegularGrid(32, 32).points(0, 1024, dtype=torch.float32, device=CPU)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        colours = generator(torch.ones(2, 64), points)
+        colors = generator(torch.ones(2, 64), points)
     total = sum(count for pointer, count in kept.items() if pointer not in own)
     _, learned = probe_drawing(generator, most=4096)
-    assert colours.requires_grad
+    assert colors.requires_grad
     assert learned.fixed + 2048 * learned.bytes == pytest.approx(total, rel=0.1)
     assert all(parameter.grad is None for parameter in generator.parameters())
 
 
-def test_chunks_take_less_memory(
-    emoji: Archive, weights: dict, plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_take_less_memory(emoji: Archive, weights: dict, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "LONG_ENOUGH", 0.02)
     chunked = make_plan(replace(SMALL, chunk=256), emoji, weights, device=CPU)
     assert [stage.chunk for stage in chunked.stages] == [256, 256]

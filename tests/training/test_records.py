@@ -7,23 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from polyinr_core.model import Generator, GeneratorConfig
-from polyinr_core.pictures.files import write_picture
-from polyinr_core.pictures.sheet import Pixels, sheet
-from polyinr_core.snapshots.snapshot import Snapshot
-from polyinr_core.training.film_strip import LARGEST_TILE, MOST_ROWS, film_strip
-from polyinr_core.training.folder import RunFolder
-from polyinr_core.training.records import save_film_strip, save_record
+from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.images.grid import Pixels, sheet
+from polyinr_core.images.io import write_image
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.generator import Generator
+from polyinr_core.training.run_dir import RunFolder
+from polyinr_core.training.samples import LARGEST_TILE, MAX_ROWS, film_strip, save_film_strip, save_record
 
 COLUMNS, ROWS = 8, 4
 
 
 def write_sheet(path: Path, *, side: int, first: int = 0) -> Path:
-    """Write a sheet whose pictures are of one colour each: first, first + 1, ..."""
-    colours = np.arange(first, first + COLUMNS * ROWS, dtype=np.uint8)
-    write_picture(
-        path, sheet(np.broadcast_to(colours[:, None, None, None], (len(colours), side, side, 3)), COLUMNS)
-    )
+    """Write a sheet whose images are of one color each: first, first + 1, ..."""
+    colors = np.arange(first, first + COLUMNS * ROWS, dtype=np.uint8)
+    write_image(path, sheet(np.broadcast_to(colors[:, None, None, None], (len(colors), side, side, 3)), COLUMNS))
     return path
 
 
@@ -52,11 +50,11 @@ def test_all_sizes_become_the_largest(tmp_path: Path) -> None:
     assert tiles(strip, 16) == [[i + column for column in range(8)] for i in range(3)]
 
 
-def test_small_pictures_are_repeated_pixels_and_large_ones_area_means(tmp_path: Path) -> None:
+def test_small_images_are_repeated_pixels_and_large_ones_area_means(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     small, large = (rng.integers(0, 256, (32, side, side, 3), dtype=np.uint8) for side in (64, 256))
-    for name, pictures in (("small", small), ("large", large)):
-        write_picture(tmp_path / f"{name}.png", sheet(pictures, COLUMNS))
+    for name, images in (("small", small), ("large", large)):
+        write_image(tmp_path / f"{name}.png", sheet(images, COLUMNS))
     strip = strip_of([tmp_path / "small.png", tmp_path / "large.png"])
     tile = LARGEST_TILE
     assert strip.shape == (2 * tile + 2, 8 * (tile + 2) - 2, 3)
@@ -65,11 +63,11 @@ def test_small_pictures_are_repeated_pixels_and_large_ones_area_means(tmp_path: 
     assert np.abs(strip[tile + 2 :, :tile] - means).max() <= 1  # rounded along each axis
 
 
-@pytest.mark.parametrize("count", [MOST_ROWS, MOST_ROWS + 1, 2 * MOST_ROWS + 20])
+@pytest.mark.parametrize("count", [MAX_ROWS, MAX_ROWS + 1, 2 * MAX_ROWS + 20])
 def test_many_rows_are_thinned_out_evenly(tmp_path: Path, count: int) -> None:
     paths = [write_sheet(tmp_path / f"{i:03d}.png", side=1, first=i) for i in range(count)]
     taken = [row[0] for row in tiles(strip_of(paths), 1)]
-    assert len(taken) == MOST_ROWS
+    assert len(taken) == MAX_ROWS
     assert (taken[0], taken[-1]) == (0, count - 1)
     gaps = np.diff(taken)
     assert 1 <= gaps.min() <= gaps.max() <= gaps.min() + 1
@@ -81,7 +79,7 @@ def test_what_is_no_sheet_is_left_out(tmp_path: Path) -> None:
     bad = []
     for name, content in {
         "empty": b"",
-        "text": b"no picture",
+        "text": b"no image",
         "cut": whole[: len(whole) // 2],
         "header": whole[:20],
         "changed": whole[:60] + b"\0\0\0\0" + whole[64:],
@@ -109,26 +107,26 @@ def test_no_damage_of_a_sheet_is_an_error(tmp_path: Path) -> None:
         film_strip([path], columns=COLUMNS, rows=ROWS)
 
 
-def test_age_is_the_pictures_seen(tmp_path: Path) -> None:
+def test_age_is_the_images_seen(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for i, name in enumerate(("fakes-999999999", "fakes-000000000", "fakes-1000000000", "reals")):
-        write_sheet(folder.picture(name), side=4, first=20 * i)
+        write_sheet(folder.image(name), side=4, first=20 * i)
     save_film_strip(folder)
-    shown = np.asarray(Image.open(folder.picture("progress")))
+    shown = np.asarray(Image.open(folder.image("progress")))
     assert [row[0] for row in tiles(shown, 4)] == [20, 0, 40]
 
 
-def test_a_record_is_a_snapshot_a_sheet_and_a_row(tmp_path: Path) -> None:
+def test_a_record_is_a_checkpoint_a_sheet_and_a_row(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(form="release", levels=3, channels=16, z_dim=8, w_dim=12))
     for seen, side in ((500, 8), (1500, 16)):
-        snapshot = Snapshot(generator, class_names=(), resolution=side, kimg=seen / 1000, data_sha256="ab" * 32)
-        pixels = save_record(folder, snapshot, seen=seen)
+        checkpoint = Checkpoint(generator, class_names=(), resolution=side, kimg=seen / 1000, data_sha256="ab" * 32)
+        pixels = save_record(folder, checkpoint, seen=seen)
         assert pixels.shape == (32, side, side, 3)
-        assert folder.snapshot(seen).exists()
-        shown = np.asarray(Image.open(folder.picture(f"fakes-{seen:09d}")))
+        assert folder.checkpoint(seen).exists()
+        shown = np.asarray(Image.open(folder.image(f"fakes-{seen:09d}")))
         assert np.array_equal(shown, sheet(pixels, COLUMNS))
-        strip = np.asarray(Image.open(folder.picture("progress")))
+        strip = np.asarray(Image.open(folder.image("progress")))
         assert np.array_equal(strip[-side:], shown[:side])
     assert strip.shape == (2 * 18 - 2, 8 * 18 - 2, 3)

@@ -12,26 +12,24 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from polyinr_core.data.archive import Archive
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import PolyinrError, TrainingError
-from polyinr_core.snapshots.snapshot import load_snapshot
-from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.folder import RunFolder
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.run import Run
-from polyinr_core.training.stages import parse_stages
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
+from polyinr_core.training.hooks import Upkeep
+from polyinr_core.training.loop import Run
+from polyinr_core.training.run_dir import RunFolder
 from polyinr_core.training.state import State, read_state, write_state
-from polyinr_core.training.upkeep import Upkeep
-from polyinr_core.weights.pretrained import load_pretrained
 
 SMALL = replace(
     PRESETS["tiny"],
     stages=parse_stages("8:0.012,16:0.012"),
     batch=4,
-    critic_channels=8,
+    disc_channels=8,
     head_divisor=16,
     state_every=0.004,
-    snapshot_every=0.008,
+    checkpoint_every=0.008,
 )
 
 
@@ -40,10 +38,10 @@ def weights() -> dict:
     return {"lite0": load_pretrained("lite0")}
 
 
-def make_archive(path: Path, *, pictures: int = 12, labels: bool = True) -> Path:
+def make_archive(path: Path, *, images: int = 12, labels: bool = True) -> Path:
     """Write an archive of noise at 16 px with three classes."""
     rng = np.random.default_rng(0)
-    names = [f"00000/img{i:08d}.png" for i in range(pictures)]
+    names = [f"00000/img{i:08d}.png" for i in range(images)]
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             file = io.BytesIO()
@@ -59,9 +57,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return Archive.open(make_archive(tmp_path_factory.mktemp("data") / "noise.zip"))
 
 
-def run(
-    config: TrainingConfig, archive: Archive, folder: Path, weights: dict, *, stop_after: int = 10**9
-) -> bool:
+def run(config: TrainingConfig, archive: Archive, folder: Path, weights: dict, *, stop_after: int = 10**9) -> bool:
     """Train; stop after so many iterations."""
     left = iter(range(stop_after - 1))
     training = Run(
@@ -73,7 +69,7 @@ def run(
 def losses_in(folder: Path) -> list[dict]:
     """Return the log's lines about iterations."""
     lines = (folder / "log.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines if '"critic"' in line]
+    return [json.loads(line) for line in lines if '"discriminator"' in line]
 
 
 def last_state(folder: Path) -> dict[str, torch.Tensor]:
@@ -92,7 +88,7 @@ def whole(archive: Archive, weights: dict, tmp_path_factory: pytest.TempPathFact
 def test_resuming_gives_the_run_that_was_never_stopped(
     archive: Archive, weights: dict, whole: Path, tmp_path: Path, stops: list[int]
 ) -> None:
-    """Every tensor of the last state, to the bit: weights, average, critic, both optimisers."""
+    """Every tensor of the last state, to the bit: weights, average, discriminator, both optimizers."""
     folder = tmp_path / "run"
     for iterations in stops:
         assert not run(SMALL, archive, folder, weights, stop_after=iterations)
@@ -102,7 +98,7 @@ def test_resuming_gives_the_run_that_was_never_stopped(
     assert {name.partition("/")[0] for name in expected} == {
         "generator",
         "ema",
-        "critic",
+        "discriminator",
         "g_optimizer",
         "d_optimizer",
     }
@@ -122,13 +118,13 @@ def test_the_log_is_appended_to(archive: Archive, weights: dict, whole: Path, tm
     told = [json.loads(line) for line in log.read_text()[len(before) :].splitlines() if line]
     assert told[0] == {"kimg": 0.016, "stage": 1, "resolution": 16, "resumed": True}
     last, again = losses_in(whole)[-1], losses_in(folder)[-1]
-    for name in ("pictures_per_second", "resident_mib"):
+    for name in ("images_per_second", "resident_mib"):
         assert last.pop(name) > 0 < again.pop(name)
     assert again == last
 
 
 def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: Archive, weights: dict, tmp_path: Path) -> None:
-    """Stages of 10 and 9 pictures, four at a time, are 24 pictures; a stop at 20 is before the end."""
+    """Stages of 10 and 9 images, four at a time, are 24 images; a stop at 20 is before the end."""
     config = replace(SMALL, stages=parse_stages("8:0.01,16:0.009"))
     told: list[tuple[int, int, int]] = []
     training = Run(
@@ -146,9 +142,7 @@ def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: Archive, weights: d
     assert told == [(4, 0, 4), (8, 0, 8), (12, 0, 12), (16, 1, 4), (20, 1, 8)]
 
 
-def test_a_stop_writes_once(
-    archive: Archive, weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_writes_once(archive: Archive, weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a stage's end all is written anyway."""
     written: list[int] = []
     save = Upkeep.save
@@ -158,36 +152,36 @@ def test_a_stop_writes_once(
 
 
 def test_micro_batches_train_to_the_end(archive: Archive, weights: dict, whole: Path, tmp_path: Path) -> None:
-    """As many pictures are seen; another run comes out, as the critic's BatchNorm sees other batches."""
+    """As many images are seen; another run comes out, as the discriminator's BatchNorm sees other batches."""
     assert run(replace(SMALL, micro_batch=2), archive, tmp_path / "run", weights)
-    assert (tmp_path / "run/snapshots/000000024.safetensors").exists()
+    assert (tmp_path / "run/checkpoints/000000024.safetensors").exists()
     one, two = last_state(whole), last_state(tmp_path / "run")
     assert not torch.equal(one["generator/synthesis.to_rgb.bias"], two["generator/synthesis.to_rgb.bias"])
 
 
 def test_what_a_run_leaves(whole: Path, archive: Archive) -> None:
     assert sorted(path.name for path in whole.iterdir()) == [
+        "checkpoints",
         "config.json",
+        "images",
         "log.jsonl",
-        "pictures",
-        "snapshots",
         "state",
         "tensorboard",
     ]
     events = losses_in(whole)
     assert [event["resolution"] for event in events] == [8, 16]
     assert all(np.isfinite(event["generator"]) for event in events)
-    snapshot = load_snapshot(max((whole / "snapshots").glob("*.safetensors")))
-    assert (snapshot.resolution, snapshot.kimg) == (16, 0.024)
-    assert snapshot.data_sha256 == archive.sha256
-    assert snapshot.generator.config.classes == 3
-    sheets = sorted((whole / "pictures").glob("fakes-*.png"))
-    assert len(sheets) == 5  # at 0, 8, 16 and 24 pictures, and at the first stage's end
+    checkpoint = load_checkpoint(max((whole / "checkpoints").glob("*.safetensors")))
+    assert (checkpoint.resolution, checkpoint.kimg) == (16, 0.024)
+    assert checkpoint.data_sha256 == archive.sha256
+    assert checkpoint.generator.config.classes == 3
+    sheets = sorted((whole / "images").glob("fakes-*.png"))
+    assert len(sheets) == 5  # at 0, 8, 16 and 24 images, and at the first stage's end
     with Image.open(sheets[0]) as first, Image.open(sheets[-1]) as last:
         assert last.width > first.width
 
 
-def test_a_new_stage_has_a_new_critic_and_goes_on_from_the_average(
+def test_a_new_stage_has_a_new_discriminator_and_goes_on_from_the_average(
     archive: Archive, weights: dict, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -197,7 +191,9 @@ def test_a_new_stage_has_a_new_critic_and_goes_on_from_the_average(
     before = load_file(sorted((folder / "state").glob("*.safetensors"))[0])
     moved = state["generator/synthesis.to_rgb.weight"] - before["ema/synthesis.to_rgb.weight"]
     assert 0 < moved.abs().max() <= 1.01 * SMALL.g_lr
-    assert not torch.equal(state["critic/heads.lite0.0.out.weight"], before["critic/heads.lite0.0.out.weight"])
+    assert not torch.equal(
+        state["discriminator/heads.lite0.0.out.weight"], before["discriminator/heads.lite0.0.out.weight"]
+    )
 
 
 def test_another_configuration_is_refused_by_field(archive: Archive, weights: dict, whole: Path) -> None:
@@ -206,14 +202,12 @@ def test_another_configuration_is_refused_by_field(archive: Archive, weights: di
 
 
 def test_other_data_is_refused(weights: dict, whole: Path, tmp_path: Path) -> None:
-    other = Archive.open(make_archive(tmp_path / "noise.zip", pictures=13))
-    with pytest.raises(TrainingError, match="pictures 12"):
+    other = Archive.open(make_archive(tmp_path / "noise.zip", images=13))
+    with pytest.raises(TrainingError, match="images 12"):
         run(SMALL, other, whole, weights)
 
 
-def test_the_same_data_may_have_another_name(
-    archive: Archive, weights: dict, whole: Path, tmp_path: Path
-) -> None:
+def test_the_same_data_may_have_another_name(archive: Archive, weights: dict, whole: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved.zip"
     copy.write_bytes(archive.path.read_bytes())
     assert run(SMALL, Archive.open(copy), whole, weights)
@@ -227,7 +221,7 @@ def test_a_damaged_configuration_is_refused(archive: Archive, weights: dict, tmp
 
 
 def test_bookkeeping_may_change(archive: Archive, weights: dict, whole: Path) -> None:
-    assert run(replace(SMALL, snapshot_every=1.0), archive, whole, weights)
+    assert run(replace(SMALL, checkpoint_every=1.0), archive, whole, weights)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +229,7 @@ def test_bookkeeping_may_change(archive: Archive, weights: dict, whole: Path) ->
     [
         ({"batch": 16}, "fewer than the batch"),
         ({"stages": parse_stages("32:1")}, "16 px"),
-        ({"critic_res": 100}, "100 pixels"),
+        ({"disc_res": 100}, "100 pixels"),
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing(
@@ -247,10 +241,10 @@ def test_what_cannot_be_trained_leaves_nothing(
 
 
 def test_without_classes(weights: dict, tmp_path: Path) -> None:
-    unlabelled = Archive.open(make_archive(tmp_path / "plain.zip", labels=False))
-    assert run(replace(SMALL, stages=parse_stages("8:0.004")), unlabelled, tmp_path / "run", weights)
-    snapshot = load_snapshot(max((tmp_path / "run/snapshots").glob("*.safetensors")))
-    assert snapshot.generator.config.classes == 0
+    unlabeled = Archive.open(make_archive(tmp_path / "plain.zip", labels=False))
+    assert run(replace(SMALL, stages=parse_stages("8:0.004")), unlabeled, tmp_path / "run", weights)
+    checkpoint = load_checkpoint(max((tmp_path / "run/checkpoints").glob("*.safetensors")))
+    assert checkpoint.generator.config.classes == 0
 
 
 def test_a_weight_that_is_no_number_stops_the_run(archive: Archive, weights: dict, tmp_path: Path) -> None:
@@ -264,7 +258,7 @@ def test_a_weight_that_is_no_number_stops_the_run(archive: Archive, weights: dic
     (folder / "config.json").write_text(json.dumps(config))
     state = RunFolder(folder).state
     tensors = last_state(folder)
-    tensors["generator/synthesis.products.1.bias"][0] = float("nan")  # in all features, whatever the critic says
+    tensors["generator/synthesis.products.1.bias"][0] = float("nan")  # in all features, whatever the discriminator says
     write_state(state, State(tensors, read_state(state)[0].counters), images=4)
     with pytest.raises(TrainingError, match=r"loss is not finite, generator\.synthesis\.products\.1\.bias first"):
         run(huge, archive, folder, weights)

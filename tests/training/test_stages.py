@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyinr_core.training.stages import parse_stages, stage_changes
+from polyinr_core.training.config import parse_stages, stage_changes
 
 BEFORE = "32:20,64:10,128:5"
 
@@ -56,7 +56,7 @@ def test_what_may_not(now: str, reached: tuple[int, int], expected: list[str]) -
 
 
 def test_the_last_batch_of_a_stage_is_no_reason() -> None:
-    """A stage of 20 thousand pictures, 64 at a time, sees 20032: it may be written as it was, or longer."""
+    """A stage of 20 thousand images, 64 at a time, sees 20032: it may be written as it was, or longer."""
     assert changes("32:20", reached=(0, 20032), before="32:20") == []
     assert changes("32:20.01", reached=(0, 20032), before="32:20") == []
     assert changes("32:19.99", reached=(0, 20032), before="32:20") != []

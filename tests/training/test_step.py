@@ -1,4 +1,4 @@
-"""One iteration: what stops it, and that asking the critic changes nothing."""
+"""One iteration: what stops it, and that asking the discriminator changes nothing."""
 
 import copy
 import math
@@ -8,24 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from polyinr_core.critic import CriticConfig, ProjectedDiscriminator
+from polyinr_core.discriminator.config import DiscriminatorConfig
+from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.errors import TrainingError
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid
-from polyinr_core.model.replay import draw_replayed
-from polyinr_core.ranks import ALONE
-from polyinr_core.seeds import generator_for
+from polyinr_core.models.checkpointing import draw_replayed
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
+from polyinr_core.runtime.distributed import ALONE
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training import step
-from polyinr_core.training.step import (
-    Batch,
-    Networks,
-    Setting,
-    draw,
-    finish,
-    iterate,
-    mean_logit,
-    train_generator,
-)
-from polyinr_core.weights.pretrained import load_pretrained
+from polyinr_core.training.step import Batch, Networks, Setting, draw, finish, iterate, mean_logit, train_generator
 
 SIDE = 8
 
@@ -40,9 +34,11 @@ def small_networks() -> Networks:
     config = GeneratorConfig(levels=3, channels=8, z_dim=4, w_dim=8, classes=2, table_dim=6)
     generator, ema = Generator(config), Generator(config).requires_grad_(False)
     sizes = {"resolution": 64, "channels": 8, "head_divisor": 16, "head_resolution": 128}
-    critic = ProjectedDiscriminator(CriticConfig(classes=2, **sizes), {"lite0": load_pretrained("lite0")}).train()
-    optimizers = (torch.optim.Adam(part.parameters(), lr=1e-3) for part in (generator, critic.heads))
-    return Networks(generator, ema, critic, *optimizers)
+    discriminator = ProjectedDiscriminator(
+        DiscriminatorConfig(classes=2, **sizes), {"lite0": load_pretrained("lite0")}
+    ).train()
+    optimizers = (torch.optim.Adam(part.parameters(), lr=1e-3) for part in (generator, discriminator.heads))
+    return Networks(generator, ema, discriminator, *optimizers)
 
 
 def setting(**changes: object) -> Setting:
@@ -56,8 +52,8 @@ def latents() -> Batch:
 
 
 def reals() -> Batch:
-    pictures = torch.rand(4, 3, SIDE, SIDE, generator=generator_for("reals")) * 2 - 1
-    return Batch(pictures, torch.tensor([0, 1, 0, 1]))
+    images = torch.rand(4, 3, SIDE, SIDE, generator=generator_for("reals")) * 2 - 1
+    return Batch(images, torch.tensor([0, 1, 0, 1]))
 
 
 def test_a_gradient_that_is_no_number_is_named() -> None:
@@ -72,13 +68,13 @@ def test_a_gradient_that_is_no_number_is_named() -> None:
 
 
 def test_a_guide_that_goes_wrong_is_noticed(networks: Networks) -> None:
-    broken = setting(guide=lambda pictures, label: pictures.sum() * float("nan"), guidance=1.0)
+    broken = setting(guide=lambda images, label: images.sum() * float("nan"), guidance=1.0)
     with pytest.raises(TrainingError, match="the loss is not finite"):
         train_generator(networks, broken, latents())
 
 
 def test_the_guide_s_loss_is_told_and_weighs(networks: Networks) -> None:
-    """A guide that wants pictures to be bright."""
+    """A guide that wants images to be bright."""
     weight = networks.generator.synthesis.to_rgb.bias
     told = train_generator(networks, setting(guide=lambda x, label: -100 * x.mean(), guidance=1000.0), latents())
     assert torch.isfinite(told).all()
@@ -86,11 +82,11 @@ def test_the_guide_s_loss_is_told_and_weighs(networks: Networks) -> None:
     assert (weight.grad < -1e4).all()
 
 
-def test_asking_the_critic_changes_nothing(networks: Networks) -> None:
-    before = {name: tensor.clone() for name, tensor in networks.critic.state_dict().items()}
+def test_asking_the_discriminator_changes_nothing(networks: Networks) -> None:
+    before = {name: tensor.clone() for name, tensor in networks.discriminator.state_dict().items()}
     first, again = (mean_logit(networks, setting(), reals(), name="held out") for _ in range(2))
     assert first == again
-    assert all(torch.equal(tensor, before[name]) for name, tensor in networks.critic.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in networks.discriminator.state_dict().items())
 
 
 def gradients_of(networks: Networks, **changes: object) -> torch.Tensor:
@@ -105,20 +101,18 @@ def test_the_chunk_changes_rounding_only(networks: Networks, monkeypatch: pytest
     plain = gradients_of(networks)
     with monkeypatch.context() as patch:
         chunks: list[int] = []
-        patch.setattr(
-            step, "draw_replayed", lambda *a, chunk: chunks.append(chunk) or draw_replayed(*a, chunk=chunk)
-        )
+        patch.setattr(step, "draw_replayed", lambda *a, chunk: chunks.append(chunk) or draw_replayed(*a, chunk=chunk))
         replayed = gradients_of(networks, chunk=24)
     assert chunks == [24]
     assert (replayed - plain).norm() < 1e-3 * plain.norm()
 
 
 def test_a_step_in_bfloat16_is_close(networks: Networks) -> None:
-    """Pictures within a hundredth; weights stay float32. Gradients pass the kinks of 50 layers in 8 bits."""
-    plain, picture = gradients_of(networks), draw(networks.generator, setting(), latents()).content
+    """Images within a hundredth; weights stay float32. Gradients pass the kinks of 50 layers in 8 bits."""
+    plain, image = gradients_of(networks), draw(networks.generator, setting(), latents()).content
     networks.generator.synthesis.product_dtype = torch.bfloat16
     narrow, drawn = gradients_of(networks), draw(networks.generator, setting(), latents()).content
-    assert 0 < (drawn - picture).norm() < 1e-2 * picture.norm()
+    assert 0 < (drawn - image).norm() < 1e-2 * image.norm()
     assert torch.cosine_similarity(narrow, plain, dim=0) > 0.5
     losses = iterate(networks, setting(), reals=reals(), g_fakes=latents(), d_fakes=latents(), beta=0.5)
     assert all(math.isfinite(value) for value in asdict(losses).values())

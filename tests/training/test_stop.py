@@ -14,7 +14,7 @@ from polyinr_core.training import state as state_files
 from polyinr_core.training.state import State, read_state, write_state
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks after its processes in /proc")
-LONG = ["--stages", "8:4", "--state-every", "4", "--snapshot-every", "0.004"]
+LONG = ["--stages", "8:4", "--state-every", "4", "--checkpoint-every", "0.004"]
 SAVED = "polyinr: saved in run; the same command goes on"
 INTERRUPTED = "polyinr: interrupted"
 
@@ -32,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def seen(folder: Path) -> int:
-    """Return the pictures seen at the last snapshot, of which these runs write one an iteration."""
-    names = [path.stem for path in (folder / "run/snapshots").glob("*.safetensors")]
+    """Return the images seen at the last checkpoint, of which these runs write one an iteration."""
+    names = [path.stem for path in (folder / "run/checkpoints").glob("*.safetensors")]
     return max((int(name) for name in names if name.isdigit()), default=-1)
 
 
@@ -45,7 +45,7 @@ def begun(processes: Nursery, folder: Path) -> Trainer:
 
 
 def check_sound(folder: Path, *, images: int) -> None:
-    """Find the state of this many pictures, whole, and nothing else."""
+    """Find the state of this many images, whole, and nothing else."""
     state, damaged = read_state(folder / "run/state")
     assert state.counters["images"] == images
     assert not damaged

@@ -6,16 +6,15 @@ from dataclasses import replace
 import pytest
 
 from polyinr_core.errors import ConfigError
-from polyinr_core.training.ema import half_life
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.stages import Stage, format_stages, parse_stages
+from polyinr_core.training.config import PRESETS, Stage, format_stages, parse_stages
+from polyinr_core.training.step import half_life
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_any_preset_is_written_as_json(preset: str) -> None:
     config = PRESETS[preset]
     assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
-    assert config.critic(3).classes == config.generator(3).classes == 3
+    assert config.discriminator(3).classes == config.generator(3).classes == 3
 
 
 def test_stages() -> None:
@@ -27,7 +26,7 @@ def test_stages() -> None:
 
 
 def test_a_run_sees_whole_batches() -> None:
-    """Two stages of 10 and 9 pictures, four at a time."""
+    """Two stages of 10 and 9 images, four at a time."""
     assert replace(PRESETS["tiny"], stages=parse_stages("16:0.01,32:0.009"), batch=4).images == 12 + 12
 
 
@@ -47,10 +46,7 @@ def test_a_stage_has_settings_of_its_own() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "32", "32:", "x:1", "32:-1", "32:0", "2:1", "32:1,", "32:nan", "32:inf", "9999:1"]
-    + [
-        f"32:1:{own}"
-        for own in ("", "batch", "batch=x", "batch=1", "g_lr=2", "mirror=maybe", "guidance=-1", "a=1")
-    ],
+    + [f"32:1:{own}" for own in ("", "batch", "batch=x", "batch=1", "g_lr=2", "mirror=maybe", "guidance=-1", "a=1")],
 )
 def test_bad_stages(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^[^\n]+$"):
@@ -87,7 +83,7 @@ def test_refused(wrong: dict) -> None:
 
 
 def test_the_release_s_rates() -> None:
-    """lr and beta2 as the lazy-regularisation correction leaves them: x 4/5 and x 16/17."""
+    """lr and beta2 as the lazy-regularization correction leaves them: x 4/5 and x 16/17."""
     config = PRESETS["imagenet"]
     assert config.g_lr == pytest.approx(1e-4 * 4 / 5)
     assert config.d_lr == pytest.approx(2e-4 * 16 / 17, rel=1e-5)

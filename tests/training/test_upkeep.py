@@ -9,25 +9,23 @@ import pytest
 import torch
 from processes import write_data
 
-from polyinr_core.data.archive import Archive
-from polyinr_core.training import upkeep
-from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.folder import RunFolder
-from polyinr_core.training.presets import PRESETS
-from polyinr_core.training.run import Run
-from polyinr_core.training.stages import parse_stages
+from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.runtime.pretrained import load_pretrained
+from polyinr_core.training import hooks as upkeep
+from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
+from polyinr_core.training.loop import Run
+from polyinr_core.training.run_dir import RunFolder
 from polyinr_core.training.state import read_state
-from polyinr_core.weights.pretrained import load_pretrained
 
 CONFIG = replace(
     PRESETS["tiny"],
     stages=parse_stages("8:0.012"),
     batch=4,
     channels=16,
-    critic_channels=8,
+    disc_channels=8,
     head_divisor=16,
     blur_sigma=0.0,
-    snapshot_every=1.0,
+    checkpoint_every=1.0,
 )
 
 
@@ -84,14 +82,12 @@ def counters(archive: Archive) -> dict[str, Any]:
 def test_a_stage_that_stands_still_leaves_its_last_model(archive: Archive, weights: dict, judged: None) -> None:
     assert train(replace(CONFIG, metric_every=0.004, auto_advance=2), archive, weights)
     assert counters(archive)["images"] == 8
-    snapshots = archive.path.parent / "run/snapshots"
-    assert sorted(path.stem for path in snapshots.iterdir()) == ["000000000", "000000008", "best"]
+    checkpoints = archive.path.parent / "run/checkpoints"
+    assert sorted(path.stem for path in checkpoints.iterdir()) == ["000000000", "000000008", "best"]
 
 
-def test_a_stage_can_stand_still_before_its_blur_is_all_gone(
-    archive: Archive, weights: dict, judged: None
-) -> None:
-    """The blur of a short stage fades until its end, but one of a fraction of a pixel changes no picture."""
+def test_a_stage_can_stand_still_before_its_blur_is_all_gone(archive: Archive, weights: dict, judged: None) -> None:
+    """The blur of a short stage fades until its end, but one of a fraction of a pixel changes no image."""
     config = replace(CONFIG, blur_sigma=0.3, metric_every=0.004, auto_advance=2)
     assert train(config, archive, weights)
     assert counters(archive)["images"] == 8

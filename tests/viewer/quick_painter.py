@@ -4,17 +4,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from polyinr_core.snapshots.snapshot import load_snapshot
-from polyinr_core.viewer.choice import Choice
-from polyinr_core.viewer.painter import GivenUp, TilePainter
-from polyinr_core.viewer.tiles import Tile
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.viewer.selection import Choice
+from polyinr_core.viewer.tiles import GivenUp, Tile, TilePainter
 
 
 class QuickPainter(TilePainter):
     """Draws a thousand bytes at once; while `held`, waits to be let go or to be wanted no more."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(load_snapshot(path))
+        super().__init__(load_checkpoint(path))
         self.drawn: list[tuple[Choice, Tile]] = []
         self.given_up: list[Tile] = []
         self.free = threading.Event()

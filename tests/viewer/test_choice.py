@@ -1,48 +1,48 @@
-"""Which picture: read from text, drawn as `sample` and `mix` draw it, spelled out as their commands."""
+"""Which image: read from text, drawn as `sample` and `mix` draw it, spelled out as their commands."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
+from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import RequestError
+from polyinr_core.latents.latents import from_seed
 from polyinr_core.latents.mixing import mixed
-from polyinr_core.latents.spaces import from_seed
-from polyinr_core.snapshots.snapshot import Snapshot, load_snapshot
-from polyinr_core.viewer.choice import Choice, parse_choice
+from polyinr_core.viewer.selection import Choice, parse_choice
 
 
 @pytest.fixture(scope="module")
-def snapshot(tiny_class_snapshot: Path) -> Snapshot:
-    return load_snapshot(tiny_class_snapshot)
+def checkpoint(tiny_class_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_class_checkpoint)
 
 
-def test_what_is_not_said_is_as_in_sample(snapshot: Snapshot) -> None:
-    assert parse_choice({}, snapshot) == parse_choice({"seed": " ", "psi": ""}, snapshot) == Choice()
-    choice = parse_choice({"seed": "7", "label": "class b", "psi": "0.5"}, snapshot)
+def test_what_is_not_said_is_as_in_sample(checkpoint: Checkpoint) -> None:
+    assert parse_choice({}, checkpoint) == parse_choice({"seed": " ", "psi": ""}, checkpoint) == Choice()
+    choice = parse_choice({"seed": "7", "label": "class b", "psi": "0.5"}, checkpoint)
     assert choice == Choice(seed=7, label=1, psi=0.5)
-    expected = from_seed(snapshot.generator, 7, label=1, psi=0.5).affine
-    assert torch.equal(choice.latents(snapshot).affine, expected)
+    expected = from_seed(checkpoint.generator, 7, label=1, psi=0.5).affine
+    assert torch.equal(choice.latents(checkpoint).affine, expected)
     assert choice.command() == ["polyinr", "sample", "--seeds", "7", "--label", "1", "--psi", "0.5"]
 
 
-def test_levels_come_from_the_other_seed(snapshot: Snapshot) -> None:
-    choice = parse_choice({"seed": "7", "other": "8", "levels": "2,0-1"}, snapshot)
+def test_levels_come_from_the_other_seed(checkpoint: Checkpoint) -> None:
+    choice = parse_choice({"seed": "7", "other": "8", "levels": "2,0-1"}, checkpoint)
     assert choice == Choice(seed=7, other=8, levels=(0, 1, 2))
-    seven, eight = (from_seed(snapshot.generator, seed) for seed in (7, 8))
+    seven, eight = (from_seed(checkpoint.generator, seed) for seed in (7, 8))
     two = Choice(seed=7, other=8, levels=(1, 2))
-    expected = mixed(snapshot.generator, eight, seven, levels=[1, 2]).affine
-    assert torch.equal(two.latents(snapshot).affine, expected)
+    expected = mixed(checkpoint.generator, eight, seven, levels=[1, 2]).affine
+    assert torch.equal(two.latents(checkpoint).affine, expected)
     assert not torch.equal(expected, seven.affine)
     assert two.command() == ["polyinr", "mix", "--source=8", "--target=7", "--levels", "1-2"]
 
 
-def test_the_class_is_said_if_it_is_one(snapshot: Snapshot) -> None:
-    drawn = [Choice(seed=seed).drawn_label(snapshot) for seed in range(8)]
-    assert drawn == [int(from_seed(snapshot.generator, seed).label) for seed in range(8)]
-    assert Choice(label=2).drawn_label(snapshot) == 2
+def test_the_class_is_said_if_it_is_one(checkpoint: Checkpoint) -> None:
+    drawn = [Choice(seed=seed).drawn_label(checkpoint) for seed in range(8)]
+    assert drawn == [int(from_seed(checkpoint.generator, seed).label) for seed in range(8)]
+    assert Choice(label=2).drawn_label(checkpoint) == 2
     unlike = next(seed for seed in range(8) if drawn[seed] != drawn[0])
-    assert Choice(0, other=unlike, levels=(0,)).drawn_label(snapshot) is None
+    assert Choice(0, other=unlike, levels=(0,)).drawn_label(checkpoint) is None
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_the_class_is_said_if_it_is_one(snapshot: Snapshot) -> None:
         ({"zoom": "3"}, "'zoom' is no part"),
     ],
 )
-def test_what_is_no_picture_is_refused(snapshot: Snapshot, fields: dict[str, str], words: str) -> None:
+def test_what_is_no_image_is_refused(checkpoint: Checkpoint, fields: dict[str, str], words: str) -> None:
     with pytest.raises(RequestError, match=words):
-        parse_choice(fields, snapshot)
+        parse_choice(fields, checkpoint)
 
 
-def test_a_model_without_classes_takes_no_label(tiny_snapshot: Path) -> None:
-    plain = load_snapshot(tiny_snapshot)
+def test_a_model_without_classes_takes_no_label(tiny_checkpoint: Path) -> None:
+    plain = load_checkpoint(tiny_checkpoint)
     assert Choice(seed=3).drawn_label(plain) is None
     with pytest.raises(RequestError, match="no classes"):
         parse_choice({"label": "0"}, plain)

@@ -59,8 +59,8 @@ def answers(address: str, *, within: float) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: "])
-def test_idle_connections_do_not_end_the_page(tiny_snapshot: Path, sent: bytes) -> None:
-    with view(tiny_snapshot, descriptors=100) as (process, address, port):
+def test_idle_connections_do_not_end_the_page(tiny_checkpoint: Path, sent: bytes) -> None:
+    with view(tiny_checkpoint, descriptors=100) as (process, address, port):
         assert answers(address, within=60)
         idle = []
         for _ in range(300):
@@ -82,10 +82,10 @@ def test_idle_connections_do_not_end_the_page(tiny_snapshot: Path, sent: bytes) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_end_it(tiny_snapshot: Path, number: int) -> None:
+def test_signals_end_it(tiny_checkpoint: Path, number: int) -> None:
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("whoever runs the tests ignores this signal")
-    with view(tiny_snapshot, descriptors=200) as (process, address, _):
+    with view(tiny_checkpoint, descriptors=200) as (process, address, _):
         assert answers(address, within=60)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)

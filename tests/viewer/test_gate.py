@@ -5,7 +5,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from polyinr_core.viewer.gate import Gate
+from polyinr_core.viewer.server import Gate
 
 PORT = 8421
 
@@ -19,9 +19,7 @@ def client() -> TestClient:
     return TestClient(Gate(app, port=PORT), base_url=f"http://127.0.0.1:{PORT}")
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "127.0.0.1:1", "[::1]:8421", ""]
-)
+@pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "127.0.0.1:1", "[::1]:8421", ""])
 def test_other_names_of_the_host_are_refused(client: TestClient, host: str) -> None:
     for path in ("/", "/facts", "/tile/9/0/0"):
         assert client.get(path, headers={"host": host}).status_code == 421

@@ -1,6 +1,6 @@
 """The cache holds what was used last, up to its bytes."""
 
-from polyinr_core.viewer.cache import Cache
+from polyinr_core.viewer.worker import Cache
 
 
 def test_what_was_used_longest_ago_goes_first() -> None:

@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from polyinr_core.errors import RequestError
-from polyinr_core.model import Generator, GeneratorConfig, RegularGrid, draw_rows
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
+from polyinr_core.rendering.render import draw_rows
 from polyinr_core.viewer.tiles import EXTENT, FIRST, LAST, LOW, SIDE, Tile, format_of, pitch, tiles_across
 
 
@@ -19,7 +22,7 @@ def test_one_tile_shows_the_world_and_its_middle_is_that_of_the_trained_square()
 
 
 @pytest.mark.parametrize("level", [9, 21, LAST])
-def test_a_tile_begins_a_pixel_after_its_neighbour(level: int) -> None:
+def test_a_tile_begins_a_pixel_after_its_neighbor(level: int) -> None:
     column = tiles_across(level) // 2
     left, right = Tile(level, column - 1, 0), Tile(level, column, 0)
     assert right.bounds[0] - left.bounds[2] == pitch(level)
@@ -39,7 +42,7 @@ def test_places_are_whole_numbers_of_half_pixels(level: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_tiles_join_to_the_picture_drawn_whole(dtype: torch.dtype) -> None:
+def test_tiles_join_to_the_image_drawn_whole(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
     generator = Generator(GeneratorConfig(levels=2, channels=4, z_dim=4, w_dim=4)).to(dtype)
     affine = torch.randn(2, 3, 4, dtype=dtype)

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from quick_painter import QuickPainter
 
-from polyinr_core.viewer.app import Server
-from polyinr_core.viewer.choice import Choice
-from polyinr_core.viewer.painter import GivenUp
-from polyinr_core.viewer.tiles import Tile
+from polyinr_core.viewer.selection import Choice
+from polyinr_core.viewer.server import Server
+from polyinr_core.viewer.tiles import GivenUp, Tile
 from polyinr_core.viewer.worker import MOST
 
 PORT = 8421
@@ -20,8 +19,8 @@ PATIENCE = 10.0
 
 
 @pytest.fixture
-def painter(tiny_class_snapshot: Path) -> QuickPainter:
-    painter = QuickPainter(tiny_class_snapshot)
+def painter(tiny_class_checkpoint: Path) -> QuickPainter:
+    painter = QuickPainter(tiny_class_checkpoint)
     painter.free.clear()
     return painter
 

@@ -1,4 +1,4 @@
-"""The server's answers: the page, facts, pictures and tiles; what it refuses, in one line; what it keeps."""
+"""The server's answers: the page, facts, images and tiles; what it refuses, in one line; what it keeps."""
 
 import hashlib
 import io
@@ -12,13 +12,12 @@ from PIL import Image
 from quick_painter import QuickPainter
 from starlette.testclient import TestClient
 
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import PolyinrError
-from polyinr_core.snapshots.snapshot import load_snapshot
 from polyinr_core.viewer import tiles
-from polyinr_core.viewer.app import PARTS, Server
-from polyinr_core.viewer.choice import Choice
-from polyinr_core.viewer.painter import TilePainter
-from polyinr_core.viewer.tiles import Tile
+from polyinr_core.viewer.selection import Choice
+from polyinr_core.viewer.server import PARTS, Server
+from polyinr_core.viewer.tiles import Tile, TilePainter
 
 PORT = 8421
 OWN = f"http://127.0.0.1:{PORT}"
@@ -26,8 +25,8 @@ OPENSEADRAGON = "14d587cd3ee7c4861f1a41077ce642029364a21029956ba635bd8fb1202cf9a
 
 
 @pytest.fixture
-def painter(tiny_class_snapshot: Path) -> QuickPainter:
-    return QuickPainter(tiny_class_snapshot)
+def painter(tiny_class_checkpoint: Path) -> QuickPainter:
+    return QuickPainter(tiny_class_checkpoint)
 
 
 @pytest.fixture
@@ -75,8 +74,8 @@ def test_facts(client: TestClient) -> None:
     assert facts["formats"][-1] == "float64"
 
 
-def test_a_picture_and_its_command(client: TestClient) -> None:
-    assert client.get("/picture?seed=7&label=1").json() == {
+def test_a_image_and_its_command(client: TestClient) -> None:
+    assert client.get("/image?seed=7&label=1").json() == {
         "label": 1,
         "command": "polyinr sample --seeds 7 --label 1 -m 'a model.safetensors'",
     }
@@ -91,8 +90,8 @@ def test_a_tile_is_drawn_once(client: TestClient, painter: QuickPainter) -> None
     assert len(painter.drawn) == 2
 
 
-def test_a_tile_is_a_picture(tiny_class_snapshot: Path) -> None:
-    server = Server(TilePainter(load_snapshot(tiny_class_snapshot)), start=Choice())
+def test_a_tile_is_a_image(tiny_class_checkpoint: Path) -> None:
+    server = Server(TilePainter(load_checkpoint(tiny_class_checkpoint)), start=Choice())
     with TestClient(server.app(port=PORT), base_url=OWN) as client:
         image = Image.open(io.BytesIO(client.get("/tile/12/7/8").content))
     assert (image.format, image.size) == ("PNG", (tiles.SIDE, tiles.SIDE))
@@ -115,8 +114,8 @@ def test_a_tile_is_a_picture(tiny_class_snapshot: Path) -> None:
         ("/tile/9/0/0?other=1&levels=3", "level 3 is outside 0-2"),
         ("/tile/9/0/0?seed=1&seed=2", "once"),
         ("/tile/9/0/0?file=/etc/passwd", "'file' is no part"),
-        ("/picture?seed=-1", "seed '-1'"),
-        ("/picture?label=9", "class 9"),
+        ("/image?seed=-1", "seed '-1'"),
+        ("/image?label=9", "class 9"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(client: TestClient, path: str, words: str) -> None:
@@ -128,8 +127,8 @@ def test_what_makes_no_sense_is_refused_in_one_line(client: TestClient, path: st
 
 def test_a_page_of_another_model_is_told_to_reload(client: TestClient, painter: QuickPainter) -> None:
     model = client.get("/facts").json()["model"]
-    assert model == painter.snapshot.sha256
-    for path in ("/picture", "/tile/9/0/0"):
+    assert model == painter.checkpoint.sha256
+    for path in ("/image", "/tile/9/0/0"):
         assert client.get(f"{path}?model={model}").status_code == 200
         answer = client.get(f"{path}?model={'0' * 64}")
         assert (answer.status_code, answer.text) == (400, "another model is served here now; reload the page\n")
@@ -163,11 +162,11 @@ def test_what_is_kept_has_a_bound(painter: QuickPainter) -> None:
     assert [tile.column for _, tile in painter.drawn] == [0, 1, 2, 0]
 
 
-def test_colours_that_are_no_numbers_are_said(
+def test_colors_that_are_no_numbers_are_said(
     client: TestClient, painter: QuickPainter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object, **options: object) -> bytes:
-        raise PolyinrError("the model gives colours that are no numbers here; take a smaller window")
+        raise PolyinrError("the model gives colors that are no numbers here; take a smaller window")
 
     monkeypatch.setattr(painter, "draw", fail)
     answer = client.get("/tile/12/0/0")

@@ -17,11 +17,11 @@ from driven_browser import Tab
 from PIL import Image
 from quick_painter import QuickPainter
 
-from polyinr_cli.view import bound, server_of
-from polyinr_core.snapshots.snapshot import load_snapshot
-from polyinr_core.viewer.app import Server
-from polyinr_core.viewer.choice import Choice
-from polyinr_core.viewer.painter import TilePainter
+from polyinr_cli.commands.view import bound, server_of
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.viewer.selection import Choice
+from polyinr_core.viewer.server import Server
+from polyinr_core.viewer.tiles import TilePainter
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ WINDOW = re.compile(r"Window x (\S+) to (\S+), y (\S+) to (\S+); zoom (\S+); a p
 
 @contextmanager
 def serving(painter: TilePainter, *options: str) -> Iterator[tuple[str, Server]]:
-    """Serve a painter's pictures from a thread; yield the page's address."""
+    """Serve a painter's images from a thread; yield the page's address."""
     server = Server(painter, start=Choice(), options=options)
     with bound(0) as listening:
         port = listening.getsockname()[1]
@@ -47,8 +47,8 @@ def serving(painter: TilePainter, *options: str) -> Iterator[tuple[str, Server]]
 
 
 @pytest.fixture
-def address(tiny_class_snapshot: Path) -> Iterator[str]:
-    with serving(TilePainter(load_snapshot(tiny_class_snapshot)), "-m", str(tiny_class_snapshot)) as (url, _):
+def address(tiny_class_checkpoint: Path) -> Iterator[str]:
+    with serving(TilePainter(load_checkpoint(tiny_class_checkpoint)), "-m", str(tiny_class_checkpoint)) as (url, _):
         yield url
 
 
@@ -65,7 +65,7 @@ def window(tab: Tab) -> list[float]:
 
 
 def looked_at(tab: Tab) -> np.ndarray:
-    """Return the pixels of the picture on the screen, without what lies over it."""
+    """Return the pixels of the image on the screen, without what lies over it."""
     hidden = "document.querySelectorAll('#buttons, #frame').forEach(e => e.style.visibility = '{}')"
     tab.value(hidden.format("hidden"))
     shot = tab.page.locator("#viewer").screenshot()
@@ -96,7 +96,7 @@ def test_it_draws_moves_and_changes(tab: Tab, address: str, polyinr: Run, tmp_pa
     right = after(lambda: page.keyboard.press("ArrowRight"))
     assert right[0] > zoomed[0]
     assert after(lambda: page.keyboard.press("0")) == home
-    page.keyboard.press("r")  # which would turn the picture
+    page.keyboard.press("r")  # which would turn the image
     assert after(lambda: page.get_by_role("button", name="Pan left").click())[1] < home[1]
     outside = after(lambda: [page.get_by_role("button", name="Pan left").click() for _ in range(6)])
     assert outside[1] < 0
@@ -123,7 +123,7 @@ def test_it_draws_moves_and_changes(tab: Tab, address: str, polyinr: Run, tmp_pa
     assert words[:2] == ["polyinr", "mix"]
     ran = polyinr(*words[1:])
     assert ran.code == 0, ran.stderr
-    drawn = np.asarray(Image.open("picture.png").convert("RGB")).astype(int)
+    drawn = np.asarray(Image.open("image.png").convert("RGB")).astype(int)
     shown = looked_at(tab)
     assert drawn.shape == shown.shape
     assert np.abs(drawn - shown).mean() < 2  # the page's tiles are brought to the screen's pixels
@@ -152,7 +152,7 @@ def test_it_says_where_numbers_end(tab: Tab, address: str) -> None:
     tab.until("document.querySelector('#depth').textContent.startsWith('This is the end')")
     settled(tab)
     assert window(tab)[5] < 1e-13
-    assert len({tuple(colour) for colour in looked_at(tab).reshape(-1, 3)}) < 20  # smooth, without holes
+    assert len({tuple(color) for color in looked_at(tab).reshape(-1, 3)}) < 20  # smooth, without holes
     assert tab.complaints == []
 
 
@@ -168,8 +168,8 @@ def test_it_fits_a_phone(tab: Tab, address: str, tmp_path: Path, dark: bool) -> 
     assert tab.complaints == []
 
 
-def test_what_is_no_longer_looked_at_is_given_up(tab: Tab, tiny_class_snapshot: Path) -> None:
-    painter = QuickPainter(tiny_class_snapshot)
+def test_what_is_no_longer_looked_at_is_given_up(tab: Tab, tiny_class_checkpoint: Path) -> None:
+    painter = QuickPainter(tiny_class_checkpoint)
     painter.free.clear()
     with serving(painter) as (address, server):
         tab.open(address)
@@ -183,8 +183,8 @@ def test_what_is_no_longer_looked_at_is_given_up(tab: Tab, tiny_class_snapshot: 
         painter.free.set()
 
 
-def test_trouble_is_said(tab: Tab, tiny_class_snapshot: Path) -> None:
-    with serving(QuickPainter(tiny_class_snapshot)) as (address, _):
+def test_trouble_is_said(tab: Tab, tiny_class_checkpoint: Path) -> None:
+    with serving(QuickPainter(tiny_class_checkpoint)) as (address, _):
         tab.open(f"{address}#seed=3&label=77")
         tab.until("document.querySelector('#trouble').textContent.includes('class 77')")
         tab.page.get_by_label("Seed", exact=True).fill("-3")

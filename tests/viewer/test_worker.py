@@ -59,9 +59,7 @@ def test_the_newest_order_is_drawn_first(brush: Brush, worker: Worker[str], begu
     assert brush.begun == ["first", "c", "b", "a"]
 
 
-def test_two_who_want_the_same_wait_for_one_drawing(
-    brush: Brush, worker: Worker[str], begun: Future[bytes]
-) -> None:
+def test_two_who_want_the_same_wait_for_one_drawing(brush: Brush, worker: Worker[str], begun: Future[bytes]) -> None:
     with worker.order("first") as second, worker.order("a") as a, worker.order("a") as again:
         assert (second, again) == (begun, a)
         brush.let.release(2)

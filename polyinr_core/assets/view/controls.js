@@ -1,10 +1,10 @@
-// The fields that say which picture is shown.
+// The fields that say which image is shown.
 
-const WAIT = 200; // milliseconds without typing before a picture is asked for
+const WAIT = 200; // milliseconds without typing before an image is asked for
 const $ = (id) => document.getElementById(id);
 
 export class Controls {
-  // chosen() hears that the fields say another picture, framed() that the square is to be shown or not.
+  // chosen() hears that the fields say another image, framed() that the square is to be shown or not.
   constructor(facts, { chosen, framed }) {
     this.chosen = chosen;
     this.levels = Array.from({ length: facts.levels }, (_, i) => {

@@ -1,4 +1,4 @@
-// The square that was trained on, drawn over the picture as far as it is in sight.
+// The square that was trained on, drawn over the image as far as it is in sight.
 
 const BEYOND = 10; // pixels outside the screen, where a line is cut off
 

@@ -18,7 +18,7 @@ export class Loader {
     this.pump();
   }
 
-  // The view has moved, or the picture is another: forget what nobody looks at. OpenSeadragon may ask for it again.
+  // The view has moved, or the image is another: forget what nobody looks at. OpenSeadragon may ask for it again.
   look() {
     for (const job of [...this.jobs.keys()]) {
       if (this.rank(job) === null) this.forget(job);

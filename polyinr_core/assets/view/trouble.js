@@ -1,4 +1,4 @@
-// What is wrong, with the tiles and with the picture, each until it is over.
+// What is wrong, with the tiles and with the image, each until it is over.
 
 export const SILENT = "The server does not answer. Has it been stopped? Start polyinr view again.";
 const troubles = new Map();

@@ -1,4 +1,4 @@
-// The page: one picture, its controls, and the address that keeps the view.
+// The page: one image, its controls, and the address that keeps the view.
 
 import "./exact.js";
 import { Controls } from "./controls.js";
@@ -20,7 +20,7 @@ const toView = (p) => (p - low) / extent;
 const asking = (fields) => new URLSearchParams({ ...fields, model: facts.model }); // another would be refused
 const toPlane = (v) => low + v * extent;
 
-let picture = {}; // the fields of what is shown
+let image = {}; // the fields of what is shown
 let base = "polyinr"; // its command, but for size, window and output
 let shown = null; // its tiled image
 
@@ -46,7 +46,7 @@ const viewport = viewer.viewport;
 const controls = new Controls(facts, { chosen: choose, framed: frame });
 
 viewer.canvas.setAttribute("role", "application");
-viewer.canvas.setAttribute("aria-label", "The picture: arrow keys pan, plus and minus zoom, 0 goes home");
+viewer.canvas.setAttribute("aria-label", "The image: arrow keys pan, plus and minus zoom, 0 goes home");
 
 const loader = new Loader({ rank, told: (line) => say("tiles", line) });
 
@@ -70,8 +70,8 @@ function rank(job) {
   return [tile.level, tile.squaredDistance ?? 0];
 }
 
-// Live redraw: the new picture is laid over the old one, which goes when the new one is whole.
-let goal = null; // where to go as soon as there is a picture
+// Live redraw: the new image is laid over the old one, which goes when the new one is whole.
+let goal = null; // where to go as soon as there is an image
 let latest = 0;
 
 function show(fields) {
@@ -113,27 +113,27 @@ function uncover(item) {
   for (const other of items.slice(0, items.indexOf(item))) viewer.world.removeItem(other);
 }
 
-// Which picture: asked of the server, which knows its class and its command
+// Which image: asked of the server, which knows its class and its command
 
 let asked = 0;
 
 async function choose() {
   const fields = controls.read();
-  if (!fields) return say("picture", "A field holds no number that it can take.");
+  if (!fields) return say("image", "A field holds no number that it can take.");
   const mine = ++asked;
   let answer;
   try {
-    answer = await fetch(`picture?${asking(fields)}`);
+    answer = await fetch(`image?${asking(fields)}`);
   } catch {
-    return say("picture", SILENT);
+    return say("image", SILENT);
   }
   const text = await answer.text();
   if (mine !== asked) return;
-  if (!answer.ok) return say("picture", text.trim());
-  say("picture", null);
+  if (!answer.ok) return say("image", text.trim());
+  say("image", null);
   const { label, command } = JSON.parse(text);
   base = command;
-  picture = fields;
+  image = fields;
   const name = label === null ? "" : `, ${facts.class_names[label] ?? `class ${label}`}`;
   const mixing = fields.levels ? `; levels ${fields.levels} of seed ${fields.other}` : "";
   $("drawn").textContent = `Seed ${fields.seed}${name}, psi ${fields.psi}${mixing}.`;
@@ -202,11 +202,11 @@ function describe() {
   $("depth").textContent = depth + off;
   $("command").textContent =
     `${base} --size ${here.across}x${here.down} --grid=${here.grid()}` +
-    `${format === "float64" ? " --precision float64" : ""} -o picture.png`;
+    `${format === "float64" ? " --precision float64" : ""} -o image.png`;
   $("copied").textContent = "";
   const { x, y } = here.middle();
   const span = Math.min(here.width, here.height);
-  const hash = new URLSearchParams({ ...picture, x, y, span }).toString();
+  const hash = new URLSearchParams({ ...image, x, y, span }).toString();
   history.replaceState(null, "", `#${hash}`);
 }
 

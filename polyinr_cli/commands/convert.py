@@ -1,0 +1,99 @@
+"""polyinr convert: a released checkpoint becomes ours; one of ours becomes smaller, or takes a card along."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from polyinr_cli import console as streams
+from polyinr_cli.options import Json, Output, Overwrite, Quiet
+
+if TYPE_CHECKING:
+    from polyinr_core.checkpoints.checkpoint import Checkpoint
+
+
+def convert(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            show_default=False,
+            help="A released pickle (.pkl), its tensors under their released names, or a model of ours (.safetensors).",
+        ),
+    ],
+    output: Output,
+    half: Annotated[
+        bool, typer.Option("--half", help="Round the weights to bfloat16: a file of half the size.")
+    ] = False,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            "--card",
+            metavar="FILE.json",
+            show_default=False,
+            help="Facts that go with the model, a JSON object: data, license, figures.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a released Poly-INR checkpoint into a polyinr model, bit for bit; or make a model smaller.
+
+    The pickle is read as data: nothing in it is ever executed, and a file that holds anything but a released
+    checkpoint is refused.
+
+    Example: polyinr convert best_model.pkl -o model.safetensors
+    """
+    from dataclasses import replace
+
+    from polyinr_core.checkpoints.checkpoint import model_note, save_checkpoint
+    from polyinr_core.errors import RequestError
+    from polyinr_core.runtime.atomic_io import refuse_overwrite, sha256_of
+
+    streams.refuse_two_payloads(output, as_json=as_json)
+    if str(output) == "-":
+        return _convert_to_stdout(file, half=half, card=card)
+    if output.suffix != ".safetensors":
+        raise RequestError(f"-o {output}: a model is a .safetensors file; name it {output.stem}.safetensors")
+    refuse_overwrite(output, overwrite=overwrite)
+    checkpoint = _read(file, half=half, card=card)
+    save_checkpoint(output, checkpoint, overwrite=overwrite)
+    note = model_note(replace(checkpoint, sha256=sha256_of(output)))
+    if as_json:
+        streams.json_line({"file": str(file), "output": str(output), **note})
+    classes = f"{note['classes']} classes" if note["classes"] else "unconditional"
+    streams.say(
+        f"{output}: {note['levels']} levels of {note['channels']} channels, {classes}, "
+        f"trained at {note['resolution']} px for {note['kimg']:g} kimg",
+        quiet=quiet,
+    )
+
+
+def _read(file: Path, *, half: bool, card: Path | None) -> "Checkpoint":
+    import torch
+
+    from polyinr_core.checkpoints.export import read_any, read_card, rounded, with_card
+    from polyinr_core.checkpoints.official import read_released
+
+    facts = read_card(card) if card is not None else None
+    checkpoint = read_any(file) if half or facts is not None else read_released(file)
+    if half:
+        checkpoint = rounded(checkpoint, torch.bfloat16)
+    return checkpoint if facts is None else with_card(checkpoint, facts)
+
+
+def _convert_to_stdout(file: Path, *, half: bool, card: Path | None) -> None:
+    import shutil
+    from tempfile import TemporaryDirectory
+
+    from polyinr_core.checkpoints.checkpoint import save_checkpoint
+
+    stdout = streams.binary_stdout("model")
+    checkpoint = _read(file, half=half, card=card)
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / "model.safetensors"
+        save_checkpoint(draft, checkpoint)
+        with draft.open("rb") as written:
+            shutil.copyfileobj(written, stdout)
+    stdout.flush()

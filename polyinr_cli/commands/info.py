@@ -1,0 +1,272 @@
+"""`polyinr info`: what a file is (a model, delta, data set, image, latents, directions), and its command."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polyinr_cli import console as streams
+from polyinr_cli.notes import command_of, note_of
+from polyinr_cli.options import Json, OptionalOutput, Overwrite, Quiet, Verbose
+from polyinr_core.errors import FileError, RequestError
+
+if TYPE_CHECKING:
+    from polyinr_core.data.dataset import ImageSet
+    from polyinr_core.data.labels import Facts as Labeled
+
+Facts = dict[str, Any]
+SHEET_IMAGES = 64
+LISTED = 12  # names on a line before the rest is counted
+
+
+def info(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", show_default=False, help="A model, delta, data set, image, latents, directions."
+        ),
+    ],
+    output: OptionalOutput = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what a file is: a model, a data set (-o draws a contact sheet), an image, latents, or directions.
+
+    An image drawn by polyinr carries a note; the command that draws it again is printed.
+
+    Example: polyinr info cats.zip -o cats.png
+    """
+    streams.refuse_two_payloads(output, as_json=as_json)
+    facts = _facts_of(file, output, overwrite=overwrite, quiet=quiet)
+    if as_json:
+        streams.json_line({"file": str(file), **facts})
+    elif output is None or str(output) != "-":
+        _print(facts)
+
+
+def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
+    """Return the facts of a file, by its first bytes. Raises PolyinrError."""
+    kind = _kind_of(path)
+    if kind == "data":
+        return _data_facts(path, output, overwrite=overwrite, quiet=quiet)
+    if kind == "folder":
+        return _folder_facts(path, output, quiet=quiet)
+    if output is not None:
+        raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is none")
+    return _image_facts(path) if kind == "image" else _tensor_facts(path)
+
+
+def _kind_of(path: Path) -> str:
+    from polyinr_core.data.dataset import means_shards
+    from polyinr_core.images.io import image_kind
+    from polyinr_core.runtime.atomic_io import explain, refuse_special
+
+    if means_shards(path):
+        return "data"
+    if path.is_dir():
+        return "folder"
+    refuse_special(path)
+    if path.suffix.lower() == ".dzi" and path.is_file():
+        return "image"
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise explain(path, error) from error
+    if not head:
+        raise FileError(path, "is empty")
+    if image_kind(head) is not None:
+        return "image"
+    if head.startswith(b"PK"):
+        return "data"
+    if head[8:9] == b"{":  # first, as a header's length may begin as a pickle does
+        return "tensors"
+    if head.startswith(b"\x80"):
+        raise FileError(path, "a pickle, which is not opened here; `polyinr convert` reads released models")
+    raise FileError(path, "not a model, data set, image or latents file")
+
+
+def _tensor_facts(path: Path) -> Facts:
+    """Return the facts of a model, of its delta, of latents or of directions."""
+    from polyinr_core.checkpoints.delta import is_delta, read_delta
+    from polyinr_core.latents.directions import is_directions_file
+    from polyinr_core.latents.io import is_latents_file, read_latents
+
+    if is_directions_file(path):
+        return _directions_facts(path)
+    if is_delta(path):
+        delta = read_delta(path)
+        own = {"model": delta.model_sha256, "rank": delta.rank, "sha256": delta.sha256}
+        return {"kind": "delta", **delta.origin, **own}
+    if not is_latents_file(path):
+        from polyinr_core.checkpoints.checkpoint import load_checkpoint, model_note
+
+        return model_note(load_checkpoint(path))
+    latents = read_latents(path)
+    held = {name: getattr(latents, name) for name in ("z", "w", "affine", "label")}
+    facts: Facts = {
+        "kind": "latents",
+        "count": len(latents),
+        "tensors": {name: list(tensor.shape) for name, tensor in held.items() if tensor is not None},
+        "seeds": list(latents.seeds),
+        "psi": latents.psi,
+        "model": latents.model_sha256,
+        "sha256": latents.sha256,
+    }
+    if latents.label is not None:
+        facts["labels"] = latents.label.tolist()
+    return facts
+
+
+def _directions_facts(path: Path) -> Facts:
+    """Return what directions were found in, and how much of its variance each explains."""
+    from polyinr_core.latents.directions import read_directions
+
+    held = read_directions(path)
+    return {
+        "kind": "directions",
+        "count": len(held),
+        "space": held.space,
+        "shape": list(held.mean.shape),
+        "samples": held.samples,
+        "psi": held.psi,
+        "label": held.label,
+        "shares": [round(share, 4) for share in held.shares.tolist()],
+        "deviations": [round(deviation, 4) for deviation in held.deviations.tolist()],
+        "model": held.model_sha256,
+    }
+
+
+def _image_facts(path: Path) -> Facts:
+    """Return an image's note, with the command that draws it again."""
+    note = note_of(path)
+    if not note:
+        return {
+            "kind": "image",
+            "note": "none; JPEG and WebP keep no note, nor do other programs' images",
+        }
+    again = f"{path.stem}-again"
+    single_of_many = "folder" in note or (note.get("count", 1) != 1 and "index" in note)
+    try:
+        command = command_of(note, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FileError(path, "its note is damaged, so it does not say how to draw it again") from error
+    told = {key: value for key, value in note.items() if key not in ("command", "words")}
+    return {"kind": "image", **told, "command": command}
+
+
+def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
+    """Return a data set's facts; draw its contact sheet where `output` says."""
+    from polyinr_core.data.dataset import open_data
+
+    with streams.progress("reading", quiet=quiet) as progress:
+        data = open_data(path, progress=progress)
+    streams.say_notes(path, data.notes, quiet=quiet)
+    with data:
+        facts: Facts = {
+            "kind": "data set",
+            "count": len(data),
+            "shards": None if data.shard_of is None else int(data.shard_of[-1]) + 1,
+            "resolution": data.resolution,
+            "classes": data.classes,
+            "class_names": list(data.class_names),
+            "images_of_class": _class_counts(data),
+            "provenance": data.provenance,
+            "sha256": data.sha256,
+        }
+        if output is not None:
+            _draw_contact_sheet(data, output, overwrite=overwrite, quiet=quiet)
+    return facts
+
+
+def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
+    """Return the facts of a folder of images as `prepare` takes them. Raises PolyinrError."""
+    from polyinr_core.data.import_sources import list_folder, without_broken_strays
+    from polyinr_core.data.listing import Notes
+
+    listing = list_folder(path)
+    if not listing.names:
+        raise FileError(path, "is a folder without images; a file is needed, or a folder of images or .tar shards")
+    if output is not None:
+        raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is a folder")
+    kept = without_broken_strays(path, listing)
+    labels, note = listing.labels.facts_for("auto", path, lambda index: repr(listing.names[index]), kept)
+    notes = Notes(listing)
+    broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
+    notes.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
+    streams.say_notes(path, [*notes.lines(), *([] if note is None else [note])], quiet=quiet)
+    return {
+        "kind": "folder of images",
+        "count": len(kept),
+        "classes": labels.classes,
+        "class_names": list(labels.class_names),
+        "images_of_class": _class_counts(labels),
+        "provenance": labels.provenance,
+    }
+
+
+def _class_counts(data: "ImageSet | Labeled") -> dict[str, int]:
+    """Count the images of each class, by its name where it has one."""
+    import numpy as np
+
+    if data.labels is None:
+        return {}
+    counts = np.bincount(data.labels, minlength=data.classes).tolist()
+    names = data.class_names
+    return {names[i] if i < len(names) else str(i): count for i, count in enumerate(counts)}
+
+
+def _draw_contact_sheet(data: "ImageSet", output: Path, *, overwrite: bool, quiet: bool) -> None:
+    """Draw images from the whole data set, evenly spread, on one sheet."""
+    import numpy as np
+
+    from polyinr_core.images.grid import sheet
+    from polyinr_core.images.io import encode_image, format_of, write_image
+    from polyinr_core.runtime.atomic_io import refuse_overwrite
+
+    to_stdout = str(output) == "-"
+    if to_stdout:
+        streams.binary_stdout()
+    else:
+        format_of(output)
+        refuse_overwrite(output, overwrite=overwrite)
+    count = min(SHEET_IMAGES, len(data))
+    chosen = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
+    pixels = sheet(np.stack([data.read(index) for index in chosen]))
+    if to_stdout:
+        stdout = streams.binary_stdout()
+        stdout.write(encode_image(pixels))
+        stdout.flush()
+        return
+    write_image(output, pixels, overwrite=overwrite)
+    streams.say(f"{count} of {len(data)} images in {output}", quiet=quiet)
+
+
+def _print(facts: Facts) -> None:
+    """Print facts, one a line, names in one column; what is empty is left out."""
+    shown = {name: value for name, value in facts.items() if value not in (None, "", [], {}, ())}
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        streams.line(f"{name.replace('_', ' '):{width}}  {_text_of(value)}")
+
+
+def _text_of(value: object) -> str:
+    """Return a fact as a person reads it on one line; what is long is cut short."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str):
+        first, *others = value.strip().splitlines() or [""]
+        return first if not others else f"{first} ..."
+    if isinstance(value, dict):
+        items = [f"{key} {item if isinstance(item, list) else _text_of(item)}" for key, item in value.items()]
+    elif isinstance(value, list):
+        items = [str(item) for item in value]
+    else:
+        return json.dumps(value)
+    more = f", and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return ", ".join(items[:LISTED]) + more

@@ -1,0 +1,338 @@
+"""The live display of a training run on stderr: where it stands, how fast it goes, what it has measured."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyinr_core.errors import WeightsError
+
+from . import console as streams
+from .runtime import total_memory
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+    from torch import Tensor
+
+    from polyinr_core.data.dataset import ImageSet
+    from polyinr_core.training.config import TrainingConfig
+    from polyinr_core.training.dry_run import Plan, StagePlan
+
+
+REFRESH = 0.5  # seconds between two drawings
+BAR = 40  # columns
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+class Display:
+    """What a run says, kept for drawing; without a `console`, only its messages and warnings, as plain lines.
+
+    `stages` holds each stage's resolution and its images in whole batches, `metric` the distance to show;
+    `deadline` is the moment of time.monotonic() at which the run is to stop. No thread draws: a loader that
+    forks in the middle of a drawing would inherit its locks.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stages: Sequence[tuple[int, int]],
+        *,
+        metric: str | None,
+        deadline: float | None,
+        quiet: bool,
+        console: "Console | None",
+    ) -> None:
+        self.folder = folder
+        self.stages = stages
+        self.metric = metric
+        self.deadline = deadline
+        self.quiet = quiet
+        self.facts: dict[str, Any] = {}
+        self.distance: tuple[float, float] | None = None  # value, kimg
+        self.best: tuple[float, float] | None = None  # of this stage
+        self.stage = 0
+        self.images = 0  # seen in this stage
+        self.seen = 0
+        self.anchor: tuple[float, int] | None = None  # moment, images of this stage: since then speed is measured
+        self.drawn = 0.0  # moment
+        self.live = None if console is None else self.live_on(console)
+
+    def live_on(self, console: "Console") -> "Live":
+        """Return Rich's display, which takes in what is printed on stderr meanwhile and shows it above."""
+        from rich.live import Live
+
+        return Live(console=console, auto_refresh=False, redirect_stdout=False, get_renderable=lambda: self.table())
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Take in an event of the run's journal; say its message or warning."""
+        if "message" in event:
+            self.say(f"polyinr: {event['message']}")
+            return
+        if "warning" in event:
+            self.say(f"polyinr: warning: {event['warning']}")
+        if event.get("stage", 0) != self.facts.get("stage", 0):
+            self.best = self.distance = None  # at another resolution
+        if self.anchor is None and "kimg" in event:  # where a resumed run stands before its first iteration
+            self.stage, self.seen = event["stage"], round(1000 * event["kimg"])
+            before = sum(images for _, images in self.stages[: self.stage])
+            self.images = min(max(0, self.seen - before), self.stages[self.stage][1])
+        self.facts |= {key: value for key, value in event.items() if value is not None}
+        if (value := event.get(self.metric or "")) is not None:
+            self.distance = value, event["kimg"]
+            self.best = self.distance if self.best is None else min(self.best, self.distance)
+        self.draw()
+
+    def moved(self, seen: int, *, stage: int, images: int) -> None:
+        """Note that the run has seen so many images, `images` of them in this stage."""
+        if stage != self.stage or self.anchor is None:
+            self.anchor = time.monotonic(), images
+        self.stage, self.images, self.seen = stage, images, seen
+        if time.monotonic() - self.drawn >= REFRESH:
+            self.draw()
+
+    def say(self, text: str) -> None:
+        """Write a line, above the display if there is one."""
+        streams.say(text, quiet=self.quiet, always=True)
+
+    def draw(self) -> None:
+        """Draw the display anew; when its terminal has gone, that is no reason to stop the work."""
+        if self.live is None:
+            return
+        self.drawn = time.monotonic()
+        try:
+            self.live.refresh()
+        except (OSError, ValueError):
+            self.live = None
+
+    def table(self) -> "Table":
+        """Return what is to be seen."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True, style="dim")
+        table.add_column(overflow="fold")
+        table.add_row("", ProgressBar(total=self.total, completed=self.seen, width=BAR))
+        for name, words in self.rows():
+            printable = "".join(c if c.isprintable() else "?" for c in words)
+            table.add_row(name, Text(printable, style="yellow" if name == "warning" else ""))
+        return table
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the lines of the display: a name and its words."""
+        facts = self.facts
+        resolution, images = self.stages[self.stage]
+        stage_left, run_left = self.seconds_left()
+        number = f"{self.stage + 1} of {len(self.stages)}, {resolution} px"
+        yield "stage", f"{number}: {thousands(self.images, images)}{stage_left}"
+        yield "run", f"{thousands(self.seen, self.total)}{run_left}"
+        if self.deadline is not None:
+            yield "stops", f"in {duration(self.deadline - time.monotonic())}, as --max-time says"
+        if "images_per_second" in facts:
+            yield "speed", f"{facts['images_per_second']:.4g} images/s"
+        if losses := [
+            f"{name} {facts[name]:.3f}" for name in ("generator", "discriminator", "guidance") if name in facts
+        ]:
+            yield "losses", ", ".join(losses)
+        if "fake_sign" in facts and "real_sign" in facts:
+            yield "signs", f"drawn {facts['fake_sign']:+.2f}, real {facts['real_sign']:+.2f}"
+        if self.distance and self.best:
+            last, best = (f"{value:.5g} at {kimg:g}" for value, kimg in (self.distance, self.best))
+            yield self.metric or "", f"{last} kimg, best {best}"
+        if "resident_mib" in facts:
+            cuda = f", {facts['cuda_mib']:.0f} MiB at most on the GPU" if "cuda_mib" in facts else ""
+            yield "memory", f"{facts['resident_mib']:.0f} MiB{cuda}"
+        if "warning" in facts:
+            yield "warning", facts["warning"].partition(":")[0]
+        yield "folder", str(self.folder)
+
+    @property
+    def total(self) -> int:
+        """The images of the whole run: those before this stage as they were, the rest as planned."""
+        return self.seen - self.images + sum(images for _, images in self.stages[self.stage :])
+
+    def seconds_left(self) -> tuple[str, str]:
+        """Say how long the stage and the run still take at the speed of this stage, pauses and all."""
+        if self.anchor is None or (done := self.images - self.anchor[1]) <= 0:
+            return "", ""
+        pace = (time.monotonic() - self.anchor[0]) / done
+        stage = pace * (self.stages[self.stage][1] - self.images)
+        run = pace * (self.total - self.seen)
+        more = "more than " if self.stage + 1 < len(self.stages) else ""  # larger images take longer
+        return f", {duration(stage)} left", f", {more}{duration(run)} left"
+
+
+@contextmanager
+def display(
+    folder: Path,
+    stages: Sequence[tuple[int, int]],
+    *,
+    metric: str | None = None,
+    deadline: float | None = None,
+    quiet: bool = False,
+    as_json: bool = False,
+) -> Iterator[Display]:
+    """Show a run while the block lasts; see `Display`.
+
+    Nothing is drawn when `quiet`, when stderr is no terminal, or when JSON lines come to the same terminal.
+    """
+    console = None
+    if not quiet and streams.is_terminal(sys.stderr) and not (as_json and streams.is_terminal(sys.stdout)):
+        from rich.console import Console
+
+        console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
+    show = Display(folder, stages, metric=metric, deadline=deadline, quiet=quiet, console=console)
+    live, terminal = show.live, sys.stderr
+    if live is None:
+        yield show
+        return
+    live.start()
+    redirect_logging(terminal, sys.stderr)
+    try:
+        yield show
+    finally:
+        redirect_logging(sys.stderr, terminal)
+        with contextlib.suppress(OSError, ValueError):
+            live.stop()
+
+
+def redirect_logging(old: Any, new: Any) -> None:
+    """Let log handlers that write to `old` write to `new`."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+            handler.setStream(new)
+
+
+def thousands(done: int, total: int) -> str:
+    """Write images as thousands: 12.3 of 200 kimg, 6 %."""
+    digits = 1 if total >= 10000 else 3
+    return f"{done / 1000:.{digits}f} of {total / 1000:g} kimg, {done / max(total, 1):.0%}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time by its two largest units: 45 s, 12 min, 5 h 12 min, 3 d 4 h."""
+    left = max(0, round(seconds))
+    for (unit, name), (part, part_name) in pairwise(UNITS):
+        if left >= unit:
+            rest = left % unit // part
+            return f"{left // unit} {name}" + (f" {rest} {part_name}" if rest and part > 1 else "")
+    return f"{left} s"
+
+
+HEADINGS = ("stage", "kimg", "batch", "iterations", "g_lr", "d_lr", "mirror", "guidance", "blur", "chunk")
+COSTS = ("images/s", "time", "memory")
+
+
+def show(plan: "Plan", *, as_json: bool = False) -> None:
+    """Write a plan to stdout: one JSON object a line, or aligned columns that stay readable in a pipe."""
+    if as_json:
+        for fact in plan.to_dicts():
+            streams.json_line(fact)
+        return
+    for line in lines_of(plan):
+        streams.line(line)
+
+
+def show_plan(
+    config: "TrainingConfig",
+    data: "ImageSet",
+    names: list[str],
+    files: dict[str, Path],
+    *,
+    device: "torch.device",
+    dtype: "torch.dtype",
+    as_json: bool,
+) -> None:
+    """Make the plan of a run and show it; weights that are missing do not stop it. Raises PolyinrError."""
+    from polyinr_core.training.dry_run import make_plan
+    from polyinr_core.training.loop import check_run
+
+    check_run(config, data)
+    weights, missing = weights_at_hand({*names} - {"inception"}, files)
+    memory = total_memory(device)
+    made = make_plan(config, data, weights, device=device, dtype=dtype, memory=memory)
+    show(replace(made, notes=(*made.notes, *missing)), as_json=as_json)
+
+
+def lines_of(plan: "Plan") -> list[str]:
+    """Return the lines of a plan as a person reads them."""
+    data = plan.data
+    classes = f"{data['classes'] or 'no'} classes"
+    held_out = f" ({data['held_out']:,} held out)" if data["held_out"] else ""
+    images = f"{data['images']:,} images{held_out}"
+    parts = {
+        "learned": ("generator", "discriminator"),
+        "frozen": ("backbones", "classifier"),
+    }
+    counted = {
+        kind: [f"{name} {plan.parameters[name]:,}" for name in names if name in plan.parameters]
+        for kind, names in parts.items()
+    }
+    return [
+        f"data        {data['name']}: {images} of {data['resolution']} px, {classes}",
+        f"parameters  learned: {', '.join(counted['learned'])}; frozen: {', '.join(counted['frozen'])}",
+        "",
+        *aligned([(*HEADINGS, *COSTS), *(cells_of(stage) for stage in plan.stages)]),
+        "",
+        f"in all      about {duration(plan.seconds)}, {size(plan.memory)} at the peak, judging by a short probe",
+        *(f"note        {note}" for note in plan.notes),
+    ]
+
+
+def cells_of(stage: "StagePlan") -> tuple[str, ...]:
+    """Return a stage's row of the table."""
+    parts = stage.batch // stage.micro_batch
+    return (
+        f"{stage.resolution} px",
+        f"{stage.kimg:,.6g}",
+        f"{stage.batch}" if parts == 1 else f"{parts}x{stage.micro_batch}",
+        f"{stage.iterations:,}",
+        f"{stage.g_lr:.3g}",
+        f"{stage.d_lr:.3g}",
+        "yes" if stage.mirror else "no",
+        f"{stage.guidance:g}" if stage.guidance else "-",
+        f"{stage.blur:g} px" if stage.blur else "-",
+        f"{stage.chunk:,}" if stage.chunk else "-",
+        f"{stage.batch / stage.seconds_per_iteration:,.3g}",
+        duration(stage.seconds),
+        size(stage.memory),
+    )
+
+
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return rows as lines, each column as wide as its widest cell, to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def size(count: int) -> str:
+    """Return bytes in MiB or GiB."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
+
+
+def weights_at_hand(names: set[str], files: dict[str, Path]) -> tuple[dict[str, dict[str, "Tensor"]], list[str]]:
+    """Return the pretrained networks that are here, and a line about each that is not; nothing is fetched.
+
+    Raises WeightsError for a file that was named and cannot be used.
+    """
+    from polyinr_core.runtime.pretrained import load_pretrained
+
+    found, lines = {}, []
+    for name in sorted(names):
+        try:
+            found[name] = load_pretrained(name, file=files.get(name))
+        except WeightsError as error:
+            if name in files:
+                raise
+            lines.append(str(error))
+    return found, lines

@@ -1,0 +1,1 @@
+"""Checkpoints: our own files, the authors' pickles, deltas, export."""

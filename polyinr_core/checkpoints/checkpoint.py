@@ -1,0 +1,202 @@
+"""The checkpoint: one safetensors file that holds a generator and the facts about it."""
+
+import copy
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyinr_core.errors import CheckpointError, ConfigError
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import UNIT, Bounds, Grid, LearnedGrid, RegularGrid
+from polyinr_core.models.generator import Generator, count_parameters, flops_per_pixel
+from polyinr_core.models.layers import aligned
+from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
+from polyinr_core.runtime.rng import no_start_values
+from polyinr_core.runtime.strict_json import JsonError, are_texts, is_number, is_whole
+from polyinr_core.runtime.tensor_files import (
+    TensorFileError,
+    check_values,
+    encode_tensors,
+    facts_in,
+    read_header,
+    read_tensors,
+)
+
+FORMAT = 1
+METADATA_KEY = "polyinr"
+LEARNED_GRID = "learned_grid"
+MAX_PIXELS = 65536  # of a training resolution
+PROBES = ((0.0, 0.0, 1.0), (0.5, 0.5, 1.0), (1.0, 1.0, 1.0))  # points at which a model must draw finite colors
+DAMAGED = "a damaged checkpoint ({}); get or train it again"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model for use: EMA weights and what a user must know about them.
+
+    `learned_grid` [resolution^2, 2] holds the points (x, y) that a released file learned with its weights.
+    `sha256` is that of the file it was read from, the name by which images and latents remember it.
+    """
+
+    generator: Generator
+    class_names: tuple[str, ...] = ()
+    resolution: int = 0  # last training resolution; 0: unknown
+    kimg: float = 0.0
+    data_sha256: str = ""
+    origin: dict[str, Any] = field(default_factory=dict)  # how it was made: stages, converter, notices
+    learned_grid: Tensor | None = None
+    sha256: str = ""
+
+    def grid(self, width: int, height: int, *, bounds: Bounds = UNIT) -> Grid:
+        """Return the learned grid at exactly its own resolution and window, the regular one everywhere else."""
+        if self.learned_grid is not None and (width, height) == (self.resolution,) * 2 and bounds == UNIT:
+            return LearnedGrid(self.learned_grid, width, height)
+        return RegularGrid(width, height, bounds)
+
+
+def save_checkpoint(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
+    """Write a checkpoint as one safetensors file, which `load_checkpoint` reads. Raises CheckpointError, FileError."""
+    path = Path(path)
+    tensors = dict(checkpoint.generator.state_dict())
+    if checkpoint.learned_grid is not None:
+        tensors[LEARNED_GRID] = checkpoint.learned_grid
+    facts = {
+        "format": FORMAT,
+        "generator": checkpoint.generator.config.to_dict(),
+        "class_names": list(checkpoint.class_names),
+        "resolution": checkpoint.resolution,
+        "kimg": checkpoint.kimg,
+        "data_sha256": checkpoint.data_sha256,
+        "origin": checkpoint.origin,
+    }
+    try:
+        check_facts(facts)
+        check_values(tensors)
+        check_drawing(checkpoint.generator)
+        data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
+    except (JsonError, TensorFileError) as error:
+        raise CheckpointError(path, f"cannot be written as a checkpoint: {error}") from error
+    with written_beside(path, overwrite=overwrite) as draft:
+        draft.write_bytes(data)
+
+
+def load_checkpoint(path: PathLike) -> Checkpoint:
+    """Read a checkpoint: float32, on the CPU, in eval mode. Raises CheckpointError, FileError."""
+    path = Path(path)
+    facts = read_facts(path)
+    data = read_bytes(path)
+    try:
+        config = GeneratorConfig.from_dict(facts["generator"])
+        held = read_tensors(data)
+        check_values(held)
+        tensors = {name: aligned(tensor.float()) for name, tensor in held.items()}
+        learned_grid = tensors.pop(LEARNED_GRID, None)
+        check_grid(learned_grid, facts["resolution"])
+        if max(config.levels, config.mapping_layers) > len(tensors):
+            raise TensorFileError("more levels than tensors")
+        with no_start_values():  # and nothing is allocated for what a header merely claims
+            generator = Generator(config)
+        generator.load_state_dict(tensors, assign=True)
+        generator = generator.eval().requires_grad_(False)
+        check_drawing(generator)
+    except (TensorFileError, ConfigError, RuntimeError) as error:  # RuntimeError: names and shapes do not fit
+        raise CheckpointError(path, DAMAGED.format(str(error).partition("\n")[0])) from error
+    return Checkpoint(
+        generator=generator,
+        class_names=tuple(facts["class_names"]),
+        resolution=facts["resolution"],
+        kimg=float(facts["kimg"]),
+        data_sha256=facts["data_sha256"],
+        origin=facts["origin"],
+        learned_grid=learned_grid,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def read_facts(path: PathLike) -> dict[str, Any]:
+    """Return the facts in a checkpoint's header, without reading its weights. Raises CheckpointError, FileError."""
+    path = Path(path)
+    facts = header_facts(path, METADATA_KEY, DAMAGED)
+    if facts is None:
+        raise CheckpointError(path, "not a polyinr checkpoint; `polyinr convert` turns released models into one")
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        number = facts.get("format") if isinstance(facts, dict) else None
+        raise CheckpointError(path, f"checkpoint format {number!r}, this polyinr reads {FORMAT}; update polyinr")
+    try:
+        check_facts(facts)
+    except TensorFileError as error:
+        raise CheckpointError(path, DAMAGED.format(error)) from error
+    return facts
+
+
+def header_facts(path: Path, key: str, damaged: str) -> Any:
+    """Return the facts under a key of a file's header, None without any. Raises CheckpointError, FileError."""
+    header = model_header(path)
+    try:
+        return facts_in(header, key)
+    except TensorFileError as error:
+        raise CheckpointError(path, damaged.format(error)) from error
+
+
+def model_header(path: Path) -> dict[str, Any]:
+    """Return a safetensors file's JSON header. Raises CheckpointError when it has none, FileError."""
+    try:
+        return read_header(path)
+    except TensorFileError as error:
+        hint = "`polyinr convert` reads released .pkl files"
+        raise CheckpointError(path, f"not a safetensors file; {hint}") from error
+
+
+def check_facts(facts: dict[str, Any]) -> None:
+    """Raise TensorFileError unless each fact of a checkpoint is of its kind."""
+    good = {
+        "generator": isinstance(facts.get("generator"), dict),
+        "class_names": are_texts(facts.get("class_names")),
+        "resolution": is_whole(facts.get("resolution"), 0, MAX_PIXELS),
+        "kimg": is_number(facts.get("kimg")) and facts["kimg"] >= 0,
+        "data_sha256": isinstance(facts.get("data_sha256"), str),
+        "origin": isinstance(facts.get("origin"), dict),
+    }
+    if bad := [name for name, fits in good.items() if not fits]:
+        raise TensorFileError(f"missing or of another kind: {', '.join(bad)}")
+
+
+def check_grid(points: Tensor | None, resolution: int) -> None:
+    """Raise TensorFileError unless a learned grid has a point x, y for each pixel of the resolution."""
+    if points is not None and tuple(points.shape) != (resolution**2, 2):
+        raise TensorFileError(f"{LEARNED_GRID} is {list(points.shape)}, not {[resolution**2, 2]}")
+
+
+@torch.no_grad()
+def check_drawing(generator: Generator) -> None:
+    """Raise TensorFileError if a generator's numbers, though finite, overflow when it draws."""
+    like = generator.mapping.w_avg
+    if like.dtype not in (torch.float32, torch.float64):  # kept rounded, drawn in float32
+        generator = copy.deepcopy(generator).float()
+        like = generator.mapping.w_avg
+    z = like.new_ones(1, generator.config.z_dim)
+    label = torch.zeros(1, dtype=torch.int64, device=like.device) if generator.config.classes else None
+    if not bool(generator(z, like.new_tensor(PROBES), label).isfinite().all()):
+        raise TensorFileError("its weights overflow: what it draws are no finite numbers")
+
+
+def model_note(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what `polyinr info MODEL` prints: form, widths, parameters by part, FLOPs a pixel, training."""
+    config = checkpoint.generator.config
+    return {
+        "kind": "model",
+        **config.to_dict(),
+        "parameters": count_parameters(checkpoint.generator),
+        "flops_per_pixel": flops_per_pixel(config),
+        "class_names": list(checkpoint.class_names),
+        "resolution": checkpoint.resolution,
+        "kimg": checkpoint.kimg,
+        "learned_grid": checkpoint.learned_grid is not None,
+        "data_sha256": checkpoint.data_sha256,
+        "origin": checkpoint.origin,
+        "sha256": checkpoint.sha256,
+    }

@@ -1,0 +1,164 @@
+"""The delta file: a small change of one model's synthesis network, tuned around some images."""
+
+import copy
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from polyinr_core.errors import CheckpointError
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
+from polyinr_core.runtime.strict_json import JsonError
+from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, check_values, encode_tensors, read_tensors
+
+from .checkpoint import Checkpoint, check_drawing, header_facts, model_header
+
+FORMAT = 1
+METADATA_KEY = "polyinr_delta"
+NAMES = ("up", "down", "bias", "rgb_weight", "rgb_bias")
+DAMAGED = "a damaged delta ({}); make it again"
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What is added to a model's weights: up [L, n, r] times down [L, r, n], bias [L, n], and to_rgb's own.
+
+    rgb_weight is [3, n], rgb_bias [3]. `model_sha256` names the model that it fits; `sha256` is that of the
+    delta's file.
+    """
+
+    up: Tensor
+    down: Tensor
+    bias: Tensor
+    rgb_weight: Tensor
+    rgb_bias: Tensor
+    model_sha256: str
+    origin: dict[str, Any] = field(default_factory=dict)  # how it was made: steps, photos, what it scored
+    sha256: str = ""
+
+    @property
+    def rank(self) -> int:
+        return self.up.shape[-1]
+
+
+def encode_delta(delta: Delta) -> bytes:
+    """Return the bytes of a delta file. Raises TensorFileError, JsonError."""
+    facts = {
+        "format": FORMAT,
+        "model_sha256": delta.model_sha256,
+        "rank": delta.rank,
+        "origin": delta.origin,
+    }
+    tensors = {name: getattr(delta, name) for name in NAMES}
+    check_values(tensors)
+    return encode_tensors(tensors, key=METADATA_KEY, facts=facts)
+
+
+def write_delta(path: PathLike, delta: Delta, *, overwrite: bool = False) -> Delta:
+    """Write a delta file, and return the delta with the file's hash. Raises CheckpointError, FileError."""
+    path = Path(path)
+    try:
+        data = encode_delta(delta)
+    except (JsonError, TensorFileError) as error:
+        raise CheckpointError(path, f"cannot be written as a delta: {error}") from error
+    with written_beside(path, overwrite=overwrite) as draft:
+        draft.write_bytes(data)
+    return replace(delta, sha256=hashlib.sha256(data).hexdigest())
+
+
+def is_delta(path: PathLike) -> bool:
+    """Say whether a file is a delta, by its header alone. Raises CheckpointError if it is no safetensors file."""
+    return METADATA_KEY in model_header(Path(path))[METADATA]
+
+
+def read_delta(path: PathLike) -> Delta:
+    """Read a delta file: float32, on the CPU. Raises CheckpointError, FileError."""
+    path = Path(path)
+    facts = header_facts(path, METADATA_KEY, DAMAGED)
+    if facts is None:
+        raise CheckpointError(path, "not a delta; `polyinr invert PHOTO --tune` makes one")
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        number = facts.get("format") if isinstance(facts, dict) else None
+        raise CheckpointError(path, f"delta format {number!r}, this polyinr reads {FORMAT}; update polyinr")
+    data = read_bytes(path)
+    try:
+        tensors = read_tensors(data)
+        if set(tensors) != set(NAMES):
+            raise TensorFileError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not {', '.join(NAMES)}")
+        check_values(tensors)
+        check_ranks(tensors)
+        origin, model = facts.get("origin"), facts.get("model_sha256")
+        if not isinstance(origin, dict) or not isinstance(model, str):
+            raise TensorFileError("its origin or its model is missing or of another kind")
+    except TensorFileError as error:
+        raise CheckpointError(path, DAMAGED.format(error)) from error
+    return Delta(
+        **{name: tensor.float() for name, tensor in tensors.items()},
+        model_sha256=model,
+        origin=origin,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def check_ranks(tensors: dict[str, Tensor]) -> None:
+    """Raise TensorFileError unless each tensor has as many axes as it needs; the model says how long they are."""
+    axes = {"up": 3, "down": 3, "bias": 2, "rgb_weight": 2, "rgb_bias": 1}
+    for name, count in axes.items():
+        if tensors[name].dim() != count:
+            raise TensorFileError(f"{name} has the shape {list(tensors[name].shape)}, {count} axes are needed")
+
+
+def apply_delta(checkpoint: Checkpoint, delta: Delta, *, source: Path) -> Checkpoint:
+    """Return the model with the delta added to its weights; its sha256 is one of both together.
+
+    Raises CheckpointError if the delta was made for another model, does not fit, or makes it overflow.
+    """
+    if delta.model_sha256 != checkpoint.sha256:
+        raise CheckpointError(
+            source,
+            f"a delta of the model {delta.model_sha256[:12]}..., not of {checkpoint.sha256[:12]}...; "
+            "take the model that it was tuned from",
+        )
+    check_shapes(checkpoint.generator.config, delta, source=source)
+    generator = copy.deepcopy(checkpoint.generator)
+    synthesis = generator.synthesis
+    with torch.no_grad():
+        for level, product in enumerate(synthesis.products):
+            linear = cast(nn.Linear, product)
+            linear.weight.add_((delta.up[level] @ delta.down[level]).to(linear.weight))
+            linear.bias.add_(delta.bias[level].to(linear.bias))
+        synthesis.to_rgb.weight.add_(delta.rgb_weight.to(synthesis.to_rgb.weight))
+        synthesis.to_rgb.bias.add_(delta.rgb_bias.to(synthesis.to_rgb.bias))
+    try:
+        check_drawing(generator)
+    except TensorFileError as error:
+        raise CheckpointError(source, f"with this delta the model overflows ({error}); make it again") from error
+    origin = {**checkpoint.origin, "delta": delta.origin}
+    together = combined_sha256(checkpoint.sha256, delta.sha256)
+    return replace(checkpoint, generator=generator, origin=origin, sha256=together)
+
+
+def combined_sha256(model: str, delta: str) -> str:
+    """Return the hash by which images and latents remember a model with a delta: that of both hashes."""
+    return hashlib.sha256(f"{model}+{delta}".encode()).hexdigest()
+
+
+def check_shapes(config: GeneratorConfig, delta: Delta, *, source: Path) -> None:
+    """Raise CheckpointError unless a delta's tensors have the shapes that the model asks for."""
+    levels, n = config.levels, config.channels
+    rank = delta.up.shape[-1] if delta.up.dim() == 3 else 0
+    expected = {
+        "up": (levels, n, rank),
+        "down": (levels, rank, n),
+        "bias": (levels, n),
+        "rgb_weight": (3, n),
+        "rgb_bias": (3,),
+    }
+    for name, shape in expected.items():
+        if tuple(getattr(delta, name).shape) != shape:
+            found = list(getattr(delta, name).shape)
+            raise CheckpointError(source, f"{name} is {found}, the model needs {list(shape)}; make the delta again")

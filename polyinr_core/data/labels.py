@@ -1,0 +1,396 @@
+"""Labels: what a data set says of the class of each image, settled once it is known which images are used."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polyinr_core.errors import ArchiveError, RequestError
+from polyinr_core.runtime.strict_json import JsonError, parse_json, plain_json, to_unicode
+
+from .containers import plain_name
+
+LabelUse = Literal["auto", "usable", "none"]  # needed where there are any; those that can be used; left out
+MAX_CLASSES = 1_000_000
+NO_LABEL, UNUSABLE = -1, -2
+MAX_REASONS = 100  # labels that cannot be used, of which it is remembered why
+WAY_OUT = "(`prepare --labels none` and `train --no-cond` leave the labels out)"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`labels`: int64 [N] in the images' order, or None (`classes` 0 then); `class_names` may be empty."""
+
+    labels: NDArray[np.int64] | None = None
+    classes: int = 0
+    class_names: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make class names valid Unicode, whatever they come from: every model of the data carries them."""
+        names = tuple(map(to_unicode, self.class_names))
+        if len(set(names)) < len(set(self.class_names)):
+            raise RequestError("two class names are alike once bytes that are not UTF-8 are escaped; rename one")
+        object.__setattr__(self, "class_names", names)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All that a data set says of its images' classes; nothing is refused yet, as some may not be used.
+
+    `values` is int64 [N]: a class, NO_LABEL, or UNUSABLE (`reasons` says why, of the first ones); `widths` int32
+    [N] the length of a one-hot label, or 0. `folder` int32 [N] numbers the folder of each image in
+    `folder_names`; `numbered` tells of each folder whether its files are counted through, so that it is no class.
+    `described`: there is a dataset.json, so folders are no classes; `listed`: it holds labels. `problem`: why
+    none of the labels can be used.
+    """
+
+    values: NDArray[np.int64]
+    widths: NDArray[np.int32]
+    folder: NDArray[np.int32]
+    folder_names: tuple[str, ...]
+    numbered: tuple[bool, ...]
+    reasons: dict[int, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    described: bool = False
+    listed: bool = False
+    problem: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def are_own(self) -> bool:
+        """Say whether the images have labels of their own, or some of them, rather than class folders."""
+        return self.listed or bool((self.values != NO_LABEL).any())
+
+    @property
+    def doubtful(self) -> NDArray[np.int64]:
+        """Return the images for whose labels all would be refused: missing, unusable, of another kind."""
+        usable = self.values >= 0
+        if not self.are_own:
+            return np.zeros(0, np.int64)
+        odd = self.widths != np.argmax(np.bincount(self.widths[usable], minlength=1))
+        if self.class_names:
+            odd |= self.values >= len(self.class_names)
+        return np.flatnonzero(~usable | odd)
+
+    def settled(
+        self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None
+    ) -> tuple[Facts, str | None]:
+        """Return the labels of the images `kept` (None: of all), and why there are none if folders promise some.
+
+        `name_of` gives an image's name for messages. Raises ArchiveError for labels that cannot be used.
+        """
+        if self.problem is not None:
+            raise ArchiveError(path, f"{self.problem} {WAY_OUT}")
+        kept = np.arange(len(self)) if kept is None else kept
+        if self.are_own:
+            return self._own(path, name_of, kept), None
+        if self.described or not len(kept):
+            return Facts(provenance=self.provenance), None
+        return self._by_folder(name_of, kept)
+
+    def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> Facts:
+        """Return the images' own labels. Raises ArchiveError."""
+        values, widths = self.values[kept], self.widths[kept]
+        if len(bad := kept[values == UNUSABLE]):
+            first = int(bad[0])
+            reason = self.reasons.get(first, f"the label of {name_of(first)} is no class")
+            raise ArchiveError(path, f"{reason} {WAY_OUT}")
+        if len(missing := kept[values == NO_LABEL]):
+            count, first_name = f"{len(missing)} of {len(kept)} images", name_of(int(missing[0]))
+            if self.listed:
+                problem = f"its dataset.json has no label for {count} (first {first_name})"
+            else:
+                problem = f"{count} have no label (first {first_name}); give each a .cls or .json, or none"
+            raise ArchiveError(path, f"{problem} {WAY_OUT}")
+        kinds = np.unique(widths)
+        if len(kinds) > 1:
+            where = "labels in its dataset.json" if self.listed else "its labels"
+            raise ArchiveError(path, f"{where} are of several kinds or lengths {WAY_OUT}")
+        needed = 0 if not len(kept) else int(kinds[0]) or int(values.max()) + 1
+        if 0 < len(self.class_names) < needed:
+            problem = f"its dataset.json names {len(self.class_names)} classes, its labels need {needed}"
+            raise ArchiveError(path, f"{problem} {WAY_OUT}")
+        return Facts(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
+
+    def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[Facts, str | None]:
+        """Return labels by class folders, or none and why if some images lie in none."""
+        used, inverse = np.unique(self.folder[kept], return_inverse=True)
+        names = [self.folder_names[number] for number in used]
+        if all(self.numbered[number] for number in used):
+            return Facts(), None
+        classes = class_folders(names)
+        if classes is None:
+            if len(names) == 1:
+                return Facts(), None
+            strays = self.strays(kept)
+            lie = "lies" if len(strays) == 1 else f"and {len(strays) - 1} more lie"
+            return Facts(), (
+                f"no labels: {name_of(int(strays[0]))} {lie} in no class folder, and {len(kept) - len(strays)} "
+                "images do; move or remove it to keep the labels"
+            )
+        class_names = sorted(set(classes))
+        number = {name: index for index, name in enumerate(class_names)}
+        values = np.array([number[name] for name in classes], dtype=np.int64)[inverse]
+        return Facts(values, len(class_names), tuple(class_names)), None
+
+    def strays(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which of the images lie in no class folder, if class folders lie beside them."""
+        used = np.unique(self.folder[kept])
+        names = [self.folder_names[number] for number in used]
+        if self.described or self.are_own or len(names) < 2 or class_folders(names) is not None:
+            return np.zeros(0, np.int64)
+        shared = shared_folder(names)
+        outside = [number for number in used if len(parts_of(self.folder_names[number])) == shared]
+        return kept[np.isin(self.folder[kept], outside)]
+
+    def facts_for(
+        self,
+        use: LabelUse,
+        path: Path,
+        name_of: Callable[[int], str],
+        kept: NDArray[np.int64] | None = None,
+    ) -> tuple[Facts, str | None]:
+        """Return the images' labels as `use` has it, and a note on what is lost. Raises ArchiveError.
+
+        A single class folder is no class. `kept` are the images that are used, None for all.
+        """
+        bare = Facts(provenance=self.provenance)
+        if use == "none":
+            return bare, None
+        try:
+            facts, note = self.settled(path, name_of, kept)
+        except ArchiveError:
+            if use == "auto":
+                raise
+            return bare, None
+        return (facts if self.are_own or facts.classes > 1 else bare), note
+
+
+def parts_of(folder: str) -> list[str]:
+    """Return the parts of a folder's plain name; the root has none."""
+    return folder.split("/") if folder else []
+
+
+def shared_folder(folders: Sequence[str]) -> int:
+    """Return how many parts the names of all folders share from the start."""
+    split = [parts_of(folder) for folder in folders]
+    first, last = min(split), max(split)
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+def class_folders(folders: Sequence[str]) -> list[str] | None:
+    """Return the class that each of several folders stands for; None if one stands for none.
+
+    It is the first part below what all share: `set/cat` and `set/dog/deep` are cat and dog, a lone `set/cat` is
+    cat, and beside `set/cat` and `set/dog`, `set` is none.
+    """
+    shared = shared_folder(folders)
+    if len(set(folders)) == 1:
+        shared = max(0, shared - 1)
+    split = [parts_of(folder) for folder in folders]
+    return [parts[shared] for parts in split] if all(len(parts) > shared for parts in split) else None
+
+
+def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDArray[np.int64] | None]]:
+    """Return the class names of several parts joined, and the new number of each part's classes (None: as it is).
+
+    Raises ValueError if some name their classes and others number them.
+    """
+    if all(own == names[0] for own in names):
+        return (names[0] if names else ()), [None] * len(names)
+    if not all(names):
+        raise ValueError("some name their classes and others number them")
+    joined = tuple(sorted({name for own in names for name in own}))
+    number = {name: index for index, name in enumerate(joined)}
+    return joined, [np.array([number[name] for name in own], dtype=np.int64) for own in names]
+
+
+def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return classes by their new numbers, what is no class as it is. Raises ValueError for one without name."""
+    if number is None or not len(values):
+        return values
+    if values.max() >= len(number):
+        raise ValueError("some name fewer classes than their labels need")
+    return np.where(values >= 0, number[np.maximum(values, 0)], values)
+
+
+def concatenated(parts: Sequence[Labels]) -> Labels:
+    """Return the labels of several files that make up one data set."""
+    problem = next((part.problem for part in parts if part.problem is not None), None)
+    values = [part.values for part in parts]
+    class_names: tuple[str, ...] = ()
+    named = [i for i, part in enumerate(parts) if part.class_names or (part.values >= 0).any()]
+    try:
+        class_names, numbers = unified([parts[i].class_names for i in named])
+        for i, number in zip(named, numbers, strict=True):
+            values[i] = renumbered(values[i], number)
+    except ValueError as error:
+        problem = problem or f"of its files {error}"
+    numbered: dict[str, bool] = {}
+    for part in parts:
+        for name, counted in zip(part.folder_names, part.numbered, strict=True):
+            numbered[name] = numbered.get(name, True) and counted
+    place = {name: index for index, name in enumerate(numbered)}
+    folders = [np.array([place[name] for name in part.folder_names], np.int32)[part.folder] for part in parts]
+    starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+    reasons = {
+        start + index: reason
+        for start, part in zip(starts, parts, strict=False)
+        for index, reason in part.reasons.items()
+    }
+    return Labels(
+        np.concatenate(values),
+        np.concatenate([part.widths for part in parts]),
+        np.concatenate(folders),
+        tuple(numbered),
+        tuple(numbered.values()),
+        reasons=dict(list(reasons.items())[:MAX_REASONS]),
+        class_names=class_names,
+        described=any(part.described for part in parts),
+        listed=any(part.listed for part in parts),
+        problem=problem,
+        provenance=next((part.provenance for part in parts if part.provenance), {}),
+    )
+
+
+def certain(facts: Facts, count: int) -> Labels:
+    """Return the labels of `count` images as data-set files with tables of their own give them."""
+    values = np.full(count, NO_LABEL, np.int64) if facts.labels is None else facts.labels
+    zeros = np.zeros(count, np.int32)
+    return Labels(values, zeros, zeros, ("",), (False,), class_names=facts.class_names, described=True)
+
+
+def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
+    """Return all that a `dataset.json` says, its class names, its provenance. Raises ArchiveError."""
+    try:
+        facts = parse_json(text, finite=False)
+    except JsonError as error:
+        raise ArchiveError(path, f"its dataset.json is no JSON that can be used ({error})") from error
+    if not isinstance(facts, dict):
+        raise ArchiveError(path, "its dataset.json holds no object with labels")
+    class_names = facts.get("class_names") or []
+    if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
+        raise ArchiveError(path, "class_names in its dataset.json is no list of texts")
+    provenance = facts.get("provenance")
+    provenance = dict(provenance) if isinstance(provenance, dict) else {}
+    for key in ("source", "license", "attribution", "license_text"):  # archives of others carry these beside
+        if isinstance(facts.get(key), str):
+            provenance.setdefault(key, facts[key])
+    try:
+        provenance = plain_json(provenance)
+    except JsonError as error:
+        raise ArchiveError(path, f"the provenance in its dataset.json cannot be kept: {error}") from error
+    return facts, tuple(class_names), provenance
+
+
+def class_of(label: object) -> tuple[int, int]:
+    """Return a label's class and the length of its vector (0 for a plain number). Raises ValueError: why not."""
+    if isinstance(label, list) and label and all(type(value) in (int, float) for value in label):
+        if sorted(label)[:-1] != [0] * (len(label) - 1) or max(label) != 1:
+            raise ValueError("is a vector but not one-hot; only classes can be learned")
+        return label.index(1), len(label)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    if type(label) is not int:
+        raise ValueError(f"is {json.dumps(label)[:40]}; a whole number or a one-hot vector is needed")
+    if not 0 <= label < MAX_CLASSES:
+        raise ValueError(f"is {str(label)[:40]}, outside 0-{MAX_CLASSES - 1}")
+    return label, 0
+
+
+MAX_LABEL_BYTES = 2**20  # a .json may hold much more than the label
+LABEL_FIELDS = ("cls", "json")
+LABEL_KEYS = ("label", "cls")  # in a .json
+
+Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a `dataset.json` says: labels by plain name, or None; `problem`: why it cannot be used."""
+
+    labels: dict[str, object] | None = None
+    class_names: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+    @classmethod
+    def read(cls, path: Path, text: bytes) -> "Description":
+        """Read the text of a `dataset.json` of the data set at `path`."""
+        names: tuple[str, ...] = ()
+        provenance: dict[str, Any] = {}
+        try:
+            facts, names, provenance = read_description(path, text)
+            return cls(labels_by_name(path, facts.get("labels")), names, provenance)
+        except ArchiveError as error:
+            return cls(None, names, provenance, error.problem)
+
+
+def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
+    """Return the labels of `[[name, label], ...]` by plain name, None for null. Raises ArchiveError."""
+    if pairs is None:
+        return None
+    if not isinstance(pairs, list):
+        raise ArchiveError(path, "labels in its dataset.json is no list")
+    by_name: dict[str, object] = {}
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise ArchiveError(path, "labels in its dataset.json holds something else than [name, label] pairs")
+        name = plain_name(pair[0])
+        if name in by_name:
+            raise ArchiveError(path, f"its dataset.json labels {name!r} twice")
+        by_name[name] = pair[1]
+    return by_name
+
+
+def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
+    """Return the label that a .cls or .json file beside an image gives, None for none, or why it is no class."""
+    if size > MAX_LABEL_BYTES:
+        return f"{name!r} is too large for a label"
+    text = read()
+    if kind == "cls":
+        return label_listed(name, cls_value(text.decode("utf-8", "replace").strip()))
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return f"{name!r} is no JSON"
+    facts = facts if isinstance(facts, dict) else {}
+    label = next((facts[key] for key in LABEL_KEYS if facts.get(key) is not None), None)
+    return None if label is None else label_listed(name, label)
+
+
+def cls_value(text: str) -> object:
+    """Return what the text of a .cls file means: a number, a list, or itself."""
+    if text.isdecimal() and len(text) < 20:
+        return int(text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def label_listed(name: str, label: object) -> Label | str:
+    """Return a label as a class, or why it is none."""
+    try:
+        return class_of(label)
+    except ValueError as error:
+        return f"the label of {name!r} {error}"
+
+
+def shared_depth(names: Mapping[str, object]) -> int:
+    """Return how many folders all names have in common."""
+    if not names:
+        return 0
+    first, last = min(names).split("/"), max(names).split("/")
+    depth = 0
+    while depth < min(len(first), len(last)) - 1 and first[depth] == last[depth]:
+        depth += 1
+    return depth

@@ -1,0 +1,363 @@
+"""Where each image lies in a set of tar shards, and its label: found by one scan, kept for the next start."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from glob import glob
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special, written_beside
+from polyinr_core.runtime.strict_json import JsonError, parse_json
+from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, read_header, read_tensors
+
+from .containers import FACTS_NAME, Member, is_image, tar_members
+from .decode import MAX_IMAGE_BYTES, decoded
+from .labels import Description, Labels, LabelUse, concatenated
+from .listing import NOT_REGULAR, Lister, Listing, Notes, may_matter, stamp_of
+
+FORMAT = "2"
+SCANNERS = 8  # threads: on most disks it is waiting, not work
+ARRAYS = ("shard", "offset", "size")
+LABEL_ARRAYS = ("values", "widths", "folder")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one tar holds: `places` int64 [n, 2] are offset and size of each image of the listing."""
+
+    listing: Listing
+    places: NDArray[np.int64]
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Of each image: `shard` int32 [N], `offset` and `size` in bytes int64 [N], `labels`.
+
+    `notes` tells what was passed over.
+    """
+
+    shard: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    labels: Labels
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+def index_of(
+    path: Path,
+    files: list[Path],
+    *,
+    folder: Path | None,
+    progress: Callable[[int, int], None] | None,
+    beside: Path | None = None,
+) -> ShardIndex:
+    """Return the index of the shards of the set at `path`, from `folder` if it was kept there for these files.
+
+    A kept index is for shards of the same names, sizes and times only. `beside` is a `dataset.json` about them
+    all. Raises ArchiveError, FileError.
+    """
+    stamp = stamp_of(*files, *([] if beside is None else [beside]))
+    kept = None
+    if folder is not None:
+        name = hashlib.sha256(
+            "\n".join(str(file.resolve()) for file in files).encode("utf-8", "surrogateescape")
+        ).hexdigest()[:16]
+        kept = folder / f"shards-{name}.safetensors"
+        if (found := read_index(kept, stamp)) is not None:
+            return found
+    index = joined(scan(files, described_by(path, beside), progress=progress))
+    if kept is not None:
+        write_index(kept, index, stamp)
+    return index
+
+
+def described_by(path: Path, beside: Path | None) -> Description | None:
+    """Return what a `dataset.json` beside shards says. Raises FileError."""
+    return None if beside is None else Description.read(path, read_bytes(beside))
+
+
+def scan(
+    files: list[Path], beside: Description | None, *, progress: Callable[[int, int], None] | None = None
+) -> Iterator[Scan]:
+    """Yield what each shard's table of contents says. Raises ArchiveError, FileError."""
+    with ThreadPoolExecutor(SCANNERS) as pool:
+        try:
+            for done, found in enumerate(pool.map(partial(scan_shard, beside=beside), files), 1):
+                yield found
+                if progress:
+                    progress(done, len(files))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def joined(scans: Iterable[Scan]) -> ShardIndex:
+    """Return the index of shards; the names of the images, which would fill memory, are not kept."""
+    places, labels, notes = [], [], Notes()
+    digest = hashlib.sha256()
+    for found in scans:
+        places.append(found.places)
+        labels.append(found.listing.labels)
+        notes.add(found.listing)
+        digest.update(found.digest)
+    rows = np.concatenate(places)
+    return ShardIndex(
+        shard=np.repeat(np.arange(len(places), dtype=np.int32), [len(part) for part in places]),
+        offset=rows[:, 0].copy(),
+        size=rows[:, 1].copy(),
+        labels=concatenated(labels),
+        sha256=digest.hexdigest(),
+        notes=notes.lines(),
+    )
+
+
+def scan_shard(file: Path, beside: Description | None = None) -> Scan:
+    """Return what a shard holds, and a digest of its name, table and first image. Raises ArchiveError."""
+    if is_empty(file):
+        raise ArchiveError(file, "is empty")
+    found: list[tuple[int, int]] = []
+    listing = list_tar(file, beside, compressed=False, found=found)
+    if not listing.names:
+        first = f" ({listing.left_out[0][0]!r} {listing.left_out[0][1]})" if listing.left_out else ""
+        problem = f"holds no images{first} (a sample is KEY.png or KEY.jpg, beside it KEY.cls)"
+        raise ArchiveError(file, problem)
+    places = np.array([found[number] for number in listing.chosen], dtype=np.int64)  # [n, 2]
+    lines = [file.name]
+    for name, (offset, size), label in zip(listing.names, places.tolist(), listing.labels.values, strict=True):
+        lines.append(f"{name} {offset} {size} {label}")
+    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
+    digest.update(read_stretch(file, *places[0].tolist()))
+    return Scan(listing, places, digest.digest())
+
+
+def list_tar(
+    file: Path, beside: Description | None, *, compressed: bool, found: list[tuple[int, int]] | None = None
+) -> Listing:
+    """List the images of a tar in its own order; their places are added to `found`. Raises ArchiveError."""
+    lister = Lister(file, samples=True, beside=beside)
+    for member in tar_members(file, compressed=compressed, special=True):
+        if not member.is_file:
+            if is_image(member.name) or (member.info.issym() and may_matter(member.name)):
+                lister.leave_out(member.name, NOT_REGULAR)
+        elif lister.add(member.name, member.size, member.read) and found is not None:
+            found.append(place_of(member))
+    return lister.listing()
+
+
+def place_of(member: Member) -> tuple[int, int]:
+    """Return where an image lies: its offset and size. Raises ArchiveError."""
+    if member.info.issparse():
+        raise ArchiveError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
+    if member.size > MAX_IMAGE_BYTES:
+        raise ArchiveError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
+    return member.info.offset_data, member.size
+
+
+def is_empty(file: Path) -> bool:
+    """Say whether a file has no bytes. Raises FileError."""
+    refuse_special(file)
+    try:
+        return file.stat().st_size == 0
+    except OSError as error:
+        raise explain(file, error) from error
+
+
+def read_stretch(file: Path, offset: int, size: int) -> bytes:
+    """Return `size` bytes of a shard, or fewer where it ends. Raises FileError."""
+    try:
+        with file.open("rb", buffering=0) as shard:
+            shard.seek(offset)
+            return shard.read(size)
+    except OSError as error:
+        raise explain(file, error) from error
+
+
+def read_index(kept: Path, stamp: str) -> ShardIndex | None:
+    """Return a kept index if it is whole and of files with this stamp."""
+    try:
+        facts = read_header(kept)[METADATA]
+        if (facts.get("format"), facts.get("stamp")) != (FORMAT, stamp):
+            return None
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in read_tensors(kept).items()}
+        said = parse_json(facts["labels"])
+        labels = Labels(
+            **{name: arrays.pop(name) for name in LABEL_ARRAYS},
+            folder_names=tuple(said.pop("folder_names")),
+            numbered=tuple(said.pop("numbered")),
+            reasons={int(number): reason for number, reason in said.pop("reasons").items()},
+            class_names=tuple(said.pop("class_names")),
+            **said,
+        )
+        index = ShardIndex(**arrays, labels=labels, sha256=facts["sha256"], notes=tuple(parse_json(facts["notes"])))
+    except (FileError, TensorFileError, JsonError, TypeError, KeyError, ValueError, AttributeError):
+        # missing or damaged: the scan makes it anew
+        return None
+    columns: list[NDArray[Any]] = [index.shard, index.offset, index.size]
+    kinds = ["int32", "int64", "int64"]
+    fits = all(
+        column.shape == (len(index.shard),) and column.dtype == kind
+        for column, kind in zip(columns, kinds, strict=True)
+    )
+    return index if fits and len(index.shard) and all(int(column.min()) >= 0 for column in columns) else None
+
+
+def write_index(kept: Path, index: ShardIndex, stamp: str) -> None:
+    """Keep an index. Raises FileError."""
+    arrays = {name: getattr(index, name) for name in ARRAYS}
+    arrays |= {name: getattr(index.labels, name) for name in LABEL_ARRAYS}
+    said = {f.name: getattr(index.labels, f.name) for f in fields(index.labels) if f.name not in LABEL_ARRAYS}
+    facts = {"format": FORMAT, "stamp": stamp, "sha256": index.sha256}
+    facts |= {"labels": json.dumps(said), "notes": json.dumps(index.notes)}
+    with written_beside(kept, overwrite=True) as draft:
+        save_file(arrays, draft, metadata=facts)
+
+
+GLOB = "*?["
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+class Shards:
+    """Open shards. Their images are in the order of the shards' names, then in the order of each tar.
+
+    A sample is the files KEY.png (or any other image) and KEY.cls (a class index as text) or KEY.json (an
+    object with `label`), in one tar; a name's first dot ends the key. Else a `dataset.json` inside or class
+    folders give the labels. A `dataset.json` beside the shards may hold labels, `class_names` and `provenance`. A
+    image is read by one seek, with no file kept open: it is safe from threads and processes.
+    """
+
+    def __init__(self, path: Path, *, files: list[Path], index: ShardIndex, use: LabelUse = "auto") -> None:
+        self.path = path
+        self.files = files
+        self.index = index
+        self.shard_of: NDArray[np.int32] | None = index.shard
+        facts, note = index.labels.facts_for(use, path, lambda number: f"in {files[index.shard[number]].name}")
+        self.labels: NDArray[np.int64] | None = facts.labels
+        self.classes = facts.classes
+        self.class_names = facts.class_names
+        self.provenance: dict[str, Any] = facts.provenance
+        self.notes: tuple[str, ...] = (*index.notes, *([] if note is None else [note]))
+        self.resolution: int = self._decoded(0, side=None).shape[0]
+
+    @classmethod
+    def open(
+        cls,
+        path: PathLike,
+        *,
+        index: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        labels: LabelUse = "auto",
+    ) -> Self:
+        """Open a .tar, a folder of them, or a pattern, and check all names and labels and the first image.
+
+        The other images are checked when read. `index` is a folder where what the scan finds is kept for the
+        next time; `progress` is told (shards scanned, shards in all). Labels that cannot be used are refused,
+        left out with "usable"; "none" leaves out all. Raises ArchiveError, FileError.
+        """
+        path = Path(path)
+        files = shard_files(path)
+        found = index_of(path, files, folder=index, progress=progress, beside=description_of(path, files))
+        if (beside := image_beside(path)) is not None:
+            found = replace(found, notes=(*found.notes, f"passed over: images beside the .tar files ({beside!r})"))
+        return cls(path, files=files, index=found, use=labels)
+
+    def __len__(self) -> int:
+        return len(self.index.shard)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over each shard's name, table with labels, and first image: not over all pixels."""
+        return self.index.sha256
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises ArchiveError, FileError."""
+        return self._decoded(index, side=self.resolution)
+
+    def _decoded(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
+        """Read and decode image `index`, of any side if None is given."""
+        file = self.files[self.index.shard[index]]
+        offset, size = int(self.index.offset[index]), int(self.index.size[index])
+        data = read_stretch(file, offset, size)
+        if len(data) < size:
+            raise ArchiveError(file, "has become shorter since it was scanned; is it being written?")
+        try:
+            return decoded(file, "", data, side=side)
+        except ArchiveError:  # the name is looked up only now: a million of them would fill memory
+            return decoded(file, name_at(file, offset), data, side=side)
+
+    def close(self) -> None:
+        """Do nothing: no file is kept open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def is_pattern(path: Path) -> bool:
+    """Say whether a path is a pattern that stands for several files, as `data-{000..099}.tar` or `a/*.tar`."""
+    return any(mark in str(path) for mark in "{" + GLOB) and not os.path.exists(path)
+
+
+def shard_files(path: Path) -> list[Path]:
+    """Return the shards that a path or pattern means, in the order of their names. Raises ArchiveError."""
+    if not is_pattern(path):
+        files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+        if not files:
+            raise ArchiveError(path, "is a folder without .tar files")
+        return files
+    from braceexpand import braceexpand  # here, as few have patterns to read
+
+    try:
+        patterns = [Path(text) for text in braceexpand(str(path))]
+    except ValueError as error:
+        raise ArchiveError(path, "is no pattern; write it as data-{000..099}.tar or data-*.tar") from error
+    files = []
+    for pattern in patterns:
+        if any(mark in str(pattern) for mark in GLOB):
+            files += [Path(found) for found in glob(str(pattern))]
+        else:
+            files.append(pattern)  # each must be there: a gap in a range is a mistake
+    if not files:
+        raise ArchiveError(path, "no file has such a name")
+    return sorted(set(files))
+
+
+def description_of(path: Path, files: list[Path]) -> Path | None:
+    """Return the `dataset.json` beside shards, None if there is none."""
+    description = (path if path.is_dir() else files[0].parent) / FACTS_NAME
+    return description if description.is_file() else None
+
+
+def image_beside(path: Path) -> str | None:
+    """Return the name of an image that lies in a folder of shards or below it, None if there is none."""
+    folders = os.walk(path) if path.is_dir() else ()
+    beside = (Path(folder, name) for folder, _, names in folders for name in sorted(names))
+    inside = (file.relative_to(path).as_posix() for file in beside)
+    return next((name for name in inside if is_image(name)), None)
+
+
+def means_shards(path: Path) -> bool:
+    """Say whether a path means tar shards, by its name or what the folder holds."""
+    is_tar = path.name.lower().endswith(TAR_SUFFIXES)
+    return is_tar or is_pattern(path) or (os.path.isdir(path) and any(path.glob("*.tar")))
+
+
+def name_at(file: Path, offset: int) -> str:
+    """Return the name of what lies at an offset in a shard."""
+    members = tar_members(file, compressed=False)
+    return next((member.name for member in members if member.info.offset_data == offset), f"byte {offset}")

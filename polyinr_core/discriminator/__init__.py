@@ -1,0 +1,1 @@
+"""The projected discriminator: frozen backbones, random projections, trained heads, losses."""

@@ -1,0 +1,1 @@
+"""Image files, grids, animations and quantization."""

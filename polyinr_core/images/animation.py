@@ -1,0 +1,207 @@
+"""Frames to moving images: GIF, animated WebP, MP4 (H.264)."""
+
+import importlib.util
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from polyinr_core.errors import FileError, PolyinrError, RequestError
+from polyinr_core.runtime.atomic_io import PathLike, refuse_overwrite, written_beside
+
+from .io import DESCRIPTION, Note, note_text, parsed_note
+
+FORMATS = {".gif": "gif", ".webp": "webp", ".mp4": "mp4"}
+MAX_SIDES = {"gif": 65535, "webp": 16383, "mp4": 16384}  # the last is x264's own
+MAX_BLOCKS = 139_264  # squares of 16 x 16 pixels that H.264 decoders must take (level 6.2; ITU-T H.264, A.3)
+MAX_FPS = {
+    "gif": 50,  # browsers slow down what is shown for less than 2 hundredths of a second
+    "webp": 90,  # and for less than 11 thousandths
+    "mp4": 300,  # H.264, level 6.2
+}
+MIN_FPS = 0.01  # a GIF's frame stays at most 655 seconds
+TICKS = {"gif": 100, "webp": 1000}  # a second: what the format counts in
+WEBP_QUALITY = 90
+MP4_QUALITY = "18"  # x264's constant rate factor: to the eye about lossless
+BT709 = 1  # of primaries and transfer; ITU-T H.273, tables 2 and 3
+
+Frame = NDArray[np.uint8]  # [H, W, 3]
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a file's suffix names. Raises RequestError."""
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise RequestError(f"{path}: suffix {path.suffix!r} is no animation; use {', '.join(FORMATS)}") from None
+
+
+def check_encoder(path: Path) -> None:
+    """Raise PolyinrError if what writes such a file is not installed, RequestError for another suffix."""
+    if format_of(path) != "mp4":
+        return
+    if importlib.util.find_spec("av") is None:
+        raise PolyinrError(f"{path}: MP4 is written by PyAV, which is missing; pip install 'polyinr[video]'")
+    import av
+
+    if "libx264" not in av.codecs_available:
+        raise PolyinrError(f"{path}: this PyAV has no H.264 encoder (libx264); pip install --force-reinstall av")
+
+
+def check_animation(path: Path, *, width: int, height: int, count: int, fps: float) -> None:
+    """Raise RequestError if the file's format cannot hold `count` frames of that size at that speed."""
+    format = format_of(path)
+    if count < 1:
+        raise RequestError("an animation needs a frame at least")
+    if not MIN_FPS <= fps <= MAX_FPS[format]:
+        raise RequestError(f"{format} plays {MIN_FPS} to {MAX_FPS[format]} frames a second, not {fps:g}")
+    if max(width, height) > MAX_SIDES[format]:
+        raise RequestError(
+            f"{format} holds at most {MAX_SIDES[format]} pixels a side, not {width}x{height}; "
+            "take a smaller size, or a folder of frames"
+        )
+    if format == "mp4" and math.ceil(width / 16) * math.ceil(height / 16) > MAX_BLOCKS:
+        raise RequestError(
+            f"mp4 (H.264) holds at most {MAX_BLOCKS * 256} pixels, not {width}x{height}; "
+            "take a smaller size, or a folder of frames"
+        )
+
+
+def write_animation(
+    path: PathLike,
+    frames: Iterable[Frame],
+    *,
+    count: int,
+    fps: float,
+    loop: bool = True,
+    note: Note | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write `count` frames [H, W, 3] (uint8) as the suffix says: .gif, .webp or .mp4.
+
+    - GIF: a palette of 256 colors for each frame, undithered, which is both nearer to the image and steadier
+      than one for all. Delays are hundredths of a second, some rounded up and some down so that the whole keeps
+      its length. Held in memory until the last: a byte a pixel a frame.
+    - WebP: lossy (quality 90). Held in memory until the last: four bytes a pixel a frame.
+    - MP4: H.264, yuv420p, BT.709, written as the frames come. It needs even sides: at an odd one the last row or
+      column is shown twice.
+
+    `loop` repeats GIF and WebP for ever; an MP4's player decides for itself. The note is a GIF's or MP4's
+    comment, a WebP's EXIF description. `progress` is told 1 a frame. Raises FileError, RequestError,
+    PolyinrError where the encoder is missing, and whatever the frames raise; then nothing is left behind.
+    """
+    path = Path(path)
+    check_encoder(path)
+    refuse_overwrite(path, overwrite=overwrite)
+    coming = iter(frames)
+    first = next(coming, None)
+    assert first is not None, "no frames"
+    check_animation(path, width=first.shape[1], height=first.shape[0], count=count, fps=fps)
+    checked = _checked(chain([first], coming), count, first.shape, progress)
+    with written_beside(path, overwrite=overwrite) as draft:
+        if format_of(path) == "gif":
+            _write_gif(draft, checked, delays(count, fps, TICKS["gif"]), loop, note_text(note))
+        elif format_of(path) == "webp":
+            _write_webp(draft, checked, delays(count, fps, TICKS["webp"]), loop, note_text(note))
+        else:
+            _write_mp4(path, draft, checked, fps, note_text(note))
+
+
+def delays(count: int, fps: float, ticks: int) -> list[int]:
+    """Return how long each frame stays, in whole ticks of a second, so that no rounding adds up."""
+    return [then - now for now, then in pairwise(round(ticks * index / fps) for index in range(count + 1))]
+
+
+def _checked(
+    frames: Iterable[Frame], count: int, shape: tuple[int, ...], progress: Callable[[int], None] | None
+) -> Iterator[Frame]:
+    """Pass frames on and tell of each."""
+    index = 0
+    for index, frame in enumerate(frames, start=1):
+        assert frame.shape == shape, frame.shape
+        assert frame.dtype == np.uint8, frame.dtype
+        assert index <= count, "more frames than were announced"
+        if progress is not None:
+            progress(1)
+        yield frame
+    assert index == count, "fewer frames than were announced"
+
+
+def _write_gif(path: Path, frames: Iterator[Frame], delays: list[int], loop: bool, text: str) -> None:
+    images = (
+        Image.fromarray(frame).quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        for frame in frames
+    )
+    options: dict[str, Any] = {"loop": 0} if loop else {}
+    if text:
+        options["comment"] = text
+    milliseconds = [delay * 1000 // TICKS["gif"] for delay in delays]
+    _save(path, "GIF", images, duration=milliseconds, optimize=False, **options)
+
+
+def _write_webp(path: Path, frames: Iterator[Frame], delays: list[int], loop: bool, text: str) -> None:
+    exif = Image.Exif()
+    if text:
+        exif[DESCRIPTION] = text
+    images = (Image.fromarray(frame) for frame in frames)
+    _save(path, "WEBP", images, duration=delays, loop=0 if loop else 1, quality=WEBP_QUALITY, method=4, exif=exif)
+
+
+def _save(path: Path, format: str, images: Iterator[Image.Image], **options: Any) -> None:
+    """Let Pillow write the images into memory, and the bytes to the file: so no full disk is overlooked."""
+    buffer = io.BytesIO()
+    next(images).save(buffer, format, save_all=True, append_images=images, **options)
+    path.write_bytes(buffer.getbuffer())
+
+
+def read_mp4_note(path: Path) -> Note:
+    """Return the note in an MP4's comment, empty if there is none. Raises FileError, PolyinrError."""
+    check_encoder(path)
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return parsed_note(container.metadata.get("comment", ""))
+    except av.FFmpegError as error:
+        raise FileError(path, f"a damaged MP4 ({error.strerror})") from error
+
+
+def _write_mp4(path: Path, draft: Path, frames: Iterator[Frame], fps: float, text: str) -> None:
+    """Encode the frames into the draft of `path`, its index first so that browsers start at once."""
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    try:
+        with av.open(str(draft), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            if text:
+                container.metadata["comment"] = text
+            rate = Fraction(fps).limit_denominator(1001)
+            stream = container.add_stream("libx264", rate=rate, options={"crf": MP4_QUALITY})
+            for index, frame in enumerate(frames):
+                even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+                if index == 0:
+                    stream.height, stream.width = even.shape[:2]
+                    stream.pix_fmt = "yuv420p"
+                    stream.codec_context.colorspace = Colorspace.ITU709
+                    stream.codec_context.color_range = ColorRange.MPEG
+                    stream.codec_context.color_primaries = BT709
+                    stream.codec_context.color_trc = BT709
+                image = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+                    format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+                )
+                image.pts = index
+                image.time_base = 1 / rate
+                container.mux(stream.encode(image))
+            container.mux(stream.encode())
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise FileError(path, f"could not be encoded ({error})") from error

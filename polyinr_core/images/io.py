@@ -1,0 +1,283 @@
+"""Image files: PNG, JPEG, WebP, TIFF, and the JSON note that PNG and TIFF carry."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import png
+import tifffile
+from numpy.typing import DTypeLike, NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from polyinr_core.errors import FileError, PolyinrError, RequestError
+from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special, written_beside
+from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json
+
+FORMATS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+MAX_SIDES = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383, "tiff": 2**31 - 1}
+DEPTHS = {"png": (np.uint8, np.uint16), "tiff": (np.uint8, np.uint16)}  # the others hold 8 bits alone
+NOTE_KEY = "polyinr"
+DESCRIPTION = 0x010E  # EXIF ImageDescription
+JPEG_QUALITY = 95
+STRIP_BYTES = 2**20  # of a TIFF: small strips are packed one by one
+LONGEST_NOTE = 2**25  # bytes; Pillow reads texts of 64 MiB, all of a file together
+
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+MAX_TEXT_BYTES, MAX_UNPACKED_TEXT_BYTES = 2**26, 2**20
+
+Note = dict[str, Any]
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a file's suffix names. Raises RequestError."""
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise RequestError(f"{path}: suffix {path.suffix!r} is no image format; use {', '.join(FORMATS)}") from None
+
+
+def check_size(format: str, *, width: int, height: int) -> None:
+    """Raise RequestError if the format cannot hold an image of that size."""
+    if max(width, height) > MAX_SIDES[format]:
+        raise RequestError(
+            f"{format} holds at most {MAX_SIDES[format]} pixels a side, not {width}x{height}; use .png or .tif"
+        )
+
+
+def check_depth(format: str, dtype: DTypeLike) -> None:
+    """Raise RequestError if the format cannot hold colors of that type (uint8, uint16)."""
+    dtype = np.dtype(dtype)
+    if dtype not in DEPTHS.get(format, (np.uint8,)):
+        raise RequestError(f"{format} does not hold colors of {8 * dtype.itemsize} bits ({dtype}); use .png or .tif")
+
+
+def note_text(note: Note | None) -> str:
+    """Return the note as JSON, in ASCII, empty where there is none. Raises RequestError if none could read it."""
+    if note is None:
+        return ""
+    try:
+        text = format_json(note)
+    except JsonError as error:
+        raise RequestError(f"the note of an image cannot be written: {error}") from error
+    if len(text) > LONGEST_NOTE:
+        raise RequestError(f"the note of an image would be {len(text):,} bytes, at most {LONGEST_NOTE:,} are kept")
+    return text
+
+
+def write_image(path: PathLike, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
+    """Write pixels [H, W, 3] (uint8; in PNG and TIFF also uint16) as the suffix says.
+
+    Raises FileError, RequestError.
+    """
+    path = Path(path)
+    format = format_of(path)
+    with written_beside(path, overwrite=overwrite) as draft, draft.open("wb") as file:
+        write_pixels(file, pixels, format=format, note=note)
+
+
+def encode_image(pixels: NDArray, *, format: str = "png", note: Note | None = None) -> bytes:
+    """Return the bytes of an image file. Raises RequestError."""
+    buffer = io.BytesIO()
+    write_pixels(buffer, pixels, format=format, note=note)
+    return buffer.getvalue()
+
+
+def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, note: Note | None = None) -> None:
+    """Encode pixels [H, W, 3] into an open file. Only PNG and TIFF keep the note. Raises RequestError."""
+    height, width, _ = pixels.shape
+    check_size(format, width=width, height=height)
+    check_depth(format, pixels.dtype)
+    text = note_text(note)
+    if format == "tiff":
+        rows = max(1, STRIP_BYTES // (width * 3 * pixels.itemsize))
+        tifffile.imwrite(
+            file,
+            pixels,
+            photometric="rgb",
+            compression="zlib",
+            rowsperstrip=rows,
+            description=text,
+            metadata=None,
+            software=False,
+        )
+        return
+    if pixels.dtype == np.uint16:
+        write_deep_png(file, pixels, key=NOTE_KEY, text=text)
+        return
+    image = Image.fromarray(pixels)
+    if format == "png":
+        info = PngInfo()
+        if text:
+            info.add_text(NOTE_KEY, text)
+        image.save(file, "PNG", pnginfo=info)
+    elif format == "jpeg":
+        buffer = io.BytesIO()  # Pillow, writing a JPEG to a file by itself, overlooks a disk that fills up
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        file.write(buffer.getbuffer())
+    else:
+        image.save(file, "WEBP", lossless=True)
+
+
+def image_kind(head: bytes) -> str | None:
+    """Return the format that a file's first bytes announce, or None."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head[:4] == b"GIF8":
+        return "gif"
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+
+
+def read_note(path: PathLike) -> Note:
+    """Return the note embedded in a PNG, TIFF, GIF or WebP, empty if there is none. Raises FileError.
+
+    Decodes nothing, as an image may be larger than memory, but checks the sums of a PNG's pixels and note.
+    """
+    path = Path(path)
+    refuse_special(path)
+    try:
+        with path.open("rb") as file:
+            kind = image_kind(file.read(16))
+            file.seek(0)
+            if kind == "png":
+                text = _png_text(file)
+            elif kind == "tiff":
+                text = _tiff_description(path, file)
+            elif kind in ("gif", "webp"):
+                with Image.open(file) as image:
+                    text = str(image.getexif().get(DESCRIPTION, ""))
+                    text = image.info.get("comment", b"").decode(errors="replace") or text
+            elif kind == "jpeg":
+                return {}
+            else:
+                raise FileError(path, "not a PNG, TIFF, JPEG, WebP or GIF image")
+    except OSError as error:
+        if error.errno is None:  # Pillow's word for a broken file
+            raise FileError(path, f"a damaged image ({error})") from error
+        raise explain(path, error) from error
+    except PolyinrError:
+        raise
+    except Exception as error:  # whatever Pillow's parsers stumble over in a damaged file
+        raise FileError(path, f"a damaged image ({error})") from error
+    return parsed_note(text)
+
+
+def _png_text(file: BinaryIO) -> str:
+    """Return the note's text in a PNG, whatever else it carries. Raises ValueError for a damaged file."""
+    text = ""
+    file.seek(8)
+    kind = b""
+    while kind != b"IEND":
+        head = file.read(8)
+        if len(head) < 8:
+            raise ValueError("it ends early")
+        length, kind = struct.unpack(">I4s", head)
+        if not kind.isalpha():
+            raise ValueError(f"a part of it is called {kind!r}")
+        is_text = kind in PNG_TEXTS and length <= MAX_TEXT_BYTES
+        if kind[0] & 32 and not is_text:  # ancillary, and nothing to the note
+            file.seek(length + 4, io.SEEK_CUR)
+            continue
+        body, total = [], zlib.crc32(kind)
+        while length:
+            part = file.read(min(length, 2**20))
+            if not part:
+                raise ValueError("it ends early")
+            total = zlib.crc32(part, total)
+            length -= len(part)
+            if is_text:
+                body.append(part)
+        is_right = file.read(4) == struct.pack(">I", total)
+        found = _text_of(kind, b"".join(body)) if is_text else None
+        if not is_right and (found is not None or not is_text):
+            raise ValueError(f"a wrong sum in its {kind.decode('ascii')}")
+        text = text or found or ""
+    return text
+
+
+def _text_of(kind: bytes, chunk: bytes) -> str | None:
+    """Return what a PNG's text chunk says under the note's key, None if it has another. Raises ValueError."""
+    key, _, value = chunk.partition(b"\0")
+    if key != NOTE_KEY.encode("ascii"):
+        return None
+    is_packed = kind == b"zTXt" or (kind == b"iTXt" and value[:1] == b"\1")
+    if kind == b"zTXt":
+        value = value[1:]
+    elif kind == b"iTXt":
+        value = value[2:].partition(b"\0")[2].partition(b"\0")[2]  # after the language and the translated key
+    if is_packed:
+        try:
+            value = zlib.decompressobj().decompress(value, MAX_UNPACKED_TEXT_BYTES)
+        except zlib.error as error:
+            raise ValueError(f"a text that cannot be unpacked ({error})") from error
+    return value.decode("latin-1" if kind != b"iTXt" else "utf-8", "replace")
+
+
+def _tiff_description(path: Path, file: BinaryIO) -> str:
+    """Return the text of a TIFF's first ImageDescription. Raises FileError."""
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            return str(tiff.pages.first.description)
+    except Exception as error:  # whatever the parser stumbles over in a damaged file
+        raise FileError(path, f"a damaged image ({error})") from error
+
+
+def parsed_note(text: str) -> Note:
+    """Return the note in a text, empty if the text is somebody else's."""
+    try:
+        note = parse_json(text) if text.startswith("{") else {}
+    except JsonError:
+        return {}
+    return note if isinstance(note, dict) and NOTE_KEY in note else {}
+
+
+BAND_BYTES = 2**20  # filtered and deflated at a time
+SUB = 1  # the filter: each byte less that of the pixel to its left; PNG specification, section 9.2
+PIXEL_BYTES = 6
+LEVEL_OF_DEFLATE = 1  # filtered colors gain little from more, and 6 takes six times as long
+
+
+def write_deep_png(file: BinaryIO, pixels: NDArray[np.uint16], *, key: str, text: str = "") -> None:
+    """Write pixels [H, W, 3] (uint16) into an open file, with an ASCII text, if any, under `key` before them."""
+    height, width, _ = pixels.shape
+    png.Writer(width, height, greyscale=False, bitdepth=16).write_preamble(file)
+    if text:
+        png.write_chunk(file, b"tEXt", key.encode("latin-1") + b"\0" + text.encode("ascii"))
+    packer = zlib.compressobj(LEVEL_OF_DEFLATE)
+    for band in _filtered(pixels):
+        packed = packer.compress(band)
+        if packed:
+            png.write_chunk(file, b"IDAT", packed)
+    png.write_chunk(file, b"IDAT", packer.flush())
+    png.write_chunk(file, b"IEND")
+
+
+def _filtered(pixels: NDArray[np.uint16]) -> Iterator[bytes]:
+    """Yield the rows as PNG keeps them: big endian, filtered, each after the filter's number."""
+    height, width, _ = pixels.shape
+    rows = max(1, BAND_BYTES // (width * PIXEL_BYTES))
+    for top in range(0, height, rows):
+        band = np.ascontiguousarray(pixels[top : top + rows], dtype=">u2")
+        data = band.reshape(len(band), -1).view(np.uint8)  # [rows, W * 6]
+        lines = np.empty((len(band), 1 + data.shape[1]), dtype=np.uint8)
+        lines[:, 0] = SUB
+        lines[:, 1 : 1 + PIXEL_BYTES] = data[:, :PIXEL_BYTES]
+        np.subtract(data[:, PIXEL_BYTES:], data[:, :-PIXEL_BYTES], out=lines[:, 1 + PIXEL_BYTES :])
+        yield lines.tobytes()

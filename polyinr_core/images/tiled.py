@@ -1,0 +1,231 @@
+"""Tiled TIFF files of any size, with their pyramid, drawn and written tile by tile."""
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+from numpy.typing import DTypeLike, NDArray
+
+from polyinr_core.errors import FileError, RequestError
+from polyinr_core.runtime.atomic_io import PathLike, check_place, refuse_overwrite, written_beside
+
+from .batch_writer import in_threads, threads_for
+from .io import NOTE_KEY, Note, check_depth, check_size, encode_image, note_text, parsed_note
+
+Tile = NDArray  # [h, w, 3] uint8 or uint16
+Draw = Callable[[int, int, int, int, int], Tile]
+"""Draw(level, left, top, width, height): level 0 is full size, level k has ceil(side / 2^k) pixels a side."""
+
+TIFF_TILE_SIZE = 256  # pixels a tile; those at the right and bottom edges are drawn smaller
+PLAIN_SIDE = 1024  # up to here an image needs no pyramid
+PLAIN_BYTES = 2**32 - 2**25  # a classic TIFF counts bytes with 32 bits; deflate may add a little, the tags too
+LEVEL_OF_DEFLATE = 4  # 6 takes thrice as long for a tenth less
+
+
+def level_sizes(width: int, height: int, *, smallest: int) -> list[tuple[int, int]]:
+    """Return the sizes (width, height) of a pyramid's levels, halved and rounded up until both are `smallest`."""
+    sizes = [(width, height)]
+    while max(sizes[-1]) > smallest:
+        scale = 2 ** len(sizes)
+        sizes.append((math.ceil(width / scale), math.ceil(height / scale)))
+    return sizes
+
+
+def tile_count(width: int, height: int) -> int:
+    """Return how many tiles `write_tiled_tiff` draws for an image of that size, its pyramid counted too."""
+    return sum(_tiles_of(size) for size in _sizes(width, height))
+
+
+def write_tiled_tiff(
+    path: PathLike,
+    draw: Draw,
+    *,
+    width: int,
+    height: int,
+    dtype: DTypeLike,
+    note: Note | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write an image (uint8 or uint16) of any size as a TIFF, holding one tile at a time.
+
+    Deflated tiles of 256 x 256; a BigTIFF where the image could outgrow 4 GiB; above 1024 pixels a side with a
+    pyramid as SubIFDs, each level half the last and drawn anew, not shrunk, until it fits into a tile.
+    `progress` is told 1 a tile, `tile_count` times. Raises FileError, RequestError, and whatever `draw` raises;
+    then nothing is left behind.
+    """
+    path = Path(path)
+    check_size("tiff", width=width, height=height)
+    check_depth("tiff", dtype)
+    dtype = np.dtype(dtype)
+    sizes = _sizes(width, height)
+    whole = sum(_tiles_of(size) for size in sizes) * TIFF_TILE_SIZE * TIFF_TILE_SIZE * 3 * dtype.itemsize
+    with (
+        written_beside(path, overwrite=overwrite) as draft,
+        draft.open("wb") as file,
+        tifffile.TiffWriter(file, bigtiff=whole > PLAIN_BYTES) as tiff,
+    ):
+        for level, size in enumerate(sizes):
+            tiff.write(
+                _tiles(draw, level, size, dtype, progress),
+                shape=(size[1], size[0], 3),
+                dtype=dtype,
+                photometric="rgb",
+                tile=(TIFF_TILE_SIZE, TIFF_TILE_SIZE),
+                compression="zlib",
+                compressionargs={"level": LEVEL_OF_DEFLATE},
+                predictor=True,
+                description=note_text(note) if level == 0 else None,
+                metadata=None,
+                software=False,
+                subifds=len(sizes) - 1 if level == 0 else None,
+                subfiletype=0 if level == 0 else 1,
+                maxworkers=1,  # with more, tifffile draws 256 MiB of tiles ahead before it deflates any
+            )
+
+
+def _sizes(width: int, height: int) -> list[tuple[int, int]]:
+    """Return the sizes of the levels that a TIFF of that size holds."""
+    return level_sizes(width, height, smallest=TIFF_TILE_SIZE if max(width, height) > PLAIN_SIDE else PLAIN_SIDE)
+
+
+def _tiles_of(size: tuple[int, int]) -> int:
+    return math.ceil(size[0] / TIFF_TILE_SIZE) * math.ceil(size[1] / TIFF_TILE_SIZE)
+
+
+def _tiles(
+    draw: Draw, level: int, size: tuple[int, int], dtype: np.dtype, progress: Callable[[int], None] | None
+) -> Iterator[Tile]:
+    """Draw a level's tiles, row by row; tifffile pads those at the edges."""
+    for top in range(0, size[1], TIFF_TILE_SIZE):
+        for left in range(0, size[0], TIFF_TILE_SIZE):
+            width, height = min(TIFF_TILE_SIZE, size[0] - left), min(TIFF_TILE_SIZE, size[1] - top)
+            tile = draw(level, left, top, width, height)
+            assert tile.shape == (height, width, 3), tile.shape
+            assert tile.dtype == dtype, tile.dtype
+            if progress is not None:
+                progress(1)
+            yield tile
+
+
+SUFFIX = ".dzi"
+DEEPZOOM_TILE_SIZE = 254  # of a tile without its overlap: with it, 256 inside the image
+OVERLAP = 1
+NOTE_FILE = f"{NOTE_KEY}.json"  # among the levels; viewers ask for tiles alone
+XML = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008"'
+    ' Format="jpg" Overlap="{overlap}" TileSize="{side}">\n'
+    '  <Size Width="{width}" Height="{height}"/>\n'
+    "</Image>\n"
+)
+
+
+class Place(NamedTuple):
+    """A tile: its column and row, and the pixels of its level that it shows, overlap and all."""
+
+    column: int
+    row: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def tiles_folder(path: Path) -> Path:
+    """Return the folder of tiles that goes with a .dzi file."""
+    return path.with_name(f"{path.stem}_files")
+
+
+def places(width: int, height: int) -> Iterator[Place]:
+    """Yield the tiles of a level of that size, row by row."""
+    for row in range(math.ceil(height / DEEPZOOM_TILE_SIZE)):
+        top, bottom = max(0, row * DEEPZOOM_TILE_SIZE - OVERLAP), min(height, (row + 1) * DEEPZOOM_TILE_SIZE + OVERLAP)
+        for column in range(math.ceil(width / DEEPZOOM_TILE_SIZE)):
+            left, right = (
+                max(0, column * DEEPZOOM_TILE_SIZE - OVERLAP),
+                min(width, (column + 1) * DEEPZOOM_TILE_SIZE + OVERLAP),
+            )
+            yield Place(column, row, left, top, right - left, bottom - top)
+
+
+def zoom_tile_count(width: int, height: int) -> int:
+    """Return how many tiles `write_deep_zoom` draws for an image of that size."""
+    sizes = level_sizes(width, height, smallest=1)
+    return sum(math.ceil(across / DEEPZOOM_TILE_SIZE) * math.ceil(down / DEEPZOOM_TILE_SIZE) for across, down in sizes)
+
+
+def check_deep_zoom(path: Path, *, overwrite: bool) -> None:
+    """Raise FileError if the .dzi or its folder is there already and is not to be replaced."""
+    if path.suffix.lower() != SUFFIX:
+        raise RequestError(f"{path}: a DeepZoom image is named *{SUFFIX}")
+    refuse_overwrite(path, overwrite=overwrite)
+    folder = tiles_folder(path)
+    refuse_overwrite(folder, overwrite=overwrite)
+    check_place(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileError(folder, "is a file; the tiles need this name for their folder")
+
+
+def write_deep_zoom(
+    path: PathLike,
+    draw: Draw,
+    *,
+    width: int,
+    height: int,
+    note: Note | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write an image of any size as `path` (.dzi) and its folder of tiles, holding a few tiles at a time.
+
+    `draw` counts its levels as for a TIFF, 0 the full size, and gives uint8. The note lies in the folder as
+    polyinr.json. `progress` is told 1 a tile, `zoom_tile_count` times. Raises FileError, RequestError, and
+    whatever `draw` raises; then nothing is left behind. Overwriting replaces file and folder.
+    """
+    path = Path(path)
+    check_deep_zoom(path, overwrite=overwrite)
+    sizes = level_sizes(width, height, smallest=1)
+    there = tiles_folder(path).exists()
+    try:
+        with written_beside(path, overwrite=overwrite) as draft:
+            draft.write_text(XML.format(width=width, height=height, side=DEEPZOOM_TILE_SIZE, overlap=OVERLAP))
+            with written_beside(tiles_folder(path), overwrite=overwrite, durable=False) as folder:
+                folder.mkdir()  # all of it is in place before the .dzi
+                for _ in in_threads(_zoom_tiles(folder, draw, sizes), threads=threads_for(DEEPZOOM_TILE_SIZE**2 * 3)):
+                    if progress is not None:
+                        progress(1)
+                if note is not None:
+                    (folder / NOTE_FILE).write_text(note_text(note), encoding="utf-8")
+    except BaseException:
+        if not there:  # the folder is of no use without the .dzi, if it got so far
+            shutil.rmtree(tiles_folder(path), ignore_errors=True)
+        raise
+
+
+def read_deep_zoom_note(path: Path) -> Note:
+    """Return the note that lies among a .dzi file's tiles, empty if there is none."""
+    try:
+        return parsed_note((tiles_folder(path) / NOTE_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _zoom_tiles(folder: Path, draw: Draw, sizes: list[tuple[int, int]]) -> Iterator[Callable[[], object]]:
+    """Draw the tiles of all levels, and yield what writes each into its level's folder."""
+    for level, size in enumerate(sizes):
+        own = folder / str(len(sizes) - 1 - level)
+        own.mkdir()
+        for place in places(*size):
+            tile = draw(level, place.left, place.top, place.width, place.height)
+            assert tile.shape == (place.height, place.width, 3), tile.shape
+            yield partial(_write_tile, own / f"{place.column}_{place.row}.jpg", np.ascontiguousarray(tile))
+
+
+def _write_tile(path: Path, tile: NDArray) -> None:
+    path.write_bytes(encode_image(tile, format="jpeg"))

@@ -1,0 +1,197 @@
+"""How different two images look, by the features of a network at several depths, as LPIPS has it."""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from polyinr_core.errors import RequestError, WeightsError
+from polyinr_core.runtime.atomic_io import sha256_of
+from polyinr_core.runtime.pretrained import (
+    SOURCES,
+    Packaged,
+    check_name_digits,
+    check_sha256,
+    load_pretrained,
+    packaged_file,
+    read_state,
+)
+
+from .extractors import SIDE, Lite2Taps
+
+EPSILON = 1e-8
+
+
+def feature_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Return the distances [N] of N images from N others, given the taps [N, C, H, W] of both.
+
+    Each place's channels are brought to unit length; their squared differences are summed over channels and
+    averaged over places and taps, so that features which have nothing in common are 2 apart. LPIPS without
+    learned weights (Zhang et al. 2018, equation 1).
+    """
+    return unit_distance(unit_channels(first), unit_channels(second))
+
+
+def unit_channels(taps: Sequence[Tensor]) -> list[Tensor]:
+    """Bring the channels of each place of taps [N, C, H, W] to unit length; zeros stay."""
+    return [functional.normalize(tap, dim=1, eps=EPSILON) for tap in taps]
+
+
+def unit_distance(
+    first: Sequence[Tensor], second: Sequence[Tensor], *, weights: Sequence[Tensor] | None = None
+) -> Tensor:
+    """Return the distances [N] of taps that `unit_channels` gave.
+
+    `weights` [C] a tap are LPIPS's linear heads: they weigh the channels, and taps are summed and not averaged.
+    """
+    squares = [(a - b).square() for a, b in zip(first, second, strict=True)]
+    if weights is None:
+        return torch.stack([tap.sum(dim=1).mean(dim=(1, 2)) for tap in squares]).mean(dim=0)
+    weighed = [torch.einsum("nchw,c->nhw", tap, weight) for tap, weight in zip(squares, weights, strict=True)]
+    return torch.stack([tap.mean(dim=(1, 2)) for tap in weighed]).sum(dim=0)
+
+
+VGG16_FILE = "vgg16-397923af.pth"  # torchvision's, with the first digits of its SHA-256
+WIDTHS = (64, 128, 256, 512, 512)
+TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 among VGG16's layers
+HEADS_FILE = "weights/v0.1/vgg.pth"
+HEADS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"  # measured on lpips 0.1.4
+SHIFT = (-0.030, -0.088, -0.188)  # the scaling layer of lpips: (x - shift) / scale of images in [-1, 1]
+SCALE = (0.458, 0.448, 0.450)
+
+
+class Vgg16Features(nn.Module):
+    """VGG16 as LPIPS reads it: images [N, 3, H, W] in [-1, 1] to five maps of 64, 128, 256, 512, 512 channels.
+
+    `weights` are torchvision's (`features.0.weight`, ...); the classifier is not needed. Raises WeightsError.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], *, origin: str = "VGG16") -> None:
+        super().__init__()
+        with torch.device("meta"):
+            layers = torchvision.models.vgg16(weights=None).features[: TAPS[-1] + 1]
+        own = {key.removeprefix("features."): value for key, value in weights.items() if "features." in key}
+        for key, shape in ((key, value.shape) for key, value in layers.state_dict().items()):
+            if key not in own or own[key].shape != shape:
+                found = tuple(own[key].shape) if key in own else "missing"
+                raise WeightsError(
+                    f"{origin}: features.{key} is {found}, VGG16 needs {tuple(shape)}; give torchvision's VGG16"
+                )
+        layers.load_state_dict({key: own[key] for key in layers.state_dict()}, assign=True)
+        for layer in layers:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False  # a tap is read after the next layer has run
+        self.layers = layers.eval().requires_grad_(False)
+        first: Tensor = own["0.weight"]
+        self.register_buffer("shift", first.new_tensor(SHIFT)[:, None, None])
+        self.register_buffer("scale", first.new_tensor(SCALE)[:, None, None])
+
+    shift: Tensor
+    scale: Tensor
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        taps = []
+        x = (x - self.shift) / self.scale
+        for number, layer in enumerate(self.layers):
+            x = layer(x)
+            if number in TAPS:
+                taps.append(x)
+        return taps
+
+
+def load_lpips(vgg16: Path | None = None) -> tuple[Vgg16Features, tuple[Tensor, ...]]:
+    """Return LPIPS-VGG's network and its linear heads, one [c] a depth. Nothing is fetched.
+
+    VGG16 comes from `vgg16`, else from torch.hub's cache. A file whose name carries digits is checked against
+    them. Raises WeightsError, which says what to do.
+    """
+    file = vgg16 or cached_vgg16()
+    if file is None:
+        raise WeightsError(
+            f"VGG16 is not on this machine; put {VGG16_FILE} (torchvision's) into {_cache()}, or name it with --vgg16"
+        )
+    check_name_digits(file)
+    return Vgg16Features(read_state(file), origin=str(file)), load_heads()
+
+
+def cached_vgg16() -> Path | None:
+    """Return torchvision's VGG16 in torch.hub's cache, None if it is not there."""
+    file = _cache() / VGG16_FILE
+    return file if file.is_file() else None
+
+
+def load_heads() -> tuple[Tensor, ...]:
+    """Return LPIPS's linear heads for VGG16, [64], [128], [256], [512], [512]. Raises WeightsError."""
+    spec = importlib.util.find_spec("lpips")  # found, not imported: it prints
+    for folder in (spec and spec.submodule_search_locations) or []:
+        if (path := Path(folder, HEADS_FILE)).is_file():
+            check_sha256(path, HEADS_SHA256)
+            state = read_state(path)
+            return tuple(state[f"lin{depth}.model.1.weight"].flatten() for depth in range(len(WIDTHS)))
+    raise WeightsError("LPIPS's linear heads are not installed; run `pip install lpips==0.1.4`")
+
+
+def _cache() -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints")
+
+
+LPIPS_LEAST = 16  # pixels: what VGG16's four halvings leave something of
+
+
+@dataclass(frozen=True)
+class Look:
+    """A distance of images: `features` give maps at several depths, `heads` weigh their channels as LPIPS's do.
+
+    `sha256` is that of the network's weights, `resize` says in words at what size it looks, `least` is the
+    smallest side that it can look at.
+    """
+
+    name: str
+    features: Callable[[Tensor], Sequence[Tensor]]
+    heads: tuple[Tensor, ...] | None = None
+    sha256: str = ""
+    resize: str = "none"
+    least: int = 1
+
+    @torch.no_grad()
+    def __call__(self, one: Tensor, two: Tensor) -> Tensor:
+        """Return the distances [N] of images [N, 3, H, W] in [-1, 1] from others. Raises RequestError."""
+        side = min(one.shape[-2:])
+        if side < self.least:
+            raise RequestError(f"{self.name} looks at {self.least} pixels or more a side; these have {side}")
+        here, there = (unit_channels(self.features(images)) for images in (one, two))
+        return unit_distance(here, there, weights=self.heads)
+
+    def to(self, device: torch.device) -> "Look":
+        """Return the distance on a device; its network itself moves."""
+        if isinstance(self.features, nn.Module):
+            self.features.to(device)
+        heads = None if self.heads is None else tuple(head.to(device) for head in self.heads)
+        return replace(self, heads=heads)
+
+
+def load_look(name: Literal["lpips", "lite2"], file: Path | None = None) -> Look:
+    """Return the distance of that name, on the CPU; `file` holds its network's weights. Raises WeightsError.
+
+    Without a file VGG16 comes from torch.hub's cache, lite2 from its pip package.
+    """
+    if name == "lite2":
+        source = SOURCES["lite2"]
+        assert isinstance(source, Packaged)
+        taps = Lite2Taps(load_pretrained("lite2", file=file))
+        sha256 = sha256_of(file or packaged_file("lite2", source))
+        return Look(name, taps, sha256=sha256, resize=f"{SIDE}, bilinear with antialiasing")
+    file = file or cached_vgg16()
+    if file is None:
+        raise WeightsError(
+            f"LPIPS needs torchvision's VGG16 ({VGG16_FILE}), which nothing here carries: give --weights "
+            f"lpips={VGG16_FILE}; ppl-lite2 needs no file"
+        )
+    features, heads = load_lpips(file)
+    return Look(name, features, heads, sha256=sha256_of(file), least=LPIPS_LEAST)

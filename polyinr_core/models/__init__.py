@@ -1,0 +1,1 @@
+"""The Poly-INR generator: mapping, affine and synthesis networks, and coordinates."""

@@ -1,1 +1,0 @@
-"""Tensor to pixels to files: rounding, sheets, formats with their embedded notes, sizes and windows."""

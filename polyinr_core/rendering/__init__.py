@@ -1,0 +1,1 @@
+"""Rendering: the synthesis network evaluated on a grid of coordinates, at any size."""

@@ -1,0 +1,1 @@
+"""Backends: what evaluates the synthesis network on a device."""

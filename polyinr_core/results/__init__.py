@@ -1,1 +1,0 @@
-"""Results of evaluation, read back: compared, with what is known of their differences, and put side by side."""

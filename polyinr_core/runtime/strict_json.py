@@ -1,0 +1,132 @@
+"""JSON as our files hold it: valid Unicode, finite numbers, bounded depth; what is written can be read.
+
+A name from a file system or an archive may hold bytes that are not UTF-8, which Python maps to U+DC80 to U+DCFF
+(PEP 383). Each such byte is escaped: a backslash, `x`, two hexadecimal digits. Other lone surrogates are refused.
+"""
+
+import json
+import math
+import re
+from typing import Any
+
+from polyinr_core.errors import PolyinrError
+
+MAX_DEPTH = 64  # objects and lists inside each other; our own files need less than ten
+MAX_DIGITS = 308  # of a whole number, so that a float can hold it
+BYTE, SURROGATE = re.compile("[\udc80-\udcff]"), re.compile("[\ud800-\udfff]")
+
+
+class JsonError(PolyinrError, ValueError):
+    """A value or a text that is not the JSON our files hold."""
+
+
+def to_unicode(text: str) -> str:
+    """Return a text with bytes that are not UTF-8 escaped, `caf\\xe9`. Raises JsonError for half characters."""
+    text = BYTE.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+    if wrong := SURROGATE.search(text):
+        raise JsonError(f"{text[:40]!r} is no Unicode text: it holds half a character, U+{ord(wrong[0]):04X}")
+    return text
+
+
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """Read JSON; bytes of names that are not UTF-8 come escaped. Raises JsonError.
+
+    Where `finite` is false, for what other programs wrote too, NaN and infinities come as they are.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text))
+        hooks: dict[str, Any] = {"parse_constant": _no_constant, "parse_float": _finite_float} if finite else {}
+        value = json.loads(text, parse_int=_bounded_int, **hooks)
+    except JsonError:
+        raise
+    except RecursionError:
+        raise JsonError(f"nested deeper than {MAX_DEPTH}") from None
+    except ValueError as error:  # also what is no UTF-8
+        raise JsonError(f"no JSON: {error}") from error
+    _check_depth(value)
+    escapes = "\\u" in text or SURROGATE.search(text)  # few texts need a second look
+    return plain_json(value, finite=finite) if escapes else value
+
+
+def format_json(value: Any, *, indent: int | None = None, sort_keys: bool = True, ascii_only: bool = True) -> str:
+    """Write JSON that `parse_json` reads, on one line without `indent`. Raises JsonError."""
+    value = plain_json(value)
+    return json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=ascii_only, allow_nan=False)
+
+
+def plain_json(value: Any, *, finite: bool = True, place: str = "", depth: int = 0) -> Any:
+    """Return facts as JSON gives them back: lists for tuples, valid Unicode. Raises JsonError with the place."""
+    if isinstance(value, str):
+        return to_unicode(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if abs(value) >= 10**MAX_DIGITS:
+            raise JsonError(f"{place or 'the value'} is a whole number of more than {MAX_DIGITS} digits")
+        return int(value)
+    if isinstance(value, float):
+        if finite and not math.isfinite(value):
+            raise JsonError(f"{place or 'the value'} is {value}, which JSON cannot hold")
+        return float(value)
+    if not isinstance(value, dict | list | tuple):
+        raise JsonError(f"{place or 'the value'} is a {type(value).__name__}, which JSON cannot hold")
+    if depth >= MAX_DEPTH:
+        raise JsonError(f"nested deeper than {MAX_DEPTH}")
+    if not isinstance(value, dict):
+        return [plain_json(item, finite=finite, place=f"{place}[{i}]", depth=depth + 1) for i, item in enumerate(value)]
+    plain = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise JsonError(f"{place or 'the value'} has the key {key!r}, which is no text")
+        name = to_unicode(key)
+        where = f"{place}.{name}" if place else name
+        plain[name] = plain_json(item, finite=finite, place=where, depth=depth + 1)
+    return plain
+
+
+def is_whole(value: Any, low: int = 0, high: int = 2**63 - 1) -> bool:
+    """Say whether a value is a whole number in that range; true and false are none."""
+    return type(value) is int and low <= value <= high
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a value is a finite number; true and false are none."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def are_texts(value: Any) -> bool:
+    """Say whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _check_depth(value: Any) -> None:
+    """Raise JsonError for objects and lists nested deeper than MAX_DEPTH, going down level by level."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
+        level = [
+            item
+            for held in level
+            for item in (held.values() if type(held) is dict else held)
+            if type(item) is dict or type(item) is list
+        ]
+    if level:
+        raise JsonError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _no_constant(name: str) -> Any:
+    raise JsonError(f"{name} is no finite number")
+
+
+def _finite_float(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise JsonError(f"{text[:20]} is no finite number")
+    return value
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise JsonError(f"a whole number of {len(text)} digits, more than {MAX_DIGITS}")
+    return int(text)

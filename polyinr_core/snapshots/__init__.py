@@ -1,1 +1,0 @@
-"""Model files: ours, and the released pickles read without being run."""

@@ -1,0 +1,93 @@
+"""Which image is looked at: a seed, its class and truncation, and levels taken from another seed."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.errors import RequestError
+from polyinr_core.latents.io import Latents
+from polyinr_core.latents.latents import draw_labels, from_seed
+from polyinr_core.latents.mixing import mixed
+from polyinr_core.latents.naming import MAX_SEED, parse_label, parse_levels, seeds_text
+
+FIELDS = ("seed", "label", "psi", "other", "levels")
+MAX_PSI = 1e6
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An image. Without a label each seed draws its own class; `levels` come from the seed `other`."""
+
+    seed: int = 0
+    label: int | None = None
+    psi: float = 1.0
+    other: int | None = None
+    levels: tuple[int, ...] = ()
+
+    def latents(self, checkpoint: Checkpoint) -> Latents:
+        """Return the image's latents, completed to its affine maps [1, L, 3, n]."""
+        generator = checkpoint.generator
+        image = from_seed(generator, self.seed, label=self.label, psi=self.psi)
+        if self.other is None:
+            return image
+        source = from_seed(generator, self.other, label=self.label, psi=self.psi)
+        return mixed(generator, source, image, levels=self.levels)
+
+    def drawn_label(self, checkpoint: Checkpoint) -> int | None:
+        """Return the image's class, None without classes, and where a mixture's two are of different ones."""
+        classes = checkpoint.generator.config.classes
+        if self.label is not None or not classes:
+            return self.label
+        drawn = draw_labels([seed for seed in (self.seed, self.other) if seed is not None], classes).tolist()
+        return drawn[0] if len(set(drawn)) == 1 else None
+
+    def command(self) -> list[str]:
+        """Return the words of the command that draws the image, but for model, size, window and output."""
+        if self.other is None:
+            words = ["sample", "--seeds", str(self.seed)]
+        else:
+            source, target = f"--source={self.other}", f"--target={self.seed}"
+            words = ["mix", source, target, "--levels", seeds_text(self.levels)]
+        if self.label is not None:
+            words += ["--label", str(self.label)]
+        return ["polyinr", *words] + (["--psi", repr(self.psi)] if self.psi != 1.0 else [])
+
+
+def parse_choice(fields: Mapping[str, str], checkpoint: Checkpoint) -> Choice:
+    """Read a choice from text by the names FIELDS; one that is missing or empty is as in `Choice`.
+
+    Raises RequestError, LabelError.
+    """
+    if unknown := sorted(set(fields) - set(FIELDS)):
+        raise RequestError(f"{unknown[0][:40]!r} is no part of an image; use {', '.join(FIELDS)}")
+    given = {name: text.strip() for name, text in fields.items() if text.strip()}
+    config = checkpoint.generator.config
+    label = None
+    if "label" in given:
+        label = parse_label(given["label"], classes=config.classes, class_names=checkpoint.class_names)
+    if ("other" in given) != ("levels" in given):
+        raise RequestError("mixing takes both: another seed, and which levels are taken from it")
+    return Choice(
+        seed=_seed(given.get("seed", "0")),
+        label=label,
+        psi=_psi(given.get("psi", "1")),
+        other=_seed(given["other"]) if "other" in given else None,
+        levels=tuple(parse_levels(given["levels"], levels=config.levels)) if "levels" in given else (),
+    )
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or int(text) > MAX_SEED:
+        raise RequestError(f"seed {text[:40]!r} is no whole number in 0-{MAX_SEED}")
+    return int(text)
+
+
+def _psi(text: str) -> float:
+    try:
+        psi = float(text)
+    except ValueError:
+        psi = float("nan")
+    if not abs(psi) <= MAX_PSI:
+        raise RequestError(f"psi {text[:40]!r} is no number that images can be drawn with; 0.5 to 1 is usual")
+    return psi

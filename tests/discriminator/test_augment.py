@@ -1,0 +1,105 @@
+"""DiffAugment and the blur schedule against the golden files."""
+
+import json
+
+import pytest
+import torch
+from released_disc import REFERENCE
+from safetensors.torch import load_file
+from torch import Tensor
+
+from polyinr_core.discriminator import diffaugment as rules
+from polyinr_core.discriminator.diffaugment import Draws, augment, blur, blur_kernel, draw_augmentation
+from polyinr_core.training.config import Stage, TrainingConfig
+
+EXACT = {"atol": 1e-5, "rtol": 0}  # float32: of colors about [-1, 1], a mean of 3072 or a sum of 25 products
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    return load_file(REFERENCE / "diffaug_golden.safetensors")
+
+
+def golden_draws(golden: dict[str, Tensor], prefix: str) -> Draws:
+    names = ("brightness_u01", "saturation_u01", "contrast_u01", "translation_rows", "translation_cols")
+    names += ("cutout_center_rows", "cutout_center_cols")
+    return Draws(*(golden[f"{prefix}.{name}"].flatten() for name in names))
+
+
+@pytest.mark.parametrize("size", [24, 32])
+def test_each_step_is_the_release_s(golden: dict[str, Tensor], size: int) -> None:
+    x = golden[f"input.diffaug.res{size}.x"]
+    draws = golden_draws(golden, f"input.diffaug.res{size}")
+    steps = {
+        "brightness": rules.change_brightness(x, draws.brightness),
+        "saturation": rules.change_saturation(x, draws.saturation),
+        "contrast": rules.change_contrast(x, draws.contrast),
+        "translation": rules.translate(x, draws.shift_rows, draws.shift_columns),
+        "cutout": rules.cut_hole(x, draws.hole_row, draws.hole_column),
+    }
+    for name, result in steps.items():
+        torch.testing.assert_close(result, golden[f"output.diffaug.res{size}.{name}"], **EXACT)
+
+
+@pytest.mark.parametrize("size", [24, 32])
+def test_the_whole_chain_is_the_release_s(golden: dict[str, Tensor], size: int) -> None:
+    draws = golden_draws(golden, f"input.diffaug.res{size}.all")
+    result = augment(golden[f"input.diffaug.res{size}.x"], draws)
+    torch.testing.assert_close(result, golden[f"output.diffaug.res{size}.all"], **EXACT)
+
+
+@pytest.mark.parametrize(("size", "reach", "last_center"), [(32, 4, 32), (24, 3, 23), (64, 8, 63)])
+def test_draws_fill_their_ranges_and_no_more(size: int, reach: int, last_center: int) -> None:
+    draws = draw_augmentation(20_000, size, torch.Generator().manual_seed(1))
+    for shift in (draws.shift_rows, draws.shift_columns):
+        assert (int(shift.min()), int(shift.max())) == (-reach, reach)
+    for center in (draws.hole_row, draws.hole_column):
+        assert (int(center.min()), int(center.max())) == (0, last_center)
+    for u in (draws.brightness, draws.saturation, draws.contrast):
+        assert u.min() >= 0
+        assert u.max() < 1
+        assert abs(float(u.mean()) - 0.5) < 0.01  # five standard errors
+
+
+def test_draws_follow_the_generator() -> None:
+    first, again, other = (draw_augmentation(4, 32, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    assert torch.equal(first.brightness, again.brightness)
+    assert torch.equal(first.hole_row, again.hole_row)
+    assert not torch.equal(first.brightness, other.brightness)
+
+
+def test_gradients_flow_through_the_whole_chain() -> None:
+    """Oracle: finite differences in float64."""
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    draws = draw_augmentation(1, 6, torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda images: augment(images, draws), x)
+
+
+def released_blur(images: int) -> float:
+    """The blur's width by the schedule that training follows, in a stage as long as the release's."""
+    return TrainingConfig().blur_at(images, Stage(32, 10000))
+
+
+def test_the_blur_schedule_is_the_release_s() -> None:
+    schedule = json.loads((REFERENCE / "loss_golden.json").read_text())["blur_schedule"]["values"]
+    for row in schedule:
+        sigma = released_blur(row["cur_nimg"])
+        assert sigma == pytest.approx(row["sigma"], abs=1e-15)
+        assert len(blur_kernel(sigma)) == max(1, row["taps"])
+
+
+def test_blurred_images_are_the_release_s() -> None:
+    golden = load_file(REFERENCE / "loss_golden.safetensors")
+    x = golden["input.blur.image"]
+    for nimg in (0, 100_000, 225_000, 240_000):
+        result = blur(x, released_blur(nimg))
+        torch.testing.assert_close(result, golden[f"output.blur.image_seen_by_D_nimg{nimg}"], **EXACT)
+    for sigma in (0.4, 0.5, 1.0, 4 / 3, 2.0):
+        result = blur(x[:1].double(), sigma)  # the golden kernel was rounded to float32, hence 1e-7
+        expected = golden[f"output64.blur.filtered_sigma{sigma:.4f}"]
+        torch.testing.assert_close(result, expected, atol=1e-7, rtol=0)
+
+
+def test_a_faded_blur_changes_nothing() -> None:
+    x = torch.randn(1, 3, 8, 8)
+    assert blur(x, released_blur(250_000)) is x

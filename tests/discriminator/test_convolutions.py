@@ -1,0 +1,34 @@
+"""The quick forms of a frozen network's convolutions against the network as it stands."""
+
+import pytest
+import torch
+from timm.layers import Conv2dSame
+from torch import nn
+
+from polyinr_core.discriminator.backbones import HalvingConv2d, PixelwiseConv2d, quicken
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (8, 7)])
+def test_quick_forms_compute_the_same(size: tuple[int, int], channels_last: bool) -> None:
+    """Oracle: timm's own layers, forward and backward, in float64, where only the order of sums differs."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        Conv2dSame(3, 6, 3, stride=2),
+        nn.Conv2d(6, 10, 1, bias=False),
+        nn.ReLU6(inplace=True),
+        Conv2dSame(10, 10, 5, stride=2, groups=10),
+    )
+    plain = plain.double().requires_grad_(False)
+    quick = nn.Sequential(*plain)
+    quicken(quick)
+    assert [type(layer) for layer in quick] == [HalvingConv2d, PixelwiseConv2d, nn.Identity, HalvingConv2d]
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    found, expected = quick(x), plain(x)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    grad = torch.randn_like(expected)
+    (ours,), (theirs,) = (torch.autograd.grad(y, x, grad) for y in (found, expected))
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)

@@ -1,0 +1,37 @@
+"""Images that are given as a tensor, and a judge that sees the pixels themselves: distances by hand."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class Given:
+    """Images [N, 3, side, side] that are given, in passes of 5."""
+
+    sha256, facts = "", {"name": "given"}
+
+    def __init__(self, pixels: Tensor, name: str = "given") -> None:
+        self.pixels = pixels
+        self.side = pixels.shape[-1]
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def passes(self, span: range | None = None) -> Iterator[Tensor]:
+        span = span or range(len(self))
+        yield from self.pixels[span.start : span.stop].split(5)
+
+
+class Eyes(torch.nn.Module):
+    """A judge that sees the pixels themselves."""
+
+    dim, name, sha256, side = 48, "lite2", "cd" * 32, 4
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.flatten(1).float()
+
+
+def noise(count: int, seed: int) -> Tensor:
+    return torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))

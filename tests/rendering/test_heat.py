@@ -1,0 +1,93 @@
+"""Heat maps against their formula, all at once in float64."""
+
+import copy
+
+import pytest
+import torch
+
+from polyinr_core.models.config import GeneratorConfig
+from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.generator import Generator
+from polyinr_core.rendering.heatmap import feature_means, heat_rows
+from polyinr_core.rendering.precision import in_precision
+from polyinr_core.rendering.viewport import View
+
+LEVELS = 4
+
+
+@pytest.fixture(scope="module", params=["release", "paper"])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    torch.manual_seed(0)
+    config = GeneratorConfig(form=request.param, levels=LEVELS, channels=24, z_dim=8, w_dim=16)
+    return Generator(config).eval().double()
+
+
+@pytest.fixture(scope="module")
+def affine(generator: Generator) -> torch.Tensor:
+    with torch.no_grad():
+        return 5 * generator.affine(generator.w(torch.randn(1, 8, dtype=torch.float64)))[0]
+
+
+def at_once(generator: Generator, affine: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Return sum_c mean_c x_c(p) of every level, [L, P], written out: Eq. 3 with this form's modulation."""
+    release = generator.config.form == "release"
+    x, found = torch.ones(len(points), affine.shape[-1], dtype=points.dtype), []
+    for level, product in enumerate(generator.synthesis.products):
+        m = points @ affine[level]
+        if release and level > 0:
+            m = torch.where(m > 0, m, 0.2 * m)
+        x = (x * m) @ product.weight.T + product.bias
+        x = torch.where(x > 0, x, 0.2 * x)
+        if release:
+            x = x.clamp(-256, 256)
+        found.append((x * x.mean(dim=0)).sum(dim=1))
+    return torch.stack(found)
+
+
+def drawn(generator: Generator, affine: torch.Tensor, grid, levels: list[int], fineness: int = 1) -> torch.Tensor:
+    """Return heat maps [H, W, K]."""
+    means = feature_means(generator.synthesis, affine, grid, levels=levels)
+    bands = heat_rows(generator.synthesis, affine, grid, means, levels=levels, fineness=fineness)
+    return torch.cat(list(bands))
+
+
+@pytest.mark.parametrize("levels", [[0, 1, 2, 3], [2], [0, 3]])
+@torch.no_grad()
+def test_heat_is_the_weighted_sum(generator: Generator, affine: torch.Tensor, levels: list[int]):
+    """Three blocks of pixels, the last cut short; 1e-9 of what is summed."""
+    grid = RegularGrid(70, 67, (-0.5, 0.0, 1.0, 2.0))
+    points = grid.points(0, 70 * 67, dtype=torch.float64, device=torch.device("cpu"))
+    expected = at_once(generator, affine, points)[levels].T.reshape(67, 70, len(levels))
+    heat = drawn(generator, affine, grid, levels)
+    assert (heat.shape, heat.dtype) == ((67, 70, len(levels)), torch.float64)
+    assert heat.std() > 1e-4
+    torch.testing.assert_close(heat, expected, rtol=1e-9, atol=1e-12)
+
+
+@torch.no_grad()
+def test_supersampled_heat_is_the_mean_of_its_points(generator: Generator, affine: torch.Tensor):
+    view = View(9, 7, fineness=3)
+    grid = view.grid()
+    points = grid.at(torch.arange(27 * 21), dtype=torch.float64)
+    expected = at_once(generator, affine, points).reshape(LEVELS, 7, 3, 9, 3).mean(dim=(2, 4)).permute(1, 2, 0)
+    heat = drawn(generator, affine, grid, list(range(LEVELS)), fineness=3)
+    torch.testing.assert_close(heat, expected, rtol=1e-9, atol=1e-12)
+
+
+@torch.no_grad()
+def test_narrow_products_are_near(generator: Generator, affine: torch.Tensor):
+    """bfloat16 has 8 bits: 3 % of the range, the sums themselves in float64."""
+    grid = RegularGrid(20, 20)
+    exact = drawn(generator, affine, grid, [0, 3])
+    network = in_precision(copy.deepcopy(generator.synthesis).float(), torch.bfloat16)
+    means = feature_means(network, affine.float(), grid, levels=[0, 3])
+    heat = torch.cat(list(heat_rows(network, affine.float(), grid, means, levels=[0, 3])))
+    assert heat.dtype == torch.float64
+    assert 0 < (heat - exact).abs().max() < 0.03 * exact.abs().max()
+
+
+def test_progress_counts_pixels(generator: Generator, affine: torch.Tensor):
+    told: list[int] = []
+    feature_means(generator.synthesis, affine, RegularGrid(70, 67), levels=[0], progress=told.append)
+    assert sum(told) == 70 * 67
+    assert len(told) == 3
