@@ -20,7 +20,8 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, sav
 from polyinr_core.checkpoints.delta import Delta, read_delta, write_delta
 from polyinr_core.data.dataset import open_data
 from polyinr_core.data.labels import Facts
-from polyinr_core.data.prepare import WorkFolder, prepare, write_archive
+from polyinr_core.data.prepare import prepare
+from polyinr_core.data.prepare_journal import WorkFolder, write_archive
 from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import format_result, read_result

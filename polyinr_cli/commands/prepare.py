@@ -93,7 +93,6 @@ def prepare(
 
     Example: polyinr prepare photos/ -o cats.zip --res 256
     """
-    from polyinr_core.data.decode import parse_color
     from polyinr_core.data.prepare import prepare as prepare_archive
 
     try:
@@ -104,7 +103,7 @@ def prepare(
                 resolution=res,
                 crop=crop.value,
                 resize=resize.value,
-                background=parse_color(background),
+                background=background,
                 labels=labels.value,
                 strict=strict,
                 workers=workers,

@@ -42,7 +42,7 @@ COMPANIONS = frozenset(
     )
 )
 COMPANION_NAMES = frozenset(
-    ("readme", "license", "license", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
+    ("readme", "licence", "license", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
 )
 
 

@@ -1,22 +1,17 @@
-"""The work folder beside an unfinished archive: what is done is kept there, so that work goes on after a stop."""
+"""Prepare a dataset: square RGB images of one size in a zip file, from any images."""
 
-import fcntl
 import io
 import os
-import shutil
 import stat
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,160 +21,15 @@ from polyinr_core.errors import ArchiveError, FileError, ImageError, RequestErro
 from polyinr_core.runtime.atomic_io import (
     PathLike,
     explain,
-    make_folder,
     refuse_overwrite,
-    unmake_folders,
-    written_beside,
 )
 from polyinr_core.runtime.process_pool import in_order
-from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json
 
-from .containers import FACTS_NAME
-from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit
-from .import_sources import open_source
+from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
+from .import_sources import MapDataset, open_source
 from .labels import Facts
 from .listing import NOT_REGULAR, Notes, Payload, Source, merged_facts
-
-REQUEST_NAME = "request.sha256"
-JOURNAL_NAME = "journal.jsonl"
-IMAGES_NAME = "images.bin"
-
-
-def is_line(line: Any) -> bool:
-    """Say whether a value is a line of the journal: an image that was kept, or the reason why not."""
-    if not isinstance(line, dict) or not isinstance(line.get("name"), str):
-        return False
-    if "skipped" in line:
-        return isinstance(line["skipped"], str)
-    return is_whole(line.get("size"), 0, 2**40) and is_whole(line.get("crc"), 0, 2**32 - 1)
-
-
-class WorkFolder:
-    """Results in the order of the request's images: PNG bytes, or the reason why an image was skipped.
-
-    `NAME.zip.part/` holds request.sha256 (a digest of the request: another request starts anew), images.bin
-    (the PNG files one after the other), journal.jsonl (a line an image: name, size and CRC, or the reason).
-    """
-
-    def __init__(self, output: Path, *, request: str) -> None:
-        """Open or make the folder; `done` tells how far it had come. Raises FileError (in use), OSError."""
-        self.output = output
-        self.path = output.with_name(output.name + ".part")
-        if self.path.exists() and not (self.path / REQUEST_NAME).is_file():
-            raise FileError(self.path, "is in the way and not ours; move it away")
-        self._made = make_folder(self.path)
-        self._request = (self.path / REQUEST_NAME).open("a+")
-        try:
-            fcntl.flock(self._request, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._request.close()
-            raise FileError(self.path, "another `polyinr prepare` is at work here; wait for it") from error
-        self._request.seek(0)
-        is_same = self._request.read() == request
-        mode = "a+" if is_same else "w+"
-        self._journal: IO[str] = (self.path / JOURNAL_NAME).open(mode, encoding="ascii", errors="replace")
-        self._images: IO[bytes] = (self.path / IMAGES_NAME).open(mode + "b")
-        if not is_same:
-            self._request.truncate(0)
-            self._request.write(request)
-            self._request.flush()
-        self.lines: list[dict[str, Any]] = []
-        self._take_up()
-
-    @property
-    def done(self) -> int:
-        """The number of images dealt with, skipped ones included."""
-        return len(self.lines)
-
-    def _take_up(self) -> None:
-        """Read the journal as far as it and the images are whole, and cut off the rest."""
-        self._journal.seek(0)
-        self._images.seek(0)
-        journal_end = images_end = 0
-        for text in iter(self._journal.readline, ""):
-            try:
-                line = parse_json(text)
-            except JsonError:
-                break
-            if not text.isascii() or not is_line(line):
-                break
-            if "skipped" not in line:
-                data = self._images.read(line["size"])
-                if len(data) != line["size"] or zlib.crc32(data) != line["crc"]:
-                    break
-                images_end += len(data)
-            journal_end += len(text.encode())
-            self.lines.append(line)
-        self._journal.truncate(journal_end)
-        self._images.truncate(images_end)
-        self._journal.seek(journal_end)
-        self._images.seek(images_end)
-
-    def add(self, name: str, result: bytes | ImageError) -> None:
-        """Keep the next image's PNG file, or why there is none. Raises OSError."""
-        if isinstance(result, ImageError):
-            line: dict[str, Any] = {"name": name, "skipped": str(result)}
-        else:
-            line = {"name": name, "size": len(result), "crc": zlib.crc32(result)}
-            self._images.write(result)
-            self._images.flush()
-        self._journal.write(format_json(line, sort_keys=False) + "\n")
-        self._journal.flush()
-        self.lines.append(line)
-
-    def images(self) -> Iterator[bytes]:
-        """Yield the PNG files that were kept, in order. Raises OSError."""
-        with (self.path / IMAGES_NAME).open("rb") as file:
-            for line in self.lines:
-                if "skipped" not in line:
-                    yield file.read(line["size"])
-
-    def remove(self) -> None:
-        """Delete the folder: it is not needed any more."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        unmake_folders(self._made)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in (self._images, self._journal, self._request):
-            with suppress(OSError):  # what is left in its buffer does not fit either
-                file.close()
-        if error is not None and not self.lines:  # nothing that another call could take up
-            self.remove()
-
-
-def write_archive(work: WorkFolder, facts: Facts, provenance: dict[str, Any], *, overwrite: bool) -> None:
-    """Write the images that were kept, `facts` being theirs, and `dataset.json`. Raises FileError, OSError."""
-    kept = sum("skipped" not in line for line in work.lines)
-    names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(kept)]
-    labels = None
-    if facts.labels is not None:
-        values: list[Any] = facts.labels.tolist()
-        if not facts.class_names and facts.classes > max(values) + 1:  # else nothing would tell of the last ones
-            values = [[int(label == number) for number in range(facts.classes)] for label in values]
-        labels = [[name, label] for name, label in zip(names, values, strict=True)]
-    description = {"labels": labels, "class_names": list(facts.class_names), "provenance": provenance}
-    try:
-        text = format_json(description)
-    except JsonError as error:
-        raise FileError(work.output, f"its {FACTS_NAME} cannot be written: {error}") from error
-    with written_beside(work.output, overwrite=overwrite) as draft, zipfile.ZipFile(draft, "w") as zipped:
-        for name, image in zip(names, work.images(), strict=True):
-            zipped.writestr(entry(name), image)
-        zipped.writestr(entry(FACTS_NAME), text)
-
-
-def entry(name: str) -> zipfile.ZipInfo:
-    """Return a zip entry whose header is the same on every machine and day."""
-    info = zipfile.ZipInfo(name)  # dated 1980
-    info.create_system = 3
-    info.external_attr = 0o644 << 16
-    return info
-
+from .prepare_journal import WorkFolder, write_archive
 
 Labels = Literal["auto", "none"]
 Progress = Callable[[int, int], None]
@@ -225,31 +75,51 @@ class Report:
 
 
 def prepare(
-    sources: Sequence[PathLike],
+    sources: PathLike | MapDataset | Sequence[PathLike | MapDataset],
     output: PathLike,
     *,
     resolution: int,
     crop: Crop = "center",
     resize: Resize = "lanczos",
-    background: Color = WHITE,
+    background: Color | str = WHITE,
     labels: Labels = "auto",
     strict: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Make the archive `output` of square RGB images from folders, zips, tars and data-set files.
+    """Write a dataset of square RGB images, a zip file, from any images.
 
-    Images that cannot be used are skipped and listed; files of other kinds are counted. With `strict` both are
-    an error. Labels are kept if every image that is kept has one. Finished images wait in `output` + ".part"
-    until the archive is whole; the same call after an interruption takes them up. `workers` None: as many as
-    there are cores and work for. A script calls this below `if __name__ == "__main__"`, as the workers import it.
-    Raises RequestError, FileError, ArchiveError.
+    Images that cannot be used are skipped and listed; files of other types are counted. Labels are kept if every image
+    that is kept has one. Finished images wait in `output` + ".part" until the zip is whole; the same call after an
+    interruption takes them up. A script calls this below `if __name__ == "__main__"`, because the workers import it.
+
+    Args:
+        sources: one or more folders, zip files, tar files, patterns of tar shards, images, or Python datasets of
+            (image, label) pairs such as `torchvision.datasets.CIFAR10`.
+        output: the zip file to write.
+        resolution: width and height of the images, 1-8192 pixels. No image is enlarged.
+        crop: "center" keeps the middle square, "pad" adds borders, "none" stretches.
+        resize: the filter.
+        background: RGB or a color name, behind transparent pixels and borders.
+        labels: "auto" takes the source's labels, else its class folders; "none" writes no labels.
+        strict: raise instead of skipping an image, a file of another type or a label.
+        workers: processes; None: as many as there are cores and work for.
+        overwrite: replace `output`.
+        progress: called with (images done, images in all).
+
+    Returns:
+        What was kept and what was skipped, and why.
+
+    Raises: RequestError, FileError, ArchiveError.
     """
-    request = Request(resolution, crop, resize, background)
-    paths, output = [Path(source) for source in sources], Path(output)
-    check_paths(paths, output, overwrite=overwrite)
-    opened = [open_source(path) for path in paths]
+    color = parse_color(background) if isinstance(background, str) else background
+    request, output = Request(resolution, crop, resize, color), Path(output)
+    given = list(sources) if isinstance(sources, list | tuple) else [sources]
+    check_paths([Path(one) for one in given if isinstance(one, str | os.PathLike)], output, overwrite=overwrite)
+    if not given:
+        raise RequestError("no source is given; name a folder, a zip or a tar of images")
+    opened = [open_source(one) for one in given]
     passed = Notes(*opened)
     likely: tuple[Facts, str | None] = (Facts(), None)
     if labels == "auto":
@@ -266,7 +136,9 @@ def prepare(
             if len(skipped) == total:
                 work.remove()
                 name, reason = skipped[0]
-                raise ArchiveError(paths[0], f"none of its {total} images can be used (the first, {name!r}, {reason})")
+                raise ArchiveError(
+                    opened[0].path, f"none of its {total} images can be used (the first, {name!r}, {reason})"
+                )
             facts, note = Facts(), None
             if labels == "auto":
                 facts, note = merged_facts(opened, kept_of(work, opened))
@@ -353,8 +225,6 @@ def refuse_loss(sources: Sequence[Source], passed: Notes, note: str | None) -> N
 
 def check_paths(sources: Sequence[Path], output: Path, *, overwrite: bool) -> None:
     """Raise before any work if there is nothing to read or no place to write."""
-    if not sources:
-        raise RequestError("no source is given; name a folder, a zip or a tar of images")
     if output.suffix.lower() != ".zip":
         raise RequestError(f"{str(output)!r} does not end in .zip, as an archive must")
     if output.is_dir():

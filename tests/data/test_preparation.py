@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from specimens import encoded, noise, stylegan_names, write_archive, write_folder, write_zip
+from torchvision.datasets import FakeData
 
 from polyinr_core.data import prepare as preparation
 from polyinr_core.data.prepare import prepare
@@ -48,6 +49,17 @@ def test_a_folder_becomes_an_archive(folder, tmp_path):
         for index, name in enumerate(sorted(FILES)):
             expected = Image.open(folder / name).resize((8, 8), Image.Resampling.LANCZOS)
             assert np.array_equal(archive.read(index), np.asarray(expected))
+
+
+def test_a_dataset_of_torchvision_and_a_path_as_text(tmp_path):
+    dataset = FakeData(size=9, image_size=(3, 12, 10), num_classes=2)
+    report = prepare(dataset, str(tmp_path / "a.zip"), resolution=10, background="black")
+    assert (report.kept, report.classes) == (9, 2)
+    with Archive.open(tmp_path / "a.zip") as archive:
+        assert archive.labels.tolist() == [int(label) for _, label in dataset]
+        assert archive.provenance["sources"] == [{"name": "FakeData", "kind": "dataset", "images": 9}]
+        assert np.array_equal(archive.read(3), np.asarray(dataset[3][0])[1:11])
+    assert prepare(str(tmp_path / "a.zip"), tmp_path / "b.zip", resolution=10).kept == 9
 
 
 def test_the_zip_is_stored_and_stylegan_s_reader_finds_its_way(folder, tmp_path):
