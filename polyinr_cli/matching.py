@@ -124,7 +124,7 @@ def tune_around(
 
     Raises PolyinrError.
     """
-    from polyinr_core.checkpoints.delta import apply_delta, write_delta
+    from polyinr_core.checkpoints.delta import apply_delta, save_delta
     from polyinr_core.inversion.loss import score
     from polyinr_core.inversion.pivotal_tuning import drift, tune
 
@@ -141,7 +141,7 @@ def tune_around(
             origin={"photos": photos, "steps": tuning.steps, "seed": seed},
             report=report,
         )
-    delta = write_delta(path, delta, overwrite=overwrite)
+    delta = save_delta(path, delta, overwrite=overwrite)
     tuned = apply_delta(checkpoint, delta, source=path)
     for one in matched:
         one.tuned, drawn = score(

@@ -75,11 +75,11 @@ def load_model(model: Path | None, *, quiet: bool = False) -> tuple["Checkpoint"
     if not deltas:
         _refuse_lone_delta(base)
         return load_checkpoint(base), base
-    from polyinr_core.checkpoints.delta import apply_delta, read_delta
+    from polyinr_core.checkpoints.delta import apply_delta, load_delta
 
     checkpoint = load_checkpoint(base)
     for delta in deltas:
-        checkpoint = apply_delta(checkpoint, read_delta(delta), source=delta)
+        checkpoint = apply_delta(checkpoint, load_delta(delta), source=delta)
     return checkpoint, base.with_name("+".join([base.name, *(delta.name for delta in deltas)]))
 
 

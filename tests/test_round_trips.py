@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from polyinr_core.checkpoints.delta import Delta, read_delta, write_delta
+from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
 from polyinr_core.data.dataset import open_data
 from polyinr_core.data.labels import Facts
 from polyinr_core.data.prepare import prepare
@@ -116,8 +116,8 @@ def of_checkpoint(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 def of_delta(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
     shapes = ((2, 4, 1), (2, 1, 4), (2, 4), (3, 4), (3,))
     tensors = [torch.rand(shape) for shape in shapes]
-    write_delta(path, Delta(*tensors, model_sha256="ab", origin=made))
-    return read_delta(path).origin
+    save_delta(path, Delta(*tensors, model_sha256="ab", origin=made))
+    return load_delta(path).origin
 
 
 def of_latents(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
@@ -263,7 +263,7 @@ def test_weights_that_cannot_be_read_are_not_written(bad: float, tmp_path: Path)
     space = torch.full((2, 5), bad)
     writers: list[Callable[[Path], object]] = [
         lambda path: save_checkpoint(path, Checkpoint(sick)),
-        lambda path: write_delta(path, Delta(*[torch.full(shape, bad) for shape in shapes], model_sha256="")),
+        lambda path: save_delta(path, Delta(*[torch.full(shape, bad) for shape in shapes], model_sha256="")),
         lambda path: write_latents(path, Latents(w=space[None])),
         lambda path: write_directions(path, Directions("w", space, space[None], space[0, :1], space[0, :1], 9)),
     ]
@@ -352,8 +352,8 @@ def test_readers_and_writers_take_any_kind_of_path(kind: Callable[[Path], Any], 
     write_latents(kind(tmp_path / "l.safetensors"), Latents(z=torch.rand(1, 3)))
     assert len(read_latents(kind(tmp_path / "l.safetensors"))) == 1
     shapes = ((2, 4, 1), (2, 1, 4), (2, 4), (3, 4), (3,))
-    write_delta(kind(tmp_path / "x.safetensors"), Delta(*map(torch.rand, shapes), model_sha256=""))
-    assert read_delta(kind(tmp_path / "x.safetensors")).rank == 1
+    save_delta(kind(tmp_path / "x.safetensors"), Delta(*map(torch.rand, shapes), model_sha256=""))
+    assert load_delta(kind(tmp_path / "x.safetensors")).rank == 1
     np.savez(tmp_path / "s.npz", mu=np.zeros(2), sigma=np.eye(2))
     assert len(open_statistics(kind(tmp_path / "s.npz")).seen) == 1
     RunFolder(kind(tmp_path / "run")).claim(PRESETS["tiny"], DataFacts("d", "ab", 1, 0))

@@ -91,20 +91,20 @@ def _kind_of(path: Path) -> str:
 
 def _tensor_facts(path: Path) -> Facts:
     """Return the facts of a model, of its delta, of latents or of directions."""
-    from polyinr_core.checkpoints.delta import is_delta, read_delta
+    from polyinr_core.checkpoints.delta import is_delta, load_delta
     from polyinr_core.latents.directions import is_directions_file
     from polyinr_core.latents.io import is_latents_file, read_latents
 
     if is_directions_file(path):
         return _directions_facts(path)
     if is_delta(path):
-        delta = read_delta(path)
+        delta = load_delta(path)
         own = {"model": delta.model_sha256, "rank": delta.rank, "sha256": delta.sha256}
         return {"kind": "delta", **delta.origin, **own}
     if not is_latents_file(path):
-        from polyinr_core.checkpoints.checkpoint import load_checkpoint, model_note
+        from polyinr_core.checkpoints.checkpoint import describe_checkpoint, load_checkpoint
 
-        return model_note(load_checkpoint(path))
+        return describe_checkpoint(load_checkpoint(path))
     latents = read_latents(path)
     held = {name: getattr(latents, name) for name in ("z", "w", "affine", "label")}
     facts: Facts = {

@@ -128,7 +128,7 @@ class StoredImages:
         """Whether all are image files of 8 bits that say, in their notes, that polyinr drew them."""
         if not isinstance(self.data, Folder):
             return False
-        return all(is_ours(self.data.path / self.data.names[number]) for number in self.order)
+        return all(is_own_checkpoint(self.data.path / self.data.names[number]) for number in self.order)
 
     @property
     def label_counts(self) -> tuple[int, ...] | None:
@@ -173,7 +173,7 @@ def open_images(
     return StoredImages(data, side=side, count=count, held_out=held_out)
 
 
-def is_ours(path: Path) -> bool:
+def is_own_checkpoint(path: Path) -> bool:
     """Say whether an image file says in its note that polyinr drew it in 8 bits; a damaged one says nothing."""
     try:
         note = read_note(path)

@@ -23,8 +23,8 @@ from bad_files import archive, noise
 from conftest import REFERENCE, Run, small_checkpoint
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.checkpoints.delta import Delta, read_delta, write_delta
-from polyinr_core.checkpoints.export import read_any, read_card
+from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
+from polyinr_core.checkpoints.export import load_any_checkpoint, read_card
 from polyinr_core.data.dataset import open_data
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.errors import PolyinrError
@@ -244,7 +244,7 @@ def make_delta(path: Path) -> None:
     model = load_checkpoint(path.parent / "model.safetensors")
     shapes = ((3, 16, 2), (3, 2, 16), (3, 16), (3, 16), (3,))
     tensors = [0.01 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
-    write_delta(path, Delta(*tensors, model_sha256=model.sha256, origin={"steps": 3}))
+    save_delta(path, Delta(*tensors, model_sha256=model.sha256, origin={"steps": 3}))
 
 
 def make_latents(path: Path) -> None:
@@ -386,7 +386,7 @@ FORMATS = [
         "delta.safetensors",
         make_delta,
         changed_tensors,
-        read_delta,
+        load_delta,
         ("info FILE", "sample -m model.safetensors+FILE --seeds 0 -o x.npy"),
     ),
     Format(
@@ -432,13 +432,13 @@ FORMATS = [
         "released.pkl",
         lambda path: path.write_bytes((REFERENCE / "official_like_uncond.pkl").read_bytes()),
         changed_bytes,
-        read_any,
+        load_any_checkpoint,
     ),
     Format(
         "released.safetensors",
         lambda path: path.write_bytes((REFERENCE / "generator_uncond_small.safetensors").read_bytes()),
         changed_tensors,
-        read_any,
+        load_any_checkpoint,
     ),
 ]
 
