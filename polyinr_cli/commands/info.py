@@ -223,7 +223,7 @@ def _draw_contact_sheet(data: "ImageSet", output: Path, *, overwrite: bool, quie
     """Draw images from the whole data set, evenly spread, on one sheet."""
     import numpy as np
 
-    from polyinr_core.images.grid import sheet
+    from polyinr_core.images.grid import make_grid
     from polyinr_core.images.io import encode_image, format_of, write_image
     from polyinr_core.runtime.atomic_io import refuse_overwrite
 
@@ -235,7 +235,7 @@ def _draw_contact_sheet(data: "ImageSet", output: Path, *, overwrite: bool, quie
         refuse_overwrite(output, overwrite=overwrite)
     count = min(SHEET_IMAGES, len(data))
     chosen = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
-    pixels = sheet(np.stack([data.read(index) for index in chosen]))
+    pixels = make_grid(np.stack([data.read(index) for index in chosen]))
     if to_stdout:
         stdout = streams.binary_stdout()
         stdout.write(encode_image(pixels))

@@ -55,7 +55,7 @@ def test_image_metadata_of_0_1(name: str, window: list[float]) -> None:
 
 def test_words_and_options_of_a_command() -> None:
     note = {"words": ["--alpha", "0.5", "--colours", "fire", "pictures"], "bounds": [0, 0, 1, 1]}
-    assert upgrade(note) == {"words": ["--alpha", "0.5", "--colors", "fire", "pictures"], "window": [0, 0, 1, 1]}
+    assert upgrade(note) == {"words": ["--alpha", "0.5", "--colors", "inferno", "pictures"], "window": [0, 0, 1, 1]}
 
 
 def test_a_result_of_0_1() -> None:
