@@ -6,7 +6,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -55,23 +55,28 @@ class Request:
 
 @dataclass(frozen=True)
 class Report:
-    """What was made: images `found` in the sources, `kept`, and `skipped` as (name, reason).
+    """What `prepare` wrote: images `found` in the sources, `kept`, and `skipped` as (name, reason).
 
-    `classes` is 0 without labels; `resumed` tells how many had been dealt with before an interruption.
-    `other_files` counts files of kinds that are not read, by suffix; `second_images` further images of samples
-    that have one (masks). `notes` are sentences on these and on labels and classes that were lost.
+    `classes` is 0 without labels; `resumed` counts the images that an interrupted call had finished. `other_files`
+    counts files of types that are not read, by suffix; `second_images` further images of samples that have one (masks).
+    `notes` are sentences about these, and about labels and classes that were lost.
     """
 
     output: Path
     found: int
     kept: int
-    skipped: tuple[tuple[str, str], ...]
+    resumed: int
     classes: int
     class_names: tuple[str, ...]
-    resumed: int
+    skipped: tuple[tuple[str, str], ...]
     other_files: dict[str, int] = field(default_factory=dict)
     second_images: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON has it."""
+        skipped = [{"name": name, "reason": reason} for name, reason in self.skipped]
+        return asdict(self) | {"output": str(self.output), "skipped": skipped}
 
 
 def prepare(
@@ -153,7 +158,18 @@ def prepare(
     found = total + sum(len(source.left_out) for source in opened)
     kept = found - len(skipped)
     others, seconds = dict(passed.others), dict(passed.seconds)
-    return Report(output, found, kept, skipped, facts.classes, facts.class_names, resumed, others, seconds, notes)
+    return Report(
+        output=output,
+        found=found,
+        kept=kept,
+        resumed=resumed,
+        classes=facts.classes,
+        class_names=facts.class_names,
+        skipped=skipped,
+        other_files=others,
+        second_images=seconds,
+        notes=notes,
+    )
 
 
 def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
