@@ -19,10 +19,10 @@ import torch
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
 from polyinr_core.data.dataset import open_data
-from polyinr_core.data.labels import Facts
+from polyinr_core.data.labels import LabelInfo
 from polyinr_core.data.prepare import prepare
-from polyinr_core.data.prepare_journal import WorkFolder, write_archive
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.prepare_journal import WorkFolder, write_zip_dataset
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import format_result, read_result
 from polyinr_core.evaluation.statistics_io import open_statistics
@@ -197,16 +197,16 @@ def of_state(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 
 def of_archive(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
     names = tuple(dict.fromkeys(rng.choice(TEXTS[:9]) for _ in range(2)))
-    labels = Facts(np.arange(len(names)) % len(names), len(names), names)
+    labels = LabelInfo(np.arange(len(names)) % len(names), len(names), names)
     output = path.with_suffix(".zip")
     with WorkFolder(output, request="x") as work:
         for _ in names:
             work.add(rng.choice(TEXTS[:5]), encode_image(np.zeros((2, 2, 3), np.uint8)))
         try:
-            write_archive(work, labels, made, overwrite=False)
+            write_zip_dataset(work, labels, made, overwrite=False)
         finally:
             work.remove()
-    with Archive.open(output) as archive:
+    with ZipDataset.open(output) as archive:
         assert archive.class_names == tuple(map(to_unicode, names))
         return archive.provenance
 
@@ -325,7 +325,7 @@ def test_old_archives_with_such_names_open(tmp_path: Path) -> None:
         zipped.writestr("a.png", encode_image(np.zeros((2, 2, 3), np.uint8)))
         described = {"labels": [["a.png", 0]], "class_names": ["caf\udce9"]}
         zipped.writestr("dataset.json", json.dumps(described))
-    with Archive.open(path) as archive:
+    with ZipDataset.open(path) as archive:
         assert archive.class_names == ("caf\\xe9",)
 
 

@@ -13,7 +13,7 @@ from polyinr_core.errors import FileError, RequestError
 
 if TYPE_CHECKING:
     from polyinr_core.data.dataset import ImageSet
-    from polyinr_core.data.labels import Facts as Labeled
+    from polyinr_core.data.labels import LabelInfo
 
 Facts = dict[str, Any]
 SHEET_IMAGES = 64
@@ -185,7 +185,7 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
 def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     """Return the facts of a folder of images as `prepare` takes them. Raises PolyinrError."""
     from polyinr_core.data.import_sources import list_folder, without_broken_strays
-    from polyinr_core.data.listing import Notes
+    from polyinr_core.data.listing import Ignored
 
     listing = list_folder(path)
     if not listing.names:
@@ -193,8 +193,8 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     if output is not None:
         raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is a folder")
     kept = without_broken_strays(path, listing)
-    labels, note = listing.labels.facts_for("auto", path, lambda index: repr(listing.names[index]), kept)
-    notes = Notes(listing)
+    labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
+    notes = Ignored(listing)
     broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
     notes.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
     streams.say_notes(path, [*notes.lines(), *([] if note is None else [note])], quiet=quiet)
@@ -208,7 +208,7 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     }
 
 
-def _class_counts(data: "ImageSet | Labeled") -> dict[str, int]:
+def _class_counts(data: "ImageSet | LabelInfo") -> dict[str, int]:
     """Count the images of each class, by its name where it has one."""
     import numpy as np
 

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from polyinr_core.errors import ArchiveError, FileError, ImageError
+from polyinr_core.errors import DatasetError, FileError, ImageError
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special
 
 from .containers import FACTS_NAME, is_hidden, is_image, open_zip, tar_members
 from .decode import MAX_IMAGE_BYTES, decode
-from .labels import Facts, certain, concatenated
-from .listing import NOT_REGULAR, Lister, Listing, Notes, Payload, Source, stamp_of
+from .labels import LabelInfo, concatenated, known_labels
+from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, Payload, Source, fingerprint_of
 from .tar_dataset import (
     described_by,
     description_of,
@@ -34,7 +34,7 @@ from .tar_dataset import (
 from .zip_dataset import list_zip, read_member
 
 OTHER_TARS = (b"BZh", b"\xfd7zXZ")
-STAMP_IMAGES = 64  # of a dataset, spread over all of it, that its stamp depends on
+STAMP_IMAGES = 64  # of a dataset, spread over all of it, that its fingerprint depends on
 
 
 class MapDataset(Protocol):
@@ -49,7 +49,7 @@ class MapDataset(Protocol):
 
 
 def open_source(source: PathLike | MapDataset) -> Source:
-    """List the images and labels of a path or dataset. Raises FileError, ArchiveError."""
+    """List the images and labels of a path or dataset. Raises FileError, DatasetError."""
     if not isinstance(source, str | os.PathLike):
         return list_dataset(source)
     path = Path(source)
@@ -58,7 +58,7 @@ def open_source(source: PathLike | MapDataset) -> Source:
             return open_folder(path)
         if (beside := image_beside(path)) is not None:
             problem = f"holds .tar files and images ({beside!r}); name the tars, {path / '*.tar'}, or move them away"
-            raise ArchiveError(path, problem)
+            raise DatasetError(path, problem)
         return open_shards(path)
     if is_pattern(path):
         return open_shards(path)
@@ -71,8 +71,8 @@ def open_source(source: PathLike | MapDataset) -> Source:
         return open_tar(path)
     if is_image(path.name):
         payloads = [path]
-        labels = certain(Facts(), 1)
-        return Source(path, "image", (path.name,), stamp_of(path), lambda start: iter(payloads[start:]), labels)
+        labels = known_labels(LabelInfo(), 1)
+        return Source(path, "image", (path.name,), fingerprint_of(path), lambda start: iter(payloads[start:]), labels)
     raise FileError(path, "is not a folder, zip, tar or image")
 
 
@@ -96,21 +96,21 @@ def open_folder(path: Path) -> Source:
     """List a folder and all below it, links to folders as well."""
     listing = list_folder(path)
     descriptions = [path / FACTS_NAME]
-    stamp = stamp_of(path, *descriptions, *(path / name for name in listing.names))
+    fingerprint = fingerprint_of(path, *descriptions, *(path / name for name in listing.names))
 
     def payloads(start: int) -> Iterator[Payload]:
         return (path / name for name in listing.names[start:])
 
-    return Source.listed(path, "folder", listing, stamp, payloads)
+    return Source.listed(path, "folder", listing, fingerprint, payloads)
 
 
 def list_folder(path: Path) -> Listing:
-    """List the images of a folder and of all below it, sorted by name. Raises FileError, ArchiveError.
+    """List the images of a folder and of all below it, sorted by name. Raises FileError, DatasetError.
 
     Links to folders are followed, once each, unless they lead back to what is read anyway.
     """
     files, loops = walk(path)
-    lister = Lister(path, samples=False)
+    lister = ListingBuilder(path, samples=False)
     for name in sorted(files, key=lambda name: (not is_image(name), name)):
         file = path / name
         try:
@@ -183,10 +183,10 @@ def open_zip_source(path: Path) -> Source:
             for name in listing.names[start:]:
                 try:
                     yield read_member(path, zipped, name)
-                except ArchiveError:
+                except DatasetError:
                     yield ImageError("cannot be read, the zip is damaged there")
 
-    return Source.listed(path, "zip", listing, stamp_of(path), payloads)
+    return Source.listed(path, "zip", listing, fingerprint_of(path), payloads)
 
 
 def open_tar(path: Path) -> Source:
@@ -204,15 +204,15 @@ def open_tar(path: Path) -> Source:
                 fits = member.size <= MAX_IMAGE_BYTES
                 yield member.read() if fits else ImageError("declares too many bytes")
 
-    return Source.listed(path, "tar", listing, stamp_of(path, *([] if beside is None else [beside])), payloads)
+    return Source.listed(path, "tar", listing, fingerprint_of(path, *([] if beside is None else [beside])), payloads)
 
 
 def open_shards(path: Path) -> Source:
-    """List a tar, or those of a folder or pattern, as training reads them. Raises FileError, ArchiveError."""
+    """List a tar, or those of a folder or pattern, as training reads them. Raises FileError, DatasetError."""
     files = shard_files(path)
     beside = description_of(path, files)
     scans = list(scan(files, described_by(path, beside)))
-    notes = Notes(*(found.listing for found in scans))
+    notes = Ignored(*(found.listing for found in scans))
     shard = [number for number, found in enumerate(scans) for _ in found.listing.names]
     places = np.concatenate([found.places for found in scans]).tolist()
     names = tuple(name for found in scans for name in found.listing.names)
@@ -227,7 +227,7 @@ def open_shards(path: Path) -> Source:
         path,
         "tar" if len(files) == 1 else "shards",
         names,
-        stamp_of(*files, *([] if beside is None else [beside])),
+        fingerprint_of(*files, *([] if beside is None else [beside])),
         payloads,
         concatenated([found.listing.labels for found in scans]),
         tuple(notes.left_out),
@@ -248,18 +248,18 @@ def is_compressed(path: Path) -> bool:
 def list_dataset(dataset: MapDataset) -> Source:
     """List a dataset that Python holds, such as `torchvision.datasets.CIFAR10(root, download=True)`.
 
-    Raises ArchiveError for labels that are no classes.
+    Raises DatasetError for labels that are no classes.
     """
     name = Path(type(dataset).__name__)
     count = len(dataset)
     names = tuple(f"{index:08d}" for index in range(count))
     labels = dataset_labels(dataset, name)
-    facts = Facts()
+    facts = LabelInfo()
     if labels is not None and count:
         class_names = getattr(dataset, "classes", ())
         classes = max(int(labels.max()) + 1, len(class_names))
         named = len(class_names) == classes and all(isinstance(one, str) for one in class_names)
-        facts = Facts(labels, classes, tuple(class_names) if named else ())
+        facts = LabelInfo(labels, classes, tuple(class_names) if named else ())
 
     def payloads(start: int) -> Iterator[Payload]:
         return (pixels_of(dataset[index]) for index in range(start, count))
@@ -269,11 +269,11 @@ def list_dataset(dataset: MapDataset) -> Source:
     for index in np.linspace(0, count - 1, min(count, STAMP_IMAGES)).astype(int).tolist():
         pixels = pixels_of(dataset[index])
         digest.update(str(pixels).encode() if isinstance(pixels, ImageError) else pixels.tobytes())
-    return Source(name, "dataset", names, digest.hexdigest(), payloads, certain(facts, count))
+    return Source(name, "dataset", names, digest.hexdigest(), payloads, known_labels(facts, count))
 
 
 def dataset_labels(dataset: MapDataset, name: Path) -> NDArray[np.int64] | None:
-    """Return a dataset's labels, int64 [N], None where its items are images alone. Raises ArchiveError."""
+    """Return a dataset's labels, int64 [N], None where its items are images alone. Raises DatasetError."""
     found: Any = getattr(dataset, "targets", None)
     if found is None:
         items = (dataset[index] for index in range(len(dataset)))
@@ -282,7 +282,7 @@ def dataset_labels(dataset: MapDataset, name: Path) -> NDArray[np.int64] | None:
             return None
     labels = np.asarray(found)
     if labels.shape != (len(dataset),) or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
-        raise ArchiveError(name, "does not have one integer label, 0 or more, for each image; give a list of images")
+        raise DatasetError(name, "does not have one integer label, 0 or more, for each image; give a list of images")
     return labels.astype(np.int64)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from polyinr_core.errors import ArchiveError, FileError, ImageError, RequestError
+from polyinr_core.errors import DatasetError, FileError, ImageError, RequestError
 from polyinr_core.runtime.atomic_io import (
     PathLike,
     explain,
@@ -27,11 +27,11 @@ from polyinr_core.runtime.process_pool import in_order
 
 from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
 from .import_sources import MapDataset, open_source
-from .labels import Facts
-from .listing import NOT_REGULAR, Notes, Payload, Source, merged_facts
-from .prepare_journal import WorkFolder, write_archive
+from .labels import LabelInfo
+from .listing import NOT_REGULAR, Ignored, Payload, Source, merge_labels
+from .prepare_journal import WorkFolder, write_zip_dataset
 
-Labels = Literal["auto", "none"]
+LabelMode = Literal["auto", "none"]
 Progress = Callable[[int, int], None]
 MAX_RESOLUTION = 8192
 LEVEL = 4  # zlib's: the usual 6 saves 1 % and takes up to 2.5 times as long (docs/speed.md)
@@ -87,7 +87,7 @@ def prepare(
     crop: Crop = "center",
     resize: Resize = "lanczos",
     background: Color | str = WHITE,
-    labels: Labels = "auto",
+    labels: LabelMode = "auto",
     strict: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
@@ -116,7 +116,7 @@ def prepare(
     Returns:
         What was kept and what was skipped, and why.
 
-    Raises: RequestError, FileError, ArchiveError.
+    Raises: RequestError, FileError, DatasetError.
     """
     color = parse_color(background) if isinstance(background, str) else background
     request, output = Request(resolution, crop, resize, color), Path(output)
@@ -125,10 +125,10 @@ def prepare(
     if not given:
         raise RequestError("no source is given; name a folder, a zip or a tar of images")
     opened = [open_source(one) for one in given]
-    passed = Notes(*opened)
-    likely: tuple[Facts, str | None] = (Facts(), None)
+    passed = Ignored(*opened)
+    likely: tuple[LabelInfo, str | None] = (LabelInfo(), None)
     if labels == "auto":
-        likely = merged_facts(opened, [without_broken(source, request) for source in opened])
+        likely = merge_labels(opened, [without_broken(source, request) for source in opened])
     if strict:
         refuse_loss(opened, passed, likely[1])
     total = sum(len(source.names) for source in opened)
@@ -141,15 +141,15 @@ def prepare(
             if len(skipped) == total:
                 work.remove()
                 name, reason = skipped[0]
-                raise ArchiveError(
+                raise DatasetError(
                     opened[0].path, f"none of its {total} images can be used (the first, {name!r}, {reason})"
                 )
-            facts, note = Facts(), None
+            facts, note = LabelInfo(), None
             if labels == "auto":
-                facts, note = merged_facts(opened, kept_of(work, opened))
+                facts, note = merge_labels(opened, kept_of(work, opened))
             skipped = (*left_out_of(opened), *skipped)
             made = provenance(opened, request, labels=labels, skipped=skipped, passed=passed)
-            write_archive(work, facts, made, overwrite=overwrite)
+            write_zip_dataset(work, facts, made, overwrite=overwrite)
             work.remove()
     except OSError as error:
         raise explain(output, error) from error
@@ -202,15 +202,15 @@ def kept_of(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int6
 
 def left_out_of(sources: Sequence[Source]) -> list[tuple[str, str]]:
     """Return the names of what is named as an image and is no regular file, with the reasons."""
-    return [(told_name(source, name, sources), why) for source in sources for name, why in source.left_out]
+    return [(display_name(source, name, sources), why) for source in sources for name, why in source.left_out]
 
 
-def told_name(source: Source, name: str, sources: Sequence[Source]) -> str:
+def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
     """Return how the report names an image: with its source if there are several."""
     return name if len(sources) == 1 else f"{source.path.name}/{name}"
 
 
-def lost_classes(likely: Facts, facts: Facts) -> list[str]:
+def lost_classes(likely: LabelInfo, facts: LabelInfo) -> list[str]:
     """Return a sentence on each class of which no image is left."""
     if likely.labels is None or facts.labels is None:
         return []
@@ -226,7 +226,7 @@ def lost_classes(likely: Facts, facts: Facts) -> list[str]:
     return lost
 
 
-def refuse_loss(sources: Sequence[Source], passed: Notes, note: str | None) -> None:
+def refuse_loss(sources: Sequence[Source], passed: Ignored, note: str | None) -> None:
     """Raise FileError for files that are passed over and labels that are lost, as `strict` has it."""
     for source in sources:
         if source.left_out:
@@ -272,7 +272,7 @@ def make_images(
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata: images are judged by the outcome
         for result in results:
             source, name = names[work.done]
-            work.add(told_name(source, name, sources), result)
+            work.add(display_name(source, name, sources), result)
             if strict:
                 refuse_skipped(work, source, work.lines[-1])
             if progress is not None:
@@ -331,9 +331,9 @@ def provenance(
     sources: Sequence[Source],
     request: Request,
     *,
-    labels: Labels,
+    labels: LabelMode,
     skipped: Sequence[tuple[str, str]],
-    passed: Notes,
+    passed: Ignored,
 ) -> dict[str, Any]:
     """Return how the archive was made: nothing that differs between two runs on the same input."""
     found = sum(len(source.names) + len(source.left_out) for source in sources)
@@ -358,7 +358,7 @@ def provenance(
 
 def digest_of(request: Request, sources: Sequence[Source]) -> str:
     """Return a digest of all that finished images depend on."""
-    parts = (version("polyinr"), Image.__version__, request, [(source.kind, source.stamp) for source in sources])
+    parts = (version("polyinr"), Image.__version__, request, [(source.kind, source.fingerprint) for source in sources])
     return sha256(repr(parts).encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from polyinr_core.runtime.atomic_io import make_folder, unmake_folders, written_
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json
 
 from .containers import FACTS_NAME
-from .labels import Facts
+from .labels import LabelInfo
 
 REQUEST_NAME = "request.sha256"
 JOURNAL_NAME = "journal.jsonl"
@@ -120,7 +120,7 @@ class WorkFolder:
             self.remove()
 
 
-def write_archive(work: WorkFolder, facts: Facts, provenance: dict[str, Any], *, overwrite: bool) -> None:
+def write_zip_dataset(work: WorkFolder, facts: LabelInfo, provenance: dict[str, Any], *, overwrite: bool) -> None:
     """Write the images that were kept, `facts` being theirs, and `dataset.json`. Raises FileError, OSError."""
     kept = sum("skipped" not in line for line in work.lines)
     names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(kept)]

@@ -16,7 +16,7 @@ from torchvision.datasets import FakeData
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.labels import class_folders
 from polyinr_core.data.listing import Source
-from polyinr_core.errors import ArchiveError, FileError, ImageError
+from polyinr_core.errors import DatasetError, FileError, ImageError
 
 A, B, C = (encoded(noise(8, seed)) for seed in range(3))
 
@@ -109,7 +109,7 @@ def test_a_shard_with_cls_files(tmp_path):
     files = {"0001.png": A, "0001.cls": b"7\n", "0002.cls": b"3", "0002.png": B}
     assert classes_of(open_source(write_tar(tmp_path / "0.tar", files))) == [7, 3]
     del files["0002.cls"]
-    with pytest.raises(ArchiveError, match=r"1 of 2 images have no label \(first '0002.png'\).*--labels none"):
+    with pytest.raises(DatasetError, match=r"1 of 2 images have no label \(first '0002.png'\).*--labels none"):
         classes_of(open_source(write_tar(tmp_path / "1.tar", files)))
 
 
@@ -127,7 +127,7 @@ def test_a_dataset_of_torchvision():
     found = list(source.payloads(68))
     assert np.array_equal(found[1], np.asarray(dataset[69][0]))
     assert found[0].shape == (9, 8, 3)
-    assert open_source(dataset).stamp == source.stamp != open_source(FakeData(70, (3, 9, 8), 3)).stamp
+    assert open_source(dataset).fingerprint == source.fingerprint != open_source(FakeData(70, (3, 9, 8), 3)).fingerprint
 
 
 class Items(list):
@@ -164,7 +164,7 @@ def test_items_that_are_no_images(image):
 
 @pytest.mark.parametrize("targets", [[0], [0, -1], [0.0, 1.0], ["a", "b"], [[0, 1], [1, 0]]])
 def test_targets_that_are_no_labels(targets):
-    with pytest.raises(ArchiveError, match="one integer label"):
+    with pytest.raises(DatasetError, match="one integer label"):
         open_source(Items([GRAY, GRAY], targets=targets))
 
 
@@ -198,7 +198,7 @@ def test_what_is_no_source_gets_one_clear_line(tmp_path, name):
 
 
 def test_empty_folders_and_nothing_at_all(tmp_path):
-    with pytest.raises(ArchiveError, match="holds no images"):
+    with pytest.raises(DatasetError, match="holds no images"):
         open_source(tmp_path)
     with pytest.raises(FileError, match="no such file or folder"):
         open_source(tmp_path / "none")
@@ -214,7 +214,7 @@ def test_an_unreadable_folder(tmp_path):
 
 def test_the_stamp_changes_with_the_files(tmp_path):
     folder = write_folder(tmp_path / "set", CLASS_FILES)
-    before = open_source(folder).stamp
-    assert open_source(folder).stamp == before
+    before = open_source(folder).fingerprint
+    assert open_source(folder).fingerprint == before
     os.utime(folder / "cat/1.png", ns=(1, 1))
-    assert open_source(folder).stamp != before
+    assert open_source(folder).fingerprint != before
