@@ -61,7 +61,7 @@ def _write(
     """Write panels or an array, and return the file of each image."""
     import numpy as np
 
-    from polyinr_core.images.grid import sheet
+    from polyinr_core.images.grid import make_grid
     from polyinr_core.images.io import write_image
     from polyinr_core.runtime.atomic_io import refuse_overwrite, written_beside
 
@@ -77,7 +77,7 @@ def _write(
         for path, pixels, note in zip(paths, panels, notes, strict=True):
             write_image(path, pixels, note={**note, "folder": target.path.name}, overwrite=target.overwrite)
         return paths
-    write_pixels_to(target, sheet(np.stack(list(panels)), columns=1, gap=GAP), sheet_note(notes))
+    write_pixels_to(target, make_grid(np.stack(list(panels)), columns=1, gap=GAP), sheet_note(notes))
     return [target.path] * len(shares)
 
 
@@ -85,18 +85,18 @@ def _panels(shares: "Tensor", name: str, *, levels: Sequence[int], colors: str) 
     """Draw shares [2, K, L + 1] as two panels side by side, the mean orders at their right."""
     import numpy as np
 
-    from polyinr_core.images.grid import panel, sheet
+    from polyinr_core.images.grid import make_grid, plot_matrix
     from polyinr_core.rendering.heatmap import mean_orders
 
     drawn = [
-        panel(
+        plot_matrix(
             own.numpy(),
             title=f"{name}: share of each order of {direction}, and their mean",
             row_names=[f"level {level}" for level in levels],
             column_names=[str(order) for order in range(own.shape[1])],
             row_ends=[f"{mean:.2f}" for mean in orders.tolist()],
-            colors=colors,
+            colormap=colors,
         )
         for direction, own, orders in zip(DIRECTIONS, shares, mean_orders(shares), strict=True)
     ]
-    return sheet(np.stack(drawn), columns=2, gap=GAP)
+    return make_grid(np.stack(drawn), columns=2, gap=GAP)

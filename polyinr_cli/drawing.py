@@ -208,7 +208,7 @@ class Drawing:
         """Draw the frame into the image's pixels from `left` and `top` on, in place."""
         if self.frame is None:
             return
-        from polyinr_core.images.grid import framed
+        from polyinr_core.images.grid import draw_frame
 
         columns, rows = self.view.axes()
         x0, y0, x1, y1 = self.frame
@@ -216,7 +216,7 @@ class Drawing:
         down = [(y - rows.first) / rows.pitch - top for y in (y0, y1)]
         thickness = max(1, round(min(self.width, self.height) / FRAME_SHARE))
         box = (min(across), min(down), max(across) + 1, max(down) + 1)  # the border's pixels lie inside
-        framed(pixels, box, thickness=thickness)
+        draw_frame(pixels, box, thickness=thickness)
 
 
 def default_side(painter: Painter) -> int:

@@ -33,7 +33,7 @@ class HeatMaps:
 
     drawing: Drawing
     levels: list[int]
-    colors: str = "fire"
+    colors: str = "inferno"
     overlay: float | None = None
 
     @property
@@ -72,10 +72,10 @@ class HeatMaps:
 
     def cell(self, heat: NDArray[np.floating[Any]], image: "Pixels | None") -> "Pixels":
         """Return a level's heat [H, W] in colors, from its least to its greatest, over the image if asked."""
-        from polyinr_core.images.grid import color
+        from polyinr_core.images.grid import apply_colormap
 
         low, high = float(heat.min()), float(heat.max())
-        colored = color((heat - low) / (high - low) if high > low else np.zeros_like(heat), self.colors)
+        colored = apply_colormap((heat - low) / (high - low) if high > low else np.zeros_like(heat), self.colors)
         if self.overlay is None or image is None:
             return colored
         blend = (1 - self.overlay) * image + self.overlay * colored

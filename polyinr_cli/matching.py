@@ -52,7 +52,7 @@ def write_sheet(path: Path, rows: Sequence[Sequence["Pixels"]], *, overwrite: bo
     """Write a sheet with a row a photo: the photo, what was found, what was tuned. Raises FileError."""
     import numpy as np
 
-    from polyinr_core.images.grid import blank, sheet
+    from polyinr_core.images.grid import blank, make_grid
     from polyinr_core.images.io import write_image
 
     images = [image for row in rows for image in row]
@@ -60,7 +60,7 @@ def write_sheet(path: Path, rows: Sequence[Sequence["Pixels"]], *, overwrite: bo
     cells = np.stack([blank((width, height))] * len(images))
     for cell, image in zip(cells, images, strict=True):
         cell[: image.shape[0], : image.shape[1]] = image
-    write_image(path, sheet(cells, columns=len(rows[0])), overwrite=overwrite)
+    write_image(path, make_grid(cells, columns=len(rows[0])), overwrite=overwrite)
 
 
 def say_changes(photo: "Photo", *, quiet: bool) -> None:
@@ -124,7 +124,7 @@ def tune_around(
 
     Raises PolyinrError.
     """
-    from polyinr_core.checkpoints.delta import apply_delta, write_delta
+    from polyinr_core.checkpoints.delta import apply_delta, save_delta
     from polyinr_core.inversion.loss import score
     from polyinr_core.inversion.pivotal_tuning import drift, tune
 
@@ -141,7 +141,7 @@ def tune_around(
             origin={"photos": photos, "steps": tuning.steps, "seed": seed},
             report=report,
         )
-    delta = write_delta(path, delta, overwrite=overwrite)
+    delta = save_delta(path, delta, overwrite=overwrite)
     tuned = apply_delta(checkpoint, delta, source=path)
     for one in matched:
         one.tuned, drawn = score(

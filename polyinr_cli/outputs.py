@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from polyinr_core.images.batch_writer import Image
-    from polyinr_core.images.grid import Layout
+    from polyinr_core.images.grid import GridLayout
     from polyinr_core.images.quantize import Pixels
     from polyinr_core.latents.io import Latents
 
@@ -35,15 +35,15 @@ class Arrangement:
     row_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
 
-    def layout(self, count: int, width: int, height: int) -> "Layout":
+    def layout(self, count: int, width: int, height: int) -> "GridLayout":
         """Return the sheet's plan, with room for the words."""
-        from polyinr_core.images.grid import layout
+        from polyinr_core.images.grid import grid_layout
 
         left = CAPTION_WIDTH if self.row_names else 0
         top = CAPTION_HEIGHT if self.column_names else 0
-        return layout(count, width, height, columns=self.columns, left=left, top=top)
+        return grid_layout(count, width, height, columns=self.columns, left=left, top=top)
 
-    def write_names(self, pixels: "Pixels", plan: "Layout") -> None:
+    def write_names(self, pixels: "Pixels", plan: "GridLayout") -> None:
         """Write the words into the sheet, in place."""
         if not (self.row_names or self.column_names):
             return

@@ -55,8 +55,8 @@ def heatmap(
         typer.Option("--degrees", help="Instead: which orders of x and y the maps reach, level by level."),
     ] = False,
     colors: Annotated[
-        str, typer.Option("--colors", metavar="NAME", help="fire, bmy, bgy, kbc or gray, dark to light.")
-    ] = "fire",
+        str, typer.Option("--colors", metavar="NAME", help="Colormap: inferno, viridis, plasma, cividis or gray.")
+    ] = "inferno",
     overlay: Annotated[
         float | None,
         typer.Option(
@@ -160,7 +160,7 @@ def _levels(text: str | None, levels: int) -> list[int]:
 
 def _check_colors(name: str) -> None:
     """Raise RequestError for a color map that is not known."""
-    from polyinr_core.images.grid import NAMES
+    from polyinr_core.images.grid import COLORMAPS
 
-    if name not in NAMES:
-        raise RequestError(f"--colors {name!r} is unknown; use {', '.join(NAMES)}")
+    if name not in COLORMAPS:
+        raise RequestError(f"--colors {name!r} is unknown; use {', '.join(COLORMAPS)}")

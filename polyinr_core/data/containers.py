@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from polyinr_core.errors import ArchiveError
+from polyinr_core.errors import DatasetError
 from polyinr_core.runtime.atomic_io import explain, refuse_special
 
 from .decode import IMAGE_SUFFIXES, MAX_IMAGE_BYTES
@@ -19,53 +19,53 @@ MAX_FACTS_BYTES = 2**29  # ImageNet's 1.28 million labels need a tenth of it
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip for reading after checking its names and declared sizes. Raises ArchiveError, FileError."""
+    """Open a zip for reading after checking its names and declared sizes. Raises DatasetError, FileError."""
     try:
         if path.is_dir():
-            raise ArchiveError(path, "is a folder; make an archive of it with `polyinr prepare`")
+            raise DatasetError(path, "is a folder; make an archive of it with `polyinr prepare`")
         refuse_special(path)
         size = path.stat().st_size
         if size == 0:
-            raise ArchiveError(path, "is empty")
+            raise DatasetError(path, "is empty")
         zipped = zipfile.ZipFile(path)
     except OSError as error:
         raise explain(path, error) from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, ArithmeticError, EOFError) as error:
-        raise ArchiveError(path, "is not a whole zip file (truncated, or of another kind)") from error
+        raise DatasetError(path, "is not a whole zip file (truncated, or of another kind)") from error
     try:
         check_members(path, zipped.infolist(), size)
-    except ArchiveError:
+    except DatasetError:
         zipped.close()
         raise
     return zipped
 
 
 def check_members(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
-    """Raise ArchiveError for names that lead out, double names, encryption, and sizes that cannot be true."""
+    """Raise DatasetError for names that lead out, double names, encryption, and sizes that cannot be true."""
     seen: set[str] = set()
     for member in members:
         check_name(path, member.filename)
         if member.filename in seen:
-            raise ArchiveError(path, f"holds {member.filename!r} twice; make the archive anew")
+            raise DatasetError(path, f"holds {member.filename!r} twice; make the archive anew")
         seen.add(member.filename)
         is_facts = plain_name(member.filename).rpartition("/")[2] == FACTS_NAME
         if not (is_image(member.filename) or is_facts):
             continue
         if member.flag_bits & 0x1:
-            raise ArchiveError(path, f"{member.filename!r} is encrypted; store it without a password")
+            raise DatasetError(path, f"{member.filename!r} is encrypted; store it without a password")
         limit = MAX_FACTS_BYTES if is_facts else MAX_IMAGE_BYTES
         if member.file_size > limit:
             problem = f"{member.filename!r} declares {member.file_size} bytes, more than {limit}; refused"
-            raise ArchiveError(path, problem)
+            raise DatasetError(path, problem)
     if sum(member.compress_size for member in members) > size:
-        raise ArchiveError(path, "its entries overlap or claim more bytes than the file has; refused")
+        raise DatasetError(path, "its entries overlap or claim more bytes than the file has; refused")
 
 
 def check_name(path: Path, name: str) -> None:
-    """Raise ArchiveError if `name`, inside the archive at `path`, is absolute or leads upwards."""
+    """Raise DatasetError if `name`, inside the archive at `path`, is absolute or leads upwards."""
     plain = name.replace("\\", "/")
     if plain.startswith("/") or plain[1:2] == ":" or ".." in plain.split("/"):
-        raise ArchiveError(path, f"holds the name {name!r}, which leads out of the archive; refused")
+        raise DatasetError(path, f"holds the name {name!r}, which leads out of the archive; refused")
 
 
 def plain_name(name: str) -> str:
@@ -104,7 +104,7 @@ class Member(NamedTuple):
         return self.info.isreg()
 
     def read(self) -> bytes:
-        """Return the file's bytes. Raises ArchiveError, FileError."""
+        """Return the file's bytes. Raises DatasetError, FileError."""
         with tar_errors(self.path):
             file = self.tar.extractfile(self.info)
             return file.read() if file is not None else b""
@@ -114,14 +114,14 @@ def tar_members(path: Path, *, compressed: bool = True, special: bool = False) -
     """Yield the plain files of a tar in its order; with `special` links and pipes too.
 
     Unless `compressed` ones are welcome, the mark at the tar's end is looked for too: it is what a tar that was
-    cut between two files lacks. Raises ArchiveError, FileError.
+    cut between two files lacks. Raises DatasetError, FileError.
     """
     with tar_errors(path):
         try:
             tar = tarfile.open(path, "r:*" if compressed else "r:")  # noqa: SIM115 closed below
         except tarfile.ReadError:
             if not compressed and tarfile.is_tarfile(path):
-                raise ArchiveError(path, "is a compressed tar; shards are read in place: decompress it") from None
+                raise DatasetError(path, "is a compressed tar; shards are read in place: decompress it") from None
             raise
     with tar:
         while True:
@@ -138,13 +138,13 @@ def tar_members(path: Path, *, compressed: bool = True, special: bool = False) -
 
 
 def check_end(path: Path, tar: tarfile.TarFile) -> None:
-    """Raise ArchiveError if no block of zeros follows the last file."""
+    """Raise DatasetError if no block of zeros follows the last file."""
     assert tar.fileobj is not None
     with tar_errors(path):
         tar.fileobj.seek(tar.offset)
         block = tar.fileobj.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE or any(block):
-        raise ArchiveError(path, "is not a whole tar file (cut off or damaged behind its last readable file)")
+        raise DatasetError(path, "is not a whole tar file (cut off or damaged behind its last readable file)")
 
 
 @contextmanager
@@ -153,8 +153,8 @@ def tar_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-        raise ArchiveError(path, "is not a whole tar file (truncated, damaged, or of another kind)") from error
+        raise DatasetError(path, "is not a whole tar file (truncated, damaged, or of another kind)") from error
     except OSError as error:
         if error.errno is None:  # gzip's and bzip2's own complaints
-            raise ArchiveError(path, "is not a whole tar file (its compression is damaged)") from error
+            raise DatasetError(path, "is not a whole tar file (its compression is damaged)") from error
         raise explain(path, error) from error

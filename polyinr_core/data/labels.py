@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from polyinr_core.errors import ArchiveError, RequestError
+from polyinr_core.errors import DatasetError, RequestError
 from polyinr_core.runtime.strict_json import JsonError, parse_json, plain_json, to_unicode
 
 from .containers import plain_name
@@ -22,7 +22,7 @@ WAY_OUT = "(`prepare --labels none` and `train --no-cond` leave the labels out)"
 
 
 @dataclass(frozen=True)
-class Facts:
+class LabelInfo:
     """`labels`: int64 [N] in the images' order, or None (`classes` 0 then); `class_names` may be empty."""
 
     labels: NDArray[np.int64] | None = None
@@ -39,7 +39,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Labels:
+class UnresolvedLabels:
     """All that a data set says of its images' classes; nothing is refused yet, as some may not be used.
 
     `values` is int64 [N]: a class, NO_LABEL, or UNUSABLE (`reasons` says why, of the first ones); `widths` int32
@@ -80,66 +80,66 @@ class Labels:
             odd |= self.values >= len(self.class_names)
         return np.flatnonzero(~usable | odd)
 
-    def settled(
+    def resolve(
         self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None
-    ) -> tuple[Facts, str | None]:
+    ) -> tuple[LabelInfo, str | None]:
         """Return the labels of the images `kept` (None: of all), and why there are none if folders promise some.
 
-        `name_of` gives an image's name for messages. Raises ArchiveError for labels that cannot be used.
+        `name_of` gives an image's name for messages. Raises DatasetError for labels that cannot be used.
         """
         if self.problem is not None:
-            raise ArchiveError(path, f"{self.problem} {WAY_OUT}")
+            raise DatasetError(path, f"{self.problem} {WAY_OUT}")
         kept = np.arange(len(self)) if kept is None else kept
         if self.are_own:
             return self._own(path, name_of, kept), None
         if self.described or not len(kept):
-            return Facts(provenance=self.provenance), None
+            return LabelInfo(provenance=self.provenance), None
         return self._by_folder(name_of, kept)
 
-    def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> Facts:
-        """Return the images' own labels. Raises ArchiveError."""
+    def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> LabelInfo:
+        """Return the images' own labels. Raises DatasetError."""
         values, widths = self.values[kept], self.widths[kept]
         if len(bad := kept[values == UNUSABLE]):
             first = int(bad[0])
             reason = self.reasons.get(first, f"the label of {name_of(first)} is no class")
-            raise ArchiveError(path, f"{reason} {WAY_OUT}")
+            raise DatasetError(path, f"{reason} {WAY_OUT}")
         if len(missing := kept[values == NO_LABEL]):
             count, first_name = f"{len(missing)} of {len(kept)} images", name_of(int(missing[0]))
             if self.listed:
                 problem = f"its dataset.json has no label for {count} (first {first_name})"
             else:
                 problem = f"{count} have no label (first {first_name}); give each a .cls or .json, or none"
-            raise ArchiveError(path, f"{problem} {WAY_OUT}")
+            raise DatasetError(path, f"{problem} {WAY_OUT}")
         kinds = np.unique(widths)
         if len(kinds) > 1:
             where = "labels in its dataset.json" if self.listed else "its labels"
-            raise ArchiveError(path, f"{where} are of several kinds or lengths {WAY_OUT}")
+            raise DatasetError(path, f"{where} are of several kinds or lengths {WAY_OUT}")
         needed = 0 if not len(kept) else int(kinds[0]) or int(values.max()) + 1
         if 0 < len(self.class_names) < needed:
             problem = f"its dataset.json names {len(self.class_names)} classes, its labels need {needed}"
-            raise ArchiveError(path, f"{problem} {WAY_OUT}")
-        return Facts(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
+            raise DatasetError(path, f"{problem} {WAY_OUT}")
+        return LabelInfo(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
 
-    def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[Facts, str | None]:
+    def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[LabelInfo, str | None]:
         """Return labels by class folders, or none and why if some images lie in none."""
         used, inverse = np.unique(self.folder[kept], return_inverse=True)
         names = [self.folder_names[number] for number in used]
         if all(self.numbered[number] for number in used):
-            return Facts(), None
+            return LabelInfo(), None
         classes = class_folders(names)
         if classes is None:
             if len(names) == 1:
-                return Facts(), None
+                return LabelInfo(), None
             strays = self.strays(kept)
             lie = "lies" if len(strays) == 1 else f"and {len(strays) - 1} more lie"
-            return Facts(), (
+            return LabelInfo(), (
                 f"no labels: {name_of(int(strays[0]))} {lie} in no class folder, and {len(kept) - len(strays)} "
                 "images do; move or remove it to keep the labels"
             )
         class_names = sorted(set(classes))
         number = {name: index for index, name in enumerate(class_names)}
         values = np.array([number[name] for name in classes], dtype=np.int64)[inverse]
-        return Facts(values, len(class_names), tuple(class_names)), None
+        return LabelInfo(values, len(class_names), tuple(class_names)), None
 
     def strays(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return which of the images lie in no class folder, if class folders lie beside them."""
@@ -151,23 +151,23 @@ class Labels:
         outside = [number for number in used if len(parts_of(self.folder_names[number])) == shared]
         return kept[np.isin(self.folder[kept], outside)]
 
-    def facts_for(
+    def resolve_for(
         self,
         use: LabelUse,
         path: Path,
         name_of: Callable[[int], str],
         kept: NDArray[np.int64] | None = None,
-    ) -> tuple[Facts, str | None]:
-        """Return the images' labels as `use` has it, and a note on what is lost. Raises ArchiveError.
+    ) -> tuple[LabelInfo, str | None]:
+        """Return the images' labels as `use` has it, and a note on what is lost. Raises DatasetError.
 
         A single class folder is no class. `kept` are the images that are used, None for all.
         """
-        bare = Facts(provenance=self.provenance)
+        bare = LabelInfo(provenance=self.provenance)
         if use == "none":
             return bare, None
         try:
-            facts, note = self.settled(path, name_of, kept)
-        except ArchiveError:
+            facts, note = self.resolve(path, name_of, kept)
+        except DatasetError:
             if use == "auto":
                 raise
             return bare, None
@@ -222,7 +222,7 @@ def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> N
     return np.where(values >= 0, number[np.maximum(values, 0)], values)
 
 
-def concatenated(parts: Sequence[Labels]) -> Labels:
+def concatenated(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
     """Return the labels of several files that make up one data set."""
     problem = next((part.problem for part in parts if part.problem is not None), None)
     values = [part.values for part in parts]
@@ -246,7 +246,7 @@ def concatenated(parts: Sequence[Labels]) -> Labels:
         for start, part in zip(starts, parts, strict=False)
         for index, reason in part.reasons.items()
     }
-    return Labels(
+    return UnresolvedLabels(
         np.concatenate(values),
         np.concatenate([part.widths for part in parts]),
         np.concatenate(folders),
@@ -261,24 +261,24 @@ def concatenated(parts: Sequence[Labels]) -> Labels:
     )
 
 
-def certain(facts: Facts, count: int) -> Labels:
+def known_labels(facts: LabelInfo, count: int) -> UnresolvedLabels:
     """Return the labels of `count` images as data-set files with tables of their own give them."""
     values = np.full(count, NO_LABEL, np.int64) if facts.labels is None else facts.labels
     zeros = np.zeros(count, np.int32)
-    return Labels(values, zeros, zeros, ("",), (False,), class_names=facts.class_names, described=True)
+    return UnresolvedLabels(values, zeros, zeros, ("",), (False,), class_names=facts.class_names, described=True)
 
 
 def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
-    """Return all that a `dataset.json` says, its class names, its provenance. Raises ArchiveError."""
+    """Return all that a `dataset.json` says, its class names, its provenance. Raises DatasetError."""
     try:
         facts = parse_json(text, finite=False)
     except JsonError as error:
-        raise ArchiveError(path, f"its dataset.json is no JSON that can be used ({error})") from error
+        raise DatasetError(path, f"its dataset.json is no JSON that can be used ({error})") from error
     if not isinstance(facts, dict):
-        raise ArchiveError(path, "its dataset.json holds no object with labels")
+        raise DatasetError(path, "its dataset.json holds no object with labels")
     class_names = facts.get("class_names") or []
     if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
-        raise ArchiveError(path, "class_names in its dataset.json is no list of texts")
+        raise DatasetError(path, "class_names in its dataset.json is no list of texts")
     provenance = facts.get("provenance")
     provenance = dict(provenance) if isinstance(provenance, dict) else {}
     for key in ("source", "license", "attribution", "license_text"):  # archives of others carry these beside
@@ -287,7 +287,7 @@ def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str
     try:
         provenance = plain_json(provenance)
     except JsonError as error:
-        raise ArchiveError(path, f"the provenance in its dataset.json cannot be kept: {error}") from error
+        raise DatasetError(path, f"the provenance in its dataset.json cannot be kept: {error}") from error
     return facts, tuple(class_names), provenance
 
 
@@ -330,23 +330,23 @@ class Description:
         try:
             facts, names, provenance = read_description(path, text)
             return cls(labels_by_name(path, facts.get("labels")), names, provenance)
-        except ArchiveError as error:
+        except DatasetError as error:
             return cls(None, names, provenance, error.problem)
 
 
 def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
-    """Return the labels of `[[name, label], ...]` by plain name, None for null. Raises ArchiveError."""
+    """Return the labels of `[[name, label], ...]` by plain name, None for null. Raises DatasetError."""
     if pairs is None:
         return None
     if not isinstance(pairs, list):
-        raise ArchiveError(path, "labels in its dataset.json is no list")
+        raise DatasetError(path, "labels in its dataset.json is no list")
     by_name: dict[str, object] = {}
     for pair in pairs:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise ArchiveError(path, "labels in its dataset.json holds something else than [name, label] pairs")
+            raise DatasetError(path, "labels in its dataset.json holds something else than [name, label] pairs")
         name = plain_name(pair[0])
         if name in by_name:
-            raise ArchiveError(path, f"its dataset.json labels {name!r} twice")
+            raise DatasetError(path, f"its dataset.json labels {name!r} twice")
         by_name[name] = pair[1]
     return by_name
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from polyinr_core.errors import ArchiveError, ImageError, RequestError
+from polyinr_core.errors import DatasetError, ImageError, RequestError
 
 from .containers import FACTS_NAME, MAX_FACTS_BYTES, is_hidden, plain_name
 from .decode import IMAGE_SUFFIXES
@@ -20,9 +20,9 @@ from .labels import (
     NO_LABEL,
     UNUSABLE,
     Description,
-    Facts,
     Label,
-    Labels,
+    LabelInfo,
+    UnresolvedLabels,
     label_listed,
     parts_of,
     renumbered,
@@ -42,7 +42,7 @@ COMPANIONS = frozenset(
     )
 )
 COMPANION_NAMES = frozenset(
-    ("readme", "license", "license", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
+    ("readme", "licence", "license", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
 )
 
 
@@ -56,7 +56,7 @@ class Listing:
     """
 
     names: tuple[str, ...]
-    labels: Labels
+    labels: UnresolvedLabels
     chosen: tuple[int, ...]
     others: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, int] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Passed(Protocol):
     def left_out(self) -> Sequence[tuple[str, str]]: ...
 
 
-class Notes:
+class Ignored:
     """Gathers what was passed over in one data set or several."""
 
     def __init__(self, *listings: Passed) -> None:
@@ -117,7 +117,7 @@ def by_suffix(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {suffix}" for suffix, count in ordered[:12]) + more
 
 
-class Lister:
+class ListingBuilder:
     """Takes the files of a container one by one and then tells its images and labels.
 
     `samples`: it is a tar, where names are grouped as the webdataset library does: a name's first dot ends the
@@ -140,7 +140,7 @@ class Lister:
         self._left_out: list[tuple[str, str]] = []
 
     def add(self, name: str, size: int, read: Callable[[], bytes]) -> bool:
-        """Take a file, `read` at once if at all; return whether it is an image. Raises ArchiveError."""
+        """Take a file, `read` at once if at all; return whether it is an image. Raises DatasetError."""
         plain = plain_name(name)
         if not plain or is_hidden(plain):
             return False
@@ -148,7 +148,7 @@ class Lister:
         key, field_of = key_and_field(plain)
         if base.lower().endswith(IMAGE_SUFFIXES):
             if plain in self._known:
-                raise ArchiveError(self.path, f"holds one name twice ({plain!r}); write it anew")
+                raise DatasetError(self.path, f"holds one name twice ({plain!r}); write it anew")
             self._known.add(plain)
             self._keys.add(key)
             self.names.append(name)
@@ -173,7 +173,7 @@ class Lister:
         self._left_out.append((name, why))
 
     def listing(self) -> Listing:
-        """Return what was found. Raises ArchiveError."""
+        """Return what was found. Raises DatasetError."""
         chosen, seconds = self._chosen()
         return Listing(
             tuple(self.names[index] for index in chosen),
@@ -204,12 +204,12 @@ class Lister:
             whole = plain or (main if len(main) == 1 else members)
             if len(whole) > 1 and (key in labeled or (self.samples and plain)):
                 problem = f"the sample {key!r} holds {len(whole)} images; keep one of them"
-                raise ArchiveError(self.path, problem)
+                raise DatasetError(self.path, problem)
             chosen += whole
             seconds.update("." + fields[index] for index in members if index not in whole)
         return sorted(chosen), seconds
 
-    def _labels(self, chosen: Sequence[int]) -> Labels:
+    def _labels(self, chosen: Sequence[int]) -> UnresolvedLabels:
         """Return the labels of the chosen images, each as the nearest `dataset.json` above it has it."""
         plain = [self.plain[index] for index in chosen]
         values = np.full(len(plain), NO_LABEL, np.int64)
@@ -249,7 +249,7 @@ class Lister:
         except ValueError as error:
             problems.append(f"of its dataset.json files {error}")
         place = {folder: number for number, folder in enumerate(numbered)}
-        return Labels(
+        return UnresolvedLabels(
             values,
             widths,
             np.array([place[name.rpartition("/")[0]] for name in plain], np.int32),
@@ -347,7 +347,7 @@ Payload = Path | bytes | NDArray[np.uint8] | ImageError  # a file, a file's byte
 
 @dataclass(frozen=True)
 class Source:
-    """`payloads(start)` yields what belongs to `names[start:]`; `stamp` changes when the files do.
+    """`payloads(start)` yields what belongs to `names[start:]`; `fingerprint` changes when the files do.
 
     `left_out`, `others` and `seconds` tell what was passed over, as in a `Listing`.
     """
@@ -355,9 +355,9 @@ class Source:
     path: Path
     kind: str
     names: tuple[str, ...]
-    stamp: str
+    fingerprint: str
     payloads: Callable[[int], Iterator[Payload]]
-    labels: Labels
+    labels: UnresolvedLabels
     left_out: tuple[tuple[str, str], ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, int] = field(default_factory=dict)
@@ -368,16 +368,16 @@ class Source:
 
     @classmethod
     def listed(
-        cls, path: Path, kind: str, listing: Listing, stamp: str, payloads: Callable[[int], Iterator[Payload]]
+        cls, path: Path, kind: str, listing: Listing, fingerprint: str, payloads: Callable[[int], Iterator[Payload]]
     ) -> "Source":
-        """Return the source of what a listing found. Raises ArchiveError if that is nothing."""
+        """Return the source of what a listing found. Raises DatasetError if that is nothing."""
         passed = (listing.left_out, listing.others, listing.seconds)
-        return cls(path, kind, listing.names, stamp, payloads, listing.labels, *passed)
+        return cls(path, kind, listing.names, fingerprint, payloads, listing.labels, *passed)
 
     @property
-    def facts(self) -> Facts:
-        """The labels of all images. Raises ArchiveError for labels that cannot be used."""
-        return self.labels.settled(self.path, self.name_of)[0]
+    def facts(self) -> LabelInfo:
+        """The labels of all images. Raises DatasetError for labels that cannot be used."""
+        return self.labels.resolve(self.path, self.name_of)[0]
 
     def name_of(self, index: int) -> str:
         """Return how a message names image `index`."""
@@ -385,12 +385,12 @@ class Source:
 
 
 def refuse_none(path: Path, left_out: Sequence[tuple[str, str]]) -> None:
-    """Raise ArchiveError for a data set without images."""
+    """Raise DatasetError for a data set without images."""
     found = f" ({left_out[0][0]!r} {left_out[0][1]})" if left_out else ""
-    raise ArchiveError(path, f"holds no images{found}")
+    raise DatasetError(path, f"holds no images{found}")
 
 
-def stamp_of(*paths: Path) -> str:
+def fingerprint_of(*paths: Path) -> str:
     """Return a digest of the names, sizes and times of files; a missing file counts as such."""
     digest = hashlib.sha256()
     for path in paths:
@@ -403,31 +403,31 @@ def stamp_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def merged_facts(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[Facts, str | None]:
+def merge_labels(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[LabelInfo, str | None]:
     """Return the labels of the images `kept` of all sources, and why there are none if some have labels.
 
-    There are none if any image lacks one or all are of one class. Raises ArchiveError for labels that cannot be
+    There are none if any image lacks one or all are of one class. Raises DatasetError for labels that cannot be
     used, RequestError if some sources name their classes and others number them.
     """
     used = [(source, own) for source, own in zip(sources, kept, strict=True) if len(own)]
     parts = []
     bare: list[Source] = []
     for source, own in used:
-        facts, note = source.labels.settled(source.path, source.name_of, own)
+        facts, note = source.labels.resolve(source.path, source.name_of, own)
         if note is not None:
-            return Facts(), note if len(sources) == 1 else f"{source.path}: {note}"
+            return LabelInfo(), note if len(sources) == 1 else f"{source.path}: {note}"
         parts.append(facts)
         bare += [source] if facts.labels is None else []
     if bare:
         is_lost = len(bare) < len(parts) and any(facts.classes > 0 for facts in parts)
-        return Facts(), f"no labels: {bare[0].path} has none" if is_lost else None
+        return LabelInfo(), f"no labels: {bare[0].path} has none" if is_lost else None
     labels = [facts.labels for facts in parts if facts.labels is not None]
     if not labels:
-        return Facts(), None
+        return LabelInfo(), None
     try:
         names, numbers = unified([facts.class_names for facts in parts])
     except ValueError as error:
         raise RequestError("some sources name their classes and others number them; give --labels none") from error
     merged = [own if new is None else new[own] for own, new in zip(labels, numbers, strict=True)]
     classes = max(len(names), *(facts.classes for facts in parts))
-    return (Facts(np.concatenate(merged), classes, names), None) if classes > 1 else (Facts(), None)
+    return (LabelInfo(np.concatenate(merged), classes, names), None) if classes > 1 else (LabelInfo(), None)

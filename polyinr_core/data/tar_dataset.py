@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.errors import DatasetError, FileError
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special, written_beside
 from polyinr_core.runtime.strict_json import JsonError, parse_json
 from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, read_header, read_tensors
 
 from .containers import FACTS_NAME, Member, is_image, tar_members
 from .decode import MAX_IMAGE_BYTES, decoded
-from .labels import Description, Labels, LabelUse, concatenated
-from .listing import NOT_REGULAR, Lister, Listing, Notes, may_matter, stamp_of
+from .labels import Description, LabelUse, UnresolvedLabels, concatenated
+from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, fingerprint_of, may_matter
 
 FORMAT = "2"
 SCANNERS = 8  # threads: on most disks it is waiting, not work
@@ -51,7 +51,7 @@ class ShardIndex:
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
-    labels: Labels
+    labels: UnresolvedLabels
     sha256: str
     notes: tuple[str, ...] = ()
 
@@ -67,20 +67,20 @@ def index_of(
     """Return the index of the shards of the set at `path`, from `folder` if it was kept there for these files.
 
     A kept index is for shards of the same names, sizes and times only. `beside` is a `dataset.json` about them
-    all. Raises ArchiveError, FileError.
+    all. Raises DatasetError, FileError.
     """
-    stamp = stamp_of(*files, *([] if beside is None else [beside]))
+    fingerprint = fingerprint_of(*files, *([] if beside is None else [beside]))
     kept = None
     if folder is not None:
         name = hashlib.sha256(
             "\n".join(str(file.resolve()) for file in files).encode("utf-8", "surrogateescape")
         ).hexdigest()[:16]
         kept = folder / f"shards-{name}.safetensors"
-        if (found := read_index(kept, stamp)) is not None:
+        if (found := read_index(kept, fingerprint)) is not None:
             return found
     index = joined(scan(files, described_by(path, beside), progress=progress))
     if kept is not None:
-        write_index(kept, index, stamp)
+        write_index(kept, index, fingerprint)
     return index
 
 
@@ -92,7 +92,7 @@ def described_by(path: Path, beside: Path | None) -> Description | None:
 def scan(
     files: list[Path], beside: Description | None, *, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Scan]:
-    """Yield what each shard's table of contents says. Raises ArchiveError, FileError."""
+    """Yield what each shard's table of contents says. Raises DatasetError, FileError."""
     with ThreadPoolExecutor(SCANNERS) as pool:
         try:
             for done, found in enumerate(pool.map(partial(scan_shard, beside=beside), files), 1):
@@ -105,7 +105,7 @@ def scan(
 
 def joined(scans: Iterable[Scan]) -> ShardIndex:
     """Return the index of shards; the names of the images, which would fill memory, are not kept."""
-    places, labels, notes = [], [], Notes()
+    places, labels, notes = [], [], Ignored()
     digest = hashlib.sha256()
     for found in scans:
         places.append(found.places)
@@ -124,15 +124,15 @@ def joined(scans: Iterable[Scan]) -> ShardIndex:
 
 
 def scan_shard(file: Path, beside: Description | None = None) -> Scan:
-    """Return what a shard holds, and a digest of its name, table and first image. Raises ArchiveError."""
+    """Return what a shard holds, and a digest of its name, table and first image. Raises DatasetError."""
     if is_empty(file):
-        raise ArchiveError(file, "is empty")
+        raise DatasetError(file, "is empty")
     found: list[tuple[int, int]] = []
     listing = list_tar(file, beside, compressed=False, found=found)
     if not listing.names:
         first = f" ({listing.left_out[0][0]!r} {listing.left_out[0][1]})" if listing.left_out else ""
         problem = f"holds no images{first} (a sample is KEY.png or KEY.jpg, beside it KEY.cls)"
-        raise ArchiveError(file, problem)
+        raise DatasetError(file, problem)
     places = np.array([found[number] for number in listing.chosen], dtype=np.int64)  # [n, 2]
     lines = [file.name]
     for name, (offset, size), label in zip(listing.names, places.tolist(), listing.labels.values, strict=True):
@@ -145,8 +145,8 @@ def scan_shard(file: Path, beside: Description | None = None) -> Scan:
 def list_tar(
     file: Path, beside: Description | None, *, compressed: bool, found: list[tuple[int, int]] | None = None
 ) -> Listing:
-    """List the images of a tar in its own order; their places are added to `found`. Raises ArchiveError."""
-    lister = Lister(file, samples=True, beside=beside)
+    """List the images of a tar in its own order; their places are added to `found`. Raises DatasetError."""
+    lister = ListingBuilder(file, samples=True, beside=beside)
     for member in tar_members(file, compressed=compressed, special=True):
         if not member.is_file:
             if is_image(member.name) or (member.info.issym() and may_matter(member.name)):
@@ -157,11 +157,11 @@ def list_tar(
 
 
 def place_of(member: Member) -> tuple[int, int]:
-    """Return where an image lies: its offset and size. Raises ArchiveError."""
+    """Return where an image lies: its offset and size. Raises DatasetError."""
     if member.info.issparse():
-        raise ArchiveError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
+        raise DatasetError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
     if member.size > MAX_IMAGE_BYTES:
-        raise ArchiveError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
+        raise DatasetError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
     return member.info.offset_data, member.size
 
 
@@ -184,15 +184,15 @@ def read_stretch(file: Path, offset: int, size: int) -> bytes:
         raise explain(file, error) from error
 
 
-def read_index(kept: Path, stamp: str) -> ShardIndex | None:
-    """Return a kept index if it is whole and of files with this stamp."""
+def read_index(kept: Path, fingerprint: str) -> ShardIndex | None:
+    """Return a kept index if it is whole and of files with this fingerprint."""
     try:
         facts = read_header(kept)[METADATA]
-        if (facts.get("format"), facts.get("stamp")) != (FORMAT, stamp):
+        if (facts.get("format"), facts.get("stamp")) != (FORMAT, fingerprint):
             return None
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in read_tensors(kept).items()}
         said = parse_json(facts["labels"])
-        labels = Labels(
+        labels = UnresolvedLabels(
             **{name: arrays.pop(name) for name in LABEL_ARRAYS},
             folder_names=tuple(said.pop("folder_names")),
             numbered=tuple(said.pop("numbered")),
@@ -213,12 +213,12 @@ def read_index(kept: Path, stamp: str) -> ShardIndex | None:
     return index if fits and len(index.shard) and all(int(column.min()) >= 0 for column in columns) else None
 
 
-def write_index(kept: Path, index: ShardIndex, stamp: str) -> None:
+def write_index(kept: Path, index: ShardIndex, fingerprint: str) -> None:
     """Keep an index. Raises FileError."""
     arrays = {name: getattr(index, name) for name in ARRAYS}
     arrays |= {name: getattr(index.labels, name) for name in LABEL_ARRAYS}
     said = {f.name: getattr(index.labels, f.name) for f in fields(index.labels) if f.name not in LABEL_ARRAYS}
-    facts = {"format": FORMAT, "stamp": stamp, "sha256": index.sha256}
+    facts = {"format": FORMAT, "stamp": fingerprint, "sha256": index.sha256}
     facts |= {"labels": json.dumps(said), "notes": json.dumps(index.notes)}
     with written_beside(kept, overwrite=True) as draft:
         save_file(arrays, draft, metadata=facts)
@@ -228,7 +228,7 @@ GLOB = "*?["
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
-class Shards:
+class TarDataset:
     """Open shards. Their images are in the order of the shards' names, then in the order of each tar.
 
     A sample is the files KEY.png (or any other image) and KEY.cls (a class index as text) or KEY.json (an
@@ -242,7 +242,7 @@ class Shards:
         self.files = files
         self.index = index
         self.shard_of: NDArray[np.int32] | None = index.shard
-        facts, note = index.labels.facts_for(use, path, lambda number: f"in {files[index.shard[number]].name}")
+        facts, note = index.labels.resolve_for(use, path, lambda number: f"in {files[index.shard[number]].name}")
         self.labels: NDArray[np.int64] | None = facts.labels
         self.classes = facts.classes
         self.class_names = facts.class_names
@@ -263,7 +263,7 @@ class Shards:
 
         The other images are checked when read. `index` is a folder where what the scan finds is kept for the
         next time; `progress` is told (shards scanned, shards in all). Labels that cannot be used are refused,
-        left out with "usable"; "none" leaves out all. Raises ArchiveError, FileError.
+        left out with "usable"; "none" leaves out all. Raises DatasetError, FileError.
         """
         path = Path(path)
         files = shard_files(path)
@@ -281,7 +281,7 @@ class Shards:
         return self.index.sha256
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises ArchiveError, FileError."""
+        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises DatasetError, FileError."""
         return self._decoded(index, side=self.resolution)
 
     def _decoded(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
@@ -290,10 +290,10 @@ class Shards:
         offset, size = int(self.index.offset[index]), int(self.index.size[index])
         data = read_stretch(file, offset, size)
         if len(data) < size:
-            raise ArchiveError(file, "has become shorter since it was scanned; is it being written?")
+            raise DatasetError(file, "has become shorter since it was scanned; is it being written?")
         try:
             return decoded(file, "", data, side=side)
-        except ArchiveError:  # the name is looked up only now: a million of them would fill memory
+        except DatasetError:  # the name is looked up only now: a million of them would fill memory
             return decoded(file, name_at(file, offset), data, side=side)
 
     def close(self) -> None:
@@ -314,18 +314,18 @@ def is_pattern(path: Path) -> bool:
 
 
 def shard_files(path: Path) -> list[Path]:
-    """Return the shards that a path or pattern means, in the order of their names. Raises ArchiveError."""
+    """Return the shards that a path or pattern means, in the order of their names. Raises DatasetError."""
     if not is_pattern(path):
         files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
         if not files:
-            raise ArchiveError(path, "is a folder without .tar files")
+            raise DatasetError(path, "is a folder without .tar files")
         return files
     from braceexpand import braceexpand  # here, as few have patterns to read
 
     try:
         patterns = [Path(text) for text in braceexpand(str(path))]
     except ValueError as error:
-        raise ArchiveError(path, "is no pattern; write it as data-{000..099}.tar or data-*.tar") from error
+        raise DatasetError(path, "is no pattern; write it as data-{000..099}.tar or data-*.tar") from error
     files = []
     for pattern in patterns:
         if any(mark in str(pattern) for mark in GLOB):
@@ -333,7 +333,7 @@ def shard_files(path: Path) -> list[Path]:
         else:
             files.append(pattern)  # each must be there: a gap in a range is a mistake
     if not files:
-        raise ArchiveError(path, "no file has such a name")
+        raise DatasetError(path, "no file has such a name")
     return sorted(set(files))
 
 

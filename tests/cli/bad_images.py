@@ -147,7 +147,7 @@ HEATMAP = [
     ("heatmap --seeds 1 -m model.safetensors -o x.png --levels 2-1", 2, "backwards", "1-2"),
     ("heatmap --seeds 1 -m model.safetensors -o x.png --levels last", 2, "levels 'last' are not understood"),
     ("heatmap --seeds 1 -m model.safetensors -o x.png --levels ''", 2, "not understood at ''"),
-    ("heatmap --seeds 1 -m model.safetensors -o x.png --colors jet", 2, "--colors 'jet' is unknown", "fire"),
+    ("heatmap --seeds 1 -m model.safetensors -o x.png --colors jet", 2, "--colors 'jet' is unknown", "inferno"),
     ("heatmap --seeds 1 -m model.safetensors -o x.png --overlay 2", 2, "--overlay 2 is outside 0-1"),
     ("heatmap --seeds 1 -m model.safetensors -o x.png --overlay nan", 2, "--overlay nan is outside"),
     ("heatmap --seeds 1 -m model.safetensors", 2, "say with -o"),

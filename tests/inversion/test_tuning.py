@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.checkpoints.delta import apply_delta, write_delta
+from polyinr_core.checkpoints.delta import apply_delta, save_delta
 from polyinr_core.errors import ConfigError
 from polyinr_core.inversion import pivotal_tuning as tuning
 from polyinr_core.inversion.loss import Objective
@@ -45,7 +45,7 @@ def test_nearer_and_exactly_what_the_delta_holds(tiny_checkpoint: Path, stripes:
         seed=0,
         report=lambda done, total, psnr: told.append(psnr),
     )
-    delta = write_delta(tmp_path / "d.safetensors", delta)
+    delta = save_delta(tmp_path / "d.safetensors", delta)
     tuned = apply_delta(checkpoint, delta, source=tmp_path / "d.safetensors").generator
     assert delta.rank == 4
     with torch.no_grad():
