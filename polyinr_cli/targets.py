@@ -14,7 +14,7 @@ from .notes import Note
 
 if TYPE_CHECKING:
     from polyinr_core.images.quantize import Pixels
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 
 class Kind(StrEnum):

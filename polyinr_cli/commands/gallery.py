@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyinr_cli import console as streams
-from polyinr_cli.model_lookup import is_bundled
 from polyinr_cli.notes import version
 from polyinr_cli.options import Device, Json, Label, Model, Overwrite, Precision, PrecisionOption, Quiet, Res, Verbose
 from polyinr_cli.runtime import several
@@ -55,6 +54,7 @@ def gallery(
     from polyinr_cli.hall import Hall
     from polyinr_cli.named import class_index
     from polyinr_cli.targets import check_disk
+    from polyinr_core.checkpoints.locate import is_bundled
     from polyinr_core.gallery.page import Maker, page
     from polyinr_core.gallery.plan import plan_for
 

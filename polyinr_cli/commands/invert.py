@@ -95,7 +95,7 @@ def invert(
     window, images = photos_named(photos, res=res, size=size, grid=grid, checkpoint=checkpoint)
 
     from polyinr_core.inversion.loss import WORDS, choose_objective
-    from polyinr_core.latents.io import joined
+    from polyinr_core.latents.latents import concatenate
 
     judge = choose_objective(objective.value, vgg16=vgg16).to(place)
     checkpoint.generator.to(place)
@@ -125,7 +125,7 @@ def invert(
         sha256, delta_facts = tune_around(
             matched, checkpoint, delta_file, tuning, seed=seed, overwrite=overwrite, quiet=quiet
         )
-    latents = joined([one.found.latents for one in matched])
+    latents = concatenate([one.found.latents for one in matched])
     write_latents_to(target, replace(latents, model_sha256=sha256))
     if show is not None:
         write_sheet(show, [one.pixels for one in matched], overwrite=overwrite)
