@@ -9,7 +9,7 @@ TURN = "directions directions.safetensors --seeds 1 -m model.safetensors -o x.pn
 INTERPOLATE = [
     # images
     ("interpolate -m model.safetensors -o x.png", 2, "IMAGE"),
-    ("interpolate 1 -m model.safetensors -o x.png", 2, "two images or more", "two or more"),
+    ("interpolate 1 -m model.safetensors -o x.png", 2, "two images or more"),
     ("interpolate 1 2", 2, "--output"),
     ("interpolate x y -m model.safetensors -o x.png", 2, "seeds 'x'"),
     ("interpolate 1 missing.safetensors -m model.safetensors -o x.png", 1, "no such file"),
@@ -20,7 +20,7 @@ INTERPOLATE = [
     ("interpolate 1 - -m model.safetensors -o x.png", 1, "stdin: is empty"),
     ("interpolate - - -m model.safetensors -o x.png", 2, "- is given twice"),
     ("interpolate 1 2 -m text.safetensors -o x.png", 1, "not a safetensors file"),
-    ("interpolate 0-3 -m classes.safetensors --space z -o x.png", 2, "classes", "in w or affine", "--label"),
+    ("interpolate 0-3 -m classes.safetensors --space z -o x.png", 2, "classes", "in w or affine", "label"),
     (f"{WALK} --label 1", 2, "no classes"),
     (f"{WALK} --psi nan", 2, "psi nan"),
     # the way

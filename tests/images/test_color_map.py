@@ -33,5 +33,5 @@ def test_values_outside_are_clamped():
 def test_unknown_names_and_what_is_no_number():
     with pytest.raises(RequestError, match=r"'viridis' is not known; use fire, bmy"):
         color(np.zeros(3), "viridis")
-    with pytest.raises(PolyinrError, match="NaN or Inf"):
+    with pytest.raises(PolyinrError, match="no numbers"):
         color(np.array([0.0, np.nan]))

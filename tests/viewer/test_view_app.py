@@ -171,4 +171,4 @@ def test_colors_that_are_no_numbers_are_said(
     monkeypatch.setattr(painter, "draw", fail)
     answer = client.get("/tile/12/0/0")
     assert (answer.status_code, answer.text.count("\n")) == (500, 1)
-    assert "no numbers" in answer.text
+    assert "NaN or Inf" in answer.text
