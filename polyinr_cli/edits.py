@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import FileError, RequestError
+from polyinr_core.runtime.memory import check_memory
 
 from . import console as streams
 from .drawing import Painter
 from .named import Images, class_index
 from .notes import Note
 from .outputs import Arrangement
-from .runtime import check_memory
 from .targets import Kind, Target, write_bytes
 
 if TYPE_CHECKING:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polyinr_core.runtime.memory import check_disk, check_memory
+
 from . import console as streams
 from .drawing import Drawing
 from .named import Images
 from .notes import Note, sheet_note
 from .outputs import Arrangement, check_target, maps_of, write_folder
-from .runtime import check_memory
-from .targets import Kind, Target, check_disk, write_pixels_to
+from .targets import Kind, Target, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import FileError, ImageError
+from polyinr_core.runtime.memory import check_memory
 
 from . import console as streams
 from .drawing import Drawing, Painter
 from .named import Images
 from .notes import Note
 from .outputs import Arrangement, check_target, maps_of
-from .runtime import check_memory
 from .targets import Kind, Target, write_pixels_to
 
 if TYPE_CHECKING:

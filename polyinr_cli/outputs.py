@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.memory import check_disk, check_memory
 
 from . import console as streams
 from .drawing import Drawing
 from .named import Images
 from .notes import Note, sheet_note
-from .runtime import check_memory
-from .targets import Kind, Target, check_disk, write_latents_to, write_pixels_to
+from .targets import Kind, Target, write_latents_to, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -30,9 +30,10 @@ from polyinr_cli.matching import Tuning, facts_of, matched_photo, say_changes, t
 from polyinr_cli.model_lookup import load_model
 from polyinr_cli.named import class_index
 from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose
-from polyinr_cli.runtime import available_memory, choose_device, total_memory
+from polyinr_cli.runtime import choose_device
 from polyinr_cli.targets import Kind, target_for, write_latents_to
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.memory import available_memory, total_memory
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
