@@ -30,9 +30,10 @@ from polyinr_cli.matching import Tuning, facts_of, matched_photo, say_changes, t
 from polyinr_cli.model_lookup import load_model
 from polyinr_cli.named import class_index
 from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose
-from polyinr_cli.runtime import available_memory, choose_device, total_memory
+from polyinr_cli.runtime import choose_device
 from polyinr_cli.targets import Kind, target_for, write_latents_to
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.memory import available_memory, total_memory
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
@@ -95,7 +96,7 @@ def invert(
     window, images = photos_named(photos, res=res, size=size, grid=grid, checkpoint=checkpoint)
 
     from polyinr_core.inversion.loss import WORDS, choose_objective
-    from polyinr_core.latents.io import joined
+    from polyinr_core.latents.latents import concatenate
 
     judge = choose_objective(objective.value, vgg16=vgg16).to(place)
     checkpoint.generator.to(place)
@@ -125,7 +126,7 @@ def invert(
         sha256, delta_facts = tune_around(
             matched, checkpoint, delta_file, tuning, seed=seed, overwrite=overwrite, quiet=quiet
         )
-    latents = joined([one.found.latents for one in matched])
+    latents = concatenate([one.found.latents for one in matched])
     write_latents_to(target, replace(latents, model_sha256=sha256))
     if show is not None:
         write_sheet(show, [one.pixels for one in matched], overwrite=overwrite)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import ConfigError, PolyinrError
 from polyinr_core.images.grid import Pixels
-from polyinr_core.latents.io import Latents
+from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import UNIT, Bounds
 from polyinr_core.models.generator import Generator, check_label
 from polyinr_core.runtime.rng import generator_for

@@ -13,7 +13,7 @@ from polyinr_core.images.quantize import to_uint8
 from polyinr_core.inversion.invert import Found, Space, charts, rate_at, search
 from polyinr_core.inversion.loss import Objective, Score, choose_objective, score
 from polyinr_core.inversion.target import Canvas, Photo, canvas_for
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.latents import from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 
@@ -27,7 +27,7 @@ def canvas_of(generator: Generator, side: int = 16, **options: object) -> Canvas
 
 def drawn(generator: Generator, seed: int, *, label: int | None = None, side: int = 16) -> Photo:
     """Return an image that the model drew itself, as a file would hold it."""
-    affine = from_seed(generator, seed, label=label).affine
+    affine = from_seeds(generator, [seed], label=label).affine
     with torch.no_grad():
         colors = canvas_of(generator, side).draw(generator.synthesis, affine)[0]
     return Photo(f"seed {seed}", to_uint8(colors.permute(1, 2, 0)), side, side)
