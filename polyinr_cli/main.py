@@ -30,7 +30,7 @@ COMMANDS = {  # in the order of the help, each in a file of its name
     "interpolate": "Walk from image to image.",
     "mix": "Put levels of images into other images.",
     "directions": "Find principal directions, move images along them.",
-    "invert": "Bring photos in.",
+    "invert": "Invert photos into the latent space.",
     "heatmap": "Draw what each level has drawn so far.",
     "view": "Zoom into an image without end.",
     "evaluate": "Measure generated images against real ones.",

@@ -33,7 +33,7 @@ def whole_numbers() -> list[tuple[str, str]]:
     found = []
     for name in COMMANDS:
         word = name.split()[-1]
-        function = getattr(importlib.import_module(f"polyinr_cli.{word}"), word)
+        function = getattr(importlib.import_module(f"polyinr_cli.commands.{word}"), word)
         for option, hint in typing.get_type_hints(function).items():
             if hint in (int, int | None):
                 found.append((name, option))
