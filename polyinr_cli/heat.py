@@ -56,10 +56,10 @@ class HeatMaps:
         drawing, levels = self.drawing, self.levels
         affine, synthesis = drawing.painter.affine(maps), drawing.painter.synthesis
         means = feature_means(synthesis, affine, drawing.grid, levels=levels, progress=done)
-        fineness = drawing.view.fineness
-        for band in checked(heat_rows(synthesis, affine, drawing.grid, means, levels=levels, fineness=fineness)):
+        supersample = drawing.view.supersample
+        for band in checked(heat_rows(synthesis, affine, drawing.grid, means, levels=levels, supersample=supersample)):
             yield band
-            done(len(band) * fineness * drawing.grid.width)
+            done(len(band) * supersample * drawing.grid.width)
 
     def heats(self, maps: "Tensor", done: Done) -> Heats:
         """Return the heat of affine maps, [K, H, W]."""

@@ -12,7 +12,7 @@ from .outputs import maps_of
 if TYPE_CHECKING:
     from polyinr_core.latents.interpolation import Walk
     from polyinr_core.latents.io import Latents
-    from polyinr_core.rendering.viewport import View
+    from polyinr_core.rendering.viewport import Viewport
 
 
 def walk_of(ends: Images, painter: Painter, *, space: str, curve: str | None) -> "Walk":
@@ -85,7 +85,7 @@ def smoothness_of(drawing: Drawing, frames: Images, features: Any, *, loop: bool
     }
 
 
-def middle_of(view: "View") -> tuple[float, float]:
+def middle_of(view: "Viewport") -> tuple[float, float]:
     """Return the point of the plane that the window's middle shows, but for a warp."""
     x0, y0, x1, y1 = view.bounds
     x, y, scale = (a * (x0 + x1) / 2 + b * (y0 + y1) / 2 + c for a, b, c in view.matrix)

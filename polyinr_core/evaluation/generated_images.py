@@ -11,7 +11,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
 from polyinr_core.images.quantize import checked, quantize
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
-from polyinr_core.rendering.backends.select import drawer_for
+from polyinr_core.rendering.backends import select_backend
 from polyinr_core.rendering.render import at_once
 
 from .image_sources import StoredImages
@@ -35,7 +35,7 @@ def paint(checkpoint: Checkpoint, w: Tensor, *, side: int) -> Tensor:
     affine = generator.affine_each(w)
     points = checkpoint.grid(side, side).at(torch.arange(side**2, device=w.device), dtype=w.dtype)
     parts = points.split(max(1, at_once(w.device) // len(w)))
-    drawer = drawer_for(generator.synthesis, w.device)
+    drawer = select_backend(generator.synthesis, w.device)
     colors = torch.cat([drawer(affine, part) for part in parts], dim=1)
     return colors.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 

@@ -41,7 +41,7 @@ def heat_rows(
     means: Tensor,
     *,
     levels: Sequence[int],
-    fineness: int = 1,
+    supersample: int = 1,
 ) -> Iterator[Tensor]:
     """Yield bands [rows, W, K] of the heat maps of some levels, from top to bottom, in float64.
 
@@ -54,7 +54,7 @@ def heat_rows(
         after = _features(synthesis, affine, points, levels)
         return torch.stack([x @ mean for x, mean in zip(after, means, strict=True)], dim=1)  # [P, K]
 
-    yield from in_bands(in_blocks(heat, grid, affine), grid, fineness=fineness)
+    yield from in_bands(in_blocks(heat, grid, affine), grid, supersample=supersample)
 
 
 def _features(synthesis: Synthesis, affine: Tensor, points: Tensor, levels: Sequence[int]) -> Iterator[Tensor]:

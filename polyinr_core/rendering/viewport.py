@@ -17,15 +17,15 @@ IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
-class View:
+class Viewport:
     """An image's size and where its pixels stand.
 
     The window `bounds` is laid under the pixels, its borders under the outermost ones. A `warp`, or `places`
     [H', W', 2] (x, y of a pixel, interpolated where the size is another), changes where in the window they
     stand, and `matrix` maps the window's points (x, y, 1), as columns, to those of the plane.
 
-    `fineness` k divides every pixel into k x k that cover it, also half of it beyond the window's border. To
-    average their colors is `draw_rows`'s business. `whole` is the view that this one is reduced from, whose
+    `supersample` k divides every pixel into k x k that cover it, also half of it beyond the window's border. To
+    average their colors is `render_rows`'s business. `whole` is the view that this one is reduced from, whose
     window a warp and `places` go by.
     """
 
@@ -35,22 +35,22 @@ class View:
     matrix: Matrix = IDENTITY
     warp: Warp | None = None
     places: Tensor | None = None
-    fineness: int = 1
-    whole: "View | None" = None
+    supersample: int = 1
+    whole: "Viewport | None" = None
 
     def __post_init__(self) -> None:
         RegularGrid(self.width, self.height, self.bounds)  # or it raises ConfigError
-        if self.fineness < 1:
-            raise ConfigError(f"{self.fineness} x {self.fineness} points a pixel are none; 1 is the least")
+        if self.supersample < 1:
+            raise ConfigError(f"{self.supersample} x {self.supersample} points a pixel are none; 1 is the least")
         if not all(math.isfinite(number) for row in self.matrix for number in row):
             raise ConfigError("the matrix holds values that are no finite numbers")
         if not abs(determinant(self.matrix)) > 0:
             raise ConfigError("the matrix maps the plane onto a line; its determinant is 0")
 
     @property
-    def is_plain(self) -> bool:
+    def is_axis_aligned(self) -> bool:
         """Whether this is a window and no more."""
-        return self.matrix == IDENTITY and self.warp is None and self.places is None and self.fineness == 1
+        return self.matrix == IDENTITY and self.warp is None and self.places is None and self.supersample == 1
 
     @property
     def pitch(self) -> float:
@@ -63,13 +63,13 @@ class View:
         return Axis.between(x0, x1, self.width), Axis.between(y0, y1, self.height)
 
     def grid(self) -> Grid:
-        """Return the points to draw: one a pixel, or fineness^2, in fineness x as many columns and rows."""
-        if self.is_plain:
+        """Return the points to draw: one a pixel, or supersample^2, in supersample x as many columns and rows."""
+        if self.is_axis_aligned:
             return RegularGrid(self.width, self.height, self.bounds)
-        columns, rows = (axis.divided(self.fineness) for axis in self.axes())
-        return ViewGrid(self, RegularGrid(columns.count, rows.count, _bounds(columns, rows)))
+        columns, rows = (axis.divided(self.supersample) for axis in self.axes())
+        return ViewportGrid(self, RegularGrid(columns.count, rows.count, _bounds(columns, rows)))
 
-    def reduced(self, level: int) -> "View":
+    def reduced(self, level: int) -> "Viewport":
         """Return the view with pixels 2^level times as large, ceil(side / 2^level) of them a side.
 
         A large pixel covers exactly the small ones that it stands for, or would do at the right and lower end.
@@ -117,10 +117,10 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class ViewGrid:
+class ViewportGrid:
     """The points of a view: those of a regular grid over its window, warped and mapped."""
 
-    view: View
+    view: Viewport
     regular: RegularGrid
 
     @property

@@ -18,10 +18,10 @@ from polyinr_core.images.grid import blank
 from polyinr_core.images.io import encode_image
 from polyinr_core.images.quantize import fill_rows
 from polyinr_core.models.coordinates import Bounds
-from polyinr_core.rendering.backends.select import Drawer, drawer_for
+from polyinr_core.rendering.backends import Backend, select_backend
 from polyinr_core.rendering.precision import in_precision
-from polyinr_core.rendering.render import draw_rows
-from polyinr_core.rendering.viewport import View
+from polyinr_core.rendering.render import render_rows
+from polyinr_core.rendering.viewport import Viewport
 
 from .selection import Choice
 
@@ -31,7 +31,7 @@ FIRST = 8  # the level whose one tile shows the world
 LAST = 50  # an eighth of a pixel is the last bit of a position in the world, also in a page's own arithmetic
 SINGLE = 20  # the last level that float32 draws: there it tells 16 places apart in a pixel anywhere in the world
 NARROW = 16  # pixels to one of the training's: those that bfloat16 may draw
-FINENESS = 4  # points a side of pixels that are larger than those of the training
+SUPERSAMPLE = 4  # points a side of pixels that are larger than those of the training
 
 
 @dataclass(frozen=True, order=True)
@@ -57,14 +57,14 @@ class Tile:
         x, y = (LOW + (index * SIDE + 0.5) * step for index in (self.column, self.row))
         return x, y, x + (SIDE - 1) * step, y + (SIDE - 1) * step
 
-    def view(self, resolution: int) -> View:
+    def view(self, resolution: int) -> Viewport:
         """Return what the tile shows of a model trained at a resolution (0: unknown).
 
         Pixels larger than those of the training are the means of several points.
         """
         across = pitch(self.level) * resolution  # of the training's pixels
-        fineness = 1 if across <= 1 else 2 if across <= 2 else FINENESS
-        return View(SIDE, SIDE, self.bounds, fineness=fineness)
+        supersample = 1 if across <= 1 else 2 if across <= 2 else SUPERSAMPLE
+        return Viewport(SIDE, SIDE, self.bounds, supersample=supersample)
 
 
 def pitch(level: int) -> float:
@@ -109,7 +109,7 @@ class TilePainter:
     checkpoint: Checkpoint
     coarsest: torch.dtype = torch.float32
     tolerance: float = 0.0
-    drawers: dict[torch.dtype, Drawer] = field(default_factory=dict)
+    drawers: dict[torch.dtype, Backend] = field(default_factory=dict)
     maps: OrderedDict[Choice, Tensor] = field(default_factory=OrderedDict)
 
     def draw(self, choice: Choice, tile: Tile, *, wanted: Callable[[], bool] = lambda: True) -> bytes:
@@ -125,7 +125,7 @@ class TilePainter:
             return drawer(maps, points)
 
         pixels = blank((SIDE, SIDE))
-        bands = draw_rows(watched, affine, view.grid(), fineness=view.fineness, tolerance=self.tolerance)
+        bands = render_rows(watched, affine, view.grid(), supersample=view.supersample, tolerance=self.tolerance)
         fill_rows(pixels, bands)
         return encode_image(pixels, format="png")
 
@@ -141,9 +141,9 @@ class TilePainter:
             self.maps.popitem(last=False)
         return maps[0]
 
-    def drawer(self, kind: torch.dtype) -> Drawer:
+    def drawer(self, kind: torch.dtype) -> Backend:
         """Return what draws in a number format."""
         if kind not in self.drawers:
             synthesis = in_precision(copy.deepcopy(self.checkpoint.generator.synthesis), kind)
-            self.drawers[kind] = drawer_for(synthesis, next(synthesis.parameters()).device)
+            self.drawers[kind] = select_backend(synthesis, next(synthesis.parameters()).device)
         return self.drawers[kind]

@@ -21,7 +21,7 @@ from polyinr_core.images.quantize import to_uint8
 from polyinr_core.latents.io import Latents, read_latents, write_latents
 from polyinr_core.latents.latents import draw_labels, draw_z
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 TERMS = 200  # of the small models from z to a color: 12 and 16 numbers a sum, in 8 layers
 
@@ -126,7 +126,7 @@ def test_a_image_is_the_same_in_any_bands(tiny_checkpoint: Path):
     affine = generator.affine(generator.w(draw_z([1], 8)))[0]
     grid = RegularGrid(61, 83)
     images = [
-        torch.cat(list(draw_rows(generator.synthesis, affine, grid, rows=rows))) for rows in (None, 1, 7, 83, 500)
+        torch.cat(list(render_rows(generator.synthesis, affine, grid, rows=rows))) for rows in (None, 1, 7, 83, 500)
     ]
     assert all(torch.equal(image, images[0]) for image in images)
 

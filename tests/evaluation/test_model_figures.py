@@ -37,7 +37,7 @@ from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.lpips import Look, load_look
 from polyinr_core.metrics.ppl import path_length
 from polyinr_core.metrics.psnr_ssim import psnr, ssim
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_image_is_that_of_bands(checkpoint: Checkpoint, monkeypatch: pytest.Mo
     w = w_of(checkpoint, range(3), psi=0.7, classes_of=range(3))
     whole, terms = paint(checkpoint, w, side=20), terms_of(checkpoint.generator.config)
     for maps, image in zip(checkpoint.generator.affine_each(w), whole, strict=True):
-        bands = torch.cat(list(draw_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
+        bands = torch.cat(list(render_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
         assert_rounded(image.permute(1, 2, 0), bands, terms=terms)
     monkeypatch.setattr("polyinr_core.rendering.render.CPU_PIXELS", 100)
     assert_rounded(paint(checkpoint, w, side=20), whole, terms=terms)

@@ -13,7 +13,7 @@ from polyinr_core.latents.latents import from_seed
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 
 def drawn_from(network: dict, image: int, points: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_the_numbers_draw_the_image(form: str, levels: int) -> None:
     assert (network["channels"], network["images"]) == (8, 2)
     grid = RegularGrid(5, 5)
     points = grid.points(0, 25, dtype=torch.float64, device=torch.device("cpu")).numpy()
-    expected = torch.cat(list(draw_rows(generator.synthesis, images[1].affine[0], grid))).flatten(0, 1)
+    expected = torch.cat(list(render_rows(generator.synthesis, images[1].affine[0], grid))).flatten(0, 1)
     assert expected.std() > 1e-3
     assert_rounded(drawn_from(network, 1, points), expected, terms=terms_of(config), dtype=torch.float32)
 

@@ -17,7 +17,7 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import Part, RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import ALIGNMENT, aligned, batch_invariant
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 from polyinr_core.training.samples import draw_seeds
 
 OFFSETS = range(ALIGNMENT // 4)  # where a float32 may begin in a cache line
@@ -63,7 +63,7 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 def render_image(generator: Generator, seed: int, label: int | None) -> tuple[Latents, Tensor]:
     latents = from_seed(generator, seed, label=label, psi=0.7)
-    return latents, torch.cat(list(draw_rows(generator.synthesis, latents.affine[0], RegularGrid(50, 47))))
+    return latents, torch.cat(list(render_rows(generator.synthesis, latents.affine[0], RegularGrid(50, 47))))
 
 
 def test_where_the_weights_stand_does_not_matter(model: Model) -> None:
@@ -85,7 +85,7 @@ def test_where_the_latents_stand_does_not_matter(model: Model) -> None:
         assert torch.equal(to_affine(model.generator, z, psi=0.7).affine, expected.affine)
         assert torch.equal(to_affine(model.generator, w).affine, expected.affine)
         maps = at_offset(expected.affine, offset)[0]
-        assert torch.equal(torch.cat(list(draw_rows(model.generator.synthesis, maps, grid))), image)
+        assert torch.equal(torch.cat(list(render_rows(model.generator.synthesis, maps, grid))), image)
 
 
 @pytest.mark.parametrize("seeds", [[3], [3, 1], [0, 1, 2, 3], [*range(9)], [5, 4, 3, 2, 1, 0], [*range(40)]])
@@ -123,9 +123,9 @@ def test_where_a_pixel_stands_in_a_block_does_not_matter(channels: int, dtype: t
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(levels=3, channels=channels, z_dim=8, w_dim=12)).to(dtype)
     affine, grid = from_seed(generator, 3).affine[0], RegularGrid(90, 70)
-    whole = torch.cat(list(draw_rows(generator.synthesis, affine, grid)))
+    whole = torch.cat(list(render_rows(generator.synthesis, affine, grid)))
     for left, top, width, height in ((0, 0, 90, 35), (13, 5, 60, 60), (89, 69, 1, 1), (1, 0, 88, 70)):
-        tile = torch.cat(list(draw_rows(generator.synthesis, affine, Part(grid, left, top, width, height))))
+        tile = torch.cat(list(render_rows(generator.synthesis, affine, Part(grid, left, top, width, height))))
         assert torch.equal(tile, whole[top : top + height, left : left + width])
 
 

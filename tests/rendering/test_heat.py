@@ -10,7 +10,7 @@ from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.rendering.heatmap import feature_means, heat_rows
 from polyinr_core.rendering.precision import in_precision
-from polyinr_core.rendering.viewport import View
+from polyinr_core.rendering.viewport import Viewport
 
 LEVELS = 4
 
@@ -44,10 +44,10 @@ def at_once(generator: Generator, affine: torch.Tensor, points: torch.Tensor) ->
     return torch.stack(found)
 
 
-def drawn(generator: Generator, affine: torch.Tensor, grid, levels: list[int], fineness: int = 1) -> torch.Tensor:
+def drawn(generator: Generator, affine: torch.Tensor, grid, levels: list[int], supersample: int = 1) -> torch.Tensor:
     """Return heat maps [H, W, K]."""
     means = feature_means(generator.synthesis, affine, grid, levels=levels)
-    bands = heat_rows(generator.synthesis, affine, grid, means, levels=levels, fineness=fineness)
+    bands = heat_rows(generator.synthesis, affine, grid, means, levels=levels, supersample=supersample)
     return torch.cat(list(bands))
 
 
@@ -66,11 +66,11 @@ def test_heat_is_the_weighted_sum(generator: Generator, affine: torch.Tensor, le
 
 @torch.no_grad()
 def test_supersampled_heat_is_the_mean_of_its_points(generator: Generator, affine: torch.Tensor):
-    view = View(9, 7, fineness=3)
+    view = Viewport(9, 7, supersample=3)
     grid = view.grid()
     points = grid.at(torch.arange(27 * 21), dtype=torch.float64)
     expected = at_once(generator, affine, points).reshape(LEVELS, 7, 3, 9, 3).mean(dim=(2, 4)).permute(1, 2, 0)
-    heat = drawn(generator, affine, grid, list(range(LEVELS)), fineness=3)
+    heat = drawn(generator, affine, grid, list(range(LEVELS)), supersample=3)
     torch.testing.assert_close(heat, expected, rtol=1e-9, atol=1e-12)
 
 

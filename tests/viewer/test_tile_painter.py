@@ -11,7 +11,7 @@ from PIL import Image
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 from polyinr_core.viewer import tiles as painters
 from polyinr_core.viewer.selection import Choice
 from polyinr_core.viewer.tiles import GivenUp, Tile, TilePainter
@@ -33,7 +33,7 @@ def test_a_tile_is_its_window_drawn_by_the_model(checkpoint: Checkpoint, tile: T
     choice = Choice(seed=2)
     network = copy.deepcopy(checkpoint.generator.synthesis).to(dtype)
     affine = choice.latents(checkpoint).affine[0].to(dtype)
-    expected = to_uint8(torch.cat(list(draw_rows(network, affine, tile.view(16).grid()))))
+    expected = to_uint8(torch.cat(list(render_rows(network, affine, tile.view(16).grid()))))
     painter = TilePainter(checkpoint)
     assert np.array_equal(pixels(painter.draw(choice, tile)), expected)
     assert list(painter.drawers) == [dtype]

@@ -8,7 +8,7 @@ from polyinr_core.errors import RequestError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 from polyinr_core.viewer.tiles import EXTENT, FIRST, LAST, LOW, SIDE, Tile, format_of, pitch, tiles_across
 
 
@@ -51,7 +51,7 @@ def test_tiles_join_to_the_image_drawn_whole(dtype: torch.dtype) -> None:
     _, _, x1, y1 = Tile(level, column + 1, row + 1).bounds
 
     def drawn(grid: RegularGrid) -> np.ndarray:
-        return torch.cat(list(draw_rows(generator.synthesis, affine, grid))).numpy()
+        return torch.cat(list(render_rows(generator.synthesis, affine, grid))).numpy()
 
     whole = drawn(RegularGrid(2 * SIDE, 2 * SIDE, (x0, y0, x1, y1)))
     for down in (0, 1):
@@ -63,9 +63,9 @@ def test_tiles_join_to_the_image_drawn_whole(dtype: torch.dtype) -> None:
 
 
 def test_pixels_that_are_larger_than_those_of_the_training_are_means() -> None:
-    assert [Tile(level, 0, 0).view(32).fineness for level in (8, 9, 10)] == [2, 1, 1]
-    assert Tile(8, 0, 0).view(256).fineness == 4
-    assert Tile(8, 0, 0).view(0).fineness == 1
+    assert [Tile(level, 0, 0).view(32).supersample for level in (8, 9, 10)] == [2, 1, 1]
+    assert Tile(8, 0, 0).view(256).supersample == 4
+    assert Tile(8, 0, 0).view(0).supersample == 1
 
 
 def test_each_format_ends_where_its_pixels_would_be_one() -> None:
