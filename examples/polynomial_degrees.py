@@ -19,7 +19,7 @@ import typer
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.latents import from_seeds
 
 matplotlib.use("Agg")
 BUNDLED = Path(__file__).parents[1] / "polyinr_core" / "assets" / "emoji.safetensors"
@@ -63,7 +63,7 @@ def main(
     """Save the plot of one image."""
     from matplotlib import pyplot
 
-    affine = from_seed(load_checkpoint(model).generator, seed).affine
+    affine = from_seeds(load_checkpoint(model).generator, [seed]).affine
     assert affine is not None
     shares = degree_shares(affine[0])
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 5), layout="constrained")

@@ -138,7 +138,7 @@ class Drawing:
         view = self.view
         grid = view.grid()
         if view.is_axis_aligned:
-            grid = self.painter.checkpoint.grid(view.width, view.height, bounds=view.bounds)
+            grid = self.painter.checkpoint.grid(view.width, view.height, bounds=view.window)
         return grid if self.shares is None else Blend(grid, self.shares, view.supersample)
 
     def note(self, window: "Window") -> Note:
@@ -187,7 +187,7 @@ class Drawing:
 
         Larger pixels than those that show all a model knows are averages of several points.
         """
-        view = self.view.reduced(level)
+        view = self.view.downscaled(level)
         trained = self.painter.checkpoint.resolution
         if level and view.pitch * trained * FINE_ENOUGH > 1:
             view = replace(view, supersample=max(view.supersample, SUPERSAMPLE))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polyinr_core.runtime.memory import check_disk, check_memory
+
 from . import console as streams
 from .drawing import Drawing
 from .named import Images
 from .notes import Note, sheet_note
 from .outputs import Arrangement, check_target, maps_of, write_folder
-from .runtime import check_memory
-from .targets import Kind, Target, check_disk, write_pixels_to
+from .targets import Kind, Target, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,14 +51,16 @@ class HeatMaps:
 
     def bands(self, maps: "Tensor", done: Done) -> "Iterator[Tensor]":
         """Yield bands [rows, W, K] of the heat of affine maps [1, L, 3, n]. Raises PolyinrError."""
-        from polyinr_core.images.quantize import checked
+        from polyinr_core.images.quantize import check_finite
         from polyinr_core.rendering.heatmap import feature_means, heat_rows
 
         drawing, levels = self.drawing, self.levels
         affine, synthesis = drawing.painter.affine(maps), drawing.painter.synthesis
         means = feature_means(synthesis, affine, drawing.grid, levels=levels, progress=done)
         supersample = drawing.view.supersample
-        for band in checked(heat_rows(synthesis, affine, drawing.grid, means, levels=levels, supersample=supersample)):
+        for band in check_finite(
+            heat_rows(synthesis, affine, drawing.grid, means, levels=levels, supersample=supersample)
+        ):
             yield band
             done(len(band) * supersample * drawing.grid.width)
 

@@ -46,7 +46,7 @@ class Window:
 
     def view(self, side: int) -> "Viewport":
         """Return the view, of side x side pixels where no size was asked for. Raises ConfigError."""
-        from polyinr_core.rendering.viewport import IDENTITY, Viewport, product, sheared, turned
+        from polyinr_core.rendering.viewport import IDENTITY, Viewport, compose, rotation, shear
 
         width, height = self.sides or self._mapped_sides() or (side, side)
         bounds = self.bounds
@@ -55,9 +55,9 @@ class Window:
         middle = ((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2)
         matrix = self.transform or IDENTITY
         if self.shear != (0.0, 0.0):
-            matrix = product(sheared(*self.shear, middle), matrix)
+            matrix = compose(shear(*self.shear, middle), matrix)
         if self.rotate:
-            matrix = product(turned(self.rotate, middle), matrix)
+            matrix = compose(rotation(self.rotate, middle), matrix)
         warp = None if self.places is not None else self.warp
         return Viewport(width, height, bounds, matrix, warp, self.places, self.supersample)  # type: ignore[arg-type]
 
@@ -65,7 +65,7 @@ class Window:
         """Return what an image's note says of its view."""
         from polyinr_core.rendering.viewport import IDENTITY
 
-        note: Note = {"size": [view.width, view.height], "bounds": list(view.bounds)}
+        note: Note = {"size": [view.width, view.height], "bounds": list(view.window)}
         if view.matrix != IDENTITY:
             note["transform"] = [number for row in view.matrix for number in row]
         if self.warp is not None:

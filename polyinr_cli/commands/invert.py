@@ -33,9 +33,10 @@ from polyinr_cli.invert_options import (
 from polyinr_cli.model_lookup import load_model
 from polyinr_cli.named import class_index
 from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose
-from polyinr_cli.runtime import available_memory, choose_device, total_memory
+from polyinr_cli.runtime import choose_device
 from polyinr_cli.targets import Kind, target_for, write_latents_to
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.memory import available_memory, total_memory
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
@@ -103,7 +104,7 @@ def invert(
     from polyinr_core.inversion.invert import comparison_grid
     from polyinr_core.inversion.invert import invert as invert_image
     from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, load_loss
-    from polyinr_core.latents.io import joined
+    from polyinr_core.latents.latents import concatenate
 
     window = parse_window(grid)
     images = load_targets(photos, res=res, size=size, resolution=checkpoint.resolution)
@@ -151,7 +152,7 @@ def invert(
         for one, row, fact in zip(tuned, rows, facts, strict=True):
             row.append(one.image)
             fact["tuned"] = one.scores()
-    latents = joined([one.latents for one in results])
+    latents = concatenate([one.latents for one in results])
     write_latents_to(target, replace(latents, model_sha256=sha256))
     if show is not None:
         write_image(show, comparison_grid(rows), overwrite=overwrite)

@@ -43,7 +43,7 @@ from polyinr_core.errors import RequestError
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 
 def sample(

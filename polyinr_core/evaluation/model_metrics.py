@@ -24,7 +24,7 @@ from polyinr_core.metrics.lpips import Look, cached_vgg16, load_look
 from polyinr_core.metrics.ppl import EPSILON, PPL_RESOLUTION, path_length, path_lengths
 from polyinr_core.metrics.registry import Metric, is_network
 from polyinr_core.models.generator import count_parameters
-from polyinr_core.rendering.render import at_once
+from polyinr_core.rendering.render import pixels_per_batch
 from polyinr_core.runtime.pretrained import SOURCES, Packaged
 
 from .generated_images import DrawnImages, paint, w_of
@@ -130,7 +130,7 @@ def model_path_lengths(
     Path i leads from seed 2 i to seed 2 i + 1, both in the class that the first draws. Raises PolyinrError.
     """
     device = checkpoint.generator.mapping.w_avg.device
-    step = max(1, at_once(device) // (2 * side**2))
+    step = max(1, pixels_per_batch(device) // (2 * side**2))
     found = []
     for start in range(0, count, step):
         stop = min(start + step, count)

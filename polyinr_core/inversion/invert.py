@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,23 +15,17 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import ConfigError
 from polyinr_core.images.grid import Pixels, blank, sheet
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.latents.io import Latents
+from polyinr_core.latents.latents import Latents
 from polyinr_core.latents.naming import parse_label
 from polyinr_core.metrics.psnr_ssim import psnr, ssim
 from polyinr_core.models.coordinates import UNIT, Bounds
 from polyinr_core.models.generator import Synthesis
+from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.atomic_io import PathLike
 
 from .loss import InversionLoss, LossName, TargetLoss, load_loss
 from .optimize import PsnrProgress, SpaceName, optimize, search_spaces
 from .target import TargetGrid, TargetImage, load_target, target_grid
-
-
-class HasCheckpoint(Protocol):
-    """A model that holds its checkpoint, as `polyinr_core.load` returns it."""
-
-    @property
-    def checkpoint(self) -> Checkpoint: ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,7 @@ class InversionResult:
 
 
 def invert(
-    model: Checkpoint | HasCheckpoint,
+    model: Model | Checkpoint,
     image: PathLike | bytes | Image.Image | Pixels | TargetImage,
     *,
     steps: int = 400,

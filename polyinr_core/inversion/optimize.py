@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.latents.io import Latents
+from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import UNIT, Bounds
 from polyinr_core.models.generator import Generator, check_label
 from polyinr_core.runtime.rng import generator_for

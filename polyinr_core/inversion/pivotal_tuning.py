@@ -17,9 +17,10 @@ from polyinr_core.checkpoints.delta import Delta
 from polyinr_core.errors import ConfigError, PolyinrError
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
+from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.rng import generator_for
 
-from .invert import HasCheckpoint, InversionResult
+from .invert import InversionResult
 from .optimize import BETAS, NOT_FINITE, PsnrProgress, learning_rate, psnr_of
 
 DEFAULT_RANK = 16
@@ -31,7 +32,7 @@ LOCALITY_POOL = 256  # random latents from which those images are drawn
 
 
 def tune(
-    model: Checkpoint | HasCheckpoint,
+    model: Model | Checkpoint,
     results: Sequence[InversionResult],
     *,
     rank: int | None = None,

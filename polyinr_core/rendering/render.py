@@ -52,7 +52,7 @@ def render_rows(
     yield from in_bands(blocks, grid, rows=rows, supersample=supersample)
 
 
-def at_once(device: torch.device) -> int:
+def pixels_per_batch(device: torch.device) -> int:
     """Return the pixels that are drawn in one product where several images are drawn together."""
     return CPU_PIXELS if device.type == "cpu" else PIXELS
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.io import Latents
-from polyinr_core.latents.latents import draw_labels, from_seed
-from polyinr_core.latents.mixing import mixed
+from polyinr_core.latents.latents import Latents, draw_labels, from_seeds, to_affine
+from polyinr_core.latents.mixing import mix
 from polyinr_core.latents.naming import MAX_SEED, parse_label, parse_levels, seeds_text
 
 FIELDS = ("seed", "label", "psi", "other", "levels")
@@ -28,11 +27,11 @@ class Selection:
     def latents(self, checkpoint: Checkpoint) -> Latents:
         """Return the latents of the image, with affine [1, L, 3, n]."""
         generator = checkpoint.generator
-        image = from_seed(generator, self.seed, label=self.label, psi=self.psi)
+        image = from_seeds(generator, [self.seed], label=self.label, psi=self.psi)
         if self.other is None:
             return image
-        source = from_seed(generator, self.other, label=self.label, psi=self.psi)
-        return mixed(generator, source, image, levels=self.levels)
+        source = from_seeds(generator, [self.other], label=self.label, psi=self.psi)
+        return to_affine(generator, mix(image, source, levels=self.levels))
 
     def label_shown(self, checkpoint: Checkpoint) -> int | None:
         """Return the class, None for an unconditional model and for a mix of two classes."""

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.images.grid import color
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.latents import from_seeds
 
 CAPTION = 20
 GAP = 2
@@ -29,7 +29,7 @@ def pixels_of(source: Path | str | bytes) -> np.ndarray:
 def heat_at_once(model: Path, seed: int, points: np.ndarray) -> np.ndarray:
     """Return sum_c mean_c x_c of every level at points [P, 2], [L, P]: the release's form in NumPy's float64."""
     generator = load_checkpoint(model).generator.double()
-    affine = from_seed(generator, seed).affine[0].numpy()
+    affine = from_seeds(generator, [seed]).affine[0].numpy()
     p = np.concatenate([points, np.ones((len(points), 1))], axis=1)
     x, found = np.ones(1), []
     for level, product in enumerate(generator.synthesis.products):

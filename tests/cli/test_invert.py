@@ -9,7 +9,8 @@ from conftest import Run, refused
 from PIL import Image
 from rounding import assert_same_pixels
 
-from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import Latents
 
 QUICK = ("--loss", "pixels", "--steps", "8")
 

@@ -18,8 +18,8 @@ from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from polyinr_core.images.grid import sheet
 from polyinr_core.images.io import read_note
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.latents.io import Latents, read_latents, write_latents
-from polyinr_core.latents.latents import draw_labels, draw_z
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import Latents, draw_labels, draw_z
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.rendering.render import render_rows
 

@@ -9,7 +9,7 @@ import torch
 from rounding import assert_rounded, terms_of
 
 from polyinr_core.gallery.page import fits_in_page, json_in_page, model_in_page
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.latents import from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
@@ -47,7 +47,7 @@ def test_the_numbers_draw_the_image(form: str, levels: int) -> None:
     torch.manual_seed(0)
     config = GeneratorConfig(form=form, levels=levels, channels=6, z_dim=4, w_dim=5)
     generator = Generator(config)
-    images = [from_seed(generator, seed) for seed in (0, 1)]
+    images = [from_seeds(generator, [seed]) for seed in (0, 1)]
     network = model_in_page(generator, images)
     assert (network["channels"], network["images"]) == (8, 2)
     grid = RegularGrid(5, 5)

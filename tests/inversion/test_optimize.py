@@ -15,7 +15,7 @@ from polyinr_core.inversion.invert import InversionResult, invert, render_with
 from polyinr_core.inversion.loss import InversionLoss, load_loss
 from polyinr_core.inversion.optimize import SpaceName, learning_rate, search_spaces
 from polyinr_core.inversion.target import TargetGrid, TargetImage, target_grid
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.latents import from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 
@@ -29,7 +29,7 @@ def grid_of(generator: Generator, side: int = 16, **options: object) -> TargetGr
 
 def rendered(generator: Generator, seed: int, *, label: int | None = None, side: int = 16) -> TargetImage:
     """Return an image that the model rendered itself, as a file would hold it."""
-    affine = from_seed(generator, seed, label=label).affine
+    affine = from_seeds(generator, [seed], label=label).affine
     with torch.no_grad():
         colors = grid_of(generator, side).render(generator.synthesis, affine)[0]
     return TargetImage(f"seed {seed}", to_uint8(colors.permute(1, 2, 0)), side, side)

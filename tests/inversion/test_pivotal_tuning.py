@@ -16,7 +16,7 @@ from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.inversion.optimize import psnr_of
 from polyinr_core.inversion.pivotal_tuning import locality_psnr, tune
 from polyinr_core.inversion.target import TargetImage, target_grid
-from polyinr_core.latents.io import Latents
+from polyinr_core.latents.latents import Latents
 
 
 @pytest.fixture

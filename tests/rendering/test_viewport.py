@@ -9,7 +9,7 @@ import torch
 
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.coordinates import UNIT, Blend, Part, RegularGrid
-from polyinr_core.rendering.viewport import IDENTITY, Axis, Viewport, product, sheared, turned
+from polyinr_core.rendering.viewport import IDENTITY, Axis, Viewport, compose, rotation, shear
 
 WINDOW = (-0.5, 0.25, 1.5, 1.25)
 
@@ -24,7 +24,7 @@ def points(view: Viewport) -> torch.Tensor:
 
 def expected(view: Viewport, look: Callable[[float, float], tuple[float, float]]) -> torch.Tensor:
     """Return look(x, y) of every pixel's own place in the window, [H, W, 2]."""
-    x0, y0, x1, y1 = view.bounds
+    x0, y0, x1, y1 = view.window
     rows = []
     for j in range(view.height):
         y = y0 + j * (y1 - y0) / (view.height - 1)
@@ -47,7 +47,7 @@ def test_a_plain_view_is_its_window():
 def test_turned(degrees: float):
     """What is right of the middle comes to stand below it for 90 degrees: y runs down, so that is clockwise."""
     center, angle = (0.5, 0.75), math.radians(degrees)
-    view = Viewport(7, 5, WINDOW, matrix=turned(degrees, center))
+    view = Viewport(7, 5, WINDOW, matrix=rotation(degrees, center))
 
     def look(x: float, y: float) -> tuple[float, float]:
         radius, direction = math.hypot(x - 0.5, y - 0.75), math.atan2(y - 0.75, x - 0.5)
@@ -60,7 +60,7 @@ def test_turned(degrees: float):
 @pytest.mark.parametrize(("across", "down"), [(0.5, 0.0), (0.0, -0.3), (0.5, 0.4)])
 def test_sheared(across: float, down: float):
     """The point that a pixel shows, sheared, is the pixel's place."""
-    view = Viewport(7, 5, WINDOW, matrix=sheared(across, down, (0.5, 0.75)))
+    view = Viewport(7, 5, WINDOW, matrix=shear(across, down, (0.5, 0.75)))
     dx, dy = (points(view) - torch.tensor([0.5, 0.75], dtype=torch.float64)).unbind(dim=-1)
     shown = torch.stack([0.5 + dx + across * dy, 0.75 + dy + down * dx], dim=-1)
     near(shown, expected(view, lambda x, y: (x, y)))
@@ -81,10 +81,10 @@ def test_projected():
 
 
 def test_products_do_the_first_first():
-    first, then = ((1.0, 2.0, 3.0), (0.0, 1.0, 4.0), (0.0, 0.0, 1.0)), turned(20, (0.0, 0.0))
+    first, then = ((1.0, 2.0, 3.0), (0.0, 1.0, 4.0), (0.0, 0.0, 1.0)), rotation(20, (0.0, 0.0))
     wanted = torch.tensor(then, dtype=torch.float64) @ torch.tensor(first, dtype=torch.float64)
-    near(torch.tensor(product(first, then), dtype=torch.float64), wanted)
-    assert product(IDENTITY, first) == first
+    near(torch.tensor(compose(first, then), dtype=torch.float64), wanted)
+    assert compose(IDENTITY, first) == first
 
 
 def test_fisheye():
@@ -121,14 +121,14 @@ def test_polar():
 def test_a_map_says_where_each_pixel_looks():
     torch.manual_seed(0)
     places = torch.randn(5, 7, 2, dtype=torch.float64)
-    near(points(Viewport(7, 5, places=places)), places)
-    near(points(Viewport(7, 5, WINDOW, places=places)), places)  # whatever the window
-    larger = points(Viewport(13, 9, places=places))
+    near(points(Viewport(7, 5, coordinate_map=places)), places)
+    near(points(Viewport(7, 5, WINDOW, coordinate_map=places)), places)  # whatever the window
+    larger = points(Viewport(13, 9, coordinate_map=places))
     near(larger[::2, ::2], places)
     near(larger[::2, 1::2], (places[:, 1:] + places[:, :-1]) / 2)
     near(larger[1::2, ::2], (places[1:] + places[:-1]) / 2)
     single = torch.tensor([[[0.25, 0.75]]], dtype=torch.float64)
-    near(points(Viewport(3, 2, places=single)), single.expand(2, 3, 2))
+    near(points(Viewport(3, 2, coordinate_map=single)), single.expand(2, 3, 2))
 
 
 @pytest.mark.parametrize("warp", [None, "fisheye"])
@@ -156,19 +156,19 @@ def test_reduced_views_look_where_the_full_one_does(warp: str | None, level: int
     torch.manual_seed(0)
     places = torch.randn(3, 4, 2, dtype=torch.float64).cumsum(1) if warp == "map" else None
     named = None if warp == "map" else warp
-    view = Viewport(16, 12, WINDOW, turned(20, (0.5, 0.5)), named, places, supersample)  # type: ignore[arg-type]
-    small = view.reduced(level)
+    view = Viewport(16, 12, WINDOW, rotation(20, (0.5, 0.5)), named, places, supersample)  # type: ignore[arg-type]
+    small = view.downscaled(level)
     assert (small.width, small.height) == (16 >> level, 12 >> level)
     near(points(replace(small, supersample=supersample * 2**level)), points(view))
-    assert small.reduced(1).bounds == pytest.approx(view.reduced(level + 1).bounds)
+    assert small.downscaled(1).window == pytest.approx(view.downscaled(level + 1).window)
 
 
 def test_reduced_sides_are_rounded_up():
-    view = Viewport(13, 9).reduced(2)
+    view = Viewport(13, 9).downscaled(2)
     assert (view.width, view.height) == (4, 3)
     x = points(Viewport(13, 9))[0, :, 0]
     near(points(view)[0, :3, 0], x[:12].view(3, 4).mean(dim=1))
-    assert Viewport(13, 9).reduced(0) == Viewport(13, 9)
+    assert Viewport(13, 9).downscaled(0) == Viewport(13, 9)
 
 
 def test_axes():
@@ -179,7 +179,7 @@ def test_axes():
 
 
 def test_parts_and_blends_of_views():
-    view = Viewport(8, 6, WINDOW, turned(10, (0.0, 0.0)), supersample=2)
+    view = Viewport(8, 6, WINDOW, rotation(10, (0.0, 0.0)), supersample=2)
     grid = view.grid()
     part = Part(grid, 4, 2, 6, 8)
     found = part.at(torch.arange(48), dtype=torch.float64)[:, :2].unflatten(0, (8, 6))
@@ -196,20 +196,20 @@ def test_parts_and_blends_of_views():
     ("changes", "words"),
     [
         ({"width": 0}, "is empty"),
-        ({"bounds": (0, 0, 0, 1)}, "no extent"),
-        ({"supersample": 0}, "1 is the least"),
+        ({"window": (0, 0, 0, 1)}, "no extent"),
+        ({"supersample": 0}, "less than 1"),
         ({"matrix": ((1, 0, 0), (0, 0, 0), (0, 0, 1))}, "determinant is 0"),
-        ({"matrix": ((1, 0, math.nan), (0, 1, 0), (0, 0, 1))}, "no finite numbers"),
+        ({"matrix": ((1, 0, math.nan), (0, 1, 0), (0, 0, 1))}, "NaN or Inf"),
     ],
 )
 def test_views_of_nothing(changes: dict, words: str):
     with pytest.raises(ConfigError, match=words):
-        Viewport(**{"width": 4, "height": 3, "bounds": UNIT, **changes})
+        Viewport(**{"width": 4, "height": 3, "window": UNIT, **changes})
 
 
 def test_a_shear_onto_a_line():
     with pytest.raises(ConfigError, match="onto a line"):
-        Viewport(4, 3, matrix=sheared(0.5, 2.0, (0.0, 0.0)))
+        Viewport(4, 3, matrix=shear(0.5, 2.0, (0.0, 0.0)))
 
 
 def test_a_pixel_at_infinity():

@@ -7,8 +7,8 @@ import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.latents import from_seed
-from polyinr_core.latents.mixing import mixed
+from polyinr_core.latents.latents import from_seeds
+from polyinr_core.latents.mixing import mix
 from polyinr_core.viewer.selection import Selection, parse_selection
 
 
@@ -21,7 +21,7 @@ def test_what_is_not_said_is_as_in_sample(checkpoint: Checkpoint) -> None:
     assert parse_selection({}, checkpoint) == parse_selection({"seed": " ", "psi": ""}, checkpoint) == Selection()
     selection = parse_selection({"seed": "7", "label": "class b", "psi": "0.5"}, checkpoint)
     assert selection == Selection(seed=7, label=1, psi=0.5)
-    expected = from_seed(checkpoint.generator, 7, label=1, psi=0.5).affine
+    expected = from_seeds(checkpoint.generator, [7], label=1, psi=0.5).affine
     assert torch.equal(selection.latents(checkpoint).affine, expected)
     assert selection.command() == ["polyinr", "sample", "--seeds", "7", "--label", "1", "--psi", "0.5"]
 
@@ -29,9 +29,9 @@ def test_what_is_not_said_is_as_in_sample(checkpoint: Checkpoint) -> None:
 def test_levels_come_from_the_other_seed(checkpoint: Checkpoint) -> None:
     selection = parse_selection({"seed": "7", "other": "8", "levels": "2,0-1"}, checkpoint)
     assert selection == Selection(seed=7, other=8, levels=(0, 1, 2))
-    seven, eight = (from_seed(checkpoint.generator, seed) for seed in (7, 8))
+    seven, eight = (from_seeds(checkpoint.generator, [seed]) for seed in (7, 8))
     two = Selection(seed=7, other=8, levels=(1, 2))
-    expected = mixed(checkpoint.generator, eight, seven, levels=[1, 2]).affine
+    expected = mix(seven, eight, levels=[1, 2]).affine
     assert torch.equal(two.latents(checkpoint).affine, expected)
     assert not torch.equal(expected, seven.affine)
     assert two.command() == ["polyinr", "mix", "--source=8", "--target=7", "--levels", "1-2"]
@@ -39,7 +39,7 @@ def test_levels_come_from_the_other_seed(checkpoint: Checkpoint) -> None:
 
 def test_the_class_is_said_if_it_is_one(checkpoint: Checkpoint) -> None:
     drawn = [Selection(seed=seed).label_shown(checkpoint) for seed in range(8)]
-    assert drawn == [int(from_seed(checkpoint.generator, seed).label) for seed in range(8)]
+    assert drawn == [int(from_seeds(checkpoint.generator, [seed]).label) for seed in range(8)]
     assert Selection(label=2).label_shown(checkpoint) == 2
     unlike = next(seed for seed in range(8) if drawn[seed] != drawn[0])
     assert Selection(0, other=unlike, levels=(0,)).label_shown(checkpoint) is None

@@ -166,9 +166,9 @@ def test_colors_that_are_no_numbers_are_said(
     client: TestClient, renderer: QuickRenderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object, **options: object) -> bytes:
-        raise PolyinrError("the model gives colors that are no numbers here; take a smaller window")
+        raise PolyinrError("the model gives colors that are NaN or Inf in this window; take a smaller window")
 
     monkeypatch.setattr(renderer, "render", fail)
     answer = client.get("/tile/12/0/0")
     assert (answer.status_code, answer.text.count("\n")) == (500, 1)
-    assert "no numbers" in answer.text
+    assert "NaN or Inf" in answer.text
