@@ -32,7 +32,7 @@ from polyinr_core.evaluation.results import base_of, family_of
 from polyinr_core.evaluation.tables import published
 from polyinr_core.evaluation.upsampling import FILTERS, Enlarging, drawn_at_once, enlarge
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.inversion.loss import Objective, Perceptual
+from polyinr_core.inversion.loss import InversionLoss, PerceptualDistance
 from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.lpips import Look, load_look
 from polyinr_core.metrics.ppl import path_length
@@ -131,9 +131,9 @@ def test_heads_weigh_channels_as_lpips_does() -> None:
         return [x, x[:, :, ::2, ::2].square()]
 
     one, two = torch.rand(2, 3, 3, 64, 64, generator=rng) * 2 - 1
-    theirs = Perceptual(features, heads)
-    pairs = [(theirs.look(a[None]), theirs.look(b[None])) for a, b in zip(one, two, strict=True)]
-    expected = [float(theirs.between(*pair)) for pair in pairs]
+    theirs = PerceptualDistance(features, heads)
+    pairs = [(theirs.features(a[None]), theirs.features(b[None])) for a, b in zip(one, two, strict=True)]
+    expected = [float(theirs.distance(*pair)) for pair in pairs]
     assert Look("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -154,7 +154,7 @@ def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
     found = invert_images(
         Given(pixels),
         checkpoint,
-        Objective("pixels"),
+        InversionLoss("pixels"),
         steps=8,
         lpips=plain(),
         progress=lambda done, total: told.append((done, total)),
@@ -166,7 +166,7 @@ def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
     assert rows["inversion/psnr"]["value"] == pytest.approx(np.mean([one["psnr"] for one in found]))
     assert rows["inversion/psnr"]["low"] <= rows["inversion/psnr"]["value"]
     gray = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
-    (flat,) = invert_images(Given(gray), checkpoint, Objective("pixels"), steps=2)
+    (flat,) = invert_images(Given(gray), checkpoint, InversionLoss("pixels"), steps=2)
     assert set(flat) == {"psnr", "ssim"}
 
 
