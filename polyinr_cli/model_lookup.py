@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyinr_core.errors import FileError, PolyinrError
+from polyinr_core.runtime.format1 import FOLDERS
 
 from . import console as streams
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 VARIABLE = "POLYINR_MODEL"
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
+NAMES = (CHECKPOINTS, FOLDERS[CHECKPOINTS])  # and its name in runs of polyinr 0.1
 BEST = "best.safetensors"  # a model kept for its distance, whenever it was written
 BUNDLED = "emoji.safetensors"
 PLUS = "+"
@@ -119,15 +121,15 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 
     Neither a run's other folders nor hidden ones nor links to folders are gone into.
     """
-    if folder.absolute().name == CHECKPOINTS:
+    if folder.absolute().name in NAMES:
         return [folder]
     found, looked_at = [], 0
     level = [folder]
     for _ in range(DEPTH + 1):
         below: list[Path] = []
         for path in level:
-            if os.path.isdir(path / CHECKPOINTS):
-                found.append(path / CHECKPOINTS)
+            if held := [path / name for name in NAMES if os.path.isdir(path / name)]:
+                found += held
                 if path != folder:
                     continue
             with suppress(OSError), os.scandir(path) as entries:
@@ -137,7 +139,7 @@ def checkpoint_folders(folder: Path) -> list[Path]:
                         raise FileError(folder, "holds too much to look for models in; name a run folder or a model")
                     if entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
                         below.append(path / entry.name)
-        level = [path for path in below if path.name != CHECKPOINTS]
+        level = [path for path in below if path.name not in NAMES]
     return found
 
 

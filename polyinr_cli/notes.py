@@ -71,7 +71,7 @@ def options_of(note: Note) -> dict[str, str]:
     if "size" in note or "words" not in note:  # a command of other words may look at no window
         width, height = note["size"]
         options["size"] = f"{width}x{height}"
-        options["grid"] = window_text(tuple(note["bounds"]))
+        options["grid"] = window_text(tuple(note["window"]))
     if "transform" in note:
         options["transform"] = ",".join(repr(float(number)) for number in note["transform"])
     if "warp" in note:

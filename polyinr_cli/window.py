@@ -65,7 +65,7 @@ class Window:
         """Return what an image's note says of its view."""
         from polyinr_core.rendering.viewport import IDENTITY
 
-        note: Note = {"size": [view.width, view.height], "bounds": list(view.bounds)}
+        note: Note = {"size": [view.width, view.height], "window": list(view.bounds)}
         if view.matrix != IDENTITY:
             note["transform"] = [number for row in view.matrix for number in row]
         if self.warp is not None:

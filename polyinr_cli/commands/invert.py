@@ -134,7 +134,7 @@ def invert(
         "model_file": model_file.name,
         "objective": judge.name,
         "space": space.value,
-        "bounds": list(window),
+        "window": list(window),
         "seed": seed,
     }
     target.report((target.path, base | facts_of(row, one)) for row, one in enumerate(matched))

@@ -18,6 +18,7 @@ from polyinr_core.metrics.frechet import Gaussian
 from polyinr_core.metrics.inception import SPATIAL_CHANNELS
 from polyinr_core.metrics.registry import Sense, Tap
 from polyinr_core.runtime.atomic_io import PathLike, explain, sha256_of, written_beside
+from polyinr_core.runtime.format1 import FORMAT, upgrade
 from polyinr_core.runtime.strict_json import JsonError, is_whole
 from polyinr_core.runtime.tensor_files import (
     ARRAY_ERRORS,
@@ -32,7 +33,6 @@ from polyinr_core.runtime.tensor_files import (
 from .image_sources import StoredImages
 from .provenance import versions
 
-FORMAT = 1
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
 PACKED = (zipfile.BadZipFile, zlib.error, RuntimeError)  # torn, locked
@@ -154,7 +154,7 @@ def read_own(path: Path) -> SavedStatistics:
     """Read a .safetensors of ours. Raises FileError."""
     sha256 = sha256_of(path)
     try:
-        facts = facts_in(read_header(path), METADATA_KEY)
+        facts = upgrade(facts_in(read_header(path), METADATA_KEY))
         if facts is None:
             raise FileError(path, "holds no statistics; polyinr evaluate --save-statistics writes such files")
         tensors = read_tensors(path)

@@ -189,7 +189,7 @@ class Upkeep:
             told = asdict(losses)
             if setting.guide is None:
                 del told["guidance"]
-            self.log(session, {**told, "images_per_second": round(speed, 2), **memory_facts(self.device)})
+            self.log(session, {**told, "img_per_sec": round(speed, 2), **memory_facts(self.device)})
             self.seconds, self.counted = 0.0, session.images
         if self.due(session, HELD_OUT_EVERY):
             self.look_at_held_out(session, setting, losses)

@@ -120,18 +120,18 @@ def save_record(folder: RunFolder, checkpoint: Checkpoint, *, seen: int) -> Pixe
     save_checkpoint(folder.checkpoint(seen), checkpoint, overwrite=True)
     drawn = draw_seeds(checkpoint.generator, range(COLUMNS * ROWS), resolution=checkpoint.resolution)
     pixels = np.concatenate([to_uint8(part) for part in drawn])
-    write_image(folder.image(f"fakes-{seen:09d}"), sheet(pixels, COLUMNS), overwrite=True)
+    write_image(folder.sample(f"fakes-{seen:09d}"), sheet(pixels, COLUMNS), overwrite=True)
     save_film_strip(folder)
     return pixels
 
 
 def save_film_strip(folder: RunFolder) -> None:
     """Write the film strip anew from the sheets of samples that are there. Raises FileError."""
-    sheets = folder.images.glob("fakes-*.png")
+    sheets = folder.samples.glob("fakes-*.png")
     by_age = sorted(sheets, key=lambda path: (len(path.name), path.name))
     strip = film_strip(by_age, columns=COLUMNS, rows=ROWS)
     if strip is not None:
-        write_image(folder.image("progress"), strip, overwrite=True)
+        write_image(folder.sample("progress"), strip, overwrite=True)
 
 
 def first_reals(feed: Feed) -> Pixels:
@@ -142,4 +142,4 @@ def first_reals(feed: Feed) -> Pixels:
 
 def save_reals(folder: RunFolder, pixels: Pixels) -> None:
     """Write images that the run learns from as a sheet. Raises FileError."""
-    write_image(folder.image("reals"), sheet(pixels, COLUMNS), overwrite=True)
+    write_image(folder.sample("reals"), sheet(pixels, COLUMNS), overwrite=True)

@@ -198,7 +198,7 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "run-other": lambda path: run_folder(path, batch=4, seed=3),
     "run-tuned": lambda path: run_folder(path, init_from="ab" * 32),
     "run-damaged": lambda path: run_folder(path, state={}),
-    "run-newer": lambda path: run_folder(path, state={"format": 2}),
+    "run-newer": lambda path: run_folder(path, state={"format": 3}),
     "run-begun": lambda path: run_folder(path, state={"sha256": "", "counters": {"stage": 0, "images": 800}}),
     "run-text-state": run_without_state_folder,
 }

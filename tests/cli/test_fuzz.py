@@ -263,8 +263,9 @@ def make_directions(path: Path) -> None:
 
 def make_statistics(path: Path) -> None:
     """Write statistics of two images in a sense of three numbers."""
-    from polyinr_core.evaluation.statistics_io import FORMAT, METADATA_KEY
+    from polyinr_core.evaluation.statistics_io import METADATA_KEY
     from polyinr_core.metrics.feature_statistics import digest_of
+    from polyinr_core.runtime.format1 import FORMAT
     from polyinr_core.runtime.tensor_files import encode_tensors
 
     tensors = {"0.mean": torch.rand(3), "0.scatter": torch.eye(3), "0.features": torch.rand(2, 3)}
@@ -291,7 +292,7 @@ def make_png(path: Path) -> None:
         "seed": 3,
         "psi": 1.0,
         "size": [4, 3],
-        "bounds": [0.0, 0.0, 1.0, 1.0],
+        "window": [0.0, 0.0, 1.0, 1.0],
         "supersample": 2,
         "tolerance": 1.0,
         "transform": [1, 0, 0, 0, 1, 0, 0, 0, 1],
@@ -307,7 +308,7 @@ def make_run(path: Path) -> None:
     folder = RunFolder(path)
     folder.claim(PRESETS["tiny"], DataFacts("data.zip", "ab", 12, 3))
     for kimg in (0.0, 0.5, 1.0):
-        folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "discriminator": 1.0, "warning": "look"})
+        folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "loss_d": 1.0, "warning": "look"})
     counters = {"stage": 0, "images": 8, "images_before": 0, "notes": {"patience": asdict_patience()}}
     write_state(folder.state, State({"a": torch.zeros(2)}, counters), images=8)
 

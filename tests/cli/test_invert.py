@@ -114,7 +114,7 @@ def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_checkpoint: Path,
         *("invert", photos[0], "-o", "x.safetensors", "-m", tiny_checkpoint, "--grid", "0:0.5,0:1", "--json"),
         *("--objective", "pixels", "--steps", "100"),
     )
-    assert ran.lines[0]["bounds"] == [0.0, 0.0, 0.5, 1.0]
+    assert ran.lines[0]["window"] == [0.0, 0.0, 0.5, 1.0]
     same = ("-m", tiny_checkpoint, "--grid", "0:0.5,0:1", "--precision", "float32")  # as it was searched
     polyinr("sample", "--latents", "x.safetensors", *same, "-o", "y.png")
     difference = np.asarray(Image.open("y.png")).astype(float) - np.asarray(Image.open(photos[0]))

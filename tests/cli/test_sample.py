@@ -300,7 +300,7 @@ def test_json_lines(polyinr: Run, tiny_class_checkpoint: Path):
         assert [line["seed"] for line in ran.lines] == [4, 2]
         for line in ran.lines:
             assert Path(line["file"]).is_file()
-            assert (line["psi"], line["size"], line["bounds"]) == (0.5, [16, 16], [0, 0, 1, 1])
+            assert (line["psi"], line["size"], line["window"]) == (0.5, [16, 16], [0, 0, 1, 1])
             assert line["label"] in range(4)
 
 

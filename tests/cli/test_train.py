@@ -221,7 +221,7 @@ def test_a_run_tells_keeps_and_stops(polyinr: Run, data: Path):
     events = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     assert [event["kimg"] for event in events if "fd-lite2" in event] == [0, 0.004, 0.008]
     assert load_checkpoint(Path("run/checkpoints/000000008.safetensors")).resolution == 8
-    with Image.open("run/images/fakes-000000008.png") as image:
+    with Image.open("run/samples/fakes-000000008.png") as image:
         assert image.width >= 8 * 8
     assert polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png").code == 0
 

@@ -110,9 +110,9 @@ def test_no_damage_of_a_sheet_is_an_error(tmp_path: Path) -> None:
 def test_age_is_the_images_seen(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for i, name in enumerate(("fakes-999999999", "fakes-000000000", "fakes-1000000000", "reals")):
-        write_sheet(folder.image(name), side=4, first=20 * i)
+        write_sheet(folder.sample(name), side=4, first=20 * i)
     save_film_strip(folder)
-    shown = np.asarray(Image.open(folder.image("progress")))
+    shown = np.asarray(Image.open(folder.sample("progress")))
     assert [row[0] for row in tiles(shown, 4)] == [20, 0, 40]
 
 
@@ -125,8 +125,8 @@ def test_a_record_is_a_checkpoint_a_sheet_and_a_row(tmp_path: Path) -> None:
         pixels = save_record(folder, checkpoint, seen=seen)
         assert pixels.shape == (32, side, side, 3)
         assert folder.checkpoint(seen).exists()
-        shown = np.asarray(Image.open(folder.image(f"fakes-{seen:09d}")))
+        shown = np.asarray(Image.open(folder.sample(f"fakes-{seen:09d}")))
         assert np.array_equal(shown, sheet(pixels, COLUMNS))
-        strip = np.asarray(Image.open(folder.image("progress")))
+        strip = np.asarray(Image.open(folder.sample("progress")))
         assert np.array_equal(strip[-side:], shown[:side])
     assert strip.shape == (2 * 18 - 2, 8 * 18 - 2, 3)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.data.zip_dataset import Archive
 from polyinr_core.errors import PolyinrError, TrainingError
+from polyinr_core.report.run_reader import read_log
+from polyinr_core.runtime.atomic_io import sha256_of
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
 from polyinr_core.training.hooks import Upkeep
@@ -69,7 +71,7 @@ def run(config: TrainingConfig, archive: Archive, folder: Path, weights: dict, *
 def losses_in(folder: Path) -> list[dict]:
     """Return the log's lines about iterations."""
     lines = (folder / "log.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines if '"discriminator"' in line]
+    return [json.loads(line) for line in lines if '"loss_d"' in line]
 
 
 def last_state(folder: Path) -> dict[str, torch.Tensor]:
@@ -105,6 +107,42 @@ def test_resuming_gives_the_run_that_was_never_stopped(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
+def test_a_run_of_format_1_goes_on_exactly(archive: Archive, weights: dict, whole: Path, tmp_path: Path) -> None:
+    """A run folder as polyinr 0.1 left it: other folder names, configuration keys, and names of the tensors."""
+    folder = tmp_path / "run"
+    assert not run(SMALL, archive, folder, weights, stop_after=3)
+    to_format_1(folder)
+    assert run(SMALL, archive, folder, weights)
+    expected, resumed = last_state(whole), last_state(folder)
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        "pictures",
+        "snapshots",
+        "state",
+        "tensorboard",
+    ]
+    assert read_log(folder / "log.jsonl").points("loss_d") == read_log(whole / "log.jsonl").points("loss_d")
+
+
+def to_format_1(folder: Path) -> None:
+    """Rename in a run folder what polyinr 0.1 named otherwise."""
+    (folder / "samples").rename(folder / "pictures")
+    (folder / "checkpoints").rename(folder / "snapshots")
+    log = folder / "log.jsonl"
+    log.write_text(log.read_text().replace('"loss_d"', '"critic"').replace('"loss_g"', '"generator"'))
+    config = folder / "config.json"
+    text = config.read_text().replace('"format": 2', '"format": 1').replace('"images"', '"pictures"')
+    config.write_text(text.replace('"disc_', '"critic_').replace('"checkpoint_every"', '"snapshot_every"'))
+    for manifest in (folder / "state").glob("*.json"):
+        weights = manifest.with_suffix(".safetensors")
+        tensors = {name.replace("discriminator/", "critic/"): tensor for name, tensor in load_file(weights).items()}
+        save_file(tensors, weights)
+        facts = json.loads(manifest.read_text())
+        assert facts["format"] == 2
+        manifest.write_text(json.dumps(facts | {"format": 1, "sha256": sha256_of(weights)}))
+
+
 def test_the_log_is_appended_to(archive: Archive, weights: dict, whole: Path, tmp_path: Path) -> None:
     """What a crash left stays, the line that it cut off as well; then comes a line that says so, and the rest."""
     folder = tmp_path / "run"
@@ -118,7 +156,7 @@ def test_the_log_is_appended_to(archive: Archive, weights: dict, whole: Path, tm
     told = [json.loads(line) for line in log.read_text()[len(before) :].splitlines() if line]
     assert told[0] == {"kimg": 0.016, "stage": 1, "resolution": 16, "resumed": True}
     last, again = losses_in(whole)[-1], losses_in(folder)[-1]
-    for name in ("images_per_second", "resident_mib"):
+    for name in ("img_per_sec", "resident_mib"):
         assert last.pop(name) > 0 < again.pop(name)
     assert again == last
 
@@ -163,19 +201,19 @@ def test_what_a_run_leaves(whole: Path, archive: Archive) -> None:
     assert sorted(path.name for path in whole.iterdir()) == [
         "checkpoints",
         "config.json",
-        "images",
         "log.jsonl",
+        "samples",
         "state",
         "tensorboard",
     ]
     events = losses_in(whole)
     assert [event["resolution"] for event in events] == [8, 16]
-    assert all(np.isfinite(event["generator"]) for event in events)
+    assert all(np.isfinite(event["loss_g"]) for event in events)
     checkpoint = load_checkpoint(max((whole / "checkpoints").glob("*.safetensors")))
     assert (checkpoint.resolution, checkpoint.kimg) == (16, 0.024)
     assert checkpoint.data_sha256 == archive.sha256
     assert checkpoint.generator.config.classes == 3
-    sheets = sorted((whole / "images").glob("fakes-*.png"))
+    sheets = sorted((whole / "samples").glob("fakes-*.png"))
     assert len(sheets) == 5  # at 0, 8, 16 and 24 images, and at the first stage's end
     with Image.open(sheets[0]) as first, Image.open(sheets[-1]) as last:
         assert last.width > first.width
