@@ -113,8 +113,8 @@ def train(
         networks = {name: load_network(name, files.get(name), download=download) for name in networks_for(config)}
         with (
             stopping() as wish,
-            joined(place) as ranks,
-            folder.locked() if ranks.leads else nullcontext(),
+            joined(place) as dist,
+            folder.locked() if dist.is_main else nullcontext(),
             live.display(
                 folder.path,
                 config.lengths,
@@ -145,7 +145,7 @@ def train(
                 start=start,
                 dtype=dtype,
                 memory=total_memory(place),
-                ranks=ranks,
+                dist=dist,
             )
             ended = run.train(
                 stop=lambda: wish.asked() or bool(gone) or (deadline is not None and time.monotonic() > deadline),

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence_libraries
-from polyinr_core.runtime.distributed import ALONE, CPU, Ranks
+from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.process_pool import end_with_parent, interrupts_held
 
 from .dataset import ImageSet
@@ -275,7 +275,7 @@ class Feed:
         return self._classes[self.order.kept[torch.randint(len(self), (size,), generator=rng)]]
 
     def stream(
-        self, position: int, *, batch: int, micro_batch: int, ranks: Ranks = ALONE
+        self, position: int, *, batch: int, micro_batch: int, dist: DistributedContext = SINGLE_PROCESS
     ) -> Generator[Images, None, None]:
         """Yield this rank's part of each batch from `position` on, without end, read ahead in a thread.
 
@@ -284,7 +284,7 @@ class Feed:
         """
         if micro_batch < 1 or batch < 1 or batch % micro_batch:
             raise ConfigError(f"micro-batch {micro_batch} does not divide the batch of {batch}")
-        own = ranks.rows(batch, micro_batch)
+        own = dist.local_rows(batch, micro_batch)
         places = (self.order.places(start, batch)[own] for start in counted(position, batch))
         return ahead(self.read_on(places), depth=AHEAD)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyinr_core.data.loader import ahead
 from polyinr_core.errors import PolyinrError
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .extractors import FeatureNetwork
 from .feature_statistics import Cache, Need, Seen, Taker
@@ -121,7 +121,7 @@ def look(
     batch: int = BATCH,
     device: torch.device,
     progress: Progress | None = None,
-    ranks: Ranks = ALONE,
+    ranks: DistributedContext = SINGLE_PROCESS,
     keeper: Keeper | None = None,
 ) -> dict[Sense, Seen]:
     """Show the images, `batch` at a time, to the networks that `needs` names; every rank must call it.
@@ -179,9 +179,9 @@ def look(
     return {sense: taker.seen(ranks) for sense, taker in takers.items()}
 
 
-def span_of(count: int, batch: int, ranks: Ranks) -> range:
+def span_of(count: int, batch: int, ranks: DistributedContext) -> range:
     """Return this rank's contiguous share of so many images, in whole batches."""
-    share = ranks.share(-(-count // batch))
+    share = ranks.local_slice(-(-count // batch))
     return range(min(share.start * batch, count), min(share.stop * batch, count))
 
 

@@ -16,7 +16,7 @@ from polyinr_core.discriminator.diffaugment import blurs
 from polyinr_core.errors import CheckpointError
 from polyinr_core.images.grid import make_grid
 from polyinr_core.runtime.atomic_io import explain
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.strict_json import is_number, is_whole
 
 from .config import TrainingConfig
@@ -125,7 +125,7 @@ HELD_OUT_EVERY = 1.0  # kimg: a pass of the discriminator over images that it ne
 
 
 class Upkeep:
-    """Keeps a run's folder while it trains; only the first of the `ranks` writes and reports.
+    """Keeps a run's folder while it trains; only the first of the `dist` writes and reports.
 
     What it remembers of a run lies in the session's notes, as plain JSON, and so in its state.
     """
@@ -139,14 +139,14 @@ class Upkeep:
         weights: Mapping[str, Any],
         device: torch.device,
         report: Callable[[Event], None],
-        ranks: Ranks,
+        dist: DistributedContext,
     ) -> None:
         self.config = config
         self.data = data
         self.folder = folder
         self.weights = weights
         self.device = device
-        self.ranks = ranks
+        self.dist = dist
         self.journal = Journal(folder, report)
         self.judge: Judge | None = None
         self.diagnosis = Diagnosis()
@@ -161,7 +161,7 @@ class Upkeep:
         else:
             self.diagnosis.begin_stage()
             self.patience = Patience()
-        if self.ranks.leads:
+        if self.dist.is_main:
             reals = first_reals(feed)
             self.data_spread = spread(reals)
             if not session.images:
@@ -224,13 +224,13 @@ class Upkeep:
         Return whether the watched one has stood still for long enough to end the stage.
         """
         if self.judge is None:
-            self.judge = Judge(self.config.metrics, self.weights, self.feed, device=self.device, ranks=self.ranks)
+            self.judge = Judge(self.config.metrics, self.weights, self.feed, device=self.device, dist=self.dist)
         facts = self.judge.measure(session.averaged)
         self.log(session, facts)
         watched = self.config.metrics[0]
         self.warn(session, self.diagnosis.hear_distance(watched, facts[watched]))
         self.warn(session, self.diagnosis.count_judging(facts["seconds"]))
-        if self.ranks.leads:
+        if self.dist.is_main:
             checkpoint = checkpoint_of(session, self.config, self.data)
             labels = facts.get("labels", "")
             keep_best(self.folder.checkpoints, checkpoint, metric=watched, value=facts[watched], labels=labels)
@@ -240,11 +240,11 @@ class Upkeep:
     def look_at_held_out(self, session: Session, setting: Setting, losses: Losses) -> None:
         """Ask the discriminator about images that it never learns from."""
         count = min(self.config.held_out_of(len(self.data)), setting.micro_batch)
-        count -= count % self.ranks.count
+        count -= count % self.dist.world_size
         if count < 2:
             return
         images, label = self.feed.held_out(count)
-        own = self.ranks.share(count)
+        own = self.dist.local_slice(count)
         labels = label[own] if session.networks.generator.config.classes and label is not None else None
         held_out = Batch(images[own].to(setting.points), labels)
         logit = mean_logit(session.networks, setting, held_out, name="held out")
@@ -257,7 +257,7 @@ class Upkeep:
 
         One that is not `due`, at a stop, is not diagnosed: the run that was never stopped would not hear of it.
         """
-        if not self.ranks.leads:
+        if not self.dist.is_main:
             return
         pixels = save_record(self.folder, checkpoint_of(session, self.config, self.data), seen=session.seen)
         prune(self.folder.checkpoints, self.config.keep)
@@ -272,8 +272,8 @@ class Upkeep:
         """Write the state."""
         session.notes = {"diagnosis": self.diagnosis.to_dict(), "patience": self.patience.to_dict()}
         state = pack(session)
-        self.ranks.check_agreement(state.tensors)
-        if self.ranks.leads:
+        self.dist.check_replicas(state.tensors)
+        if self.dist.is_main:
             write_state(self.folder.state, state, images=session.seen)
 
     def warn(self, session: Session, warning: str | None) -> None:
@@ -285,10 +285,10 @@ class Upkeep:
         """Write an event of the journal."""
         stage = self.config.stages[session.stage]
         event = {"kimg": session.seen / 1000, "stage": session.stage, "resolution": stage.resolution, **facts}
-        if self.ranks.leads:
+        if self.dist.is_main:
             self.journal.write(event)
 
     def say(self, message: str) -> None:
         """Report a message for a person."""
-        if self.ranks.leads:
+        if self.dist.is_main:
             self.journal.report({"message": message})

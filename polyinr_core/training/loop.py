@@ -17,7 +17,7 @@ from polyinr_core.errors import ConfigError, TrainingError
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import TRACE_BYTES
-from polyinr_core.runtime.distributed import ALONE, CPU, Ranks
+from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
 from .classifier_guidance import check_classes, is_guided, make_guide
@@ -47,7 +47,7 @@ class Iterations:
         device: torch.device,
         dtype: torch.dtype,
         memory: int | None,
-        ranks: Ranks,
+        dist: DistributedContext,
     ) -> None:
         self.stage = config.stages[index]
         self.config = config.at(self.stage)
@@ -57,19 +57,19 @@ class Iterations:
         self.guide = guide if self.config.guidance else None
         self.device = device
         self.dtype = torch.promote_types(dtype, torch.float32)
-        self.ranks = ranks
+        self.dist = dist
         self.micro_batch = self.config.micro_batch or self.config.batch
         side = self.stage.resolution
         grid = RegularGrid(side, side)
         self.points = grid.points(0, side**2, dtype=self.dtype, device=device)
-        pixels = self.micro_batch // ranks.count * side**2
+        pixels = self.micro_batch // dist.world_size * side**2
         self.chunk = chunk_of(self.config, pixels, memory=memory)
-        self.own = ranks.rows(self.config.batch, self.micro_batch)
+        self.own = dist.local_rows(self.config.batch, self.micro_batch)
 
     def reals(self, images: int) -> abc.Generator[Images, None, None]:
         """Yield this rank's images of each iteration from `images` on, read ahead; to be closed."""
         sizes = {"batch": self.config.batch, "micro_batch": self.micro_batch}
-        return self.feed.stream(images, **sizes, ranks=self.ranks)
+        return self.feed.stream(images, **sizes, dist=self.dist)
 
     def train(self, session: Session, reals: Images) -> tuple[Setting, Losses]:
         """Run one iteration and count its images; return how it looked at them and what it tells."""
@@ -94,7 +94,7 @@ class Iterations:
             micro_batch=self.micro_batch,
             sigma=config.blur_at(images, self.stage),
             rng=lambda name, part: generator_for("augment", name, part, *key),
-            ranks=self.ranks,
+            dist=self.dist,
             chunk=self.chunk,
             guide=self.guide,
             guidance=config.guidance,
@@ -134,8 +134,8 @@ class Run:
     start from. `report` gets each event of the log as a dict, and messages for a person as {"message": ...}.
     `memory` is what the device has, in bytes. Everything random is a function of the seed, the stage and the
     images seen: going on from a state gives the very run that was interrupted (to the bit, on one CPU). Each
-    of the `ranks` has a Run of its own; the first one writes. Raises TrainingError, ConfigError, DatasetError,
-    FileError, RanksError.
+    of the `dist` has a Run of its own; the first one writes. Raises TrainingError, ConfigError, DatasetError,
+    FileError, DistributedError.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Run:
         start: Checkpoint | None = None,
         dtype: torch.dtype = torch.float32,
         memory: int | None = None,
-        ranks: Ranks = ALONE,
+        dist: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.config = config
         self.data = data
@@ -160,12 +160,12 @@ class Run:
         self.start_from = start
         self.dtype = dtype
         self.memory = memory
-        self.ranks = ranks
+        self.dist = dist
         self.classes = config.classes_of(data.classes)
-        check_run(config, data, ranks=ranks)
-        if ranks.leads:
+        check_run(config, data, dist=dist)
+        if dist.is_main:
             folder.claim(config, DataFacts(data.path.name, data.sha256, len(data), self.classes))
-        self.upkeep = Upkeep(config, data, folder, weights=weights, device=device, report=report, ranks=ranks)
+        self.upkeep = Upkeep(config, data, folder, weights=weights, device=device, report=report, dist=dist)
 
     def feed(self, stage: Stage) -> Feed:
         """Return the images of a stage."""
@@ -176,11 +176,11 @@ class Run:
         """The class means of the data, [classes, 320]; None in an unconditional run."""
         if not self.classes:
             return None
-        if self.ranks.leads:
+        if self.dist.is_main:
             table = class_means(self.data, Lite0Features(self.weights["lite0"]).to(self.device))
         else:
             table = torch.empty(self.classes, Lite0Features.widths[-1])
-        self.ranks.same_as_first([table])
+        self.dist.broadcast([table])
         return table
 
     def train(self, *, stop: Callable[[], bool], progress: Callable[[Session], None] | None = None) -> bool:
@@ -192,7 +192,7 @@ class Run:
         def stopping(session: Session) -> bool:
             if progress:
                 progress(session)
-            return self.ranks.any(stop()) and not self.over(session)
+            return self.dist.any(stop()) and not self.over(session)
 
         with closing(self.upkeep.journal):
             session = self.resume() or self.start()
@@ -212,7 +212,7 @@ class Run:
         """The loss of the classifier that guides, None where there is none."""
         guide = make_guide(self.config, self.data, self.weights, device=self.device)
         if guide is not None:
-            self.ranks.same_as_first(guide.head.state_dict().values())
+            self.dist.broadcast(guide.head.state_dict().values())
         return guide
 
     def start(self) -> Session:
@@ -233,11 +233,11 @@ class Run:
     def resume(self) -> Session | None:
         """Return the session of the newest sound state, if there is one."""
         state: State | None = None
-        if self.ranks.leads:
+        if self.dist.is_main:
             state, damaged = read_state(self.folder.state)
             for line in damaged:
                 self.upkeep.say(line)
-        state = shared_state(state, self.ranks)
+        state = shared_state(state, self.dist)
         if state is None:
             return None
         generator = Generator(self.config.generator(self.classes))
@@ -264,7 +264,7 @@ class Run:
             device=self.device,
             dtype=self.dtype,
             table=self.table if fresh else None,
-            ranks=self.ranks,
+            dist=self.dist,
         )
         session.images_before = images_before
         return session
@@ -287,7 +287,7 @@ class Run:
             device=self.device,
             dtype=self.dtype,
             memory=self.memory,
-            ranks=self.ranks,
+            dist=self.dist,
         )
         self.upkeep.begin(session, feed)
         with closing(iterations.reals(session.images)) as stream:
@@ -302,7 +302,7 @@ class Run:
         return True
 
 
-def check_run(config: TrainingConfig, data: ImageSet, *, ranks: Ranks = ALONE) -> None:
+def check_run(config: TrainingConfig, data: ImageSet, *, dist: DistributedContext = SINGLE_PROCESS) -> None:
     """Refuse what cannot be trained before anything is written. Raises PolyinrError."""
     classes = config.classes_of(data.classes)
     if classes == 1:
@@ -318,8 +318,8 @@ def check_run(config: TrainingConfig, data: ImageSet, *, ranks: Ranks = ALONE) -
                 f"{data.path}: {len(feed)} images{apart} are fewer than the batch of {own.batch}; give more "
                 f"images or a smaller {less}"
             )
-        if (micro_batch := own.micro_batch or own.batch) % ranks.count:
-            raise ConfigError(f"a micro-batch of {micro_batch} cannot be divided among {ranks.count} processes")
+        if (micro_batch := own.micro_batch or own.batch) % dist.world_size:
+            raise ConfigError(f"a micro-batch of {micro_batch} cannot be divided among {dist.world_size} processes")
         for backbone in discriminator.backbones:
             discriminator.view(backbone, stage.resolution)
 

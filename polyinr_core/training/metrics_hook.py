@@ -18,7 +18,7 @@ from polyinr_core.metrics.frechet import FeatureStatistics, Gaussian, frechet_di
 from polyinr_core.metrics.inception import InceptionFeatures
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
 from .config import DISTANCES, SIGHTS, networks_of
@@ -47,11 +47,11 @@ class Seen:
         if self.keep:
             self.waiting.append(features)
 
-    def gather(self, ranks: Ranks) -> None:
+    def gather(self, dist: DistributedContext) -> None:
         """Put the kept features of all ranks, in rank order, behind those gathered before."""
         if self.keep:
             own = torch.cat([self.features[:0], *self.waiting])
-            self.features = torch.cat([self.features, ranks.gathered(own)])
+            self.features = torch.cat([self.features, dist.all_gather(own)])
             self.waiting = []
 
 
@@ -73,12 +73,12 @@ class Judge:
         feed: Feed,
         *,
         device: torch.device,
-        ranks: Ranks = ALONE,
+        dist: DistributedContext = SINGLE_PROCESS,
     ) -> None:
         self.metrics = {name: DISTANCES[name] for name in metrics}
         self.feed = feed
         self.device = device
-        self.ranks = ranks
+        self.dist = dist
         self.networks: dict[str, Network] = {}
         for name in networks_of(metrics):
             network = Lite2Features(weights[name]) if name == "lite2" else weights[name]
@@ -98,15 +98,15 @@ class Judge:
         distances = self.distances(generator)
         facts = {name: float(f"{value:.{DIGITS}g}") for name, value in distances.items()}
         facts |= self.card(generator) | {"seconds": round(time.perf_counter() - clock, 2)}
-        return self.ranks.fact(facts)
+        return self.dist.broadcast_object(facts)
 
     def distances(self, generator: Generator) -> dict[str, float]:
         """Return the distances by name, the same on every rank."""
         references = self.references
         resolution = self.feed.resolution
         fakes = self.look(lambda seeds: draw(generator, seeds, resolution=resolution, labels=self.labels), self.fakes)
-        if not self.ranks.leads:
-            return self.ranks.fact({})
+        if not self.dist.is_main:
+            return self.dist.broadcast_object({})
         found = {}
         for name, metric in self.metrics.items():
             seen, reference = fakes[metric.network], references[name]
@@ -114,7 +114,7 @@ class Judge:
                 found[name] = reference.distance(seen.features)
             else:
                 found[name] = frechet_distance(seen.statistics.gaussian(unbiased=metric.unbiased), reference)
-        return self.ranks.fact(found)
+        return self.dist.broadcast_object(found)
 
     @cached_property
     def references(self) -> dict[str, Gaussian | KernelReference]:
@@ -123,7 +123,7 @@ class Judge:
         order = torch.randperm(whole, generator=generator_for("reals"))  # the same reals whatever the run's seed
         reals = self.look(lambda places: quantize(self.feed.shown(order[list(places)])[0]), self.reals)
         references: dict[str, Gaussian | KernelReference] = {}
-        for name, metric in self.metrics.items() if self.ranks.leads else ():
+        for name, metric in self.metrics.items() if self.dist.is_main else ():
             seen = reals[metric.network]
             if metric.kind == "kernel":
                 references[name] = KernelReference(seen.features, self.fakes[metric.network])
@@ -139,14 +139,14 @@ class Judge:
         for first, last in pairwise(sorted({0, *counts.values()})):
             batches = [range(start, min(start + BATCH, last)) for start in range(first, last, BATCH)]
             looking = [name for name, count in counts.items() if count >= last]
-            for batch in batches[self.ranks.share(len(batches))]:
+            for batch in batches[self.dist.local_slice(len(batches))]:
                 pixels = source(batch).to(self.device)
                 for name in looking:
                     seen[name].add(self.networks[name](pixels))
             for name in looking:
-                seen[name].gather(self.ranks)
+                seen[name].gather(self.dist)
         for part in seen.values():
-            part.statistics = part.statistics.merged(self.ranks)
+            part.statistics = part.statistics.merged(self.dist)
         return seen
 
     def card(self, generator: Generator) -> dict[str, Any]:

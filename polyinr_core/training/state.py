@@ -18,7 +18,7 @@ from polyinr_core.discriminator.discriminator import ProjectedDiscriminator, Wei
 from polyinr_core.errors import ConfigError, FileError, TrainingError
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_tensor_name
 from polyinr_core.runtime.rng import generator_for, start_values_of
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json, plain_json
@@ -224,7 +224,7 @@ def begin_stage(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     table: Tensor | None = None,
-    ranks: Ranks = ALONE,
+    dist: DistributedContext = SINGLE_PROCESS,
 ) -> Session:
     """Start a stage: the generator goes on from `generator`; discriminator, optimizers and average start anew.
 
@@ -236,12 +236,12 @@ def begin_stage(
     )
     if table is not None:
         discriminator.start_tables(table)
-    discriminator.share_statistics(ranks)
+    discriminator.share_statistics(dist)
     wide = torch.promote_types(dtype, torch.float32)
     generator = generator.to(device, wide).train().requires_grad_(True)
     generator.synthesis.product_dtype = dtype if dtype != wide else None
     discriminator = discriminator.to(device, wide).train()
-    ranks.same_as_first([*generator.state_dict().values(), *discriminator.own_state().values()])
+    dist.broadcast([*generator.state_dict().values(), *discriminator.own_state().values()])
     # fused: one pass over the weights, measured five times as fast as PyTorch's default on a CPU
     g_optimizer = Adam(generator.parameters(), lr=config.g_lr, betas=(0.0, config.g_beta2), eps=1e-8, fused=True)
     d_optimizer = Adam(
@@ -298,16 +298,18 @@ def unpack(session: Session, state: State) -> None:
     session.notes = state.counters.get("notes", {})
 
 
-def shared_state(state: State | None, ranks: Ranks) -> State | None:
+def shared_state(state: State | None, dist: DistributedContext) -> State | None:
     """Return the first rank's state on every rank; only that one reads files."""
-    if ranks.count == 1:
+    if dist.world_size == 1:
         return state
-    layout = ranks.fact(state and (state.counters, {key: (t.shape, t.dtype) for key, t in state.tensors.items()}))
+    layout = dist.broadcast_object(
+        state and (state.counters, {key: (t.shape, t.dtype) for key, t in state.tensors.items()})
+    )
     if layout is None:
         return None
     counters, shapes = layout
     tensors = (
         state.tensors if state else {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in shapes.items()}
     )
-    ranks.same_as_first(tensors.values())
+    dist.broadcast(tensors.values())
     return State(tensors, counters)

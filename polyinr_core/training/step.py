@@ -13,7 +13,7 @@ from polyinr_core.discriminator.losses import Reduction, generator_loss, hinge_d
 from polyinr_core.errors import TrainingError
 from polyinr_core.models.checkpointing import draw_replayed
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 RAMP_UP = 0.05  # the half-life is at most this part of the images seen
 
@@ -73,7 +73,7 @@ class Setting:
     `points` [r*r, 3] is the grid, `sigma` the blur's width in pixels. `rng(pass, part)` gives the augmentation's
     randomness (None: no augmentation). Gradients are those of the mean over samples, or, with
     `reduction="sum"`, of their sum, as in the release. `micro_batch` images make a pass, in equal parts on all
-    `ranks`: each holds its part of every micro-batch, and batch statistics, gradients and the mean of w are
+    `dist`: each holds its part of every micro-batch, and batch statistics, gradients and the mean of w are
     those of the whole. With `chunk`, the generator's backward pass takes so many pixels at once. `guide` adds
     its loss, times `guidance`, to the generator's.
     """
@@ -83,7 +83,7 @@ class Setting:
     sigma: float = 0.0
     rng: Callable[[str, int], torch.Generator] | None = None
     reduction: Reduction = "mean"
-    ranks: Ranks = ALONE
+    dist: DistributedContext = SINGLE_PROCESS
     chunk: int = 0
     guide: Guide | None = None
     guidance: float = 0.0
@@ -91,11 +91,11 @@ class Setting:
     @property
     def own_part(self) -> int:
         """Return this rank's images of a micro-batch."""
-        return self.micro_batch // self.ranks.count
+        return self.micro_batch // self.dist.world_size
 
     def share(self, part: Batch, batch: Batch) -> float:
         """Return the part of all ranks' batches that `part` of this rank's `batch` makes up."""
-        return len(part.content) / (len(batch.content) * self.ranks.count)
+        return len(part.content) / (len(batch.content) * self.dist.world_size)
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,9 @@ def train_generator(networks: Networks, setting: Setting, fakes: Batch) -> Tenso
             loss = loss + setting.guidance * guidance
         odd = odd or oddity(loss, networks, drawn)
         backward(loss, setting, share)
-    check_finite(odd, networks, setting.ranks)
-    finish(networks.generator, networks.g_optimizer, setting.ranks, name="generator")
-    return setting.ranks.total(told)
+    check_finite(odd, networks, setting.dist)
+    finish(networks.generator, networks.g_optimizer, setting.dist, name="generator")
+    return setting.dist.all_reduce(told)
 
 
 def train_disc(networks: Networks, setting: Setting, *, fakes: Batch, reals: Batch) -> Tensor:
@@ -172,9 +172,9 @@ def train_disc(networks: Networks, setting: Setting, *, fakes: Batch, reals: Bat
             rows = torch.cat([row.detach().flatten() for row in judged])
             told[slot] += rows.sign().mean().cpu() * share
             told[slot + 2] += rows.mean().cpu() * share
-    check_finite(odd, networks, setting.ranks)
-    finish(networks.discriminator, networks.d_optimizer, setting.ranks, name="discriminator")
-    return setting.ranks.total(told)
+    check_finite(odd, networks, setting.dist)
+    finish(networks.discriminator, networks.d_optimizer, setting.dist, name="discriminator")
+    return setting.dist.all_reduce(told)
 
 
 def together(first: Batch, second: Batch) -> Batch:
@@ -188,8 +188,8 @@ def draw(generator: Generator, setting: Setting, latents: Batch, *, track: bool 
     """Draw the images of `latents`, [N, 3, r, r]; `track` moves the generator's mean of w."""
     w = generator.mapping(latents.content, latents.label)
     if track:
-        label = None if latents.label is None else setting.ranks.gathered(latents.label)
-        generator.mapping.update_w_avg(setting.ranks.gathered(w), label)
+        label = None if latents.label is None else setting.dist.all_gather(latents.label)
+        generator.mapping.update_w_avg(setting.dist.all_gather(w), label)
     affine = generator.affine(w.unsqueeze(1).expand(-1, generator.config.levels, -1))
     if setting.chunk:
         colors = draw_replayed(generator.synthesis, affine, setting.points, chunk=setting.chunk)
@@ -203,12 +203,12 @@ def look(
     networks: Networks, setting: Setting, images: Batch, *, names: Sequence[str], index: int
 ) -> list[list[Tensor]]:
     """Show images to the discriminator, equal parts of which are passes `names`: for each, its logits by backbone."""
-    draws, ranks, parts = None, setting.ranks, len(names)
+    draws, dist, parts = None, setting.dist, len(names)
     if setting.rng:
-        count, side = len(images.content) // parts * ranks.count, images.content.shape[2]
+        count, side = len(images.content) // parts * dist.world_size, images.content.shape[2]
         rngs = [setting.rng(name, index) for name in names]
         draws = [
-            Draws.of_all([draw_augmentation(count, side, rng).of(ranks.share(count)) for rng in rngs])
+            Draws.of_all([draw_augmentation(count, side, rng).of(dist.local_slice(count)) for rng in rngs])
             for _ in networks.discriminator.config.backbones
         ]
     narrow = networks.generator.synthesis.product_dtype
@@ -226,7 +226,7 @@ def mean_logit(networks: Networks, setting: Setting, images: Batch, *, name: str
     for key, tensor in networks.discriminator.heads.named_buffers():
         tensor.copy_(buffers[key])
     mean = torch.cat([row.flatten() for row in logits]).mean().cpu()
-    return float(setting.ranks.total(mean[None])) / setting.ranks.count
+    return float(setting.dist.all_reduce(mean[None])) / setting.dist.world_size
 
 
 def weighed(loss: Tensor, setting: Setting, share: float) -> Tensor:
@@ -265,16 +265,16 @@ def all_tensors(networks: Networks) -> dict[str, Tensor]:
     return {f"{name}.{key}": t for name, part in parts.items() for key, t in part.state_dict().items()}
 
 
-def check_finite(odd: int, networks: Networks, ranks: Ranks) -> None:
+def check_finite(odd: int, networks: Networks, dist: DistributedContext) -> None:
     """Raise TrainingError, the same on all ranks, if the loss of any is not finite: that stops the run."""
-    if found := [number for number in ranks.numbers(odd) if number]:
+    if found := [number for number in dist.all_gather_int(odd) if number]:
         raise TrainingError(f"the loss is not finite, {named_oddity(min(found), networks)} first; {ADVICE}")
 
 
-def finish(network: nn.Module, optimizer: Optimizer, ranks: Ranks, *, name: str) -> None:
+def finish(network: nn.Module, optimizer: Optimizer, dist: DistributedContext, *, name: str) -> None:
     """Step the optimizer, unless a gradient is not finite: that stops the run and is never made a zero."""
     named = [(key, p.grad) for key, p in network.named_parameters() if p.grad is not None]
-    ranks.total_of([grad for _, grad in named])
+    dist.all_reduce_coalesced([grad for _, grad in named])
     norms = torch._foreach_norm([grad for _, grad in named])
     finite = torch.stack(norms).isfinite()
     if not finite.all():

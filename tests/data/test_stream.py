@@ -18,7 +18,7 @@ from test_shards import write_shards
 from polyinr_core.data.dataset import open_data
 from polyinr_core.data.loader import Feed
 from polyinr_core.errors import ConfigError, DatasetError, PolyinrError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 
 @pytest.fixture
@@ -54,7 +54,9 @@ def test_the_stream_is_the_batches_in_their_order(data, cache_bytes, resolution)
 def test_ranks_share_each_micro_batch(data, count, micro_batch):
     feed = Feed(data, resolution=8, seed=5, mirror=True)
     whole = taken(feed, 3, batch=12, micro_batch=12)
-    parts = [taken(feed, 3, batch=12, micro_batch=micro_batch, ranks=Ranks(rank, count)) for rank in range(count)]
+    parts = [
+        taken(feed, 3, batch=12, micro_batch=micro_batch, dist=DistributedContext(rank, count)) for rank in range(count)
+    ]
     for index, (images, labels) in enumerate(whole):
         pieces = [[part[index][kind].split(micro_batch // count) for part in parts] for kind in (0, 1)]
         micro_batches = range(12 // micro_batch)
@@ -153,10 +155,10 @@ def test_worker_processes_read_the_same_stream(tmp_path, kind, workers):
     path = write_shards(tmp_path / "set") if kind == "shards" else write_archive(tmp_path / "a.zip", count=10)
     data = open_data(path)
     how = {"resolution": 5, "seed": 5, "mirror": True, "held_out": 1, "window": 2, "cache_bytes": 0}
-    expected = taken(Feed(data, **how), 12, 3, batch=4, micro_batch=2, ranks=Ranks(1, 2))
+    expected = taken(Feed(data, **how), 12, 3, batch=4, micro_batch=2, dist=DistributedContext(1, 2))
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    found = taken(Feed(data, **how, workers=workers), 12, 3, batch=4, micro_batch=2, ranks=Ranks(1, 2))
+    found = taken(Feed(data, **how, workers=workers), 12, 3, batch=4, micro_batch=2, dist=DistributedContext(1, 2))
     for (images, labels), (others, their_labels) in zip(expected, found, strict=True):
         assert torch.equal(images, others)
         assert torch.equal(labels, their_labels)

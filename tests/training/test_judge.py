@@ -21,7 +21,7 @@ from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.frechet import FeatureStatistics, frechet_distance
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training import metrics_hook as judging
@@ -57,14 +57,19 @@ def generator(tiny_checkpoint: Path) -> Generator:
 
 
 def judge(
-    metrics: tuple[str, ...], weights: dict[str, Any], archive: ZipDataset, *, ranks: Ranks = ALONE, **feed: Any
+    metrics: tuple[str, ...],
+    weights: dict[str, Any],
+    archive: ZipDataset,
+    *,
+    dist: DistributedContext = SINGLE_PROCESS,
+    **feed: Any,
 ) -> Judge:
     return Judge(
         metrics,
         weights,
         Feed(archive, **{"resolution": 64, "seed": 0, **feed}),
         device=CPU,
-        ranks=ranks,
+        dist=dist,
     )
 
 
@@ -196,18 +201,18 @@ class Recorded:
     """Ranks in one process, one after another: the first pass notes what each gives, the second adds it up."""
 
     rank: int
-    count: int
+    world_size: int
     given: list[list[torch.Tensor]]
     asked: int = field(default=0)
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         self.given[self.rank][self.asked : self.asked + 1] = [tensor]
         parts = [given[self.asked] for given in self.given if len(given) > self.asked]
         self.asked += 1
         return torch.stack(parts).sum(dim=0)
 
-    def numbers(self, number: int) -> list[int]:
-        return [int(self.total(torch.tensor(number)))]
+    def all_gather_int(self, number: int) -> list[int]:
+        return [int(self.all_reduce(torch.tensor(number)))]
 
 
 def test_statistics_merge() -> None:
@@ -235,7 +240,7 @@ def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
     with ZipDataset.open(bundled_images()) as archive:
-        whole = judge(ALL, weights, archive, ranks=Ranks(rank, count))
+        whole = judge(ALL, weights, archive, dist=DistributedContext(rank, count))
         facts = [whole.distances(load_checkpoint(model).generator), whole.measure(load_checkpoint(model).generator)]
     (folder / f"{rank}.json").write_text(json.dumps(facts))
     dist.destroy_process_group()

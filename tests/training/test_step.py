@@ -15,7 +15,7 @@ from polyinr_core.models.checkpointing import draw_replayed
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.distributed import ALONE
+from polyinr_core.runtime.distributed import SINGLE_PROCESS
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training import step
@@ -63,7 +63,7 @@ def test_a_gradient_that_is_no_number_is_named() -> None:
     network(torch.ones(1, 2)).sum().backward()
     network[1].weight.grad[0, 0] = float("inf")
     with pytest.raises(TrainingError, match=r"gradient of 1\.weight \(generator\) is not finite"):
-        finish(network, optimizer, ALONE, name="generator")
+        finish(network, optimizer, SINGLE_PROCESS, name="generator")
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
