@@ -51,8 +51,8 @@ def trained(reference: Path) -> Networks:
         generator,
         ema,
         discriminator,
-        torch.optim.Adam(generator.parameters(), **recipe["optimizer_G"]),
-        torch.optim.Adam(discriminator.head_parameters(), **recipe["optimizer_D"]),
+        torch.optim.Adam(generator.parameters(), **recipe["optimiser_G"]),
+        torch.optim.Adam(discriminator.head_parameters(), **recipe["optimiser_D"]),
     )
     vectors = load_file(reference / "train_step_small.safetensors")
     own_grid = torch.ones(32 * 32, 3, dtype=torch.float64)  # replaced by the learned one
