@@ -18,11 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from polyinr_core.errors import DatasetError, FileError, ImageError, RequestError
-from polyinr_core.runtime.atomic_io import (
-    PathLike,
-    explain,
-    refuse_overwrite,
-)
+from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_overwrite
 from polyinr_core.runtime.process_pool import in_order
 
 from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color

@@ -1,6 +1,7 @@
 """The unfinished output of `prepare`: finished images in a folder beside it, from which work resumes, and the zip."""
 
 import fcntl
+import os
 import shutil
 import zipfile
 import zlib
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from polyinr_core.errors import FileError, ImageError
-from polyinr_core.runtime.atomic_io import make_folder, unmake_folders, written_beside
+from polyinr_core.runtime.atomic_io import check_place, make_folder, unmake_folders, written_beside
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json
 
 from .containers import FACTS_NAME
@@ -33,8 +34,9 @@ class WorkFolder:
         """Open or create the folder. Raises FileError if it is in use, OSError."""
         self.output = output
         self.path = output.with_name(output.name + ".part")
-        if self.path.exists() and not (self.path / REQUEST_NAME).is_file():
+        if os.path.exists(self.path) and not (self.path / REQUEST_NAME).is_file():
             raise FileError(self.path, "is not a work folder of polyinr; move it away")
+        check_place(self.path)
         self._made = make_folder(self.path)
         self._request = (self.path / REQUEST_NAME).open("a+")
         try:
