@@ -29,7 +29,8 @@ from polyinr_core.evaluation.statistics_io import open_statistics
 from polyinr_core.images.animation import write_animation
 from polyinr_core.images.io import encode_image, read_note, write_image
 from polyinr_core.latents.directions import Directions, read_directions, write_directions
-from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import Latents
 from polyinr_core.metrics.feature_statistics import Cache
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator

@@ -17,8 +17,8 @@ from polyinr_core.images.quantize import quantize, to_uint8
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.backends.select import drawer_for
-from polyinr_core.rendering.render import at_once
+from polyinr_core.rendering.backends import select_backend
+from polyinr_core.rendering.render import pixels_per_batch
 
 from .config import TrainingConfig, format_stages
 from .run_dir import RunFolder
@@ -36,8 +36,8 @@ def draw_seeds(
     device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
     points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
     classes = generator.config.classes
-    drawer = drawer_for(generator.synthesis, device)
-    together = max(1, at_once(device) // resolution**2)
+    drawer = select_backend(generator.synthesis, device)
+    together = max(1, pixels_per_batch(device) // resolution**2)
     for start in range(0, len(seeds), together):
         part = seeds[start : start + together]
         z = draw_z(part, generator.config.z_dim).to(device, dtype)

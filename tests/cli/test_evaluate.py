@@ -20,7 +20,7 @@ from polyinr_core.evaluation import model_metrics as model_figures
 from polyinr_core.evaluation import protocols
 from polyinr_core.evaluation.generated_images import DrawnImages
 from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.inversion.loss import Objective
+from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.runtime.atomic_io import sha256_of
 
 
@@ -291,7 +291,7 @@ def test_paths_with_an_interval(polyinr: Run, folders: Path) -> None:
 
 
 def test_inversion_image_by_image(polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_figures, "choose_objective", lambda name, vgg16: Objective("pixels"))
+    monkeypatch.setattr(model_figures, "load_loss", lambda name, vgg16: InversionLoss("pixels"))
     monkeypatch.setattr(model_figures, "cached_vgg16", lambda: None)
     words = ["--real", "reals", "-m", "model.safetensors", "--metrics", "inversion", "--real-count", "2"]
     result = polyinr("evaluate", *words, "--steps", "2", "--json", "-q").lines[0]

@@ -33,7 +33,8 @@ from polyinr_core.evaluation.statistics_io import open_statistics
 from polyinr_core.images.animation import write_animation
 from polyinr_core.images.io import read_note, write_image
 from polyinr_core.latents.directions import read_directions
-from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import Latents
 from polyinr_core.report.run_reader import read_run
 from polyinr_core.training.config import PRESETS
 from polyinr_core.training.run_dir import DataFacts, RunFolder
@@ -257,7 +258,7 @@ def make_directions(path: Path) -> None:
     from polyinr_core.latents.directions import find_directions, write_directions
 
     model = load_checkpoint(path.parent / "model.safetensors")
-    found = find_directions(model.generator, space="w", samples=9, count=2, model_sha256=model.sha256)
+    found = find_directions(model, space="w", samples=9, count=2)
     write_directions(path, found)
 
 
