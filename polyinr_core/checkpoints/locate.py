@@ -16,7 +16,7 @@ from .delta import apply_delta, is_delta, load_delta
 BUNDLED = "bundled"  # the name of the model that comes with the package
 BUNDLED_FILE = "emoji.safetensors"
 CHECKPOINT_FOLDER = "checkpoints"  # of a run
-FOLDER_NAMES = (CHECKPOINT_FOLDER, FOLDERS[CHECKPOINT_FOLDER])  # the second in runs of polyinr 0.1
+FOLDER_NAMES = (CHECKPOINT_FOLDER, FOLDERS[CHECKPOINT_FOLDER])  # and its name in runs of polyinr 0.1
 BEST = "best.safetensors"  # the checkpoint of the best metric so far, whenever it was written
 PLUS = "+"
 MAX_DEPTH = 4  # folders between the one that is named and a run folder

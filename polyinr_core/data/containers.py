@@ -1,4 +1,4 @@
-"""Zip files from anywhere, opened with suspicion: names, sizes and flags are checked before anything is read."""
+"""Zip and tar files from untrusted sources: names, sizes and flags are checked before anything is read."""
 
 import lzma
 import tarfile
@@ -22,7 +22,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip for reading after checking its names and declared sizes. Raises DatasetError, FileError."""
     try:
         if path.is_dir():
-            raise DatasetError(path, "is a folder; make an archive of it with `polyinr prepare`")
+            raise DatasetError(path, "is a folder; make a dataset of it with `polyinr prepare`")
         refuse_special(path)
         size = path.stat().st_size
         if size == 0:
@@ -31,7 +31,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     except OSError as error:
         raise explain(path, error) from error
     except (zipfile.BadZipFile, NotImplementedError, ValueError, ArithmeticError, EOFError) as error:
-        raise DatasetError(path, "is not a whole zip file (truncated, or of another kind)") from error
+        raise DatasetError(path, "is not a whole zip file (truncated, or of another type)") from error
     try:
         check_members(path, zipped.infolist(), size)
     except DatasetError:
@@ -41,12 +41,12 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def check_members(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
-    """Raise DatasetError for names that lead out, double names, encryption, and sizes that cannot be true."""
+    """Raise DatasetError for names that lead out of the zip, duplicates, encryption and impossible sizes."""
     seen: set[str] = set()
     for member in members:
         check_name(path, member.filename)
         if member.filename in seen:
-            raise DatasetError(path, f"holds {member.filename!r} twice; make the archive anew")
+            raise DatasetError(path, f"holds {member.filename!r} twice; make the zip again")
         seen.add(member.filename)
         is_facts = plain_name(member.filename).rpartition("/")[2] == FACTS_NAME
         if not (is_image(member.filename) or is_facts):
@@ -69,22 +69,22 @@ def check_name(path: Path, name: str) -> None:
 
 
 def plain_name(name: str) -> str:
-    """Return a name inside a container with slashes alone, and without `./`."""
+    """Normalize a name inside a container: forward slashes, no `./`."""
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a plain name is that of a hidden file, or of one that macOS puts beside others."""
+    """Return whether a normalized name is that of a hidden file or of macOS's side files."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def is_image(name: str) -> bool:
-    """Tell by its name whether a file is an image; hidden files and macOS's side files are none."""
+    """Return whether a file is an image by its name; hidden files are none."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(plain_name(name))
 
 
 class Member(NamedTuple):
-    """A file inside a tar; read it before asking for the next one."""
+    """A file inside a tar; it can be read until the next one is requested."""
 
     path: Path
     tar: tarfile.TarFile
@@ -100,7 +100,7 @@ class Member(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Say whether it is a plain file, as links and pipes are not."""
+        """Whether it is a regular file, not a link or pipe."""
         return self.info.isreg()
 
     def read(self) -> bytes:
@@ -111,10 +111,10 @@ class Member(NamedTuple):
 
 
 def tar_members(path: Path, *, compressed: bool = True, special: bool = False) -> Iterator[Member]:
-    """Yield the plain files of a tar in its order; with `special` links and pipes too.
+    """Yield the regular files of a tar in order; with `special` also links and pipes.
 
-    Unless `compressed` ones are welcome, the mark at the tar's end is looked for too: it is what a tar that was
-    cut between two files lacks. Raises DatasetError, FileError.
+    Unless `compressed` tars are allowed, the end-of-archive block is checked too, which a tar that was cut between two
+    files lacks. Raises DatasetError, FileError.
     """
     with tar_errors(path):
         try:
@@ -131,14 +131,14 @@ def tar_members(path: Path, *, compressed: bool = True, special: bool = False) -
                 if not compressed:
                     check_end(path, tar)
                 return
-            tar.members.clear()  # type: ignore[attr-defined]  # or a million of them would stay in memory
+            tar.members.clear()  # type: ignore[attr-defined]  # a million of them would fill memory
             check_name(path, info.name)
             if info.isreg() or (special and not info.isdir()):
                 yield Member(path, tar, info)
 
 
 def check_end(path: Path, tar: tarfile.TarFile) -> None:
-    """Raise DatasetError if no block of zeros follows the last file."""
+    """Raise DatasetError unless a block of zeros follows the last file."""
     assert tar.fileobj is not None
     with tar_errors(path):
         tar.fileobj.seek(tar.offset)
@@ -149,11 +149,11 @@ def check_end(path: Path, tar: tarfile.TarFile) -> None:
 
 @contextmanager
 def tar_errors(path: Path) -> Iterator[None]:
-    """Turn what a broken tar raises into one clear line."""
+    """Raise DatasetError or FileError for what tarfile raises of a damaged tar."""
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-        raise DatasetError(path, "is not a whole tar file (truncated, damaged, or of another kind)") from error
+        raise DatasetError(path, "is not a whole tar file (truncated, damaged, or of another type)") from error
     except OSError as error:
         if error.errno is None:  # gzip's and bzip2's own complaints
             raise DatasetError(path, "is not a whole tar file (its compression is damaged)") from error

@@ -22,7 +22,7 @@ class ImageSet(Protocol):
     """Square RGB images of one size, in a fixed order. Reading is safe from threads; it can be pickled.
 
     `labels` is int64 [N] or None, `classes` their number (0: unlabeled), `class_names` may be empty; `notes` are
-    sentences on what was passed over; `shard_of` is int32 [N], which file each image lies in, or None where
+    sentences on what was ignored; `shard_of` is int32 [N], which file each image lies in, or None where
     there is one file only.
     """
 

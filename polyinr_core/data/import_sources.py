@@ -34,7 +34,7 @@ from .tar_dataset import (
 from .zip_dataset import list_zip, read_member
 
 OTHER_TARS = (b"BZh", b"\xfd7zXZ")
-STAMP_IMAGES = 64  # of a dataset, spread over all of it, that its fingerprint depends on
+FINGERPRINT_IMAGES = 64  # of a Python dataset, evenly spaced
 
 
 class MapDataset(Protocol):
@@ -77,7 +77,7 @@ def open_source(source: PathLike | MapDataset) -> Source:
 
 
 def first_bytes(path: Path) -> bytes:
-    """Return the first 512 bytes of a file, or of what is inside if it is gzipped. Raises FileError."""
+    """Return the first 512 bytes of a file, decompressed if it is gzipped. Raises FileError."""
     refuse_special(path)
     try:
         with path.open("rb") as file:
@@ -86,14 +86,14 @@ def first_bytes(path: Path) -> bytes:
             with gzip.open(path) as unzipped:
                 return unzipped.read(512)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FileError(path, "is a broken gzip file") from error
+        raise FileError(path, "is a damaged gzip file") from error
     except OSError as error:
         raise explain(path, error) from error
     return head
 
 
 def open_folder(path: Path) -> Source:
-    """List a folder and all below it, links to folders as well."""
+    """List a folder and all below it, following links to folders."""
     listing = list_folder(path)
     descriptions = [path / FACTS_NAME]
     fingerprint = fingerprint_of(path, *descriptions, *(path / name for name in listing.names))
@@ -107,7 +107,7 @@ def open_folder(path: Path) -> Source:
 def list_folder(path: Path) -> Listing:
     """List the images of a folder and of all below it, sorted by name. Raises FileError, DatasetError.
 
-    Links to folders are followed, once each, unless they lead back to what is read anyway.
+    Links to folders are followed once each, unless they lead to a folder that is read anyway.
     """
     files, loops = walk(path)
     lister = ListingBuilder(path, samples=False)
@@ -129,9 +129,9 @@ def list_folder(path: Path) -> Listing:
 
 
 def without_broken_strays(path: Path, listing: Listing) -> NDArray[np.int64]:
-    """Return the images of a folder without those beside its class folders that cannot be decoded.
+    """Return the indices of a folder's images without those beside its class folders that cannot be decoded.
 
-    The first one that can be ends the search: it leaves the set without labels anyway.
+    The first one that can be decoded ends the search, because it leaves the dataset without labels anyway.
     """
     broken = []
     everything = np.arange(len(listing.names))
@@ -145,7 +145,7 @@ def without_broken_strays(path: Path, listing: Listing) -> NDArray[np.int64]:
 
 
 def walk(path: Path) -> tuple[list[str], list[str]]:
-    """Return the names of all files below a folder, and of the links to folders that are not followed."""
+    """Return the names of all files below a folder, and of the folders that are not followed."""
 
     def fail(error: OSError) -> None:
         raise explain(Path(error.filename or path), error)
@@ -165,7 +165,7 @@ def walk(path: Path) -> tuple[list[str], list[str]]:
             inside = Path(folder)
             below[:] = sorted(name for name in below if not is_hidden(name))
             links = [name for name in below if (inside / name).is_symlink()]
-            waiting += [inside / name for name in links]  # after all that lies here itself
+            waiting += [inside / name for name in links]  # after what is in the folder itself
             again = [name for name in below if name not in links and os.path.realpath(inside / name) in seen]
             loops += [(inside / name).relative_to(path).as_posix() for name in again]
             below[:] = [name for name in below if name not in (*links, *again)]
@@ -174,7 +174,7 @@ def walk(path: Path) -> tuple[list[str], list[str]]:
 
 
 def open_zip_source(path: Path) -> Source:
-    """List a zip of images: an archive with its labels, or any other, with class folders."""
+    """List a zip file of images, with a dataset.json or class folders."""
     with open_zip(path) as zipped:
         listing = list_zip(path, zipped)
 
@@ -190,7 +190,7 @@ def open_zip_source(path: Path) -> Source:
 
 
 def open_tar(path: Path) -> Source:
-    """List a tar in its own order: a compressed one, which is read from the front, or a shard."""
+    """List a tar in its order: a compressed one, which is read from the start, or a shard."""
     if not is_compressed(path):
         return open_shards(path)
     beside = description_of(path, [path])
@@ -208,7 +208,7 @@ def open_tar(path: Path) -> Source:
 
 
 def open_shards(path: Path) -> Source:
-    """List a tar, or those of a folder or pattern, as training reads them. Raises FileError, DatasetError."""
+    """List one tar, or those of a folder or pattern, as training reads them. Raises FileError, DatasetError."""
     files = shard_files(path)
     beside = description_of(path, files)
     scans = list(scan(files, described_by(path, beside)))
@@ -237,7 +237,7 @@ def open_shards(path: Path) -> Source:
 
 
 def is_compressed(path: Path) -> bool:
-    """Say whether a tar is compressed. Raises FileError."""
+    """Return whether a tar is compressed. Raises FileError."""
     try:
         with path.open("rb") as file:
             return file.read(262)[257:] != b"ustar"
@@ -266,7 +266,7 @@ def list_dataset(dataset: MapDataset) -> Source:
 
     digest = hashlib.sha256(f"{name} {count} {facts.class_names}".encode())
     digest.update(b"" if labels is None else labels.tobytes())
-    for index in np.linspace(0, count - 1, min(count, STAMP_IMAGES)).astype(int).tolist():
+    for index in np.linspace(0, count - 1, min(count, FINGERPRINT_IMAGES)).astype(int).tolist():
         pixels = pixels_of(dataset[index])
         digest.update(str(pixels).encode() if isinstance(pixels, ImageError) else pixels.tobytes())
     return Source(name, "dataset", names, digest.hexdigest(), payloads, known_labels(facts, count))

@@ -1,4 +1,4 @@
-"""Labels: what a data set says of the class of each image, settled once it is known which images are used."""
+"""Labels: read from `dataset.json`, label files and class folders, and resolved once the images are known."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +14,16 @@ from polyinr_core.runtime.strict_json import JsonError, parse_json, plain_json, 
 
 from .containers import plain_name
 
-LabelUse = Literal["auto", "usable", "none"]  # needed where there are any; those that can be used; left out
+LabelUse = Literal["auto", "usable", "none"]  # refuse labels that cannot be used; ignore those; ignore all
 MAX_CLASSES = 1_000_000
 NO_LABEL, UNUSABLE = -1, -2
-MAX_REASONS = 100  # labels that cannot be used, of which it is remembered why
+MAX_REASONS = 100  # that are kept of why labels cannot be used
 WAY_OUT = "(`prepare --labels none` and `train --no-cond` leave the labels out)"
 
 
 @dataclass(frozen=True)
 class LabelInfo:
-    """`labels`: int64 [N] in the images' order, or None (`classes` 0 then); `class_names` may be empty."""
+    """The labels of a dataset: int64 [N] or None (then `classes` is 0); `class_names` may be empty."""
 
     labels: NDArray[np.int64] | None = None
     classes: int = 0
@@ -31,7 +31,7 @@ class LabelInfo:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make class names valid Unicode, whatever they come from: every model of the data carries them."""
+        """Make class names valid Unicode, because every checkpoint trained on the data stores them."""
         names = tuple(map(to_unicode, self.class_names))
         if len(set(names)) < len(set(self.class_names)):
             raise RequestError("two class names are alike once bytes that are not UTF-8 are escaped; rename one")
@@ -40,13 +40,17 @@ class LabelInfo:
 
 @dataclass(frozen=True)
 class UnresolvedLabels:
-    """All that a data set says of its images' classes; nothing is refused yet, as some may not be used.
+    """All that a dataset says about the classes of its images; nothing is refused yet, as images may be dropped.
 
-    `values` is int64 [N]: a class, NO_LABEL, or UNUSABLE (`reasons` says why, of the first ones); `widths` int32
-    [N] the length of a one-hot label, or 0. `folder` int32 [N] numbers the folder of each image in
-    `folder_names`; `numbered` tells of each folder whether its files are counted through, so that it is no class.
-    `described`: there is a dataset.json, so folders are no classes; `listed`: it holds labels. `problem`: why
-    none of the labels can be used.
+    Attributes:
+        values: int64 [N], a class, NO_LABEL, or UNUSABLE.
+        widths: int32 [N], the length of a one-hot label, or 0.
+        folder: int32 [N], index of each image's folder in `folder_names`.
+        numbered: for each folder, whether its files are numbered, so that it is no class.
+        reasons: why labels are UNUSABLE, by image, for the first ones.
+        described: there is a dataset.json, so folders are no classes.
+        listed: it holds labels.
+        problem: why none of the labels can be used.
     """
 
     values: NDArray[np.int64]
@@ -66,12 +70,12 @@ class UnresolvedLabels:
 
     @property
     def are_own(self) -> bool:
-        """Say whether the images have labels of their own, or some of them, rather than class folders."""
+        """Whether any image has a label of its own, rather than a class folder."""
         return self.listed or bool((self.values != NO_LABEL).any())
 
     @property
     def doubtful(self) -> NDArray[np.int64]:
-        """Return the images for whose labels all would be refused: missing, unusable, of another kind."""
+        """The images whose labels would make the dataset unusable: missing, unusable or of another form."""
         usable = self.values >= 0
         if not self.are_own:
             return np.zeros(0, np.int64)
@@ -83,9 +87,9 @@ class UnresolvedLabels:
     def resolve(
         self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None
     ) -> tuple[LabelInfo, str | None]:
-        """Return the labels of the images `kept` (None: of all), and why there are none if folders promise some.
+        """Return the labels of the images `kept` (None: all), and why there are none although there are class folders.
 
-        `name_of` gives an image's name for messages. Raises DatasetError for labels that cannot be used.
+        `name_of` returns the name of an image for messages. Raises DatasetError for labels that cannot be used.
         """
         if self.problem is not None:
             raise DatasetError(path, f"{self.problem} {WAY_OUT}")
@@ -97,7 +101,7 @@ class UnresolvedLabels:
         return self._by_folder(name_of, kept)
 
     def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> LabelInfo:
-        """Return the images' own labels. Raises DatasetError."""
+        """Return the labels of the images themselves. Raises DatasetError."""
         values, widths = self.values[kept], self.widths[kept]
         if len(bad := kept[values == UNUSABLE]):
             first = int(bad[0])
@@ -113,7 +117,7 @@ class UnresolvedLabels:
         kinds = np.unique(widths)
         if len(kinds) > 1:
             where = "labels in its dataset.json" if self.listed else "its labels"
-            raise DatasetError(path, f"{where} are of several kinds or lengths {WAY_OUT}")
+            raise DatasetError(path, f"{where} are of several forms or lengths {WAY_OUT}")
         needed = 0 if not len(kept) else int(kinds[0]) or int(values.max()) + 1
         if 0 < len(self.class_names) < needed:
             problem = f"its dataset.json names {len(self.class_names)} classes, its labels need {needed}"
@@ -121,7 +125,7 @@ class UnresolvedLabels:
         return LabelInfo(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
 
     def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[LabelInfo, str | None]:
-        """Return labels by class folders, or none and why if some images lie in none."""
+        """Return labels by class folders, or none and the reason if some images are in no class folder."""
         used, inverse = np.unique(self.folder[kept], return_inverse=True)
         names = [self.folder_names[number] for number in used]
         if all(self.numbered[number] for number in used):
@@ -142,7 +146,7 @@ class UnresolvedLabels:
         return LabelInfo(values, len(class_names), tuple(class_names)), None
 
     def strays(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return which of the images lie in no class folder, if class folders lie beside them."""
+        """Return the images in no class folder, if there are class folders beside them."""
         used = np.unique(self.folder[kept])
         names = [self.folder_names[number] for number in used]
         if self.described or self.are_own or len(names) < 2 or class_folders(names) is not None:
@@ -158,9 +162,9 @@ class UnresolvedLabels:
         name_of: Callable[[int], str],
         kept: NDArray[np.int64] | None = None,
     ) -> tuple[LabelInfo, str | None]:
-        """Return the images' labels as `use` has it, and a note on what is lost. Raises DatasetError.
+        """Return the labels of the images `kept` (None: all) according to `use`, and a note about lost labels.
 
-        A single class folder is no class. `kept` are the images that are used, None for all.
+        A single class folder is no class. Raises DatasetError.
         """
         bare = LabelInfo(provenance=self.provenance)
         if use == "none":
@@ -175,22 +179,22 @@ class UnresolvedLabels:
 
 
 def parts_of(folder: str) -> list[str]:
-    """Return the parts of a folder's plain name; the root has none."""
+    """Return the components of a folder name; the root has none."""
     return folder.split("/") if folder else []
 
 
 def shared_folder(folders: Sequence[str]) -> int:
-    """Return how many parts the names of all folders share from the start."""
+    """Return how many leading components all folder names share."""
     split = [parts_of(folder) for folder in folders]
     first, last = min(split), max(split)
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
 def class_folders(folders: Sequence[str]) -> list[str] | None:
-    """Return the class that each of several folders stands for; None if one stands for none.
+    """Return the class name of each folder; None if one of them is no class folder.
 
-    It is the first part below what all share: `set/cat` and `set/dog/deep` are cat and dog, a lone `set/cat` is
-    cat, and beside `set/cat` and `set/dog`, `set` is none.
+    It is the first component below those that all share: `set/cat` and `set/dog/deep` are cat and dog, `set/cat` alone
+    is cat, and beside `set/cat` and `set/dog`, `set` is no class folder.
     """
     shared = shared_folder(folders)
     if len(set(folders)) == 1:
@@ -200,7 +204,7 @@ def class_folders(folders: Sequence[str]) -> list[str] | None:
 
 
 def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDArray[np.int64] | None]]:
-    """Return the class names of several parts joined, and the new number of each part's classes (None: as it is).
+    """Merge class names of several parts; return them and the new class indices of each part (None: unchanged).
 
     Raises ValueError if some name their classes and others number them.
     """
@@ -214,7 +218,7 @@ def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDA
 
 
 def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Return classes by their new numbers, what is no class as it is. Raises ValueError for one without name."""
+    """Return classes by their new indices; other values unchanged. Raises ValueError for a class without a name."""
     if number is None or not len(values):
         return values
     if values.max() >= len(number):
@@ -223,7 +227,7 @@ def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> N
 
 
 def concatenated(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
-    """Return the labels of several files that make up one data set."""
+    """Concatenate the labels of several files of one dataset."""
     problem = next((part.problem for part in parts if part.problem is not None), None)
     values = [part.values for part in parts]
     class_names: tuple[str, ...] = ()
@@ -262,14 +266,14 @@ def concatenated(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
 
 
 def known_labels(facts: LabelInfo, count: int) -> UnresolvedLabels:
-    """Return the labels of `count` images as data-set files with tables of their own give them."""
+    """Return the labels of `count` images of a source that lists them completely."""
     values = np.full(count, NO_LABEL, np.int64) if facts.labels is None else facts.labels
     zeros = np.zeros(count, np.int32)
     return UnresolvedLabels(values, zeros, zeros, ("",), (False,), class_names=facts.class_names, described=True)
 
 
 def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
-    """Return all that a `dataset.json` says, its class names, its provenance. Raises DatasetError."""
+    """Parse a `dataset.json`; return all of it, its class names and its provenance. Raises DatasetError."""
     try:
         facts = parse_json(text, finite=False)
     except JsonError as error:
@@ -281,7 +285,7 @@ def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str
         raise DatasetError(path, "class_names in its dataset.json is no list of texts")
     provenance = facts.get("provenance")
     provenance = dict(provenance) if isinstance(provenance, dict) else {}
-    for key in ("source", "license", "attribution", "license_text"):  # archives of others carry these beside
+    for key in ("source", "license", "attribution", "license_text"):  # other datasets have these at the top level
         if isinstance(facts.get(key), str):
             provenance.setdefault(key, facts[key])
     try:
@@ -292,7 +296,7 @@ def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str
 
 
 def class_of(label: object) -> tuple[int, int]:
-    """Return a label's class and the length of its vector (0 for a plain number). Raises ValueError: why not."""
+    """Return the class of a label and the length of its one-hot vector (0: an integer). Raises ValueError."""
     if isinstance(label, list) and label and all(type(value) in (int, float) for value in label):
         if sorted(label)[:-1] != [0] * (len(label) - 1) or max(label) != 1:
             raise ValueError("is a vector but not one-hot; only classes can be learned")
@@ -315,7 +319,7 @@ Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
 
 @dataclass(frozen=True)
 class Description:
-    """What a `dataset.json` says: labels by plain name, or None; `problem`: why it cannot be used."""
+    """The content of a `dataset.json`: labels by name, or None; `problem`: why it cannot be used."""
 
     labels: dict[str, object] | None = None
     class_names: tuple[str, ...] = ()
@@ -324,7 +328,7 @@ class Description:
 
     @classmethod
     def read(cls, path: Path, text: bytes) -> "Description":
-        """Read the text of a `dataset.json` of the data set at `path`."""
+        """Parse the text of the `dataset.json` of the dataset at `path`."""
         names: tuple[str, ...] = ()
         provenance: dict[str, Any] = {}
         try:
@@ -335,7 +339,7 @@ class Description:
 
 
 def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
-    """Return the labels of `[[name, label], ...]` by plain name, None for null. Raises DatasetError."""
+    """Return the labels of [[name, label], ...] by name, None for null. Raises DatasetError."""
     if pairs is None:
         return None
     if not isinstance(pairs, list):
@@ -352,7 +356,7 @@ def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
 
 
 def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
-    """Return the label that a .cls or .json file beside an image gives, None for none, or why it is no class."""
+    """Return the label in a .cls or .json file beside an image, None if it has none, or why it is no class."""
     if size > MAX_LABEL_BYTES:
         return f"{name!r} is too large for a label"
     text = read()
@@ -368,7 +372,7 @@ def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) ->
 
 
 def cls_value(text: str) -> object:
-    """Return what the text of a .cls file means: a number, a list, or itself."""
+    """Parse the text of a .cls file: an integer, a list, or the text itself."""
     if text.isdecimal() and len(text) < 20:
         return int(text)
     try:
@@ -378,7 +382,7 @@ def cls_value(text: str) -> object:
 
 
 def label_listed(name: str, label: object) -> Label | str:
-    """Return a label as a class, or why it is none."""
+    """Return the class of a label, or why it is no class."""
     try:
         return class_of(label)
     except ValueError as error:
@@ -386,7 +390,7 @@ def label_listed(name: str, label: object) -> Label | str:
 
 
 def shared_depth(names: Mapping[str, object]) -> int:
-    """Return how many folders all names have in common."""
+    """Return how many leading folders all names share."""
     if not names:
         return 0
     first, last = min(names).split("/"), max(names).split("/")

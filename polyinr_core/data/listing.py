@@ -1,4 +1,4 @@
-"""One reading of the files of a data set, whatever holds them: which are its images, and what labels them."""
+"""List a dataset: which files of a folder, zip or tar are its images, and which labels they have."""
 
 import hashlib
 from collections import Counter
@@ -32,8 +32,8 @@ from .labels import (
 )
 
 NOT_REGULAR = "is not a regular file"
-MAIN_FIELDS = ("image", "img", "rgb", "input")  # KEY.image.png is the image of a sample without a KEY.png
-# what lies beside images and is none: captions, tables, notes, checksums, and the litter of file managers
+MAIN_FIELDS = ("image", "img", "rgb", "input")  # KEY.image.png is the image of a sample without KEY.png
+# files that usually accompany images: captions, tables, notes, checksums, databases of file managers
 COMPANIONS = frozenset(
     (
         *("cls", "txt", "text", "caption", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "toml", "ini"),
@@ -48,11 +48,11 @@ COMPANION_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a data set: `names` as the container has them, and their `labels`.
+    """The images of a dataset: `names` as in the container, and their `labels`.
 
-    `chosen` numbers the images among all that were found, in order. `others` counts files that may be images of
-    kinds that are not read, by suffix; `seconds` further images of samples, by what follows the key; `left_out`
-    gives images that are no files to be read, with the reason.
+    `chosen` are their indices among all images that were found. `others` counts files of types that are not read, by
+    suffix; `seconds` further images of samples, by what follows the key; `left_out` lists what is named as an image but
+    is no regular file, with the reason.
     """
 
     names: tuple[str, ...]
@@ -63,8 +63,8 @@ class Listing:
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-class Passed(Protocol):
-    """What tells what it passed over: a listing, or a source."""
+class HasIgnored(Protocol):
+    """A listing or source, which counts the files that it ignored."""
 
     @property
     def others(self) -> Mapping[str, int]: ...
@@ -75,30 +75,30 @@ class Passed(Protocol):
 
 
 class Ignored:
-    """Gathers what was passed over in one data set or several."""
+    """Collects the files that were ignored in one or more datasets."""
 
-    def __init__(self, *listings: Passed) -> None:
+    def __init__(self, *listings: HasIgnored) -> None:
         self.others: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         self.left_out: list[tuple[str, str]] = []
         for listing in listings:
             self.add(listing)
 
-    def add(self, listing: Passed) -> None:
-        """Add what a listing passed over."""
+    def add(self, listing: HasIgnored) -> None:
+        """Add the ignored files of a listing."""
         self.others.update(listing.others)
         self.seconds.update(listing.seconds)
         self.left_out += listing.left_out
 
     def lines(self) -> tuple[str, ...]:
-        """Return a sentence on each sort."""
+        """Return a sentence about each sort."""
         notes = []
         if self.others:
             many = counted(sum(self.others.values()), "file")
-            notes.append(f"passed over: {many} of other kinds ({by_suffix(self.others)})")
+            notes.append(f"ignored: {many} of other types ({by_suffix(self.others)})")
         if self.seconds:
             many = counted(sum(self.seconds.values()), "further image")
-            notes.append(f"passed over: {many} of samples that have one ({by_suffix(self.seconds)})")
+            notes.append(f"ignored: {many} of samples that have one ({by_suffix(self.seconds)})")
         if self.left_out:
             more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
             notes.append(f"skipped: {self.left_out[0][0]!r} {self.left_out[0][1]}{more}")
@@ -106,23 +106,23 @@ class Ignored:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number and what it counts."""
+    """Return a number with its noun in singular or plural."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def by_suffix(counts: Mapping[str, int]) -> str:
     """Return suffixes and their counts, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    more = f", and {len(ordered) - 12} more kinds" if len(ordered) > 12 else ""
+    more = f", and {len(ordered) - 12} more types" if len(ordered) > 12 else ""
     return ", ".join(f"{count} {suffix}" for suffix, count in ordered[:12]) + more
 
 
 class ListingBuilder:
-    """Takes the files of a container one by one and then tells its images and labels.
+    """Builds a listing from the files of a container, added one by one.
 
-    `samples`: it is a tar, where names are grouped as the webdataset library does: a name's first dot ends the
-    key, and a sample has one image. Elsewhere they are grouped so if any image has a label file beside it.
-    There, images must be added before other files. `beside` describes what no `dataset.json` inside does.
+    `samples`: the container is a tar, where names are grouped as in the webdataset library: the first dot of a name
+    ends the key, and a sample has one image. In other containers names are grouped if any image has a label file beside
+    it; there, images must be added before other files. `beside` is a `dataset.json` outside the container.
     """
 
     def __init__(self, path: Path, *, samples: bool, beside: Description | None = None) -> None:
@@ -140,7 +140,7 @@ class ListingBuilder:
         self._left_out: list[tuple[str, str]] = []
 
     def add(self, name: str, size: int, read: Callable[[], bytes]) -> bool:
-        """Take a file, `read` at once if at all; return whether it is an image. Raises DatasetError."""
+        """Add a file; return whether it is an image. `read` is called at once or never. Raises DatasetError."""
         plain = plain_name(name)
         if not plain or is_hidden(plain):
             return False
@@ -148,7 +148,7 @@ class ListingBuilder:
         key, field_of = key_and_field(plain)
         if base.lower().endswith(IMAGE_SUFFIXES):
             if plain in self._known:
-                raise DatasetError(self.path, f"holds one name twice ({plain!r}); write it anew")
+                raise DatasetError(self.path, f"holds one name twice ({plain!r}); write it again")
             self._known.add(plain)
             self._keys.add(key)
             self.names.append(name)
@@ -168,12 +168,12 @@ class ListingBuilder:
         return False
 
     def leave_out(self, name: str, why: str) -> None:
-        """Take what is named as an image and cannot be read as a file."""
+        """Note an entry that is named as an image but cannot be read."""
         self._passed.add(plain_name(name))
         self._left_out.append((name, why))
 
     def listing(self) -> Listing:
-        """Return what was found. Raises DatasetError."""
+        """Return the listing. Raises DatasetError."""
         chosen, seconds = self._chosen()
         return Listing(
             tuple(self.names[index] for index in chosen),
@@ -185,7 +185,7 @@ class ListingBuilder:
         )
 
     def _chosen(self) -> tuple[list[int], Counter[str]]:
-        """Choose the image of each sample; return its number, and a count of those that are not chosen."""
+        """Choose the image of each sample; return the indices, and a count of the other images."""
         everything = list(range(len(self.plain)))
         seconds: Counter[str] = Counter()
         labeled = {key for key, label in self._sidecars.items() if label is not None}
@@ -210,7 +210,7 @@ class ListingBuilder:
         return sorted(chosen), seconds
 
     def _labels(self, chosen: Sequence[int]) -> UnresolvedLabels:
-        """Return the labels of the chosen images, each as the nearest `dataset.json` above it has it."""
+        """Return the labels of the chosen images, each from the nearest `dataset.json` above it."""
         plain = [self.plain[index] for index in chosen]
         values = np.full(len(plain), NO_LABEL, np.int64)
         widths = np.zeros(len(plain), np.int32)
@@ -264,9 +264,9 @@ class ListingBuilder:
         )
 
     def _said(self, root: str | None, plain: list[str]) -> tuple[Description | None, Sequence[object], str | None]:
-        """Return the `dataset.json` for images that have it in folder `root`, their labels, and what is wrong.
+        """Return the `dataset.json` in folder `root`, the labels of images below it, and what is wrong with them.
 
-        None for `root`: it is the one beside the container, if there is one and it is not about other files.
+        `root` None: the one beside the container, if it exists and does not describe other files.
         """
         description = self.beside if root is None else self._descriptions[root]
         found = [self._sidecars.get(key_and_field(name)[0]) for name in plain]
@@ -278,7 +278,7 @@ class ListingBuilder:
         return description, listed, problem
 
     def _above(self, folder: str) -> str | None:
-        """Return the nearest folder, this or one above it, that holds a `dataset.json`; None if there is none."""
+        """Return the nearest folder, this or one above it, with a `dataset.json`; None if there is none."""
         parts = parts_of(folder)
         above = ("/".join(parts[:depth]) for depth in range(len(parts), -1, -1))
         return next((name for name in above if name in self._descriptions), None)
@@ -286,14 +286,14 @@ class ListingBuilder:
     def _listed(self, root: str | None, plain: list[str], labels: dict[str, object]) -> tuple[list[object], str | None]:
         """Return the labels that the `dataset.json` in folder `root` lists for images, and what is wrong with it.
 
-        It names them as seen from its own folder, from the container's root, or from a folder further up.
+        Its names are relative to its own folder, to the top of the container, or to a folder further up.
         """
         inside = f"{root}/" if root else ""
         names = [name.removeprefix(inside) for name in plain]
         if not any(name in labels for name in names):
             if any(name in labels for name in plain):
                 names, inside = plain, ""
-            else:  # perhaps the container was made inside a folder that the names begin with
+            else:  # the container may have been made inside a folder that the names begin with
                 for depth in range(1, shared_depth(labels) + 1):
                     shorter = {"/".join(name.split("/")[depth:]): label for name, label in labels.items()}
                     if any(name in shorter for name in names):
@@ -301,39 +301,39 @@ class ListingBuilder:
                         break
         found: list[object] = [label_listed(name, labels[name]) if name in labels else None for name in names]
         extra = set(labels) - {name.removeprefix(inside) for name in (*self._known, *self._passed)}
-        if not extra or root is None:  # beside shards, it describes other shards too
+        if not extra or root is None:  # beside shards: it describes other shards too
             return found, None
         problem = f"its dataset.json labels {len(extra)} images that are not there (first {min(extra)!r})"
         return found, problem
 
 
 def key_and_field(plain: str) -> tuple[str, str]:
-    """Return the key of a sample, folder and all, and what follows its dot: the first one in the file's name."""
+    """Return the key of a sample with its folder, and what follows the first dot of the file name."""
     folder, slash, base = plain.rpartition("/")
     stem, _, rest = base.partition(".")
     return folder + slash + stem, rest.lower()
 
 
 def may_matter(name: str) -> bool:
-    """Say whether something may be or hold images, judging by its name: it is neither hidden nor a companion."""
+    """Return whether a name may be that of an image or a folder of images: neither hidden nor a companion."""
     plain = plain_name(name)
     return not is_hidden(plain) and not is_companion(plain.rpartition("/")[2])
 
 
 def is_companion(base: str) -> bool:
-    """Say whether a file's name is that of a text, table or note such as lie beside images."""
+    """Return whether a file name is that of a text, table or note that usually accompanies images."""
     stem, _, suffix = base.lower().rpartition(".")
     return suffix in COMPANIONS if stem else suffix in COMPANION_NAMES
 
 
 def suffix_of(base: str) -> str:
-    """Return a name's last suffix in small letters, as the files that are passed over are counted by it."""
+    """Return the last suffix of a name in lower case, by which ignored files are counted."""
     stem, _, suffix = base.lower().rpartition(".")
     return f".{suffix}" if stem and suffix.isalnum() and len(suffix) < 16 else "without a suffix"
 
 
 def is_numbered(folder: str, base: str) -> bool:
-    """Say whether a file is named as StyleGAN's tools (00001/img00001234.png) or FFHQ (01000/01234.png) count."""
+    """Return whether a file is numbered as by StyleGAN's tools (00001/img00001234.png) or FFHQ (01000/01234.png)."""
     inside, stem = folder.rpartition("/")[2], base.partition(".")[0]
     if not (len(inside) == 5 and inside.isdecimal()):
         return False
@@ -347,9 +347,10 @@ Payload = Path | bytes | NDArray[np.uint8] | ImageError  # a file, a file's byte
 
 @dataclass(frozen=True)
 class Source:
-    """`payloads(start)` yields what belongs to `names[start:]`; `fingerprint` changes when the files do.
+    """A source of images for `prepare`.
 
-    `left_out`, `others` and `seconds` tell what was passed over, as in a `Listing`.
+    `payloads(start)` yields the images `names[start:]`; `fingerprint` changes when the files do; `left_out`, `others`
+    and `seconds` are as in a `Listing`.
     """
 
     path: Path
@@ -370,13 +371,13 @@ class Source:
     def listed(
         cls, path: Path, kind: str, listing: Listing, fingerprint: str, payloads: Callable[[int], Iterator[Payload]]
     ) -> "Source":
-        """Return the source of what a listing found. Raises DatasetError if that is nothing."""
+        """Return the source of a listing. Raises DatasetError if it has no images."""
         passed = (listing.left_out, listing.others, listing.seconds)
         return cls(path, kind, listing.names, fingerprint, payloads, listing.labels, *passed)
 
     @property
     def facts(self) -> LabelInfo:
-        """The labels of all images. Raises DatasetError for labels that cannot be used."""
+        """The labels of all images. Raises DatasetError if they cannot be used."""
         return self.labels.resolve(self.path, self.name_of)[0]
 
     def name_of(self, index: int) -> str:
@@ -385,7 +386,7 @@ class Source:
 
 
 def refuse_none(path: Path, left_out: Sequence[tuple[str, str]]) -> None:
-    """Raise DatasetError for a data set without images."""
+    """Raise DatasetError for a dataset without images."""
     found = f" ({left_out[0][0]!r} {left_out[0][1]})" if left_out else ""
     raise DatasetError(path, f"holds no images{found}")
 
@@ -404,9 +405,9 @@ def fingerprint_of(*paths: Path) -> str:
 
 
 def merge_labels(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[LabelInfo, str | None]:
-    """Return the labels of the images `kept` of all sources, and why there are none if some have labels.
+    """Return the labels of the images `kept` from all sources, and why there are none although some have labels.
 
-    There are none if any image lacks one or all are of one class. Raises DatasetError for labels that cannot be
+    There are none if any image lacks one or all have the same class. Raises DatasetError for labels that cannot be
     used, RequestError if some sources name their classes and others number them.
     """
     used = [(source, own) for source, own in zip(sources, kept, strict=True) if len(own)]

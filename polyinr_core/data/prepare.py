@@ -18,11 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from polyinr_core.errors import DatasetError, FileError, ImageError, RequestError
-from polyinr_core.runtime.atomic_io import (
-    PathLike,
-    explain,
-    refuse_overwrite,
-)
+from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_overwrite
 from polyinr_core.runtime.process_pool import in_order
 
 from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
@@ -35,13 +31,13 @@ LabelMode = Literal["auto", "none"]
 Progress = Callable[[int, int], None]
 MAX_RESOLUTION = 8192
 LEVEL = 4  # zlib's: the usual 6 saves 1 % and takes up to 2.5 times as long (docs/speed.md)
-MAX_AT_ONCE, PIXELS_AT_ONCE = 32, 2**21  # finished images that a worker hands over together, and their pixels
-IMAGES_A_WORKER = 64  # fewer are done sooner than another process has started
+MAX_AT_ONCE, PIXELS_AT_ONCE = 32, 2**21  # images that a worker returns at once, and their pixels
+IMAGES_A_WORKER = 64  # a process for fewer is not worth its start
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is done to each image."""
+    """How each image is processed."""
 
     resolution: int
     crop: Crop
@@ -125,12 +121,12 @@ def prepare(
     if not given:
         raise RequestError("no source is given; name a folder, a zip or a tar of images")
     opened = [open_source(one) for one in given]
-    passed = Ignored(*opened)
+    ignored = Ignored(*opened)
     likely: tuple[LabelInfo, str | None] = (LabelInfo(), None)
     if labels == "auto":
         likely = merge_labels(opened, [without_broken(source, request) for source in opened])
     if strict:
-        refuse_loss(opened, passed, likely[1])
+        refuse_loss(opened, ignored, likely[1])
     total = sum(len(source.names) for source in opened)
     try:
         with WorkFolder(output, request=digest_of(request, opened)) as work:
@@ -148,16 +144,16 @@ def prepare(
             if labels == "auto":
                 facts, note = merge_labels(opened, kept_of(work, opened))
             skipped = (*left_out_of(opened), *skipped)
-            made = provenance(opened, request, labels=labels, skipped=skipped, passed=passed)
+            made = provenance(opened, request, labels=labels, skipped=skipped, ignored=ignored)
             write_zip_dataset(work, facts, made, overwrite=overwrite)
             work.remove()
     except OSError as error:
         raise explain(output, error) from error
-    passed.left_out.clear()  # they are listed with those that were skipped
-    notes = (*passed.lines(), *lost_classes(likely[0], facts), *([] if note is None else [note]))
+    ignored.left_out.clear()  # they are listed with those that were skipped
+    notes = (*ignored.lines(), *lost_classes(likely[0], facts), *([] if note is None else [note]))
     found = total + sum(len(source.left_out) for source in opened)
     kept = found - len(skipped)
-    others, seconds = dict(passed.others), dict(passed.seconds)
+    others, seconds = dict(ignored.others), dict(ignored.seconds)
     return Report(
         output=output,
         found=found,
@@ -173,9 +169,9 @@ def prepare(
 
 
 def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
-    """Return the images of a source without those that lack a good label and cannot be used anyway.
+    """Return the indices of a source's images without those that lack a usable label and cannot be decoded anyway.
 
-    The first of them that can be used ends the search: its label will be refused, before any work.
+    The first of them that can be used ends the search: its label will be refused before any work is done.
     """
     doubtful = source.labels.doubtful
     broken = []
@@ -194,24 +190,24 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
 
 
 def kept_of(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
-    """Return which images of each source were kept."""
+    """Return the indices of each source's images that were kept."""
     kept = np.array(["skipped" not in line for line in work.lines])
     ends = np.cumsum([len(source.names) for source in sources])[:-1]
     return [np.flatnonzero(part) for part in np.split(kept, ends)]
 
 
 def left_out_of(sources: Sequence[Source]) -> list[tuple[str, str]]:
-    """Return the names of what is named as an image and is no regular file, with the reasons."""
+    """Return what is named as an image but is no regular file, with the reasons."""
     return [(display_name(source, name, sources), why) for source in sources for name, why in source.left_out]
 
 
 def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
-    """Return how the report names an image: with its source if there are several."""
+    """Return the name of an image in the report: with its source if there are several."""
     return name if len(sources) == 1 else f"{source.path.name}/{name}"
 
 
 def lost_classes(likely: LabelInfo, facts: LabelInfo) -> list[str]:
-    """Return a sentence on each class of which no image is left."""
+    """Return a sentence about each class of which no image is left."""
     if likely.labels is None or facts.labels is None:
         return []
     before = np.bincount(likely.labels, minlength=likely.classes)
@@ -226,23 +222,23 @@ def lost_classes(likely: LabelInfo, facts: LabelInfo) -> list[str]:
     return lost
 
 
-def refuse_loss(sources: Sequence[Source], passed: Ignored, note: str | None) -> None:
-    """Raise FileError for files that are passed over and labels that are lost, as `strict` has it."""
+def refuse_loss(sources: Sequence[Source], ignored: Ignored, note: str | None) -> None:
+    """Raise FileError for ignored files and lost labels, for `strict`."""
     for source in sources:
         if source.left_out:
             name, why = source.left_out[0]
             raise FileError(source.path, f"the image {name!r} {why} (--strict: none may be skipped)")
     path = next((source.path for source in sources if source.others), sources[0].path)
-    if passed.others:
-        raise FileError(path, f"{passed.lines()[0]} (--strict: none may be)")
+    if ignored.others:
+        raise FileError(path, f"{ignored.lines()[0]} (--strict: none may be)")
     if note is not None:
         raise FileError(path, f"{note} (--strict: none may be lost; or give --labels none)")
 
 
 def check_paths(sources: Sequence[Path], output: Path, *, overwrite: bool) -> None:
-    """Raise before any work if there is nothing to read or no place to write."""
+    """Raise RequestError or FileError before any work if `output` cannot be written."""
     if output.suffix.lower() != ".zip":
-        raise RequestError(f"{str(output)!r} does not end in .zip, as an archive must")
+        raise RequestError(f"{str(output)!r} does not end in .zip; a dataset is a .zip file")
     if output.is_dir():
         raise FileError(output, "is a folder; choose another name")
     refuse_overwrite(output, overwrite=overwrite)
@@ -259,7 +255,7 @@ def make_images(
     strict: bool,
     progress: Progress | None,
 ) -> None:
-    """Bring all images that `work` does not have yet to size. Raises FileError with `strict`."""
+    """Process all images that `work` does not have yet. Raises FileError with `strict`."""
     names = [(source, name) for source in sources for name in source.names]
     if progress is not None:
         progress(work.done, len(names))
@@ -269,7 +265,7 @@ def make_images(
     chunk = max(1, min(MAX_AT_ONCE, PIXELS_AT_ONCE // request.resolution**2))
     results = in_order(partial(result_of, request=request), payloads(sources, work.done), workers=workers, chunk=chunk)
     with warnings.catch_warnings(), closing(results):
-        warnings.simplefilter("ignore")  # Pillow's, of odd metadata: images are judged by the outcome
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
         for result in results:
             source, name = names[work.done]
             work.add(display_name(source, name, sources), result)
@@ -280,14 +276,14 @@ def make_images(
 
 
 def refuse_skipped(work: WorkFolder, source: Source, line: dict[str, Any]) -> None:
-    """Raise FileError for an image that was skipped."""
+    """Raise FileError for a skipped image."""
     if "skipped" in line:
         work.remove()
         raise FileError(source.path, f"the image {line['name']!r} {line['skipped']} (--strict: none may be skipped)")
 
 
 def payloads(sources: Sequence[Source], start: int) -> Iterator[Payload]:
-    """Yield what the sources hold, one after the other, without the first `start` images."""
+    """Yield the images of all sources in order, without the first `start`."""
     for source in sources:
         if start < len(source.names):
             yield from source.payloads(start)
@@ -295,7 +291,7 @@ def payloads(sources: Sequence[Source], start: int) -> Iterator[Payload]:
 
 
 def result_of(payload: Payload, *, request: Request) -> bytes | ImageError:
-    """Return one finished image as a PNG file, or why there is none; this runs in the workers."""
+    """Return one image as a PNG file, or why it is skipped; this runs in the workers."""
     try:
         if isinstance(payload, ImageError):
             raise payload
@@ -333,9 +329,9 @@ def provenance(
     *,
     labels: LabelMode,
     skipped: Sequence[tuple[str, str]],
-    passed: Ignored,
+    ignored: Ignored,
 ) -> dict[str, Any]:
-    """Return how the archive was made: nothing that differs between two runs on the same input."""
+    """Return how the dataset was made: nothing that differs between two runs on the same input."""
     found = sum(len(source.names) + len(source.left_out) for source in sources)
     return {
         "made_by": f"polyinr {version('polyinr')}, Pillow {Image.__version__}",
@@ -351,13 +347,13 @@ def provenance(
         "labels": labels,
         "counts": {"found": found, "kept": found - len(skipped), "skipped": len(skipped)},
         "skipped": [list(pair) for pair in skipped],
-        **({"other_files": dict(sorted(passed.others.items()))} if passed.others else {}),
-        **({"second_images": dict(sorted(passed.seconds.items()))} if passed.seconds else {}),
+        **({"other_files": dict(sorted(ignored.others.items()))} if ignored.others else {}),
+        **({"second_images": dict(sorted(ignored.seconds.items()))} if ignored.seconds else {}),
     }
 
 
 def digest_of(request: Request, sources: Sequence[Source]) -> str:
-    """Return a digest of all that finished images depend on."""
+    """Return a digest of everything that the finished images depend on."""
     parts = (version("polyinr"), Image.__version__, request, [(source.kind, source.fingerprint) for source in sources])
     return sha256(repr(parts).encode()).hexdigest()
 

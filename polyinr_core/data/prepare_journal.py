@@ -24,18 +24,18 @@ IMAGES_NAME = "images.bin"
 
 
 class WorkFolder:
-    """Results in the order of the request's images: PNG bytes, or the reason why an image was skipped.
+    """The results so far, in the order of the request's images: PNG bytes, or why an image was skipped.
 
-    `NAME.zip.part/` holds request.sha256 (a digest of the request: another request starts anew), images.bin
-    (the PNG files one after the other), journal.jsonl (a line an image: name, size and CRC, or the reason).
+    `NAME.zip.part/` holds request.sha256 (a digest of the request; for another request the work starts again),
+    images.bin (the PNG files, concatenated) and journal.jsonl (a line per image: name, size and CRC, or the reason).
     """
 
     def __init__(self, output: Path, *, request: str) -> None:
-        """Open or make the folder; `done` tells how far it had come. Raises FileError, OSError."""
+        """Open or create the folder. Raises FileError if it is in use, OSError."""
         self.output = output
         self.path = output.with_name(output.name + ".part")
         if os.path.exists(self.path) and not (self.path / REQUEST_NAME).is_file():
-            raise FileError(self.path, "is in the way and not ours; move it away")
+            raise FileError(self.path, "is not a work folder of polyinr; move it away")
         check_place(self.path)
         self._made = make_folder(self.path)
         self._request = (self.path / REQUEST_NAME).open("a+")
@@ -43,7 +43,9 @@ class WorkFolder:
             fcntl.flock(self._request, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._request.close()
-            raise FileError(self.path, "another `polyinr prepare` is at work here; wait for it") from error
+            raise FileError(
+                self.path, "another `polyinr prepare` is running here; wait until it has finished"
+            ) from error
         self._request.seek(0)
         is_same = self._request.read() == request
         mode = "a+" if is_same else "w+"
@@ -54,15 +56,15 @@ class WorkFolder:
             self._request.write(request)
             self._request.flush()
         self.lines: list[dict[str, Any]] = []
-        self._take_up()
+        self._resume()
 
     @property
     def done(self) -> int:
-        """The number of images dealt with, skipped ones included."""
+        """The number of images that are finished or skipped."""
         return len(self.lines)
 
-    def _take_up(self) -> None:
-        """Read the journal as far as it and the images are whole, and cut off the rest."""
+    def _resume(self) -> None:
+        """Read the journal as far as it and the images are whole, and truncate the rest."""
         self._journal.seek(0)
         self._images.seek(0)
         journal_end = images_end = 0
@@ -86,7 +88,7 @@ class WorkFolder:
         self._images.seek(images_end)
 
     def add(self, name: str, result: bytes | ImageError) -> None:
-        """Keep the next image's PNG file, or why there is none. Raises OSError."""
+        """Add the PNG file of the next image, or why it is skipped. Raises OSError."""
         if isinstance(result, ImageError):
             line: dict[str, Any] = {"name": name, "skipped": str(result)}
         else:
@@ -98,14 +100,14 @@ class WorkFolder:
         self.lines.append(line)
 
     def images(self) -> Iterator[bytes]:
-        """Yield the PNG files that were kept, in order. Raises OSError."""
+        """Yield the finished PNG files in order. Raises OSError."""
         with (self.path / IMAGES_NAME).open("rb") as file:
             for line in self.lines:
                 if "skipped" not in line:
                     yield file.read(line["size"])
 
     def remove(self) -> None:
-        """Delete the folder: it is not needed any more."""
+        """Delete the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
         unmake_folders(self._made)
 
@@ -116,20 +118,20 @@ class WorkFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in (self._images, self._journal, self._request):
-            with suppress(OSError):  # what is left in its buffer does not fit either
+            with suppress(OSError):  # a full disk has no room for what is buffered either
                 file.close()
-        if error is not None and not self.lines:  # nothing that another call could take up
+        if error is not None and not self.lines:  # nothing to resume from
             self.remove()
 
 
 def write_zip_dataset(work: WorkFolder, facts: LabelInfo, provenance: dict[str, Any], *, overwrite: bool) -> None:
-    """Write the images that were kept, `facts` being theirs, and `dataset.json`. Raises FileError, OSError."""
+    """Write the finished images and `dataset.json` as a zip file. Raises FileError, OSError."""
     kept = sum("skipped" not in line for line in work.lines)
     names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(kept)]
     labels = None
     if facts.labels is not None:
         values: list[Any] = facts.labels.tolist()
-        if not facts.class_names and facts.classes > max(values) + 1:  # else nothing would tell of the last ones
+        if not facts.class_names and facts.classes > max(values) + 1:  # one-hot, or the last classes would be lost
             values = [[int(label == number) for number in range(facts.classes)] for label in values]
         labels = [[name, label] for name, label in zip(names, values, strict=True)]
     description = {"labels": labels, "class_names": list(facts.class_names), "provenance": provenance}
@@ -144,7 +146,7 @@ def write_zip_dataset(work: WorkFolder, facts: LabelInfo, provenance: dict[str, 
 
 
 def entry(name: str) -> zipfile.ZipInfo:
-    """Return a zip entry whose header is the same on every machine and day."""
+    """Return a zip entry whose header does not depend on machine and time."""
     info = zipfile.ZipInfo(name)  # dated 1980
     info.create_system = 3
     info.external_attr = 0o644 << 16
@@ -152,7 +154,7 @@ def entry(name: str) -> zipfile.ZipInfo:
 
 
 def is_line(line: Any) -> bool:
-    """Say whether a value is a line of the journal: an image that was kept, or the reason why not."""
+    """Return whether a value is a line of the journal: a finished image, or why it is skipped."""
     if not isinstance(line, dict) or not isinstance(line.get("name"), str):
         return False
     if "skipped" in line:

@@ -1,4 +1,4 @@
-"""The archive: square RGB images of one size in a zip, with their labels, as StyleGAN's tools make them too."""
+"""Zip datasets: square RGB images of one size with labels, as `prepare` and StyleGAN's tools write them."""
 
 import os
 import zipfile
@@ -21,7 +21,7 @@ from .listing import Ignored, Listing, ListingBuilder
 
 
 class ZipDataset:
-    """An open archive. Its images are in the order of their names; reading is safe from threads and processes.
+    """A dataset in a zip file, ordered by name. Reading is safe in threads and forked processes.
 
     `labels` is int64 [N] or None, `classes` their number (0: unlabeled), `class_names` may be empty.
     """
@@ -42,14 +42,14 @@ class ZipDataset:
         self.classes = facts.classes
         self.class_names = facts.class_names
         self.provenance: dict[str, Any] = facts.provenance
-        self.shard_of: NDArray[np.int32] | None = None  # one file holds all
+        self.shard_of: NDArray[np.int32] | None = None  # there is one file only
         self._zipped: zipfile.ZipFile | None = zipped
         self._process = os.getpid()
         self.resolution: int = self._decoded(0, side=None).shape[0]
 
     @classmethod
     def open(cls, path: PathLike, *, labels: LabelUse = "auto") -> Self:
-        """Open an archive and check its table of contents, its labels and its first image.
+        """Open a zip file and check its table of contents, its labels and its first image.
 
         The other images are checked when read. Labels that cannot be used are refused, left out with "usable";
         "none" leaves out all. Raises DatasetError, FileError.
@@ -72,7 +72,7 @@ class ZipDataset:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the whole file, as hexadecimal digits."""
+        """SHA-256 of the whole file in hexadecimal digits."""
         return sha256_of(self.path)
 
     def read(self, index: int) -> NDArray[np.uint8]:
@@ -80,12 +80,12 @@ class ZipDataset:
         return self._decoded(index, side=self.resolution)
 
     def _decoded(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
-        """Read and decode image `index`, of any side if None is given."""
+        """Read and decode image `index`; `side` None: of any size."""
         name = self.names[index]
         return decoded(self.path, name, read_member(self.path, self._handle(), name), side=side)
 
     def _handle(self) -> zipfile.ZipFile:
-        """Return the zip, opened anew after a fork, as processes would move each other's place in one file."""
+        """Return the zip, reopened after a fork, because processes would share one file position."""
         if self._zipped is None or self._process != os.getpid():
             self._zipped, self._process = open_zip(self.path), os.getpid()
         return self._zipped

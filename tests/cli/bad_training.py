@@ -42,7 +42,7 @@ PREPARED = [
     ("prepare image.zip -o a.zip --res 8", 1, "image.zip: is not a folder, zip, tar or image"),
     ("prepare cut.zip -o a.zip --res 8", 1, "cut.zip: is not a whole zip file"),
     ("prepare bad.tar -o a.zip --res 8", 1, "bad.tar: "),
-    ("prepare bad.tar.gz -o a.zip --res 8", 1, "bad.tar.gz: is a broken gzip file"),
+    ("prepare bad.tar.gz -o a.zip --res 8", 1, "bad.tar.gz: is a damaged gzip file"),
     ("prepare no-images.zip -o a.zip --res 8", 1, "no-images.zip: holds no images"),
     ("prepare upwards.zip -o a.zip --res 8", 1, "leads out of the archive"),
     ("prepare missing-labels.zip -o a.zip --res 8", 1, "no label for 11 of 12 images"),

@@ -162,13 +162,13 @@ def test_what_is_passed_over_and_lost_is_told_to_a_log(polyinr, photos):
     command = ("prepare", photos, "-o", "a.zip", "--res", "8")
     ran = polyinr(*command, "--json")
     notes = [
-        "passed over: 1 file of other kinds (1 .heic)",
+        "ignored: 1 file of other types (1 .heic)",
         "lost: class 'ape': none of its 1 images can be used",
     ]
     assert ran.lines[0]["notes"] == notes
     assert ran.lines[0]["other_files"] == {".heic": 1}
     assert ran.stderr.splitlines()[2:] == [*notes, "a.zip: 4 of 6 images at 8 px; 2 classes"]
     assert polyinr(*command, "--overwrite", "-q").stderr == ""
-    refused(polyinr(*command, "--overwrite", "--strict"), "1 file of other kinds", "--strict", code=1)
+    refused(polyinr(*command, "--overwrite", "--strict"), "1 file of other types", "--strict", code=1)
     image(photos / "cover.png")
     assert "no labels: 'cover.png' lies in no class folder" in polyinr(*command, "--overwrite").stderr

@@ -106,7 +106,7 @@ BROKEN = {
     "not a number": (labeled([[n, float("nan")] for n in NAMES]), "is NaN; a whole number"),
     "soft vector": (labeled([[n, [0.5, 0.5]] for n in NAMES]), "not one-hot"),
     "two hot": (labeled([[n, [1, 1]] for n in NAMES]), "not one-hot"),
-    "other lengths": (labeled([[NAMES[0], [1, 0]], *CLASSES[1:]]), "several kinds or lengths"),
+    "other lengths": (labeled([[NAMES[0], [1, 0]], *CLASSES[1:]]), "several forms or lengths"),
     "text label": (labeled([[n, "cat"] for n in NAMES]), '"cat"; a whole number'),
     "truth label": (labeled([[n, True] for n in NAMES]), "true; a whole number"),
     "null label": (labeled([[n, None] for n in NAMES]), "null; a whole number"),
@@ -194,7 +194,7 @@ def test_damage_inside_is_found_when_read(tmp_path):
 
 
 def test_a_folder_and_nothing(tmp_path):
-    with pytest.raises(DatasetError, match="is a folder; make an archive of it with `polyinr prepare`"):
+    with pytest.raises(DatasetError, match="is a folder; make a dataset of it with `polyinr prepare`"):
         ZipDataset.open(tmp_path)
     with pytest.raises(FileError, match="no such file"):
         ZipDataset.open(tmp_path / "none.zip")

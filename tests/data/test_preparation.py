@@ -282,7 +282,7 @@ def test_a_damaged_work_folder_is_used_as_far_as_it_is_whole(folder, tmp_path, f
 
 def test_a_stranger_in_the_place_of_the_work_folder_is_left_alone(folder, tmp_path):
     write_folder(tmp_path / "a.zip.part", {"mine.txt": b"x"})
-    with pytest.raises(FileError, match=r"a\.zip\.part: is in the way and not ours"):
+    with pytest.raises(FileError, match=r"a\.zip\.part: is not a work folder of polyinr"):
         prepare([folder], tmp_path / "a.zip", resolution=8)
     assert left(tmp_path / "a.zip.part") == ["mine.txt"]
 
@@ -290,7 +290,7 @@ def test_a_stranger_in_the_place_of_the_work_folder_is_left_alone(folder, tmp_pa
 def test_two_at_once_do_not_mix(folder, tmp_path):
     def second(done: int, total: int) -> None:
         if done == 2:
-            with pytest.raises(FileError, match="another `polyinr prepare` is at work here"):
+            with pytest.raises(FileError, match="another `polyinr prepare` is running here"):
                 prepare([folder], tmp_path / "a.zip", resolution=8)
 
     assert prepare([folder], tmp_path / "a.zip", resolution=8, progress=second).kept == 6

@@ -172,7 +172,7 @@ NOT_IMAGES = {
     "empty.tar": (b"", "is empty"),
     "words.txt": (b"hello", "is not a folder, zip, tar or image"),
     "short.zip": (b"PK\3\4 and nothing", "is not a whole zip file"),
-    "short.gz": (gzip.compress(os.urandom(2000))[:100], "is a broken gzip file"),
+    "short.gz": (gzip.compress(os.urandom(2000))[:100], "is a damaged gzip file"),
     "none.tar": (b"", "holds no images"),
     "cut.tar": (b"", "is not a whole tar file"),
     "cut.tar.gz": (b"", "is not a whole tar file"),

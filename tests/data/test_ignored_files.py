@@ -121,9 +121,9 @@ def test_files_of_other_kinds_are_counted_by_suffix(contained, tmp_path):
     path = contained(CLASSES | PHONE | HARMLESS)
     report = prepare([path], tmp_path / "a.zip", resolution=8)
     assert report.other_files == {".heic": 1, ".heif": 1, ".jxl": 1, ".1": 1, "without a suffix": 1}
-    assert report.notes == ("passed over: 5 files of other kinds (1 .1, 1 .heic, 1 .heif, 1 .jxl, 1 without a suffix)",)
+    assert report.notes == ("ignored: 5 files of other types (1 .1, 1 .heic, 1 .heif, 1 .jxl, 1 without a suffix)",)
     assert ZipDataset.open(tmp_path / "a.zip").provenance["other_files"] == report.other_files
-    with pytest.raises(FileError, match=r"5 files of other kinds \(1 \.1, .*--strict"):
+    with pytest.raises(FileError, match=r"5 files of other types \(1 \.1, .*--strict"):
         prepare([path], tmp_path / "b.zip", resolution=8, strict=True)
     assert not list(tmp_path.glob("b.zip*"))
     if path.suffix != ".gz":
@@ -140,7 +140,7 @@ def test_archives_and_shards_that_train_say_what_they_pass_over(tmp_path):
     files = labeled({"a.png": A, "b.heic": b"x"}, [["a.png", 1]])
     for path in (write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)):
         for _ in range(2):
-            assert open_data(path, index=tmp_path / "cache").notes == ("passed over: 1 file of other kinds (1 .heic)",)
+            assert open_data(path, index=tmp_path / "cache").notes == ("ignored: 1 file of other types (1 .heic)",)
 
 
 def test_linked_folders_are_followed(tmp_path):
