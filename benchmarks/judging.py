@@ -13,8 +13,8 @@ import torch
 import typer
 from recording import facts, write
 
-from polyinr_core.data.dataset import bundled_images
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import bundled_dataset
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.runtime.pretrained import load_pretrained
@@ -36,8 +36,8 @@ def main(
     """Measure a preset on the CPU; `every` is in kimg, `most` limits the images judged."""
     config, device = PRESETS[preset], torch.device("cpu")
     weights = {name: load_pretrained(name) for name in (*config.backbones, "lite2")}
-    with ZipDataset.open(bundled_images()) as archive:
-        feed = Feed(archive, resolution=res, seed=0)
+    with ZipDataset.open(bundled_dataset()) as archive:
+        feed = TrainLoader(archive, resolution=res, seed=0)
         generator = first_generator(config, archive.classes, None)
         session = begin_stage(config, generator, stage=0, weights=weights, device=device)
         points = RegularGrid(res, res).points(0, res * res, dtype=torch.float32, device=device)

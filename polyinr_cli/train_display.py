@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from polyinr_core.data.dataset import ImageSet
+    from polyinr_core.data.dataset import ImageDataset
     from polyinr_core.training.config import TrainingConfig
     from polyinr_core.training.dry_run import Plan, StagePlan
 
@@ -244,7 +244,7 @@ def show(plan: "Plan", *, as_json: bool = False) -> None:
 
 def show_plan(
     config: "TrainingConfig",
-    data: "ImageSet",
+    data: "ImageDataset",
     names: list[str],
     files: dict[str, Path],
     *,

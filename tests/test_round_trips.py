@@ -18,7 +18,7 @@ import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
-from polyinr_core.data.dataset import open_data
+from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.labels import LabelInfo
 from polyinr_core.data.prepare import prepare
 from polyinr_core.data.prepare_journal import WorkFolder, write_zip_dataset
@@ -348,7 +348,7 @@ def test_readers_and_writers_take_any_kind_of_path(kind: Callable[[Path], Any], 
     write_image(kind(image), np.zeros((3, 4, 3), np.uint8), note={"polyinr": "1"})
     assert read_note(kind(image)) == {"polyinr": "1"}
     prepare([kind(image)], kind(zipped), resolution=2)
-    with open_data(kind(zipped)) as data:
+    with open_dataset(kind(zipped)) as data:
         assert len(data) == 1
     write_latents(kind(tmp_path / "l.safetensors"), Latents(z=torch.rand(1, 3)))
     assert len(read_latents(kind(tmp_path / "l.safetensors"))) == 1

@@ -84,7 +84,7 @@ def train(
     dtype = choose_dtype(Precision(config.precision), place, eight_bits=True)
     quiet = quiet or own_rank() > 0
 
-    from polyinr_core.data.dataset import bundled_images, open_data
+    from polyinr_core.data.dataset import bundled_dataset, open_dataset
     from polyinr_core.training.loop import Run
     from polyinr_core.training.run_dir import RunFolder
 
@@ -93,11 +93,11 @@ def train(
     files = recipe.parse_weights(weights or [])
     if unused := files.keys() - networks_for(config):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
-    path = data or bundled_images()
+    path = data or bundled_dataset()
     name = re.sub(r"[^\w.-]+", "_", path.stem)
     folder = RunFolder(run_dir or Path("runs", f"{preset}-{name}"))
     with streams.progress("scanning", quiet=quiet) as scanned:
-        images = open_data(
+        images = open_dataset(
             path,
             index=folder.path if folder.config.exists() else None,
             progress=scanned,

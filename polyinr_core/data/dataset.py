@@ -15,10 +15,10 @@ from .labels import LabelUse
 from .tar_dataset import TarDataset, means_shards
 from .zip_dataset import ZipDataset
 
-__all__ = ["ImageSet", "means_shards", "open_data"]
+__all__ = ["ImageDataset", "means_shards", "open_dataset"]
 
 
-class ImageSet(Protocol):
+class ImageDataset(Protocol):
     """Square RGB images of one size, in a fixed order. Reading is safe from threads; it can be pickled.
 
     `labels` is int64 [N] or None, `classes` their number (0: unlabeled), `class_names` may be empty; `notes` are
@@ -54,13 +54,13 @@ class ImageSet(Protocol):
     ) -> None: ...
 
 
-def open_data(
+def open_dataset(
     path: PathLike,
     *,
     index: PathLike | None = None,
     progress: Callable[[int, int], None] | None = None,
     labels: LabelUse = "auto",
-) -> ImageSet:
+) -> ImageDataset:
     """Open a zip archive, a folder of .tar shards, one .tar, or a pattern as `data-{000..099}.tar`, `a/*.tar`.
 
     TarDataset are scanned once, and `progress` is told (shards scanned, shards in all); what was found is kept in
@@ -73,6 +73,6 @@ def open_data(
     return ZipDataset.open(path, labels=labels)
 
 
-def bundled_images() -> Path:
+def bundled_dataset() -> Path:
     """Return the path of the bundled archive."""
     return Path(str(files("polyinr_core").joinpath("assets", "emoji-64.zip")))

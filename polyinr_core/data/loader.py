@@ -21,7 +21,7 @@ from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.process_pool import end_with_parent, interrupts_held
 
-from .dataset import ImageSet
+from .dataset import ImageDataset
 from .resample import area_average, area_weights, normalized
 from .sampler import Order
 
@@ -51,7 +51,7 @@ THREADS = 16
 class Reader:
     """Reads items at `resolution`: uint8 where it is the set's own, else float32 area averages in [-1, 1]."""
 
-    def __init__(self, data: ImageSet, resolution: int) -> None:
+    def __init__(self, data: ImageDataset, resolution: int) -> None:
         self.data = data
         self.resolution = resolution
         self.weights = None if resolution == data.resolution else area_weights(data.resolution, resolution)
@@ -203,7 +203,7 @@ MAX_WORKERS = 4  # that are started where their number is left to us
 Images = tuple[Tensor, Tensor | None]  # float32 [B, 3, r, r] in [-1, 1], labels int64 [B] (None: unlabeled)
 
 
-class Feed:
+class TrainLoader:
     """Batches from an image set at `resolution`, by exact area averaging from the set's own, on `device`.
 
     Every epoch shows every image once (with `mirror`, once as it is and once mirrored) in an order drawn from
@@ -216,7 +216,7 @@ class Feed:
 
     def __init__(
         self,
-        data: ImageSet,
+        data: ImageDataset,
         *,
         resolution: int,
         seed: int,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.optim import Adam
 
-from polyinr_core.data.dataset import ImageSet
+from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator, Weights
 from polyinr_core.discriminator.losses import generator_loss, hinge_disc_real
 from polyinr_core.models.coordinates import RegularGrid
@@ -260,7 +260,7 @@ class Costs:
 
 def make_plan(
     config: TrainingConfig,
-    data: ImageSet,
+    data: ImageDataset,
     weights: Weights,
     *,
     device: torch.device,

@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, read_facts, save_checkpoint
-from polyinr_core.data.dataset import ImageSet
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.discriminator.diffaugment import blurs
 from polyinr_core.errors import CheckpointError
 from polyinr_core.images.grid import make_grid
@@ -133,7 +133,7 @@ class Upkeep:
     def __init__(
         self,
         config: TrainingConfig,
-        data: ImageSet,
+        data: ImageDataset,
         folder: RunFolder,
         *,
         weights: Mapping[str, Any],
@@ -152,7 +152,7 @@ class Upkeep:
         self.diagnosis = Diagnosis()
         self.patience = Patience()
 
-    def begin(self, session: Session, feed: Feed) -> None:
+    def begin(self, session: Session, feed: TrainLoader) -> None:
         """Begin a stage, or go on with it; the first one shows the generator before anything is learned."""
         self.feed, self.judge = feed, None
         if session.images:

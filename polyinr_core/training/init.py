@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.dataset import ImageSet
+from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.data.loader import Reader
 from polyinr_core.data.resample import normalized
 from polyinr_core.discriminator.backbones import Lite0Features
@@ -76,7 +76,7 @@ SIDE = 128
 
 
 @torch.no_grad()
-def class_means(data: ImageSet, features: Lite0Features) -> Tensor:
+def class_means(data: ImageDataset, features: Lite0Features) -> Tensor:
     """Return [classes, 320]: the deepest tap averaged over space and over up to 32 images of each class.
 
     A class without images gets the mean of the others. The release starts every data set from such a table

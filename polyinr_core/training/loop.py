@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.dataset import ImageSet
-from polyinr_core.data.loader import Feed, Images
+from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.loader import Images, TrainLoader
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError, TrainingError
 from polyinr_core.models.coordinates import RegularGrid
@@ -40,7 +40,7 @@ class Iterations:
         self,
         config: TrainingConfig,
         index: int,
-        feed: Feed,
+        feed: TrainLoader,
         *,
         classes: int,
         guide: Guide | None,
@@ -141,7 +141,7 @@ class Run:
     def __init__(
         self,
         config: TrainingConfig,
-        data: ImageSet,
+        data: ImageDataset,
         folder: RunFolder,
         *,
         weights: Mapping[str, Any],
@@ -167,7 +167,7 @@ class Run:
             folder.claim(config, DataFacts(data.path.name, data.sha256, len(data), self.classes))
         self.upkeep = Upkeep(config, data, folder, weights=weights, device=device, report=report, dist=dist)
 
-    def feed(self, stage: Stage) -> Feed:
+    def feed(self, stage: Stage) -> TrainLoader:
         """Return the images of a stage."""
         return feed_of(self.config, self.data, stage, device=self.device)
 
@@ -302,7 +302,7 @@ class Run:
         return True
 
 
-def check_run(config: TrainingConfig, data: ImageSet, *, dist: DistributedContext = SINGLE_PROCESS) -> None:
+def check_run(config: TrainingConfig, data: ImageDataset, *, dist: DistributedContext = SINGLE_PROCESS) -> None:
     """Refuse what cannot be trained before anything is written. Raises PolyinrError."""
     classes = config.classes_of(data.classes)
     if classes == 1:
@@ -324,10 +324,10 @@ def check_run(config: TrainingConfig, data: ImageSet, *, dist: DistributedContex
             discriminator.view(backbone, stage.resolution)
 
 
-def feed_of(config: TrainingConfig, data: ImageSet, stage: Stage, *, device: torch.device = CPU) -> Feed:
+def feed_of(config: TrainingConfig, data: ImageDataset, stage: Stage, *, device: torch.device = CPU) -> TrainLoader:
     """Return the images of a stage. Raises DatasetError if they are smaller."""
     own = config.at(stage)
-    return Feed(
+    return TrainLoader(
         data,
         resolution=stage.resolution,
         seed=own.seed,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.images.quantize import quantize
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution
 from polyinr_core.metrics.extractors import Lite2Features
@@ -22,7 +22,7 @@ from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
 from .config import DISTANCES, SIGHTS, networks_of
-from .samples import draw_seeds
+from .samples import render_seeds
 
 BATCH = 64  # images a look; ranks take whole batches, so that no feature depends on who computes it
 DIGITS = 6  # significant ones: below them, rounding differs from machine to machine
@@ -70,7 +70,7 @@ class Judge:
         self,
         metrics: Sequence[str],
         weights: Mapping[str, Any],
-        feed: Feed,
+        feed: TrainLoader,
         *,
         device: torch.device,
         dist: DistributedContext = SINGLE_PROCESS,
@@ -161,7 +161,7 @@ class Judge:
         return facts
 
 
-def labels_of(feed: Feed) -> LabelDistribution:
+def labels_of(feed: TrainLoader) -> LabelDistribution:
     """Return how often each class is drawn: as often as all images of the feed's data have it."""
     data = feed.data
     if data.labels is None:
@@ -171,5 +171,5 @@ def labels_of(feed: Feed) -> LabelDistribution:
 
 def draw(generator: Generator, seeds: Sequence[int], *, resolution: int, labels: LabelDistribution = UNIFORM) -> Tensor:
     """Draw the images of seeds as judges see them, uint8 [N, 3, r, r], on the generator's device."""
-    drawn = draw_seeds(generator, seeds, resolution=resolution, labels=labels)
+    drawn = render_seeds(generator, seeds, resolution=resolution, labels=labels)
     return torch.cat([quantize(part) for part in drawn]).permute(0, 3, 1, 2)

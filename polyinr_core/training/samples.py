@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from polyinr_core.data.dataset import ImageSet
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.images.grid import GAP, Pixels, make_grid
 from polyinr_core.images.io import write_image
 from polyinr_core.images.quantize import quantize, to_uint8
@@ -26,7 +26,7 @@ from .state import Session
 
 
 @torch.no_grad()
-def draw_seeds(
+def render_seeds(
     generator: Generator, seeds: Sequence[int], *, resolution: int, labels: LabelDistribution = UNIFORM
 ) -> Iterator[Tensor]:
     """Yield the images of the seeds in their order, a pass at a time: [n, r, r, 3], about [-1, 1].
@@ -99,7 +99,7 @@ def first_row(path: Path, columns: int, *, side: int, tile: int) -> list[Pixels]
 COLUMNS, ROWS = 8, 4
 
 
-def checkpoint_of(session: Session, config: TrainingConfig, data: ImageSet) -> Checkpoint:
+def checkpoint_of(session: Session, config: TrainingConfig, data: ImageDataset) -> Checkpoint:
     """Return the averaged generator as it is kept."""
     ema = session.averaged
     return Checkpoint(
@@ -118,7 +118,7 @@ def save_record(folder: RunFolder, checkpoint: Checkpoint, *, seen: int) -> Pixe
     The film strip is made anew. Raises FileError.
     """
     save_checkpoint(folder.checkpoint(seen), checkpoint, overwrite=True)
-    drawn = draw_seeds(checkpoint.generator, range(COLUMNS * ROWS), resolution=checkpoint.resolution)
+    drawn = render_seeds(checkpoint.generator, range(COLUMNS * ROWS), resolution=checkpoint.resolution)
     pixels = np.concatenate([to_uint8(part) for part in drawn])
     write_image(folder.sample(f"fakes-{seen:09d}"), make_grid(pixels, COLUMNS), overwrite=True)
     save_film_strip(folder)
@@ -134,7 +134,7 @@ def save_film_strip(folder: RunFolder) -> None:
         write_image(folder.sample("progress"), strip, overwrite=True)
 
 
-def first_reals(feed: Feed) -> Pixels:
+def first_reals(feed: TrainLoader) -> Pixels:
     """Return the first images of a stage, [32, r, r, 3]."""
     images, _ = feed.batch(0, COLUMNS * ROWS)
     return quantize(images).permute(0, 2, 3, 1).cpu().numpy()

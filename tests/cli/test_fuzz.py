@@ -25,7 +25,7 @@ from conftest import REFERENCE, Run, small_checkpoint
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
 from polyinr_core.checkpoints.export import load_any_checkpoint, read_card
-from polyinr_core.data.dataset import open_data
+from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import read_result
@@ -336,7 +336,7 @@ def make_npz(path: Path) -> None:
 
 def read_all(path: Path) -> None:
     """Open a data set and read all its images."""
-    with open_data(path) as data:
+    with open_dataset(path) as data:
         for index in range(len(data)):
             data.read(index)
 

@@ -14,8 +14,8 @@ from rounding import assert_rounded
 from stand_ins import NarrowInception, NarrowLite2
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.data.dataset import bundled_images
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import bundled_dataset
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.frechet import FeatureStatistics, frechet_distance
@@ -43,7 +43,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def archive() -> ZipDataset:
-    return ZipDataset.open(bundled_images())
+    return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def judge(
     return Judge(
         metrics,
         weights,
-        Feed(archive, **{"resolution": 64, "seed": 0, **feed}),
+        TrainLoader(archive, **{"resolution": 64, "seed": 0, **feed}),
         device=CPU,
         dist=dist,
     )
@@ -167,8 +167,10 @@ def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
 ) -> None:
     """For both networks together; a second measurement draws only."""
     shown, drawn = [], []
-    show, plain = Feed.shown, judging.draw
-    monkeypatch.setattr(Feed, "shown", lambda self, places: (shown.extend(places.tolist()), show(self, places))[1])
+    show, plain = TrainLoader.shown, judging.draw
+    monkeypatch.setattr(
+        TrainLoader, "shown", lambda self, places: (shown.extend(places.tolist()), show(self, places))[1]
+    )
     monkeypatch.setattr(
         judging, "draw", lambda model, seeds, **options: (drawn.extend(seeds), plain(model, seeds, **options))[1]
     )
@@ -239,7 +241,7 @@ def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
-    with ZipDataset.open(bundled_images()) as archive:
+    with ZipDataset.open(bundled_dataset()) as archive:
         whole = judge(ALL, weights, archive, dist=DistributedContext(rank, count))
         facts = [whole.distances(load_checkpoint(model).generator), whole.measure(load_checkpoint(model).generator)]
     (folder / f"{rank}.json").write_text(json.dumps(facts))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.errors import ConfigError
@@ -27,7 +27,7 @@ SMALL = replace(
 
 @pytest.fixture(scope="module")
 def emoji() -> ZipDataset:
-    return ZipDataset.open(bundled_images())
+    return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")
