@@ -1,5 +1,6 @@
 """What -o asks for: a folder of images, one image, an array, latents, a zoomable image, stdout."""
 
+import os
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -87,8 +88,10 @@ def target_for(
     if kind is Kind.stdout:
         streams.binary_stdout(payload)
     elif kind is Kind.folder:
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not path.is_dir():
             raise FileError(path, "is a file; a folder of images needs another name, an image a suffix")
+        if not os.path.exists(path):
+            check_place(path)
     else:
         refuse_overwrite(path, overwrite=overwrite)
         check_place(path)
@@ -102,7 +105,7 @@ def _kind_of(text: str, path: Path) -> Kind | None:
     suffix = path.suffix.lower()
     if text == "-":
         return Kind.stdout
-    if text.endswith("/") or path.is_dir() or not suffix:
+    if text.endswith("/") or os.path.isdir(path) or not suffix:
         return Kind.folder
     if suffix in FORMATS:
         return Kind.image
