@@ -48,7 +48,7 @@ def drawer(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work,
 
     def work() -> None:
         for _ in range(times):
-            for _ in draw_rows(generator.synthesis, affine, grid):
+            for _ in render_rows(generator.synthesis, affine, grid):
                 pass
 
     return work, times * side**2

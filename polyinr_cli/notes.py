@@ -6,8 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .model_lookup import is_bundled
-
 Note = dict[str, Any]
 
 
@@ -104,6 +102,8 @@ def again(words: Sequence[str], **options: object) -> list[str]:
 
 def command_of(note: Note, *, output: str) -> str:
     """Return the command line that draws a note's image again. A damaged note is a KeyError or TypeError."""
+    from polyinr_core.checkpoints.locate import is_bundled
+
     words = ["polyinr", str(note.get("command", "sample")), *map(str, note.get("words", ()))]
     for name, value in options_of(note).items():
         words += [f"--{name}", value]

@@ -1,7 +1,6 @@
 """What -o asks for: a folder of images, one image, an array, latents, a zoomable image, stdout."""
 
 import os
-import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +14,7 @@ from .notes import Note
 
 if TYPE_CHECKING:
     from polyinr_core.images.quantize import Pixels
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 
 class Kind(StrEnum):
@@ -147,14 +146,3 @@ def write_bytes(data: bytes, *, payload: str = "image") -> None:
     stdout = streams.binary_stdout(payload)
     stdout.write(data)
     stdout.flush()
-
-
-def check_disk(path: Path, wanted: int) -> None:
-    """Raise FileError if the disk cannot hold `wanted` bytes more."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
-        unit, name = (2**30, "GiB") if wanted >= 2**30 else (2**20, "MiB")
-        raise FileError(path, f"needs {wanted / unit:,.2f} {name}, the disk has {free / unit:,.2f}; draw less")

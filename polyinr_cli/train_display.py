@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import WeightsError
+from polyinr_core.runtime.memory import total_memory
 
 from . import console as streams
-from .runtime import total_memory
 
 if TYPE_CHECKING:
     import torch

@@ -11,18 +11,9 @@ from polyinr_cli import console, train_display
 from polyinr_cli import train_options as options
 from polyinr_cli.model_lookup import newest_in
 from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
-from polyinr_cli.runtime import (
-    check_gpu_memory,
-    check_memory,
-    choose_device,
-    choose_dtype,
-    joined,
-    own_device,
-    own_rank,
-    stopping,
-    total_memory,
-)
+from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_device, own_rank, stopping
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.memory import check_gpu_memory, check_memory, total_memory
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from polyinr_core.runtime.atomic_io import PathLike
 
 from .labels import LabelUse
-from .tar_dataset import Shards, means_shards
-from .zip_dataset import Archive
+from .tar_dataset import TarDataset, means_shards
+from .zip_dataset import ZipDataset
 
 __all__ = ["ImageDataset", "bundled_dataset", "means_shards", "open_dataset"]
 
@@ -47,7 +47,7 @@ class ImageDataset(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises ArchiveError, FileError."""
+        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises DatasetError, FileError."""
 
     def close(self) -> None:
         """Close what is open; reading opens it again."""
@@ -79,8 +79,8 @@ def open_dataset(
     """
     path, index = Path(path), None if index is None else Path(index)
     if means_shards(path):
-        return Shards.open(path, index=index, progress=progress, labels=labels)
-    return Archive.open(path, labels=labels)
+        return TarDataset.open(path, index=index, progress=progress, labels=labels)
+    return ZipDataset.open(path, labels=labels)
 
 
 def bundled_dataset() -> Path:

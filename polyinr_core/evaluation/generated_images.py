@@ -9,10 +9,10 @@ from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.images.quantize import checked, quantize
+from polyinr_core.images.quantize import check_finite, quantize
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
-from polyinr_core.rendering.backends.select import drawer_for
-from polyinr_core.rendering.render import at_once
+from polyinr_core.rendering.backends import select_backend
+from polyinr_core.rendering.render import pixels_per_batch
 
 from .image_sources import StoredImages
 from .statistics_io import SavedStatistics
@@ -34,8 +34,8 @@ def paint(checkpoint: Checkpoint, w: Tensor, *, side: int) -> Tensor:
     generator = checkpoint.generator
     affine = generator.affine_each(w)
     points = checkpoint.grid(side, side).at(torch.arange(side**2, device=w.device), dtype=w.dtype)
-    parts = points.split(max(1, at_once(w.device) // len(w)))
-    drawer = drawer_for(generator.synthesis, w.device)
+    parts = points.split(max(1, pixels_per_batch(w.device) // len(w)))
+    drawer = select_backend(generator.synthesis, w.device)
     colors = torch.cat([drawer(affine, part) for part in parts], dim=1)
     return colors.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
@@ -111,9 +111,9 @@ class DrawnImages:
     @torch.no_grad()
     def passes(self, span: range | None = None) -> Iterator[Tensor]:
         span = range(self.count) if span is None else span
-        size = max(at_once(self.checkpoint.generator.mapping.w_avg.device) // self.side**2, 1)
+        size = max(pixels_per_batch(self.checkpoint.generator.mapping.w_avg.device) // self.side**2, 1)
         for start in range(span.start // size * size, span.stop, size):
             seeds = range(start, min(start + size, self.count))
             w = w_of(self.checkpoint, seeds, psi=self.psi, labels=self.labels, classes_of=seeds)
-            drawn = quantize(next(checked([paint(self.checkpoint, w, side=self.side)])))
+            drawn = quantize(next(check_finite([paint(self.checkpoint, w, side=self.side)])))
             yield drawn[max(span.start - start, 0) : span.stop - start]

@@ -14,9 +14,9 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import Pixels
-from polyinr_core.inversion.invert import match_photo
-from polyinr_core.inversion.loss import WORDS, Objective, Score, choose_objective
-from polyinr_core.inversion.target import Photo
+from polyinr_core.inversion.invert import InversionResult, invert
+from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, InversionLoss, load_loss
+from polyinr_core.inversion.target import TargetImage
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution
 from polyinr_core.metrics.bootstrap import bootstrap
 from polyinr_core.metrics.feature_pass import Images, Progress
@@ -24,7 +24,7 @@ from polyinr_core.metrics.lpips import Look, cached_vgg16, load_look
 from polyinr_core.metrics.ppl import EPSILON, PPL_RESOLUTION, path_length, path_lengths
 from polyinr_core.metrics.registry import Metric, is_network
 from polyinr_core.models.generator import count_parameters
-from polyinr_core.rendering.render import at_once
+from polyinr_core.rendering.render import pixels_per_batch
 from polyinr_core.runtime.pretrained import SOURCES, Packaged
 
 from .generated_images import DrawnImages, paint, w_of
@@ -74,7 +74,7 @@ class Means:
     """What looks: distances for path lengths and inversion by name, and the objective of inversion."""
 
     looks: Mapping[str, Look]
-    objective: Objective | None = None
+    objective: InversionLoss | None = None
 
 
 def weights_of(figures: Iterable[ModelFigure]) -> set[str]:
@@ -95,7 +95,7 @@ def load_means(figures: Iterable[ModelFigure], files: Mapping[str, Path]) -> Mea
     if inverted and vgg16 is not None:
         names.add("lpips")
     looks = {name: load_look(name, files.get(name)) for name in sorted(names)}  # type: ignore[arg-type]
-    return Means(looks, choose_objective("auto", vgg16=vgg16) if inverted else None)
+    return Means(looks, load_loss("auto", vgg16=vgg16) if inverted else None)
 
 
 def rule_of(figure: ModelFigure, means: Means, *, steps: int) -> str:
@@ -130,7 +130,7 @@ def model_path_lengths(
     Path i leads from seed 2 i to seed 2 i + 1, both in the class that the first draws. Raises PolyinrError.
     """
     device = checkpoint.generator.mapping.w_avg.device
-    step = max(1, at_once(device) // (2 * side**2))
+    step = max(1, pixels_per_batch(device) // (2 * side**2))
     found = []
     for start in range(0, count, step):
         stop = min(start + step, count)
@@ -156,11 +156,11 @@ def path_row(lengths: Tensor, *, resamples: int = 0) -> dict[str, float | int]:
 HIGHEST = 100.0  # dB: what an image counts that is matched to the last bit, whose PSNR is infinite
 
 
-def inversion_rule(objective: Objective, steps: int) -> str:
+def inversion_rule(objective: InversionLoss, steps: int) -> str:
     """Return what is done with each image, in words."""
     return (
-        f"affine maps by {WORDS[objective.name]}, {steps} steps and a polish from one start; means over 8-bit "
-        f"images, (x + 1) 127.5 cut off, of PSNR (dB, at most {HIGHEST:g}), SSIM (11 x 11, sigma 1.5), LPIPS "
+        f"affine maps by {LOSS_DESCRIPTIONS[objective.name]}, {steps} steps and a polish from one start; means over "
+        f"8-bit images, (x + 1) 127.5 cut off, of PSNR (dB, at most {HIGHEST:g}), SSIM (11 x 11, sigma 1.5), LPIPS "
         "where VGG16 is at hand"
     )
 
@@ -168,7 +168,7 @@ def inversion_rule(objective: Objective, steps: int) -> str:
 def invert_images(
     reals: Images,
     checkpoint: Checkpoint,
-    objective: Objective,
+    objective: InversionLoss,
     *,
     steps: int,
     lpips: Look | None = None,
@@ -185,19 +185,19 @@ def invert_images(
     for pixels in reals.passes():
         for image in pixels:
             own = image.permute(1, 2, 0).contiguous().cpu().numpy()
-            photo = Photo(f"image {len(found)}", own, reals.side, reals.side)
-            one = match_photo(photo, checkpoint, objective, steps=steps, label=label, memory=memory)
-            found.append(facts_of(one.score))
+            target = TargetImage(f"image {len(found)}", own, reals.side, reals.side)
+            one = invert(checkpoint, target, loss=objective, steps=steps, label=label, memory=memory)
+            found.append(facts_of(one))
             if lpips is not None:
-                ours, theirs = (colors(side, device) for side in (one.drawn, own))
+                ours, theirs = (colors(side, device) for side in (one.image, own))
                 found[-1]["lpips"] = float(lpips(ours, theirs))
             if progress is not None:
                 progress(len(found), len(reals))
     return found
 
 
-def facts_of(score: Score) -> dict[str, Any]:
-    return {"psnr": min(score.psnr, HIGHEST), "ssim": score.ssim}
+def facts_of(result: InversionResult) -> dict[str, Any]:
+    return {"psnr": min(result.psnr, HIGHEST), "ssim": result.ssim}
 
 
 def colors(pixels: Pixels, device: torch.device) -> Tensor:

@@ -4,6 +4,7 @@ Every reader of a file format calls `upgrade` on the JSON it has parsed, so that
 keys. A key that another change renames goes into KEYS here; the format number of new files is FORMAT.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ COUNTER_KEYS = {  # of a training state
 }
 VALUES = {"pictures": "images"}  # of a "kind"
 OPTIONS = {"--colours": "--colors"}  # among the "words" of a command
+COLORMAPS = {"fire": "inferno", "bmy": "plasma", "bgy": "viridis", "kbc": "cividis"}  # the nearest of matplotlib's
 PROTOCOL_WORDS = (("a picture", "an image"), ("picture", "image"), ("colour", "color"), ("neighbour", "neighbor"))
 STATE_PARTS = {"critic": "discriminator"}  # a tensor's name is PART/NAME
 FOLDERS = {"checkpoints": "snapshots", "samples": "pictures"}  # of a run; today's name, then that of format 1
@@ -61,7 +63,10 @@ def upgrade(facts: Any) -> Any:
         elif key == "kind" and isinstance(value, str):
             renamed[key] = VALUES.get(value, value)
         elif key == "words" and isinstance(value, list):
-            renamed[key] = [OPTIONS.get(word, word) if isinstance(word, str) else word for word in value]
+            renamed[key] = [
+                COLORMAPS.get(word, word) if before == "--colours" else OPTIONS.get(word, word)
+                for before, word in pairwise(["", *map(str, value)])
+            ]
         elif key == "format" and type(value) is int and value == 1:
             renamed[key] = FORMAT
         else:

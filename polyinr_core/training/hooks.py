@@ -14,7 +14,7 @@ from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.data.loader import TrainLoader
 from polyinr_core.discriminator.diffaugment import blurs
 from polyinr_core.errors import CheckpointError
-from polyinr_core.images.grid import sheet
+from polyinr_core.images.grid import make_grid
 from polyinr_core.runtime.atomic_io import explain
 from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.strict_json import is_number, is_whole

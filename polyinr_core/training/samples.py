@@ -17,8 +17,8 @@ from polyinr_core.images.quantize import quantize, to_uint8
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.backends.select import drawer_for
-from polyinr_core.rendering.render import at_once
+from polyinr_core.rendering.backends import select_backend
+from polyinr_core.rendering.render import pixels_per_batch
 
 from .config import TrainingConfig, format_stages
 from .run_dir import RunFolder

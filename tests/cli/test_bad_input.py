@@ -15,8 +15,8 @@ from bad_commands import COMMANDS, LONG, PAYLOADS
 from bad_files import made_for
 from conftest import Run, refused
 
-from polyinr_cli import model_lookup as models
 from polyinr_cli.main import outcome
+from polyinr_core.checkpoints import locate
 from polyinr_core.runtime import pretrained
 
 
@@ -46,7 +46,7 @@ once = cache(pretrained.load_pretrained)
 def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Read lite0 once for all cases; find no model and no other weights in this machine's own places."""
     monkeypatch.setattr(pretrained, "load_pretrained", once)
-    monkeypatch.setattr(models, "BUNDLED", "nowhere.safetensors")
+    monkeypatch.setattr(locate, "BUNDLED_FILE", "nowhere.safetensors")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
 

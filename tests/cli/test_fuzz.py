@@ -33,7 +33,8 @@ from polyinr_core.evaluation.statistics_io import open_statistics
 from polyinr_core.images.animation import write_animation
 from polyinr_core.images.io import read_note, write_image
 from polyinr_core.latents.directions import read_directions
-from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import Latents
 from polyinr_core.report.run_reader import read_run
 from polyinr_core.training.config import PRESETS
 from polyinr_core.training.run_dir import DataFacts, RunFolder
@@ -244,7 +245,7 @@ def make_delta(path: Path) -> None:
     model = load_checkpoint(path.parent / "model.safetensors")
     shapes = ((3, 16, 2), (3, 2, 16), (3, 16), (3, 16), (3,))
     tensors = [0.01 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
-    write_delta(path, Delta(*tensors, model_sha256=model.sha256, origin={"steps": 3}))
+    save_delta(path, Delta(*tensors, model_sha256=model.sha256, origin={"steps": 3}))
 
 
 def make_latents(path: Path) -> None:
@@ -257,7 +258,7 @@ def make_directions(path: Path) -> None:
     from polyinr_core.latents.directions import find_directions, write_directions
 
     model = load_checkpoint(path.parent / "model.safetensors")
-    found = find_directions(model.generator, space="w", samples=9, count=2, model_sha256=model.sha256)
+    found = find_directions(model, space="w", samples=9, count=2)
     write_directions(path, found)
 
 
@@ -386,7 +387,7 @@ FORMATS = [
         "delta.safetensors",
         make_delta,
         changed_tensors,
-        read_delta,
+        load_delta,
         ("info FILE", "sample -m model.safetensors+FILE --seeds 0 -o x.npy"),
     ),
     Format(
@@ -432,13 +433,13 @@ FORMATS = [
         "released.pkl",
         lambda path: path.write_bytes((REFERENCE / "official_like_uncond.pkl").read_bytes()),
         changed_bytes,
-        read_any,
+        load_any_checkpoint,
     ),
     Format(
         "released.safetensors",
         lambda path: path.write_bytes((REFERENCE / "generator_uncond_small.safetensors").read_bytes()),
         changed_tensors,
-        read_any,
+        load_any_checkpoint,
     ),
 ]
 

@@ -176,7 +176,7 @@ def test_what_is_passed_over_is_told(polyinr: Run, tmp_path: Path):
     archive(tmp_path / "some.zip", **{"a.heic": b"x"})
     ran = polyinr("train", "some.zip", *TINY, "--run-dir", "run", "--dry-run")
     assert ran.code == 0
-    assert "polyinr: some.zip: passed over: 1 file of other kinds (1 .heic)" in ran.stderr
+    assert "polyinr: some.zip: ignored: 1 file of other types (1 .heic)" in ran.stderr
 
 
 def test_a_run_starts_from_a_model(

@@ -9,14 +9,14 @@ from specimens import write_archive
 
 from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.zip_dataset import Archive
-from polyinr_core.errors import ArchiveError, ConfigError
+from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.errors import ConfigError, DatasetError
 from polyinr_core.runtime.rng import generator_for
 
 
 @pytest.fixture
 def archive(tmp_path):
-    return Archive.open(write_archive(tmp_path / "a.zip", count=10))
+    return ZipDataset.open(write_archive(tmp_path / "a.zip", count=10))
 
 
 def test_native_resolution_is_the_release_s_scale(archive):
@@ -116,7 +116,7 @@ def test_enlarging_is_refused(archive):
 def test_a_cached_image_is_not_read_again(archive, monkeypatch):
     feed = TrainLoader(archive, resolution=4, seed=0)
     before = feed.batch(0, 10)[0]
-    monkeypatch.setattr(Archive, "read", None)
+    monkeypatch.setattr(ZipDataset, "read", None)
     assert torch.equal(feed.batch(0, 10)[0], before)
 
 

@@ -1,4 +1,4 @@
-"""Shards: what the webdataset library writes is read as it reads it; broken ones get one clear line."""
+"""TarDataset: what the webdataset library writes is read as it reads it; broken ones get one clear line."""
 
 import io
 import json
@@ -20,7 +20,7 @@ A, B = encoded(noise(8, 0)), encoded(noise(8, 1))
 
 
 def write_shards(folder, *, count=10, each=4, side=8, label="cls"):
-    """Shards as the library writes them, of noise, with the labels 0, 1, 2, 0, ..."""
+    """TarDataset as the library writes them, of noise, with the labels 0, 1, 2, 0, ..."""
     folder.mkdir(exist_ok=True)
     with webdataset.ShardWriter(f"{folder}/set-%03d.tar", maxcount=each, verbose=0) as writer:
         for index in range(count):
@@ -223,10 +223,10 @@ def test_what_is_wrong_in_the_midst_is_found_when_read(tmp_path):
     data = open_dataset(write_tar(tmp_path / "0.tar", files))
     with pytest.raises(ArchiveError, match=r"0\.tar: the image 'b\.png' is not an image of a known kind"):
         data.read(1)
-    with pytest.raises(ArchiveError, match=r"'c\.png' is 4x4, not 8x8 as the first"):
+    with pytest.raises(DatasetError, match=r"'c\.png' is 4x4, not 8x8 as the first"):
         data.read(2)
     os.truncate(tmp_path / "0.tar", 1000)
-    with pytest.raises(ArchiveError, match="has become shorter"):
+    with pytest.raises(DatasetError, match="has become shorter"):
         data.read(2)
     (tmp_path / "0.tar").unlink()
     with pytest.raises(FileError, match="no such file"):
@@ -234,5 +234,5 @@ def test_what_is_wrong_in_the_midst_is_found_when_read(tmp_path):
 
 
 def test_errors_come_whole_from_another_process():
-    error = pickle.loads(pickle.dumps(ArchiveError("a.zip", "is broken")))
-    assert (type(error), str(error), error.path) == (ArchiveError, "a.zip: is broken", "a.zip")
+    error = pickle.loads(pickle.dumps(DatasetError("a.zip", "is broken")))
+    assert (type(error), str(error), error.path) == (DatasetError, "a.zip: is broken", "a.zip")

@@ -144,7 +144,7 @@ def test_a_damaged_image_is_a_clear_error_in_its_turn(tmp_path, workers):
     feed = TrainLoader(open_dataset(path), resolution=4, seed=0, cache_bytes=0, workers=workers)
     with pytest.raises(ArchiveError, match=r"a\.zip: .*damaged") as caught:
         taken(feed, 5, batch=2, micro_batch=2)
-    assert type(caught.value) is ArchiveError
+    assert type(caught.value) is DatasetError
     assert "\n" not in str(caught.value)
     assert not children()
 

@@ -32,12 +32,12 @@ from polyinr_core.evaluation.results import base_of, family_of
 from polyinr_core.evaluation.tables import published
 from polyinr_core.evaluation.upsampling import FILTERS, Enlarging, drawn_at_once, enlarge
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.inversion.loss import Objective, Perceptual
+from polyinr_core.inversion.loss import InversionLoss, PerceptualDistance
 from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.lpips import Look, load_look
 from polyinr_core.metrics.ppl import path_length
 from polyinr_core.metrics.psnr_ssim import psnr, ssim
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_image_is_that_of_bands(checkpoint: Checkpoint, monkeypatch: pytest.Mo
     w = w_of(checkpoint, range(3), psi=0.7, classes_of=range(3))
     whole, terms = paint(checkpoint, w, side=20), terms_of(checkpoint.generator.config)
     for maps, image in zip(checkpoint.generator.affine_each(w), whole, strict=True):
-        bands = torch.cat(list(draw_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
+        bands = torch.cat(list(render_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
         assert_rounded(image.permute(1, 2, 0), bands, terms=terms)
     monkeypatch.setattr("polyinr_core.rendering.render.CPU_PIXELS", 100)
     assert_rounded(paint(checkpoint, w, side=20), whole, terms=terms)
@@ -131,9 +131,9 @@ def test_heads_weigh_channels_as_lpips_does() -> None:
         return [x, x[:, :, ::2, ::2].square()]
 
     one, two = torch.rand(2, 3, 3, 64, 64, generator=rng) * 2 - 1
-    theirs = Perceptual(features, heads)
-    pairs = [(theirs.look(a[None]), theirs.look(b[None])) for a, b in zip(one, two, strict=True)]
-    expected = [float(theirs.between(*pair)) for pair in pairs]
+    theirs = PerceptualDistance(features, heads)
+    pairs = [(theirs.features(a[None]), theirs.features(b[None])) for a, b in zip(one, two, strict=True)]
+    expected = [float(theirs.distance(*pair)) for pair in pairs]
     assert Look("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -154,7 +154,7 @@ def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
     found = invert_images(
         Given(pixels),
         checkpoint,
-        Objective("pixels"),
+        InversionLoss("pixels"),
         steps=8,
         lpips=plain(),
         progress=lambda done, total: told.append((done, total)),
@@ -166,7 +166,7 @@ def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
     assert rows["inversion/psnr"]["value"] == pytest.approx(np.mean([one["psnr"] for one in found]))
     assert rows["inversion/psnr"]["low"] <= rows["inversion/psnr"]["value"]
     gray = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
-    (flat,) = invert_images(Given(gray), checkpoint, Objective("pixels"), steps=2)
+    (flat,) = invert_images(Given(gray), checkpoint, InversionLoss("pixels"), steps=2)
     assert set(flat) == {"psnr", "ssim"}
 
 

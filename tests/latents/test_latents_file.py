@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save
 
 from polyinr_core.errors import FileError
-from polyinr_core.latents.io import Latents, encode_latents, is_latents_file, joined, read_latents, write_latents
+from polyinr_core.latents.io import encode_latents, is_latents_file, read_latents, write_latents
+from polyinr_core.latents.latents import Latents, concatenate
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def test_a_file_comes_back(tmp_path: Path, latents: Latents):
 
 
 def test_images_part_and_join(latents: Latents):
-    assert equal(joined([latents.image(i) for i in range(3)]), latents)
-    assert latents.image(1).seeds == (8,)
+    assert equal(concatenate([latents[i] for i in range(3)]), latents)
+    assert latents[1].seeds == (8,)
 
 
 def test_double_precision_stays(latents: Latents):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.checkpoints.delta import apply_delta, read_delta
+from polyinr_core.checkpoints.delta import apply_delta, load_delta
 from polyinr_core.evaluation.results import read_result
 from polyinr_core.images.io import read_note
 from polyinr_core.latents.directions import read_directions
@@ -44,7 +44,7 @@ def test_weights_latents_and_directions_of_0_1() -> None:
     assert (latents.seeds, latents.model_sha256) == ((0, 1), checkpoint.sha256)
     assert read_directions(FILES / "directions.safetensors").model_sha256 == checkpoint.sha256
     delta = FILES / "photo.delta.safetensors"
-    tuned = apply_delta(checkpoint, read_delta(delta), source=delta)
+    tuned = apply_delta(checkpoint, load_delta(delta), source=delta)
     assert read_latents(FILES / "photo.safetensors").model_sha256 == tuned.sha256
 
 
@@ -55,7 +55,7 @@ def test_image_metadata_of_0_1(name: str, window: list[float]) -> None:
 
 def test_words_and_options_of_a_command() -> None:
     note = {"words": ["--alpha", "0.5", "--colours", "fire", "pictures"], "bounds": [0, 0, 1, 1]}
-    assert upgrade(note) == {"words": ["--alpha", "0.5", "--colors", "fire", "pictures"], "window": [0, 0, 1, 1]}
+    assert upgrade(note) == {"words": ["--alpha", "0.5", "--colors", "inferno", "pictures"], "window": [0, 0, 1, 1]}
 
 
 def test_a_result_of_0_1() -> None:

@@ -76,7 +76,7 @@ def hook(
     )
 
 
-def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+def test_what_is_compared(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Oracle: the archive's own pixels and single images. 1e-5: float32 features, in other batches."""
     measured = hook(ALL, weights, archive).distances(generator)
     chosen = torch.randperm(len(archive), generator=generator_for("reals")).tolist()
@@ -99,7 +99,7 @@ def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: 
     assert measured == {name: pytest.approx(value, rel=1e-4) for name, value in expected.items()}
 
 
-def test_the_facts(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+def test_the_facts(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Flat, of JSON's kinds; the watched distance comes first, with six digits."""
     whole = hook(ALL, weights, archive)
     facts = whole.measure(generator)
@@ -119,7 +119,9 @@ def test_the_facts(weights: dict[str, Any], archive: Archive, generator: Generat
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_how_many_images_are_seen(weights: dict[str, Any], archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_images_are_seen(
+    weights: dict[str, Any], archive: ZipDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All reals up to a limit; as many fakes for lite2, StyleGAN's 50 thousand for fid."""
     monkeypatch.setattr(judging, "SAMPLE_COUNTS", SAMPLE_COUNTS)
     whole = hook(("fd-lite2", "fid"), weights, archive)
@@ -127,7 +129,7 @@ def test_how_many_images_are_seen(weights: dict[str, Any], archive: Archive, mon
     assert whole.fakes == {"lite2": 1562, "inception": 50_000}
 
 
-def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: Archive, tmp_path: Path) -> None:
+def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: ZipDataset, tmp_path: Path) -> None:
     """All images of the set count, the held-out ones too. Oracle: images in the classes that these draw."""
     conditional = load_checkpoint(small_checkpoint(tmp_path / "model.safetensors", classes=8)).generator
     measured = hook(("fid",), weights, archive, held_out=500, seed=3)
@@ -155,7 +157,7 @@ def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDi
 
 
 def test_mirrored_and_held_out_images_change_nothing(
-    weights: dict[str, Any], archive: Archive, generator: Generator
+    weights: dict[str, Any], archive: ZipDataset, generator: Generator
 ) -> None:
     """The reals are all images of the set as they are, whatever of them training sees and when."""
     plain = hook(("fid",), weights, archive, resolution=16)
@@ -164,7 +166,7 @@ def test_mirrored_and_held_out_images_change_nothing(
 
 
 def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
-    weights: dict[str, Any], archive: Archive, generator: Generator, monkeypatch: pytest.MonkeyPatch
+    weights: dict[str, Any], archive: ZipDataset, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For both networks together; a second measurement draws only."""
     shown, drawn = [], []
@@ -186,7 +188,7 @@ def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
     assert len(shown) == 24
 
 
-def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Neither in the generator nor in PyTorch's own randomness."""
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -253,7 +255,7 @@ def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(
-    archive: Archive, generator: Generator, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: ZipDataset, generator: Generator, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the true lite2's features. 1e-9: they are the same, bit for bit; their sums are in another order."""
     monkeypatch.setattr(judging, "Lite2Features", Lite2Features)

@@ -145,6 +145,6 @@ def test_random_weights_have_the_shapes_of_the_network(name: str) -> None:
         }
 
 
-def test_what_the_run_refuses_the_plan_refuses(emoji: Archive, weights: dict) -> None:
+def test_what_the_run_refuses_the_plan_refuses(emoji: ZipDataset, weights: dict) -> None:
     with pytest.raises(ConfigError, match="guide"):
         make_plan(replace(SMALL, cond=False), emoji, weights, device=CPU)

@@ -9,9 +9,9 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import Blend, Grid, Part, RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
 from polyinr_core.rendering.adaptive import PITCH, PROBES, SIDE, probes, tiled
-from polyinr_core.rendering.backends.select import Drawer
-from polyinr_core.rendering.render import draw_rows
-from polyinr_core.rendering.viewport import View
+from polyinr_core.rendering.backends import Backend
+from polyinr_core.rendering.render import render_rows
+from polyinr_core.rendering.viewport import Viewport
 
 CPU = torch.device("cpu")
 
@@ -32,11 +32,11 @@ def drawn(request: pytest.FixtureRequest) -> tuple[Synthesis, Tensor]:
     return lively(request.param)
 
 
-def image(drawn: tuple[Drawer, Tensor], grid: Grid, **how) -> Tensor:
-    return torch.cat(list(draw_rows(*drawn, grid, **how)))
+def image(drawn: tuple[Backend, Tensor], grid: Grid, **how) -> Tensor:
+    return torch.cat(list(render_rows(*drawn, grid, **how)))
 
 
-def counted(drawer: Drawer, points: list[int]) -> Drawer:
+def counted(drawer: Backend, points: list[int]) -> Backend:
     """Draw as others do, and count the points."""
 
     def draw(affine: Tensor, some: Tensor) -> Tensor:
@@ -122,15 +122,15 @@ def test_hardly_any_tolerance_draws_every_point(drawn):
 
 
 def test_several_points_a_pixel(drawn):
-    view = View(90, 70, fineness=3)
-    exact = image(drawn, view.grid(), fineness=3)
-    assert_within(1, image(drawn, view.grid(), fineness=3, tolerance=1), exact)
+    view = Viewport(90, 70, supersample=3)
+    exact = image(drawn, view.grid(), supersample=3)
+    assert_within(1, image(drawn, view.grid(), supersample=3, tolerance=1), exact)
 
 
 def test_turned_and_warped_views(drawn):
     for view in (
-        View(120, 120, matrix=((0.8, -0.6, 0.3), (0.6, 0.8, 0), (0, 0, 1))),
-        View(120, 120, warp="polar"),
+        Viewport(120, 120, matrix=((0.8, -0.6, 0.3), (0.6, 0.8, 0), (0, 0, 1))),
+        Viewport(120, 120, warp="polar"),
     ):
         exact = image(drawn, view.grid())
         assert_within(1, image(drawn, view.grid(), tolerance=1), exact)

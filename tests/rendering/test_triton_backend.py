@@ -11,11 +11,9 @@ import torch
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator, Synthesis
+from polyinr_core.rendering.backends import Fallback, select_backend
 from polyinr_core.rendering.backends import triton as fused
-from polyinr_core.rendering.backends.cuda_graph import Recorded
-from polyinr_core.rendering.backends.fallback import Tried
-from polyinr_core.rendering.backends.select import drawer_for
-from polyinr_core.rendering.backends.triton import TILES, Fused, has_kernels, is_fusible
+from polyinr_core.rendering.backends.triton import TILES, TritonBackend, has_kernels, is_fusible
 from polyinr_core.rendering.precision import in_precision
 
 needs_triton = pytest.mark.skipif(
@@ -87,20 +85,18 @@ def test_networks_that_there_are_kernels_for(dtype: torch.dtype) -> None:
 @needs_triton
 def test_a_gpu_gets_triton_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    drawer = drawer_for(network(), CUDA)
-    assert isinstance(drawer, Tried)
-    assert isinstance(drawer.fast, Recorded)
-    assert isinstance(drawer.fast.drawer, Fused)
-    assert isinstance(drawer_for(network(), CUDA, compiled=False), Synthesis)
+    drawer = select_backend(network(), CUDA)
+    assert isinstance(drawer, Fallback)
+    assert isinstance(drawer.fast, TritonBackend)
     assert not has_kernels(network(), torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))  # without bfloat16
-    assert isinstance(drawer_for(network(), CUDA), Synthesis)
+    assert isinstance(select_backend(network(), CUDA), Synthesis)
 
 
 def test_a_gpu_without_triton_draws_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert isinstance(drawer_for(network(), CUDA), Synthesis)
+    assert isinstance(select_backend(network(), CUDA), Synthesis)
 
 
 @pytest.mark.parametrize(("dtype", "rows"), [(torch.float64, 3), (torch.float32, fused.MAX_ROWS + 3)])
@@ -110,4 +106,4 @@ def test_what_has_no_kernel_is_drawn_plainly(dtype: torch.dtype, rows: int) -> N
     synthesis = in_precision(generator.synthesis, dtype)
     affine, points = torch.randn(2, 3, rows, 16, dtype=dtype), torch.rand(5, rows, dtype=dtype)
     with torch.no_grad():
-        assert torch.equal(Fused(synthesis)(affine, points), synthesis(affine, points))
+        assert torch.equal(TritonBackend(synthesis)(affine, points), synthesis(affine, points))

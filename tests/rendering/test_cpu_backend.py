@@ -12,10 +12,10 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.rendering.backends import cpu as lean
-from polyinr_core.rendering.backends.cpu import Lean
-from polyinr_core.rendering.backends.select import drawer_for
+from polyinr_core.rendering.backends import select_backend
+from polyinr_core.rendering.backends.cpu import CpuBackend
 from polyinr_core.rendering.precision import in_precision
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 CPU = torch.device("cpu")
 
@@ -45,7 +45,7 @@ def test_draws_the_definition(form: str, levels: int, monkeypatch: pytest.Monkey
     generator, w, points = generator.double(), w.double(), some_points().double()
     with torch.no_grad():
         expected = literal(generator, w, points)
-        found = drawer_for(generator.synthesis, CPU)(generator.affine(w), points)
+        found = select_backend(generator.synthesis, CPU)(generator.affine(w), points)
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
@@ -60,7 +60,7 @@ def test_draws_what_the_network_draws(form: str, clamp: float | None, dtype: tor
         affine = generator.affine(w)
         expected = network(affine, points)
         unclamped = lively(form, clamp=None)[0].synthesis(affine, points)
-    found = Lean(network)(affine, points)
+    found = CpuBackend(network)(affine, points)
     assert (clamp == 0.05) == ((expected - unclamped).norm() > 0.1 * unclamped.norm())
     if dtype == torch.float32:
         assert_rounded(found, expected, terms=terms_of(generator.config))
@@ -74,10 +74,10 @@ def test_points_of_their_own_and_blends() -> None:
     with torch.no_grad():
         affine = generator.affine(w)
         terms = terms_of(generator.config)
-        assert_rounded(Lean(generator.synthesis)(affine, own), generator.synthesis(affine, own), terms=terms)
+        assert_rounded(CpuBackend(generator.synthesis)(affine, own), generator.synthesis(affine, own), terms=terms)
         blend, shares = affine.transpose(0, 1).flatten(1, 2)[None], torch.rand(len(own[0]), 1)
         points = torch.cat([shares * own[0], (1 - shares) * own[0]], dim=1)  # [P, 6]
-        found, expected = (draw(blend, points) for draw in (Lean(generator.synthesis), generator.synthesis))
+        found, expected = (draw(blend, points) for draw in (CpuBackend(generator.synthesis), generator.synthesis))
     assert_rounded(found, expected, terms=2 * terms)
     assert not torch.allclose(found[0], expected.new_zeros(3), atol=0.1)
 
@@ -89,7 +89,7 @@ def test_nothing_to_draw_and_a_single_point(images: int, count: int) -> None:
     with torch.no_grad():
         affine = generator.affine(w)[:images]
         expected = generator.synthesis(affine, points)
-    found = Lean(generator.synthesis)(affine, points)
+    found = CpuBackend(generator.synthesis)(affine, points)
     assert found.shape == (images, count, 3)
     assert_rounded(found, expected, terms=terms_of(generator.config), scale=1.0)
 
@@ -97,7 +97,7 @@ def test_nothing_to_draw_and_a_single_point(images: int, count: int) -> None:
 def test_a_change_of_the_weights_shows() -> None:
     """A drawer that is kept looks at the network as it is."""
     generator, w = lively()
-    drawer, points = Lean(generator.synthesis), some_points()
+    drawer, points = CpuBackend(generator.synthesis), some_points()
     with torch.no_grad():
         affine = generator.affine(w)
         before = drawer(affine, points)
@@ -108,7 +108,7 @@ def test_a_change_of_the_weights_shows() -> None:
 
 def test_threads_do_not_draw_over_each_other() -> None:
     generator, w = lively()
-    drawer, points = Lean(generator.synthesis), some_points(5000)
+    drawer, points = CpuBackend(generator.synthesis), some_points(5000)
     with torch.no_grad():
         images = generator.affine(w).split(1)
     alone = [drawer(image, points) for image in images]
@@ -120,12 +120,12 @@ def test_threads_do_not_draw_over_each_other() -> None:
 
 def test_what_is_chosen() -> None:
     network = lively()[0].synthesis
-    chosen = drawer_for(network, CPU)
-    assert isinstance(chosen, Lean)
-    assert drawer_for(chosen, CPU) is chosen
-    assert drawer_for(network, torch.device("meta")) is network
+    chosen = select_backend(network, CPU)
+    assert isinstance(chosen, CpuBackend)
+    assert select_backend(chosen, CPU) is chosen
+    assert select_backend(network, torch.device("meta")) is network
     network.product_dtype = torch.bfloat16
-    assert drawer_for(network, CPU) is network
+    assert select_backend(network, CPU) is network
 
 
 def test_drawing_takes_the_lean_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,4 +133,4 @@ def test_drawing_takes_the_lean_way(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         affine = generator.affine(w)[0]
     monkeypatch.setattr(type(generator.synthesis), "forward", None)
-    assert len(torch.cat(list(draw_rows(generator.synthesis, affine, RegularGrid(5, 4))))) == 4
+    assert len(torch.cat(list(render_rows(generator.synthesis, affine, RegularGrid(5, 4))))) == 4

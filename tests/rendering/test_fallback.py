@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyinr_core.rendering.backends import fallback as tried
-from polyinr_core.rendering.backends.fallback import WIDTH, Tried
+from polyinr_core.rendering import backends
+from polyinr_core.rendering.backends import MAX_REASON, Fallback
 
 
 @pytest.fixture(autouse=True)
 def _nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tried, "FAILED", set())
+    monkeypatch.setattr(backends, "FAILED", set())
 
 
 def plain(affine: Tensor, points: Tensor) -> Tensor:
@@ -28,23 +28,23 @@ class Failing:
 
 def test_a_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     failing = Failing(RuntimeError("\n\nno compiler\nand a long story"))
-    drawer = Tried(failing, plain, name="torch.compile")
+    drawer = Fallback(failing, plain, name="torch.compile")
     one = torch.ones(1)
     assert [float(drawer(one, one)) for _ in range(2)] == [2, 2]
-    assert float(Tried(failing, plain, name="torch.compile")(one, one)) == 2  # nor by another drawer
+    assert float(Fallback(failing, plain, name="torch.compile")(one, one)) == 2  # nor by another drawer
     assert failing.calls == 1
-    assert caplog.messages == ["torch.compile does not work here (RuntimeError: no compiler); drawing without it"]
+    assert caplog.messages == ["torch.compile does not work here (RuntimeError: no compiler); continuing without it"]
 
 
 def test_another_compiler_is_still_tried(caplog: pytest.LogCaptureFixture) -> None:
     one = torch.ones(1)
     for name in ("torch.compile", "Triton"):
-        assert Tried(Failing(RuntimeError("no")), plain, name=name)(one, one) == 2
+        assert Fallback(Failing(RuntimeError("no")), plain, name=name)(one, one) == 2
     assert len(caplog.messages) == 2
 
 
 def test_what_is_wrong_itself_is_not_blamed_on_the_compiler(caplog: pytest.LogCaptureFixture) -> None:
-    drawer = Tried(lambda affine, points: affine @ points, plain, name="Triton")
+    drawer = Fallback(lambda affine, points: affine @ points, plain, name="Triton")
     with pytest.raises(RuntimeError, match="size of tensor"):
         drawer(torch.ones(2), torch.ones(3))
     assert caplog.messages == []
@@ -52,16 +52,16 @@ def test_what_is_wrong_itself_is_not_blamed_on_the_compiler(caplog: pytest.LogCa
 
 
 def test_a_long_reason_is_cut(caplog: pytest.LogCaptureFixture) -> None:
-    Tried(Failing(ValueError("x" * 999)), plain, name="Triton")(torch.ones(1), torch.ones(1))
-    assert len(caplog.messages[0]) < WIDTH + 60
+    Fallback(Failing(ValueError("x" * 999)), plain, name="Triton")(torch.ones(1), torch.ones(1))
+    assert len(caplog.messages[0]) < MAX_REASON + 60
 
 
 def test_what_works_is_used(caplog: pytest.LogCaptureFixture) -> None:
-    assert Tried(lambda affine, points: affine, plain, name="Triton")(torch.ones(1), torch.ones(1)) == 1
+    assert Fallback(lambda affine, points: affine, plain, name="Triton")(torch.ones(1), torch.ones(1)) == 1
     assert caplog.messages == []
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError()])
 def test_too_little_memory_is_no_reason_to_go_on(error: Exception) -> None:
     with pytest.raises(type(error)):
-        Tried(Failing(error), plain, name="Triton")(torch.ones(1), torch.ones(1))
+        Fallback(Failing(error), plain, name="Triton")(torch.ones(1), torch.ones(1))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from polyinr_core.errors import FileError
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.inversion.target import matching_size, read_photo
+from polyinr_core.inversion.target import load_target, target_size
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -20,11 +20,11 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 def test_every_gray_level_comes_back_from_its_target():
     ramp = np.stack([np.arange(256, dtype=np.uint8).reshape(16, 16)] * 3, axis=-1)
-    photo = read_photo(encoded(Image.fromarray(ramp)), name="ramp")
-    target = photo.target(torch.zeros(()))
+    photo = load_target(encoded(Image.fromarray(ramp)), name="ramp")
+    target = photo.colors(torch.zeros(()))
     assert target.shape == (1, 3, 16, 16)
     assert np.array_equal(to_uint8(target[0].permute(1, 2, 0)), ramp)
-    assert not photo.resized
+    assert not photo.is_resized
 
 
 @pytest.mark.parametrize(
@@ -38,24 +38,24 @@ def test_every_gray_level_comes_back_from_its_target():
         ((1, 1), None, 0, (1, 1)),
     ],
 )
-def test_the_size_of_matching(size: tuple[int, int], shorter: int | None, resolution: int, expected: tuple[int, int]):
-    assert matching_size(*size, shorter=shorter, resolution=resolution) == expected
+def test_the_size_of_a_target(size: tuple[int, int], shorter: int | None, resolution: int, expected: tuple[int, int]):
+    assert target_size(*size, shorter_side=shorter, resolution=resolution) == expected
 
 
 def test_cmyk_and_animations():
-    cmyk = read_photo(encoded(Image.new("CMYK", (6, 4), (0, 255, 255, 0)), "JPEG"), name="print")
+    cmyk = load_target(encoded(Image.new("CMYK", (6, 4), (0, 255, 255, 0)), "JPEG"), name="print")
     assert cmyk.pixels[0, 0, 0] > 200 > 60 > cmyk.pixels[0, 0, 1]
     frames = [Image.new("RGB", (5, 5), color) for color in ("red", "blue")]
-    moving = read_photo(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), name="x.gif")
+    moving = load_target(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), name="x.gif")
     assert (moving.frames, moving.pixels[0, 0].tolist()) == (2, [255, 0, 0])
 
 
 def test_a_size_wins_over_the_shape():
-    photo = read_photo(encoded(Image.new("RGB", (40, 30))), name="x", size=(8, 8), resolution=16)
-    assert (photo.pixels.shape, photo.resized) == ((8, 8, 3), True)
+    photo = load_target(encoded(Image.new("RGB", (40, 30))), name="x", size=(8, 8), resolution=16)
+    assert (photo.pixels.shape, photo.is_resized) == ((8, 8, 3), True)
 
 
 def test_no_images():
     for data, words in ((b"", "is empty"), (b"no image", "is not an image of a known kind")):
         with pytest.raises(FileError, match=f"x.jpg: {words}"):
-            read_photo(data, name="x.jpg")
+            load_target(data, name="x.jpg")
