@@ -27,7 +27,6 @@ from turns import Work, take_turns
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.render import draw_rows
 from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for

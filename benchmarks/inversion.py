@@ -18,12 +18,9 @@ from PIL import Image
 from recording import facts, write
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.checkpoints.delta import apply_delta, write_delta
+from polyinr_core.checkpoints.delta import apply_delta
 from polyinr_core.data.dataset import bundled_dataset
-from polyinr_core.inversion.invert import charts, search
-from polyinr_core.inversion.loss import choose_objective, score
-from polyinr_core.inversion.pivotal_tuning import Match, drift, tune
-from polyinr_core.inversion.target import Photo, canvas_for
+from polyinr_core.inversion.pivotal_tuning import tune
 from polyinr_core.runtime.atomic_io import sha256_of
 
 

@@ -17,11 +17,10 @@ import pytest
 import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from polyinr_core.checkpoints.delta import Delta, read_delta, write_delta
+from polyinr_core.checkpoints.delta import Delta
 from polyinr_core.data.dataset import open_dataset
-from polyinr_core.data.labels import Facts
-from polyinr_core.data.prepare import WorkFolder, prepare, write_archive
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.prepare import WorkFolder, prepare
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import format_result, read_result
 from polyinr_core.evaluation.statistics_io import open_statistics

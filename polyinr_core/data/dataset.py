@@ -75,7 +75,7 @@ def open_dataset(
         labels: Unusable labels are refused ("auto"), or left out ("usable"); "none" leaves all out.
 
     Raises:
-        ArchiveError, FileError.
+        DatasetError, FileError.
     """
     path, index = Path(path), None if index is None else Path(index)
     if means_shards(path):

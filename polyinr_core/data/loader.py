@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from polyinr_core.errors import ArchiveError, ConfigError, PolyinrError, silence_libraries
+from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence_libraries
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.process_pool import end_with_parent, interrupts_held
 
@@ -50,7 +50,7 @@ class TrainLoader:
         cache_bytes: Limit of the cache.
 
     Raises:
-        ArchiveError: `resolution` is above the dataset's.
+        DatasetError: `resolution` is above the dataset's.
         ConfigError: Another argument is out of range.
     """
 
@@ -72,7 +72,7 @@ class TrainLoader:
         if workers is not None and workers < 0:
             raise ConfigError(f"{workers} workers are below 0; give 0 to read in this process")
         if resolution > data.resolution:
-            raise ArchiveError(
+            raise DatasetError(
                 data.path,
                 f"holds images of {data.resolution} px, {resolution} px are asked for; prepare it with "
                 f"--res {resolution}",
@@ -101,7 +101,7 @@ class TrainLoader:
         """Yield this rank's part of each batch from `position` on, without end, two batches ahead, from a thread.
 
         A rank has its part of each micro-batch, one after the other. Close the iterator (`contextlib.closing`) to end
-        its thread and processes. Raises ArchiveError, FileError, PolyinrError.
+        its thread and processes. Raises DatasetError, FileError, PolyinrError.
         """
         if micro_batch < 1 or batch < 1 or batch % micro_batch:
             raise ConfigError(f"micro-batch {micro_batch} does not divide the batch of {batch}")
@@ -112,7 +112,7 @@ class TrainLoader:
     def batch(self, position: int, size: int) -> Images:
         """Return the images at `position` to `position + size - 1` of the sequence, and their labels.
 
-        An image is the same to the last bit in any batch. Raises ArchiveError, FileError.
+        An image is the same to the last bit in any batch. Raises DatasetError, FileError.
         """
         return self.load(self.sampler.indices(position, size))
 
@@ -145,7 +145,7 @@ class TrainLoader:
                 yield self.finish(pixels, indices)
 
     def load(self, indices: Tensor) -> Images:
-        """Return the images at the indices. Raises ArchiveError, FileError."""
+        """Return the images at the indices. Raises DatasetError, FileError."""
         items = indices % len(self.data)
         pixels = self.cache.read(items) if self.cache else self.resized.read(items.tolist())
         return self.finish(pixels, indices)
@@ -179,14 +179,14 @@ class ResizedDataset:
         return len(self.data) * 3 * self.resolution**2 * self.dtype.itemsize
 
     def read(self, items: list[int], *, threads: int = min(MAX_THREADS, os.cpu_count() or 1)) -> Tensor:
-        """Return [B, 3, r, r]; Pillow releases the interpreter lock while it decodes. Raises ArchiveError."""
+        """Return [B, 3, r, r]; Pillow releases the interpreter lock while it decodes. Raises DatasetError."""
         if threads == 1 or len(items) < 2:
             return torch.stack([self.image(item) for item in items])
         with ThreadPoolExecutor(min(len(items), threads)) as pool:
             return torch.stack(list(pool.map(self.image, items)))
 
     def image(self, item: int) -> Tensor:
-        """Return one image, [3, r, r]. Raises ArchiveError, FileError."""
+        """Return one image, [3, r, r]. Raises DatasetError, FileError."""
         pixels = torch.from_numpy(self.data.read(item)).permute(2, 0, 1)
         return pixels if self.weights is None else area_average(pixels, self.weights)
 
@@ -202,7 +202,7 @@ class DeviceCache:
         self.lock = Lock()
 
     def read(self, items: Tensor) -> Tensor:
-        """Return [B, 3, r, r] on the device, decoding only what is not cached. Raises ArchiveError."""
+        """Return [B, 3, r, r] on the device, decoding only what is not cached. Raises DatasetError."""
         resolution = self.resized.resolution
         with self.lock:
             if self.values is None:
@@ -242,7 +242,7 @@ def read_by_workers(
     raised at an arbitrary point of the main thread. So this runs in another thread than the main one, remembers which
     batches were requested, and restarts the workers there; the sequence stays the same, as the batches are a function
     of their indices. If new workers die before they have read a batch, PolyinrError is raised. Closing this ends the
-    processes. Raises ArchiveError, FileError.
+    processes. Raises DatasetError, FileError.
     """
     while True:
         requested: deque[list[int]] = deque()  # and not yet read

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from polyinr_core.errors import ArchiveError
+from polyinr_core.errors import DatasetError
 from polyinr_core.runtime.atomic_io import PathLike
 
 from .dataset import ImageDataset, open_dataset
@@ -36,7 +36,7 @@ class TorchImageDataset:
     An image is uint8 [3, H, W] or [H, W, 3], square, a tensor, an array or a Pillow image; a label is a class number or
     None. Labels are taken from the attribute `targets`, as torchvision's datasets have it; without it every item is
     read once. An item must be the same whenever it is read, or a resumed run differs: use no random transforms.
-    Raises ArchiveError.
+    Raises DatasetError.
     """
 
     def __init__(self, dataset: Dataset[Any], *, labels: LabelUse = "auto") -> None:
@@ -44,7 +44,7 @@ class TorchImageDataset:
         self.path = Path(type(dataset).__name__)
         self.count = len(dataset)  # type: ignore[arg-type]
         if not self.count:
-            raise ArchiveError(self.path, "holds no images")
+            raise DatasetError(self.path, "holds no images")
         self.resolution = 0
         self.resolution = len(self.read(0))
         self.labels = None if labels == "none" else self.read_labels()
@@ -60,7 +60,7 @@ class TorchImageDataset:
         return self.count
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return image `index`, uint8 [R, R, 3]. Raises ArchiveError."""
+        """Return image `index`, uint8 [R, R, 3]. Raises DatasetError."""
         item = self.dataset[index]
         image = item[0] if isinstance(item, tuple | list) else item
         pixels = image.numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
@@ -69,14 +69,14 @@ class TorchImageDataset:
         size = self.resolution or (pixels.shape[0] if pixels.ndim else 0)
         if pixels.dtype != np.uint8 or pixels.shape != (size, size, 3):
             shape = f"{size}, {size}" if self.resolution else "R, R"
-            raise ArchiveError(
+            raise DatasetError(
                 self.path,
                 f"image {index} is {pixels.dtype} {list(pixels.shape)}; uint8 [3, {shape}] or [{shape}, 3] is needed",
             )
         return np.ascontiguousarray(pixels)
 
     def read_labels(self) -> NDArray[np.int64] | None:
-        """Return the label of every item, or None if they have none. Raises ArchiveError."""
+        """Return the label of every item, or None if they have none. Raises DatasetError."""
         values: Sequence[Any] | None = getattr(self.dataset, "targets", None)
         if values is None:
             items = (self.dataset[index] for index in range(self.count))
@@ -86,9 +86,9 @@ class TorchImageDataset:
         try:
             labels = np.array([int(value) for value in values], dtype=np.int64)
         except (TypeError, ValueError) as error:
-            raise ArchiveError(self.path, f"holds a label that is no class number ({error})") from error
+            raise DatasetError(self.path, f"holds a label that is no class number ({error})") from error
         if len(labels) != self.count or labels.min() < 0:
-            raise ArchiveError(self.path, f"needs one label of 0 or more for each of its {self.count} images")
+            raise DatasetError(self.path, f"needs one label of 0 or more for each of its {self.count} images")
         return labels
 
     def hash_images(self) -> str:

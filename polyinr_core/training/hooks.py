@@ -180,7 +180,7 @@ class Hooks:
         checkpoint = checkpoint_of(state, self.config, self.data)
         pixels = save_checkpoint_and_samples(self.folder, checkpoint, images=state.total_images)
         prune_checkpoints(self.folder.checkpoints, self.config.keep)
-        self.logger.image("samples", sheet(pixels, COLUMNS), images=state.total_images)
+        self.logger.image("samples", make_grid(pixels, COLUMNS), images=state.total_images)
         value = diversity(pixels)
         self.log(state, {"diversity": value})
         if due:

@@ -84,7 +84,7 @@ def train(
         True at the end of the last stage, False when stopped.
 
     Raises:
-        ConfigError, TrainingError, ArchiveError, FileError, WeightsError, DistributedError.
+        ConfigError, TrainingError, DatasetError, FileError, WeightsError, DistributedError.
     """
     if config is None:
         config = make_config(preset, stages=stages, **fields)
@@ -363,7 +363,7 @@ def check_run(config: TrainingConfig, data: ImageDataset, *, dist: DistributedCo
 
 
 def loader_of(config: TrainingConfig, data: ImageDataset, stage: Stage, *, device: torch.device = CPU) -> TrainLoader:
-    """Return the images of a stage. Raises ArchiveError if they are smaller than its resolution."""
+    """Return the images of a stage. Raises DatasetError if they are smaller than its resolution."""
     config = config.at(stage)
     return TrainLoader(
         data,

@@ -11,14 +11,12 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.data.loader import TrainLoader
-from polyinr_core.images.grid import GAP, Pixels, sheet
+from polyinr_core.images.grid import GAP, Pixels, make_grid
 from polyinr_core.images.io import write_image
 from polyinr_core.images.quantize import quantize, to_uint8
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.backends import select_backend
-from polyinr_core.rendering.render import pixels_per_batch
 
 from .config import TrainingConfig, format_stages
 from .run_dir import RunFolder
@@ -64,7 +62,7 @@ def film_strip(sheets: list[Path], *, columns: int, rows: int) -> Pixels | None:
     paths = thin(list(sizes), MAX_ROWS)
     tile = min(max(sizes[path] for path in paths), MAX_TILE)
     strips = [strip for path in paths if (strip := first_row(path, columns, size=sizes[path], tile=tile))]
-    return sheet(np.concatenate(strips), columns) if strips else None
+    return make_grid(np.concatenate(strips), columns) if strips else None
 
 
 def tile_size(path: Path, *, columns: int, rows: int) -> int | None:
@@ -119,7 +117,7 @@ def save_checkpoint_and_samples(folder: RunFolder, checkpoint: Checkpoint, *, im
     save_checkpoint(folder.checkpoint(images), checkpoint, overwrite=True)
     batches = render_seeds(checkpoint.generator, range(COLUMNS * ROWS), resolution=checkpoint.resolution)
     pixels = np.concatenate([to_uint8(part) for part in batches])
-    write_image(folder.sample(f"fakes-{images:09d}"), sheet(pixels, COLUMNS), overwrite=True)
+    write_image(folder.sample(f"fakes-{images:09d}"), make_grid(pixels, COLUMNS), overwrite=True)
     save_film_strip(folder)
     return pixels
 
@@ -141,4 +139,4 @@ def first_reals(loader: TrainLoader) -> Pixels:
 
 def save_reals(folder: RunFolder, pixels: Pixels) -> None:
     """Save a grid of images of the dataset. Raises FileError."""
-    write_image(folder.sample("reals"), sheet(pixels, COLUMNS), overwrite=True)
+    write_image(folder.sample("reals"), make_grid(pixels, COLUMNS), overwrite=True)

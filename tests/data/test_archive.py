@@ -13,8 +13,8 @@ from PIL import Image
 from specimens import encoded, noise, stylegan_names, write_archive, write_zip
 
 from polyinr_core.data.dataset import bundled_dataset
-from polyinr_core.data.zip_dataset import Archive
-from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.errors import DatasetError, FileError
 from polyinr_core.runtime.atomic_io import sha256_of
 
 NAMES = stylegan_names(3)
@@ -217,7 +217,7 @@ def test_several_processes_and_threads_read_one_archive(tmp_path, method):
 
 
 def test_the_bundled_images_open():
-    with Archive.open(bundled_dataset()) as archive:
+    with ZipDataset.open(bundled_dataset()) as archive:
         assert (len(archive), archive.resolution, archive.classes) == (1562, 64, 8)
         assert len(archive.class_names) == 8
         assert np.bincount(archive.labels).min() > 0

@@ -93,7 +93,9 @@ def test_weights_are_exact_whole_numbers():
 def test_fake_labels_follow_the_data(tmp_path):
     names = [f"00000/img{index:08d}.png" for index in range(10)]
     labels = [[name, int(index == 0)] for index, name in enumerate(names)]
-    feed = TrainLoader(Archive.open(write_archive(tmp_path / "a.zip", count=10, labels=labels)), resolution=4, seed=0)
+    feed = TrainLoader(
+        ZipDataset.open(write_archive(tmp_path / "a.zip", count=10, labels=labels)), resolution=4, seed=0
+    )
     drawn = feed.sample_labels(generator_for(0, "fakes"), 20_000)
     assert drawn.dtype == torch.int64
     assert abs(drawn.double().mean().item() - 0.1) < 0.01  # five standard deviations of 20 000 draws
@@ -101,13 +103,13 @@ def test_fake_labels_follow_the_data(tmp_path):
 
 
 def test_no_labels_are_none(tmp_path):
-    feed = TrainLoader(Archive.open(write_archive(tmp_path / "a.zip", labels=None)), resolution=4, seed=0)
+    feed = TrainLoader(ZipDataset.open(write_archive(tmp_path / "a.zip", labels=None)), resolution=4, seed=0)
     assert feed.batch(0, 2)[1] is None
     assert feed.sample_labels(generator_for(0), 2) is None
 
 
 def test_enlarging_is_refused(archive):
-    with pytest.raises(ArchiveError, match=r"holds images of 8 px, 16 px are asked for; prepare it with --res 16"):
+    with pytest.raises(DatasetError, match=r"holds images of 8 px, 16 px are asked for; prepare it with --res 16"):
         TrainLoader(archive, resolution=16, seed=0)
     with pytest.raises(ConfigError):
         TrainLoader(archive, resolution=0, seed=0)
@@ -125,12 +127,12 @@ def test_a_damaged_image_is_a_clear_error(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.rindex(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(ArchiveError, match="damaged"):
-        TrainLoader(Archive.open(path), resolution=4, seed=0).batch(0, 10)
+    with pytest.raises(DatasetError, match="damaged"):
+        TrainLoader(ZipDataset.open(path), resolution=4, seed=0).batch(0, 10)
 
 
 def test_a_batch_is_quick_once_cached(tmp_path):
-    feed = TrainLoader(Archive.open(write_archive(tmp_path / "a.zip", count=32, side=64)), resolution=32, seed=0)
+    feed = TrainLoader(ZipDataset.open(write_archive(tmp_path / "a.zip", count=32, side=64)), resolution=32, seed=0)
     feed.batch(0, 32)
     seconds = []
     for position in range(0, 160, 16):

@@ -238,7 +238,7 @@ def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwis
         judged = open_images(path)
         assert (len(judged), judged.data.labels, judged.data.classes) == (4, None, 0)
     if container in ("zip", "tar"):
-        with pytest.raises(ArchiveError, match="--no-cond"):
+        with pytest.raises(DatasetError, match="--no-cond"):
             open_dataset(path)
         for use in ("none", "usable"):
             assert (len(data := open_dataset(path, labels=use)), data.labels) == (4, None)
@@ -255,7 +255,7 @@ def test_a_sample_with_two_images_that_cannot_be_told_apart_is_refused(tmp_path)
     for files in (samples(".left.png", ".right.png", cls=text), samples(".png", ".jpg")):
         path = write_tar(tmp_path / "0.tar", files)
         for read in (open_source, open_dataset):
-            with pytest.raises(ArchiveError, match="the sample '0000' holds 2 images; keep one of them"):
+            with pytest.raises(DatasetError, match="the sample '0000' holds 2 images; keep one of them"):
                 read(path)
 
 
@@ -270,7 +270,7 @@ def test_one_name_twice_is_refused(tmp_path):
     for name, write in (("a.tar", write_tar), ("a.zip", write_zip)):
         path = write(tmp_path / name, {"a.png": IMAGES[0], "./a.png": IMAGES[1]})
         for read in (open_source, open_dataset):
-            with pytest.raises(ArchiveError, match="holds one name twice"):
+            with pytest.raises(DatasetError, match="holds one name twice"):
                 read(path)
 
 

@@ -17,7 +17,7 @@ from test_shards import write_shards
 
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.loader import TrainLoader
-from polyinr_core.errors import ArchiveError, ConfigError, PolyinrError
+from polyinr_core.errors import ConfigError, DatasetError, PolyinrError
 from polyinr_core.runtime.distributed import DistributedContext
 
 
@@ -142,7 +142,7 @@ def test_a_damaged_image_is_a_clear_error_in_its_turn(tmp_path, workers):
     raw[raw.rindex(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(raw)
     feed = TrainLoader(open_dataset(path), resolution=4, seed=0, cache_bytes=0, workers=workers)
-    with pytest.raises(ArchiveError, match=r"a\.zip: .*damaged") as caught:
+    with pytest.raises(DatasetError, match=r"a\.zip: .*damaged") as caught:
         taken(feed, 5, batch=2, micro_batch=2)
     assert type(caught.value) is DatasetError
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from polyinr_core.data.dataset import bundled_dataset
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
@@ -32,8 +32,8 @@ def weights() -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def emoji() -> Archive:
-    return Archive.open(bundled_dataset())
+def emoji() -> ZipDataset:
+    return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from stand_ins import NarrowInception, NarrowLite2
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.loader import TrainLoader
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.frechet import FeatureStatistics, frechet_distance
 from polyinr_core.metrics.kid import KernelReference
@@ -45,8 +45,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def archive() -> Archive:
-    return Archive.open(bundled_dataset())
+def archive() -> ZipDataset:
+    return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def generator(tiny_checkpoint: Path) -> Generator:
 def hook(
     metrics: tuple[str, ...],
     weights: dict[str, Any],
-    archive: Archive,
+    archive: ZipDataset,
     *,
     dist: DistributedContext = SINGLE_PROCESS,
     **feed: Any,
@@ -246,7 +246,7 @@ def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
-    with Archive.open(bundled_dataset()) as archive:
+    with ZipDataset.open(bundled_dataset()) as archive:
         whole = hook(ALL, weights, archive, dist=DistributedContext(rank, count))
         facts = [whole.distances(load_checkpoint(model).generator), whole.measure(load_checkpoint(model).generator)]
     (folder / f"{rank}.json").write_text(json.dumps(facts))

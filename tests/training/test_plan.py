@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from polyinr_core.data.dataset import bundled_dataset
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.generator import Generator
@@ -29,8 +29,8 @@ SMALL = replace(
 
 
 @pytest.fixture(scope="module")
-def emoji() -> Archive:
-    return Archive.open(bundled_dataset())
+def emoji() -> ZipDataset:
+    return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def weights() -> dict:
 
 
 @pytest.fixture(scope="module")
-def plan(emoji: Archive, weights: dict) -> Plan:
+def plan(emoji: ZipDataset, weights: dict) -> Plan:
     return make_plan(SMALL, emoji, weights, device=CPU)
 
 
@@ -73,7 +73,7 @@ def test_what_is_measured_is_of_the_right_kind(plan: Plan) -> None:
 
 
 def test_the_real_step_is_measured(
-    emoji: Archive, weights: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Three iterations of two images and of the whole batch, as the run makes them; nothing is written."""
     seen: list[tuple[int, int, StepOptions]] = []
@@ -106,7 +106,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, costs: dict[int, Cost]) -> list[in
     return sizes
 
 
-def test_a_large_batch_is_extrapolated(emoji: Archive, weights: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_batch_is_extrapolated(emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """Along the line through two sizes. Of micro-batches, times add up and memory does not."""
     sizes = measured(monkeypatch, {2: Cost(4.0, 100.0), 4: Cost(6.0, 120.0)})
     config = replace(SMALL, batch=32, micro_batch=16, stages=parse_stages("16:0.1"))
@@ -117,7 +117,7 @@ def test_a_large_batch_is_extrapolated(emoji: Archive, weights: dict, monkeypatc
 
 
 def test_a_stage_that_would_take_long_is_extrapolated(
-    emoji: Archive, weights: dict, monkeypatch: pytest.MonkeyPatch
+    emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four times the pixels and half the batch of one whose smallest iteration takes ten seconds."""
     sizes = measured(monkeypatch, {2: Cost(10.0, 100.0), 4: Cost(14.0, 120.0)})
@@ -128,7 +128,7 @@ def test_a_stage_that_would_take_long_is_extrapolated(
     assert "32 px was not measured" in plan.notes[0]
 
 
-def test_missing_weights_are_measured_all_the_same(emoji: Archive) -> None:
+def test_missing_weights_are_measured_all_the_same(emoji: ZipDataset) -> None:
     config = replace(SMALL, stages=parse_stages("16:1"))
     plan = make_plan(config, emoji, {}, device=CPU)
     assert plan.stages[0].seconds > 0

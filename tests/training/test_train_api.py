@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.data.torch_dataset import TorchImageDataset
-from polyinr_core.errors import ArchiveError, ConfigError, TrainingError
+from polyinr_core.errors import ConfigError, DatasetError, TrainingError
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.training.config import PRESETS, Stage, TrainingConfig, make_config
@@ -103,7 +103,7 @@ def test_targets_are_the_labels() -> None:
     ],
 )
 def test_what_is_no_dataset_of_images(items: list, words: str) -> None:
-    with pytest.raises(ArchiveError, match=words):
+    with pytest.raises(DatasetError, match=words):
         TorchImageDataset(Items(items))
 
 
