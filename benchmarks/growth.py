@@ -32,8 +32,8 @@ from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import PRESETS
-from polyinr_core.training.state import begin_stage, first_generator
-from polyinr_core.training.step import Batch, Setting, iterate
+from polyinr_core.training.state import create_generator, start_stage
+from polyinr_core.training.step import Batch, StepOptions, train_step
 
 MIN_PIXELS = 2**17  # a measurement: several small images make one
 CPU, SIDE = torch.device("cpu"), 32
@@ -97,17 +97,17 @@ def train(rank: int, count: int, alone: bool, iterations: int, store: str, begun
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
     config = PRESETS["emoji"]
     weights = {name: load_pretrained(name) for name in config.backbones}
-    generator = first_generator(config, 0, None)
-    session = begin_stage(config, generator, stage=0, weights=weights, device=CPU, dist=dist)
+    generator = create_generator(config, 0, None)
+    state = start_stage(config, generator, stage=0, weights=weights, device=CPU, dist=dist)
     points = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=CPU)
-    setting = Setting(points, micro_batch=config.batch, sigma=2.0, rng=generator_for, dist=dist)
+    options = StepOptions(points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=generator_for, dist=dist)
     own = dist.local_rows(config.batch, config.batch)
     torch.manual_seed(0)
     reals = Batch((torch.rand(config.batch, 3, SIDE, SIDE) * 2 - 1)[own], None)
     fakes = Batch(torch.randn(config.batch, config.z_dim)[own], None)
 
     def once() -> None:
-        iterate(session.networks, setting, reals=reals, g_fakes=fakes, d_fakes=fakes, beta=0.9)
+        train_step(state, options, reals=reals, g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
 
     once()
     begun.wait()

@@ -50,9 +50,9 @@ def make_sets(folder: Path, side: int, count: int) -> dict[str, ImageDataset]:
 def speeds(data: ImageDataset, resolution: int, seconds: float, how: dict[str, Any]) -> tuple[float, float]:
     """Return images a second, and a second of this process's work; in memory after a first epoch."""
     feed = TrainLoader(data, resolution=resolution, seed=0, **how)
-    if feed.memory:
+    if feed.cache:
         feed.batch(0, len(data))
-    with closing(feed.stream(0, batch=BATCH, micro_batch=BATCH)) as stream:
+    with closing(feed.batches(0, batch=BATCH, micro_batch=BATCH)) as stream:
         for _ in range(WARM_UP):
             next(stream)
         start, work, batches = time.perf_counter(), time.process_time(), 0

@@ -38,7 +38,7 @@ from polyinr_core.report.run_reader import read_log, read_run
 from polyinr_core.runtime.strict_json import MAX_DEPTH, JsonError, format_json, parse_json, plain_json, to_unicode
 from polyinr_core.training.config import PRESETS
 from polyinr_core.training.run_dir import DataFacts, RunFolder
-from polyinr_core.training.state import State, read_state, write_state
+from polyinr_core.training.state import SavedState, read_state, write_state
 
 TRIES = 60  # a format
 NOT_HELD = object()  # of a format that has no place for facts of any kind
@@ -189,11 +189,11 @@ def of_log(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 
 
 def of_state(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
-    write_state(path, State({"a": torch.zeros(1)}, {"stage": 0, "images": 4, "notes": made}), images=4)
+    write_state(path, SavedState({"a": torch.zeros(1)}, {"stage": 0, "images": 4, "hooks": made}), images=4)
     state, damaged = read_state(path)
     assert state is not None
     assert not damaged
-    return state.counters["notes"]
+    return state.counters["hooks"]
 
 
 def of_archive(path: Path, made: dict[str, Any], rng: random.Random) -> Any:

@@ -19,7 +19,7 @@ from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
 from polyinr_core.data.listing import Ignored
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.sampler import Order
+from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import FileError, ImageError, RequestError
 from polyinr_core.images.io import read_note
@@ -192,7 +192,7 @@ def numbers_of(held_out: HeldOut, data: ImageDataset | Folder) -> list[int]:
             f"{held_out.data_sha256[:12]}); give that, as it was"
         )
         raise FileError(data.path, problem)
-    return sorted(Order(len(data), seed=held_out.seed, held_out=held_out.count).apart.tolist())
+    return sorted(InfiniteSampler(len(data), seed=held_out.seed, held_out=held_out.count).held_out.tolist())
 
 
 def sha256_of_files(files: list[Path], names: tuple[str, ...] | list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from polyinr_core.data.loader import ahead
+from polyinr_core.data.loader import prefetch
 from polyinr_core.errors import PolyinrError
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
@@ -152,7 +152,7 @@ def look(
             takers[name, tap].add(features.float())
 
     hand = ThreadPoolExecutor(1, thread_name_prefix="taking in")  # no interruption reaches it: a state is whole
-    batches = ahead(rebatched(images.passes(range(span.start + done(), span.stop)), batch), depth=AHEAD)
+    batches = prefetch(rebatched(images.passes(range(span.start + done(), span.stop)), batch), depth=AHEAD)
     try:
         with closing(batches), hand:
             for pixels in batches:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polyinr_core.data.dataset import ImageDataset
-from polyinr_core.data.loader import Reader
+from polyinr_core.data.loader import ResizedDataset
 from polyinr_core.data.resample import normalized
 from polyinr_core.discriminator.backbones import IMAGENET_MEAN, IMAGENET_STD, Frozen, quicken
 from polyinr_core.discriminator.discriminator import Weights
@@ -135,7 +135,7 @@ def features_of_data(
     assert data.labels is not None
     most = min(MAX_OF_A_CLASS, max(MIN_OF_A_CLASS, MOST // data.classes))
     sides = sorted({min(stage.resolution, data.resolution) for stage in config.stages})
-    readers = [Reader(data, side) for side in sides]
+    readers = [ResizedDataset(data, side) for side in sides]
     features, labels = [], []
     for label in range(data.classes):
         members = np.flatnonzero(data.labels == label)

@@ -38,7 +38,7 @@ from polyinr_core.latents.latents import Latents
 from polyinr_core.report.run_reader import read_run
 from polyinr_core.training.config import PRESETS
 from polyinr_core.training.run_dir import DataFacts, RunFolder
-from polyinr_core.training.state import State, reached, read_state, write_state
+from polyinr_core.training.state import SavedState, read_progress, read_state, write_state
 
 FILES = int(os.environ.get("FUZZ_FILES", "600"))  # a format, through the library
 COMMANDS = max(1, FILES // 10)  # a format, through the command line
@@ -311,13 +311,13 @@ def make_run(path: Path) -> None:
     for kimg in (0.0, 0.5, 1.0):
         folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "loss_d": 1.0, "warning": "look"})
     counters = {"stage": 0, "images": 8, "images_before": 0, "notes": {"patience": asdict_patience()}}
-    write_state(folder.state, State({"a": torch.zeros(2)}, counters), images=8)
+    write_state(folder.state, SavedState({"a": torch.zeros(2)}, counters), images=8)
 
 
 def asdict_patience() -> dict[str, Any]:
-    from polyinr_core.training.hooks import Patience
+    from polyinr_core.training.hooks import EarlyStopping
 
-    return asdict(Patience())
+    return asdict(EarlyStopping())
 
 
 def make_shards(path: Path) -> None:
@@ -342,7 +342,7 @@ def read_all(path: Path) -> None:
 
 
 def read_state_of(path: Path) -> object:
-    return reached(path / "state"), read_state(path / "state")
+    return read_progress(path / "state"), read_state(path / "state")
 
 
 def claim(path: Path) -> None:

@@ -25,7 +25,7 @@ def test_native_resolution_is_the_release_s_scale(archive):
     assert images.shape == (10, 3, 8, 8)
     assert images.dtype == torch.float32
     assert labels.dtype == torch.int64
-    items = feed.order.places(0, 10).tolist()
+    items = feed.sampler.indices(0, 10).tolist()
     expected = np.stack([archive.read(item) for item in items]).astype(np.float32) / np.float32(127.5) - 1
     assert np.array_equal(images.numpy(), expected.transpose(0, 3, 1, 2))  # exact: the same two operations
     assert labels.tolist() == archive.labels[items].tolist()
@@ -35,17 +35,17 @@ def test_native_resolution_is_the_release_s_scale(archive):
 def test_every_epoch_shows_every_image_once_in_another_order(archive, mirror):
     feed = TrainLoader(archive, resolution=4, seed=3, mirror=mirror)
     size = 20 if mirror else 10
-    epochs = [feed.order.places(epoch * size, size).tolist() for epoch in range(4)]
+    epochs = [feed.sampler.indices(epoch * size, size).tolist() for epoch in range(4)]
     assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
     assert len(set(map(tuple, epochs))) == 4
     other = TrainLoader(archive, resolution=4, seed=4, mirror=mirror)
-    assert other.order.places(0, size).tolist() != epochs[0]
+    assert other.sampler.indices(0, size).tolist() != epochs[0]
 
 
 def test_mirror_doubles_the_epoch_by_flipped_images(archive):
     feed = TrainLoader(archive, resolution=8, seed=0, mirror=True)
     images, labels = feed.batch(0, 20)
-    place = feed.order.places(0, 20).tolist()
+    place = feed.sampler.indices(0, 20).tolist()
     for item in range(10):
         straight, flipped = place.index(item), place.index(item + 10)
         assert torch.equal(images[straight].flip(2), images[flipped])
@@ -96,16 +96,16 @@ def test_fake_labels_follow_the_data(tmp_path):
     feed = TrainLoader(
         ZipDataset.open(write_archive(tmp_path / "a.zip", count=10, labels=labels)), resolution=4, seed=0
     )
-    drawn = feed.labels(generator_for(0, "fakes"), 20_000)
+    drawn = feed.sample_labels(generator_for(0, "fakes"), 20_000)
     assert drawn.dtype == torch.int64
     assert abs(drawn.double().mean().item() - 0.1) < 0.01  # five standard deviations of 20 000 draws
-    assert torch.equal(drawn, feed.labels(generator_for(0, "fakes"), 20_000))
+    assert torch.equal(drawn, feed.sample_labels(generator_for(0, "fakes"), 20_000))
 
 
 def test_no_labels_are_none(tmp_path):
     feed = TrainLoader(ZipDataset.open(write_archive(tmp_path / "a.zip", labels=None)), resolution=4, seed=0)
     assert feed.batch(0, 2)[1] is None
-    assert feed.labels(generator_for(0), 2) is None
+    assert feed.sample_labels(generator_for(0), 2) is None
 
 
 def test_enlarging_is_refused(archive):

@@ -28,7 +28,7 @@ def data(tmp_path):
 
 def taken(feed, count, position=0, **how):
     """The first items of a stream, and then it is closed."""
-    with closing(feed.stream(position, **({"batch": 6, "micro_batch": 6} | how))) as stream:
+    with closing(feed.batches(position, **({"batch": 6, "micro_batch": 6} | how))) as stream:
         return list(islice(stream, count))
 
 
@@ -41,7 +41,7 @@ def children() -> set[int]:
 @pytest.mark.parametrize("resolution", [8, 5])
 def test_the_stream_is_the_batches_in_their_order(data, cache_bytes, resolution):
     feed = TrainLoader(data, resolution=resolution, seed=5, mirror=True, held_out=2, cache_bytes=cache_bytes)
-    assert (feed.memory is None) == (cache_bytes == 0)
+    assert (feed.cache is None) == (cache_bytes == 0)
     for start in (0, 13):
         for index, (images, labels) in enumerate(taken(feed, 7, start)):
             expected = feed.batch(start + 6 * index, 6)
@@ -69,15 +69,15 @@ def test_held_out_images_never_come(data):
     assert len(feed) == 7
     apart, labels = feed.held_out(3)
     assert apart.shape == (3, 3, 8, 8)
-    assert labels.tolist() == data.labels[feed.order.apart].tolist()
+    assert labels.tolist() == data.labels[feed.sampler.held_out].tolist()
     assert torch.equal(feed.held_out(2)[0], apart[:2])
     seen = torch.cat([images for images, _ in taken(feed, 5)])
     assert len(torch.unique(seen, dim=0)) == 7
     assert not any(torch.equal(one, other) for one in seen for other in apart)
-    kept = set(range(10)) - set(feed.order.apart.tolist())
+    kept = set(range(10)) - set(feed.sampler.held_out.tolist())
     only = TrainLoader(data, resolution=8, seed=0, held_out=9)
-    (last,) = set(range(10)) - set(only.order.apart.tolist())
-    assert set(only.labels(torch.Generator(), 50).tolist()) == {int(data.labels[last])}
+    (last,) = set(range(10)) - set(only.sampler.held_out.tolist())
+    assert set(only.sample_labels(torch.Generator(), 50).tolist()) == {int(data.labels[last])}
     assert len(kept) == 7
     with pytest.raises(ConfigError, match="4 held-out images are asked for, 3 are held out"):
         feed.held_out(4)
@@ -85,7 +85,7 @@ def test_held_out_images_never_come(data):
 
 def test_impossible_numbers_are_refused(data):
     with pytest.raises(ConfigError, match="micro-batch 4 does not divide the batch of 6"):
-        TrainLoader(data, resolution=8, seed=0).stream(0, batch=6, micro_batch=4)
+        TrainLoader(data, resolution=8, seed=0).batches(0, batch=6, micro_batch=4)
     with pytest.raises(ConfigError, match="-1 workers"):
         TrainLoader(data, resolution=8, seed=0, workers=-1)
 
@@ -99,39 +99,39 @@ def test_workers_are_started_by_need(data):
 
 def test_what_fits_is_judged_at_the_resolution_of_the_feed(data):
     room = 10 * 3 * 2 * 2 * 4  # ten averages of 2 px in float32
-    assert TrainLoader(data, resolution=2, seed=0, cache_bytes=room).memory is not None
-    assert TrainLoader(data, resolution=2, seed=0, cache_bytes=room - 1).memory is None
-    assert TrainLoader(data, resolution=8, seed=0, cache_bytes=10 * 3 * 64).memory is not None
+    assert TrainLoader(data, resolution=2, seed=0, cache_bytes=room).cache is not None
+    assert TrainLoader(data, resolution=2, seed=0, cache_bytes=room - 1).cache is None
+    assert TrainLoader(data, resolution=8, seed=0, cache_bytes=10 * 3 * 64).cache is not None
 
 
 def test_the_next_batches_are_read_while_the_last_one_is_at_work(data, monkeypatch):
     read = []
     feed = TrainLoader(data, resolution=8, seed=0, cache_bytes=0)
-    plain = feed.shown
+    plain = feed.load
 
     def shown(places):
         read.append(threading.current_thread().name)
         return plain(places)
 
-    monkeypatch.setattr(feed, "shown", shown)
-    with closing(feed.stream(0, batch=2, micro_batch=2)) as stream:
+    monkeypatch.setattr(feed, "load", shown)
+    with closing(feed.batches(0, batch=2, micro_batch=2)) as stream:
         next(stream)
         deadline = time.monotonic() + 10
         while len(read) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
         assert len(read) == 3  # this one and two in advance, no more
-    assert all(name.startswith("ahead") for name in read)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert all(name.startswith("prefetch") for name in read)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_a_stream_closed_before_its_first_item_or_dropped_leaves_nothing(data):
     feed = TrainLoader(data, resolution=8, seed=0, cache_bytes=0, workers=2)
-    feed.stream(0, batch=2, micro_batch=2).close()
-    stream = TrainLoader(data, resolution=8, seed=0).stream(0, batch=2, micro_batch=2)
+    feed.batches(0, batch=2, micro_batch=2).close()
+    stream = TrainLoader(data, resolution=8, seed=0).batches(0, batch=2, micro_batch=2)
     next(stream)
     del stream
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
     assert not children()
 
 
@@ -172,7 +172,7 @@ def test_worker_processes_read_the_same_stream(tmp_path, kind, workers):
 def test_dead_workers_are_replaced_and_their_images_not_lost(data):
     feed = TrainLoader(data, resolution=8, seed=5, cache_bytes=0, workers=2)
     found = []
-    with closing(feed.stream(0, batch=6, micro_batch=6)) as stream:
+    with closing(feed.batches(0, batch=6, micro_batch=6)) as stream:
         for index in range(24):
             found.append(next(stream))
             if index == 2:
@@ -203,7 +203,7 @@ class Fatal:
 def test_workers_that_die_at_once_are_a_clear_error(data):
     feed = TrainLoader(Fatal(data), resolution=8, seed=5, cache_bytes=0, workers=1)
     with (
-        closing(feed.stream(0, batch=2, micro_batch=2)) as stream,
+        closing(feed.batches(0, batch=2, micro_batch=2)) as stream,
         pytest.raises(PolyinrError, match=r"the processes that read images died.*give fewer --workers"),
     ):
         next(stream)
@@ -218,7 +218,7 @@ from polyinr_core.data.dataset import open_dataset
 
 def main():
     feed = TrainLoader(open_dataset(sys.argv[1]), resolution=8, seed=0, cache_bytes=0, workers=2)
-    stream = feed.stream(0, batch=2, micro_batch=2)
+    stream = feed.batches(0, batch=2, micro_batch=2)
     next(stream)
     try:
         print("here", flush=True)

@@ -24,7 +24,7 @@ ALL = {("lite2", "pooled"): Need(statistics=True, features=True)}
 
 def busy() -> list[str]:
     """The threads of ours that still run."""
-    ours = ("ahead", "decoding", "taking in")
+    ours = ("prefetch", "decoding", "taking in")
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
@@ -133,7 +133,7 @@ def test_images_are_made_beside_the_look_and_not_too_many() -> None:
     images = Recorded(40, eyes)
     seen = look(images, {"lite2": eyes}, ALL, batch=4, device=CPU)["lite2", "pooled"]
     assert seen.count == eyes.seen == 40
-    assert all(name.startswith("ahead") for name in images.makers)
+    assert all(name.startswith("prefetch") for name in images.makers)
     assert images.waiting <= 4 * (AHEAD + 2)
     assert not busy()
 

@@ -23,13 +23,13 @@ dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, 
 ranks = DistributedContext(rank, 2)
 """
 NOT_FINITE = """
-from test_step import latents, reals, setting, small_networks
-from polyinr_core.training.step import iterate
+from test_step import latents, options, reals, small_state
+from polyinr_core.training.step import train_step
 fakes, shown = latents(), reals()
 {spoil}
 try:
-    own = setting(dist=ranks, micro_batch=8)
-    iterate(small_networks(), own, reals=shown, g_fakes=fakes, d_fakes=fakes, beta=0.5)
+    own = options(dist=ranks, micro_batch=8)
+    train_step(small_state(), own, reals=shown, g_fakes=fakes, d_fakes=fakes, ema_beta=0.5)
 except PolyinrError as error:
     print(type(error).__name__, error)
 """
