@@ -165,7 +165,7 @@ def page(
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_asset("gallery.html.jinja"))
-    scripts = ("gallery.js",) if network is None else ("gallery.js", "gallery_draw.js", "gallery_easel.js")
+    scripts = ("gallery.js",) if network is None else ("gallery.js", "gallery_render.js", "gallery_live.js")
     style, script = Markup(_asset("gallery.css")), Markup("".join(map(_asset, scripts)))
     config = checkpoint.generator.config
     return template.render(
