@@ -1,4 +1,4 @@
-"""`python -m polyinr_cli`, and what `torchrun -m` is told."""
+"""`python -m polyinr_cli` and `torchrun -m polyinr_cli`."""
 
 from polyinr_cli.main import run
 

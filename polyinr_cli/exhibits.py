@@ -5,18 +5,17 @@ from pathlib import Path
 
 from polyinr_core.gallery.page import Exhibits, GalleryImage, Mixed, Part, Row, Rows, Slide
 from polyinr_core.gallery.plan import MARGIN, SIZES, psi_text
+from polyinr_core.latents.interpolation import LatentPath
 from polyinr_core.latents.naming import seeds_text
 from polyinr_core.models.coordinates import UNIT
+from polyinr_core.rendering.edits import Mixtures, frame_requests
+from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
+from polyinr_core.rendering.render import Renderer
+from polyinr_core.rendering.requests import from_seed_numbers
 from polyinr_core.rendering.viewport import Viewport
 
-from .drawing import Drawing
-from .hall import WINDOW, Done, Hall, Job
+from .hall import Done, Hall, Job
 from .heat import HeatMaps
-from .mixtures import Mixtures
-from .named import by_seed
-from .notes import again
-from .outputs import maps_of
-from .walk import frames_of, walk_of
 
 
 def exhibits_of(hall: Hall) -> Exhibits:
@@ -56,18 +55,18 @@ def at_size(hall: Hall, side: int) -> Slide:
 
 def mixed(hall: Hall, group: tuple[int, ...]) -> Mixed:
     """Plan the mixtures of each source with each target at some levels."""
-    plan, painter = hall.plan, hall.painter
+    plan, model = hall.plan, hall.model
     sources, targets = plan.mixed
-    levels, drawing, label = seeds_text(group), hall.drawing(plan.side), hall.label_text(plan.label)
-    ends = [by_seed(seeds_text(seeds), painter, label=plan.label) for seeds in (sources, targets)]
-    words = again([], source=seeds_text(sources), target=seeds_text(targets), levels=levels, label=label)
-    note = {**painter.note, "command": "mix", "words": words, **drawing.note(WINDOW)}
-    images = Mixtures(painter, ends[0], ends[1], (group,), "affine", 1.0).images(note)
+    levels, renderer, label = seeds_text(group), hall.renderer(plan.side), hall.label_text(plan.label)
+    ends = [from_seed_numbers(model, seeds, label=plan.label) for seeds in (sources, targets)]
+    words = format_options([], source=seeds_text(sources), target=seeds_text(targets), levels=levels, label=label)
+    note = {**model_metadata(model), "command": "mix", "words": words, **renderer_metadata(renderer)}
+    images = Mixtures(model, ends[0], ends[1], (group,)).requests(note)
 
     def mixture(row: int, column: int) -> GalleryImage:
         source, target = sources[row], targets[column]
         name = f"seed{target:04d}-with-levels{levels}-of-seed{source:04d}.png"
-        hall.add(name, drawing, images, row * len(targets) + column)
+        hall.add(name, renderer, images, row * len(targets) + column)
         what = f"seed {target} with levels {levels} of seed {source}"
         own = ["mix", str(source), str(target)]
         command = hall.command(own, name, levels=levels, label=label, res=plan.side)
@@ -83,19 +82,22 @@ def mixed(hall: Hall, group: tuple[int, ...]) -> Mixed:
 
 def walk(hall: Hall) -> Part:
     """Plan the frames of a walk over the first seeds and back."""
-    plan, painter, drawing = hall.plan, hall.painter, hall.drawing(hall.plan.side)
+    plan, model, renderer = hall.plan, hall.model, hall.renderer(hall.plan.side)
     stops = [str(seed) for seed in plan.stops]
     how = {"loop": True, "easing": "smooth"}
     label = hall.label_text(plan.label)
-    words = again(stops, space="affine", frames=plan.frames, **how, label=label)
-    note = {**painter.note, "command": "interpolate", "words": words, **drawing.note(WINDOW)}
-    way = walk_of(by_seed(",".join(stops), painter, label=plan.label), painter, space="affine", curve="linear")
-    frames = frames_of(way, drawing, note, frames=plan.frames, loop=True, easing="smooth", zooms=None)
+    words = format_options(stops, space="affine", frames=plan.frames, **how, label=label)
+    note = {**model_metadata(model), "command": "interpolate", "words": words, **renderer_metadata(renderer)}
+    images = [image.latents for image in from_seed_numbers(model, plan.stops, label=plan.label)]
+    path = LatentPath.through(images, space="affine")
+    frames = frame_requests(
+        model, path, renderer.viewport, frames=plan.frames, metadata=note, loop=True, easing="smooth"
+    )
     command = hall.command(["interpolate", *words], "walk.gif", res=plan.side)
     shown = []
     for index, frame in enumerate(frames.names):
         name, caption = f"walk-{frame}.png", f"frame {index + 1} of {plan.frames}"
-        hall.add(name, drawing, frames, index)
+        hall.add(name, renderer, frames, index)
         what = f"{caption} of the walk over seeds {', '.join(stops)}"
         shown.append(hall.image(name, plan.side, words=what, caption=caption, command=command))
     return Part(command, tuple(shown))
@@ -103,7 +105,7 @@ def walk(hall: Hall) -> Part:
 
 def heat(hall: Hall) -> Rows:
     """Plan the heat maps of the levels of some seeds; each row begins with the image."""
-    plan, maps = hall.plan, HeatMaps(hall.drawing(hall.plan.side), list(hall.plan.levels))
+    plan, maps = hall.plan, HeatMaps(hall.renderer(hall.plan.side), list(hall.plan.levels))
     label = hall.label_text(plan.label)
     rows = []
     for seed in plan.heated:
@@ -125,14 +127,14 @@ def heat(hall: Hall) -> Rows:
 
 def heat_job(hall: Hall, maps: HeatMaps, seed: int, names: Sequence[str]) -> Job:
     """Return the job that draws a seed's heat maps, all levels at once."""
-    own = by_seed(str(seed), hall.painter, label=hall.plan.label).with_note(maps.drawing.note(WINDOW))
+    own = from_seed_numbers(hall.model, [seed], label=hall.plan.label)
+    own = own.with_metadata(renderer_metadata(maps.renderer))
 
     def write(folder: Path, done: Done) -> None:
-        latents = own.latents(0)
-        note = own.note(latents, 0)
-        heats = maps.heats(maps_of(latents), done)
+        latents, note = own[0]
+        heats = maps.heats(latents, done)
         for level, name, one in zip(maps.levels, names, heats, strict=True):
-            words = again([], seeds=seed, label=hall.label_text(hall.plan.label), levels=level)
+            words = format_options([], seeds=seed, label=hall.label_text(hall.plan.label), levels=level)
             found = maps.note({**note, "command": "heatmap", "words": words}, one[None])
             hall.write(folder / name, maps.cell(one, None), found | {"heat_of_levels": [level]})
 
@@ -142,8 +144,9 @@ def heat_job(hall: Hall, maps: HeatMaps, seed: int, names: Sequence[str]) -> Job
 def beyond(hall: Hall) -> Part:
     """Plan some seeds with what lies around the trained square."""
     plan, side = hall.plan, hall.plan.beyond_side
-    drawing = Drawing(hall.painter, Viewport(side, side, (-MARGIN, -MARGIN, 1 + MARGIN, 1 + MARGIN)), frame=UNIT)
-    note = {**drawing.note(WINDOW), "command": "extrapolate"}
+    viewport = Viewport(side, side, (-MARGIN, -MARGIN, 1 + MARGIN, 1 + MARGIN))
+    renderer = Renderer(hall.model, viewport, frame=UNIT)
+    note = {**renderer_metadata(renderer), "command": "extrapolate"}
 
     def command(seeds: Sequence[int], output: str) -> str:
         given = {"seeds": seeds_text(seeds), "label": hall.label_text(plan.label), "margin": MARGIN, "res": side}
@@ -155,6 +158,7 @@ def beyond(hall: Hall) -> Part:
             f"seed{seed:04d}-beyond.png",
             f"seed {seed} and what lies around it, the trained square framed",
         )
-        hall.add(name, drawing, by_seed(str(seed), hall.painter, label=plan.label).with_note(note))
+        images_of_seed = from_seed_numbers(hall.model, [seed], label=plan.label)
+        hall.add(name, renderer, images_of_seed.with_metadata(note))
         images.append(hall.image(name, side, words=what, caption=f"seed {seed}", command=command([seed], name)))
     return Part(command(plan.beyond, "beyond.png"), tuple(images))

@@ -14,17 +14,14 @@ from polyinr_core.images.io import encode_image
 from polyinr_core.images.quantize import Pixels
 from polyinr_core.latents.latents import draw_labels
 from polyinr_core.latents.naming import parse_label, seeds_text
+from polyinr_core.rendering.metadata import Metadata, format_options, renderer_metadata
+from polyinr_core.rendering.model import Model
+from polyinr_core.rendering.render import Renderer
+from polyinr_core.rendering.requests import ImageRequests, from_seed_numbers
 from polyinr_core.rendering.viewport import Viewport
-
-from .drawing import Drawing, Painter
-from .named import Images, by_seed
-from .notes import Note, again
-from .outputs import maps_of
-from .window import Window
 
 Done = Callable[[int], None]
 FOLDER = "images"
-WINDOW = Window()
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,13 @@ class Job:
 class Hall:
     """A model, the plan of its gallery, and the jobs that draw it. An image that two parts show is one job.
 
-    `model` is the model's name in commands, None where they find it without.
+    `model_name` is the model's name in commands, None where they find it without.
     """
 
-    def __init__(self, painter: Painter, plan: Plan, *, model: str | None) -> None:
-        self.painter = painter
-        self.plan = plan
+    def __init__(self, model: Model, plan: Plan, *, model_name: str | None) -> None:
         self.model = model
+        self.plan = plan
+        self.model_name = model_name
         self.jobs: dict[str, Job] = {}
 
     @property
@@ -60,30 +57,30 @@ class Hall:
 
     def network(self) -> dict[str, Any] | None:
         """Return what the page needs to draw by itself, None if the model is too large for that."""
-        generator = self.painter.checkpoint.generator
+        generator = self.model.generator
         if not fits_in_page(generator):
             return None
-        images = by_seed(seeds_text(self.plan.in_page), self.painter, label=self.plan.label)
-        return model_in_page(generator, [images.latents(index) for index in range(len(images))])
+        images = from_seed_numbers(self.model, self.plan.in_page, label=self.plan.label)
+        return model_in_page(generator, [image.latents for image in images])
 
-    def drawing(self, side: int) -> Drawing:
+    def renderer(self, side: int) -> Renderer:
         """Return how images of that size are drawn."""
-        return Drawing(self.painter, Viewport(side, side))
+        return Renderer(self.model, Viewport(side, side))
 
-    def add(self, name: str, drawing: Drawing, images: Images, index: int = 0) -> None:
+    def add(self, name: str, renderer: Renderer, images: ImageRequests, index: int = 0) -> None:
         """Plan the file `name`: image `index` of some, with its note."""
 
         def write(folder: Path, done: Done) -> None:
-            latents = images.latents(index)
-            pixels = blank((drawing.width, drawing.height))
-            drawing.fill(pixels, maps_of(latents), progress=lambda rows: done(rows * drawing.width))
-            self.write(folder / name, pixels, images.note(latents, index))
+            pixels = blank((renderer.width, renderer.height))
+            latents, metadata = images[index]
+            renderer.fill(pixels, latents, progress=lambda rows: done(rows * renderer.width))
+            self.write(folder / name, pixels, metadata)
 
-        self.jobs[name] = Job(drawing.width * drawing.height, write)
+        self.jobs[name] = Job(renderer.width * renderer.height, write)
 
-    def write(self, path: Path, pixels: Pixels, note: Note) -> None:
+    def write(self, path: Path, pixels: Pixels, metadata: Metadata) -> None:
         """Write a PNG with its note; the folder around it is renamed when all is there."""
-        path.write_bytes(encode_image(pixels, note=note))
+        path.write_bytes(encode_image(pixels, note=metadata))
 
     def image(self, name: str, side: int, *, words: str, caption: str, command: str) -> GalleryImage:
         """Return a planned file as the page shows it."""
@@ -91,18 +88,18 @@ class Hall:
 
     def sample(self, seed: int, *, label: int | None = None, psi: float = 1.0, side: int | None = None) -> GalleryImage:
         """Plan the image of a seed, in the gallery's class and size if none are given."""
-        drawing = self.drawing(self.plan.side if side is None else side)
+        renderer = self.renderer(self.plan.side if side is None else side)
         label = self.plan.label if label is None else label
-        own = by_seed(str(seed), self.painter, label=label, psi=psi)
+        own = from_seed_numbers(self.model, [seed], label=label, psi=psi)
         parts = [f"seed{seed:04d}", *([] if label is None else [f"class{label}"])]
         parts += [] if psi == 1 else [f"psi{psi_text(psi)}"]
-        name = "-".join([*parts, f"{drawing.width}px.png"])
-        self.add(name, drawing, own.with_note(drawing.note(WINDOW)))
+        name = "-".join([*parts, f"{renderer.width}px.png"])
+        self.add(name, renderer, own.with_metadata(renderer_metadata(renderer)))
         drawn = self.class_of(seed) if label is None else label
         caption = f"seed {seed}" if drawn is None else f"seed {seed}, {self.class_name(drawn)}"
         words = caption if psi == 1 else f"{caption}, psi {psi_text(psi)}"
-        command = self.sampling([seed], name, label=label, psi=psi, side=drawing.width)
-        return self.image(name, drawing.width, words=words, caption=caption, command=command)
+        command = self.sampling([seed], name, label=label, psi=psi, side=renderer.width)
+        return self.image(name, renderer.width, words=words, caption=caption, command=command)
 
     def sampling(
         self,
@@ -125,26 +122,26 @@ class Hall:
 
     def command(self, words: list[str], output: str, **options: Any) -> str:
         """Return a command line of ours."""
-        named = [] if self.model is None else ["-m", self.model]
-        return shlex.join(["polyinr", *again(words, **options), *named, "-o", output])
+        named = [] if self.model_name is None else ["-m", self.model_name]
+        return shlex.join(["polyinr", *format_options(words, **options), *named, "-o", output])
 
     def class_of(self, seed: int) -> int | None:
         """Return the class that a seed draws, None of a model without."""
-        classes = self.painter.checkpoint.generator.config.classes
+        classes = self.model.generator.config.classes
         return int(draw_labels([seed], classes)[0]) if classes else None
 
     def class_name(self, label: int) -> str:
         """Return how a class is called."""
-        names = self.painter.checkpoint.class_names
+        names = self.model.class_names
         return names[label] if label < len(names) and names[label].strip() else f"class {label}"
 
     def label_text(self, label: int | None) -> str | None:
         """Return how --label names a class: by its name, by its number where the name says another or none."""
         if label is None:
             return None
-        name, classes = self.class_name(label), self.painter.checkpoint.generator.config.classes
+        name, classes = self.class_name(label), self.model.generator.config.classes
         try:
-            found = parse_label(name, classes=classes, class_names=self.painter.checkpoint.class_names)
+            found = parse_label(name, classes=classes, class_names=self.model.class_names)
         except LabelError:
             found = None
         return name if found == label and name.isprintable() else str(label)

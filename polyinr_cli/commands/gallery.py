@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyinr_cli import console as streams
-from polyinr_cli.notes import version
 from polyinr_cli.options import Device, Json, Label, Model, Overwrite, Precision, PrecisionOption, Quiet, Res, Verbose
 from polyinr_cli.runtime import several
 from polyinr_core.errors import FileError, RequestError
+from polyinr_core.rendering.metadata import model_metadata, version
 from polyinr_core.runtime.atomic_io import check_place, explain, written_beside
 from polyinr_core.runtime.memory import check_disk
 from polyinr_core.runtime.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
@@ -50,17 +50,16 @@ def gallery(
     Example: polyinr gallery -o site/
     """
     path = _folder(output, overwrite=overwrite)
-    from polyinr_cli.drawing import load_painter
     from polyinr_cli.exhibits import exhibits_of
     from polyinr_cli.hall import Hall
-    from polyinr_cli.named import class_index
+    from polyinr_cli.model_lookup import open_model
     from polyinr_core.checkpoints.locate import is_bundled
     from polyinr_core.gallery.page import Maker, page
     from polyinr_core.gallery.plan import plan_for
 
     side = _side(res)
-    painter = load_painter(model, precision=precision, device=device, eight_bits=True, quiet=quiet)
-    checkpoint = painter.checkpoint
+    opened = open_model(model, precision=precision, device=device, is_8_bit=True, quiet=quiet)
+    checkpoint = opened.checkpoint
     plan = plan_for(
         checkpoint.generator.config,
         checkpoint.resolution,
@@ -68,15 +67,16 @@ def gallery(
         psis=psi,
         side=side,
         frames=frames,
-        label=class_index(label, checkpoint),
+        label=opened.class_index(label),
     )
-    bundled = is_bundled(painter.checkpoint.sha256)
-    hall = Hall(painter, plan, model=None if bundled else painter.model_file.name)
+    model_name = "" if opened.path is None else opened.path.name
+    bundled = is_bundled(opened.sha256)
+    hall = Hall(opened, plan, model_name=None if bundled else model_name)
     exhibits = exhibits_of(hall)
     check_disk(path, BYTES_A_POINT * hall.points)
     _say_plan(hall, quiet=quiet)
     when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    maker = Maker(version(), when, painter.model_file.name, bundled)
+    maker = Maker(version(), when, model_name, bundled)
     text = page(checkpoint, plan, exhibits, network=hall.network(), maker=maker)
     with written_beside(path, overwrite=overwrite) as draft:
         draft.mkdir()
@@ -130,9 +130,9 @@ def _refuse_others(path: Path) -> None:
 
 def _side(res: int | None) -> int | None:
     """Return what --res says. Raises RequestError."""
-    from polyinr_cli.window import parse_sides
+    from polyinr_cli.parsing import parse_res_or_size
 
-    sides = parse_sides(res, None)
+    sides = parse_res_or_size(res, None)
     return None if sides is None else sides[0]
 
 
@@ -140,8 +140,8 @@ def _say_plan(hall: "Hall", *, quiet: bool) -> None:
     """Say how much is drawn."""
     from polyinr_core.models.generator import flops_per_pixel
 
-    work = hall.points * flops_per_pixel(hall.painter.checkpoint.generator.config) / 1e12
-    words = f"{hall.points / 1e6:.1f} million points to draw, {work:.3g} teraflop, on {hall.painter.device}"
+    work = hall.points * flops_per_pixel(hall.model.generator.config) / 1e12
+    words = f"{hall.points / 1e6:.1f} million points to draw, {work:.3g} teraflop, on {hall.model.device}"
     streams.say(f"polyinr: {words}", quiet=quiet)
 
 
@@ -151,7 +151,7 @@ def _facts(hall: "Hall", folder: Path) -> dict[str, Any]:
     plan = hall.plan
     return {
         "kind": "gallery",
-        **hall.painter.note,
+        **model_metadata(hall.model),
         "seeds": list(plan.seeds),
         "psi": list(plan.psis),
         "label": plan.label,

@@ -4,9 +4,7 @@ from typing import Annotated
 
 import typer
 
-from polyinr_cli.drawing import drawing_at, load_painter
-from polyinr_cli.named import check_names, images_named
-from polyinr_cli.notes import again
+from polyinr_cli.model_lookup import open_model, renderer_for
 from polyinr_cli.options import (
     Center,
     Device,
@@ -33,11 +31,14 @@ from polyinr_cli.options import (
     Warp,
     Zoom,
 )
-from polyinr_cli.targets import Kind, target_for
-from polyinr_cli.window import WHOLE, parse_window_options
+from polyinr_cli.outputs import Reporter, parse_output
+from polyinr_cli.parsing import TRAINED_WINDOW, parse_viewport_options
+from polyinr_cli.selection import check_selection, select_images, split_over_ranks
 from polyinr_core.errors import RequestError
+from polyinr_core.rendering.metadata import format_options, renderer_metadata
+from polyinr_core.rendering.writers import OutputKind
 
-KINDS = frozenset({Kind.folder, Kind.image, Kind.array, Kind.stdout})
+KINDS = frozenset({OutputKind.folder, OutputKind.image, OutputKind.array, OutputKind.stdout})
 
 
 def heatmap(
@@ -64,7 +65,7 @@ def heatmap(
     ] = None,
     res: Res = None,
     size: Size = None,
-    grid: Grid = WHOLE,
+    grid: Grid = TRAINED_WINDOW,
     center: Center = None,
     zoom: Zoom = None,
     rotate: Rotate = 0.0,
@@ -89,7 +90,7 @@ def heatmap(
 
     Example: polyinr heatmap --seeds 3 -o levels.png
     """
-    window = parse_window_options(
+    viewport = parse_viewport_options(
         res=res,
         size=size,
         grid=grid,
@@ -104,13 +105,13 @@ def heatmap(
     if overlay is not None and not 0 <= overlay <= 1:
         raise RequestError(f"--overlay {overlay:g} is out of range 0-1")
     _check_colors(colors)
-    target = target_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet, kinds=KINDS)
-    check_names(seeds, latents)
+    target = parse_output(output, overwrite=overwrite, as_json=as_json, kinds=KINDS)
+    check_selection(seeds, latents)
 
-    eight_bits = target.kind is not Kind.array
-    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
-    chosen = _levels(levels, painter.checkpoint.generator.config.levels)
-    words = again(
+    is_8_bit = target.kind is not OutputKind.array
+    opened = open_model(model, precision=precision, device=device, is_8_bit=is_8_bit, quiet=quiet)
+    chosen = _levels(levels, opened.generator.config.levels)
+    words = format_options(
         [],
         seeds=seeds,
         latents=None if latents is None else latents.name,
@@ -121,12 +122,13 @@ def heatmap(
         overlay=overlay,
     )
     note = {"command": "heatmap", "words": words}
-    images = images_named(seeds, latents, painter, label=label, psi=psi, force=force)
+    images = select_images(opened, seeds, latents, label=label, psi=psi, force=force)
     from polyinr_cli.heat import HeatMaps, draw_heat
 
-    drawing = drawing_at(painter, window)
-    images = images.with_note(note | drawing.note(window)).share(target)
-    draw_heat(target, HeatMaps(drawing, chosen, colors, overlay), images)
+    renderer = renderer_for(opened, viewport)
+    images = images.with_metadata(note | renderer_metadata(renderer, warp=viewport.warp))
+    images = split_over_ranks(images, target, quiet=quiet)
+    draw_heat(target, HeatMaps(renderer, chosen, colors, overlay), images, Reporter(as_json, quiet))
 
 
 def _levels(text: str | None, levels: int) -> list[int]:

@@ -31,11 +31,12 @@ from polyinr_cli.invert_options import (
     load_targets,
 )
 from polyinr_cli.model_lookup import load_model
-from polyinr_cli.named import class_index
 from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose
+from polyinr_cli.outputs import Reporter, parse_output
 from polyinr_cli.runtime import choose_device
-from polyinr_cli.targets import Kind, target_for, write_latents_to
+from polyinr_cli.selection import class_index
 from polyinr_core.errors import RequestError
+from polyinr_core.rendering.writers import OutputKind, write_latents_to
 from polyinr_core.runtime.memory import available_memory, total_memory
 
 if TYPE_CHECKING:
@@ -80,12 +81,11 @@ def invert(
     check_ranges(steps=steps, restarts=restarts, seed=seed)
     if not tune and (tune_rank, tune_steps, delta) != (None, None, None):
         raise RequestError("--tune-rank, --tune-steps and --delta require --tune")
-    target = target_for(
+    target = parse_output(
         output,
         overwrite=overwrite,
         as_json=as_json,
-        quiet=quiet,
-        kinds=(Kind.latents, Kind.stdout),
+        kinds=(OutputKind.latents, OutputKind.stdout),
         payload="latents",
     )
     delta_file = delta_path(target, delta) if tune else None
@@ -99,8 +99,8 @@ def invert(
         raise RequestError(f"--tune-rank {tune_rank} is out of range 1-{channels} (the model has {channels} channels)")
     index = class_index(label, checkpoint)
 
+    from polyinr_cli.parsing import parse_window
     from polyinr_core.images.io import write_image
-    from polyinr_core.images.sizes import parse_window
     from polyinr_core.inversion.invert import comparison_grid
     from polyinr_core.inversion.invert import invert as invert_image
     from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, load_loss
@@ -164,9 +164,11 @@ def invert(
         "window": list(window),
         "seed": seed,
     }
-    target.report((target.path, {**shared, "index": row, **fact}) for row, fact in enumerate(facts))
+    reporter = Reporter(as_json)
+    for number, fact in enumerate(facts):
+        reporter.json(target.path, {**shared, "index": number, **fact})
     if delta_file is not None:
-        target.report([(delta_file, delta_facts)])
+        reporter.json(delta_file, delta_facts)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from polyinr_core.models.coordinates import UNIT, Bounds, Grid
 from polyinr_core.models.generator import Synthesis
 
 from .model import Model
-from .render import in_bands, in_blocks
+from .render import in_bands, in_chunks
 from .viewport import Viewport
 
 Progress = Callable[[int], None]  # evaluated pixels
@@ -110,7 +110,7 @@ def feature_means(
     `affine` is [L, 3, n]. `progress` is called with the number of pixels of each chunk.
     """
     sums = affine.new_zeros(len(levels), affine.shape[-1], dtype=torch.float64)
-    for points in in_blocks(lambda points: points, grid, affine):
+    for points in in_chunks(lambda points: points, grid, affine):
         for k, x in enumerate(_features(synthesis, affine, points, levels)):
             sums[k] += x.sum(dim=0)
         if progress is not None:
@@ -138,7 +138,7 @@ def heat_rows(
         after = _features(synthesis, affine, points, levels)
         return torch.stack([x @ mean for x, mean in zip(after, means, strict=True)], dim=1)  # [P, K]
 
-    yield from in_bands(in_blocks(heat, grid, affine), grid, supersample=supersample)
+    yield from in_bands(in_chunks(heat, grid, affine), grid, supersample=supersample)
 
 
 def _features(synthesis: Synthesis, affine: Tensor, points: Tensor, levels: Sequence[int]) -> Iterator[Tensor]:

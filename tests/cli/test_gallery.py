@@ -18,10 +18,10 @@ from PIL import Image
 
 from polyinr_cli import exhibits, hall
 from polyinr_cli.main import load, outcome
-from polyinr_cli.notes import command_of
 from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from polyinr_core.gallery import plan
 from polyinr_core.images.io import read_note
+from polyinr_core.rendering.metadata import command_of
 from polyinr_core.runtime.atomic_io import sha256_of
 
 HOSTILE = ("</script><script>alert(1)</script>", "\" onerror='x", "2", " a - b & c ")

@@ -350,4 +350,4 @@ def test_several_processes_share_the_images(polyinr: Run, tiny_checkpoint: Path,
 def test_a_small_array_on_a_full_disk(tiny_checkpoint: Path, polyinr: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**16))
     ran = polyinr("sample", "--seeds", "1", "--res", "400", "-m", tiny_checkpoint, "-o", "x.npy")
-    refused(ran, "x.npy: needs 1.83 MiB, the disk has 0.06; draw less", code=1)
+    refused(ran, "x.npy: needs 1.83 MiB, the disk has 0.06; render less", code=1)
