@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from polyinr_cli import console
 from polyinr_cli.model_lookup import open_model, renderer_for
 from polyinr_cli.options import (
     Center,
@@ -52,7 +53,7 @@ def heatmap(
         typer.Option("--levels", metavar="0-9", show_default=False, help="Levels to show. Default: all."),
     ] = None,
     colors: Annotated[
-        str, typer.Option("--colors", metavar="NAME", help="fire, bmy, bgy, kbc or gray, dark to light.")
+        str, typer.Option("--colors", metavar="NAME", help="Color map: fire, bmy, bgy, kbc or gray, dark to light.")
     ] = "fire",
     overlay: Annotated[
         float | None,
@@ -110,7 +111,12 @@ def heatmap(
 
     is_8_bit = target.kind is not OutputKind.array
     opened = open_model(model, precision=precision, device=device, is_8_bit=is_8_bit, quiet=quiet)
-    chosen = _levels(levels, opened.generator.config.levels)
+    from polyinr_core.latents.naming import parse_levels
+    from polyinr_core.rendering.heatmap import HeatmapOptions, check_heatmaps, count_evaluations, write_heatmaps
+
+    count = opened.generator.config.levels
+    shown = range(count) if levels is None else parse_levels(levels, levels=count)
+    options = HeatmapOptions(tuple(shown), colors, overlay)
     words = format_options(
         [],
         seeds=seeds,
@@ -121,21 +127,20 @@ def heatmap(
         colors=colors,
         overlay=overlay,
     )
-    note = {"command": "heatmap", "words": words}
-    images = select_images(opened, seeds, latents, label=label, psi=psi, force=force)
-    from polyinr_cli.heat import HeatMaps, draw_heat
-
     renderer = renderer_for(opened, viewport)
-    images = images.with_metadata(note | renderer_metadata(renderer, warp=viewport.warp))
-    images = split_over_ranks(images, target, quiet=quiet)
-    draw_heat(target, HeatMaps(renderer, chosen, colors, overlay), images, Reporter(as_json, quiet))
+    images = select_images(opened, seeds, latents, label=label, psi=psi, force=force)
+    metadata = {"command": "heatmap", "words": words, **renderer_metadata(renderer, warp=viewport.warp)}
+    images = split_over_ranks(images.with_metadata(metadata), target, quiet=quiet)
 
-
-def _levels(text: str | None, levels: int) -> list[int]:
-    """Return the levels of --levels, by default all. Raises RequestError."""
-    from polyinr_core.latents.naming import parse_levels
-
-    return list(range(levels)) if text is None else parse_levels(text, levels=levels)
+    check_heatmaps(target, renderer, options, count=len(images))
+    reporter = Reporter(as_json=as_json, quiet=quiet)
+    total = count_evaluations(target, renderer, options, count=len(images))
+    with console.row_progress("rendering", total=total, quiet=quiet) as progress:
+        for path, facts in write_heatmaps(target, renderer, images, options, progress=progress):
+            reporter.json(path, facts)
+    if target.stream is None:
+        noun = "image" if len(images) == 1 else "images"
+        reporter.say(f"{len(options.levels)} levels of {len(images)} {noun} in {target.path}")
 
 
 def _check_colors(name: str) -> None:
