@@ -25,6 +25,7 @@ from PIL import Image
 from polyinr_core.errors import ArchiveError, FileError, ImageError, RequestError
 from polyinr_core.runtime.atomic_io import (
     PathLike,
+    check_place,
     explain,
     make_folder,
     refuse_overwrite,
@@ -62,11 +63,12 @@ class WorkFolder:
     """
 
     def __init__(self, output: Path, *, request: str) -> None:
-        """Open or make the folder; `done` tells how far it had come. Raises FileError (in use), OSError."""
+        """Open or make the folder; `done` tells how far it had come. Raises FileError, OSError."""
         self.output = output
         self.path = output.with_name(output.name + ".part")
-        if self.path.exists() and not (self.path / REQUEST_NAME).is_file():
+        if os.path.exists(self.path) and not (self.path / REQUEST_NAME).is_file():
             raise FileError(self.path, "is in the way and not ours; move it away")
+        check_place(self.path)
         self._made = make_folder(self.path)
         self._request = (self.path / REQUEST_NAME).open("a+")
         try:

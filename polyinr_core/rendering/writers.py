@@ -1,5 +1,6 @@
 """Write rendered images: a folder of PNG files, one image or a grid, a tiled image, an array, latents, an animation."""
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -99,8 +100,10 @@ def parse_output(
     if kind is OutputKind.stdout:
         return Output(path, kind, stream=None if stdout is None else stdout())
     if kind is OutputKind.folder:
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not path.is_dir():  # unlike Path.exists, takes names that are too long
             raise FileError(path, "is a file; name a folder for several images, or give the file a suffix")
+        if not os.path.exists(path):
+            check_place(path)
     else:
         refuse_overwrite(path, overwrite=overwrite)
         check_place(path)
@@ -407,7 +410,7 @@ def _kind_of(text: str, path: Path) -> OutputKind | None:
     suffix = path.suffix.lower()
     if text == "-":
         return OutputKind.stdout
-    if text.endswith("/") or path.is_dir() or not suffix:
+    if text.endswith("/") or os.path.isdir(path) or not suffix:
         return OutputKind.folder
     return OutputKind.image if suffix in FORMATS else SUFFIXES.get(suffix)
 

@@ -410,7 +410,7 @@ def test_16_bits_of_interlaced_png(channels, options):
     if options:
         samples[..., -1] = 65535
     file = io.BytesIO()
-    writer = png.Writer(13, 11, grayscale=channels < 3, bitdepth=16, interlace=True, **options)
+    writer = png.Writer(13, 11, greyscale=channels < 3, bitdepth=16, interlace=True, **options)
     writer.write_array(file, samples.reshape(-1).tolist())
     expected = np.rint(samples[..., : 1 if channels < 3 else 3] / 257)
     assert np.array_equal(decoded(file.getvalue()), np.broadcast_to(expected, (11, 13, 3)))
