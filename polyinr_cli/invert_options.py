@@ -8,7 +8,7 @@ import typer
 
 from polyinr_core.errors import RequestError
 
-from . import console as streams
+from . import console
 from .options import parse_res
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def load_targets(photos: list[Path], *, res: int | None, size: str | None, resol
         raise RequestError("--res and --size exclude each other; give one of the two")
     return [
         load_target(
-            streams.binary_stdin("image") if str(path) == "-" else path,
+            console.binary_stdin("image") if str(path) == "-" else path,
             name="stdin" if str(path) == "-" else str(path),
             size=None if size is None else parse_size(size),
             shorter_side=None if res is None else parse_size(str(res))[0],

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyinr_cli import console as streams
+from polyinr_cli import console
 from polyinr_cli.invert_options import (
     DeltaFile,
     LossName,
@@ -110,7 +110,7 @@ def invert(
     images = load_targets(photos, res=res, size=size, resolution=checkpoint.resolution)
     inversion_loss = load_loss(loss.value, vgg16=vgg16).to(torch_device)
     checkpoint.generator.to(torch_device)
-    streams.say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}", quiet=quiet, always=True)
+    console.say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}", quiet=quiet, always=True)
     for image in images:
         _report_conversion(image, quiet=quiet)
     memory = total_memory(torch_device) if torch_device.type == "cuda" else available_memory()
@@ -131,7 +131,7 @@ def invert(
                 progress=progress,
             )
         summary = f"{image.name}: {result}; {result.steps} steps in {result.seconds:.1f} s"
-        streams.say(summary, quiet=quiet, always=True)
+        console.say(summary, quiet=quiet, always=True)
         results.append(result)
 
     sha256, rows = checkpoint.sha256, [[image.pixels, one.image] for image, one in zip(images, results, strict=True)]
@@ -174,18 +174,18 @@ def invert(
 @contextmanager
 def _psnr_bar(description: str, *, quiet: bool) -> "Iterator[PsnrProgress]":
     """Yield a callback that moves a progress bar with the PSNR on stderr, or does nothing without a terminal."""
-    with streams.noted_progress(description, quiet=quiet) as move:
+    with console.noted_progress(description, quiet=quiet) as move:
         yield lambda done, total, psnr: move(done, total, f"PSNR {psnr:.1f} dB")
 
 
 def _report_conversion(image: "TargetImage", *, quiet: bool) -> None:
     """Report that only the first frame of a photo is used, or that it is resized."""
     if image.frames > 1:
-        streams.say(f"{image.name}: using the first of {image.frames} frames", quiet=quiet, always=True)
+        console.say(f"{image.name}: using the first of {image.frames} frames", quiet=quiet, always=True)
     if image.is_resized:
         height, width = image.pixels.shape[:2]
         resized = f"{image.name}: resized from {image.width}x{image.height} to {width}x{height}"
-        streams.say(resized, quiet=quiet, always=True)
+        console.say(resized, quiet=quiet, always=True)
 
 
 def _tune(
@@ -213,10 +213,10 @@ def _tune(
     model = apply_delta(checkpoint, delta, source=path)
     tuned = [render_with(result, model.generator.synthesis) for result in results]
     for result in tuned:
-        streams.say(f"{result.target.name}, tuned: {result}", quiet=quiet, always=True)
+        console.say(f"{result.target.name}, tuned: {result}", quiet=quiet, always=True)
     others = locality_psnr(checkpoint.generator, model.generator, seed=seed)
     seconds = time.monotonic() - started
-    streams.say(
+    console.say(
         f"{path}: rank {delta.rank}, {path.stat().st_size / 1024:,.0f} KiB, {steps} steps in {seconds:.1f} s; random "
         f"images before and after tuning: PSNR {others:.1f} dB",
         quiet=quiet,

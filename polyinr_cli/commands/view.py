@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyinr_cli import console as streams
+from polyinr_cli import console
 from polyinr_cli.model_lookup import open_model
 from polyinr_cli.options import Device, Json, Label, Model, Precision, PrecisionOption, Psi, Quiet, Tolerance, Verbose
 from polyinr_cli.runtime import interrupt, interruption
@@ -93,12 +93,12 @@ def listen(port: int) -> socket.socket:
 def announce(url: str, port: int, *, as_json: bool, quiet: bool, open_browser: bool) -> None:
     """Print the address of the page, and open it if there is a terminal and a display."""
     if as_json:
-        streams.json_line({"url": url, "port": port})
+        console.json_line({"url": url, "port": port})
     else:
-        streams.line(url)
+        console.line(url)
         sys.stdout.flush()
-    streams.say("polyinr: serving; stop with Ctrl-C", quiet=quiet)
-    if open_browser and streams.is_terminal(sys.stderr) and has_display():
+    console.say("polyinr: serving; stop with Ctrl-C", quiet=quiet)
+    if open_browser and console.is_terminal(sys.stderr) and has_display():
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
