@@ -34,7 +34,7 @@ INTERPOLATE = [
     ("interpolate 0-5 --frames 5 -m model.safetensors -o x.png", 2, "5 frames are too few", "6 images"),
     (f"{WALK} --zoom-from 0", 2, "--zoom-from 0 is outside"),
     (f"{WALK} --zoom-to nan", 2, "--zoom-to nan is outside"),
-    (f"{WALK} --zoom-to 4 --zoom 2", 2, "--zoom stands still"),
+    (f"{WALK} --zoom-to 4 --zoom 2", 2, "--zoom is constant"),
     (f"{WALK} --zoom-to 4 --grid 0:2 --center 0,0", 2, "--grid", "--center"),
     # output
     (f"{WALK} --columns 0", 2, "--columns 0"),
@@ -83,8 +83,8 @@ MIXED = [
     (f"{MIX} --mask cut.png", 1, "cut.png: cannot be decoded"),
     (f"{MIX} --mask folder.png", 1, "folder.png: is a folder"),
     (f"{MIX} --mask image.png --res 1000000", 2, "GiB of memory"),
-    ("mix 1-2 3 --mask image.png -m model.safetensors -o x.png", 2, "a mask shows one source"),
-    ("mix 1 2 --mask image.png -m model.safetensors -o x.safetensors", 2, "no latents is made here"),
+    ("mix 1-2 3 --mask image.png -m model.safetensors -o x.png", 2, "--mask needs a single source"),
+    ("mix 1 2 --mask image.png -m model.safetensors -o x.safetensors", 2, "of that kind (latents)"),
     ("mix 1 2 --res 9 -m model.safetensors -o x.safetensors", 2, "latents have no size"),
     ("mix 1 2 --res 9 -m model.safetensors -o -", 2, "latents have no size"),
     ("mix 1 2-3 -m model.safetensors -o x.dzi", 2, "one image, not 2"),
@@ -120,7 +120,7 @@ DIRECTIONS = [
     (f"{TURN} --amounts 1,x", 2, "amount 'x'"),
     (f"{TURN} --count 3", 2, "--count 3 is outside 1-2"),
     (f"{TURN} --levels 3", 2, "level 3 is outside 0-2"),
-    (f"{TURN} --latents latents.safetensors", 2, "one of the two"),
+    (f"{TURN} --latents latents.safetensors", 2, "either --seeds"),
     ("directions directions.safetensors -m model.safetensors -o x.png", 2, "--seeds", "--latents"),
     (
         "directions directions.safetensors --seeds 1 -m model.safetensors -o x.dzi",
