@@ -51,7 +51,7 @@ SETTINGS: dict[str, Any] = {
 INTERRUPTED = 130  # exit code of Ctrl-C; other signals have their own
 
 
-class Interrupted(PolyinrError):
+class CommandInterrupted(PolyinrError):
     """The command was interrupted by Ctrl-C or another signal."""
 
     exit_code = INTERRUPTED
@@ -98,7 +98,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise Interrupted("interrupted") from error
+            raise CommandInterrupted("interrupted") from error
         except BrokenPipeError as error:
             raise ClosedPipe from error
 
@@ -192,7 +192,7 @@ def _report(error: BaseException) -> int:
         streams.say("".join(traceback.format_exception(error)), always=True)
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     if rank := rank_or_first():
-        if isinstance(error, DistributedError | KeyboardInterrupt | Interrupted):
+        if isinstance(error, DistributedError | KeyboardInterrupt | CommandInterrupted):
             return code  # rank 0 reports it, or the rank that caused it
         line = f"rank {rank}: {line}"
     streams.say(f"polyinr: {line}", always=True)

@@ -37,7 +37,7 @@ RAISE_AGAIN_SECONDS = 0.05  # until an interruption that got lost is raised agai
 
 
 @dataclass(frozen=True)
-class Job:
+class TorchrunJob:
     """This process among those that torchrun has started."""
 
     rank: int = 0
@@ -45,13 +45,13 @@ class Job:
     local_rank: int = 0
 
 
-def job() -> Job:
+def job() -> TorchrunJob:
     """Return this process's ranks, as torchrun has set them. Raises RequestError if they are invalid.
 
     WORLD_SIZE alone is ignored: cluster schedulers set it for commands that run alone.
     """
     if not all(os.environ.get(name) for name in TORCHRUN_VARIABLES):
-        return Job()
+        return TorchrunJob()
     numbers = {}
     for name in TORCHRUN_VARIABLES:
         if not (text := os.environ[name].strip()).isdecimal():
@@ -60,7 +60,7 @@ def job() -> Job:
     rank, world_size, local_rank = (numbers[name] for name in TORCHRUN_VARIABLES)
     if rank >= max(1, world_size):
         raise RequestError(f"$RANK is {rank} of $WORLD_SIZE {world_size}; unset them, or start with torchrun")
-    return Job(rank, world_size, local_rank) if world_size > 1 else Job()
+    return TorchrunJob(rank, world_size, local_rank) if world_size > 1 else TorchrunJob()
 
 
 def own_rank() -> int:

@@ -185,7 +185,7 @@ def _labels(
     Where they have it from the data and that has no fitting labels, it is uniform, and the text says so. Raises
     RequestError where options ask for what is not there, and where metrics of two kinds would share images.
     """
-    from polyinr_cli.selection import class_index
+    from polyinr_cli.image_selection import class_index
     from polyinr_core.evaluation.generated_images import dataset_labels
     from polyinr_core.latents.latents import UNIFORM, LabelDistribution
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from polyinr_cli.image_selection import check_selection, select_images, split_over_ranks
 from polyinr_cli.model_lookup import open_model, renderer_for
 from polyinr_cli.options import (
     Bits,
@@ -28,7 +29,6 @@ from polyinr_cli.options import (
 )
 from polyinr_cli.outputs import Reporter, parse_output, write
 from polyinr_cli.parsing import MAX_SIZE, ViewportOptions, parse_viewport_options
-from polyinr_cli.selection import check_selection, select_images, split_over_ranks
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import renderer_metadata
 from polyinr_core.rendering.writers import IMAGE_KINDS, OutputKind

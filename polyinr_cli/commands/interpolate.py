@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from polyinr_cli import console
+from polyinr_cli.image_selection import select_by_words, split_over_ranks
 from polyinr_cli.model_lookup import open_model, renderer_for
 from polyinr_cli.options import (
     Center,
@@ -35,7 +36,6 @@ from polyinr_cli.options import (
 from polyinr_cli.outputs import Reporter, parse_output, write, write_animation
 from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM, TRAINED_WINDOW, ViewportOptions, parse_viewport_options
 from polyinr_cli.runtime import own_rank
-from polyinr_cli.selection import select_by_words, split_over_ranks
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
 from polyinr_core.rendering.writers import IMAGE_KINDS, GridSpec, Output, OutputKind, check_frames, check_output

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyinr_cli import console
+from polyinr_cli.image_selection import class_index
 from polyinr_cli.invert_options import (
     DeltaFile,
     LossName,
@@ -34,7 +35,6 @@ from polyinr_cli.model_lookup import load_model
 from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose
 from polyinr_cli.outputs import Reporter, parse_output
 from polyinr_cli.runtime import choose_device
-from polyinr_cli.selection import class_index
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.writers import OutputKind, write_latents_to
 from polyinr_core.runtime.memory import available_memory, total_memory

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from polyinr_cli import console
+from polyinr_cli.image_selection import check_stdin_once, select_by_words, split_over_ranks
 from polyinr_cli.model_lookup import open_model, renderer_for
 from polyinr_cli.options import (
     Bits,
@@ -36,7 +37,6 @@ from polyinr_cli.options import (
 )
 from polyinr_cli.outputs import Reporter, as_latents, parse_output, write
 from polyinr_cli.parsing import TRAINED_WINDOW, parse_viewport_options
-from polyinr_cli.selection import check_stdin_once, select_by_words, split_over_ranks
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
 from polyinr_core.rendering.writers import IMAGE_KINDS, OutputKind

@@ -136,17 +136,17 @@ def render_rows(
             coarser lattice does not predict them (`adaptive`); images less than 65 pixels wide or high always
             are.
     """
-    drawer = select_backend(network, affine.device)
+    backend = select_backend(network, affine.device)
 
     def colors(points: Tensor) -> Tensor:
-        return drawer(affine.unsqueeze(0), points)[0]
+        return backend(affine.unsqueeze(0), points)[0]
 
-    def at(whole: Grid, index: Tensor) -> Tensor:
-        few = [affine.new_empty(0, 3), *in_chunks(colors, whole, affine, index=index, chunk=SMALL_CHUNK)]
-        return torch.cat(few)
+    def evaluate(grid: Grid, index: Tensor) -> Tensor:
+        chunks = in_chunks(colors, grid, affine, index=index, chunk=SMALL_CHUNK)
+        return torch.cat([affine.new_empty(0, 3), *chunks])
 
     if tolerance and has_tiles(grid):
-        chunks = tiled(at, grid, tolerance=tolerance, device=affine.device)
+        chunks = tiled(evaluate, grid, tolerance=tolerance, device=affine.device)
     else:
         chunks = in_chunks(colors, grid, affine, chunk=CHUNK if affine.device.type == "cpu" else GPU_CHUNK)
     yield from in_bands(chunks, grid, rows=rows, supersample=supersample)
@@ -186,17 +186,17 @@ def in_bands(
     rows = supersample * (rows or max(1, CHUNK // (grid.width * supersample)))
     rows = min(grid.height, rows)
     missing = grid.width * grid.height
-    waiting: list[Tensor] = []
-    held, wanted = 0, rows * grid.width
+    pending: list[Tensor] = []
+    held, needed = 0, rows * grid.width
     for chunk in chunks:
-        waiting.append(chunk)
+        pending.append(chunk)
         held += len(chunk)
         missing -= len(chunk)
-        while held >= wanted or (not missing and held):
-            joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
-            take = min(wanted, held)
+        while held >= needed or (not missing and held):
+            joined = torch.cat(pending) if len(pending) > 1 else pending[0]
+            take = min(needed, held)
             yield averaged(joined[:take].unflatten(0, (-1, grid.width)), supersample)
-            waiting, held = [joined[take:]], held - take
+            pending, held = [joined[take:]], held - take
 
 
 def averaged(band: Tensor, supersample: int) -> Tensor:

@@ -83,7 +83,7 @@ def test_no_command_shows_the_help(polyinr: Run):
         ),
         (OSError(errno.ENOSPC, "No space", "x.png"), 1, "x.png: no space left"),
         (OSError(errno.EIO, "Input/output error"), 1, "input/output error"),
-        (ZeroDivisionError("oh"), 1, "ZeroDivisionError: oh (internal error; -v shows the traceback)"),
+        (ZeroDivisionError("oh"), 1, "ZeroDivisionError: oh (internal error; rerun with -v"),
         (RecursionError("deep"), 1, "RecursionError"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 from conftest import Run, refused
 
-from polyinr_cli.runtime import Job, job, joined, rank_or_first
+from polyinr_cli.runtime import TorchrunJob, job, joined, rank_or_first
 from polyinr_core.errors import RequestError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -23,18 +23,21 @@ def set_all(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({}, Job()),
-        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Job(3, 8, 1)),
-        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, Job()),
-        ({"WORLD_SIZE": "8"}, Job()),
-        ({"RANK": "3", "WORLD_SIZE": "8"}, Job()),  # a scheduler's, of which a single command is none of the job
-        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": ""}, Job()),
-        ({"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": ""}, Job()),
-        ({"WORLD_SIZE": "x"}, Job()),
+        ({}, TorchrunJob()),
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, TorchrunJob(3, 8, 1)),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, TorchrunJob()),
+        ({"WORLD_SIZE": "8"}, TorchrunJob()),
+        (
+            {"RANK": "3", "WORLD_SIZE": "8"},
+            TorchrunJob(),
+        ),  # a cluster scheduler's
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": ""}, TorchrunJob()),
+        ({"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": ""}, TorchrunJob()),
+        ({"WORLD_SIZE": "x"}, TorchrunJob()),
     ],
 )
 def test_a_job_is_one_that_torchrun_started(
-    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], expected: Job
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], expected: TorchrunJob
 ) -> None:
     set_all(monkeypatch, **values)
     assert job() == expected

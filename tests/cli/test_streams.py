@@ -50,7 +50,7 @@ def test_bytes_do_not_go_to_a_terminal(
 
 def test_bytes_are_not_typed_in(monkeypatch: pytest.MonkeyPatch, terminal):
     monkeypatch.setattr(sys, "stdin", terminal[0])
-    with pytest.raises(RequestError, match="piped in"):
+    with pytest.raises(RequestError, match="stdin is empty"):
         streams.binary_stdin()
 
 
