@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from polyinr_core.checkpoints.delta import Delta
+from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
 from polyinr_core.data.dataset import open_dataset
-from polyinr_core.data.prepare import WorkFolder, prepare
+from polyinr_core.data.labels import LabelInfo
+from polyinr_core.data.prepare import prepare
+from polyinr_core.data.prepare_journal import WorkFolder, write_zip_dataset
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import format_result, read_result

@@ -13,7 +13,7 @@ from polyinr_core.errors import FileError, RequestError
 
 if TYPE_CHECKING:
     from polyinr_core.data.dataset import ImageDataset
-    from polyinr_core.data.labels import Facts as Labeled
+    from polyinr_core.data.labels import LabelInfo
 
 Facts = dict[str, Any]
 SHEET_IMAGES = 64
@@ -208,7 +208,7 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     }
 
 
-def _class_counts(data: "ImageDataset | Labeled") -> dict[str, int]:
+def _class_counts(data: "ImageDataset | LabelInfo") -> dict[str, int]:
     """Count the images of each class, by its name where it has one."""
     import numpy as np
 

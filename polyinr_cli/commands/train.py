@@ -9,7 +9,7 @@ import typer
 
 from polyinr_cli import console, train_display
 from polyinr_cli import train_options as options
-from polyinr_cli.model_lookup import newest_in
+from polyinr_cli.model_lookup import resolve_folder
 from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
 from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_device, own_rank, stopping
 from polyinr_core.errors import RequestError
@@ -91,8 +91,7 @@ def train(
 
     checkpoint = None
     if init_from is not None:
-        path = newest_in(init_from, "--init-from", quiet=quiet) if init_from.is_dir() else init_from
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_checkpoint(resolve_folder(init_from, "--init-from", quiet=quiet))
         config = adopt(config, checkpoint, set(given))
     check_width(config, torch_device)
     files = options.parse_weights(weights or [])

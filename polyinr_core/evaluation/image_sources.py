@@ -20,6 +20,7 @@ from polyinr_core.data.import_sources import open_folder
 from polyinr_core.data.listing import Ignored
 from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.data.sampler import InfiniteSampler
+from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import FileError, ImageError, RequestError
 from polyinr_core.images.io import read_note
 from polyinr_core.images.quantize import quantize

@@ -17,6 +17,8 @@ from polyinr_core.images.quantize import quantize, to_uint8
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
+from polyinr_core.rendering.backends import select_backend
+from polyinr_core.rendering.render import pixels_per_batch
 
 from .config import TrainingConfig, format_stages
 from .run_dir import RunFolder
@@ -38,13 +40,13 @@ def render_seeds(
     device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
     coordinates = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
     classes = generator.config.classes
-    drawer = drawer_for(generator.synthesis, device)
-    batch = max(1, at_once(device) // resolution**2)
+    backend = select_backend(generator.synthesis, device)
+    batch = max(1, pixels_per_batch(device) // resolution**2)
     for start in range(0, len(seeds), batch):
         chunk = seeds[start : start + batch]
         z = draw_z(chunk, generator.config.z_dim).to(device, dtype)
         label = labels.draw(chunk, classes).to(device) if classes else None
-        yield drawer(generator.affine_each(generator.w_each(z, label)), coordinates).unflatten(
+        yield backend(generator.affine_each(generator.w_each(z, label)), coordinates).unflatten(
             1, (resolution, resolution)
         )
 

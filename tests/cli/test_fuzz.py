@@ -23,8 +23,8 @@ from bad_files import archive, noise
 from conftest import REFERENCE, Run, small_checkpoint
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.checkpoints.delta import Delta
-from polyinr_core.checkpoints.export import read_card
+from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
+from polyinr_core.checkpoints.export import load_any_checkpoint, read_card
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.errors import PolyinrError

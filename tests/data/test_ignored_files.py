@@ -140,9 +140,7 @@ def test_archives_and_shards_that_train_say_what_they_pass_over(tmp_path):
     files = labeled({"a.png": A, "b.heic": b"x"}, [["a.png", 1]])
     for path in (write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)):
         for _ in range(2):
-            assert open_dataset(path, index=tmp_path / "cache").notes == (
-                "passed over: 1 file of other kinds (1 .heic)",
-            )
+            assert open_dataset(path, index=tmp_path / "cache").notes == ("ignored: 1 file of other types (1 .heic)",)
 
 
 def test_linked_folders_are_followed(tmp_path):

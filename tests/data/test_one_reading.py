@@ -291,7 +291,7 @@ def test_a_folder_with_images_and_tars_is_refused(tmp_path):
     write_tar(folder / "0.tar", {"b.png": IMAGES[1]})
     with pytest.raises(FileError, match=r"holds \.tar files and images \('cat/a.png'\)"):
         open_source(folder)
-    assert open_dataset(folder).notes == ("passed over: images beside the .tar files ('cat/a.png')",)
+    assert open_dataset(folder).notes == ("ignored: images beside the .tar files ('cat/a.png')",)
     assert len(open_source(folder / "*.tar").names) == len(open_source(folder / "cat").names) == 1
 
 

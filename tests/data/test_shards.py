@@ -80,7 +80,7 @@ def test_the_ways_to_name_shards(tmp_path, monkeypatch):
 def test_other_data_is_an_archive(tmp_path):
     assert isinstance(open_dataset(write_archive(tmp_path / "a.zip")), ZipDataset)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="is a folder; make an archive of it with `polyinr prepare`"):
+    with pytest.raises(DatasetError, match="is a folder; make a dataset of it with `polyinr prepare`"):
         open_dataset(tmp_path / "empty")
 
 

@@ -16,6 +16,7 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import Part, RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import ALIGNMENT, aligned, batch_invariant
+from polyinr_core.rendering.render import render_rows
 from polyinr_core.training.samples import render_seeds
 
 OFFSETS = range(ALIGNMENT // 4)  # where a float32 may begin in a cache line
