@@ -60,8 +60,8 @@ def trained(reference: Path) -> TrainingState:
         generator,
         ema,
         discriminator,
-        torch.optim.Adam(generator.parameters(), **recipe["optimizer_G"]),
-        torch.optim.Adam(discriminator.head_parameters(), **recipe["optimizer_D"]),
+        torch.optim.Adam(generator.parameters(), **recipe["optimiser_G"]),
+        torch.optim.Adam(discriminator.head_parameters(), **recipe["optimiser_D"]),
     )
     for optimizer in (networks.g_optimizer, networks.d_optimizer):
         optimizer.register_step_pre_hook(sum_over_samples)
