@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch.distributed as dist
 import typer
 from apart import apart
 from evaluating import memory_of
@@ -92,22 +93,22 @@ def against_images(counts: list[int]) -> list[dict[str, Any]]:
 def train(rank: int, count: int, alone: bool, iterations: int, store: str, begun: Barrier, answer: Any) -> None:
     """Train the emoji preset in one of `count` processes, all of a job or each by itself; tell the seconds."""
     torch.set_num_threads(1)
-    dist = DistributedContext() if alone else DistributedContext(rank, count)
+    ranks = DistributedContext() if alone else DistributedContext(rank, count)
     if not alone:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
     config = PRESETS["emoji"]
     weights = {name: load_pretrained(name) for name in config.backbones}
     generator = create_generator(config, 0, None)
-    state = start_stage(config, generator, stage=0, weights=weights, device=CPU, dist=dist)
+    session = start_stage(config, generator, stage=0, weights=weights, device=CPU, dist=ranks)
     points = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=CPU)
-    options = StepOptions(points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=generator_for, dist=dist)
-    own = dist.local_rows(config.batch, config.batch)
+    options = StepOptions(points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=generator_for, dist=ranks)
+    own = ranks.local_rows(config.batch, config.batch)
     torch.manual_seed(0)
     reals = Batch((torch.rand(config.batch, 3, SIDE, SIDE) * 2 - 1)[own], None)
     fakes = Batch(torch.randn(config.batch, config.z_dim)[own], None)
 
     def once() -> None:
-        train_step(state, options, reals=reals, g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
+        train_step(session, options, reals=reals, g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
 
     once()
     begun.wait()

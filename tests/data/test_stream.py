@@ -204,7 +204,7 @@ def test_workers_that_die_at_once_are_a_clear_error(data):
     feed = TrainLoader(Fatal(data), resolution=8, seed=5, cache_bytes=0, workers=1)
     with (
         closing(feed.batches(0, batch=2, micro_batch=2)) as stream,
-        pytest.raises(PolyinrError, match=r"the processes that read images died.*give fewer --workers"),
+        pytest.raises(PolyinrError, match=r"the processes that read images died.*use fewer --workers"),
     ):
         next(stream)
     assert not children()

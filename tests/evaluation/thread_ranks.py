@@ -1,4 +1,4 @@
-"""Ranks that are threads of one process: they talk over a table instead of a network."""
+"""DistributedContext that are threads of one process: they talk over a table instead of a network."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
