@@ -20,7 +20,7 @@ from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
 from polyinr_core.runtime.distributed import ALONE, Ranks
 from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_tensor_name
-from polyinr_core.runtime.rng import generator_for, start_values_of
+from polyinr_core.runtime.rng import generator_for, seeded_init
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json, plain_json
 from polyinr_core.runtime.tensor_files import read_tensors as mapped_tensors
 
@@ -206,7 +206,7 @@ class Session:
 
 def first_generator(config: TrainingConfig, classes: int, table: Tensor | None) -> Generator:
     """Make the generator that the first stage starts from; `table` [classes, 320] starts its class table."""
-    with start_values_of("generator", config.seed):
+    with seeded_init("generator", config.seed):
         generator = Generator(config.generator(classes))
     if config.start == "balanced":
         balance(generator, generator_for("start", config.seed))
