@@ -1,4 +1,4 @@
-"""Sizes and windows as a person types them."""
+"""Parse image sizes and windows: "640x360", "-0.25:1.25"."""
 
 import math
 import re
@@ -10,19 +10,19 @@ MAX_COORDINATE = 1e6
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read "640x360" or "256" as (width, height). Raises RequestError."""
+    """Parse "640x360" or "256" to (width, height). Raises RequestError."""
     match = re.fullmatch(r"(\d+)(?:[xX×](\d+))?", text.strip(), re.ASCII)
     if match is None:
-        raise RequestError(f"size {text!r} is not understood; write 256 or 640x360")
+        raise RequestError(f"size {text!r} is not valid; write 256 or 640x360")
     sides = [match[1], match[2] or match[1]]
     for digits in sides:
         if len(digits) > 12 or not 1 <= int(digits) <= MAX_SIDE:
-            raise RequestError(f"size {text.strip()[:40]} is outside 1-{MAX_SIDE} pixels a side")
+            raise RequestError(f"size {text.strip()[:40]} is outside 1-{MAX_SIDE} pixels")
     return int(sides[0]), int(sides[1])
 
 
 def parse_window(text: str) -> tuple[float, float, float, float]:
-    """Read "A:B" or "X0:X1,Y0:Y1" as bounds (x0, y0, x1, y1). Raises RequestError."""
+    """Parse "A:B" or "X0:X1,Y0:Y1" to a window (x0, y0, x1, y1). Raises RequestError."""
     spans = [_parse_span(part, text) for part in text.split(",")]
     if len(spans) > 2:
         raise RequestError(f"window {text!r} has {len(spans)} spans; write A:B or X0:X1,Y0:Y1")
@@ -30,9 +30,9 @@ def parse_window(text: str) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def window_text(bounds: tuple[float, float, float, float]) -> str:
-    """Write bounds as `parse_window` reads them, to the last bit."""
-    x0, y0, x1, y1 = bounds
+def window_text(window: tuple[float, float, float, float]) -> str:
+    """Format a window as `parse_window` parses it, exactly."""
+    x0, y0, x1, y1 = window
     across, down = f"{x0!r}:{x1!r}", f"{y0!r}:{y1!r}"
     return across if across == down else f"{across},{down}"
 
@@ -41,9 +41,9 @@ def _parse_span(part: str, text: str) -> tuple[float, float]:
     try:
         low, high = (float(number) for number in part.split(":"))
     except ValueError:
-        raise RequestError(f"window {text!r} is not understood; write A:B or X0:X1,Y0:Y1") from None
+        raise RequestError(f"window {text!r} is not valid; write A:B or X0:X1,Y0:Y1") from None
     if not all(math.isfinite(v) and abs(v) <= MAX_COORDINATE for v in (low, high)):
         raise RequestError(f"window {text!r} is outside -{MAX_COORDINATE:g} to {MAX_COORDINATE:g}")
     if low == high:
-        raise RequestError(f"window {text!r} has no extent: it begins and ends at {low:g}")
+        raise RequestError(f"window {text!r} is empty: it begins and ends at {low:g}")
     return low, high
