@@ -1,4 +1,4 @@
-"""The standard streams: one kind of payload on stdout, messages and progress on stderr."""
+"""The standard streams: one kind of payload on stdout, messages and progress bars on stderr."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ NotedProgress = Callable[[int, int, str], None]
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
-    """Say whether a stream is open and a person's terminal."""
+    """Return whether a stream is open and a terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
@@ -23,29 +23,29 @@ def is_terminal(stream: IO[str] | None) -> bool:
 
 
 def say(message: str, *, quiet: bool = False, always: bool = False) -> None:
-    """Write a line for the person at the terminal; `always` writes it to a log or a pipe as well."""
+    """Write a line to stderr if it is a terminal; `always` also if it is a file or a pipe."""
     if quiet or sys.stderr is None or not (always or is_terminal(sys.stderr)):
         return
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it: no reason to stop the work
+    with contextlib.suppress(OSError, ValueError):  # a closed stderr is no reason to stop
         print(message, file=sys.stderr, flush=True)
 
 
 def say_notes(path: object, notes: Iterable[str], *, quiet: bool = False) -> None:
-    """Say, to a log as well, what was ignored in a data set."""
+    """Report what was skipped in a dataset, also to a file or a pipe."""
     for note in notes:
         say(f"polyinr: {path}: {note}", quiet=quiet, always=True)
 
 
 @contextmanager
 def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Yield a callback (done, total) that moves a bar on stderr; a silent one if that is no terminal."""
+    """Yield a callback (done, total) that moves a progress bar on stderr; does nothing without a terminal."""
     with progress_bars(quiet=quiet) as bar:
         yield bar(description)
 
 
 @contextmanager
 def progress_bars(*, quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
-    """Yield what makes such a callback of a description, each with a bar of its own, one below the other."""
+    """Yield a function that makes such a callback for a description, each with its own bar."""
     with _noted_bars(quiet=quiet) as bar:
 
         def unnoted(description: str) -> Progress:
@@ -57,14 +57,14 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Callable[[str], Progress]]
 
 @contextmanager
 def noted_progress(description: str, *, quiet: bool = False) -> Iterator[NotedProgress]:
-    """Yield a callback (done, total, note) that moves such a bar and shows a few words, the note, beside it."""
+    """Yield a callback (done, total, note) that moves a bar and shows the note beside it."""
     with _noted_bars(quiet=quiet) as bar:
         yield bar(description)
 
 
 @contextmanager
 def _noted_bars(*, quiet: bool) -> Iterator[Callable[[str], NotedProgress]]:
-    """Yield what makes callbacks of descriptions: all bars in one display, as two would overwrite each other."""
+    """Yield a function that makes callbacks; all bars share one display, as two would overwrite each other."""
     if quiet or not is_terminal(sys.stderr):
         yield lambda description: lambda done, total, note: None
         return
@@ -92,7 +92,7 @@ def _noted_bars(*, quiet: bool) -> Iterator[Callable[[str], NotedProgress]]:
 
 @contextmanager
 def row_progress(description: str, *, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yield a callback that adds rows, or whatever is counted, to a bar of `total`."""
+    """Yield a callback that adds steps to a progress bar of `total` steps."""
     with progress(description, quiet=quiet) as move:
         done = 0
 
@@ -105,47 +105,45 @@ def row_progress(description: str, *, total: int, quiet: bool = False) -> Iterat
 
 
 def json_line(fact: object) -> None:
-    """Write one JSON object as one line to stdout, at once; a file name that is not UTF-8 comes escaped."""
+    """Write a JSON object as one line to stdout and flush; file names that are not UTF-8 are escaped."""
     stdout = _open_stdout()
     stdout.write(format_json(fact, sort_keys=False) + "\n")
     stdout.flush()
 
 
 def line(text: str) -> None:
-    """Write one line of a report to stdout; what would steer the terminal is shown as a question mark."""
+    """Write a line to stdout; control characters are shown as question marks."""
     _open_stdout().write("".join(c if c.isprintable() else "?" for c in text) + "\n")
 
 
 def binary_stdout(payload: str = "image") -> BinaryIO:
-    """Return stdout for bytes. Raises RequestError if it is a terminal, where bytes would be noise."""
+    """Return stdout for bytes. Raises RequestError if it is a terminal."""
     stdout = _open_stdout()
     if is_terminal(stdout):
-        raise RequestError(
-            f"stdout is a terminal, not a place for {payload} bytes; send them on with | or >, or name a file: -o"
-        )
+        raise RequestError(f"refusing to write {payload} data to a terminal; use -o FILE or redirect stdout")
     return stdout.buffer  # type: ignore[attr-defined]
 
 
 def binary_stdin(payload: str = "latents") -> bytes:
-    """Return all bytes of stdin. Raises RequestError if it is closed or a terminal, where nobody types bytes."""
+    """Return all bytes of stdin. Raises RequestError if it is closed or a terminal."""
     if sys.stdin is None or is_terminal(sys.stdin):
-        raise RequestError(f"nothing is piped in; {payload} bytes are expected on stdin")
+        raise RequestError(f"stdin is empty; pipe {payload} data into it")
     return sys.stdin.buffer.read()
 
 
 def refuse_two_payloads(output: str | os.PathLike[str] | None, *, as_json: bool) -> None:
-    """Raise RequestError if both a file's bytes and JSON lines would go to stdout."""
+    """Raise RequestError if both data and JSON lines would go to stdout."""
     if as_json and output is not None and os.fspath(output) == "-":
-        raise RequestError("--json and -o - both want stdout; name a file with -o, or leave out --json")
+        raise RequestError("--json and -o - both write to stdout; name a file with -o, or leave --json out")
 
 
 def abandon_stdout() -> None:
-    """Point stdout at nothing after its reader has gone, so that closing it at exit raises no error."""
+    """Redirect stdout to the null device after its reader has closed, so that exiting raises no error."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_stdout() -> IO[str]:
     if sys.stdout is None:
-        raise RequestError("stdout is closed; send it somewhere with > or |")
+        raise RequestError("stdout is closed; redirect it with > or |")
     return sys.stdout

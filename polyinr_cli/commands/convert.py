@@ -1,4 +1,4 @@
-"""polyinr convert: a released checkpoint becomes ours; one of ours becomes smaller, or takes a card along."""
+"""`polyinr convert`: convert a released checkpoint, round a model to bfloat16, or attach a model card."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,12 +18,12 @@ def convert(
         typer.Argument(
             metavar="FILE",
             show_default=False,
-            help="A released pickle (.pkl), its tensors under their released names, or a model of ours (.safetensors).",
+            help="A released checkpoint (.pkl), its tensors (.safetensors), or a polyinr checkpoint.",
         ),
     ],
     output: Output,
     half: Annotated[
-        bool, typer.Option("--half", help="Round the weights to bfloat16: a file of half the size.")
+        bool, typer.Option("--half", help="Round the weights to bfloat16, for half the file size.")
     ] = False,
     card: Annotated[
         Path | None,
@@ -31,17 +31,17 @@ def convert(
             "--card",
             metavar="FILE.json",
             show_default=False,
-            help="Facts that go with the model, a JSON object: data, license, figures.",
+            help="Model card to store in the checkpoint: a JSON object with data, license, metrics.",
         ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Turn a released Poly-INR checkpoint into a polyinr model, bit for bit; or make a model smaller.
+    """Convert a released Poly-INR checkpoint, exactly; or round a checkpoint to bfloat16.
 
-    The pickle is read as data: nothing in it is ever executed, and a file that holds anything but a released
-    checkpoint is refused.
+    The pickle is read as data: none of its code is executed, and a file that is not a released checkpoint is
+    refused.
 
     Example: polyinr convert best_model.pkl -o model.safetensors
     """
@@ -55,7 +55,7 @@ def convert(
     if str(output) == "-":
         return _convert_to_stdout(file, half=half, card=card)
     if output.suffix != ".safetensors":
-        raise RequestError(f"-o {output}: a model is a .safetensors file; name it {output.stem}.safetensors")
+        raise RequestError(f"-o {output}: a checkpoint is a .safetensors file; name it {output.stem}.safetensors")
     refuse_overwrite(output, overwrite=overwrite)
     checkpoint = _read(file, half=half, card=card)
     save_checkpoint(output, checkpoint, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""polyinr demo: the whole main job on bundled images, in a few minutes on a CPU."""
+"""`polyinr demo`: the whole workflow on bundled images, in a few minutes on a CPU."""
 
 import shlex
 import signal
@@ -16,22 +16,25 @@ from polyinr_core.errors import RequestError
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="To fill.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Output folder.")] = Path("demo"),
     max_time: Annotated[
-        str, typer.Option("--max-time", metavar="180s", help="How long to train; run it again to train on.")
+        str,
+        typer.Option(
+            "--max-time", metavar="180s", help="Training time, such as 90s or 9m. Run the command again to continue."
+        ),
     ] = "180s",
     quiet: Quiet = False,
 ) -> None:
-    """Show the main job: prepare images, train on them, draw at any size and beyond the border.
+    """Run the whole workflow: prepare images, train on them, render at any size and beyond the border.
 
-    Everything is done by the commands that it prints, on the bundled emoji. A few minutes of training give
-    blobs of the right colors, not emoji: a taste of the way, not of the goal.
+    It prints the commands that it runs on the bundled emoji. A few minutes of training give blobs of the right
+    colors rather than emoji: the demonstration shows the steps, not the quality.
     """
     from polyinr_core.runtime.atomic_io import explain
 
     parse_duration(max_time)
     if str(output) == "-":
-        raise RequestError("-o - is stdout; the demonstration fills a folder, name one")
+        raise RequestError("-o - is stdout; the demonstration needs a folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,7 +46,7 @@ def demo(
     streams.say(
         f"\nThe images are in {output}/: samples.png, beyond.png (the window -0.25:1.25), large.png (512 px, "
         f"trained at 32), and {output}/run/samples/ shows the training.\n"
-        f"Run it again to train on, or try\n"
+        f"Run it again to continue training, or try\n"
         f"  polyinr info {large}\n"
         f"  polyinr sample -m {run_dir} --seeds 0-63 --psi 0.7 -o many.png\n"
         f"  polyinr prepare YOUR_IMAGES/ -o yours.zip --res 64 && polyinr train yours.zip",
@@ -53,11 +56,11 @@ def demo(
 
 
 def commands(output: Path, max_time: str) -> list[list[str]]:
-    """Return the commands of the demonstration, without the leading `polyinr`."""
+    """Return the commands that are run, without the leading `polyinr`."""
     from polyinr_core.data.dataset import bundled_images
 
     data, run_dir = f"{output}/emoji-32.zip", f"{output}/run"
-    draw = ["sample", "--overwrite", "-m", run_dir]
+    sample = ["sample", "--overwrite", "-m", run_dir]
     return [
         ["prepare", str(bundled_images()), "-o", data, "--res", "32", "--overwrite"],
         [
@@ -74,20 +77,20 @@ def commands(output: Path, max_time: str) -> list[list[str]]:
             "--max-time",
             max_time,
         ],
-        [*draw, "--seeds", "0-23", "-o", f"{output}/samples.png"],
-        [*draw, "--seeds", "0-7", "--grid", "-0.25:1.25", "--res", "48", "-o", f"{output}/beyond.png"],
-        [*draw, "--seeds", "1", "--res", "512", "-o", f"{output}/large.png"],
+        [*sample, "--seeds", "0-23", "-o", f"{output}/samples.png"],
+        [*sample, "--seeds", "0-7", "--grid", "-0.25:1.25", "--res", "48", "-o", f"{output}/beyond.png"],
+        [*sample, "--seeds", "1", "--res", "512", "-o", f"{output}/large.png"],
     ]
 
 
 def run(command: list[str]) -> None:
-    """Run one command of ours in a process of its own; if it fails, it has said why. Raises typer.Exit."""
+    """Run a command in its own process; it reports its own errors. Raises typer.Exit."""
     with subprocess.Popen([sys.executable, "-m", "polyinr_cli", *command]) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            process.send_signal(interruption.number or signal.SIGINT)  # which it takes as one with the terminal's
-            process.wait()  # it saves what it has
+            process.send_signal(interruption.number or signal.SIGINT)  # the terminal's is ignored
+            process.wait()  # it saves its state
             raise
     if code == 130:
         raise KeyboardInterrupt

@@ -38,7 +38,7 @@ from polyinr_cli.evaluate_options import (
 )
 from polyinr_cli.model_lookup import load_model
 from polyinr_cli.options import Device, Json, Label, Model, OptionalOutput, Overwrite, Quiet, Verbose
-from polyinr_cli.runtime import choose_device, joined, own_device, own_rank
+from polyinr_cli.runtime import choose_device, joined, own_rank, rank_device
 from polyinr_core.errors import RequestError
 from polyinr_core.runtime.memory import available_memory, total_memory
 
@@ -124,7 +124,7 @@ def evaluate(
     check_output(output, overwrite=overwrite)
     check_statistics_file(save_statistics, overwrite=overwrite)
 
-    place = own_device(choose_device(device))
+    place = rank_device(choose_device(device))
     settings = Settings(batch=batch, bootstrap=bootstrap, cache=cache)
     reals = None
     if real is not None:
@@ -185,7 +185,7 @@ def _labels(
     Where they have it from the data and that has no fitting labels, it is uniform, and the text says so. Raises
     RequestError where options ask for what is not there, and where metrics of two kinds would share images.
     """
-    from polyinr_cli.named import class_index
+    from polyinr_cli.image_selection import class_index
     from polyinr_core.evaluation.generated_images import dataset_labels
     from polyinr_core.latents.latents import UNIFORM, LabelDistribution
 

@@ -1,4 +1,4 @@
-"""`polyinr info`: what a file is (a model, delta, data set, image, latents, directions), and its command."""
+"""`polyinr info`: describe a file, and print the command that renders an image again."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyinr_cli import console as streams
-from polyinr_cli.notes import command_of, note_of
 from polyinr_cli.options import Json, OptionalOutput, Overwrite, Quiet, Verbose
 from polyinr_core.errors import FileError, RequestError
 
@@ -16,15 +15,15 @@ if TYPE_CHECKING:
     from polyinr_core.data.labels import LabelInfo
 
 Facts = dict[str, Any]
-SHEET_IMAGES = 64
-LISTED = 12  # names on a line before the rest is counted
+GRID_IMAGES = 64
+MAX_LISTED = 12  # items on a line
 
 
 def info(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", show_default=False, help="A model, delta, data set, image, latents, directions."
+            metavar="FILE", show_default=False, help="A checkpoint, delta, dataset, image, latents or directions file."
         ),
     ],
     output: OptionalOutput = None,
@@ -33,9 +32,9 @@ def info(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a file is: a model, a data set (-o draws a contact sheet), an image, latents, or directions.
+    """Describe a file: a checkpoint, delta, dataset (-o writes a grid of its images), image, latents, directions.
 
-    An image drawn by polyinr carries a note; the command that draws it again is printed.
+    For an image with polyinr's metadata, print the command that renders it again.
 
     Example: polyinr info cats.zip -o cats.png
     """
@@ -48,14 +47,14 @@ def info(
 
 
 def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
-    """Return the facts of a file, by its first bytes. Raises PolyinrError."""
+    """Return the facts of a file, whose kind its first bytes tell. Raises PolyinrError."""
     kind = _kind_of(path)
     if kind == "data":
         return _data_facts(path, output, overwrite=overwrite, quiet=quiet)
     if kind == "folder":
         return _folder_facts(path, output, quiet=quiet)
     if output is not None:
-        raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is none")
+        raise RequestError(f"-o writes a grid of a dataset's images (.zip, .tar shards); {path} is not a dataset")
     return _image_facts(path) if kind == "image" else _tensor_facts(path)
 
 
@@ -82,15 +81,15 @@ def _kind_of(path: Path) -> str:
         return "image"
     if head.startswith(b"PK"):
         return "data"
-    if head[8:9] == b"{":  # first, as a header's length may begin as a pickle does
+    if head[8:9] == b"{":  # before pickles, as a header's length may begin like one
         return "tensors"
     if head.startswith(b"\x80"):
-        raise FileError(path, "a pickle, which is not opened here; `polyinr convert` reads released models")
-    raise FileError(path, "not a model, data set, image or latents file")
+        raise FileError(path, "a pickle, which `polyinr info` does not open; `polyinr convert` reads released models")
+    raise FileError(path, "not a checkpoint, dataset, image or latents file")
 
 
 def _tensor_facts(path: Path) -> Facts:
-    """Return the facts of a model, of its delta, of latents or of directions."""
+    """Return the facts of a checkpoint, a delta, latents or directions."""
     from polyinr_core.checkpoints.delta import is_delta, load_delta
     from polyinr_core.latents.directions import is_directions_file
     from polyinr_core.latents.io import is_latents_file, read_latents
@@ -122,7 +121,7 @@ def _tensor_facts(path: Path) -> Facts:
 
 
 def _directions_facts(path: Path) -> Facts:
-    """Return what directions were found in, and how much of its variance each explains."""
+    """Return how directions were found, and the share of the variance that each explains."""
     from polyinr_core.latents.directions import read_directions
 
     held = read_directions(path)
@@ -141,25 +140,27 @@ def _directions_facts(path: Path) -> Facts:
 
 
 def _image_facts(path: Path) -> Facts:
-    """Return an image's note, with the command that draws it again."""
-    note = note_of(path)
-    if not note:
+    """Return an image's metadata, with the command that renders it again."""
+    from polyinr_core.rendering.metadata import command_of, read_metadata
+
+    metadata = read_metadata(path)
+    if not metadata:
         return {
             "kind": "image",
-            "note": "none; JPEG and WebP keep no note, nor do other programs' images",
+            "metadata": "none; JPEG and WebP files have none, nor have other programs' images",
         }
     again = f"{path.stem}-again"
-    single_of_many = "folder" in note or (note.get("count", 1) != 1 and "index" in note)
+    single_of_many = "folder" in metadata or (metadata.get("count", 1) != 1 and "index" in metadata)
     try:
-        command = command_of(note, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
+        command = command_of(metadata, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise FileError(path, "its note is damaged, so it does not say how to draw it again") from error
-    told = {key: value for key, value in note.items() if key not in ("command", "words")}
-    return {"kind": "image", **told, "command": command}
+        raise FileError(path, "its metadata is damaged, so it does not say how to render it again") from error
+    shown = {key: value for key, value in metadata.items() if key not in ("command", "words")}
+    return {"kind": "image", **shown, "command": command}
 
 
 def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
-    """Return a data set's facts; draw its contact sheet where `output` says."""
+    """Return a dataset's facts; write a grid of its images to `output`."""
     from polyinr_core.data.dataset import open_data
 
     with streams.progress("reading", quiet=quiet) as progress:
@@ -178,7 +179,7 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
             "sha256": data.sha256,
         }
         if output is not None:
-            _draw_contact_sheet(data, output, overwrite=overwrite, quiet=quiet)
+            _write_grid(data, output, overwrite=overwrite, quiet=quiet)
     return facts
 
 
@@ -189,9 +190,9 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
 
     listing = list_folder(path)
     if not listing.names:
-        raise FileError(path, "is a folder without images; a file is needed, or a folder of images or .tar shards")
+        raise FileError(path, "is a folder without images; name a file, or a folder of images or .tar shards")
     if output is not None:
-        raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is a folder")
+        raise RequestError(f"-o writes a grid of a dataset's images (.zip, .tar shards); {path} is a folder")
     kept = without_broken_strays(path, listing)
     labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
     notes = Ignored(listing)
@@ -219,8 +220,8 @@ def _class_counts(data: "ImageSet | LabelInfo") -> dict[str, int]:
     return {names[i] if i < len(names) else str(i): count for i, count in enumerate(counts)}
 
 
-def _draw_contact_sheet(data: "ImageSet", output: Path, *, overwrite: bool, quiet: bool) -> None:
-    """Draw images from the whole data set, evenly spread, on one sheet."""
+def _write_grid(data: "ImageSet", output: Path, *, overwrite: bool, quiet: bool) -> None:
+    """Write a grid of images, evenly spread over the dataset."""
     import numpy as np
 
     from polyinr_core.images.grid import make_grid
@@ -233,7 +234,7 @@ def _draw_contact_sheet(data: "ImageSet", output: Path, *, overwrite: bool, quie
     else:
         format_of(output)
         refuse_overwrite(output, overwrite=overwrite)
-    count = min(SHEET_IMAGES, len(data))
+    count = min(GRID_IMAGES, len(data))
     chosen = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
     pixels = make_grid(np.stack([data.read(index) for index in chosen]))
     if to_stdout:
@@ -246,7 +247,7 @@ def _draw_contact_sheet(data: "ImageSet", output: Path, *, overwrite: bool, quie
 
 
 def _print(facts: Facts) -> None:
-    """Print facts, one a line, names in one column; what is empty is left out."""
+    """Print facts, one per line, with the names in a column; empty ones are left out."""
     shown = {name: value for name, value in facts.items() if value not in (None, "", [], {}, ())}
     width = max(map(len, shown))
     for name, value in shown.items():
@@ -254,7 +255,7 @@ def _print(facts: Facts) -> None:
 
 
 def _text_of(value: object) -> str:
-    """Return a fact as a person reads it on one line; what is long is cut short."""
+    """Return a fact as one line of text, shortened where it is long."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -268,5 +269,5 @@ def _text_of(value: object) -> str:
         items = [str(item) for item in value]
     else:
         return json.dumps(value)
-    more = f", and {len(items) - LISTED} more" if len(items) > LISTED else ""
-    return ", ".join(items[:LISTED]) + more
+    more = f", and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
+    return ", ".join(items[:MAX_LISTED]) + more

@@ -14,7 +14,7 @@ from polyinr_cli import train_display as plan
 from polyinr_cli import train_options as recipe
 from polyinr_cli.model_lookup import resolve_folder
 from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
-from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_device, own_rank, stopping
+from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_rank, rank_device, stopping
 from polyinr_core.errors import RequestError
 from polyinr_core.runtime.memory import check_gpu_memory, check_memory, total_memory
 
@@ -80,8 +80,8 @@ def train(
     given = recipe.given_fields(locals())
     deadline = None if max_time is None else time.monotonic() + parse_duration(max_time)
     config = recipe.configure(preset, given)
-    place = own_device(choose_device(device))
-    dtype = choose_dtype(Precision(config.precision), place, eight_bits=True)
+    place = rank_device(choose_device(device))
+    dtype = choose_dtype(Precision(config.precision), place, is_8_bit=True)
     quiet = quiet or own_rank() > 0
 
     from polyinr_core.data.dataset import bundled_images, open_data

@@ -68,10 +68,10 @@ def read_latents(source: PathLike | bytes) -> Latents:
         raise FileError(name, f"not a latents file ({error}); `polyinr sample -o x.safetensors` makes one") from error
     held: dict[str, Any] = _checked_tensors(name, tensors)
     try:
-        told = facts_in(header, METADATA_KEY)
+        stored = facts_in(header, METADATA_KEY)
     except TensorFileError as error:
         raise FileError(name, f"its facts are damaged ({error}); make the file again") from error
-    facts = {} if told is None else _checked_facts(name, told, count=len(next(iter(held.values()))))
+    facts = {} if stored is None else _checked_facts(name, stored, count=len(next(iter(held.values()))))
     return Latents(**held, **facts, sha256=hashlib.sha256(data).hexdigest())
 
 

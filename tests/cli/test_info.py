@@ -162,7 +162,7 @@ def test_a_folder_of_images(polyinr: Run, tmp_path: Path):
     ran = polyinr("info", "photos", "--json")
     assert ran.lines[0]["classes"] == 0
     assert "no labels: 'cover.png' lies in no class folder" in ran.stderr
-    assert "-o draws the contact sheet" in polyinr("info", "photos", "-o", "x.png").stderr
+    assert "-o writes a grid of a dataset" in polyinr("info", "photos", "-o", "x.png").stderr
 
 
 def test_a_compressed_tar_is_named_as_such(polyinr: Run, tmp_path: Path):

@@ -112,7 +112,7 @@ def test_latents_are_not_for_a_terminal(polyinr: Run, tiny_checkpoint: Path, mon
     from polyinr_cli import console as streams
 
     monkeypatch.setattr(streams, "is_terminal", lambda stream: stream is sys.stdout)
-    refused(polyinr("mix", "1", "5", "-m", tiny_checkpoint, "-o", "-"), "a terminal", "latents bytes", code=2)
+    refused(polyinr("mix", "1", "5", "-m", tiny_checkpoint, "-o", "-"), "a terminal", "latents data", code=2)
 
 
 def test_latents_files_mix_as_seeds_do(polyinr: Run, tiny_checkpoint: Path):

@@ -3,7 +3,7 @@
 import pytest
 from conftest import Run, refused
 
-from polyinr_cli.runtime import Job, job, joined, rank_or_first
+from polyinr_cli.runtime import TorchrunJob, job, joined, rank_or_first
 from polyinr_core.errors import RequestError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -23,18 +23,21 @@ def set_all(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({}, Job()),
-        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Job(3, 8, 1)),
-        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, Job()),
-        ({"WORLD_SIZE": "8"}, Job()),
-        ({"RANK": "3", "WORLD_SIZE": "8"}, Job()),  # a scheduler's, of which a single command is none of the job
-        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": ""}, Job()),
-        ({"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": ""}, Job()),
-        ({"WORLD_SIZE": "x"}, Job()),
+        ({}, TorchrunJob()),
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, TorchrunJob(3, 8, 1)),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, TorchrunJob()),
+        ({"WORLD_SIZE": "8"}, TorchrunJob()),
+        (
+            {"RANK": "3", "WORLD_SIZE": "8"},
+            TorchrunJob(),
+        ),  # a cluster scheduler's
+        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": ""}, TorchrunJob()),
+        ({"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": ""}, TorchrunJob()),
+        ({"WORLD_SIZE": "x"}, TorchrunJob()),
     ],
 )
 def test_a_job_is_one_that_torchrun_started(
-    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], expected: Job
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], expected: TorchrunJob
 ) -> None:
     set_all(monkeypatch, **values)
     assert job() == expected
@@ -60,13 +63,17 @@ def test_an_environment_that_is_no_jobs_is_one_line(
 
 @pytest.mark.parametrize("world_size", ["8", "x"])
 def test_a_stray_world_size_leaves_nothing_out(
-    polyinr: Run, tiny_checkpoint: object, monkeypatch: pytest.MonkeyPatch, world_size: str
+    polyinr: Run,
+    tiny_checkpoint: object,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    world_size: str,
 ) -> None:
     set_all(monkeypatch, WORLD_SIZE=world_size, RANK="1")
     ran = polyinr("sample", "-m", tiny_checkpoint, "--seeds", "0-4", "-o", "out/", "--json")
     assert [line["seed"] for line in ran.lines] == [0, 1, 2, 3, 4]
-    (said,) = ran.stderr.splitlines()
-    assert said == f"polyinr: $WORLD_SIZE is {world_size!r} without $LOCAL_RANK: no job of torchrun; working alone"
+    warning = f"$WORLD_SIZE is {world_size!r} without $LOCAL_RANK: not started by torchrun; running alone"
+    assert caplog.messages == [warning]
 
 
 @pytest.mark.parametrize("world_size", ["", "1"])

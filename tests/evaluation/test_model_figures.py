@@ -60,7 +60,7 @@ def test_a_image_is_that_of_bands(checkpoint: Checkpoint, monkeypatch: pytest.Mo
     for maps, image in zip(checkpoint.generator.affine_each(w), whole, strict=True):
         bands = torch.cat(list(render_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
         assert_rounded(image.permute(1, 2, 0), bands, terms=terms)
-    monkeypatch.setattr("polyinr_core.rendering.render.CPU_PIXELS", 100)
+    monkeypatch.setattr("polyinr_core.rendering.render.CPU_BATCH_PIXELS", 100)
     assert_rounded(paint(checkpoint, w, side=20), whole, terms=terms)
 
 
@@ -75,7 +75,7 @@ def test_path_lengths_are_those_of_each_pair(checkpoint: Checkpoint, monkeypatch
         step = torch.lerp(*pair, 1e-4)
         length = plain()(paint(wide, pair[0], side=16), paint(wide, step, side=16)) / 1e-8
         assert float(found[i]) == pytest.approx(float(length), rel=1e-2)
-    monkeypatch.setattr("polyinr_core.rendering.render.CPU_PIXELS", 16 * 16 * 4)
+    monkeypatch.setattr("polyinr_core.rendering.render.CPU_BATCH_PIXELS", 16 * 16 * 4)
     again = model_path_lengths(checkpoint, plain(), count=5, side=16, psi=0.8)
     assert again.numpy() == pytest.approx(found.numpy(), rel=1e-2)
 

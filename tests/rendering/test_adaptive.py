@@ -8,7 +8,7 @@ from torch import Tensor
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import Blend, Grid, Part, RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
-from polyinr_core.rendering.adaptive import PITCH, PROBES, SIDE, probes, tiled
+from polyinr_core.rendering.adaptive import MAX_PITCH, PROBES, TILE_SIZE, probes, tiled
 from polyinr_core.rendering.backends import Backend
 from polyinr_core.rendering.render import render_rows
 from polyinr_core.rendering.viewport import Viewport
@@ -70,7 +70,7 @@ def test_few_points_are_drawn_of_a_large_image_and_fewer_for_a_larger_tolerance(
         points: list[int] = []
         image((counted(drawn[0], points), drawn[1]), RegularGrid(400, 400), tolerance=tolerance)
         shares.append(sum(points) / 400**2)
-    assert 0.5 > shares[0] > shares[1] > shares[2] > 1 / PITCH**2
+    assert 0.5 > shares[0] > shares[1] > shares[2] > 1 / MAX_PITCH**2
 
 
 @pytest.mark.parametrize("rows", [1, 50, 200])
@@ -95,11 +95,11 @@ def test_a_part_has_the_whole_s_pixels(drawn, corner, size):
 def test_groups_of_tiles_change_no_pixel(drawn, monkeypatch: pytest.MonkeyPatch):
     grid = RegularGrid(200, 200)
     whole = image(drawn, grid, tolerance=1)
-    monkeypatch.setattr("polyinr_core.rendering.adaptive.GROUP", 1)
+    monkeypatch.setattr("polyinr_core.rendering.adaptive.TILES_AT_ONCE", 1)
     assert torch.equal(image(drawn, grid, tolerance=1), whole)
 
 
-@pytest.mark.parametrize("size", [(SIDE, 500), (500, SIDE), (1, 1)])
+@pytest.mark.parametrize("size", [(TILE_SIZE, 500), (500, TILE_SIZE), (1, 1)])
 def test_narrow_images_are_exact(drawn, size):
     grid = RegularGrid(*size)
     assert torch.equal(image(drawn, grid, tolerance=4), image(drawn, grid))

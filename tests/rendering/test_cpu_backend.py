@@ -1,4 +1,4 @@
-"""The lean drawer against the definition in float64, and against the network in any format."""
+"""The CPU backend against the definition in float64, and against the network in any format."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.backends import cpu as lean
+from polyinr_core.rendering.backends import cpu as cpu_backend
 from polyinr_core.rendering.backends import select_backend
 from polyinr_core.rendering.backends.cpu import CpuBackend
 from polyinr_core.rendering.precision import in_precision
@@ -39,8 +39,8 @@ def some_points(count: int = 101) -> Tensor:
 @pytest.mark.parametrize("form", ["release", "paper"])
 def test_draws_the_definition(form: str, levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 32 points, stripes of 8, and what is left; 1e-12 leaves room for another order of additions."""
-    monkeypatch.setattr(lean, "BLOCK", 32 * 16)
-    monkeypatch.setattr(lean, "STRIPE", 8 * 16 // torch.get_num_threads())
+    monkeypatch.setattr(cpu_backend, "CHUNK_NUMBERS", 32 * 16)
+    monkeypatch.setattr(cpu_backend, "STRIPE_NUMBERS", 8 * 16 // torch.get_num_threads())
     generator, w = lively(form, levels=levels)
     generator, w, points = generator.double(), w.double(), some_points().double()
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_what_is_chosen() -> None:
     assert select_backend(network, CPU) is network
 
 
-def test_drawing_takes_the_lean_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_uses_the_cpu_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     generator, w = lively()
     with torch.no_grad():
         affine = generator.affine(w)[0]

@@ -1,4 +1,4 @@
-"""Drawing on a processor: a block of pixels through all levels, in passes over what is still in its cache."""
+"""The CPU backend: evaluates a chunk of pixels through all levels in preallocated buffers that fit the cache."""
 
 import threading
 from typing import cast
@@ -10,53 +10,53 @@ from torch.nn import functional
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.models.layers import SLOPE, aligned
 
-BLOCK = 2**20  # numbers that go through a product at once: some MiB, which the last cache holds
-CHANNELS = 16  # a pixel has a multiple of them, zeros added: 64 bytes in float32
-STRIPE = 2**17  # numbers that a thread takes from one product to the next while they are in its own cache
+CHUNK_NUMBERS = 2**20  # that go through a product at once: some MiB, which the last-level cache holds
+CHANNEL_MULTIPLE = 16  # to which channels are padded with zeros: 64 bytes in float32
+STRIPE_NUMBERS = 2**17  # that a thread takes from one product to the next while they are in its own cache
 
 
 class CpuBackend:
-    """Draw what a network draws, without gradients, in memory that is kept from level to level.
+    """Evaluate a synthesis network without gradients, in buffers that are reused from level to level.
 
-    Only a bias is added after its product, not within. Of a network in a narrow format (precision.in_precision)
-    the products are narrow, and all between them is in the format of the affine maps. Several threads may draw
-    at once.
+    In reduced precision (precision.in_precision) the products are in the dtype of the weights, everything between
+    them in that of the affine parameters. Several threads may evaluate at the same time.
     """
 
     def __init__(self, synthesis: Synthesis) -> None:
         self.synthesis = synthesis
-        narrow = cast(nn.Linear, synthesis.products[-1]).weight.dtype
-        self.room = _Room(synthesis.config.channels, wide=synthesis.to_rgb.weight.dtype, narrow=narrow)
+        product_dtype = cast(nn.Linear, synthesis.products[-1]).weight.dtype
+        dtype = synthesis.to_rgb.weight.dtype
+        self.buffers = _Buffers(synthesis.config.channels, dtype=dtype, product_dtype=product_dtype)
 
     @torch.no_grad()
-    def __call__(self, affine: Tensor, points: Tensor) -> Tensor:
-        """Map affine [N, L, 3, n] and points [P, 3] or [N, P, 3] to colors [N, P, 3]; likewise a blend's."""
-        points = points.expand(len(affine), *points.shape[-2:])
-        colors = affine.new_empty(len(points), 3, points.shape[1])
-        size, layers = len(self.room.x), _Layers(self.synthesis)
-        for maps, own, drawn in zip(affine, points, colors, strict=True):
-            first = self.synthesis.fold_first(aligned(maps[:1]))  # an image alone, whatever is drawn beside it
-            matrices = [aligned(padded(matrix, matrix.shape[0])) for matrix in (*first, *maps[1:])]
-            for block, out in zip(own.split(size), drawn.split(size, dim=1), strict=True):
-                self._draw(layers, matrices, block, out)
+    def __call__(self, affine: Tensor, coordinates: Tensor) -> Tensor:
+        """Map affine [N, L, 3, n] and coordinates [P, 3] or [N, P, 3] to colors [N, P, 3]; a blend likewise."""
+        coordinates = coordinates.expand(len(affine), *coordinates.shape[-2:])
+        colors = affine.new_empty(len(coordinates), 3, coordinates.shape[1])
+        size, layers = len(self.buffers.x), _Layers(self.synthesis)
+        for levels, points, image in zip(affine, coordinates, colors, strict=True):
+            first = self.synthesis.fold_first(aligned(levels[:1]))  # alone, so that no bit depends on the batch
+            matrices = [aligned(padded(matrix, matrix.shape[0])) for matrix in (*first, *levels[1:])]
+            for chunk, out in zip(points.split(size), image.split(size, dim=1), strict=True):
+                self._evaluate(layers, matrices, chunk, out)
         return colors.mT
 
-    def _draw(self, layers: "_Layers", matrices: list[Tensor], points: Tensor, colors: Tensor) -> None:
-        """Draw a block of points [P, 3] into colors [3, P], level after level, each stripe after stripe."""
-        room, (first, *others) = self.room, matrices
-        bent = self.synthesis.config.form == "release"
-        x, product = room.x[: len(points)], room.product[: len(points)]
+    def _evaluate(self, layers: "_Layers", matrices: list[Tensor], points: Tensor, colors: Tensor) -> None:
+        """Evaluate a chunk of coordinates [P, 3] into colors [3, P], level after level, each stripe after stripe."""
+        buffers, (first, *others) = self.buffers, matrices
+        is_release = self.synthesis.config.form == "release"
+        x, product = buffers.x[: len(points)], buffers.product[: len(points)]
         for level, following in enumerate([*others, None]):
             if level:
                 torch.mm(x, layers.weights[level], out=product)
                 x, product = product, x
-            for start in range(0, len(points), len(room.m)):
-                rows = slice(start, start + len(room.m))
-                p, own = points[rows], x[rows]
-                h = own if room.h is None else room.h[: len(p)]
-                m = room.m[: len(p)]
+            for start in range(0, len(points), len(buffers.m)):
+                rows = slice(start, start + len(buffers.m))
+                p, features = points[rows], x[rows]
+                h = features if buffers.h is None else buffers.h[: len(p)]
+                m = buffers.m[: len(p)]
                 if level:
-                    h.copy_(own).add_(layers.biases[level])  # a copy to itself is none
+                    h.copy_(features).add_(layers.biases[level])  # a copy to itself is free
                 else:
                     torch.mm(p, first, out=h)
                 self.synthesis.activate(h)
@@ -64,15 +64,13 @@ class CpuBackend:
                     torch.addmm(layers.constant, layers.to_rgb, h.mT, out=colors[:, rows])
                     continue
                 torch.mm(p, following, out=m)
-                if bent:
+                if is_release:
                     functional.leaky_relu_(m, SLOPE)
-                own.copy_(h.mul_(m))
+                features.copy_(h.mul_(m))
 
 
 class _Layers:
-    """What stands in the network's layers now, as its products take it: from where a cache line begins, so that
-    their last bits do not depend on where the weights were loaded to, and padded.
-    """
+    """The network's current weights, aligned to cache lines, so that no bit depends on their address, and padded."""
 
     def __init__(self, synthesis: Synthesis) -> None:
         to_rgb, n = synthesis.to_rgb, padded_channels(synthesis.config.channels)
@@ -83,34 +81,34 @@ class _Layers:
         self.constant = to_rgb.bias.detach()[:, None]  # [3, 1]
 
 
-class _Room(threading.local):
-    """Where a block is drawn, in each thread its own: what goes into a product and comes of it, and a stripe's
-    modulation. A stripe's features are where they came out, or in `h` if they are widened.
+class _Buffers(threading.local):
+    """The buffers of a thread: input and result of a product, and the modulation of a stripe.
 
-    Blocks and stripes are powers of two, which divide what is drawn together (drawing.BLOCK): a pixel goes
-    through products of the same shapes wherever among others it stands.
+    Features stay in the result's buffer, or in `h` if they are widened. Chunks and stripes are powers of two, which
+    divide the chunks that `render.render_rows` evaluates, so a pixel goes through products of the same shapes
+    wherever it is.
     """
 
-    def __init__(self, channels: int, *, wide: torch.dtype, narrow: torch.dtype) -> None:
+    def __init__(self, channels: int, *, dtype: torch.dtype, product_dtype: torch.dtype) -> None:
         n = padded_channels(channels)
-        block = power_of_two(BLOCK // n)
-        stripe = min(block, power_of_two(STRIPE // n * torch.get_num_threads()))
-        self.x, self.product = (torch.empty(block, n, dtype=narrow) for _ in range(2))
-        self.m = torch.empty(stripe, n, dtype=wide)
-        self.h = None if narrow == wide else torch.empty_like(self.m)
+        chunk = power_of_two(CHUNK_NUMBERS // n)
+        stripe = min(chunk, power_of_two(STRIPE_NUMBERS // n * torch.get_num_threads()))
+        self.x, self.product = (torch.empty(chunk, n, dtype=product_dtype) for _ in range(2))
+        self.m = torch.empty(stripe, n, dtype=dtype)
+        self.h = None if product_dtype == dtype else torch.empty_like(self.m)
 
 
 def padded_channels(channels: int) -> int:
-    """Return the channels that a pixel takes: its features begin at a cache line, and add up as any other's."""
-    return -(-channels // CHANNELS) * CHANNELS
+    """Return the channels that a pixel occupies: its features begin at a cache line."""
+    return -(-channels // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
 
 
 def padded(x: Tensor, rows: int) -> Tensor:
-    """Return x [m, n] with zeros added, [rows, padded_channels(n)]: x itself where none are missing."""
+    """Pad x [m, n] with zeros to [rows, padded_channels(n)]; return x itself where it has that shape."""
     missing = rows - x.shape[0], padded_channels(x.shape[1]) - x.shape[1]
     return functional.pad(x, (0, missing[1], 0, missing[0])) if any(missing) else x
 
 
 def power_of_two(number: int) -> int:
-    """Return the largest power of two that is not larger, at least 1."""
+    """Return the largest power of two up to a number, at least 1."""
     return 1 << max(0, number.bit_length() - 1)
