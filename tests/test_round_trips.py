@@ -269,7 +269,7 @@ def test_weights_that_cannot_be_read_are_not_written(bad: float, tmp_path: Path)
         lambda path: write_directions(path, Directions("w", space, space[None], space[0, :1], space[0, :1], 9)),
     ]
     for write in writers:
-        with pytest.raises(PolyinrError, match=r"no finite numbers|more than can be computed"):
+        with pytest.raises(PolyinrError, match=r"NaN or Inf|above 1e"):
             write(tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -287,7 +287,7 @@ def test_finite_weights_that_overflow_are_not_written(tmp_path: Path) -> None:
 def test_a_name_that_is_not_utf8_is_escaped_by_one_rule() -> None:
     assert to_unicode(b"caf\xe9 \xff".decode("utf-8", "surrogateescape")) == "caf\\xe9 \\xff"
     assert to_unicode("café") == "café"
-    with pytest.raises(JsonError, match="half a character, U\\+D800"):
+    with pytest.raises(JsonError, match="lone surrogate U\\+D800"):
         to_unicode("\ud800")
 
 
@@ -297,14 +297,14 @@ def test_a_name_that_is_not_utf8_is_escaped_by_one_rule() -> None:
         ("[" * 65 + "]" * 65, "nested deeper"),
         ("[" * 100_000, "nested deeper"),
         ('{"a":' * 100_000, "nested deeper"),
-        ("NaN", "no finite number"),
-        ("-Infinity", "no finite number"),
-        ("1e999", "no finite number"),
+        ("NaN", "not a finite number"),
+        ("-Infinity", "not a finite number"),
+        ("1e999", "not a finite number"),
         ("9" * 309, "309 digits"),
         ("9" * 5000, "5000 digits"),
-        (b"\xff\xfe", "no JSON"),
-        (b"\xed\xa0\x80", "no JSON"),
-        ("", "no JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"\xed\xa0\x80", "not valid JSON"),
+        ("", "not valid JSON"),
     ],
 )
 def test_texts_that_are_refused(text: str | bytes, words: str) -> None:

@@ -172,9 +172,9 @@ def train(
 def check_width(config: "TrainingConfig", device: "torch.device") -> None:
     """Raise RequestError if the generator with its average, gradients and moments does not fit into memory."""
     from polyinr_core.models.generator import Generator
-    from polyinr_core.runtime.rng import no_start_values
+    from polyinr_core.runtime.rng import meta_init
 
-    with no_start_values():
+    with meta_init():
         parameters = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
     needed, purpose = parameters * BYTES_PER_PARAMETER, f"training a generator of {config.channels} channels"
     if device.type == "cuda":

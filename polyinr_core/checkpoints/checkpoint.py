@@ -15,7 +15,7 @@ from polyinr_core.models.coordinates import UNIT, Bounds, Grid, LearnedGrid, Reg
 from polyinr_core.models.generator import Generator, count_parameters, flops_per_pixel
 from polyinr_core.models.layers import aligned
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
-from polyinr_core.runtime.rng import no_start_values
+from polyinr_core.runtime.rng import meta_init
 from polyinr_core.runtime.strict_json import JsonError, are_texts, is_number, is_whole
 from polyinr_core.runtime.tensor_files import (
     TensorFileError,
@@ -98,7 +98,7 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
         check_grid(learned_grid, facts["resolution"])
         if max(config.levels, config.mapping_layers) > len(tensors):
             raise TensorFileError("more levels than tensors")
-        with no_start_values():  # and nothing is allocated for what a header merely claims
+        with meta_init():  # and nothing is allocated for what a header merely claims
             generator = Generator(config)
         generator.load_state_dict(tensors, assign=True)
         generator = generator.eval().requires_grad_(False)

@@ -18,7 +18,7 @@ from polyinr_core.errors import CheckpointError, ConfigError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import PathLike, explain
-from polyinr_core.runtime.rng import no_start_values
+from polyinr_core.runtime.rng import meta_init
 from polyinr_core.runtime.tensor_files import (
     METADATA,
     TensorFileError,
@@ -128,7 +128,7 @@ def convert_tensors(stored: Mapping[str, LazyTensor], *, kimg: float) -> Checkpo
     grids = [read_float32(stored, name)[0] for name in GRIDS if name in stored]
     if not torch.equal(grids[0], grids[-1]):
         raise PickleProblem(f"{GRIDS[0]} and {GRIDS[1]} differ, they are one parameter")
-    with no_start_values():
+    with meta_init():
         generator = Generator(config)
     generator.load_state_dict(tensors, assign=True)
     return Checkpoint(

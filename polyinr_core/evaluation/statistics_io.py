@@ -131,7 +131,7 @@ def save_statistics(
         "digest": digest_of(tensors),
     }
     try:
-        check_values(tensors, largest=LARGEST)
+        check_values(tensors, max_value=LARGEST)
         data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
     except (JsonError, TensorFileError) as error:
         raise FileError(path, f"cannot be written as statistics: {error}") from error
@@ -161,7 +161,7 @@ def read_own(path: Path) -> SavedStatistics:
         check_facts(facts)
         if facts.get("digest") != digest_of(tensors):
             raise TensorFileError("its numbers are not those that were written")
-        check_values(tensors, largest=LARGEST)
+        check_values(tensors, max_value=LARGEST)
         count, seen = facts["count"], {}
         for number, (network, tap) in enumerate(facts["senses"]):
             own = {
@@ -264,7 +264,7 @@ def gaussian_of(path: Path, mean: Any, covariance: Any) -> Gaussian:
         raise FileError(path, "its mu and sigma are no real numbers")
     parts: list[Tensor] = [torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in (mean, covariance)]
     try:
-        check_values({"mu": parts[0], "sigma": parts[1]}, largest=LARGEST)
+        check_values({"mu": parts[0], "sigma": parts[1]}, max_value=LARGEST)
     except TensorFileError as error:
         raise FileError(path, str(error)) from error
     sigma = parts[1]

@@ -20,7 +20,7 @@ from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_counters, upgrade_tensor_name
-from polyinr_core.runtime.rng import generator_for, start_values_of
+from polyinr_core.runtime.rng import generator_for, seeded_init
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json, plain_json
 from polyinr_core.runtime.tensor_files import read_tensors as map_tensors
 
@@ -66,7 +66,7 @@ class TrainingState:
 
 def create_generator(config: TrainingConfig, classes: int, class_means: Tensor | None = None) -> Generator:
     """Build the generator of the first stage; `class_means` [classes, 320] are the first rows of its class table."""
-    with start_values_of("generator", config.seed):
+    with seeded_init("generator", config.seed):
         generator = Generator(config.generator(classes))
     if config.start == "balanced":
         balance(generator, generator_for("start", config.seed))

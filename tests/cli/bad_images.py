@@ -20,7 +20,7 @@ SAMPLE = [
     ("sample --seeds 1 -m stub.safetensors -o x.png", 1, "stub.safetensors: not a safetensors file"),
     ("sample --seeds 1 -m short.safetensors -o x.png", 1, "a damaged checkpoint", "train it again"),
     ("sample --seeds 1 -m giant.safetensors -o x.png", 1, "a damaged checkpoint"),
-    ("sample --seeds 1 -m nan.safetensors -o x.png", 1, "no finite numbers"),
+    ("sample --seeds 1 -m nan.safetensors -o x.png", 1, "NaN or Inf"),
     ("sample --seeds 1 -m foreign.safetensors -o x.png", 1, "not a polyinr checkpoint"),
     ("sample --seeds 1 -m latents.safetensors -o x.png", 1, "not a polyinr checkpoint"),
     ("sample --seeds 1 -m folder.safetensors -o x.png", 1, "holds no checkpoint"),

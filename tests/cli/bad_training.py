@@ -77,7 +77,7 @@ TRAINED = [
     ("train data.zip --preset tiny --run-dir dangling/run", 1, "dangling/run"),
     ("train data.zip --preset tiny --run-dir /proc/run", 1, "/proc/run"),
     (f"train data.zip --preset tiny --run-dir {LONG}", 1, "too long"),
-    ("train data.zip --preset tiny --run-dir run-text", 1, "run-text/config.json: no JSON", "--run-dir"),
+    ("train data.zip --preset tiny --run-dir run-text", 1, "run-text/config.json: not valid JSON", "--run-dir"),
     ("train data.zip --preset tiny --run-dir run-format", 1, "has format 99", "--run-dir"),
     ("train data.zip --preset tiny --run-dir run-other", 1, "batch 4 (now 8); seed 3 (now 0)", "--run-dir"),
     ("train few.zip --preset tiny --batch 4 --seed 3 --run-dir run-other", 1, "data of SHA-256", "12 (now 4)"),

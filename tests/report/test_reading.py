@@ -74,7 +74,7 @@ def test_stages_that_the_configuration_does_not_name_come_from_the_log(folder: P
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("{", "no JSON"),
+        ("{", "not valid JSON"),
         ("[]", "format 2"),
         ('{"format": 3}', "format 2"),
         ('{"format": 2, "training": {}, "data": 3}', "missing"),
