@@ -25,7 +25,7 @@ from recording import facts, write
 from safetensors.torch import load_file
 from torch import Tensor
 
-from polyinr_core.checkpoints.official import read_released
+from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.rendering.backends import Backend, select_backend
@@ -59,7 +59,7 @@ def golden(bench: Bench) -> Iterator[Row]:
     """Yield how far each drawer is from the golden images, which float32 holds to 1e-4."""
     for name in ("generator_small", "generator_uncond_small"):
         vectors = load_file(GOLDEN / f"{name}.safetensors")
-        generator = read_released(GOLDEN / f"{name}.safetensors").generator.to(bench.device)
+        generator = load_official_checkpoint(GOLDEN / f"{name}.safetensors").generator.to(bench.device)
         label = vectors["input.class_id"].to(bench.device) if generator.config.classes else None
         affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
         expected = vectors["output.image_psi1_res32"].to(bench.device)

@@ -18,7 +18,7 @@ from PIL import Image
 from recording import facts, write
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.checkpoints.delta import apply_delta, write_delta
+from polyinr_core.checkpoints.delta import apply_delta, save_delta
 from polyinr_core.data.dataset import bundled_images
 from polyinr_core.inversion.invert import invert, render_with
 from polyinr_core.inversion.loss import load_loss
@@ -79,7 +79,7 @@ def main(
         delta = tune(checkpoint, [before], steps=tune_steps)
         tuning = time.perf_counter() - start
         file = output.with_name("inversion.delta.safetensors")
-        delta = write_delta(file, delta, overwrite=True)
+        delta = save_delta(file, delta, overwrite=True)
         size = file.stat().st_size
         file.unlink()
         tuned = apply_delta(checkpoint, delta, source=file).generator

@@ -53,8 +53,8 @@ def heatmap(
         typer.Option("--levels", metavar="0-9", show_default=False, help="Levels to show. Default: all."),
     ] = None,
     colors: Annotated[
-        str, typer.Option("--colors", metavar="NAME", help="Color map: fire, bmy, bgy, kbc or gray, dark to light.")
-    ] = "fire",
+        str, typer.Option("--colors", metavar="NAME", help="Colormap: inferno, viridis, plasma, cividis or gray.")
+    ] = "inferno",
     overlay: Annotated[
         float | None,
         typer.Option(
@@ -145,7 +145,7 @@ def heatmap(
 
 def _check_colors(name: str) -> None:
     """Raise RequestError for an unknown color map."""
-    from polyinr_core.images.grid import NAMES
+    from polyinr_core.images.grid import COLORMAPS
 
-    if name not in NAMES:
-        raise RequestError(f"--colors {name!r} is unknown; use {', '.join(NAMES)}")
+    if name not in COLORMAPS:
+        raise RequestError(f"--colors {name!r} is unknown; use {', '.join(COLORMAPS)}")

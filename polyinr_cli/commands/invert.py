@@ -200,7 +200,7 @@ def _tune(
     quiet: bool,
 ) -> "tuple[list[InversionResult], dict[str, Any]]":
     """Tune the model, save the delta, and return the results with the tuned model and the facts for --json."""
-    from polyinr_core.checkpoints.delta import apply_delta, write_delta
+    from polyinr_core.checkpoints.delta import apply_delta, save_delta
     from polyinr_core.inversion.invert import render_with
     from polyinr_core.inversion.pivotal_tuning import locality_psnr, tune
 
@@ -209,7 +209,7 @@ def _tune(
     origin = {"photos": names, "steps": steps, "seed": seed}
     with _psnr_bar("tuning", quiet=quiet) as progress:
         delta = tune(checkpoint, results, rank=rank, steps=steps, seed=seed, origin=origin, progress=progress)
-    delta = write_delta(path, delta, overwrite=overwrite)
+    delta = save_delta(path, delta, overwrite=overwrite)
     model = apply_delta(checkpoint, delta, source=path)
     tuned = [render_with(result, model.generator.synthesis) for result in results]
     for result in tuned:

@@ -180,9 +180,9 @@ def start_from(
 def check_width(config: "TrainingConfig", device: "torch.device") -> None:
     """Raise RequestError if the generator, its average, gradients and moments do not fit into the device."""
     from polyinr_core.models.generator import Generator
-    from polyinr_core.runtime.rng import no_start_values
+    from polyinr_core.runtime.rng import meta_init
 
-    with no_start_values():
+    with meta_init():
         values = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
     needed, purpose = values * VALUE_BYTES, f"training a generator of {config.channels} channels"
     if device.type == "cuda":

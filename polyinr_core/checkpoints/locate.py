@@ -8,13 +8,15 @@ from pathlib import Path
 
 from polyinr_core.errors import FileError
 from polyinr_core.runtime.atomic_io import PathLike
+from polyinr_core.runtime.format1 import FOLDERS
 
 from .checkpoint import Checkpoint, load_checkpoint
-from .delta import apply_delta, is_delta, read_delta
+from .delta import apply_delta, is_delta, load_delta
 
 BUNDLED = "bundled"  # the name of the model that comes with the package
 BUNDLED_FILE = "emoji.safetensors"
 CHECKPOINT_FOLDER = "checkpoints"  # of a run
+FOLDER_NAMES = (CHECKPOINT_FOLDER, FOLDERS[CHECKPOINT_FOLDER])  # and its name in runs of polyinr 0.1
 BEST = "best.safetensors"  # the checkpoint of the best metric so far, whenever it was written
 PLUS = "+"
 MAX_DEPTH = 4  # folders between the one that is named and a run folder
@@ -44,7 +46,7 @@ def load_model_file(model: PathLike | None = None) -> tuple[Checkpoint, Path]:
         return load_checkpoint(base), base
     checkpoint = load_checkpoint(base)
     for delta in deltas:
-        checkpoint = apply_delta(checkpoint, read_delta(delta), source=delta)
+        checkpoint = apply_delta(checkpoint, load_delta(delta), source=delta)
     return checkpoint, base.with_name(PLUS.join([base.name, *(delta.name for delta in deltas)]))
 
 
@@ -98,15 +100,15 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 
     A run's other folders, hidden folders and links to folders are not entered.
     """
-    if folder.absolute().name == CHECKPOINT_FOLDER:
+    if folder.absolute().name in FOLDER_NAMES:
         return [folder]
     found, entries_seen = [], 0
     level = [folder]
     for _ in range(MAX_DEPTH + 1):
         below: list[Path] = []
         for path in level:
-            if os.path.isdir(path / CHECKPOINT_FOLDER):
-                found.append(path / CHECKPOINT_FOLDER)
+            if held := [path / name for name in FOLDER_NAMES if os.path.isdir(path / name)]:
+                found += held
                 if path != folder:
                     continue
             with suppress(OSError), os.scandir(path) as entries:
@@ -116,7 +118,7 @@ def checkpoint_folders(folder: Path) -> list[Path]:
                         raise FileError(folder, "holds too many files to search for a model; name a run or a model")
                     if entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
                         below.append(path / entry.name)
-        level = [path for path in below if path.name != CHECKPOINT_FOLDER]
+        level = [path for path in below if path.name not in FOLDER_NAMES]
     return found
 
 

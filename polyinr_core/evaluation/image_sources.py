@@ -17,10 +17,10 @@ from torch import Tensor
 from polyinr_core.data.dataset import ImageSet, means_shards, open_data
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
-from polyinr_core.data.listing import Notes
+from polyinr_core.data.listing import Ignored
 from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.data.sampler import Order
-from polyinr_core.data.tar_dataset import Shards
+from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import FileError, ImageError, RequestError
 from polyinr_core.images.io import read_note
 from polyinr_core.images.quantize import quantize
@@ -52,9 +52,9 @@ class Folder:
         self.path = path
         source = open_folder(path)
         self.names = source.names
-        facts, _ = source.labels.facts_for("usable", path, source.name_of)
+        facts, _ = source.labels.resolve_for("usable", path, source.name_of)
         self.labels, self.classes, self.class_names = facts.labels, facts.classes, facts.class_names
-        self.notes = Notes(source).lines()
+        self.notes = Ignored(source).lines()
         self.resolution = len(self._pixels(0))
 
     def __len__(self) -> int:
@@ -119,7 +119,7 @@ class StoredImages:
 
     @cached_property
     def sha256(self) -> str:
-        if isinstance(self.data, Shards):  # whose own digest is not over all pixels
+        if isinstance(self.data, TarDataset):  # whose own digest is not over all pixels
             return sha256_of_files(self.data.files, [file.name for file in self.data.files])
         return self.data.sha256
 
@@ -128,7 +128,7 @@ class StoredImages:
         """Whether all are image files of 8 bits that say, in their notes, that polyinr drew them."""
         if not isinstance(self.data, Folder):
             return False
-        return all(is_ours(self.data.path / self.data.names[number]) for number in self.order)
+        return all(is_own_checkpoint(self.data.path / self.data.names[number]) for number in self.order)
 
     @property
     def label_counts(self) -> tuple[int, ...] | None:
@@ -173,7 +173,7 @@ def open_images(
     return StoredImages(data, side=side, count=count, held_out=held_out)
 
 
-def is_ours(path: Path) -> bool:
+def is_own_checkpoint(path: Path) -> bool:
     """Say whether an image file says in its note that polyinr drew it in 8 bits; a damaged one says nothing."""
     try:
         note = read_note(path)

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from polyinr_core.errors import EvaluationError, FileError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special
+from polyinr_core.runtime.format1 import FORMAT, upgrade
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_number, parse_json, to_unicode
 
-FORMAT = 1
 DEEPEST = 9
 LARGEST = 1e300
 LIMIT = 2**26  # bytes; a result is some thousand
@@ -63,7 +63,7 @@ def parse_result(data: bytes, path: Path) -> Result:
     if len(data) > LIMIT:
         raise FileError(path, f"is larger than {LIMIT >> 20} MiB, so no result; give {wanted}")
     try:
-        facts = parse_json(data, finite=False)
+        facts = upgrade(parse_json(data, finite=False))
     except JsonError as error:
         raise FileError(path, f"is not JSON ({error}); give {wanted}") from error
     if not isinstance(facts, dict) or not {"format", "figures", "card"} <= facts.keys():

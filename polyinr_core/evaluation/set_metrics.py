@@ -18,9 +18,9 @@ from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.metrics.prdc import Overlap, manifold, overlap
 from polyinr_core.metrics.registry import DENSE_NEIGHBOR, FIGURES, NEIGHBOR, Metric, Sense
 from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.format1 import FORMAT
 
 from .provenance import card_of, versions
-from .results import FORMAT
 from .statistics_io import SavedStatistics, identity
 
 Row = dict[str, float | int]  # value; low, high, deviation of an interval; bias, extrapolated by halving

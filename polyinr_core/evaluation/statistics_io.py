@@ -18,6 +18,7 @@ from polyinr_core.metrics.frechet import Gaussian
 from polyinr_core.metrics.inception import SPATIAL_CHANNELS
 from polyinr_core.metrics.registry import Sense, Tap
 from polyinr_core.runtime.atomic_io import PathLike, explain, sha256_of, written_beside
+from polyinr_core.runtime.format1 import FORMAT, upgrade
 from polyinr_core.runtime.strict_json import JsonError, is_whole
 from polyinr_core.runtime.tensor_files import (
     ARRAY_ERRORS,
@@ -32,7 +33,6 @@ from polyinr_core.runtime.tensor_files import (
 from .image_sources import StoredImages
 from .provenance import versions
 
-FORMAT = 1
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
 PACKED = (zipfile.BadZipFile, zlib.error, RuntimeError)  # torn, locked
@@ -131,7 +131,7 @@ def save_statistics(
         "digest": digest_of(tensors),
     }
     try:
-        check_values(tensors, largest=LARGEST)
+        check_values(tensors, max_value=LARGEST)
         data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
     except (JsonError, TensorFileError) as error:
         raise FileError(path, f"cannot be written as statistics: {error}") from error
@@ -154,14 +154,14 @@ def read_own(path: Path) -> SavedStatistics:
     """Read a .safetensors of ours. Raises FileError."""
     sha256 = sha256_of(path)
     try:
-        facts = facts_in(read_header(path), METADATA_KEY)
+        facts = upgrade(facts_in(read_header(path), METADATA_KEY))
         if facts is None:
             raise FileError(path, "holds no statistics; polyinr evaluate --save-statistics writes such files")
         tensors = read_tensors(path)
         check_facts(facts)
         if facts.get("digest") != digest_of(tensors):
             raise TensorFileError("its numbers are not those that were written")
-        check_values(tensors, largest=LARGEST)
+        check_values(tensors, max_value=LARGEST)
         count, seen = facts["count"], {}
         for number, (network, tap) in enumerate(facts["senses"]):
             own = {
@@ -264,7 +264,7 @@ def gaussian_of(path: Path, mean: Any, covariance: Any) -> Gaussian:
         raise FileError(path, "its mu and sigma are no real numbers")
     parts: list[Tensor] = [torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in (mean, covariance)]
     try:
-        check_values({"mu": parts[0], "sigma": parts[1]}, largest=LARGEST)
+        check_values({"mu": parts[0], "sigma": parts[1]}, max_value=LARGEST)
     except TensorFileError as error:
         raise FileError(path, str(error)) from error
     sigma = parts[1]

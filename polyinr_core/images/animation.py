@@ -1,4 +1,4 @@
-"""Frames to moving images: GIF, animated WebP, MP4 (H.264)."""
+"""Animations: GIF, animated WebP and MP4 (H.264)."""
 
 import importlib.util
 import io
@@ -19,17 +19,17 @@ from polyinr_core.runtime.atomic_io import PathLike, refuse_overwrite, written_b
 from .io import DESCRIPTION, Note, note_text, parsed_note
 
 FORMATS = {".gif": "gif", ".webp": "webp", ".mp4": "mp4"}
-MAX_SIDES = {"gif": 65535, "webp": 16383, "mp4": 16384}  # the last is x264's own
-MAX_BLOCKS = 139_264  # squares of 16 x 16 pixels that H.264 decoders must take (level 6.2; ITU-T H.264, A.3)
+MAX_SIDES = {"gif": 65535, "webp": 16383, "mp4": 16384}  # of x264 for MP4
+MAX_BLOCKS = 139_264  # macroblocks of 16 x 16 pixels that H.264 decoders must support (level 6.2; ITU-T H.264, A.3)
 MAX_FPS = {
-    "gif": 50,  # browsers slow down what is shown for less than 2 hundredths of a second
-    "webp": 90,  # and for less than 11 thousandths
+    "gif": 50,  # browsers slow down delays below 2/100 s
+    "webp": 90,  # and below 11/1000 s
     "mp4": 300,  # H.264, level 6.2
 }
-MIN_FPS = 0.01  # a GIF's frame stays at most 655 seconds
-TICKS = {"gif": 100, "webp": 1000}  # a second: what the format counts in
+MIN_FPS = 0.01  # a frame of a GIF lasts at most 655 seconds
+TICKS = {"gif": 100, "webp": 1000}  # per second, the unit of delays
 WEBP_QUALITY = 90
-MP4_QUALITY = "18"  # x264's constant rate factor: to the eye about lossless
+MP4_QUALITY = "18"  # constant rate factor of x264: visually lossless
 BT709 = 1  # of primaries and transfer; ITU-T H.273, tables 2 and 3
 
 Frame = NDArray[np.uint8]  # [H, W, 3]
@@ -44,11 +44,11 @@ def format_of(path: Path) -> str:
 
 
 def check_encoder(path: Path) -> None:
-    """Raise PolyinrError if what writes such a file is not installed, RequestError for another suffix."""
+    """Raise PolyinrError if the encoder is not installed, RequestError for an unknown suffix."""
     if format_of(path) != "mp4":
         return
     if importlib.util.find_spec("av") is None:
-        raise PolyinrError(f"{path}: MP4 is written by PyAV, which is missing; pip install 'polyinr[video]'")
+        raise PolyinrError(f"{path}: MP4 needs PyAV; run pip install 'polyinr[video]'")
     import av
 
     if "libx264" not in av.codecs_available:
@@ -56,21 +56,21 @@ def check_encoder(path: Path) -> None:
 
 
 def check_animation(path: Path, *, width: int, height: int, count: int, fps: float) -> None:
-    """Raise RequestError if the file's format cannot hold `count` frames of that size at that speed."""
+    """Raise RequestError if the format cannot hold `count` frames of that size at that rate."""
     format = format_of(path)
     if count < 1:
-        raise RequestError("an animation needs a frame at least")
+        raise RequestError("an animation needs at least one frame")
     if not MIN_FPS <= fps <= MAX_FPS[format]:
-        raise RequestError(f"{format} plays {MIN_FPS} to {MAX_FPS[format]} frames a second, not {fps:g}")
+        raise RequestError(f"{format} supports {MIN_FPS} to {MAX_FPS[format]} frames per second, not {fps:g}")
     if max(width, height) > MAX_SIDES[format]:
         raise RequestError(
             f"{format} holds at most {MAX_SIDES[format]} pixels a side, not {width}x{height}; "
-            "take a smaller size, or a folder of frames"
+            "choose a smaller size, or write a folder of frames"
         )
     if format == "mp4" and math.ceil(width / 16) * math.ceil(height / 16) > MAX_BLOCKS:
         raise RequestError(
             f"mp4 (H.264) holds at most {MAX_BLOCKS * 256} pixels, not {width}x{height}; "
-            "take a smaller size, or a folder of frames"
+            "choose a smaller size, or write a folder of frames"
         )
 
 
@@ -85,18 +85,17 @@ def write_animation(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write `count` frames [H, W, 3] (uint8) as the suffix says: .gif, .webp or .mp4.
+    """Write `count` frames [H, W, 3] (uint8) in the format of the suffix: .gif, .webp or .mp4.
 
-    - GIF: a palette of 256 colors for each frame, undithered, which is both nearer to the image and steadier
-      than one for all. Delays are hundredths of a second, some rounded up and some down so that the whole keeps
-      its length. Held in memory until the last: a byte a pixel a frame.
-    - WebP: lossy (quality 90). Held in memory until the last: four bytes a pixel a frame.
-    - MP4: H.264, yuv420p, BT.709, written as the frames come. It needs even sides: at an odd one the last row or
-      column is shown twice.
+    - GIF: a palette of 256 colors for each frame without dithering, which is closer to the image and flickers less than
+      one palette for all. Delays are rounded to 1/100 s such that the total duration is kept. All frames stay in
+      memory, one byte per pixel.
+    - WebP: lossy (quality 90). All frames stay in memory, four bytes per pixel.
+    - MP4: H.264, yuv420p, BT.709, encoded frame by frame. Odd sizes are padded by repeating the last row or column.
 
-    `loop` repeats GIF and WebP for ever; an MP4's player decides for itself. The note is a GIF's or MP4's
-    comment, a WebP's EXIF description. `progress` is told 1 a frame. Raises FileError, RequestError,
-    PolyinrError where the encoder is missing, and whatever the frames raise; then nothing is left behind.
+    `loop` repeats GIF and WebP for ever; for MP4 the player decides. The metadata are the comment of a GIF or MP4, the
+    EXIF description of a WebP. `progress` is called with 1 per frame. Raises FileError, RequestError, PolyinrError if
+    the encoder is missing, and whatever the frames raise; then no file is left.
     """
     path = Path(path)
     check_encoder(path)
@@ -116,14 +115,14 @@ def write_animation(
 
 
 def delays(count: int, fps: float, ticks: int) -> list[int]:
-    """Return how long each frame stays, in whole ticks of a second, so that no rounding adds up."""
+    """Return the delay of each frame in ticks, such that rounding errors do not accumulate."""
     return [then - now for now, then in pairwise(round(ticks * index / fps) for index in range(count + 1))]
 
 
 def _checked(
     frames: Iterable[Frame], count: int, shape: tuple[int, ...], progress: Callable[[int], None] | None
 ) -> Iterator[Frame]:
-    """Pass frames on and tell of each."""
+    """Yield the frames after checking shape, dtype and count; report progress."""
     index = 0
     for index, frame in enumerate(frames, start=1):
         assert frame.shape == shape, frame.shape
@@ -156,14 +155,14 @@ def _write_webp(path: Path, frames: Iterator[Frame], delays: list[int], loop: bo
 
 
 def _save(path: Path, format: str, images: Iterator[Image.Image], **options: Any) -> None:
-    """Let Pillow write the images into memory, and the bytes to the file: so no full disk is overlooked."""
+    """Encode in memory, then write the file: Pillow does not report a full disk."""
     buffer = io.BytesIO()
     next(images).save(buffer, format, save_all=True, append_images=images, **options)
     path.write_bytes(buffer.getbuffer())
 
 
 def read_mp4_note(path: Path) -> Note:
-    """Return the note in an MP4's comment, empty if there is none. Raises FileError, PolyinrError."""
+    """Read the metadata of an MP4, empty if there are none. Raises FileError, PolyinrError."""
     check_encoder(path)
     import av
 
@@ -175,7 +174,7 @@ def read_mp4_note(path: Path) -> Note:
 
 
 def _write_mp4(path: Path, draft: Path, frames: Iterator[Frame], fps: float, text: str) -> None:
-    """Encode the frames into the draft of `path`, its index first so that browsers start at once."""
+    """Encode the frames to `draft`, with the index first so that browsers can start at once."""
     import av
     from av.video.reformatter import ColorRange, Colorspace
 

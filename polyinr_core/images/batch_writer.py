@@ -1,7 +1,7 @@
-"""Many images at once: encoded by threads while the next ones are rendered, and put in place in their order.
+"""Write many images: threads encode them while the next ones are rendered, and they appear in order.
 
-They are renamed without being flushed to the disk: a crash of the machine may cost the last ones, which are drawn
-again in no time, while two flushes an image would take longer than rendering it.
+Images are renamed without a flush to the disk: a crash of the machine may lose the last ones, but two flushes per image
+would take longer than rendering it.
 """
 
 import os
@@ -19,11 +19,11 @@ from .io import Note, format_of, write_pixels
 
 T = TypeVar("T")
 MAX_THREADS = 4
-MAX_BYTES = 2**24  # of an image of which several are held at a time; a larger one is encoded alone
+MAX_BYTES = 2**24  # of an image; a larger one is encoded in the rendering thread
 
 
 class Image(NamedTuple):
-    """An image to write: its file's name, pixels [H, W, 3] that nobody changes any more, metadata."""
+    """An image to write: file name, pixels [H, W, 3], which must not change any more, and metadata."""
 
     name: str
     pixels: NDArray
@@ -33,10 +33,10 @@ class Image(NamedTuple):
 def write_images(
     folder: Path, images: Iterable[Image], *, image_bytes: int, overwrite: bool = False
 ) -> Generator[Path, None, None]:
-    """Write images into a folder as their suffixes say; yield the path of each once it is in place, in order.
+    """Write images into a folder in the format of their suffixes; yield the path of each in order once it is complete.
 
-    An image is whole when it appears. When this is closed or fails, those that were yielded stay. `image_bytes`
-    is the size of one in memory. Raises FileError, RequestError.
+    When the generator is closed or fails, the images that were yielded stay. `image_bytes` is the size of one image in
+    memory. Raises FileError, RequestError.
     """
     if not os.path.exists(folder):
         check_place(folder)
@@ -66,15 +66,15 @@ def write_images(
 
 
 def threads_for(image_bytes: int) -> int:
-    """Return how many threads encode images of that size, 0 for the one that renders them."""
+    """Return the number of encoding threads for images of that size; 0: encode in the calling thread."""
     return min(MAX_THREADS, os.cpu_count() or 1) if image_bytes <= MAX_BYTES else 0
 
 
 def in_threads(jobs: Iterable[Callable[[], T]], *, threads: int) -> Generator[T, None, None]:
-    """Yield what the jobs return, in order; each is taken once there is a thread for it, and one more.
+    """Run jobs in threads and yield their results in order; at most one more job than threads is requested ahead.
 
-    Without threads they are done here. What a job raises is raised here in its turn, what `jobs` raises after
-    those before it. When this is closed, jobs at work end, and those that wait are dropped.
+    0 threads: run them in the calling thread. An exception of a job is raised in its turn, one of `jobs` after the
+    results before it. When the generator is closed, running jobs finish and waiting ones are dropped.
     """
     if not threads:
         for job in jobs:
@@ -82,22 +82,22 @@ def in_threads(jobs: Iterable[Callable[[], T]], *, threads: int) -> Generator[T,
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="encoding") as pool:
         pending: deque[Future[T]] = deque()
-        trouble: Exception | None = None
+        failure: Exception | None = None
         try:
             taken = iter(jobs)
-            while trouble is None:
+            while failure is None:
                 try:
                     pending.append(pool.submit(next(taken)))
                 except StopIteration:
                     break
                 except Exception as error:
-                    trouble = error
+                    failure = error
                 if len(pending) > threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-            if trouble is not None:
-                raise trouble
+            if failure is not None:
+                raise failure
         finally:
             for future in pending:
                 future.cancel()

@@ -1,4 +1,4 @@
-"""Image files: PNG, JPEG, WebP, TIFF, and the JSON note that PNG and TIFF carry."""
+"""Image files: PNG, JPEG, WebP and TIFF in 8 or 16 bits, and the JSON metadata in PNG and TIFF."""
 
 import io
 import struct
@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from polyinr_core.errors import FileError, PolyinrError, RequestError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special, written_beside
+from polyinr_core.runtime.format1 import upgrade
 from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json
 
 FORMATS = {
@@ -27,13 +28,17 @@ FORMATS = {
     ".tiff": "tiff",
 }
 MAX_SIDES = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383, "tiff": 2**31 - 1}
-DEPTHS = {"png": (np.uint8, np.uint16), "tiff": (np.uint8, np.uint16)}  # the others hold 8 bits alone
+DEPTHS = {"png": (np.uint8, np.uint16), "tiff": (np.uint8, np.uint16)}  # the others hold 8 bits only
 NOTE_KEY = "polyinr"
 DESCRIPTION = 0x010E  # EXIF ImageDescription
 JPEG_QUALITY = 95
-STRIP_BYTES = 2**20  # of a TIFF: small strips are packed one by one
-LONGEST_NOTE = 2**25  # bytes; Pillow reads texts of 64 MiB, all of a file together
+STRIP_BYTES = 2**20  # of a strip of a TIFF, which is compressed at once
+MAX_NOTE_BYTES = 2**25  # Pillow reads at most 64 MiB of text per file
 
+BAND_BYTES = 2**20  # that are filtered and compressed at once
+SUB = 1  # filter type: each byte minus that of the pixel to its left; PNG specification, section 9.2
+PIXEL_BYTES = 6
+LEVEL_OF_DEFLATE = 1  # 6 takes six times as long and saves little
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 MAX_TEXT_BYTES, MAX_UNPACKED_TEXT_BYTES = 2**26, 2**20
 
@@ -64,20 +69,20 @@ def check_depth(format: str, dtype: DTypeLike) -> None:
 
 
 def note_text(note: Note | None) -> str:
-    """Return the note as JSON, in ASCII, empty where there is none. Raises RequestError if none could read it."""
+    """Return metadata as JSON in ASCII, empty for None. Raises RequestError if they could not be read again."""
     if note is None:
         return ""
     try:
         text = format_json(note)
     except JsonError as error:
-        raise RequestError(f"the note of an image cannot be written: {error}") from error
-    if len(text) > LONGEST_NOTE:
-        raise RequestError(f"the note of an image would be {len(text):,} bytes, at most {LONGEST_NOTE:,} are kept")
+        raise RequestError(f"the metadata of an image cannot be written: {error}") from error
+    if len(text) > MAX_NOTE_BYTES:
+        raise RequestError(f"the metadata of an image would have {len(text):,} bytes, more than {MAX_NOTE_BYTES:,}")
     return text
 
 
 def write_image(path: PathLike, pixels: NDArray, *, note: Note | None = None, overwrite: bool = False) -> None:
-    """Write pixels [H, W, 3] (uint8; in PNG and TIFF also uint16) as the suffix says.
+    """Write pixels [H, W, 3] (uint8; PNG and TIFF also uint16) in the format of the suffix.
 
     Raises FileError, RequestError.
     """
@@ -95,7 +100,7 @@ def encode_image(pixels: NDArray, *, format: str = "png", note: Note | None = No
 
 
 def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, note: Note | None = None) -> None:
-    """Encode pixels [H, W, 3] into an open file. Only PNG and TIFF keep the note. Raises RequestError."""
+    """Encode pixels [H, W, 3] to an open file. Only PNG and TIFF hold metadata. Raises RequestError."""
     height, width, _ = pixels.shape
     check_size(format, width=width, height=height)
     check_depth(format, pixels.dtype)
@@ -123,7 +128,7 @@ def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, note: Note | N
             info.add_text(NOTE_KEY, text)
         image.save(file, "PNG", pnginfo=info)
     elif format == "jpeg":
-        buffer = io.BytesIO()  # Pillow, writing a JPEG to a file by itself, overlooks a disk that fills up
+        buffer = io.BytesIO()  # Pillow does not report a full disk when it writes a JPEG to a file
         image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
         file.write(buffer.getbuffer())
     else:
@@ -131,7 +136,7 @@ def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, note: Note | N
 
 
 def image_kind(head: bytes) -> str | None:
-    """Return the format that a file's first bytes announce, or None."""
+    """Return the format of a file by its first bytes, or None."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -146,9 +151,9 @@ def image_kind(head: bytes) -> str | None:
 
 
 def read_note(path: PathLike) -> Note:
-    """Return the note embedded in a PNG, TIFF, GIF or WebP, empty if there is none. Raises FileError.
+    """Read the metadata of a PNG, TIFF, GIF or WebP, empty if there are none. Raises FileError.
 
-    Decodes nothing, as an image may be larger than memory, but checks the sums of a PNG's pixels and note.
+    Pixels are not decoded, as an image may be larger than memory, but the checksums of a PNG are checked.
     """
     path = Path(path)
     refuse_special(path)
@@ -169,18 +174,18 @@ def read_note(path: PathLike) -> Note:
             else:
                 raise FileError(path, "not a PNG, TIFF, JPEG, WebP or GIF image")
     except OSError as error:
-        if error.errno is None:  # Pillow's word for a broken file
+        if error.errno is None:  # Pillow raises it for a damaged file
             raise FileError(path, f"a damaged image ({error})") from error
         raise explain(path, error) from error
     except PolyinrError:
         raise
-    except Exception as error:  # whatever Pillow's parsers stumble over in a damaged file
+    except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise FileError(path, f"a damaged image ({error})") from error
     return parsed_note(text)
 
 
 def _png_text(file: BinaryIO) -> str:
-    """Return the note's text in a PNG, whatever else it carries. Raises ValueError for a damaged file."""
+    """Return the text of the metadata in a PNG. Raises ValueError for a damaged file."""
     text = ""
     file.seek(8)
     kind = b""
@@ -190,9 +195,9 @@ def _png_text(file: BinaryIO) -> str:
             raise ValueError("it ends early")
         length, kind = struct.unpack(">I4s", head)
         if not kind.isalpha():
-            raise ValueError(f"a part of it is called {kind!r}")
+            raise ValueError(f"a chunk has the type {kind!r}")
         is_text = kind in PNG_TEXTS and length <= MAX_TEXT_BYTES
-        if kind[0] & 32 and not is_text:  # ancillary, and nothing to the note
+        if kind[0] & 32 and not is_text:  # ancillary and not text
             file.seek(length + 4, io.SEEK_CUR)
             continue
         body, total = [], zlib.crc32(kind)
@@ -207,13 +212,13 @@ def _png_text(file: BinaryIO) -> str:
         is_right = file.read(4) == struct.pack(">I", total)
         found = _text_of(kind, b"".join(body)) if is_text else None
         if not is_right and (found is not None or not is_text):
-            raise ValueError(f"a wrong sum in its {kind.decode('ascii')}")
+            raise ValueError(f"a wrong checksum in its {kind.decode('ascii')}")
         text = text or found or ""
     return text
 
 
 def _text_of(kind: bytes, chunk: bytes) -> str | None:
-    """Return what a PNG's text chunk says under the note's key, None if it has another. Raises ValueError."""
+    """Return the metadata in a text chunk of a PNG, None if its keyword is another. Raises ValueError."""
     key, _, value = chunk.partition(b"\0")
     if key != NOTE_KEY.encode("ascii"):
         return None
@@ -226,7 +231,7 @@ def _text_of(kind: bytes, chunk: bytes) -> str | None:
         try:
             value = zlib.decompressobj().decompress(value, MAX_UNPACKED_TEXT_BYTES)
         except zlib.error as error:
-            raise ValueError(f"a text that cannot be unpacked ({error})") from error
+            raise ValueError(f"a text that cannot be decompressed ({error})") from error
     return value.decode("latin-1" if kind != b"iTXt" else "utf-8", "replace")
 
 
@@ -235,27 +240,21 @@ def _tiff_description(path: Path, file: BinaryIO) -> str:
     try:
         with tifffile.TiffFile(file) as tiff:
             return str(tiff.pages.first.description)
-    except Exception as error:  # whatever the parser stumbles over in a damaged file
+    except Exception as error:  # tifffile raises nearly anything for a damaged file
         raise FileError(path, f"a damaged image ({error})") from error
 
 
 def parsed_note(text: str) -> Note:
-    """Return the note in a text, empty if the text is somebody else's."""
+    """Parse metadata, upgraded from format 1; empty if the text is of another program."""
     try:
-        note = parse_json(text) if text.startswith("{") else {}
+        note = upgrade(parse_json(text)) if text.startswith("{") else {}
     except JsonError:
         return {}
     return note if isinstance(note, dict) and NOTE_KEY in note else {}
 
 
-BAND_BYTES = 2**20  # filtered and deflated at a time
-SUB = 1  # the filter: each byte less that of the pixel to its left; PNG specification, section 9.2
-PIXEL_BYTES = 6
-LEVEL_OF_DEFLATE = 1  # filtered colors gain little from more, and 6 takes six times as long
-
-
 def write_deep_png(file: BinaryIO, pixels: NDArray[np.uint16], *, key: str, text: str = "") -> None:
-    """Write pixels [H, W, 3] (uint16) into an open file, with an ASCII text, if any, under `key` before them."""
+    """Write pixels [H, W, 3] (uint16), which Pillow cannot, to an open file, with an ASCII text under `key`."""
     height, width, _ = pixels.shape
     png.Writer(width, height, greyscale=False, bitdepth=16).write_preamble(file)
     if text:
@@ -270,7 +269,7 @@ def write_deep_png(file: BinaryIO, pixels: NDArray[np.uint16], *, key: str, text
 
 
 def _filtered(pixels: NDArray[np.uint16]) -> Iterator[bytes]:
-    """Yield the rows as PNG keeps them: big endian, filtered, each after the filter's number."""
+    """Yield rows as PNG stores them: big-endian, filtered, each preceded by the filter type."""
     height, width, _ = pixels.shape
     rows = max(1, BAND_BYTES // (width * PIXEL_BYTES))
     for top in range(0, height, rows):

@@ -1,4 +1,4 @@
-"""Tiled TIFF files of any size, with their pyramid, drawn and written tile by tile."""
+"""Images of any size, rendered and written tile by tile: pyramidal TIFF and DeepZoom."""
 
 import math
 import shutil
@@ -21,14 +21,14 @@ Tile = NDArray  # [h, w, 3] uint8 or uint16
 Draw = Callable[[int, int, int, int, int], Tile]
 """Draw(level, left, top, width, height): level 0 is full size, level k has ceil(side / 2^k) pixels a side."""
 
-TIFF_TILE_SIZE = 256  # pixels a tile; those at the right and bottom edges are drawn smaller
-PLAIN_SIDE = 1024  # up to here an image needs no pyramid
-PLAIN_BYTES = 2**32 - 2**25  # a classic TIFF counts bytes with 32 bits; deflate may add a little, the tags too
-LEVEL_OF_DEFLATE = 4  # 6 takes thrice as long for a tenth less
+TIFF_TILE_SIZE = 256  # tiles at the right and bottom edges are rendered smaller
+PLAIN_SIDE = 1024  # up to which an image needs no pyramid
+PLAIN_BYTES = 2**32 - 2**25  # of a classic TIFF, with a margin for tags and incompressible data
+LEVEL_OF_DEFLATE = 4  # 6 takes three times as long and saves a tenth
 
 
 def level_sizes(width: int, height: int, *, smallest: int) -> list[tuple[int, int]]:
-    """Return the sizes (width, height) of a pyramid's levels, halved and rounded up until both are `smallest`."""
+    """Return the sizes (width, height) of a pyramid, halved and rounded up until both are at most `smallest`."""
     sizes = [(width, height)]
     while max(sizes[-1]) > smallest:
         scale = 2 ** len(sizes)
@@ -37,7 +37,7 @@ def level_sizes(width: int, height: int, *, smallest: int) -> list[tuple[int, in
 
 
 def tile_count(width: int, height: int) -> int:
-    """Return how many tiles `write_tiled_tiff` draws for an image of that size, its pyramid counted too."""
+    """Return how many tiles `write_tiled_tiff` renders, including the pyramid."""
     return sum(_tiles_of(size) for size in _sizes(width, height))
 
 
@@ -54,10 +54,10 @@ def write_tiled_tiff(
 ) -> None:
     """Write an image (uint8 or uint16) of any size as a TIFF, holding one tile at a time.
 
-    Deflated tiles of 256 x 256; a BigTIFF where the image could outgrow 4 GiB; above 1024 pixels a side with a
-    pyramid as SubIFDs, each level half the last and drawn anew, not shrunk, until it fits into a tile.
-    `progress` is told 1 a tile, `tile_count` times. Raises FileError, RequestError, and whatever `draw` raises;
-    then nothing is left behind.
+    Tiles are 256 x 256 pixels with deflate compression; BigTIFF if the image may exceed 4 GiB. Above 1024 pixels the
+    file has a pyramid in SubIFDs, each level half as large and rendered again, not resized, until it fits in a tile.
+    `progress` is called with 1 per tile, `tile_count` times. Raises FileError, RequestError, and whatever `draw`
+    raises; then no file is left.
     """
     path = Path(path)
     check_size("tiff", width=width, height=height)
@@ -85,12 +85,12 @@ def write_tiled_tiff(
                 software=False,
                 subifds=len(sizes) - 1 if level == 0 else None,
                 subfiletype=0 if level == 0 else 1,
-                maxworkers=1,  # with more, tifffile draws 256 MiB of tiles ahead before it deflates any
+                maxworkers=1,  # with more, tifffile buffers 256 MiB of tiles before it compresses any
             )
 
 
 def _sizes(width: int, height: int) -> list[tuple[int, int]]:
-    """Return the sizes of the levels that a TIFF of that size holds."""
+    """Return the level sizes of a TIFF of that size."""
     return level_sizes(width, height, smallest=TIFF_TILE_SIZE if max(width, height) > PLAIN_SIDE else PLAIN_SIDE)
 
 
@@ -101,7 +101,7 @@ def _tiles_of(size: tuple[int, int]) -> int:
 def _tiles(
     draw: Draw, level: int, size: tuple[int, int], dtype: np.dtype, progress: Callable[[int], None] | None
 ) -> Iterator[Tile]:
-    """Draw a level's tiles, row by row; tifffile pads those at the edges."""
+    """Render the tiles of a level row by row; tifffile pads those at the edges."""
     for top in range(0, size[1], TIFF_TILE_SIZE):
         for left in range(0, size[0], TIFF_TILE_SIZE):
             width, height = min(TIFF_TILE_SIZE, size[0] - left), min(TIFF_TILE_SIZE, size[1] - top)
@@ -114,9 +114,9 @@ def _tiles(
 
 
 SUFFIX = ".dzi"
-DEEPZOOM_TILE_SIZE = 254  # of a tile without its overlap: with it, 256 inside the image
+DEEPZOOM_TILE_SIZE = 254  # without overlap; 256 with it
 OVERLAP = 1
-NOTE_FILE = f"{NOTE_KEY}.json"  # among the levels; viewers ask for tiles alone
+NOTE_FILE = f"{NOTE_KEY}.json"  # beside the level folders
 XML = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008"'
@@ -126,8 +126,8 @@ XML = (
 )
 
 
-class Place(NamedTuple):
-    """A tile: its column and row, and the pixels of its level that it shows, overlap and all."""
+class TileRegion(NamedTuple):
+    """A tile: its column and row, and the pixels of its level that it covers, including the overlap."""
 
     column: int
     row: int
@@ -138,11 +138,11 @@ class Place(NamedTuple):
 
 
 def tiles_folder(path: Path) -> Path:
-    """Return the folder of tiles that goes with a .dzi file."""
+    """Return the folder of tiles of a .dzi file."""
     return path.with_name(f"{path.stem}_files")
 
 
-def places(width: int, height: int) -> Iterator[Place]:
+def tile_regions(width: int, height: int) -> Iterator[TileRegion]:
     """Yield the tiles of a level of that size, row by row."""
     for row in range(math.ceil(height / DEEPZOOM_TILE_SIZE)):
         top, bottom = max(0, row * DEEPZOOM_TILE_SIZE - OVERLAP), min(height, (row + 1) * DEEPZOOM_TILE_SIZE + OVERLAP)
@@ -151,17 +151,17 @@ def places(width: int, height: int) -> Iterator[Place]:
                 max(0, column * DEEPZOOM_TILE_SIZE - OVERLAP),
                 min(width, (column + 1) * DEEPZOOM_TILE_SIZE + OVERLAP),
             )
-            yield Place(column, row, left, top, right - left, bottom - top)
+            yield TileRegion(column, row, left, top, right - left, bottom - top)
 
 
 def zoom_tile_count(width: int, height: int) -> int:
-    """Return how many tiles `write_deep_zoom` draws for an image of that size."""
+    """Return how many tiles `write_deep_zoom` renders."""
     sizes = level_sizes(width, height, smallest=1)
     return sum(math.ceil(across / DEEPZOOM_TILE_SIZE) * math.ceil(down / DEEPZOOM_TILE_SIZE) for across, down in sizes)
 
 
 def check_deep_zoom(path: Path, *, overwrite: bool) -> None:
-    """Raise FileError if the .dzi or its folder is there already and is not to be replaced."""
+    """Raise FileError or RequestError if the .dzi file or its folder cannot be written."""
     if path.suffix.lower() != SUFFIX:
         raise RequestError(f"{path}: a DeepZoom image is named *{SUFFIX}")
     refuse_overwrite(path, overwrite=overwrite)
@@ -184,9 +184,9 @@ def write_deep_zoom(
 ) -> None:
     """Write an image of any size as `path` (.dzi) and its folder of tiles, holding a few tiles at a time.
 
-    `draw` counts its levels as for a TIFF, 0 the full size, and gives uint8. The note lies in the folder as
-    polyinr.json. `progress` is told 1 a tile, `zoom_tile_count` times. Raises FileError, RequestError, and
-    whatever `draw` raises; then nothing is left behind. Overwriting replaces file and folder.
+    `draw` numbers levels as for a TIFF, 0 is the full size, and returns uint8. The metadata are polyinr.json in the
+    folder. `progress` is called with 1 per tile, `zoom_tile_count` times. Raises FileError, RequestError, and whatever
+    `draw` raises; then no file is left. Overwriting replaces file and folder.
     """
     path = Path(path)
     check_deep_zoom(path, overwrite=overwrite)
@@ -196,20 +196,20 @@ def write_deep_zoom(
         with written_beside(path, overwrite=overwrite) as draft:
             draft.write_text(XML.format(width=width, height=height, side=DEEPZOOM_TILE_SIZE, overlap=OVERLAP))
             with written_beside(tiles_folder(path), overwrite=overwrite, durable=False) as folder:
-                folder.mkdir()  # all of it is in place before the .dzi
+                folder.mkdir()  # complete before the .dzi is written
                 for _ in in_threads(_zoom_tiles(folder, draw, sizes), threads=threads_for(DEEPZOOM_TILE_SIZE**2 * 3)):
                     if progress is not None:
                         progress(1)
                 if note is not None:
                     (folder / NOTE_FILE).write_text(note_text(note), encoding="utf-8")
     except BaseException:
-        if not there:  # the folder is of no use without the .dzi, if it got so far
+        if not there:  # the folder is useless without the .dzi
             shutil.rmtree(tiles_folder(path), ignore_errors=True)
         raise
 
 
 def read_deep_zoom_note(path: Path) -> Note:
-    """Return the note that lies among a .dzi file's tiles, empty if there is none."""
+    """Read the metadata of a DeepZoom image, empty if there are none."""
     try:
         return parsed_note((tiles_folder(path) / NOTE_FILE).read_text("utf-8"))
     except (OSError, ValueError):
@@ -217,14 +217,14 @@ def read_deep_zoom_note(path: Path) -> Note:
 
 
 def _zoom_tiles(folder: Path, draw: Draw, sizes: list[tuple[int, int]]) -> Iterator[Callable[[], object]]:
-    """Draw the tiles of all levels, and yield what writes each into its level's folder."""
+    """Render the tiles of all levels; yield a function for each that writes it."""
     for level, size in enumerate(sizes):
-        own = folder / str(len(sizes) - 1 - level)
-        own.mkdir()
-        for place in places(*size):
-            tile = draw(level, place.left, place.top, place.width, place.height)
-            assert tile.shape == (place.height, place.width, 3), tile.shape
-            yield partial(_write_tile, own / f"{place.column}_{place.row}.jpg", np.ascontiguousarray(tile))
+        level_folder = folder / str(len(sizes) - 1 - level)
+        level_folder.mkdir()
+        for region in tile_regions(*size):
+            tile = draw(level, region.left, region.top, region.width, region.height)
+            assert tile.shape == (region.height, region.width, 3), tile.shape
+            yield partial(_write_tile, level_folder / f"{region.column}_{region.row}.jpg", np.ascontiguousarray(tile))
 
 
 def _write_tile(path: Path, tile: NDArray) -> None:

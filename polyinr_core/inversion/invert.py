@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import ConfigError
-from polyinr_core.images.grid import Pixels, blank, sheet
+from polyinr_core.images.grid import Pixels, blank, make_grid
 from polyinr_core.images.quantize import to_uint8
 from polyinr_core.latents.latents import Latents
 from polyinr_core.latents.naming import parse_label
@@ -193,4 +193,4 @@ def comparison_grid(rows: Sequence[Sequence[Pixels]]) -> Pixels:
     cells = np.stack([blank((width, height))] * len(images))
     for cell, image in zip(cells, images, strict=True):
         cell[: image.shape[0], : image.shape[1]] = image
-    return sheet(cells, columns=len(rows[0]))
+    return make_grid(cells, columns=len(rows[0]))

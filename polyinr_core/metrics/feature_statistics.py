@@ -236,7 +236,7 @@ class Cache:
                 return None
             if facts.get("digest") != digest_of(tensors) or not is_whole(facts.get("count")):
                 return None
-            check_values(tensors, largest=LARGEST)
+            check_values(tensors, max_value=LARGEST)
             return facts["count"], tensors
         except (TensorFileError, FileError):
             return None
@@ -247,7 +247,7 @@ class Cache:
         if self.folder.is_file():
             raise FileError(self.folder, "is a file; --cache names a folder")
         try:
-            check_values(tensors, largest=LARGEST)
+            check_values(tensors, max_value=LARGEST)
             data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
         except (JsonError, TensorFileError) as error:
             raise FileError(self.path(key), f"what was seen of the images cannot be kept: {error}") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyinr_core.errors import RequestError
 from polyinr_core.images.batch_writer import Image, write_images
-from polyinr_core.images.grid import Pixels, blank, color
+from polyinr_core.images.grid import Pixels, apply_colormap, blank
 from polyinr_core.images.quantize import check_finite
 from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import UNIT, Bounds, Grid
@@ -95,14 +95,14 @@ def heatmap_rows(
 
 
 def colorize(
-    heat: NDArray[np.floating], colormap: str = "fire", *, image: Pixels | None = None, opacity: float = 1.0
+    heat: NDArray[np.floating], colormap: str = "inferno", *, image: Pixels | None = None, opacity: float = 1.0
 ) -> Pixels:
     """Map a heat map [H, W], normalized to its minimum and maximum, to colors [H, W, 3].
 
     The colors are blended over `image` [H, W, 3] with an opacity of 0 (the image) to 1. Raises RequestError.
     """
     low, high = float(heat.min()), float(heat.max())
-    colors = color((heat - low) / (high - low) if high > low else np.zeros_like(heat), colormap)
+    colors = apply_colormap((heat - low) / (high - low) if high > low else np.zeros_like(heat), colormap)
     if image is None:
         return colors
     return np.rint((1 - opacity) * image + opacity * colors).astype(np.uint8)
@@ -113,7 +113,7 @@ class HeatmapOptions:
     """Which levels are shown, in which color map, and with which opacity over the image (None: without it)."""
 
     levels: tuple[int, ...]
-    colormap: str = "fire"
+    colormap: str = "inferno"
     overlay: float | None = None
 
 

@@ -52,7 +52,7 @@ def viewport_metadata(viewport: "Viewport", *, warp: str | None = None) -> Metad
     """Return the size, window, homography, warp and supersampling; `warp` names the file of a coordinate map."""
     from .viewport import IDENTITY
 
-    metadata: Metadata = {"size": [viewport.width, viewport.height], "bounds": list(viewport.window)}
+    metadata: Metadata = {"size": [viewport.width, viewport.height], "window": list(viewport.window)}
     if viewport.matrix != IDENTITY:
         metadata["transform"] = [number for row in viewport.matrix for number in row]
     if warp or viewport.warp:
@@ -120,7 +120,7 @@ def options_of(metadata: Metadata) -> dict[str, str]:
     if "size" in metadata or "words" not in metadata:  # not every command has a window
         width, height = metadata["size"]
         options["size"] = f"{width}x{height}"
-        options["grid"] = format_window(tuple(metadata["bounds"]))
+        options["grid"] = format_window(tuple(metadata["window"]))
     if "transform" in metadata:
         options["transform"] = ",".join(repr(float(number)) for number in metadata["transform"])
     if "warp" in metadata:

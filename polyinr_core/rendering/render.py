@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyinr_core.images.grid import Pixels, blank, framed
+from polyinr_core.images.grid import Pixels, blank, draw_frame
 from polyinr_core.images.quantize import fill_rows
 from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import Blend, Bounds, Grid, Part
@@ -108,7 +108,7 @@ class Renderer:
         xs = [(x - columns.first) / columns.pitch - left for x in (x0, x1)]
         ys = [(y - rows.first) / rows.pitch - top for y in (y0, y1)]
         thickness = max(1, round(min(self.width, self.height) / FRAME_FRACTION))
-        framed(pixels, (min(xs), min(ys), max(xs) + 1, max(ys) + 1), thickness=thickness)  # the border is inside
+        draw_frame(pixels, (min(xs), min(ys), max(xs) + 1, max(ys) + 1), thickness=thickness)  # the border is inside
 
 
 @torch.no_grad()

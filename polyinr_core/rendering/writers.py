@@ -16,7 +16,7 @@ from .metadata import Metadata, grid_metadata
 
 if TYPE_CHECKING:
     from polyinr_core.images.batch_writer import Image
-    from polyinr_core.images.grid import Layout
+    from polyinr_core.images.grid import GridLayout
     from polyinr_core.images.quantize import Pixels
     from polyinr_core.latents.latents import Latents
 
@@ -118,15 +118,15 @@ class GridSpec:
     row_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
 
-    def layout(self, count: int, renderer: "Renderer") -> "Layout":
+    def layout(self, count: int, renderer: "Renderer") -> "GridLayout":
         """Return the positions of `count` images, with margins for the captions."""
-        from polyinr_core.images.grid import layout
+        from polyinr_core.images.grid import grid_layout
 
         left = CAPTION_WIDTH if self.row_names else 0
         top = CAPTION_HEIGHT if self.column_names else 0
-        return layout(count, renderer.width, renderer.height, columns=self.columns, left=left, top=top)
+        return grid_layout(count, renderer.width, renderer.height, columns=self.columns, left=left, top=top)
 
-    def draw_captions(self, pixels: "Pixels", layout: "Layout") -> None:
+    def draw_captions(self, pixels: "Pixels", layout: "GridLayout") -> None:
         """Draw the captions into the grid, in place."""
         from polyinr_core.images.grid import caption
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyinr_core.errors import FileError
 from polyinr_core.evaluation.set_metrics import Settings, check_sizes, check_variety, seen_of
-from polyinr_core.images.grid import GAP, Pixels, caption, sheet
+from polyinr_core.images.grid import GAP, Pixels, caption, make_grid
 from polyinr_core.metrics.extractors import FeatureNetwork
 from polyinr_core.metrics.feature_pass import Images, Progress, look
 from polyinr_core.metrics.feature_statistics import Need
@@ -123,7 +123,7 @@ def block(title: str, images: Sequence[tuple[Pixels, str]]) -> Pixels:
         factor = -(-SIDE // len(pixels))
         large = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
         cells.append(np.concatenate([large, caption(words, width=large.shape[1], height=LINE)]))
-    rows = sheet(np.stack(cells), COLUMNS)
+    rows = make_grid(np.stack(cells), COLUMNS)
     heading = caption(title, width=max(rows.shape[1], COLUMNS * SIDE), height=TITLE)
     lines = np.pad(rows, ((GAP, GAP), (0, heading.shape[1] - rows.shape[1]), (0, 0)), constant_values=255)
     return np.concatenate([heading, lines])

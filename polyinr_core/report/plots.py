@@ -35,7 +35,7 @@ class Kind:
 
 
 KNOWN = (
-    Kind("Losses", "loss", {"generator": "generator", "discriminator": "discriminator", "guidance": "guidance"}),
+    Kind("Losses", "loss", {"loss_g": "generator", "loss_d": "discriminator", "guidance": "guidance"}),
     Kind(
         "Logits of the discriminator",
         "mean logit",
@@ -43,7 +43,7 @@ KNOWN = (
     ),
     Kind("Signs of the discriminator's logits", "mean sign", {"real_sign": "real", "fake_sign": "drawn"}),
     Kind("Spread of the samples", "distance to the nearest", {"spread": "seeds 0 to 31"}, measured=True),
-    Kind("Speed", "images a second", {"images_per_second": "trained on"}, from_zero=True),
+    Kind("Speed", "images a second", {"img_per_sec": "trained on"}, from_zero=True),
     Kind("Memory", "MiB", {"resident_mib": "main memory", "cuda_mib": "GPU"}, from_zero=True),
 )
 

@@ -42,7 +42,7 @@ INTERPOLATE = [
     ("interpolate 1 2 -m model.safetensors -o x.gif --columns 3", 2, "--columns", ".png"),
     ("interpolate 1 2 -m model.safetensors -o x.gif --fps 0", 2, "--fps 0"),
     ("interpolate 1 2 -m model.safetensors -o x.gif --fps nan", 2, "--fps nan"),
-    ("interpolate 1 2 -m model.safetensors -o x.gif --fps 99", 2, "gif plays", "50"),
+    ("interpolate 1 2 -m model.safetensors -o x.gif --fps 99", 2, "gif supports", "50"),
     ("interpolate 1 2 -m model.safetensors -o x.gif --res 70000", 2, "gif holds at most 65535"),
     ("interpolate 1 2 -m model.safetensors -o x.webp --res 17000", 2, "webp holds at most 16383"),
     ("interpolate 1 2 -m model.safetensors -o x.mp4 --res 17000", 2, "mp4"),

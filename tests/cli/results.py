@@ -23,7 +23,7 @@ REFUSED = [
     ("deep.json", 1, "deep.json: is not JSON"),
     ("list.json", 1, "list.json: is JSON of something else"),
     ("other.json", 1, "other.json: is JSON of something else"),
-    ("newer.json", 1, "newer.json: is a result of format 99, this polyinr reads 1", "update polyinr"),
+    ("newer.json", 1, "newer.json: is a result of format 99, this polyinr reads 2", "update polyinr"),
     ("bare.json", 1, "bare.json: is a damaged result"),
     ("torn.json", 1, "torn.json: is a damaged result"),
     ("nan.json", 1, "nan.json: is a damaged result"),

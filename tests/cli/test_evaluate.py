@@ -372,7 +372,7 @@ def test_what_is_passed_over_is_told_to_a_log(polyinr: Run, folders: Path, eyes:
     common = ("evaluate", "--real", "reals", "--fake", "fakes", "--metrics", "fd-lite2")
     ran = polyinr(*common)
     assert ran.code == 0, ran.stderr
-    assert "polyinr: --real reals: passed over: 1 file of other kinds (1 .heic)" in ran.stderr
+    assert "polyinr: --real reals: ignored: 1 file of other types (1 .heic)" in ran.stderr
     assert "polyinr: --fake fakes: skipped: 'pipe.png' is not a regular file" in ran.stderr
     assert polyinr(*common, "-q").stderr == ""
 

@@ -82,7 +82,7 @@ def test_the_window_of_a_image_of_another_command(polyinr: Run, draw, tiny_check
     polyinr("mix", *own, "1", "2", "--levels", "1", "--size", "9x7", "-o", "mixed.png")
     draw("--like", "mixed.png", "--seeds", "1", "-o", "y.png")
     assert Image.open("y.png").size == (9, 7)
-    note = {key: value for key, value in read_note(Path("mixed.png")).items() if key not in ("size", "bounds")}
+    note = {key: value for key, value in read_note(Path("mixed.png")).items() if key not in ("size", "window")}
     write_image(Path("none.png"), np.zeros((7, 9, 3), dtype=np.uint8), note=note)
     refused(polyinr("sample", *own, "--like", "none.png", "--seeds", "1", "-o", "z.png"), "no viewport", code=1)
 

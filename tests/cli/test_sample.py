@@ -15,7 +15,7 @@ from PIL import Image
 from rounding import assert_rounded
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from polyinr_core.images.grid import sheet
+from polyinr_core.images.grid import make_grid
 from polyinr_core.images.io import read_note
 from polyinr_core.images.quantize import to_uint8
 from polyinr_core.latents.io import read_latents, write_latents
@@ -96,7 +96,7 @@ def test_images_hold_the_arrays_colors(polyinr: Run, tiny_checkpoint: Path):
     assert len(os.listdir("out")) == 5
     for name in ("x.png", "x.tif", "x.webp"):
         assert polyinr(*sample, "0-4", "-o", name).code == 0
-        assert np.array_equal(pixels_of(Path(name)), sheet(colors))
+        assert np.array_equal(pixels_of(Path(name)), make_grid(colors))
     ran = polyinr(*sample, "2", "-o", "-")
     assert np.array_equal(pixels_of(ran.stdout), colors[2])
     assert polyinr(*sample, "2", "-o", "x.jpg").code == 0
@@ -300,7 +300,7 @@ def test_json_lines(polyinr: Run, tiny_class_checkpoint: Path):
         assert [line["seed"] for line in ran.lines] == [4, 2]
         for line in ran.lines:
             assert Path(line["file"]).is_file()
-            assert (line["psi"], line["size"], line["bounds"]) == (0.5, [16, 16], [0, 0, 1, 1])
+            assert (line["psi"], line["size"], line["window"]) == (0.5, [16, 16], [0, 0, 1, 1])
             assert line["label"] in range(4)
 
 

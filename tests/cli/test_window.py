@@ -226,7 +226,7 @@ def test_like_a_image_but_larger(polyinr: Run, tiny_class_checkpoint: Path, opti
     polyinr("sample", *options, "--res", "48", *common, "-o", "direct.png")
     assert np.array_equal(pixels_of("like.png"), pixels_of("direct.png"))
     assert polyinr("sample", "--like", "x.png", "--seeds", "9", "--label", "0", *common, "-o", "other.png").code == 0
-    assert read_note(Path("other.png"))["bounds"] == read_note(Path("x.png"))["bounds"]
+    assert read_note(Path("other.png"))["window"] == read_note(Path("x.png"))["window"]
     assert read_note(Path("other.png"))["seed"] == 9
 
 

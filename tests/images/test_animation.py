@@ -164,7 +164,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path):
         ("x.webp", 4, 16384, 10, "16383"),
         ("x.mp4", 16385, 4, 10, "16384"),
         ("x.mp4", 8192, 8192, 10, "35651584 pixels"),
-        ("x.gif", 4, 4, 51, "50 frames a second, not 51"),
+        ("x.gif", 4, 4, 51, "50 frames per second, not 51"),
         ("x.webp", 4, 4, 100, "90"),
         ("x.mp4", 4, 4, 301, "300"),
         ("x.mp4", 4, 4, 0, "not 0"),
@@ -181,7 +181,7 @@ def test_what_a_format_can_hold_is_not():
     check_animation(Path("x.gif"), width=65535, height=4, count=1, fps=50)
     check_animation(Path("x.WebP"), width=16383, height=4, count=2, fps=0.01)
     check_animation(Path("x.mp4"), width=8192, height=4352, count=2, fps=300)
-    with pytest.raises(RequestError, match="a frame at least"):
+    with pytest.raises(RequestError, match="at least one frame"):
         check_animation(Path("x.gif"), width=4, height=4, count=0, fps=10)
 
 

@@ -14,8 +14,8 @@ from polyinr_core.images.tiled import (
     Draw,
     check_deep_zoom,
     level_sizes,
-    places,
     read_deep_zoom_note,
+    tile_regions,
     tiles_folder,
     write_deep_zoom,
     zoom_tile_count,
@@ -84,8 +84,8 @@ def test_the_note_lies_among_the_tiles(tmp_path: Path):
 
 
 def test_tiles_cover_a_level_with_their_overlap():
-    assert [tuple(place) for place in places(300, 10)] == [(0, 0, 0, 0, 255, 10), (1, 0, 253, 0, 47, 10)]
-    assert [tuple(place) for place in places(1, 1)] == [(0, 0, 0, 0, 1, 1)]
+    assert [tuple(place) for place in tile_regions(300, 10)] == [(0, 0, 0, 0, 255, 10), (1, 0, 253, 0, 47, 10)]
+    assert [tuple(place) for place in tile_regions(1, 1)] == [(0, 0, 0, 0, 1, 1)]
 
 
 def test_overwriting_replaces_file_and_folder(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.checkpoints.delta import apply_delta, write_delta
+from polyinr_core.checkpoints.delta import apply_delta, save_delta
 from polyinr_core.errors import ConfigError
 from polyinr_core.inversion import pivotal_tuning
 from polyinr_core.inversion.invert import InversionResult
@@ -54,7 +54,7 @@ def test_nearer_and_exactly_what_the_delta_holds(tiny_checkpoint: Path, stripes:
     delta = tune(
         checkpoint, [result], rank=4, steps=40, seed=0, progress=lambda done, total, psnr: reported.append(psnr)
     )
-    delta = write_delta(tmp_path / "d.safetensors", delta)
+    delta = save_delta(tmp_path / "d.safetensors", delta)
     tuned = apply_delta(checkpoint, delta, source=tmp_path / "d.safetensors").generator
     assert delta.rank == 4
     with torch.no_grad():

@@ -150,7 +150,7 @@ def test_damaged_and_foreign_files(generator: Generator, checkpoint: Checkpoint)
     nan = replace(found, mean=found.mean * float("nan"))
     short = replace(found, deviations=found.deviations[:1])
     flat = replace(found, mean=found.mean[0], components=found.components[:, 0])
-    for bad, words in [(nan, "no finite numbers"), (short, "damaged: deviations"), (flat, "its facts")]:
+    for bad, words in [(nan, "NaN or Inf"), (short, "damaged: deviations"), (flat, "its facts")]:
         with pytest.raises(FileError, match=words):  # which the writer refuses as well
             read_directions(unchecked(bad))
         with pytest.raises(FileError, match=words):
@@ -163,7 +163,7 @@ def test_damaged_and_foreign_files(generator: Generator, checkpoint: Checkpoint)
         (encode_directions(found).replace(b'\\"format\\": 1', b'\\"format\\": 7'), "format 7.*reads 1"),
         (
             encode_directions(found).replace(b'\\"samples\\": 9', b'\\"samples\\": x'),
-            "damaged .its facts are no JSON",
+            "damaged .its metadata are not valid JSON",
         ),
         (encode_directions(found).replace(b'\\"w\\"', b'\\"z\\"'), "its facts"),
     ]:

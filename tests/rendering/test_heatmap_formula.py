@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyinr_core.errors import RequestError
-from polyinr_core.images.grid import color
+from polyinr_core.images.grid import apply_colormap
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
@@ -114,7 +114,7 @@ def test_from_python(tiny_class_checkpoint: Path) -> None:
 
 def test_colors_over_an_image() -> None:
     heat, image = np.array([[0.0, 2.0]]), np.full((1, 2, 3), 100, dtype=np.uint8)
-    expected = color(np.array([[0.0, 1.0]]), "gray")
+    expected = apply_colormap(np.array([[0.0, 1.0]]), "gray")
     assert np.array_equal(colorize(heat, "gray"), expected)
     blended = np.rint(0.75 * image + 0.25 * expected)
     assert np.array_equal(colorize(heat, "gray", image=image, opacity=0.25), blended)

@@ -30,7 +30,7 @@ class Name:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Made:
+class Record:
     """An object that a pickle describes: what would be called, with what, and what would be put into it."""
 
     function: Name
@@ -46,20 +46,20 @@ class Reference:
     key: Any
 
 
-def read_pickle(data: memoryview, *, known: Known, start: int = 0, most_steps: int = MAX_STEPS) -> tuple[Any, int]:
+def read_pickle(data: memoryview, *, known: Known, start: int = 0, max_steps: int = MAX_STEPS) -> tuple[Any, int]:
     """Return the value of the pickle that begins at `start`, and where it ends.
 
     Nothing is imported, called or built: values are None, bool, int, float, str, list, tuple, dict with text
-    keys (other items are dropped), memoryview (bytes, Python 2's texts, long texts undecoded), Name, Made,
-    Reference. Time and memory are linear in the file's size, and bounded by `most_steps`. Protocols 2 to 5.
+    keys (other items are dropped), memoryview (bytes, Python 2's texts, long texts undecoded), Name, Record,
+    Reference. Time and memory are linear in the file's size, and bounded by `max_steps`. Protocols 2 to 5.
     Raises PickleProblem for names that `known` denies, opcodes that plain data does not need, and whatever is
     broken.
     """
     machine = Machine(data, start, known)
-    return machine.run(most_steps), machine.at
+    return machine.run(max_steps), machine.at
 
 
-def bytes_of(value: Any, *, most: int) -> memoryview:
+def bytes_of(value: Any, *, max_bytes: int) -> memoryview:
     """Return at most that many bytes, also as protocol 2 spells them: a text to be encoded as Latin-1.
 
     Raises PickleProblem.
@@ -67,11 +67,11 @@ def bytes_of(value: Any, *, most: int) -> memoryview:
     match value:
         case memoryview():
             raw = value
-        case Made(arguments=(memoryview() | str() as raw, "latin1")) if str(value.function) == "_codecs.encode":
+        case Record(arguments=(memoryview() | str() as raw, "latin1")) if str(value.function) == "_codecs.encode":
             pass
         case _:
             raise PickleProblem("no sequence of bytes")
-    if len(raw) > most:  # one long text may be recalled over and over
+    if len(raw) > max_bytes:  # one long text may be recalled over and over
         raise PickleProblem(f"{len(raw):,} bytes, far more than are needed")
     if raw is value:
         return raw
@@ -84,7 +84,7 @@ def bytes_of(value: Any, *, most: int) -> memoryview:
 
 def text_of(value: Any) -> str:
     """Return a text, or a few bytes as the Latin-1 text that they are in Python 2. Raises PickleProblem."""
-    return value if isinstance(value, str) else str(bytes_of(value, most=LONGEST_NAME), "latin-1")
+    return value if isinstance(value, str) else str(bytes_of(value, max_bytes=LONGEST_NAME), "latin-1")
 
 
 def shown(text: str) -> str:
@@ -104,10 +104,10 @@ class Machine:
         self.floor = 0  # where the last mark stands: nothing below it may be popped
         self.memo: dict[int, Any] = {}
 
-    def run(self, most_steps: int) -> Any:
+    def run(self, max_steps: int) -> Any:
         if len(self.data) < self.at + 2 or self.data[self.at] != pickle.PROTO[0]:
             self.refuse("no pickle of protocol 2 to 5 begins here")
-        for _ in range(most_steps):
+        for _ in range(max_steps):
             if self.at >= len(self.data):
                 self.refuse("cut short: it has no end")
             opcode = self.data[self.at]
@@ -121,7 +121,7 @@ class Machine:
                 return self.stack.pop()
             else:
                 self.refuse(f"opcode 0x{opcode:02x} is not allowed")
-        self.refuse(f"more than {most_steps:,} steps")
+        self.refuse(f"more than {max_steps:,} steps")
 
     def refuse(self, why: str) -> NoReturn:
         raise PickleProblem(f"byte {self.at}: {why}")
@@ -206,7 +206,7 @@ class Machine:
 
     def put_items(self, pairs: Sequence[Any]) -> None:
         target = self.top()
-        items = target.items if isinstance(target, Made) else target
+        items = target.items if isinstance(target, Record) else target
         if not isinstance(items, dict) or len(pairs) % 2:
             self.refuse("items for what holds none")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -217,7 +217,7 @@ class Machine:
         target = self.top()
         if isinstance(target, list):
             target.extend(values)
-        elif not isinstance(target, Made):
+        elif not isinstance(target, Record):
             self.refuse("values appended to what holds none")
 
     # Names and calls
@@ -234,12 +234,12 @@ class Machine:
         function = self.pop()
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             self.refuse("a call of what is no function")
-        self.push(self.dill_name(str(function), arguments) or Made(function, arguments))
+        self.push(self.dill_name(str(function), arguments) or Record(function, arguments))
 
     def dill_name(self, function: str, arguments: tuple[Any, ...]) -> Name | None:
         """Return the global that one of dill's spellings means, checked as any other."""
         match function, arguments:
-            case "dill._dill._get_attr", (Made(arguments=(module,)) as found, name):
+            case "dill._dill._get_attr", (Record(arguments=(module,)) as found, name):
                 if str(found.function) == "dill._dill._import_module":
                     return self.name(module, name)
             case "dill._dill._load_type", (name,):
@@ -248,7 +248,7 @@ class Machine:
 
     def set_state(self, state: Any) -> None:
         target = self.top()
-        if not isinstance(target, Made):
+        if not isinstance(target, Record):
             self.refuse("a state for what is no object")
         target.state = state
 
@@ -261,8 +261,8 @@ class Machine:
             self.refuse(f"pickle protocol {version}, 2 to 5 are read")
 
 
-def empty_set() -> Made:
-    return Made(Name("builtins", "set"))
+def empty_set() -> Record:
+    return Record(Name("builtins", "set"))
 
 
 def join(build: Callable[[Any], Any]) -> Callable[[Machine], None]:

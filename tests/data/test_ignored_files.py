@@ -10,8 +10,8 @@ from specimens import encoded, noise, stylegan_names, write_folder, write_tar, w
 from polyinr_core.data.dataset import open_data
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.prepare import prepare
-from polyinr_core.data.zip_dataset import Archive
-from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.errors import DatasetError, FileError
 from polyinr_core.evaluation.image_sources import open_images
 
 A, B, C = (encoded(noise(8, seed)) for seed in range(3))
@@ -44,7 +44,7 @@ def test_a_stray_image_that_is_skipped_takes_no_labels(contained, tmp_path, stra
     report = prepare([contained(CLASSES | stray)], tmp_path / "a.zip", resolution=8)
     assert (report.kept, report.class_names, report.notes) == (4, ("cat", "dog"), ())
     assert sorted(name for name, _ in report.skipped) == sorted(stray)
-    assert sorted(Archive.open(tmp_path / "a.zip").labels.tolist()) == [0, 0, 1, 1]
+    assert sorted(ZipDataset.open(tmp_path / "a.zip").labels.tolist()) == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("below", ["", "set/"])
@@ -81,7 +81,7 @@ def test_a_class_whose_images_are_all_skipped_is_lost_and_told(contained, tmp_pa
     report = prepare([contained(files)], tmp_path / "a.zip", resolution=8)
     assert report.class_names == ("cat", "dog")
     assert report.notes == ("lost: class 'ape': none of its 2 images can be used",)
-    with Archive.open(tmp_path / "a.zip") as archive:
+    with ZipDataset.open(tmp_path / "a.zip") as archive:
         assert sorted(archive.labels.tolist()) == [0, 0, 1, 1]
         assert archive.class_names == ("cat", "dog")
 
@@ -103,7 +103,7 @@ def test_a_bad_label_of_an_image_that_is_skipped_does_not_matter(contained, tmp_
     assert (report.kept, report.classes) == (3, 3)
     files[NAMES[3]] = A
     path = contained(labeled(files, labels))
-    with pytest.raises(ArchiveError, match="--labels none"):
+    with pytest.raises(DatasetError, match="--labels none"):
         prepare([path], tmp_path / "b.zip", resolution=8)
     assert not list(tmp_path.glob("b.zip*"))
 
@@ -114,16 +114,16 @@ def test_a_numbered_class_without_images_is_told(contained, tmp_path):
         [contained(labeled(files, [[n, i] for i, n in enumerate(NAMES)]))], tmp_path / "a.zip", resolution=8
     )
     assert report.notes == ("lost: class 1: none of its 1 images can be used",)
-    assert Archive.open(tmp_path / "a.zip").labels.tolist() == [0, 2, 3]
+    assert ZipDataset.open(tmp_path / "a.zip").labels.tolist() == [0, 2, 3]
 
 
 def test_files_of_other_kinds_are_counted_by_suffix(contained, tmp_path):
     path = contained(CLASSES | PHONE | HARMLESS)
     report = prepare([path], tmp_path / "a.zip", resolution=8)
     assert report.other_files == {".heic": 1, ".heif": 1, ".jxl": 1, ".1": 1, "without a suffix": 1}
-    assert report.notes == ("passed over: 5 files of other kinds (1 .1, 1 .heic, 1 .heif, 1 .jxl, 1 without a suffix)",)
-    assert Archive.open(tmp_path / "a.zip").provenance["other_files"] == report.other_files
-    with pytest.raises(FileError, match=r"5 files of other kinds \(1 \.1, .*--strict"):
+    assert report.notes == ("ignored: 5 files of other types (1 .1, 1 .heic, 1 .heif, 1 .jxl, 1 without a suffix)",)
+    assert ZipDataset.open(tmp_path / "a.zip").provenance["other_files"] == report.other_files
+    with pytest.raises(FileError, match=r"5 files of other types \(1 \.1, .*--strict"):
         prepare([path], tmp_path / "b.zip", resolution=8, strict=True)
     assert not list(tmp_path.glob("b.zip*"))
     if path.suffix != ".gz":
@@ -140,7 +140,7 @@ def test_archives_and_shards_that_train_say_what_they_pass_over(tmp_path):
     files = labeled({"a.png": A, "b.heic": b"x"}, [["a.png", 1]])
     for path in (write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)):
         for _ in range(2):
-            assert open_data(path, index=tmp_path / "cache").notes == ("passed over: 1 file of other kinds (1 .heic)",)
+            assert open_data(path, index=tmp_path / "cache").notes == ("ignored: 1 file of other types (1 .heic)",)
 
 
 def test_linked_folders_are_followed(tmp_path):
@@ -222,7 +222,7 @@ def test_special_files_are_skipped(tmp_path):
     report = prepare([folder], tmp_path / "a.zip", resolution=8)
     assert (report.found, report.kept, report.class_names) == (7, 4, ("cat", "dog"))
     assert report.skipped == tuple((name, "is not a regular file") for name in names)
-    facts = Archive.open(tmp_path / "a.zip").provenance
+    facts = ZipDataset.open(tmp_path / "a.zip").provenance
     assert facts["counts"] == {"found": 7, "kept": 4, "skipped": 3}
     with pytest.raises(FileError, match=r"pipe.png' is not a regular file .*--strict"):
         prepare([folder], tmp_path / "b.zip", resolution=8, strict=True)
@@ -234,7 +234,7 @@ def test_special_files_are_skipped(tmp_path):
 def test_special_files_alone_are_no_data_set(tmp_path):
     (tmp_path / "set").mkdir()
     special_files(tmp_path / "set")
-    with pytest.raises(ArchiveError, match=r"holds no images \('pipe.png' is not a regular file\)"):
+    with pytest.raises(DatasetError, match=r"holds no images \('pipe.png' is not a regular file\)"):
         open_source(tmp_path / "set")
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import pytest
 from pickling import Calls, named, present
 
-from polyinr_core.runtime.safe_unpickler import Made, Name, PickleProblem, bytes_of, read_pickle, text_of
+from polyinr_core.checkpoints.safe_unpickler import Name, PickleProblem, Record, bytes_of, read_pickle, text_of
 
 KNOWN = {
     "_codecs.encode",
@@ -67,9 +67,9 @@ def test_a_few_bytes_are_a_text_too(protocol):
     found = read(pickle.dumps({b"caf\xe9": b"caf\xe9", b"x" * 1000: 2}, protocol))
     assert list(found) == ["café"]
     assert text_of(found["café"]) == "café"
-    assert bytes_of(found["café"], most=4) == b"caf\xe9"
+    assert bytes_of(found["café"], max_bytes=4) == b"caf\xe9"
     with pytest.raises(PickleProblem, match="far more"):
-        bytes_of(found["café"], most=3)
+        bytes_of(found["café"], max_bytes=3)
     with pytest.raises(PickleProblem, match="no sequence of bytes"):
         text_of(None)
 
@@ -84,7 +84,7 @@ def test_a_call_is_recorded_not_made(protocol):
     with present(function):
         data = pickle.dumps(Calls(function, 1, "two"), protocol)
     made = read(data)
-    assert isinstance(made, Made)
+    assert isinstance(made, Record)
     assert str(made.function) == "some.module.explode"
     assert made.arguments == (1, "two")
 
@@ -98,7 +98,7 @@ def test_an_ordered_dict_keeps_its_items():
 def test_sets_and_slots_are_stepped_over():
     value = read(pickle.dumps({"set": {1, 2, 3}, "frozen": frozenset({4}), "x": 1}))
     assert value["x"] == 1
-    assert isinstance(value["set"], Made)
+    assert isinstance(value["set"], Record)
 
 
 def test_self_reference_is_only_a_reference():
@@ -120,6 +120,6 @@ def test_dills_spelling_of_a_global_is_that_global():
 
 def test_the_same_file_gives_steps_up_to_the_bound_only():
     data = memoryview(pickle.dumps(list(range(1000))))
-    read_pickle(data, known=is_known, most_steps=3000)
+    read_pickle(data, known=is_known, max_steps=3000)
     with pytest.raises(PickleProblem, match="more than 100 steps"):
-        read_pickle(data, known=is_known, most_steps=100)
+        read_pickle(data, known=is_known, max_steps=100)
