@@ -29,7 +29,7 @@ from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.rendering.backends import Backend, select_backend
-from polyinr_core.rendering.backends.triton import MAX_WHOLE, TILES, TritonBackend, has_kernels
+from polyinr_core.rendering.backends.triton import MAX_FUSED_CHANNELS, TILES, TritonBackend, has_kernels
 from polyinr_core.rendering.precision import in_precision
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
@@ -75,8 +75,8 @@ def drawers(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[
     yield f"eager {word}", synthesis
     if has_kernels(synthesis, bench.device):
         for tile in TILES[dtype]:
-            if n <= MAX_WHOLE or not tile.whole:
-                shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.whole else ''}"
+            if n <= MAX_FUSED_CHANNELS or not tile.all_levels:
+                shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.all_levels else ''}"
                 yield f"triton {shape} {word}", TritonBackend(synthesis, tile=tile)
     yield f"chosen {word}", select_backend(synthesis, bench.device)
 

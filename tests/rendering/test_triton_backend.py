@@ -57,9 +57,9 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool) -> None:
 
     from polyinr_core.rendering.backends import triton_kernels as tiles
 
-    tile = next(tile for tile in TILES[torch.bfloat16] if tile.whole == whole)
+    tile = next(tile for tile in TILES[torch.bfloat16] if tile.all_levels == whole)
     kernel = tiles.network_kernel if whole else tiles.level_kernel
-    constants = {"n": 512, "rows": 3, "bent": True, "clamped": True, "slope": 0.2}
+    constants = {"n": 512, "rows": 3, "is_release": True, "clamped": True, "slope": 0.2}
     constants |= {name: tile.options[name] for name in ("pixels", "outputs", "inputs")}
     constants |= {} if whole else {"first": False, "last": False}
     narrow = {"weights", "biases", "buffers", "weight", "bias", "features", *(() if whole else ("out",))}

@@ -82,13 +82,13 @@ def test_quick(form: str) -> None:
 @pytest.mark.parametrize("n", [16, 48, 64])
 @pytest.mark.parametrize("form", ["release", "paper"])
 def test_channels_and_formats(form: str, n: int, kind: torch.dtype, whole: bool) -> None:
-    against_float64(form, n, kind, Tile(32, 32 if n == 48 else 64, 32, whole=whole))
+    against_float64(form, n, kind, Tile(32, 32 if n == 48 else 64, 32, all_levels=whole))
 
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("levels", "count"), [(2, 1), (3, 16), (5, 33)])
 def test_levels_and_pixels(levels: int, count: int, whole: bool) -> None:
-    against_float64("release", 16, torch.float32, Tile(16, 16, 16, whole=whole), levels=levels, count=count)
+    against_float64("release", 16, torch.float32, Tile(16, 16, 16, all_levels=whole), levels=levels, count=count)
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -99,7 +99,7 @@ def test_the_literal_clamp(whole: bool) -> None:
     for parameter in generator.synthesis.parameters():
         parameter.mul_(20.0)
     affine, points = generator.affine(w), some_points(37)
-    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
+    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, all_levels=whole))(affine, points)
     assert any((h.abs() == 256).any() for h in generator.synthesis.features(affine, points))
     check(drawn, literal(generator.double(), w.double(), points.double()), 1e-5)
 
@@ -109,7 +109,7 @@ def test_the_literal_clamp(whole: bool) -> None:
 def test_own_points_of_each_image(whole: bool) -> None:
     generator, w = network("release", 16)
     affine, points = generator.affine(w), some_points(2, 20)
-    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
+    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, all_levels=whole))(affine, points)
     check(drawn, generator.synthesis.double()(affine.double(), points.double()), 1e-5)
 
 
@@ -121,5 +121,5 @@ def test_a_blend(whole: bool) -> None:
     blend = Blend(RegularGrid(4, 5), torch.cat([shares, 1 - shares]))
     points = blend.at(torch.arange(20, device=DEVICE), dtype=torch.float32)
     affine = torch.cat(list(generator.affine(w)), dim=1).unsqueeze(0)  # [1, L, 6, n]
-    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
+    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, all_levels=whole))(affine, points)
     check(drawn, generator.synthesis.double()(affine.double(), points.double()), 1e-5)

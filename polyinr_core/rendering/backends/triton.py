@@ -1,4 +1,4 @@
-"""Drawing with Triton: a level's product, with all that stands before and after it, in one kernel."""
+"""The Triton backend: a level's modulation, product, bias, activation and clamp in one kernel."""
 
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -11,59 +11,59 @@ from torch import Tensor
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.models.layers import SLOPE
 
-MAX_ROWS = 24  # of an affine map, as the kernels write out each: a blend of eight images
+MAX_ROWS = 24  # of affine parameters, which the kernels unroll: a blend of eight images
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A program's shape: pixels x output channels, input channels a step; its warps; steps loaded ahead."""
+    """A program's shape: pixels x output channels, input channels per step; warps; pipeline stages."""
 
     pixels: int
     outputs: int
     inputs: int
     warps: int = 4
     stages: int = 3
-    whole: bool = False  # takes its pixels through all levels
+    all_levels: bool = False  # evaluates all levels in one launch
 
     @property
     def options(self) -> dict[str, int]:
-        """Return what a kernel is launched with; products and sums in one are asked for, or Triton warns."""
+        """Return the launch options; fused multiply-adds are explicit, or Triton warns."""
         sizes = {"pixels": self.pixels, "outputs": self.outputs, "inputs": self.inputs}
         return sizes | {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
 
 
-TILES = {  # the first where there is nothing to time
+TILES = {  # the first is used where nothing is timed
     torch.bfloat16: (
         Tile(128, 128, 64, warps=8),
         Tile(128, 256, 64, warps=8),
         Tile(64, 256, 64, warps=4),
-        Tile(64, 256, 64, warps=8, whole=True),
+        Tile(64, 256, 64, warps=8, all_levels=True),
     ),
     torch.float32: (
         Tile(64, 64, 32),
         Tile(128, 64, 16, warps=8),
         Tile(128, 128, 16, warps=8),
-        Tile(64, 128, 16, warps=8, whole=True),
+        Tile(64, 128, 16, warps=8, all_levels=True),
     ),
 }
-CAPABILITY = (8, 0)  # of a GPU: bfloat16 of its own
-MAX_WHOLE = 512  # channels up to which pixels are taken through all levels
+MIN_CAPABILITY = (8, 0)  # native bfloat16
+MAX_FUSED_CHANNELS = 512  # of tiles with all levels
 
-CHOSEN: dict[tuple[object, ...], Tile] = {}  # by device, format, network
+TUNED: dict[tuple[object, ...], Tile] = {}  # by device, dtype, network
 
 
 def has_kernels(synthesis: Synthesis, device: torch.device) -> bool:
-    """Say whether a network can be drawn with Triton on a device; PyTorch for a GPU brings it along."""
+    """Return whether Triton can evaluate a network on a device; PyTorch for a GPU includes Triton."""
     return (
         device.type == "cuda"
-        and torch.cuda.get_device_capability(device) >= CAPABILITY
+        and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
         and importlib.util.find_spec("triton") is not None
         and is_fusible(synthesis)
     )
 
 
 def is_fusible(synthesis: Synthesis) -> bool:
-    """Say whether there are kernels for a network: two levels or more, float32 or bfloat16 products."""
+    """Return whether there are kernels for a network: two levels or more, float32 or bfloat16 products."""
     if len(synthesis.products) < 2:
         return False
     return synthesis.to_rgb.weight.dtype == torch.float32 and of_product(synthesis, 1)[0].dtype in TILES
@@ -76,10 +76,10 @@ def of_product(synthesis: Synthesis, level: int) -> tuple[Tensor, Tensor]:
 
 
 class TritonBackend:
-    """Draw what a network draws, with a launch a level or, with a `whole` tile, one for all.
+    """Evaluate a synthesis network with a launch per level or, with an `all_levels` tile, one for all.
 
-    The network may be in a narrow format (precision.in_precision); its weights are copied as they are now.
-    Without a `tile`, the fastest is found when the first image is drawn on a GPU, once a process.
+    The network may be in reduced precision (precision.in_precision); its weights are copied. Without a `tile` the
+    fastest is found at the first call on a GPU, once per process.
     """
 
     def __init__(self, synthesis: Synthesis, *, tile: Tile | None = None) -> None:
@@ -91,7 +91,7 @@ class TritonBackend:
         self.rgb = synthesis.to_rgb.weight.detach().contiguous()  # [3, n]
         self.facts = {
             "n": config.channels,
-            "bent": config.form == "release",
+            "is_release": config.form == "release",
             "clamped": config.clamp is not None,
             "slope": SLOPE,
         }
@@ -99,7 +99,7 @@ class TritonBackend:
 
     @torch.no_grad()
     def __call__(self, affine: Tensor, points: Tensor) -> Tensor:
-        """Map affine [N, L, 3, n] and points [P, 3] or [N, P, 3] to colors [N, P, 3]; likewise of a blend."""
+        """Map affine [N, L, 3, n] and coordinates [P, 3] or [N, P, 3] to colors [N, P, 3]; a blend likewise."""
         if affine.dtype != torch.float32 or affine.shape[2] > MAX_ROWS:
             return self.synthesis(affine, points)
         affine, points = affine.contiguous(), points.contiguous()
@@ -109,24 +109,24 @@ class TritonBackend:
             return self.draw(affine, points, self.tile)
 
     def choose(self, affine: Tensor, points: Tensor) -> Tile:
-        """Return the tile that draws these images fastest; on a CPU, where nothing is timed, the first."""
-        kind = self.weights.dtype
+        """Return the fastest tile for these inputs; on a CPU, where nothing is timed, the first."""
+        dtype = self.weights.dtype
         if affine.device.type != "cuda":
-            return TILES[kind][0]
+            return TILES[dtype][0]
         n = self.facts["n"]
-        key = (affine.device, kind, *self.facts.values())
-        if key not in CHOSEN:
-            tiles = (tile for tile in TILES[kind] if n <= MAX_WHOLE or not tile.whole)
-            CHOSEN[key] = fastest(tiles, lambda tile: self.draw(affine, points, tile))
-        return CHOSEN[key]
+        key = (affine.device, dtype, *self.facts.values())
+        if key not in TUNED:
+            tiles = (tile for tile in TILES[dtype] if n <= MAX_FUSED_CHANNELS or not tile.all_levels)
+            TUNED[key] = fastest(tiles, lambda tile: self.draw(affine, points, tile))
+        return TUNED[key]
 
     def draw(self, affine: Tensor, points: Tensor, tile: Tile) -> Tensor:
-        """Draw with programs of one shape."""
-        shares = self.through_network if tile.whole else self.through_levels
-        return shares(affine, points, tile).sum(dim=2) + self.synthesis.to_rgb.bias
+        """Evaluate with programs of one shape."""
+        evaluate = self.through_network if tile.all_levels else self.through_levels
+        return evaluate(affine, points, tile).sum(dim=2) + self.synthesis.to_rgb.bias
 
     def through_levels(self, affine: Tensor, points: Tensor, tile: Tile) -> Tensor:
-        """Return shares of the colors, [N, P, blocks, 3], a launch a level."""
+        """Return partial sums of the colors, [N, P, blocks, 3], with a launch per level."""
         from .triton_kernels import level_kernel
 
         (images, levels, rows, n), count = affine.shape, points.shape[-2]
@@ -158,7 +158,7 @@ class TritonBackend:
         return shares
 
     def through_network(self, affine: Tensor, points: Tensor, tile: Tile) -> Tensor:
-        """Return shares of the colors, [N, P, blocks, 3], a launch in all."""
+        """Return partial sums of the colors, [N, P, blocks, 3], with one launch."""
         from .triton_kernels import network_kernel
 
         (images, levels, rows, n), count = affine.shape, points.shape[-2]
@@ -186,12 +186,12 @@ class TritonBackend:
 
 
 def processors(device: torch.device) -> int:
-    """Return how many programs a device runs at a time, one a multiprocessor; 2 where Triton is interpreted."""
+    """Return how many programs a device runs at a time, one per multiprocessor; 2 where Triton is interpreted."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 def fastest(tiles: Iterable[Tile], draw: Callable[[Tile], object], *, repeats: int = 5) -> Tile:
-    """Return the tile that draws fastest, of those whose programs the GPU can hold."""
+    """Return the fastest tile of those whose programs fit the GPU."""
     from .triton_kernels import OutOfResources
 
     times: dict[Tile, float] = {}

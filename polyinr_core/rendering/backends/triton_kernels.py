@@ -1,9 +1,10 @@
 """The levels as Triton kernels: a product with all that stands before and after it, tile by tile.
 
 A program computes a tile of pixels x output channels. While it loops over the input channels it computes their
-modulation from the rows of the affine map (a x + b y + c, bent in the release's form), multiplies it onto the
-features that it loads, rounds to the product's format and adds to a float32 sum; bias, LeakyReLU and clamp follow
-before the one write. So features are read and written once a level, and modulations exist in registers only.
+modulation from the rows of the affine parameters (a x + b y + c, then LeakyReLU in the form of the release),
+multiplies it onto the features that it loads, rounds to the product's dtype and adds to a float32 sum; bias,
+LeakyReLU and clamp follow before the one write. So features are read and written once per level, and modulations
+exist in registers only.
 Level 0 is not written at all: level 1 computes it from its folded map where it would load it. Nor is the last
 level: a program writes its share of the three colors, and the shares are added afterwards.
 
@@ -25,13 +26,13 @@ __all__ = ["OutOfResources", "level_kernel", "network_kernel"]
 
 
 @triton.jit
-def _bend(x, slope: tl.constexpr):
+def _leaky_relu(x, slope: tl.constexpr):
     return tl.where(x > 0, x, x * slope)
 
 
 @triton.jit
 def _activate(x, limit, slope: tl.constexpr, clamped: tl.constexpr):
-    x = _bend(x, slope)
+    x = _leaky_relu(x, slope)
     if clamped:
         x = tl.minimum(tl.maximum(x, -limit), limit)
     return x
@@ -68,7 +69,7 @@ def _level(
     limit,
     n: tl.constexpr,
     rows: tl.constexpr,
-    bent: tl.constexpr,
+    is_release: tl.constexpr,
     clamped: tl.constexpr,
     first: tl.constexpr,  # whether this is level 1
     slope: tl.constexpr,
@@ -86,8 +87,8 @@ def _level(
         channels = start + tl.arange(0, inputs)
         inside = channels < n
         m = _map(x, y, one, points, places, there, matrix, channels, inside, n, rows)
-        if bent:
-            m = _bend(m, slope)
+        if is_release:
+            m = _leaky_relu(m, slope)
         if first:
             h = _map(x, y, one, points, places, there, folded, channels, inside, n, rows)
             h = _activate(h, limit, slope, clamped)
@@ -123,7 +124,7 @@ def level_kernel(
     point_step,
     n: tl.constexpr,
     rows: tl.constexpr,
-    bent: tl.constexpr,
+    is_release: tl.constexpr,
     clamped: tl.constexpr,
     first: tl.constexpr,
     last: tl.constexpr,
@@ -153,7 +154,7 @@ def level_kernel(
         limit,
         n,
         rows,
-        bent,
+        is_release,
         clamped,
         first,
         slope,
@@ -216,7 +217,7 @@ def network_kernel(
     levels,  # L
     n: tl.constexpr,
     rows: tl.constexpr,
-    bent: tl.constexpr,
+    is_release: tl.constexpr,
     clamped: tl.constexpr,
     slope: tl.constexpr,
     pixels: tl.constexpr,
@@ -265,7 +266,7 @@ def network_kernel(
                     limit,
                     n,
                     rows,
-                    bent,
+                    is_release,
                     clamped,
                     False,
                     slope,
