@@ -1,4 +1,4 @@
-"""Typed errors: each says what is wrong, where, and what to do."""
+"""Errors: each message says what is wrong, where, and what to do."""
 
 import logging
 from os import PathLike
@@ -8,19 +8,19 @@ LIBRARY_LOGGERS = ("py.warnings", "tifffile", "PIL")
 
 
 class PolyinrError(Exception):
-    """A failure that a person can mend; the command line prints it as one line and exits with `exit_code`."""
+    """Base class: an error that the user can correct; commands print it as one line and exit with `exit_code`."""
 
     exit_code = 1
 
 
 class RequestError(PolyinrError):
-    """The request itself makes no sense (an option's value, a combination): wrong usage."""
+    """An invalid request: the value of an argument, or a combination."""
 
     exit_code = 2
 
 
 class LabelError(RequestError):
-    """A class name or index that the model does not have, or a label where none can be."""
+    """A class name or index that the model does not have, or a label for an unconditional model."""
 
 
 class ConfigError(RequestError):
@@ -28,7 +28,7 @@ class ConfigError(RequestError):
 
 
 class FileError(PolyinrError):
-    """A file that is missing, unreadable, corrupt, of another kind, or cannot be written."""
+    """A file that is missing, unreadable, damaged, of the wrong type, or cannot be written."""
 
     def __init__(self, path: str | PathLike[str], problem: str) -> None:
         super().__init__(f"{path}: {problem}")
@@ -36,31 +36,31 @@ class FileError(PolyinrError):
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[Self], tuple[str | PathLike[str], str]]:
-        return type(self), (self.path, self.problem)  # so that it comes whole from another process
+        return type(self), (self.path, self.problem)  # so that it can be sent from another process
 
 
 class CheckpointError(FileError):
-    """A model file that cannot be used: broken, of another format, or of another form than asked."""
+    """A checkpoint that cannot be used: damaged, of another format, or of another architecture than required."""
 
 
 class DatasetError(FileError):
-    """A data set that cannot be used."""
+    """A dataset that cannot be used."""
 
 
 class ImageError(PolyinrError):
-    """An image that cannot be used: the reason alone, as the caller knows its name."""
+    """An image that cannot be used; the message has no file name, which the caller adds."""
 
 
 class WeightsError(PolyinrError):
-    """Pretrained weights that are not at hand, or are not what their hash promises."""
+    """Pretrained weights that are missing or have the wrong hash."""
 
 
 class TrainingError(PolyinrError):
-    """A training run that cannot start or must not go on."""
+    """A training run that cannot start or must not continue."""
 
 
 class EvaluationError(PolyinrError):
-    """Figures that could not be computed as finite numbers."""
+    """Metrics that are not finite."""
 
 
 class RanksError(PolyinrError):
@@ -68,9 +68,9 @@ class RanksError(PolyinrError):
 
 
 def silence_libraries() -> None:
-    """Keep what libraries say of odd files from stderr, in this process: what matters of it, our errors say.
+    """Silence warnings of libraries about odd files in this process, as errors report what matters.
 
-    For a command and for each process that it starts; a program that imports the library is left as it is.
+    For commands and their worker processes; a program that imports the library is not affected.
     """
     logging.captureWarnings(True)
     for name in LIBRARY_LOGGERS:

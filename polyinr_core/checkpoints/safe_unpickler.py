@@ -1,4 +1,4 @@
-"""Pickles read as data: a small stack machine that records names and calls, and never follows them."""
+"""A safe unpickler: a small stack machine that records names and calls and never executes them."""
 
 import pickle
 import struct
@@ -7,20 +7,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-MAX_STEPS = 500_000  # five times what a released checkpoint with its discriminator takes
-LONGEST_TEXT = 2**16  # longer texts stay undecoded bytes
+MAX_STEPS = 500_000  # five times those of an official checkpoint with its discriminator
+LONGEST_TEXT = 2**16  # longer strings stay undecoded bytes
 LONGEST_NAME = 200
 
 Known = Callable[[str, str], bool]
 
 
 class PickleProblem(ValueError):
-    """Why a pickle is refused: one line, without the file's name."""
+    """A pickle that is refused; the message has no file name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Name:
-    """A global that a pickle mentions: only its name."""
+    """The name of a global in a pickle."""
 
     module: str
     name: str
@@ -31,7 +31,7 @@ class Name:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Record:
-    """An object that a pickle describes: what would be called, with what, and what would be put into it."""
+    """An object in a pickle: what would be called, its arguments, its state and its items."""
 
     function: Name
     arguments: tuple[Any, ...] = ()
@@ -41,7 +41,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Reference:
-    """A persistent id, by which torch's blobs name their storage."""
+    """A persistent id, which torch uses for storages."""
 
     key: Any
 
@@ -49,11 +49,10 @@ class Reference:
 def read_pickle(data: memoryview, *, known: Known, start: int = 0, max_steps: int = MAX_STEPS) -> tuple[Any, int]:
     """Return the value of the pickle that begins at `start`, and where it ends.
 
-    Nothing is imported, called or built: values are None, bool, int, float, str, list, tuple, dict with text
-    keys (other items are dropped), memoryview (bytes, Python 2's texts, long texts undecoded), Name, Record,
-    Reference. Time and memory are linear in the file's size, and bounded by `max_steps`. Protocols 2 to 5.
-    Raises PickleProblem for names that `known` denies, opcodes that plain data does not need, and whatever is
-    broken.
+    Nothing is imported or called. Values are None, bool, int, float, str, list, tuple, dict with str keys (other items
+    are dropped), memoryview (bytes, Python 2 strings, undecoded long strings), Name, Record, Reference. Time and memory
+    are linear in the file's size, and bounded by `max_steps`. Protocols 2 to 5. Raises PickleProblem for names that
+    `known` denies, opcodes that plain data do not need, and damaged pickles.
     """
     machine = Machine(data, start, known)
     return machine.run(max_steps), machine.at
@@ -83,12 +82,12 @@ def bytes_of(value: Any, *, max_bytes: int) -> memoryview:
 
 
 def text_of(value: Any) -> str:
-    """Return a text, or a few bytes as the Latin-1 text that they are in Python 2. Raises PickleProblem."""
+    """Return a string, or short bytes as the Latin-1 string that they are in Python 2. Raises PickleProblem."""
     return value if isinstance(value, str) else str(bytes_of(value, max_bytes=LONGEST_NAME), "latin-1")
 
 
 def shown(text: str) -> str:
-    """Return a text that a file chose in a form fit for a message: one line, ASCII, not long."""
+    """Return an untrusted string in a form fit for a message: one line of ASCII, at most 80 characters."""
     return ascii(text)[1:-1][:80]
 
 
@@ -101,7 +100,7 @@ class Machine:
         self.known = known
         self.stack: list[Any] = []
         self.marks: list[int] = []
-        self.floor = 0  # where the last mark stands: nothing below it may be popped
+        self.floor = 0  # position of the last mark: nothing below it may be popped
         self.memo: dict[int, Any] = {}
 
     def run(self, max_steps: int) -> Any:
@@ -129,7 +128,7 @@ class Machine:
     # Reading
 
     def take(self, count: int) -> memoryview:
-        """Return the next bytes, without copying them."""
+        """Return the next bytes without a copy."""
         end = self.at + count
         if end > len(self.data):
             self.refuse(f"cut short: {count:,} bytes announced, {len(self.data) - self.at:,} left")
@@ -141,7 +140,7 @@ class Machine:
         return int.from_bytes(self.take(count), "little")
 
     def line(self) -> str:
-        """Return the text up to the next line end, which must be near."""
+        """Return the string up to the next newline, at most LONGEST_NAME bytes away."""
         ahead = bytes(self.data[self.at : self.at + LONGEST_NAME])
         length = ahead.find(b"\n")
         if length < 0:
@@ -210,7 +209,7 @@ class Machine:
         if not isinstance(items, dict) or len(pairs) % 2:
             self.refuse("items for what holds none")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            with suppress(PickleProblem):  # only texts are looked up; other hashes can be made to collide
+            with suppress(PickleProblem):  # only strings: hashes of other keys can be made to collide
                 items[text_of(key)] = value
 
     def append(self, values: list[Any]) -> None:
@@ -230,14 +229,14 @@ class Machine:
         return Name(module, name)
 
     def call(self, arguments: Any) -> None:
-        """Put a record of a call, or of an object's making, in the place of what would be called."""
+        """Replace a callable on the stack by a record of its call."""
         function = self.pop()
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
             self.refuse("a call of what is no function")
         self.push(self.dill_name(str(function), arguments) or Record(function, arguments))
 
     def dill_name(self, function: str, arguments: tuple[Any, ...]) -> Name | None:
-        """Return the global that one of dill's spellings means, checked as any other."""
+        """Return the global that dill encodes as a call, checked like any other; None for other calls."""
         match function, arguments:
             case "dill._dill._get_attr", (Record(arguments=(module,)) as found, name):
                 if str(found.function) == "dill._dill._import_module":
@@ -326,7 +325,7 @@ OPERATIONS: dict[int, Callable[[Machine], Any]] = {
         pickle.STACK_GLOBAL: lambda m: m.push(m.name(*m.last(2))),
         pickle.REDUCE: lambda m: m.call(m.pop()),
         pickle.NEWOBJ: lambda m: m.call(m.pop()),
-        pickle.NEWOBJ_EX: lambda m: m.call(m.last(2)[0]),  # named arguments: stepped over
+        pickle.NEWOBJ_EX: lambda m: m.call(m.last(2)[0]),  # keyword arguments are dropped
         pickle.BUILD: lambda m: m.set_state(m.pop()),
         pickle.BINPERSID: lambda m: m.push(Reference(m.pop())),
     }.items()

@@ -1,4 +1,4 @@
-"""From any image file to 8-bit RGB pixels as a person would expect to see them."""
+"""Decode any image file to 8-bit RGB in sRGB, upright, on a background; crop and resize it."""
 
 import io
 import struct
@@ -21,16 +21,16 @@ Crop = Literal["center", "pad", "none"]
 Resize = Literal["lanczos", "box", "bicubic", "bilinear"]
 
 WHITE: Color = (255, 255, 255)
-MAX_PIXELS = 2**27  # 134 million: above today's cameras, and 400 MB once decoded
+MAX_PIXELS = 2**27  # 134 million: more than cameras have, and 400 MB once decoded
 MAX_IMAGE_BYTES = 2**28
 IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".tif", ".tiff"),
     *(".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".ico", ".qoi"),
 )
-# a list of our own: Pillow's EPS reader, for one, would run another program on the file
-KINDS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "ICO", "QOI")
+# an allow-list: Pillow's EPS reader, for one, would run another program on the file
+PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "ICO", "QOI")
 Image.init()
-FORMATS = tuple(kind for kind in KINDS if kind in Image.OPEN)  # a Pillow may be built without some
+FORMATS = tuple(name for name in PILLOW_FORMATS if name in Image.OPEN)  # a Pillow may be built without some
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
@@ -41,7 +41,7 @@ Decoded = tuple[Image.Image, Image.Image | None, bytes | None, int]  # colors, a
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_GRAY, PNG_RGB, PNG_PALETTE, PNG_GRAY_ALPHA, PNG_RGBA = 0, 2, 3, 4, 6
 PNG_CHANNELS = {PNG_GRAY: 1, PNG_RGB: 3}  # of a transparent color
-TURNS = {  # EXIF's orientation to what makes an image upright
+TURNS = {  # EXIF orientation: the transposition that makes an image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -53,7 +53,7 @@ TURNS = {  # EXIF's orientation to what makes an image upright
 
 
 def parse_color(text: str) -> Color:
-    """Return the RGB of a color name, `#rgb`, `#rrggbb` or `rgb(r, g, b)`. Raises RequestError."""
+    """Parse a color name, `#rgb`, `#rrggbb` or `rgb(r, g, b)` to RGB. Raises RequestError."""
     color: tuple[int, ...] = ()
     with suppress(ValueError):
         color = ImageColor.getrgb(text)
@@ -63,10 +63,9 @@ def parse_color(text: str) -> Color:
 
 
 def decode(data: bytes, *, background: Color = WHITE) -> Image.Image:
-    """Decode an image file's bytes to an RGB image, upright, in sRGB, on `background` where transparent.
+    """Decode the bytes of an image file to an RGB image, upright, in sRGB, on `background` where transparent.
 
-    The first frame of an animation is taken, whatever follows it. Raises ImageError with the reason alone,
-    naming no file.
+    The first frame of an animation is decoded, whatever follows. Raises ImageError without a file name.
     """
     if not data:
         raise ImageError("is empty")
@@ -82,13 +81,13 @@ def decode(data: bytes, *, background: Color = WHITE) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError(f"declares more than {MAX_PIXELS} pixels") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError("is not an image of a known kind") from error
-    except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
+        raise ImageError("is not an image of a known format") from error
+    except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise ImageError(f"cannot be decoded ({one_line(error)})") from error
 
 
 def read(file: Stripped) -> Decoded:
-    """Read a stripped file's first frame. Raises ImageError, or nearly anything for a broken file."""
+    """Read the first frame of a stripped file. Raises ImageError, or nearly anything for a damaged file."""
     head = file.data[:26]
     if file.kind == "PNG" and head[12:16] == b"IHDR" and len(head) == 26:
         image, alpha = read_png(file.data, depth=head[24], color_type=head[25], transparent=file.chunks.get(b"tRNS"))
@@ -101,7 +100,7 @@ def read(file: Stripped) -> Decoded:
 
 
 def opened(data: bytes, kind: str = "") -> Image.Image:
-    """Open and load an image by Pillow. Raises ImageError if it is too large."""
+    """Open and load an image with Pillow. Raises ImageError if it is too large."""
     image = Image.open(io.BytesIO(data), formats=(kind,) if kind else FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
@@ -112,7 +111,7 @@ def opened(data: bytes, kind: str = "") -> Image.Image:
 def read_png(
     data: bytes, *, depth: int, color_type: int, transparent: bytes | None
 ) -> tuple[Image.Image, Image.Image | None]:
-    """Read a PNG without ancillary chunks, but tRNS of a palette, by its header and its transparent color."""
+    """Read a PNG whose ancillary chunks are removed, except tRNS of a palette."""
     if color_type == PNG_PALETTE and data[37:41] != b"PLTE":  # after the header
         raise ImageError("cannot be decoded (a PNG without its palette)")
     is_opaque = transparent is None or len(transparent) != 2 * PNG_CHANNELS.get(color_type, 0)
@@ -134,16 +133,16 @@ def read_png(
     if not is_opaque:
         color = np.frombuffer(transparent or b"", ">u2") & (2**depth - 1)
         if 1 < depth < 8:
-            color = color * (255 // (2**depth - 1))  # as Pillow spreads them
+            color = color * (255 // (2**depth - 1))  # as Pillow scales them
         is_transparent = (values.reshape(*values.shape[:2], -1) == color).all(axis=-1)
         alpha = Image.fromarray(np.where(is_transparent, 0, 255).astype(np.uint8))
     return image, alpha
 
 
 def read_deep_png(data: bytes, color_type: int) -> NDArray[np.uint16]:
-    """Read the samples [H, W, C] of a 16-bit PNG of color or with alpha.
+    """Read the samples [H, W, C] of a 16-bit PNG with color or alpha.
 
-    Pillow unpacks the higher bytes alone, or, told that the order is the other one, the lower ones.
+    Pillow unpacks the high bytes only, or the low bytes if the byte order is changed to little-endian.
     """
     if color_type == PNG_GRAY_ALPHA:  # the same bytes as four channels of 8 bits
         header = data[12:24] + bytes([8, PNG_RGBA]) + data[26:29]
@@ -157,7 +156,7 @@ def read_deep_png(data: bytes, color_type: int) -> NDArray[np.uint16]:
 
 
 def channels(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Split a loaded image of any mode into L, RGB, CMYK or LAB, and its alpha as L, None without."""
+    """Convert a loaded image of any mode to L, RGB, CMYK or LAB, and its alpha to L or None."""
     if image.mode == "F" or image.mode.startswith("I"):
         return deep_gray(image), None
     if image.mode in ("La", "RGBa"):  # premultiplied
@@ -174,7 +173,7 @@ def channels(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def deep_gray(image: Image.Image) -> Image.Image:
-    """Bring 16-bit or floating-point gray to 8 bits by the full scale. Raises ImageError."""
+    """Scale 16-bit or floating-point gray to 8 bits. Raises ImageError."""
     values = np.asarray(image)
     top = 1 if image.mode == "F" else 65535
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
@@ -183,7 +182,7 @@ def deep_gray(image: Image.Image) -> Image.Image:
 
 
 def frame_count(data: bytes) -> int:
-    """Return how many frames or pages an image file holds; 1 if they cannot be counted, as one is broken."""
+    """Return the number of frames or pages of an image file; 1 if one is damaged, so they cannot be counted."""
     with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return int(getattr(image, "n_frames", 1))
     return 1
@@ -196,19 +195,18 @@ def finish(
     orientation: int,
     background: Color,
 ) -> Image.Image:
-    """Bring an image to RGB in sRGB, laid on `background`, upright, without metadata."""
+    """Convert an image to sRGB, on `background`, upright, without metadata."""
     image = to_srgb(image, profile)
     if alpha is not None and alpha.getextrema() != (255, 255):
         image = Image.composite(image, Image.new("RGB", image.size, background), alpha)
-    image.info = {}  # or Pillow would write the old profile into the new file
+    image.info = {}  # or Pillow would write the old profile to the new file
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def fit(image: Image.Image, resolution: int, *, crop: Crop, resize: Resize, background: Color) -> Image.Image:
-    """Bring an RGB image to `resolution` squared; never enlarges. Raises ImageError if it is too small.
+    """Crop and resize an RGB image to a square. Raises ImageError if it is too small, as nothing is enlarged.
 
-    `center` cuts the middle square, `pad` keeps everything and fills up with `background`, `none` keeps
-    everything and stretches what is not square.
+    `crop`: "center" keeps the middle square, "pad" adds borders of `background`, "none" stretches.
     """
     width, height = image.size
     side = max(width, height) if crop == "pad" else min(width, height)
@@ -226,15 +224,12 @@ def fit(image: Image.Image, resolution: int, *, crop: Crop, resize: Resize, back
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's message on one line, at most 120 characters."""
+    """Return the message of an error on one line of at most 120 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:120]
 
 
 def decoded(path: Path, name: str, data: bytes, *, side: int | None) -> NDArray[np.uint8]:
-    """Decode an image file to uint8 [R, R, 3], R = `side` (None: this is the first one, any side will do).
-
-    Gray, palette and deep images become RGB. Raises DatasetError.
-    """
+    """Decode an image of a dataset to uint8 [R, R, 3], R = `side` (None: any size). Raises DatasetError."""
     try:
         pixels = np.array(decode(data))  # a copy, writable
     except ImageError as error:

@@ -44,7 +44,7 @@ def test_a_folder_becomes_an_archive(polyinr, photos):
             "resumed": 0,
             "classes": 2,
             "class_names": ["cat", "dog"],
-            "skipped": [{"name": "dog/broken.png", "reason": "is not an image of a known kind"}],
+            "skipped": [{"name": "dog/broken.png", "reason": "is not an image of a known format"}],
             "other_files": {},
             "second_images": {},
             "notes": [],
@@ -59,7 +59,7 @@ def test_a_log_says_what_was_skipped_too(polyinr, photos):
     ran = polyinr("prepare", photos, "-o", "a.zip", "--res", "8")
     assert (ran.code, ran.stdout) == (0, b"")
     assert ran.stderr.splitlines() == [
-        "skipped: 'dog/broken.png' is not an image of a known kind",
+        "skipped: 'dog/broken.png' is not an image of a known format",
         "a.zip: 4 of 5 images at 8 px; 2 classes",
     ]
     ran = polyinr("prepare", photos, "-o", "b.zip", "--res", "8", "-q")

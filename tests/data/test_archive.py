@@ -73,7 +73,7 @@ def test_hidden_and_other_files_are_no_images(tmp_path):
 
 def test_opening_decodes_the_first_image_only(tmp_path):
     archive = ZipDataset.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": b"broken"}))
-    with pytest.raises(DatasetError, match=r"a\.zip: the image 'b\.png' is not an image of a known kind"):
+    with pytest.raises(DatasetError, match=r"a\.zip: the image 'b\.png' is not an image of a known format"):
         archive.read(1)
 
 

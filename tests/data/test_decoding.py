@@ -192,14 +192,14 @@ def truncated(kind: str) -> bytes:
 
 BAD = {
     "empty": (b"", "is empty"),
-    "text": (b"hello, world", "is not an image of a known kind"),
+    "text": (b"hello, world", "is not an image of a known format"),
     "truncated PNG": (truncated("PNG"), "cannot be decoded"),
     "truncated JPEG": (truncated("JPEG"), "cannot be decoded"),
     "truncated GIF": (truncated("GIF"), "cannot be decoded"),
     "truncated WebP": (truncated("WEBP"), "cannot be decoded|not an image"),
     "header only": (encoded(noise())[:33], "not an image"),
     "bad CRC": (encoded(noise()).replace(b"IDAT", b"IDAT", 1)[:45] + b"\0" * 40, "cannot be decoded"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "is not an image of a known kind"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "is not an image of a known format"),
 }
 
 

@@ -99,7 +99,7 @@ def test_provenance_tells_how_it_was_made(folder, tmp_path):
         "background": "#ff0080",
         "labels": "auto",
         "counts": {"found": 7, "kept": 6, "skipped": 1},
-        "skipped": [["cat/broken.png", "is not an image of a known kind"]],
+        "skipped": [["cat/broken.png", "is not an image of a known format"]],
     }
 
 
@@ -129,7 +129,7 @@ def bomb() -> bytes:
 
 
 ODD = {
-    "broken.jpg": (b"no image", "is not an image of a known kind"),
+    "broken.jpg": (b"no image", "is not an image of a known format"),
     "empty.png": (b"", "is empty"),
     "truncated.png": (encoded(noise(64))[:2000], "cannot be decoded"),
     "small.png": (encoded(noise(7)), "is too small (7x7, 8 is needed)"),
@@ -199,7 +199,7 @@ def test_several_sources_join_their_classes(tmp_path):
     two = write_zip(tmp_path / "two.zip", {"ape/1.png": encoded(noise(8, 2)), "ape/2.png": b"broken"})
     report = prepare([one, two], tmp_path / "a.zip", resolution=8)
     assert report.class_names == ("ape", "cat", "dog")
-    assert report.skipped == (("two.zip/ape/2.png", "is not an image of a known kind"),)
+    assert report.skipped == (("two.zip/ape/2.png", "is not an image of a known format"),)
     assert ZipDataset.open(tmp_path / "a.zip").labels.tolist() == [1, 2, 0]
 
 

@@ -56,6 +56,6 @@ def test_a_size_wins_over_the_shape():
 
 
 def test_no_images():
-    for data, words in ((b"", "is empty"), (b"no image", "is not an image of a known kind")):
+    for data, words in ((b"", "is empty"), (b"no image", "is not an image of a known format")):
         with pytest.raises(FileError, match=f"x.jpg: {words}"):
             load_target(data, name="x.jpg")
