@@ -1,4 +1,4 @@
-"""Seeds, classes and levels as a person types them; plain text, no tensors."""
+"""Parse and format seeds, classes and levels."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ MAX_SEEDS = 1_000_000
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read "0-7,12" as [0, ..., 7, 12]. Raises RequestError."""
+    """Parse "0-7,12" as [0, ..., 7, 12]. Raises RequestError."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part, re.ASCII)
@@ -24,7 +24,7 @@ def parse_seeds(text: str) -> list[int]:
         if first > last:
             raise RequestError(f"seeds {part.strip()} run backwards; write {last}-{first}")
         if len(seeds) + last - first + 1 > MAX_SEEDS:
-            raise RequestError(f"seeds {text!r} are more than {MAX_SEEDS}; draw them in several runs")
+            raise RequestError(f"seeds {text!r} are more than {MAX_SEEDS}; render them in several runs")
         seeds += range(first, last + 1)
     if len(set(seeds)) < len(seeds):
         raise RequestError(f"seeds {text!r} name a seed twice")
@@ -32,7 +32,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def seeds_text(seeds: Iterable[int]) -> str:
-    """Write seeds as `parse_seeds` reads them, in the same order."""
+    """Format seeds, or levels, as `parse_seeds` takes them, in the same order."""
     runs: list[list[int]] = []
     for seed in seeds:
         if runs and seed == runs[-1][1] + 1:
@@ -43,7 +43,7 @@ def seeds_text(seeds: Iterable[int]) -> str:
 
 
 def parse_levels(text: str, *, levels: int) -> list[int]:
-    """Read "8-9" or "0,2-4" as levels of a model that has so many, in rising order. Raises RequestError."""
+    """Parse "8-9" or "0,2-4" as levels of a model with `levels` levels, sorted. Raises RequestError."""
     chosen: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part, re.ASCII)
@@ -62,7 +62,7 @@ def parse_levels(text: str, *, levels: int) -> list[int]:
 
 
 def parse_label(text: str, *, classes: int, class_names: Sequence[str] = ()) -> int:
-    """Return the class that a name or a number names. Raises LabelError."""
+    """Return the index of a class that is given by name or number. Raises LabelError."""
     if not classes:
         raise LabelError("the model has no classes: leave --label out")
     name = text.strip()

@@ -116,9 +116,9 @@ def test_bytes_are_not_for_a_terminal(
     from polyinr_cli import console as streams
 
     monkeypatch.setattr(streams, "is_terminal", lambda stream: stream is sys.stdout)
-    refused(polyinr(*FIND, "-m", tiny_checkpoint, "-o", "-"), "directions bytes", code=2)
+    refused(polyinr(*FIND, "-m", tiny_checkpoint, "-o", "-"), "directions data", code=2)
     ran = polyinr("directions", found, "--seeds", "1", "--take", "0:1", "-m", tiny_checkpoint, "-o", "-")
-    refused(ran, "latents bytes", code=2)
+    refused(ran, "latents data", code=2)
 
 
 def test_another_models_directions(polyinr: Run, tiny_checkpoint: Path, tiny_class_checkpoint: Path, found: Path):

@@ -100,7 +100,7 @@ def test_frames_are_not_for_a_terminal(polyinr: Run, tiny_checkpoint: Path, monk
     from polyinr_cli import console as streams
 
     monkeypatch.setattr(streams, "is_terminal", lambda stream: stream is sys.stdout)
-    refused(polyinr(*WALK, "-m", tiny_checkpoint, "-o", "-"), "stdout is a terminal", "frame", code=2)
+    refused(polyinr(*WALK, "-m", tiny_checkpoint, "-o", "-"), "to a terminal", "frame", code=2)
 
 
 def test_latents_of_the_frames(polyinr: Run, tiny_checkpoint: Path, frames: np.ndarray):
