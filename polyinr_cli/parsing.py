@@ -59,7 +59,7 @@ def _parse_span(part: str, text: str) -> tuple[float, float]:
     if not all(math.isfinite(v) and abs(v) <= MAX_WINDOW_COORDINATE for v in (low, high)):
         raise RequestError(f"window {text!r} is outside -{MAX_WINDOW_COORDINATE:g} to {MAX_WINDOW_COORDINATE:g}")
     if low == high:
-        raise RequestError(f"window {text!r} has no extent: it begins and ends at {low:g}")
+        raise RequestError(f"window {text!r} is empty: it begins and ends at {low:g}")
     return low, high
 
 

@@ -2,7 +2,6 @@
 
 import math
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,9 +23,6 @@ MIN_FONT_SIZE = 9  # pixels
 MARGIN = 2  # pixels at either end of a caption
 ELLIPSIS = "…"
 COLORMAPS = ("inferno", "viridis", "plasma", "cividis", "gray")  # of matplotlib; lightness rises with the value
-CELL = 28  # pixels of a matrix plot
-NAME_WIDTH = 60
-LINE = 18
 
 
 @dataclass(frozen=True)
@@ -176,37 +172,3 @@ def apply_colormap(values: NDArray[np.floating[Any]], name: str = "inferno") -> 
 
     indices = np.rint(np.clip(values, 0, 1) * 255).astype(np.intp)
     return np.asarray(colormaps[name](indices, bytes=True))[..., :3]
-
-
-def plot_matrix(
-    values: NDArray[np.floating[Any]],
-    *,
-    title: str,
-    row_names: Sequence[str],
-    column_names: Sequence[str],
-    row_ends: Sequence[str],
-    colormap: str = "inferno",
-) -> NDArray[np.uint8]:
-    """Plot a matrix [R, C] of values in 0-1 as colored cells, an image [H, W, 3].
-
-    The title and `column_names` are above the cells, `row_names` left and `row_ends` right of the rows. Raises
-    RequestError for an unknown colormap, PolyinrError for NaN.
-    """
-    rows, columns = values.shape
-    top, left = 2 * LINE, NAME_WIDTH
-    right, bottom = left + columns * CELL, top + rows * CELL
-    pixels = blank((right + NAME_WIDTH, bottom))
-    cells = apply_colormap(values, colormap).repeat(CELL, axis=0).repeat(CELL, axis=1)
-    for step in range(1, GAP // 2 + 1):  # thin lines between the cells
-        cells[CELL - step :: CELL] = 255
-        cells[:, CELL - step :: CELL] = 255
-    pixels[top:bottom, left:right] = cells
-    pixels[:LINE] = caption(title, width=pixels.shape[1], height=LINE)
-    for index, name in enumerate(column_names):
-        columns_of = slice(left + index * CELL, left + (index + 1) * CELL)
-        pixels[LINE:top, columns_of] = caption(name, width=CELL, height=LINE)
-    for names, place in ((row_names, slice(0, left)), (row_ends, slice(right, right + NAME_WIDTH))):
-        for index, name in enumerate(names):
-            rows_of = slice(top + index * CELL, top + (index + 1) * CELL)
-            pixels[rows_of, place] = caption(name, width=NAME_WIDTH, height=CELL)
-    return pixels.astype(np.uint8, copy=False)
