@@ -268,7 +268,7 @@ def lines_of(plan: "Plan") -> list[str]:
     held_out = f" ({data['held_out']:,} held out)" if data["held_out"] else ""
     images = f"{data['images']:,} images{held_out}"
     parts = {
-        "learned": ("generator", "discriminator"),
+        "trained": ("generator", "discriminator"),
         "frozen": ("backbones", "classifier"),
     }
     counted = {
@@ -277,11 +277,11 @@ def lines_of(plan: "Plan") -> list[str]:
     }
     return [
         f"data        {data['name']}: {images} of {data['resolution']} px, {classes}",
-        f"parameters  learned: {', '.join(counted['learned'])}; frozen: {', '.join(counted['frozen'])}",
+        f"parameters  trained: {', '.join(counted['trained'])}; frozen: {', '.join(counted['frozen'])}",
         "",
         *aligned([(*HEADINGS, *COSTS), *(cells_of(stage) for stage in plan.stages)]),
         "",
-        f"in all      about {duration(plan.seconds)}, {size(plan.memory)} at the peak, judging by a short probe",
+        f"total       about {duration(plan.seconds)}, peak memory {size(plan.memory)}, measured on a few iterations",
         *(f"note        {note}" for note in plan.notes),
     ]
 

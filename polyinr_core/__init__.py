@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from polyinr_core.rendering.model import Model, load
     from polyinr_core.rendering.viewport import Viewport
     from polyinr_core.training.config import TrainingConfig
+    from polyinr_core.training.loop import train
 
 _MODULES = {
     "Checkpoint": "checkpoints.checkpoint",

@@ -44,7 +44,7 @@ def test_people_get_a_table() -> None:
     assert " ".join(rows[1].split()) == "16 px 0.1 2x4 13 0.0002 0.0001 no - 2 px - 16 6 s 256 MiB"
     assert "yes         8  2 px  4,096" in rows[2]
     assert all(len(line) <= 120 for line in lines)
-    assert "about 13 s, 2.0 GiB" in lines[-2]
+    assert "about 13 s, peak memory 2.0 GiB" in lines[-2]
     assert lines[-1].endswith("a note")
 
 

@@ -151,7 +151,7 @@ def test_a_dry_run_prints_a_plan_and_writes_nothing(polyinr: Run, data: Path):
     told = polyinr(*common)
     assert told.code == 0, told.stderr
     assert b"8 px" in told.stdout
-    assert b"in all" in told.stdout
+    assert b"peak memory" in told.stdout
     lines = polyinr(*common, "--json").lines
     stage = next(line for line in lines if line["kind"] == "stage")
     assert (stage["resolution"], stage["batch"], stage["iterations"]) == (8, 4, 2)
