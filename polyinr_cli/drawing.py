@@ -102,11 +102,11 @@ def load_painter(
 
 def _bears(checkpoint: "Checkpoint", narrow: "Synthesis") -> bool:
     """Whether the model's first images are the same in a narrow format, but for what nobody sees."""
-    from polyinr_core.evaluation.generated_images import w_of
+    from polyinr_core.evaluation.image_sources import sample_w
     from polyinr_core.rendering.precision import is_faithful
 
     generator, seeds = checkpoint.generator, range(PROBED)
-    w = w_of(checkpoint, seeds, psi=1.0, classes_of=seeds)
+    w = sample_w(checkpoint, seeds, psi=1.0, label_seeds=seeds)
     return is_faithful(narrow, generator.synthesis, generator.affine(w).detach())
 
 

@@ -14,7 +14,7 @@ from polyinr_core.data.loader import Feed
 from polyinr_core.images.quantize import quantize
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution
 from polyinr_core.metrics.extractors import Lite2Features
-from polyinr_core.metrics.frechet import FeatureStatistics, Gaussian, frechet_distance
+from polyinr_core.metrics.frechet import Gaussian, RunningMoments, frechet_distance
 from polyinr_core.metrics.inception import InceptionFeatures
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.models.generator import Generator
@@ -35,7 +35,7 @@ class Seen:
     """What a network saw of one kind of images: statistics and, where a distance needs them, the features."""
 
     def __init__(self, dim: int, *, device: torch.device, keep: bool) -> None:
-        self.statistics = FeatureStatistics(dim, device=device)
+        self.statistics = RunningMoments(dim, device=device)
         self.features = torch.zeros(0, dim, device=device)
         self.waiting: list[Tensor] = []
         self.keep = keep
