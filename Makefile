@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # What other processors compute with: PyTorch without AVX, or with AVX2 alone; MKL's and oneDNN's oldest code.
 # Elsewhere than on x86 these change nothing. Two threads that wait passively leave others the processor.
 OTHERS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
-NUMERIC := tests/model tests/discriminator tests/training tests/inversion tests/latents
+NUMERIC := tests/models tests/rendering tests/discriminator tests/training tests/inversion tests/latents
 
 .PHONY: demo test numeric slow held lint install
 

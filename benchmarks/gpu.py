@@ -25,12 +25,11 @@ from recording import facts, write
 from safetensors.torch import load_file
 from torch import Tensor
 
-from polyinr_core.checkpoints.official import read_released
+from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.backends.compiled import Compiled
-from polyinr_core.rendering.backends.select import Drawer, drawer_for
-from polyinr_core.rendering.backends.triton import MAX_WHOLE, TILES, Fused, has_kernels
+from polyinr_core.rendering.backends import Backend, select_backend
+from polyinr_core.rendering.backends.triton import MAX_WHOLE, TILES, TritonBackend, has_kernels
 from polyinr_core.rendering.precision import in_precision
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
@@ -60,7 +59,7 @@ def golden(bench: Bench) -> Iterator[Row]:
     """Yield how far each drawer is from the golden images, which float32 holds to 1e-4."""
     for name in ("generator_small", "generator_uncond_small"):
         vectors = load_file(GOLDEN / f"{name}.safetensors")
-        generator = read_released(GOLDEN / f"{name}.safetensors").generator.to(bench.device)
+        generator = load_official_checkpoint(GOLDEN / f"{name}.safetensors").generator.to(bench.device)
         label = vectors["input.class_id"].to(bench.device) if generator.config.classes else None
         affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
         expected = vectors["output.image_psi1_res32"].to(bench.device)
@@ -70,17 +69,16 @@ def golden(bench: Bench) -> Iterator[Row]:
             yield {"file": name, "form": form, "off": float((drawn - expected).abs().max())}
 
 
-def drawers(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Drawer]]:
-    """Yield what draws a network: plain, compiled, with each of Triton's tiles, and what would be chosen."""
+def drawers(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
+    """Yield what draws a network: plain, with each of Triton's tiles, and what would be chosen."""
     n, word = synthesis.config.channels, str(dtype).removeprefix("torch.")
     yield f"eager {word}", synthesis
     if has_kernels(synthesis, bench.device):
-        yield f"compiled {word}", Compiled(synthesis)
         for tile in TILES[dtype]:
             if n <= MAX_WHOLE or not tile.whole:
                 shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.whole else ''}"
-                yield f"triton {shape} {word}", Fused(synthesis, tile=tile)
-    yield f"chosen {word}", drawer_for(synthesis, bench.device)
+                yield f"triton {shape} {word}", TritonBackend(synthesis, tile=tile)
+    yield f"chosen {word}", select_backend(synthesis, bench.device)
 
 
 @torch.no_grad()
@@ -122,7 +120,7 @@ def sampling(bench: Bench) -> Iterator[Row]:
             yield row
 
 
-def in_parts(drawer: Drawer, affine: Tensor, points: Tensor) -> Tensor:
+def in_parts(drawer: Backend, affine: Tensor, points: Tensor) -> Tensor:
     """Draw so few pixels at a time that their features stay in cache."""
     return torch.cat([drawer(affine, part) for part in points.split(max(1, PART // len(affine)))], dim=1)
 

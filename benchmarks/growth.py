@@ -28,7 +28,7 @@ from turns import Work, take_turns
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 from polyinr_core.runtime.distributed import Ranks
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
@@ -49,7 +49,7 @@ def drawer(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work,
 
     def work() -> None:
         for _ in range(times):
-            for _ in draw_rows(generator.synthesis, affine, grid):
+            for _ in render_rows(generator.synthesis, affine, grid):
                 pass
 
     return work, times * side**2

@@ -24,7 +24,7 @@ from turns import Work, take_turns
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 from polyinr_core.runtime.pretrained import load_pretrained
 
 SHARE = 0.8  # of a stated ratio, that is still enough on the processor where it was measured
@@ -41,7 +41,7 @@ def drawer(generator: Generator, side: int, *, tolerance: float = 0.0) -> Work:
     @torch.no_grad()
     def work() -> None:
         affine = generator.affine_each(generator.w_each(z))[0]
-        for _ in draw_rows(generator.synthesis, affine, grid, tolerance=tolerance):
+        for _ in render_rows(generator.synthesis, affine, grid, tolerance=tolerance):
             pass
 
     return work

@@ -2,7 +2,7 @@
 
 The images: some of the archive's, by default the bundled ones, and "photographs" made here by formula (a sky
 over hills, grain on a lit sphere), since a reader can make them again. Each is inverted from its mean start by
-the objective at hand and then tuned by itself. Prints a table and writes it as JSON below benchmarks/results/.
+the available loss and then tuned by itself. Prints a table and writes it as JSON below benchmarks/results/.
 What a step takes: benchmarks/inversion_step.py.
 """
 
@@ -18,12 +18,12 @@ from PIL import Image
 from recording import facts, write
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.checkpoints.delta import apply_delta, write_delta
+from polyinr_core.checkpoints.delta import apply_delta, save_delta
 from polyinr_core.data.dataset import bundled_images
-from polyinr_core.inversion.invert import charts, search
-from polyinr_core.inversion.loss import choose_objective, score
-from polyinr_core.inversion.pivotal_tuning import Match, drift, tune
-from polyinr_core.inversion.target import Photo, canvas_for
+from polyinr_core.inversion.invert import invert, render_with
+from polyinr_core.inversion.loss import load_loss
+from polyinr_core.inversion.pivotal_tuning import locality_psnr, tune
+from polyinr_core.inversion.target import TargetImage
 from polyinr_core.runtime.atomic_io import sha256_of
 
 
@@ -69,46 +69,29 @@ def main(
     """Invert and tune."""
     checkpoint = load_checkpoint(model)
     generator = checkpoint.generator
-    like = generator.mapping.w_avg
-    objective = choose_objective("auto")
+    loss = load_loss("auto")
     rows = []
     photos = [*archived(archive, images, side), ("hills (made)", hills(side)), ("sphere (made)", sphere(side))]
     for name, pixels in photos:
         height, width = pixels.shape[:2]
-        photo = Photo(name, pixels, width, height)
-        canvas = canvas_for(generator.config, width=width, height=height, like=like)
-        target = photo.target(like)
-        aim = objective.aim(target)
+        before = invert(checkpoint, TargetImage(name, pixels, width, height), loss=loss, steps=steps)
         start = time.perf_counter()
-        found = search(charts(generator, "affine", target, restarts=1, seed=0), canvas, aim, steps=steps)
-        seconds = time.perf_counter() - start
-        affine = found.latents.affine
-        assert affine is not None
-        before, _ = score(generator.synthesis, affine, photo, canvas, aim)
-        start = time.perf_counter()
-        delta = tune(
-            generator,
-            [Match(affine, canvas, aim)],
-            model_sha256=checkpoint.sha256,
-            rank=min(16, generator.config.channels),
-            steps=tune_steps,
-            seed=0,
-        )
+        delta = tune(checkpoint, [before], steps=tune_steps)
         tuning = time.perf_counter() - start
         file = output.with_name("inversion.delta.safetensors")
-        delta = write_delta(file, delta, overwrite=True)
+        delta = save_delta(file, delta, overwrite=True)
         size = file.stat().st_size
         file.unlink()
         tuned = apply_delta(checkpoint, delta, source=file).generator
-        after, _ = score(tuned.synthesis, affine, photo, canvas, aim)
-        others = drift(generator, tuned, seed=1)
+        after = render_with(before, tuned.synthesis)
+        others = locality_psnr(generator, tuned, seed=1)
         rows.append(
             {
                 "image": name,
-                "found": before.facts(),
-                "steps": found.steps,
-                "seconds": round(seconds, 1),
-                "tuned": after.facts(),
+                "found": before.scores(),
+                "steps": before.steps,
+                "seconds": round(before.seconds, 1),
+                "tuned": after.scores(),
                 "tuning_seconds": round(tuning, 1),
                 "others_psnr": round(others, 1),
                 "delta_bytes": size,
@@ -120,7 +103,7 @@ def main(
         channels=generator.config.channels,
         levels=generator.config.levels,
         archive={"file": archive.name, "sha256": sha256_of(archive)},
-        objective=objective.name,
+        loss=loss.name,
         side=side,
         figures=rows,
     )

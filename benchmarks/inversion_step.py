@@ -20,8 +20,8 @@ from resident import Peak
 from torch import Tensor
 from turns import Work, take_turns
 
-from polyinr_core.inversion.loss import Aim, choose_objective
-from polyinr_core.inversion.target import Canvas, canvas_for
+from polyinr_core.inversion.loss import TargetLoss, load_loss
+from polyinr_core.inversion.target import TargetGrid, target_grid
 from polyinr_core.models.config import GeneratorConfig
 
 CHUNK = 4096  # pixels, of the form that draws again
@@ -33,20 +33,20 @@ def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
     generator = random_generator(config).requires_grad_(False)
     z = torch.randn(1, config.z_dim)
     affine = generator.affine(generator.w(z)).requires_grad_()
-    whole = canvas_for(config, width=side, height=side, like=affine)
-    chunked = Canvas(side, side, whole.points, CHUNK)
+    whole = target_grid(config, width=side, height=side, like=affine)
+    chunked = TargetGrid(side, side, whole.coordinates, CHUNK)
     literal = LiteralGenerator(side, channels).eval().requires_grad_(False)
-    aim = choose_objective("lite0").aim(torch.rand(1, 3, side, side) * 2 - 1)
+    target_loss = load_loss("lite0").for_target(torch.rand(1, 3, side, side) * 2 - 1)
     latent = z.clone().requires_grad_()
     works: dict[str, Work] = {
-        "literal": lambda: back(aim, literal(latent), latent),
-        "ours": lambda: back(aim, whole.draw(generator.synthesis, affine), affine),
-        "ours, in chunks": lambda: back(aim, chunked.draw(generator.synthesis, affine), affine),
+        "literal": lambda: back(target_loss, literal(latent), latent),
+        "ours": lambda: back(target_loss, whole.render(generator.synthesis, affine), affine),
+        "ours, in chunks": lambda: back(target_loss, chunked.render(generator.synthesis, affine), affine),
     }
     products, scale = drawing_products(
         pixels=2 * side**2, channels=channels, levels=LEVELS, dtype=torch.float32, most=2 * side**2
     )
-    calls = convolutions_of(aim.objective.perceptual.features, whole.draw(generator.synthesis, affine).detach())
+    calls = convolutions_of(target_loss.perceptual.extractor, whole.render(generator.synthesis, affine).detach())
 
     def floor() -> None:
         products()
@@ -56,9 +56,9 @@ def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
     return works | {"floor": floor}, scale
 
 
-def back(aim: Aim, image: Tensor, latent: Tensor) -> None:
+def back(target_loss: TargetLoss, image: Tensor, latent: Tensor) -> None:
     """Judge an image and take the gradient at its latent."""
-    torch.autograd.grad(aim.terms(image).loss, latent)
+    torch.autograd.grad(target_loss(image).loss, latent)
 
 
 def measure(side: int, channels: int, rounds: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from recording import facts, write
 
 from polyinr_core.data.dataset import bundled_images
 from polyinr_core.data.loader import Feed
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
@@ -36,7 +36,7 @@ def main(
     """Measure a preset on the CPU; `every` is in kimg, `most` limits the images judged."""
     config, device = PRESETS[preset], torch.device("cpu")
     weights = {name: load_pretrained(name) for name in (*config.backbones, "lite2")}
-    with Archive.open(bundled_images()) as archive:
+    with ZipDataset.open(bundled_images()) as archive:
         feed = Feed(archive, resolution=res, seed=0)
         generator = first_generator(config, archive.classes, None)
         session = begin_stage(config, generator, stage=0, weights=weights, device=device)

@@ -23,7 +23,7 @@ from recording import facts, processor, write
 
 from polyinr_core.data.dataset import ImageSet, open_data
 from polyinr_core.data.loader import Feed
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 
 BATCH = 32
 WARM_UP = 8  # batches
@@ -34,7 +34,7 @@ WAYS = {"in memory": {}, **{f"{n} workers": {"workers": n, "cache_bytes": 0} for
 def make_sets(folder: Path, side: int, count: int) -> dict[str, ImageSet]:
     """Write the images as an archive of PNGs, and as shards of PNGs and of JPEGs, and open them."""
     archive = write_archive(folder / "set.zip", side, count)
-    sets: dict[str, ImageSet] = {"archive, PNG": Archive.open(archive)}
+    sets: dict[str, ImageSet] = {"archive, PNG": ZipDataset.open(archive)}
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg")):
         below = folder / suffix
         below.mkdir()

@@ -31,7 +31,7 @@ from turns import Work, take_turns
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.rendering.precision import in_precision
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FLOOR_PIXELS = 2**16
@@ -74,7 +74,7 @@ def measure(case: Case, types: list[str], rounds: int, seconds: float, with_lite
         @torch.no_grad()
         def work() -> None:
             for affine in generator.affine(generator.w(z)):
-                for _ in draw_rows(synthesis, affine, grid):
+                for _ in render_rows(synthesis, affine, grid):
                     pass
 
         return work

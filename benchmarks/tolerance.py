@@ -23,8 +23,8 @@ from polyinr_core.latents.latents import draw_z
 from polyinr_core.models.config import Form, GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.backends.select import drawer_for
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.backends import select_backend
+from polyinr_core.rendering.render import render_rows
 
 TOLERANCES = (0.5, 1.0, 2.0, 4.0)
 STEPS = 127.5  # of 255 in a unit of color
@@ -41,7 +41,7 @@ def maps_of(generator: Generator, seeds: int) -> Tensor:
 def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[str, float]]:
     """Yield what each tolerance gives for the image of affine maps [L, 3, n]."""
     grid = RegularGrid(side, side)
-    drawer, drawn = drawer_for(generator.synthesis, affine.device), []
+    drawer, drawn = select_backend(generator.synthesis, affine.device), []
 
     def counted(maps: Tensor, points: Tensor) -> Tensor:
         drawn.append(len(points))
@@ -50,7 +50,7 @@ def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[st
     def timed(tolerance: float) -> tuple[Tensor, float]:
         drawn.clear()
         start = time.process_time()
-        image = torch.cat(list(draw_rows(counted, affine, grid, tolerance=tolerance)))
+        image = torch.cat(list(render_rows(counted, affine, grid, tolerance=tolerance)))
         return image, time.process_time() - start
 
     timed(TOLERANCES[-1])  # to warm up

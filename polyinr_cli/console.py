@@ -31,7 +31,7 @@ def say(message: str, *, quiet: bool = False, always: bool = False) -> None:
 
 
 def say_notes(path: object, notes: Iterable[str], *, quiet: bool = False) -> None:
-    """Say, to a log as well, what was passed over in a data set."""
+    """Say, to a log as well, what was ignored in a data set."""
     for note in notes:
         say(f"polyinr: {path}: {note}", quiet=quiet, always=True)
 

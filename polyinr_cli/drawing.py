@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from polyinr_core.images.quantize import Pixels
     from polyinr_core.models.coordinates import Bounds, Grid
     from polyinr_core.models.generator import Synthesis
-    from polyinr_core.rendering.backends.select import Drawer
-    from polyinr_core.rendering.viewport import View
+    from polyinr_core.rendering.backends import Backend
+    from polyinr_core.rendering.viewport import Viewport
 
     from .window import Window
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 PROBED = 8  # images that tell whether a model bears bfloat16
 FRAME_SHARE = 200  # a frame is a two-hundredth of the shorter side thick
 FINE_ENOUGH = 4  # pixels to one of the training's: nothing smaller is in an image than that
-FINENESS = 4  # of reduced images whose pixels are larger
+SUPERSAMPLE = 4  # of reduced images whose pixels are larger
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Painter:
     checkpoint: "Checkpoint"
     model_file: Path
     synthesis: "Synthesis"
-    drawer: "Drawer"  # draws what the synthesis network draws
+    drawer: "Backend"  # draws what the synthesis network draws
     dtype: "torch.dtype"
     device: "torch.device"
 
@@ -72,16 +72,15 @@ def load_painter(
     device: str,
     eight_bits: bool,
     quiet: bool,
-    compiled: bool | None = None,
 ) -> Painter:
     """Find a model and bring it to its device and number format. Raises PolyinrError.
 
-    A GPU that is named and is not there is a warning, and the CPU draws. `compiled` is as in model.drawer.
+    A GPU that is named and is not there is a warning, and the CPU draws.
     Precision auto is float32 for a model that bfloat16 would change visibly.
     """
     import torch
 
-    from polyinr_core.rendering.backends.select import drawer_for
+    from polyinr_core.rendering.backends import select_backend
     from polyinr_core.rendering.precision import in_precision
 
     place = own_device(choose_device(device, otherwise_cpu=True))
@@ -94,9 +93,7 @@ def load_painter(
     if precision is Precision.auto and dtype == torch.bfloat16 and not _bears(checkpoint, synthesis):
         logger.info("bfloat16 would change the images of %s: drawn in float32", model_file.name)
         dtype, synthesis = torch.float32, checkpoint.generator.synthesis
-    if compiled:  # it would say that a GPU's tools are here and no GPU is
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    drawer = drawer_for(synthesis, place, compiled=compiled)
+    drawer = select_backend(synthesis, place)
     return Painter(checkpoint, model_file, synthesis, drawer, dtype, place)
 
 
@@ -119,7 +116,7 @@ class Drawing:
     """
 
     painter: Painter
-    view: "View"
+    view: "Viewport"
     bits: int = 8
     shares: "Tensor | None" = None
     frame: "Bounds | None" = None
@@ -140,9 +137,9 @@ class Drawing:
 
         view = self.view
         grid = view.grid()
-        if view.is_plain:
-            grid = self.painter.checkpoint.grid(view.width, view.height, bounds=view.bounds)
-        return grid if self.shares is None else Blend(grid, self.shares, view.fineness)
+        if view.is_axis_aligned:
+            grid = self.painter.checkpoint.grid(view.width, view.height, bounds=view.window)
+        return grid if self.shares is None else Blend(grid, self.shares, view.supersample)
 
     def note(self, window: "Window") -> Note:
         """Return what notes say of how it is drawn: its window, its bits if they are not 8, its tolerance."""
@@ -170,7 +167,7 @@ class Drawing:
         from polyinr_core.images.quantize import fill_rows
         from polyinr_core.models.coordinates import Part
 
-        k = self.view.fineness
+        k = self.view.supersample
         part = Part(self.grid, k * left, k * top, k * width, k * height)
         pixels = blank((width, height), bits=self.bits)
         fill_rows(pixels, self._bands(maps, part))
@@ -179,21 +176,21 @@ class Drawing:
 
     def _bands(self, maps: "Tensor", grid: "Grid") -> "Iterator[Tensor]":
         """Draw affine maps at the points of a grid, or of a part of it."""
-        from polyinr_core.rendering.render import draw_rows
+        from polyinr_core.rendering.render import render_rows
 
         affine = self.painter.affine(maps)
-        fineness, tolerance = self.view.fineness, self.tolerance
-        return draw_rows(self.painter.drawer, affine, grid, fineness=fineness, tolerance=tolerance)
+        supersample, tolerance = self.view.supersample, self.tolerance
+        return render_rows(self.painter.drawer, affine, grid, supersample=supersample, tolerance=tolerance)
 
     def reduced(self, level: int) -> "Drawing":
         """Return how the image is drawn with pixels 2^level times as large, for a pyramid.
 
         Larger pixels than those that show all a model knows are averages of several points.
         """
-        view = self.view.reduced(level)
+        view = self.view.downscaled(level)
         trained = self.painter.checkpoint.resolution
         if level and view.pitch * trained * FINE_ENOUGH > 1:
-            view = replace(view, fineness=max(view.fineness, FINENESS))
+            view = replace(view, supersample=max(view.supersample, SUPERSAMPLE))
         return replace(self, view=view, shares=self._shares_of(2**level))
 
     def _shares_of(self, pixels: int) -> "Tensor | None":
@@ -208,7 +205,7 @@ class Drawing:
         """Draw the frame into the image's pixels from `left` and `top` on, in place."""
         if self.frame is None:
             return
-        from polyinr_core.images.grid import framed
+        from polyinr_core.images.grid import draw_frame
 
         columns, rows = self.view.axes()
         x0, y0, x1, y1 = self.frame
@@ -216,7 +213,7 @@ class Drawing:
         down = [(y - rows.first) / rows.pitch - top for y in (y0, y1)]
         thickness = max(1, round(min(self.width, self.height) / FRAME_SHARE))
         box = (min(across), min(down), max(across) + 1, max(down) + 1)  # the border's pixels lie inside
-        framed(pixels, box, thickness=thickness)
+        draw_frame(pixels, box, thickness=thickness)
 
 
 def default_side(painter: Painter) -> int:

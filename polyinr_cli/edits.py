@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import FileError, RequestError
+from polyinr_core.runtime.memory import check_memory
 
 from . import console as streams
 from .drawing import Painter
 from .named import Images, class_index
 from .notes import Note
 from .outputs import Arrangement
-from .runtime import check_memory
 from .targets import Kind, Target, write_bytes
 
 if TYPE_CHECKING:
     from polyinr_core.latents.directions import Directions
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 MAX_SAMPLES = 100_000
 
@@ -42,13 +42,12 @@ def find_and_write(
     where: Any = space
     with streams.row_progress("images", total=samples, quiet=target.quiet) as done:
         found = find_directions(
-            checkpoint.generator,
+            checkpoint,
             space=where,
             samples=samples,
             count=count,
             label=class_index(label, checkpoint),
             psi=psi,
-            model_sha256=checkpoint.sha256,
             progress=done,
         )
     if target.kind is Kind.stdout:
@@ -79,13 +78,16 @@ def read_fitting(file: str, painter: Painter, *, force: bool) -> "Directions":
 
 def edited(images: Images, held: "Directions", painter: Painter, *, take: str, levels: Sequence[int] | None) -> Images:
     """Return the images, moved. Raises RequestError."""
-    from polyinr_core.latents.directions import moved, parse_takes
+    from polyinr_core.latents.directions import move, parse_moves
+    from polyinr_core.latents.latents import to_affine
 
-    takes = parse_takes(take)
+    takes = parse_moves(take)
     check_numbers(takes, held)
 
     def latents_of(index: int) -> "Latents":
-        latents = moved(painter.checkpoint.generator, images.latents(index), held, takes, levels=levels)
+        generator = painter.checkpoint.generator
+        latents = images.latents(index).to(generator.mapping.w_avg)
+        latents = to_affine(generator, move(latents, held, takes, levels=levels))
         return replace(latents, model_sha256=painter.checkpoint.sha256)
 
     return Images(images.names, latents_of, _unseeded(images, painter))
@@ -101,7 +103,8 @@ def walk_sheet(
     levels: Sequence[int] | None,
 ) -> tuple[Images, Arrangement]:
     """Return each image moved along each of the first directions, a row each. Raises RequestError."""
-    from polyinr_core.latents.directions import moved, parse_amounts
+    from polyinr_core.latents.directions import move, parse_amounts
+    from polyinr_core.latents.latents import to_affine
 
     if not 1 <= count <= len(held):
         raise RequestError(f"--count {count} is outside 1-{len(held)}, the directions that are held")
@@ -115,8 +118,9 @@ def walk_sheet(
 
     def latents_of(index: int) -> "Latents":
         image, direction, amount = place(index)
-        latents = images.latents(image)
-        latents = moved(painter.checkpoint.generator, latents, held, {direction: amount}, levels=levels)
+        generator = painter.checkpoint.generator
+        latents = images.latents(image).to(generator.mapping.w_avg)
+        latents = to_affine(generator, move(latents, held, {direction: amount}, levels=levels))
         return replace(latents, model_sha256=painter.checkpoint.sha256)
 
     base = _unseeded(images, painter)

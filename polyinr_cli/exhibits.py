@@ -7,7 +7,7 @@ from polyinr_core.gallery.page import Exhibits, GalleryImage, Mixed, Part, Row, 
 from polyinr_core.gallery.plan import MARGIN, SIZES, psi_text
 from polyinr_core.latents.naming import seeds_text
 from polyinr_core.models.coordinates import UNIT
-from polyinr_core.rendering.viewport import View
+from polyinr_core.rendering.viewport import Viewport
 
 from .drawing import Drawing
 from .hall import WINDOW, Done, Hall, Job
@@ -142,7 +142,7 @@ def heat_job(hall: Hall, maps: HeatMaps, seed: int, names: Sequence[str]) -> Job
 def beyond(hall: Hall) -> Part:
     """Plan some seeds with what lies around the trained square."""
     plan, side = hall.plan, hall.plan.beyond_side
-    drawing = Drawing(hall.painter, View(side, side, (-MARGIN, -MARGIN, 1 + MARGIN, 1 + MARGIN)), frame=UNIT)
+    drawing = Drawing(hall.painter, Viewport(side, side, (-MARGIN, -MARGIN, 1 + MARGIN, 1 + MARGIN)), frame=UNIT)
     note = {**drawing.note(WINDOW), "command": "extrapolate"}
 
     def command(seeds: Sequence[int], output: str) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from polyinr_core.runtime.memory import check_memory
+
 from . import console as streams
 from .drawing import Drawing
 from .named import Images
 from .notes import Note
 from .outputs import maps_of, rows_bar
-from .runtime import check_memory
 from .targets import Target
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from polyinr_core.images.io import encode_image
 from polyinr_core.images.quantize import Pixels
 from polyinr_core.latents.latents import draw_labels
 from polyinr_core.latents.naming import parse_label, seeds_text
-from polyinr_core.rendering.viewport import View
+from polyinr_core.rendering.viewport import Viewport
 
 from .drawing import Drawing, Painter
 from .named import Images, by_seed
@@ -68,7 +68,7 @@ class Hall:
 
     def drawing(self, side: int) -> Drawing:
         """Return how images of that size are drawn."""
-        return Drawing(self.painter, View(side, side))
+        return Drawing(self.painter, Viewport(side, side))
 
     def add(self, name: str, drawing: Drawing, images: Images, index: int = 0) -> None:
         """Plan the file `name`: image `index` of some, with its note."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polyinr_core.runtime.memory import check_disk, check_memory
+
 from . import console as streams
 from .drawing import Drawing
 from .named import Images
 from .notes import Note, sheet_note
 from .outputs import Arrangement, check_target, maps_of, write_folder
-from .runtime import check_memory
-from .targets import Kind, Target, check_disk, write_pixels_to
+from .targets import Kind, Target, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,7 @@ class HeatMaps:
 
     drawing: Drawing
     levels: list[int]
-    colors: str = "fire"
+    colors: str = "inferno"
     overlay: float | None = None
 
     @property
@@ -49,17 +50,18 @@ class HeatMaps:
         return self.drawing.grid.width * self.drawing.grid.height
 
     def bands(self, maps: "Tensor", done: Done) -> "Iterator[Tensor]":
-        """Yield bands [rows, W, K] of the heat of affine maps [1, L, 3, n]. Raises PolyinrError."""
-        from polyinr_core.images.quantize import checked
-        from polyinr_core.rendering.heatmap import feature_means, heat_rows
+        """Return bands [rows, W, K] of the heat of affine maps [1, L, 3, n]. Raises PolyinrError."""
+        from polyinr_core.rendering.heatmap import heatmap_rows
 
-        drawing, levels = self.drawing, self.levels
-        affine, synthesis = drawing.painter.affine(maps), drawing.painter.synthesis
-        means = feature_means(synthesis, affine, drawing.grid, levels=levels, progress=done)
-        fineness = drawing.view.fineness
-        for band in checked(heat_rows(synthesis, affine, drawing.grid, means, levels=levels, fineness=fineness)):
-            yield band
-            done(len(band) * fineness * drawing.grid.width)
+        drawing, painter = self.drawing, self.drawing.painter
+        return heatmap_rows(
+            painter.synthesis,
+            painter.affine(maps),
+            drawing.grid,
+            levels=self.levels,
+            supersample=drawing.view.supersample,
+            progress=done,
+        )
 
     def heats(self, maps: "Tensor", done: Done) -> Heats:
         """Return the heat of affine maps, [K, H, W]."""
@@ -72,14 +74,11 @@ class HeatMaps:
 
     def cell(self, heat: NDArray[np.floating[Any]], image: "Pixels | None") -> "Pixels":
         """Return a level's heat [H, W] in colors, from its least to its greatest, over the image if asked."""
-        from polyinr_core.images.grid import color
+        from polyinr_core.rendering.heatmap import colorize
 
-        low, high = float(heat.min()), float(heat.max())
-        colored = color((heat - low) / (high - low) if high > low else np.zeros_like(heat), self.colors)
-        if self.overlay is None or image is None:
-            return colored
-        blend = (1 - self.overlay) * image + self.overlay * colored
-        return np.rint(blend).astype(np.uint8)
+        if self.overlay is None:
+            return colorize(heat, self.colors)
+        return colorize(heat, self.colors, image=image, opacity=self.overlay)
 
     def note(self, note: Note, heats: Heats) -> Note:
         """Return an image's note with what was found: the least and the greatest heat of each level."""

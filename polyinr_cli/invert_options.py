@@ -1,4 +1,4 @@
-"""The options that `polyinr invert` alone has, read and checked."""
+"""The options that only `polyinr invert` has, and their checks."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,23 +13,21 @@ from .options import parse_res
 from .targets import Kind, Target
 
 if TYPE_CHECKING:
-    from polyinr_core.checkpoints.checkpoint import Checkpoint
-    from polyinr_core.inversion.target import Photo
+    from polyinr_core.inversion.target import TargetImage
 
-
-LIMITS = {"steps": (1, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
+RANGES = {"steps": (1, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
 
 
 class Space(StrEnum):
-    """What is searched."""
+    """What is optimized."""
 
     affine = "affine"
     w = "w"
     z = "z"
 
 
-class ObjectiveName(StrEnum):
-    """What a drawn image is judged by."""
+class LossName(StrEnum):
+    """The loss of inversion."""
 
     auto = "auto"
     lpips = "lpips"
@@ -37,20 +35,22 @@ class ObjectiveName(StrEnum):
     pixels = "pixels"
 
 
-Photos = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Images of any kind and size; - is stdin.")]
+Photos = Annotated[
+    list[Path], typer.Argument(metavar="PHOTO...", help="Image files of any size and format; - reads one from stdin.")
+]
 SpaceOption = Annotated[
     Space,
     typer.Option(
         "--space",
-        help="What is searched: the affine maps come nearest, w and z stay nearer to what the model knows.",
+        help="Latent space to optimize. affine matches best; w and z stay closer to the training distribution.",
     ),
 ]
-ObjectiveOption = Annotated[
-    ObjectiveName,
+LossOption = Annotated[
+    LossName,
     typer.Option(
-        "--objective",
-        help="Pixels with LPIPS-VGG or EfficientNet-lite0 features, or alone. auto: LPIPS where VGG16 is at "
-        "hand, else lite0.",
+        "--loss",
+        help="Mean squared error of the pixels, alone (pixels) or plus LPIPS-VGG (lpips) or EfficientNet-lite0 "
+        "features (lite0). auto: lpips if the VGG16 weights are available, else lite0.",
     ),
 ]
 Vgg16 = Annotated[
@@ -59,29 +59,35 @@ Vgg16 = Annotated[
         "--vgg16",
         metavar="FILE",
         show_default=False,
-        help="torchvision's VGG16, for LPIPS. Without it: vgg16-397923af.pth in torch.hub's cache.",
+        help="VGG16 weights of torchvision, for LPIPS. Default: vgg16-397923af.pth in the cache of torch.hub.",
     ),
 ]
 Steps = Annotated[
-    int, typer.Option("--steps", metavar="N", help="Steps from each start; a polish of cheaper ones follows.")
+    int,
+    typer.Option(
+        "--steps",
+        metavar="N",
+        help="Maximum of Adam steps from each starting point, 1-1000000; up to four times as many cheaper L-BFGS "
+        "steps follow.",
+    ),
 ]
 Restarts = Annotated[
     int,
     typer.Option(
         "--restarts",
         metavar="N",
-        help="Starts, of which the best is kept: the mean image (in z a random one), then the random "
-        "images nearest to the photo.",
+        help="Number of starting points, 1-256; the best result is kept. The first is the mean image, the others "
+        "(in z, all) are the random images nearest to the photo.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of all that is random.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Random seed, 0-4294967295.")]
 StartLabel = Annotated[
     str | None,
     typer.Option(
         "--label",
         metavar="CLASS",
         show_default=False,
-        help="The class to start from, by name or number. Without it: that whose mean image is nearest.",
+        help="Class to start from, by name or number. Default: the class whose mean image is nearest to the photo.",
     ),
 ]
 ShorterSide = Annotated[
@@ -91,18 +97,26 @@ ShorterSide = Annotated[
         metavar="N",
         parser=parse_res,
         show_default=False,
-        help="Shorter side at which a photo is matched, its shape kept. Without it: its own, at most 256 or "
-        "the model's resolution if that is more.",
+        help="Shorter side in pixels at which a photo is inverted; the aspect ratio is kept. Default: that of the "
+        "photo, at most 256 or the model's resolution, whichever is larger.",
     ),
 ]
-Tune = Annotated[bool, typer.Option("--tune", help="Then tune the model around the photos, into a small delta file.")]
+Tune = Annotated[
+    bool,
+    typer.Option("--tune", help="Then fine-tune the model around the photos (pivotal tuning) and save a small delta."),
+]
 TuneRank = Annotated[
     int | None,
-    typer.Option("--tune-rank", metavar="R", show_default=False, help="Rank of each level's change; 16."),
+    typer.Option(
+        "--tune-rank",
+        metavar="R",
+        show_default=False,
+        help="Rank of the weight change of each level, 1 to the number of channels. Default: 16.",
+    ),
 ]
 TuneSteps = Annotated[
     int | None,
-    typer.Option("--tune-steps", metavar="N", show_default=False, help="Steps of tuning; 200."),
+    typer.Option("--tune-steps", metavar="N", show_default=False, help="Tuning steps, 1-1000000. Default: 200."),
 ]
 DeltaFile = Annotated[
     Path | None,
@@ -110,7 +124,7 @@ DeltaFile = Annotated[
         "--delta",
         metavar="FILE",
         show_default=False,
-        help="Where the delta goes. Without it: beside -o, as NAME.delta.safetensors.",
+        help="Output file of the delta. Default: NAME.delta.safetensors beside --output.",
     ),
 ]
 Show = Annotated[
@@ -119,37 +133,37 @@ Show = Annotated[
         "--show",
         metavar="IMAGE",
         show_default=False,
-        help="Also a sheet, a row for each photo: the photo, what was found, what was tuned.",
+        help="Also save a grid with a row for each photo: the photo, its inversion, its inversion after tuning.",
     ),
 ]
 
 
-def check_counts(**counts: int) -> None:
-    """Raise RequestError for counts, named as their options, that make no sense."""
-    for name, value in counts.items():
-        least, most = LIMITS[name]
-        if not least <= value <= most:
-            raise RequestError(f"--{name.replace('_', '-')} {value} is outside {least}-{most}")
+def check_ranges(**values: int) -> None:
+    """Raise RequestError for values, named like their options, that are out of range."""
+    for name, value in values.items():
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            raise RequestError(f"--{name.replace('_', '-')} {value} is out of range {low}-{high}")
 
 
 def delta_path(target: Target, named: Path | None) -> Path:
-    """Return where the delta goes. Raises RequestError."""
+    """Return the output file of the delta. Raises RequestError."""
     if named is None:
         if target.kind is Kind.stdout:
-            raise RequestError("latents go to stdout; say where the delta goes with --delta FILE")
+            raise RequestError("the latents go to stdout; name a file for the delta with --delta FILE")
         return target.path.with_name(f"{target.path.stem}.delta.safetensors")
     if named.suffix != ".safetensors":
         raise RequestError(f"--delta {named}: a delta is a .safetensors file")
+    if named.absolute() == target.path.absolute():
+        raise RequestError("--output and --delta name the same file; use two different files")
     return named
 
 
 def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None:
-    """Raise RequestError or FileError unless all that is to be written can be, each to a place of its own."""
+    """Raise RequestError or FileError, before the computation, if an output file cannot be written."""
     from polyinr_core.images.io import format_of
     from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
 
-    if delta is not None and delta.absolute() == target.path.absolute():
-        raise RequestError("-o and --delta name the same file; they need one each")
     if show is not None:
         format_of(show)
     for path in (delta, show):
@@ -158,29 +172,22 @@ def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None
             check_place(path)
 
 
-def photos_named(
-    photos: list[Path], *, res: int | None, size: str | None, grid: str, checkpoint: "Checkpoint"
-) -> "tuple[tuple[float, float, float, float], list[Photo]]":
-    """Return the window and the photos at their sizes. Raises RequestError, FileError."""
-    from polyinr_core.images.sizes import parse_size, parse_window
-    from polyinr_core.inversion.target import photo_name, read_photo
-    from polyinr_core.runtime.atomic_io import read_bytes
+def load_targets(photos: list[Path], *, res: int | None, size: str | None, resolution: int) -> "list[TargetImage]":
+    """Return the photos at the size at which they are inverted. Raises RequestError, FileError."""
+    from polyinr_core.images.sizes import parse_size
+    from polyinr_core.inversion.target import load_target
 
     if sum(str(path) == "-" for path in photos) > 1:
-        raise RequestError("stdin holds one photo; - can be named once")
+        raise RequestError("- is given more than once; stdin holds one photo")
     if res is not None and size is not None:
-        raise RequestError("--res and --size both say the size; give one of the two")
-    window = parse_window(grid)
-    sides = None if size is None else parse_size(size)
-    shorter = None if res is None else parse_size(str(res))[0]
-    images = [
-        read_photo(
-            streams.binary_stdin("image") if str(path) == "-" else read_bytes(path),
-            name=photo_name(path),
-            size=sides,
-            shorter=shorter,
-            resolution=checkpoint.resolution,
+        raise RequestError("--res and --size exclude each other; give one of the two")
+    return [
+        load_target(
+            streams.binary_stdin("image") if str(path) == "-" else path,
+            name="stdin" if str(path) == "-" else str(path),
+            size=None if size is None else parse_size(size),
+            shorter_side=None if res is None else parse_size(str(res))[0],
+            resolution=resolution,
         )
         for path in photos
     ]
-    return window, images

@@ -68,17 +68,17 @@ class Likeness:
     def window(self, asked: Window, *, res: int | None) -> Window:
         """Complete a window by the image's own; `res` is its new longer side. Raises RequestError."""
         own = {name: self.options[name] for name in ("size", "grid", "transform", "warp") if name in self.options}
-        fineness = int(self.options.get("supersample", 1))
-        drawn = parse_window_options(**own, supersample=fineness)  # type: ignore[arg-type]
+        supersample = int(self.options.get("supersample", 1))
+        drawn = parse_window_options(**own, supersample=supersample)  # type: ignore[arg-type]
         assert drawn.sides is not None
         sides = asked.sides or drawn.sides
         if res is not None and asked.sides is not None:
             scale = asked.sides[0] / max(drawn.sides)
             sides = (max(1, round(drawn.sides[0] * scale)), max(1, round(drawn.sides[1] * scale)))
-        fineness = max(asked.fineness, fineness)
-        if replace(asked, sides=None, fineness=1) == Window():  # no other window is asked for
+        supersample = max(asked.supersample, supersample)
+        if replace(asked, sides=None, supersample=1) == Window():  # no other window is asked for
             asked = drawn
-        return replace(asked, sides=sides, fineness=fineness)
+        return replace(asked, sides=sides, supersample=supersample)
 
 
 def likeness_of(image: Path, *, for_others: bool) -> Likeness:

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import FileError, ImageError
+from polyinr_core.runtime.memory import check_memory
 
 from . import console as streams
 from .drawing import Drawing, Painter
 from .named import Images
 from .notes import Note
 from .outputs import Arrangement, check_target, maps_of
-from .runtime import check_memory
 from .targets import Kind, Target, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 SHARE_BYTES = 4 + 8 + 16 + 16  # a pixel: the resized mask, its float64, two shares, and their copy
 
@@ -46,21 +46,20 @@ class Mixtures:
 
     def latents(self, index: int) -> "Latents":
         """Return a mixture's latents, completed to its affine maps."""
-        from polyinr_core.latents.mixing import mixed, stacked
+        from polyinr_core.latents.latents import to_affine
+        from polyinr_core.latents.mixing import mix, stack_affine
 
         levels, source, target = self.parts(index)
         space: Any = self.space
         under = self.targets.latents(target)
-        mixture = mixed(
-            self.painter.checkpoint.generator,
-            self.sources.latents(source),
-            under,
-            levels=levels,
-            amount=self.amount,
-            space=space,
+        generator = self.painter.checkpoint.generator
+        like = generator.mapping.w_avg
+        mixed = mix(
+            under.to(like), self.sources.latents(source).to(like), levels=levels, strength=self.amount, space=space
         )
+        mixture = to_affine(generator, mixed)
         if self.masked:
-            return stacked([mixture, under])
+            return stack_affine([mixture, under])
         return replace(mixture, model_sha256=self.painter.checkpoint.sha256)
 
     def images(self, note: Note) -> Images:

@@ -17,7 +17,7 @@ from .targets import Kind, Target
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def class_index(label: str | None, checkpoint: "Checkpoint") -> int | None:
 
 def by_seed(text: str, painter: Painter, *, label: int | None = None, psi: float | None = None) -> Images:
     """Return the images of seeds. Raises RequestError."""
-    from polyinr_core.latents.latents import from_seed
+    from polyinr_core.latents.latents import from_seeds
     from polyinr_core.latents.naming import parse_seeds
 
     seeds = parse_seeds(text)
@@ -140,7 +140,7 @@ def by_seed(text: str, painter: Painter, *, label: int | None = None, psi: float
     psi = 1.0 if psi is None else psi
 
     def latents_of(index: int) -> "Latents":
-        latents = from_seed(checkpoint.generator, seeds[index], label=label, psi=psi)
+        latents = from_seeds(checkpoint.generator, [seeds[index]], label=label, psi=psi)
         return replace(latents, model_sha256=checkpoint.sha256)
 
     def note_of(latents: "Latents", index: int) -> Note:
@@ -186,7 +186,7 @@ def from_file(
         source["psi"] = psi
 
     def latents_of(index: int) -> "Latents":
-        return to_affine(generator, kept.image(index), psi=psi)
+        return to_affine(generator, kept[index], psi=psi)
 
     def note_of(latents: "Latents", index: int) -> Note:
         seed = {"seed": latents.seeds[0]} if latents.seeds else {}

@@ -6,8 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .model_lookup import is_bundled
-
 Note = dict[str, Any]
 
 
@@ -71,7 +69,7 @@ def options_of(note: Note) -> dict[str, str]:
     if "size" in note or "words" not in note:  # a command of other words may look at no window
         width, height = note["size"]
         options["size"] = f"{width}x{height}"
-        options["grid"] = window_text(tuple(note["bounds"]))
+        options["grid"] = window_text(tuple(note["window"]))
     if "transform" in note:
         options["transform"] = ",".join(repr(float(number)) for number in note["transform"])
     if "warp" in note:
@@ -104,6 +102,8 @@ def again(words: Sequence[str], **options: object) -> list[str]:
 
 def command_of(note: Note, *, output: str) -> str:
     """Return the command line that draws a note's image again. A damaged note is a KeyError or TypeError."""
+    from polyinr_core.checkpoints.locate import is_bundled
+
     words = ["polyinr", str(note.get("command", "sample")), *map(str, note.get("words", ()))]
     for name, value in options_of(note).items():
         words += [f"--{name}", value]

@@ -103,14 +103,6 @@ PrecisionOption = Annotated[
         "else float32.",
     ),
 ]
-Compile = Annotated[
-    bool | None,
-    typer.Option(
-        "--compile/--no-compile",
-        show_default=False,
-        help="Draw with code made for the model: done on a GPU anyway; on a CPU a slow start for a small gain.",
-    ),
-]
 
 Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0-7,12", show_default=False, help="One image a seed.")]
 LatentsFile = Annotated[

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.memory import check_disk, check_memory
 
 from . import console as streams
 from .drawing import Drawing
 from .named import Images
 from .notes import Note, sheet_note
-from .runtime import check_memory
-from .targets import Kind, Target, check_disk, write_latents_to, write_pixels_to
+from .targets import Kind, Target, write_latents_to, write_pixels_to
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from polyinr_core.images.batch_writer import Image
-    from polyinr_core.images.grid import Layout
+    from polyinr_core.images.grid import GridLayout
     from polyinr_core.images.quantize import Pixels
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 PIXEL_BYTES = 3 + 4 + 3  # our array, Pillow's copy, the encoded file at worst
 CAPTION_HEIGHT = 20
@@ -35,15 +35,15 @@ class Arrangement:
     row_names: tuple[str, ...] = ()
     column_names: tuple[str, ...] = ()
 
-    def layout(self, count: int, width: int, height: int) -> "Layout":
+    def layout(self, count: int, width: int, height: int) -> "GridLayout":
         """Return the sheet's plan, with room for the words."""
-        from polyinr_core.images.grid import layout
+        from polyinr_core.images.grid import grid_layout
 
         left = CAPTION_WIDTH if self.row_names else 0
         top = CAPTION_HEIGHT if self.column_names else 0
-        return layout(count, width, height, columns=self.columns, left=left, top=top)
+        return grid_layout(count, width, height, columns=self.columns, left=left, top=top)
 
-    def write_names(self, pixels: "Pixels", plan: "Layout") -> None:
+    def write_names(self, pixels: "Pixels", plan: "GridLayout") -> None:
         """Write the words into the sheet, in place."""
         if not (self.row_names or self.column_names):
             return
@@ -99,7 +99,7 @@ def draw_to(target: Target, drawing: Drawing, images: Images, *, arrangement: Ar
 
 def write_latents_of(target: Target, images: Images) -> None:
     """Write the images' latents into one file, or to stdout, drawing nothing."""
-    from polyinr_core.latents.io import joined
+    from polyinr_core.latents.latents import concatenate
 
     held: list[Latents] = []
     notes: list[Note] = []
@@ -108,7 +108,7 @@ def write_latents_of(target: Target, images: Images) -> None:
             held.append(images.latents(index))
             notes.append(images.note(held[-1], index))
             move(index + 1, len(images))
-    write_latents_to(target, joined(held))
+    write_latents_to(target, concatenate(held))
     target.report((target.path, note) for note in notes)
     target.say(f"{len(held)} images' latents in {target.path}")
 
@@ -204,7 +204,7 @@ def _draw_array(target: Target, drawing: Drawing, images: Images) -> None:
     import numpy as np
     import torch
 
-    from polyinr_core.images.quantize import checked
+    from polyinr_core.images.quantize import check_finite
     from polyinr_core.runtime.atomic_io import written_beside
 
     dtype = np.dtype("<f8" if drawing.painter.dtype == torch.float64 else "<f4")
@@ -221,7 +221,7 @@ def _draw_array(target: Target, drawing: Drawing, images: Images) -> None:
         for index in range(len(images)):
             latents = images.latents(index)
             notes.append(images.note(latents, index))
-            for band in checked(drawing.bands(maps_of(latents))):
+            for band in check_finite(drawing.bands(maps_of(latents))):
                 file.write(band.cpu().numpy().astype(dtype, copy=False).tobytes())
                 rows_done(len(band))
     target.report((target.path, note) for note in notes)

@@ -1,6 +1,6 @@
 """What -o asks for: a folder of images, one image, an array, latents, a zoomable image, stdout."""
 
-import shutil
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +14,7 @@ from .notes import Note
 
 if TYPE_CHECKING:
     from polyinr_core.images.quantize import Pixels
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 
 class Kind(StrEnum):
@@ -87,8 +87,10 @@ def target_for(
     if kind is Kind.stdout:
         streams.binary_stdout(payload)
     elif kind is Kind.folder:
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not path.is_dir():
             raise FileError(path, "is a file; a folder of images needs another name, an image a suffix")
+        if not os.path.exists(path):
+            check_place(path)
     else:
         refuse_overwrite(path, overwrite=overwrite)
         check_place(path)
@@ -102,7 +104,7 @@ def _kind_of(text: str, path: Path) -> Kind | None:
     suffix = path.suffix.lower()
     if text == "-":
         return Kind.stdout
-    if text.endswith("/") or path.is_dir() or not suffix:
+    if text.endswith("/") or os.path.isdir(path) or not suffix:
         return Kind.folder
     if suffix in FORMATS:
         return Kind.image
@@ -144,14 +146,3 @@ def write_bytes(data: bytes, *, payload: str = "image") -> None:
     stdout = streams.binary_stdout(payload)
     stdout.write(data)
     stdout.flush()
-
-
-def check_disk(path: Path, wanted: int) -> None:
-    """Raise FileError if the disk cannot hold `wanted` bytes more."""
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
-        unit, name = (2**30, "GiB") if wanted >= 2**30 else (2**20, "MiB")
-        raise FileError(path, f"needs {wanted / unit:,.2f} {name}, the disk has {free / unit:,.2f}; draw less")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import WeightsError
+from polyinr_core.runtime.memory import total_memory
 
 from . import console as streams
-from .runtime import total_memory
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 REFRESH = 0.5  # seconds between two drawings
 BAR = 40  # columns
+LOSSES = {"loss_g": "generator", "loss_d": "discriminator", "guidance": "guidance"}  # log key: shown name
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -138,11 +139,9 @@ class Display:
         yield "run", f"{thousands(self.seen, self.total)}{run_left}"
         if self.deadline is not None:
             yield "stops", f"in {duration(self.deadline - time.monotonic())}, as --max-time says"
-        if "images_per_second" in facts:
-            yield "speed", f"{facts['images_per_second']:.4g} images/s"
-        if losses := [
-            f"{name} {facts[name]:.3f}" for name in ("generator", "discriminator", "guidance") if name in facts
-        ]:
+        if "img_per_sec" in facts:
+            yield "speed", f"{facts['img_per_sec']:.4g} images/s"
+        if losses := [f"{name} {facts[key]:.3f}" for key, name in LOSSES.items() if key in facts]:
             yield "losses", ", ".join(losses)
         if "fake_sign" in facts and "real_sign" in facts:
             yield "signs", f"drawn {facts['fake_sign']:+.2f}, real {facts['real_sign']:+.2f}"

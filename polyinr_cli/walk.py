@@ -10,23 +10,24 @@ from .notes import Note
 from .outputs import maps_of
 
 if TYPE_CHECKING:
-    from polyinr_core.latents.interpolation import Walk
-    from polyinr_core.latents.io import Latents
-    from polyinr_core.rendering.viewport import View
+    from polyinr_core.latents.interpolation import LatentPath
+    from polyinr_core.latents.latents import Latents
+    from polyinr_core.rendering.viewport import Viewport
 
 
-def walk_of(ends: Images, painter: Painter, *, space: str, curve: str | None) -> "Walk":
+def walk_of(ends: Images, painter: Painter, *, space: str, curve: str | None) -> "LatentPath":
     """Return the walk over the named images. Raises RequestError."""
-    from polyinr_core.latents.interpolation import walk_over
+    from polyinr_core.latents.interpolation import LatentPath
 
-    way: Any = curve or ("spherical" if space == "z" else "linear")
+    way: Any = curve
     through: Any = space
-    images = [ends.latents(index) for index in range(len(ends))]
-    return walk_over(painter.checkpoint.generator, images, space=through, curve=way)
+    like = painter.checkpoint.generator.mapping.w_avg
+    images = [ends.latents(index).to(like) for index in range(len(ends))]
+    return LatentPath.through(images, space=through, curve=way)
 
 
 def frames_of(
-    walk: "Walk",
+    walk: "LatentPath",
     drawing: Drawing,
     note: Note,
     *,
@@ -36,18 +37,19 @@ def frames_of(
     zooms: tuple[float, float] | None,
 ) -> Images:
     """Return the frames as images, each made when it is asked for. Raises RequestError."""
-    from polyinr_core.latents.interpolation import steps_of_walk, zoom_at, zoomed
+    from polyinr_core.latents.interpolation import frame_positions, zoom, zoom_at
+    from polyinr_core.latents.latents import to_affine
 
     speed: Any = easing
-    steps = steps_of_walk(len(walk.images), frames, loop=loop, easing=speed)
+    steps = frame_positions(len(walk.images), frames, loop=loop, easing=speed)
     digits = max(4, len(str(frames - 1)))
     center = middle_of(drawing.view)
     sha256 = drawing.painter.checkpoint.sha256
 
     def latents_of(index: int) -> "Latents":
-        latents = walk.at(steps[index])
+        latents = to_affine(drawing.painter.checkpoint.generator, walk.at(steps[index]))
         if zooms is not None:
-            latents = zoomed(latents, zoom_at(steps[index], *zooms), center)
+            latents = zoom(latents, zoom_at(steps[index], *zooms), center)
         return replace(latents, model_sha256=sha256)
 
     names = tuple(f"frame{index:0{digits}d}" for index in range(frames))
@@ -85,8 +87,8 @@ def smoothness_of(drawing: Drawing, frames: Images, features: Any, *, loop: bool
     }
 
 
-def middle_of(view: "View") -> tuple[float, float]:
+def middle_of(view: "Viewport") -> tuple[float, float]:
     """Return the point of the plane that the window's middle shows, but for a warp."""
-    x0, y0, x1, y1 = view.bounds
+    x0, y0, x1, y1 = view.window
     x, y, scale = (a * (x0 + x1) / 2 + b * (y0 + y1) / 2 + c for a, b, c in view.matrix)
     return x / scale, y / scale

@@ -1,4 +1,4 @@
-"""From the options that say how large and where, to a view: size, window, turn, shear, map, warp, fineness."""
+"""From the options that say how large and where, to a view: size, window, turn, shear, map, warp, supersample."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from polyinr_core.models.coordinates import Bounds
-    from polyinr_core.rendering.viewport import Matrix, View
+    from polyinr_core.rendering.viewport import Matrix, Viewport
 
 WHOLE = "0:1"
-MAX_FINENESS = 64
+MAX_SUPERSAMPLE = 64
 LARGEST = 1e12  # of a coordinate or angle
 
 
@@ -31,7 +31,7 @@ class Window:
     shear: tuple[float, float] = (0.0, 0.0)
     transform: "Matrix | None" = None
     warp: str | None = None  # a name, or the file of a map
-    fineness: int = 1
+    supersample: int = 1
     places: "Tensor | None" = None
 
     @property
@@ -44,9 +44,9 @@ class Window:
         if not self.is_default:
             raise RequestError("latents have no size and no window: leave what says them out")
 
-    def view(self, side: int) -> "View":
+    def view(self, side: int) -> "Viewport":
         """Return the view, of side x side pixels where no size was asked for. Raises ConfigError."""
-        from polyinr_core.rendering.viewport import IDENTITY, View, product, sheared, turned
+        from polyinr_core.rendering.viewport import IDENTITY, Viewport, compose, rotation, shear
 
         width, height = self.sides or self._mapped_sides() or (side, side)
         bounds = self.bounds
@@ -55,23 +55,23 @@ class Window:
         middle = ((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2)
         matrix = self.transform or IDENTITY
         if self.shear != (0.0, 0.0):
-            matrix = product(sheared(*self.shear, middle), matrix)
+            matrix = compose(shear(*self.shear, middle), matrix)
         if self.rotate:
-            matrix = product(turned(self.rotate, middle), matrix)
+            matrix = compose(rotation(self.rotate, middle), matrix)
         warp = None if self.places is not None else self.warp
-        return View(width, height, bounds, matrix, warp, self.places, self.fineness)  # type: ignore[arg-type]
+        return Viewport(width, height, bounds, matrix, warp, self.places, self.supersample)  # type: ignore[arg-type]
 
-    def note(self, view: "View") -> Note:
+    def note(self, view: "Viewport") -> Note:
         """Return what an image's note says of its view."""
         from polyinr_core.rendering.viewport import IDENTITY
 
-        note: Note = {"size": [view.width, view.height], "bounds": list(view.bounds)}
+        note: Note = {"size": [view.width, view.height], "window": list(view.window)}
         if view.matrix != IDENTITY:
             note["transform"] = [number for row in view.matrix for number in row]
         if self.warp is not None:
             note["warp"] = self.warp
-        if self.fineness > 1:
-            note["supersample"] = self.fineness
+        if self.supersample > 1:
+            note["supersample"] = self.supersample
         return note
 
     def _mapped_sides(self) -> tuple[int, int] | None:
@@ -98,8 +98,8 @@ def parse_window_options(
         raise RequestError("--grid and --center or --zoom both say the window; give one of the two")
     if zoom is not None and not 1e-6 <= zoom <= 1e15:
         raise RequestError(f"--zoom {zoom:g} is outside 1e-6 to 1e15")
-    if not 1 <= supersample <= MAX_FINENESS:
-        raise RequestError(f"--supersample {supersample} is outside 1-{MAX_FINENESS}")
+    if not 1 <= supersample <= MAX_SUPERSAMPLE:
+        raise RequestError(f"--supersample {supersample} is outside 1-{MAX_SUPERSAMPLE}")
     middle = None
     if center is not None or zoom is not None:
         middle = (0.5, 0.5) if center is None else _pair(center, "--center")
@@ -115,7 +115,7 @@ def parse_window_options(
         shear=(0.0, 0.0) if shear is None else _pair(shear if "," in shear else f"{shear},0", "--shear"),
         transform=None if transform is None else _matrix(transform),
         warp=warp,
-        fineness=supersample,
+        supersample=supersample,
         places=places,
     )
 

@@ -43,7 +43,7 @@ class CheckpointError(FileError):
     """A model file that cannot be used: broken, of another format, or of another form than asked."""
 
 
-class ArchiveError(FileError):
+class DatasetError(FileError):
     """A data set that cannot be used."""
 
 

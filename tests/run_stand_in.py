@@ -19,8 +19,8 @@ def events() -> list[dict]:
         if number == 6:
             found.append({"kimg": 1.0, "resumed": True})
             continue
-        losses = {"generator": 1.0 + kimg, "discriminator": 2.0 - kimg / 4, "fake_sign": -0.5, "real_sign": 0.5}
-        logits = {"fake_logit": -kimg, "real_logit": kimg, "images_per_second": 10.0 + number}
+        losses = {"loss_g": 1.0 + kimg, "loss_d": 2.0 - kimg / 4, "fake_sign": -0.5, "real_sign": 0.5}
+        logits = {"fake_logit": -kimg, "real_logit": kimg, "img_per_sec": 10.0 + number}
         found.append({"kimg": kimg, **losses, **logits, "resident_mib": 1600.0, "guidance": 0.0})
     found += [{"kimg": 4.0, "fd-lite2": 700.0}, {"kimg": 4.0, "spread": 0.3}]
     found.append({"kimg": 4.0, "warning": "judging takes <b>long</b>"})
@@ -39,7 +39,7 @@ def make_run(path: Path, *, data: DataFacts | None = None, classes: int = 0) -> 
     small_checkpoint(folder.checkpoints / "best.safetensors", classes=classes)
     rng = np.random.default_rng(0)
     for name in ("fakes-000000000", "fakes-000004000", "reals"):
-        write_image(folder.image(name), rng.integers(0, 256, (70, 142, 3), dtype=np.uint8))
+        write_image(folder.sample(name), rng.integers(0, 256, (70, 142, 3), dtype=np.uint8))
     return path
 
 

@@ -47,7 +47,7 @@ def convert(
     """
     from dataclasses import replace
 
-    from polyinr_core.checkpoints.checkpoint import model_note, save_checkpoint
+    from polyinr_core.checkpoints.checkpoint import describe_checkpoint, save_checkpoint
     from polyinr_core.errors import RequestError
     from polyinr_core.runtime.atomic_io import refuse_overwrite, sha256_of
 
@@ -59,7 +59,7 @@ def convert(
     refuse_overwrite(output, overwrite=overwrite)
     checkpoint = _read(file, half=half, card=card)
     save_checkpoint(output, checkpoint, overwrite=overwrite)
-    note = model_note(replace(checkpoint, sha256=sha256_of(output)))
+    note = describe_checkpoint(replace(checkpoint, sha256=sha256_of(output)))
     if as_json:
         streams.json_line({"file": str(file), "output": str(output), **note})
     classes = f"{note['classes']} classes" if note["classes"] else "unconditional"
@@ -73,14 +73,14 @@ def convert(
 def _read(file: Path, *, half: bool, card: Path | None) -> "Checkpoint":
     import torch
 
-    from polyinr_core.checkpoints.export import read_any, read_card, rounded, with_card
-    from polyinr_core.checkpoints.official import read_released
+    from polyinr_core.checkpoints.export import add_card, load_any_checkpoint, read_card, round_weights
+    from polyinr_core.checkpoints.official import load_official_checkpoint
 
     facts = read_card(card) if card is not None else None
-    checkpoint = read_any(file) if half or facts is not None else read_released(file)
+    checkpoint = load_any_checkpoint(file) if half or facts is not None else load_official_checkpoint(file)
     if half:
-        checkpoint = rounded(checkpoint, torch.bfloat16)
-    return checkpoint if facts is None else with_card(checkpoint, facts)
+        checkpoint = round_weights(checkpoint, torch.bfloat16)
+    return checkpoint if facts is None else add_card(checkpoint, facts)
 
 
 def _convert_to_stdout(file: Path, *, half: bool, card: Path | None) -> None:

@@ -42,7 +42,7 @@ def demo(
     large, run_dir = shlex.quote(f"{output}/large.png"), shlex.quote(f"{output}/run")
     streams.say(
         f"\nThe images are in {output}/: samples.png, beyond.png (the window -0.25:1.25), large.png (512 px, "
-        f"trained at 32), and {output}/run/images/ shows the training.\n"
+        f"trained at 32), and {output}/run/samples/ shows the training.\n"
         f"Run it again to train on, or try\n"
         f"  polyinr info {large}\n"
         f"  polyinr sample -m {run_dir} --seeds 0-63 --psi 0.7 -o many.png\n"

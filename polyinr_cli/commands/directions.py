@@ -12,7 +12,6 @@ from polyinr_cli.named import check_names, images_named, refuse_second_stdin
 from polyinr_cli.notes import again
 from polyinr_cli.options import (
     Center,
-    Compile,
     Device,
     Force,
     Grid,
@@ -110,7 +109,6 @@ def directions(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
-    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -142,9 +140,7 @@ def directions(
         window.check_unused()
 
     eight_bits = not finding and not as_latents and target.kind is not Kind.array
-    painter = load_painter(
-        model, precision=precision, device=device, eight_bits=eight_bits, compiled=compiled, quiet=quiet
-    )
+    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
     number = COUNT if count is None else count
     if file is None:
         find_and_write(

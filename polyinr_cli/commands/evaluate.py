@@ -24,9 +24,10 @@ from polyinr_cli.evaluate_options import (
 )
 from polyinr_cli.model_lookup import load_model
 from polyinr_cli.options import Device, Json, Label, Model, OptionalOutput, Overwrite, Quiet, Verbose
-from polyinr_cli.runtime import available_memory, choose_device, joined, own_device, own_rank, total_memory
+from polyinr_cli.runtime import choose_device, joined, own_device, own_rank
 from polyinr_cli.train_options import Download, Weights, parse_weights
 from polyinr_core.errors import FileError, RequestError
+from polyinr_core.runtime.memory import available_memory, total_memory
 
 
 def evaluate(

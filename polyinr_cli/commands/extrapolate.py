@@ -9,7 +9,6 @@ from polyinr_cli.drawing import Drawing, default_side, load_painter
 from polyinr_cli.named import check_names, images_named
 from polyinr_cli.options import (
     Bits,
-    Compile,
     Device,
     Force,
     Json,
@@ -71,7 +70,6 @@ def extrapolate(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
-    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -94,7 +92,6 @@ def extrapolate(
         precision=precision,
         device=device,
         eight_bits=bits == 8 and in_image,
-        compiled=compiled,
         quiet=quiet,
     )
     if window.sides is None:

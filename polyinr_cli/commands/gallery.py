@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyinr_cli import console as streams
-from polyinr_cli.model_lookup import is_bundled
 from polyinr_cli.notes import version
 from polyinr_cli.options import Device, Json, Label, Model, Overwrite, Precision, PrecisionOption, Quiet, Res, Verbose
 from polyinr_cli.runtime import several
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.runtime.atomic_io import check_place, explain, written_beside
+from polyinr_core.runtime.memory import check_disk
 from polyinr_core.runtime.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def gallery(
     from polyinr_cli.exhibits import exhibits_of
     from polyinr_cli.hall import Hall
     from polyinr_cli.named import class_index
-    from polyinr_cli.targets import check_disk
+    from polyinr_core.checkpoints.locate import is_bundled
     from polyinr_core.gallery.page import Maker, page
     from polyinr_core.gallery.plan import plan_for
 

@@ -13,7 +13,7 @@ from polyinr_core.errors import FileError, RequestError
 
 if TYPE_CHECKING:
     from polyinr_core.data.dataset import ImageSet
-    from polyinr_core.data.labels import Facts as Labeled
+    from polyinr_core.data.labels import LabelInfo
 
 Facts = dict[str, Any]
 SHEET_IMAGES = 64
@@ -91,20 +91,20 @@ def _kind_of(path: Path) -> str:
 
 def _tensor_facts(path: Path) -> Facts:
     """Return the facts of a model, of its delta, of latents or of directions."""
-    from polyinr_core.checkpoints.delta import is_delta, read_delta
+    from polyinr_core.checkpoints.delta import is_delta, load_delta
     from polyinr_core.latents.directions import is_directions_file
     from polyinr_core.latents.io import is_latents_file, read_latents
 
     if is_directions_file(path):
         return _directions_facts(path)
     if is_delta(path):
-        delta = read_delta(path)
+        delta = load_delta(path)
         own = {"model": delta.model_sha256, "rank": delta.rank, "sha256": delta.sha256}
         return {"kind": "delta", **delta.origin, **own}
     if not is_latents_file(path):
-        from polyinr_core.checkpoints.checkpoint import load_checkpoint, model_note
+        from polyinr_core.checkpoints.checkpoint import describe_checkpoint, load_checkpoint
 
-        return model_note(load_checkpoint(path))
+        return describe_checkpoint(load_checkpoint(path))
     latents = read_latents(path)
     held = {name: getattr(latents, name) for name in ("z", "w", "affine", "label")}
     facts: Facts = {
@@ -185,7 +185,7 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
 def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     """Return the facts of a folder of images as `prepare` takes them. Raises PolyinrError."""
     from polyinr_core.data.import_sources import list_folder, without_broken_strays
-    from polyinr_core.data.listing import Notes
+    from polyinr_core.data.listing import Ignored
 
     listing = list_folder(path)
     if not listing.names:
@@ -193,8 +193,8 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     if output is not None:
         raise RequestError(f"-o draws the contact sheet of a data set (.zip, .tar shards); {path} is a folder")
     kept = without_broken_strays(path, listing)
-    labels, note = listing.labels.facts_for("auto", path, lambda index: repr(listing.names[index]), kept)
-    notes = Notes(listing)
+    labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
+    notes = Ignored(listing)
     broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
     notes.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
     streams.say_notes(path, [*notes.lines(), *([] if note is None else [note])], quiet=quiet)
@@ -208,7 +208,7 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     }
 
 
-def _class_counts(data: "ImageSet | Labeled") -> dict[str, int]:
+def _class_counts(data: "ImageSet | LabelInfo") -> dict[str, int]:
     """Count the images of each class, by its name where it has one."""
     import numpy as np
 
@@ -223,7 +223,7 @@ def _draw_contact_sheet(data: "ImageSet", output: Path, *, overwrite: bool, quie
     """Draw images from the whole data set, evenly spread, on one sheet."""
     import numpy as np
 
-    from polyinr_core.images.grid import sheet
+    from polyinr_core.images.grid import make_grid
     from polyinr_core.images.io import encode_image, format_of, write_image
     from polyinr_core.runtime.atomic_io import refuse_overwrite
 
@@ -235,7 +235,7 @@ def _draw_contact_sheet(data: "ImageSet", output: Path, *, overwrite: bool, quie
         refuse_overwrite(output, overwrite=overwrite)
     count = min(SHEET_IMAGES, len(data))
     chosen = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
-    pixels = sheet(np.stack([data.read(index) for index in chosen]))
+    pixels = make_grid(np.stack([data.read(index) for index in chosen]))
     if to_stdout:
         stdout = streams.binary_stdout()
         stdout.write(encode_image(pixels))

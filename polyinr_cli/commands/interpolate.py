@@ -12,7 +12,6 @@ from polyinr_cli.named import images_of
 from polyinr_cli.notes import again
 from polyinr_cli.options import (
     Center,
-    Compile,
     Device,
     Force,
     Grid,
@@ -128,7 +127,6 @@ def interpolate(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
-    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -160,9 +158,7 @@ def interpolate(
     _check_use(target, fps=fps, columns=columns, frames=frames, window=window, zooming=zooms is not None)
     speed = FPS if fps is None else fps
     eight_bits = target.kind not in (Kind.array, Kind.latents)
-    painter = load_painter(
-        model, precision=precision, device=device, eight_bits=eight_bits, compiled=compiled, quiet=quiet
-    )
+    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
     drawing = drawing_at(painter, window, sized=target.kind is not Kind.latents)
     arrangement = Arrangement(columns=columns or frames)
     if is_animation(target.path):

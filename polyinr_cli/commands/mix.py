@@ -14,7 +14,6 @@ from polyinr_cli.notes import Note, again
 from polyinr_cli.options import (
     Bits,
     Center,
-    Compile,
     Device,
     Force,
     Grid,
@@ -113,7 +112,6 @@ def mix(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
-    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -148,9 +146,7 @@ def mix(
         window.check_unused()
 
     eight_bits = bits == 8 and not as_latents and target.kind is not Kind.array
-    painter = load_painter(
-        model, precision=precision, device=device, eight_bits=eight_bits, compiled=compiled, quiet=quiet
-    )
+    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
     drawing = drawing_at(painter, window, bits=bits, sized=not as_latents)
     groups = _groups(levels, painter, every=mask is not None)
     sources = images_of([source], painter, label=label, psi=psi, force=force)

@@ -1,4 +1,4 @@
-"""polyinr prepare: from any images to an archive that trains a model."""
+"""polyinr prepare: write a dataset for training from any images."""
 
 from enum import StrEnum
 from functools import partial
@@ -13,19 +13,19 @@ from polyinr_cli.options import Json, Overwrite, Quiet, parse_res
 if TYPE_CHECKING:
     from polyinr_core.data.prepare import Report
 
-SHOWN = 20  # skipped images told one by one; the archive lists them all
+MAX_SHOWN = 20  # skipped images that are listed on stderr; the dataset lists all
 
 
-class Crop(StrEnum):
-    """What becomes of images that are not square."""
+class CropMode(StrEnum):
+    """What is done with images that are not square."""
 
     center = "center"  # type: ignore[assignment]  # str has a method of that name
     pad = "pad"
     none = "none"
 
 
-class Resize(StrEnum):
-    """The filter that makes images smaller."""
+class ResizeFilter(StrEnum):
+    """The filter that reduces images."""
 
     lanczos = "lanczos"
     box = "box"
@@ -33,7 +33,7 @@ class Resize(StrEnum):
     bilinear = "bilinear"
 
 
-class Labels(StrEnum):
+class LabelMode(StrEnum):
     """Where labels come from."""
 
     auto = "auto"
@@ -46,65 +46,75 @@ def prepare(
         typer.Argument(
             metavar="SOURCE",
             show_default=False,
-            help="Folders, zips, tars, images, cifar-10-python.tar.gz, train-images-idx3-ubyte(.gz).",
+            help="Folders, zip files, tar files, patterns of tar shards, or single images.",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DATA.zip", help="The archive.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DATA.zip", help="The dataset to write.")],
     res: Annotated[
         int,
         typer.Option(
-            "--res", metavar="N", parser=parse_res, show_default=False, help="Width and height of the images."
+            "--res",
+            metavar="N",
+            parser=parse_res,
+            show_default=False,
+            help="Width and height of the images, 1-8192 pixels. Smaller images are skipped, not enlarged.",
         ),
     ],
     crop: Annotated[
-        Crop,
+        CropMode,
         typer.Option(
-            "--crop", help="center: the middle square. pad: all of it on the background. none: all, stretched."
+            "--crop",
+            help="Make images square: center keeps the middle, pad adds borders of --background, none stretches.",
         ),
-    ] = Crop.center,
-    resize: Annotated[Resize, typer.Option("--resize", help="The filter; the archive names it.")] = Resize.lanczos,
+    ] = CropMode.center,
+    resize: Annotated[ResizeFilter, typer.Option("--resize", help="Filter for resizing.")] = ResizeFilter.lanczos,
     background: Annotated[
         str,
-        typer.Option("--background", metavar="COLOR", help="A name or #rrggbb: below transparency, beside padding."),
+        typer.Option(
+            "--background", metavar="COLOR", help="Color behind transparent pixels and of borders: a name or #rrggbb."
+        ),
     ] = "white",
     labels: Annotated[
-        Labels,
-        typer.Option("--labels", help="auto: the source's own labels, else class folders. none: no labels."),
-    ] = Labels.auto,
+        LabelMode,
+        typer.Option("--labels", help="auto takes the labels of the source, else its class folders; none writes none."),
+    ] = LabelMode.auto,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Refuse images that cannot be used, files of other kinds and lost labels."),
+        typer.Option("--strict", help="Fail instead of skipping images, ignoring other files or losing labels."),
     ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers", metavar="N", min=1, max=512, show_default=False, help="Processes; all cores without it."
+            "--workers",
+            metavar="N",
+            min=1,
+            max=512,
+            show_default=False,
+            help="Number of processes. Default: one for each core.",
         ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make an archive of square images to train on from folders, zips, tars and the like.
+    """Write a dataset (.zip) of square images for training, from folders, zip files, tar files or images.
 
-    Class folders become labels. Images that are broken, too small or absurdly large are skipped and listed,
-    files of other kinds are counted.
-    After an interruption the same command goes on where it stopped, from the folder DATA.zip.part.
+    Class folders become labels. Images that are damaged, too small or too large are skipped and listed; other files
+    are counted. After an interruption, run the same command again: it resumes from the folder DATA.zip.part.
 
     Example: polyinr prepare photos/ -o cats.zip --res 256
     """
-    from polyinr_core.data.decode import parse_color
-    from polyinr_core.data.prepare import prepare as prepare_archive
+    from polyinr_core.data.prepare import prepare as prepare_dataset
 
     try:
         with streams.progress("preparing", quiet=quiet) as progress:
-            report = prepare_archive(
+            report = prepare_dataset(
                 sources,
                 output,
                 resolution=res,
                 crop=crop.value,
                 resize=resize.value,
-                background=parse_color(background),
+                background=background,
                 labels=labels.value,
                 strict=strict,
                 workers=workers,
@@ -113,39 +123,22 @@ def prepare(
             )
     except KeyboardInterrupt:
         if Path(f"{output}.part").is_dir():
-            streams.say(f"what is done waits in {output}.part; the same command goes on from there", quiet=quiet)
+            streams.say(f"finished images are in {output}.part; run the same command again to resume", quiet=quiet)
         raise
     if as_json:
-        streams.json_line(facts_of(report, res))
-    tell(report, res, quiet=quiet)
+        streams.json_line(report.to_dict() | {"resolution": res})
+    print_report(report, res, quiet=quiet)
 
 
-def facts_of(report: "Report", res: int) -> dict[str, object]:
-    """Return the report as plain facts for `--json`."""
-    return {
-        "output": str(report.output),
-        "resolution": res,
-        "found": report.found,
-        "kept": report.kept,
-        "resumed": report.resumed,
-        "classes": report.classes,
-        "class_names": list(report.class_names),
-        "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
-        "other_files": report.other_files,
-        "second_images": report.second_images,
-        "notes": list(report.notes),
-    }
-
-
-def tell(report: "Report", res: int, *, quiet: bool) -> None:
-    """Say what was made, and which images were skipped and why: to a log as well as to a person."""
+def print_report(report: "Report", res: int, *, quiet: bool) -> None:
+    """Print what was written, and which images were skipped and why, also where stderr is no terminal."""
     say = partial(streams.say, quiet=quiet, always=True)
-    for name, reason in report.skipped[:SHOWN]:
+    for name, reason in report.skipped[:MAX_SHOWN]:
         say(f"skipped: {name!r} {reason}")
-    if len(report.skipped) > SHOWN:
-        say(f"skipped: {len(report.skipped) - SHOWN} more; the archive lists them all")
+    if len(report.skipped) > MAX_SHOWN:
+        say(f"skipped: {len(report.skipped) - MAX_SHOWN} more; dataset.json lists all")
     for note in report.notes:
         say(note)
-    resumed = f", {report.resumed} of them taken up from before" if report.resumed else ""
+    resumed = f", {report.resumed} of them from an earlier run" if report.resumed else ""
     classes = f"{report.classes} classes" if report.classes else "no labels"
     say(f"{report.output}: {report.kept} of {report.found} images at {res} px{resumed}; {classes}")

@@ -10,7 +10,6 @@ from polyinr_cli.like import likeness_of
 from polyinr_cli.named import Images, by_seed, check_names, images_named
 from polyinr_cli.options import (
     Center,
-    Compile,
     Device,
     Force,
     Grid,
@@ -44,7 +43,7 @@ from polyinr_core.errors import RequestError
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
-    from polyinr_core.latents.io import Latents
+    from polyinr_core.latents.latents import Latents
 
 
 def sample(
@@ -81,7 +80,6 @@ def sample(
     force: Force = False,
     precision: PrecisionOption = Precision.auto,
     device: Device = "auto",
-    compiled: Compile = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -131,9 +129,7 @@ def sample(
         raise RequestError("--class-sheet takes --seeds, and every class: leave --latents and --label out")
 
     eight_bits = bits == 8 and target.kind not in (Kind.array, Kind.latents)
-    painter = load_painter(
-        model, precision=precision, device=device, eight_bits=eight_bits, compiled=compiled, quiet=quiet
-    )
+    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
     if kept is not None:
         if not force:
             kept.check_model(painter)

@@ -12,20 +12,11 @@ from polyinr_cli import console as streams
 from polyinr_cli import train_display as live
 from polyinr_cli import train_display as plan
 from polyinr_cli import train_options as recipe
-from polyinr_cli.model_lookup import newest_in
+from polyinr_cli.model_lookup import resolve_folder
 from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
-from polyinr_cli.runtime import (
-    check_gpu_memory,
-    check_memory,
-    choose_device,
-    choose_dtype,
-    joined,
-    own_device,
-    own_rank,
-    stopping,
-    total_memory,
-)
+from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_device, own_rank, stopping
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.memory import check_gpu_memory, check_memory, total_memory
 
 if TYPE_CHECKING:
     import torch
@@ -182,16 +173,16 @@ def start_from(
     from polyinr_core.checkpoints.checkpoint import load_checkpoint
     from polyinr_core.training.init import adopt
 
-    checkpoint = load_checkpoint(newest_in(path, "--init-from", quiet=quiet) if path.is_dir() else path)
+    checkpoint = load_checkpoint(resolve_folder(path, "--init-from", quiet=quiet))
     return checkpoint, adopt(config, checkpoint, given)
 
 
 def check_width(config: "TrainingConfig", device: "torch.device") -> None:
     """Raise RequestError if the generator, its average, gradients and moments do not fit into the device."""
     from polyinr_core.models.generator import Generator
-    from polyinr_core.runtime.rng import no_start_values
+    from polyinr_core.runtime.rng import meta_init
 
-    with no_start_values():
+    with meta_init():
         values = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
     needed, purpose = values * VALUE_BYTES, f"training a generator of {config.channels} channels"
     if device.type == "cuda":

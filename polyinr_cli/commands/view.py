@@ -1,4 +1,4 @@
-"""`polyinr view`: a page, served to this machine alone, in which one image is zoomed into without end."""
+"""`polyinr view`: an interactive deep-zoom viewer, served to this machine only."""
 
 import errno
 import importlib.util
@@ -20,23 +20,24 @@ from polyinr_cli.runtime import interrupt, interruption
 from polyinr_core.errors import PolyinrError, RequestError
 
 if TYPE_CHECKING:
-    import uvicorn
     from starlette.applications import Starlette
 
-HOST = "127.0.0.1"  # the loopback: no other machine can ask
+HOST = "127.0.0.1"  # loopback: not reachable from other machines
 PORT = 8421
-EXTRA = ("starlette", "uvicorn")
-TOLERANCE = 1.0  # many times as fast as exactly, and looks the same
+REQUIRED = ("starlette", "uvicorn")
+TOLERANCE = 1.0  # many times as fast as exact rendering, without visible difference
 
 
 def view(
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The image to begin with.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Seed of the image shown at first, 0-4294967295.")
+    ] = 0,
     label: Label = None,
     psi: Psi = None,
     port: Annotated[
-        int, typer.Option("--port", metavar="N", help="The page is at http://127.0.0.1:N/; 0: any free port.")
+        int, typer.Option("--port", metavar="N", help="Serve at http://127.0.0.1:N/, 0-65535; 0 selects a free port.")
     ] = PORT,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Leave it to me to open the page.")] = False,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     model: Model = None,
     tolerance: Tolerance = TOLERANCE,
     precision: PrecisionOption = Precision.auto,
@@ -45,82 +46,80 @@ def view(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Zoom into an image without end, in a page whose tiles are drawn as they are looked at.
+    """Open an interactive deep-zoom viewer in the browser; tiles are rendered on demand.
 
-    In the page: pan, also outside the border; another seed, class, psi; levels of another seed. Its address
-    keeps the view, and it shows the command that draws it. Only this machine can ask for it. Small pixels are
-    drawn in float64 whatever the precision. The address is printed, and opened where there is a terminal and a
-    screen. Tiles are drawn with --tolerance 1 unless told otherwise. Ctrl-C ends it, with exit code 130.
+    In the page, pan and zoom, also beyond the border, and change the seed, class, psi and the levels mixed in from
+    another seed. The address of the page holds the image and the viewport, and the page shows the command that
+    renders it. The server accepts requests from this machine only; its address is printed, and opened if there is
+    a terminal and a display. Small pixels are rendered in float64 with any --precision. The default of --tolerance
+    is 1. Stop the server with Ctrl-C; the exit code is 130.
 
     Example: polyinr view --seed 7 --psi 0.7
     """
-    if missing := [name for name in EXTRA if importlib.util.find_spec(name) is None]:
-        raise PolyinrError(f"the page needs {' and '.join(missing)}; pip install 'polyinr[view]'")
-    with bound(port) as listening:
+    if missing := [name for name in REQUIRED if importlib.util.find_spec(name) is None]:
+        raise PolyinrError(
+            f"the viewer requires {' and '.join(missing)}; install them with: pip install 'polyinr[view]'"
+        )
+    with listen(port) as listening:
         painter = load_painter(model, precision=precision, device=device, eight_bits=True, quiet=quiet)
-        from polyinr_core.viewer.selection import parse_choice
-        from polyinr_core.viewer.server import Server
-        from polyinr_core.viewer.tiles import TilePainter
+        from polyinr_core.viewer.selection import parse_selection
+        from polyinr_core.viewer.server import ViewerServer
+        from polyinr_core.viewer.tiles import TileRenderer
 
         fields = {"seed": str(seed), "label": label or "", "psi": "" if psi is None else repr(psi)}
-        server = Server(
-            TilePainter(painter.checkpoint, painter.dtype, tolerance or 0.0),
-            start=parse_choice(fields, painter.checkpoint),
+        server = ViewerServer(
+            TileRenderer(painter.checkpoint, painter.dtype, tolerance or 0.0),
+            initial=parse_selection(fields, painter.checkpoint),
             options=() if model is None else ("-m", str(model)),
         )
         port = listening.getsockname()[1]
-        announce(f"http://{HOST}:{port}/", port, as_json=as_json, quiet=quiet, opens=not no_open)
+        announce(f"http://{HOST}:{port}/", port, as_json=as_json, quiet=quiet, open_browser=not no_open)
         serve(server.app(port=port), listening)
 
 
-def bound(port: int) -> socket.socket:
-    """Return a socket that listens on a port of this machine. Raises RequestError, PolyinrError."""
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on a port of the loopback interface. Raises RequestError, PolyinrError."""
     if not 0 <= port <= 65535:
-        raise RequestError(f"--port {port} is outside 0-65535")
+        raise RequestError(f"--port {port} is out of range 0-65535")
     try:
         return socket.create_server((HOST, port), backlog=1024)
     except OSError as error:
-        advice = "name another with --port N, or any free one with --port 0"
+        advice = "select another with --port N, or a free one with --port 0"
         if error.errno == errno.EADDRINUSE:
             raise PolyinrError(f"port {port} is in use; {advice}") from error
-        raise PolyinrError(f"port {port} cannot be had ({error.strerror}); {advice}") from error
+        raise PolyinrError(f"port {port} is not available ({error.strerror}); {advice}") from error
 
 
-def announce(url: str, port: int, *, as_json: bool, quiet: bool, opens: bool) -> None:
-    """Print the page's address, and open it where a person sits at a terminal."""
+def announce(url: str, port: int, *, as_json: bool, quiet: bool, open_browser: bool) -> None:
+    """Print the address of the page, and open it if there is a terminal and a display."""
     if as_json:
         streams.json_line({"url": url, "port": port})
     else:
         streams.line(url)
         sys.stdout.flush()
-    streams.say("polyinr: the page is served until Ctrl-C", quiet=quiet)
-    if opens and streams.is_terminal(sys.stderr) and has_screen():
+    streams.say("polyinr: serving; stop with Ctrl-C", quiet=quiet)
+    if open_browser and streams.is_terminal(sys.stderr) and has_display():
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
-def has_screen() -> bool:
-    """Say whether a browser would have a window; one inside the terminal would take it away from us."""
+def has_display() -> bool:
+    """Return whether a graphical browser can open; a text browser would take over the terminal."""
     if sys.platform in ("win32", "darwin"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def serve(app: "Starlette", listening: socket.socket) -> None:
-    """Answer until somebody wants an end. Raises KeyboardInterrupt."""
-    server = server_of(app)
-    if signal.getsignal(signal.SIGHUP) is interrupt:  # the others it hears itself
+    """Serve until a signal arrives. Raises KeyboardInterrupt."""
+    from polyinr_core.viewer.connections import limited_server
+
+    server = limited_server(app)
+    if signal.getsignal(signal.SIGHUP) is interrupt:  # uvicorn handles the other signals
 
         def hang_up(number: int, frame: FrameType | None) -> None:
             interruption.note(number)
             server.should_exit = True
 
         signal.signal(signal.SIGHUP, hang_up)
-    server.run(sockets=[listening])  # until a signal asks it to end
+    server.run(sockets=[listening])
     raise KeyboardInterrupt
-
-
-def server_of(app: "Starlette") -> "uvicorn.Server":
-    """Return what answers from an app."""
-    from polyinr_core.viewer.connections import bounded_server
-
-    return bounded_server(app)

@@ -1,4 +1,4 @@
-"""The checkpoint: one safetensors file that holds a generator and the facts about it."""
+"""Checkpoints: a generator and its metadata in one safetensors file."""
 
 import copy
 import hashlib
@@ -15,7 +15,7 @@ from polyinr_core.models.coordinates import UNIT, Bounds, Grid, LearnedGrid, Reg
 from polyinr_core.models.generator import Generator, count_parameters, flops_per_pixel
 from polyinr_core.models.layers import aligned
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
-from polyinr_core.runtime.rng import no_start_values
+from polyinr_core.runtime.rng import meta_init
 from polyinr_core.runtime.strict_json import JsonError, are_texts, is_number, is_whole
 from polyinr_core.runtime.tensor_files import (
     TensorFileError,
@@ -30,21 +30,21 @@ FORMAT = 1
 METADATA_KEY = "polyinr"
 LEARNED_GRID = "learned_grid"
 MAX_PIXELS = 65536  # of a training resolution
-PROBES = ((0.0, 0.0, 1.0), (0.5, 0.5, 1.0), (1.0, 1.0, 1.0))  # points at which a model must draw finite colors
+PROBES = ((0.0, 0.0, 1.0), (0.5, 0.5, 1.0), (1.0, 1.0, 1.0))  # coordinates at which a model must give finite colors
 DAMAGED = "a damaged checkpoint ({}); get or train it again"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model for use: EMA weights and what a user must know about them.
+    """A generator for inference (EMA weights) and its metadata.
 
-    `learned_grid` [resolution^2, 2] holds the points (x, y) that a released file learned with its weights.
-    `sha256` is that of the file it was read from, the name by which images and latents remember it.
+    `learned_grid` [resolution^2, 2] holds the coordinates (x, y) that an official checkpoint learned with its weights.
+    `sha256` is that of the file it was loaded from; images and latents name the model by it.
     """
 
     generator: Generator
     class_names: tuple[str, ...] = ()
-    resolution: int = 0  # last training resolution; 0: unknown
+    resolution: int = 0  # of the last training stage; 0: unknown
     kimg: float = 0.0
     data_sha256: str = ""
     origin: dict[str, Any] = field(default_factory=dict)  # how it was made: stages, converter, notices
@@ -59,7 +59,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
-    """Write a checkpoint as one safetensors file, which `load_checkpoint` reads. Raises CheckpointError, FileError."""
+    """Save a checkpoint as one safetensors file. Raises CheckpointError, FileError."""
     path = Path(path)
     tensors = dict(checkpoint.generator.state_dict())
     if checkpoint.learned_grid is not None:
@@ -76,7 +76,7 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool =
     try:
         check_facts(facts)
         check_values(tensors)
-        check_drawing(checkpoint.generator)
+        check_finite(checkpoint.generator)
         data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
     except (JsonError, TensorFileError) as error:
         raise CheckpointError(path, f"cannot be written as a checkpoint: {error}") from error
@@ -85,7 +85,7 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool =
 
 
 def load_checkpoint(path: PathLike) -> Checkpoint:
-    """Read a checkpoint: float32, on the CPU, in eval mode. Raises CheckpointError, FileError."""
+    """Load a checkpoint: float32, on the CPU, in eval mode. Raises CheckpointError, FileError."""
     path = Path(path)
     facts = read_facts(path)
     data = read_bytes(path)
@@ -98,11 +98,11 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
         check_grid(learned_grid, facts["resolution"])
         if max(config.levels, config.mapping_layers) > len(tensors):
             raise TensorFileError("more levels than tensors")
-        with no_start_values():  # and nothing is allocated for what a header merely claims
+        with meta_init():  # and nothing is allocated for what a header merely claims
             generator = Generator(config)
         generator.load_state_dict(tensors, assign=True)
         generator = generator.eval().requires_grad_(False)
-        check_drawing(generator)
+        check_finite(generator)
     except (TensorFileError, ConfigError, RuntimeError) as error:  # RuntimeError: names and shapes do not fit
         raise CheckpointError(path, DAMAGED.format(str(error).partition("\n")[0])) from error
     return Checkpoint(
@@ -118,11 +118,11 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
 
 
 def read_facts(path: PathLike) -> dict[str, Any]:
-    """Return the facts in a checkpoint's header, without reading its weights. Raises CheckpointError, FileError."""
+    """Return a checkpoint's metadata without reading its weights. Raises CheckpointError, FileError."""
     path = Path(path)
-    facts = header_facts(path, METADATA_KEY, DAMAGED)
+    facts = header_metadata(path, METADATA_KEY, DAMAGED)
     if facts is None:
-        raise CheckpointError(path, "not a polyinr checkpoint; `polyinr convert` turns released models into one")
+        raise CheckpointError(path, "not a polyinr checkpoint; `polyinr convert` converts official ones")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         number = facts.get("format") if isinstance(facts, dict) else None
         raise CheckpointError(path, f"checkpoint format {number!r}, this polyinr reads {FORMAT}; update polyinr")
@@ -133,8 +133,8 @@ def read_facts(path: PathLike) -> dict[str, Any]:
     return facts
 
 
-def header_facts(path: Path, key: str, damaged: str) -> Any:
-    """Return the facts under a key of a file's header, None without any. Raises CheckpointError, FileError."""
+def header_metadata(path: Path, key: str, damaged: str) -> Any:
+    """Return the JSON under a key of a safetensors header, None without it. Raises CheckpointError, FileError."""
     header = model_header(path)
     try:
         return facts_in(header, key)
@@ -143,16 +143,16 @@ def header_facts(path: Path, key: str, damaged: str) -> Any:
 
 
 def model_header(path: Path) -> dict[str, Any]:
-    """Return a safetensors file's JSON header. Raises CheckpointError when it has none, FileError."""
+    """Return the header of a safetensors file. Raises CheckpointError, FileError."""
     try:
         return read_header(path)
     except TensorFileError as error:
-        hint = "`polyinr convert` reads released .pkl files"
+        hint = "`polyinr convert` reads official .pkl files"
         raise CheckpointError(path, f"not a safetensors file; {hint}") from error
 
 
 def check_facts(facts: dict[str, Any]) -> None:
-    """Raise TensorFileError unless each fact of a checkpoint is of its kind."""
+    """Raise TensorFileError unless all metadata of a checkpoint are there and of the right type."""
     good = {
         "generator": isinstance(facts.get("generator"), dict),
         "class_names": are_texts(facts.get("class_names")),
@@ -162,30 +162,30 @@ def check_facts(facts: dict[str, Any]) -> None:
         "origin": isinstance(facts.get("origin"), dict),
     }
     if bad := [name for name, fits in good.items() if not fits]:
-        raise TensorFileError(f"missing or of another kind: {', '.join(bad)}")
+        raise TensorFileError(f"missing or of another type: {', '.join(bad)}")
 
 
-def check_grid(points: Tensor | None, resolution: int) -> None:
-    """Raise TensorFileError unless a learned grid has a point x, y for each pixel of the resolution."""
-    if points is not None and tuple(points.shape) != (resolution**2, 2):
-        raise TensorFileError(f"{LEARNED_GRID} is {list(points.shape)}, not {[resolution**2, 2]}")
+def check_grid(grid: Tensor | None, resolution: int) -> None:
+    """Raise TensorFileError unless a learned grid has coordinates (x, y) for each pixel."""
+    if grid is not None and tuple(grid.shape) != (resolution**2, 2):
+        raise TensorFileError(f"{LEARNED_GRID} is {list(grid.shape)}, not {[resolution**2, 2]}")
 
 
 @torch.no_grad()
-def check_drawing(generator: Generator) -> None:
-    """Raise TensorFileError if a generator's numbers, though finite, overflow when it draws."""
+def check_finite(generator: Generator) -> None:
+    """Raise TensorFileError if a generator gives NaN or Inf, as finite weights may overflow."""
     like = generator.mapping.w_avg
-    if like.dtype not in (torch.float32, torch.float64):  # kept rounded, drawn in float32
+    if like.dtype not in (torch.float32, torch.float64):  # stored rounded, evaluated in float32
         generator = copy.deepcopy(generator).float()
         like = generator.mapping.w_avg
     z = like.new_ones(1, generator.config.z_dim)
     label = torch.zeros(1, dtype=torch.int64, device=like.device) if generator.config.classes else None
     if not bool(generator(z, like.new_tensor(PROBES), label).isfinite().all()):
-        raise TensorFileError("its weights overflow: what it draws are no finite numbers")
+        raise TensorFileError("its weights overflow: its images are NaN or Inf")
 
 
-def model_note(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what `polyinr info MODEL` prints: form, widths, parameters by part, FLOPs a pixel, training."""
+def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what `polyinr info` prints of a checkpoint: configuration, parameters, FLOPs per pixel, training."""
     config = checkpoint.generator.config
     return {
         "kind": "model",

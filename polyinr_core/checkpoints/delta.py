@@ -1,4 +1,4 @@
-"""The delta file: a small change of one model's synthesis network, tuned around some images."""
+"""Delta files: a low-rank change of one checkpoint's synthesis network, as pivotal tuning makes it."""
 
 import copy
 import hashlib
@@ -15,7 +15,7 @@ from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
 from polyinr_core.runtime.strict_json import JsonError
 from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, check_values, encode_tensors, read_tensors
 
-from .checkpoint import Checkpoint, check_drawing, header_facts, model_header
+from .checkpoint import Checkpoint, check_finite, header_metadata, model_header
 
 FORMAT = 1
 METADATA_KEY = "polyinr_delta"
@@ -25,10 +25,10 @@ DAMAGED = "a damaged delta ({}); make it again"
 
 @dataclass(frozen=True)
 class Delta:
-    """What is added to a model's weights: up [L, n, r] times down [L, r, n], bias [L, n], and to_rgb's own.
+    """What is added to the synthesis weights: up [L, n, r] @ down [L, r, n], bias [L, n], and those of to_rgb.
 
-    rgb_weight is [3, n], rgb_bias [3]. `model_sha256` names the model that it fits; `sha256` is that of the
-    delta's file.
+    rgb_weight is [3, n], rgb_bias [3]. `model_sha256` is that of the checkpoint it was tuned for; `sha256` that of the
+    delta file.
     """
 
     up: Tensor
@@ -37,7 +37,7 @@ class Delta:
     rgb_weight: Tensor
     rgb_bias: Tensor
     model_sha256: str
-    origin: dict[str, Any] = field(default_factory=dict)  # how it was made: steps, photos, what it scored
+    origin: dict[str, Any] = field(default_factory=dict)  # how it was made: steps, photos, scores
     sha256: str = ""
 
     @property
@@ -58,8 +58,8 @@ def encode_delta(delta: Delta) -> bytes:
     return encode_tensors(tensors, key=METADATA_KEY, facts=facts)
 
 
-def write_delta(path: PathLike, delta: Delta, *, overwrite: bool = False) -> Delta:
-    """Write a delta file, and return the delta with the file's hash. Raises CheckpointError, FileError."""
+def save_delta(path: PathLike, delta: Delta, *, overwrite: bool = False) -> Delta:
+    """Save a delta file; return the delta with the file's hash. Raises CheckpointError, FileError."""
     path = Path(path)
     try:
         data = encode_delta(delta)
@@ -71,14 +71,14 @@ def write_delta(path: PathLike, delta: Delta, *, overwrite: bool = False) -> Del
 
 
 def is_delta(path: PathLike) -> bool:
-    """Say whether a file is a delta, by its header alone. Raises CheckpointError if it is no safetensors file."""
+    """Return whether a file is a delta, by its header. Raises CheckpointError if it is no safetensors file."""
     return METADATA_KEY in model_header(Path(path))[METADATA]
 
 
-def read_delta(path: PathLike) -> Delta:
-    """Read a delta file: float32, on the CPU. Raises CheckpointError, FileError."""
+def load_delta(path: PathLike) -> Delta:
+    """Load a delta file: float32, on the CPU. Raises CheckpointError, FileError."""
     path = Path(path)
-    facts = header_facts(path, METADATA_KEY, DAMAGED)
+    facts = header_metadata(path, METADATA_KEY, DAMAGED)
     if facts is None:
         raise CheckpointError(path, "not a delta; `polyinr invert PHOTO --tune` makes one")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
@@ -93,7 +93,7 @@ def read_delta(path: PathLike) -> Delta:
         check_ranks(tensors)
         origin, model = facts.get("origin"), facts.get("model_sha256")
         if not isinstance(origin, dict) or not isinstance(model, str):
-            raise TensorFileError("its origin or its model is missing or of another kind")
+            raise TensorFileError("its origin or its model is missing or of another type")
     except TensorFileError as error:
         raise CheckpointError(path, DAMAGED.format(error)) from error
     return Delta(
@@ -105,17 +105,17 @@ def read_delta(path: PathLike) -> Delta:
 
 
 def check_ranks(tensors: dict[str, Tensor]) -> None:
-    """Raise TensorFileError unless each tensor has as many axes as it needs; the model says how long they are."""
+    """Raise TensorFileError unless each tensor has the right number of dimensions."""
     axes = {"up": 3, "down": 3, "bias": 2, "rgb_weight": 2, "rgb_bias": 1}
     for name, count in axes.items():
         if tensors[name].dim() != count:
-            raise TensorFileError(f"{name} has the shape {list(tensors[name].shape)}, {count} axes are needed")
+            raise TensorFileError(f"{name} has the shape {list(tensors[name].shape)}, {count} dimensions are needed")
 
 
 def apply_delta(checkpoint: Checkpoint, delta: Delta, *, source: Path) -> Checkpoint:
-    """Return the model with the delta added to its weights; its sha256 is one of both together.
+    """Return the checkpoint with a delta added to its weights; its `sha256` combines both.
 
-    Raises CheckpointError if the delta was made for another model, does not fit, or makes it overflow.
+    Raises CheckpointError if the delta was made for another checkpoint, does not fit, or makes it overflow.
     """
     if delta.model_sha256 != checkpoint.sha256:
         raise CheckpointError(
@@ -134,7 +134,7 @@ def apply_delta(checkpoint: Checkpoint, delta: Delta, *, source: Path) -> Checkp
         synthesis.to_rgb.weight.add_(delta.rgb_weight.to(synthesis.to_rgb.weight))
         synthesis.to_rgb.bias.add_(delta.rgb_bias.to(synthesis.to_rgb.bias))
     try:
-        check_drawing(generator)
+        check_finite(generator)
     except TensorFileError as error:
         raise CheckpointError(source, f"with this delta the model overflows ({error}); make it again") from error
     origin = {**checkpoint.origin, "delta": delta.origin}
@@ -143,12 +143,12 @@ def apply_delta(checkpoint: Checkpoint, delta: Delta, *, source: Path) -> Checkp
 
 
 def combined_sha256(model: str, delta: str) -> str:
-    """Return the hash by which images and latents remember a model with a delta: that of both hashes."""
+    """Return the hash that names a checkpoint with a delta."""
     return hashlib.sha256(f"{model}+{delta}".encode()).hexdigest()
 
 
 def check_shapes(config: GeneratorConfig, delta: Delta, *, source: Path) -> None:
-    """Raise CheckpointError unless a delta's tensors have the shapes that the model asks for."""
+    """Raise CheckpointError unless a delta's tensors have the shapes that the model needs."""
     levels, n = config.levels, config.channels
     rank = delta.up.shape[-1] if delta.up.dim() == 3 else 0
     expected = {

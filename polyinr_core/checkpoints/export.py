@@ -1,4 +1,4 @@
-"""A model made anew as a file: from a released one or one of ours, in fewer bits, with a card."""
+"""Export: load official checkpoints and ours alike, round weights to fewer bits, add a model card."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,27 +6,27 @@ from typing import Any
 
 import torch
 
+from polyinr_core.checkpoints.safe_unpickler import PickleProblem
 from polyinr_core.errors import FileError
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes
-from polyinr_core.runtime.safe_unpickler import PickleProblem
 from polyinr_core.runtime.strict_json import JsonError, parse_json
 from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, read_header
 
 from .checkpoint import METADATA_KEY, Checkpoint, load_checkpoint
-from .official import is_safetensors, map_file, read_released
+from .official import is_safetensors, load_official_checkpoint, map_file
 
-CARD = "card"  # under this name a model's origin keeps it
-LARGEST_CARD = 2**20
+CARD = "card"  # its key in `Checkpoint.origin`
+MAX_CARD_BYTES = 2**20
 
 
-def read_any(path: PathLike) -> Checkpoint:
-    """Read a model of ours or a released one. Raises CheckpointError, FileError."""
+def load_any_checkpoint(path: PathLike) -> Checkpoint:
+    """Load a polyinr checkpoint or an official one. Raises CheckpointError, FileError."""
     path = Path(path)
-    return load_checkpoint(path) if is_ours(path) else read_released(path)
+    return load_checkpoint(path) if is_own_checkpoint(path) else load_official_checkpoint(path)
 
 
-def is_ours(path: PathLike) -> bool:
-    """Say whether a file is a checkpoint of ours, judging by its header alone."""
+def is_own_checkpoint(path: PathLike) -> bool:
+    """Return whether a file is a polyinr checkpoint, by its header."""
     path = Path(path)
     try:
         if not path.is_file() or not is_safetensors(map_file(path)):
@@ -36,10 +36,10 @@ def is_ours(path: PathLike) -> bool:
         return False
 
 
-def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
-    """Round all weights to `dtype`, as which `save_checkpoint` writes them; the origin says so.
+def round_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
+    """Return a checkpoint with its weights rounded to `dtype`, in which `save_checkpoint` stores them.
 
-    Points of a learned grid stay as they are. Reading the file gives float32 again, of the rounded values.
+    A learned grid stays as it is. Loading the file gives float32 again, of the rounded values.
     """
     origin = {**checkpoint.origin, "weights": str(dtype).removeprefix("torch.")}
     if checkpoint.sha256:
@@ -47,17 +47,17 @@ def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
     return replace(checkpoint, generator=checkpoint.generator.to(dtype), origin=origin)
 
 
-def with_card(checkpoint: Checkpoint, card: dict[str, Any]) -> Checkpoint:
-    """Let a model carry a card: what its maker says of data, license, training and figures."""
+def add_card(checkpoint: Checkpoint, card: dict[str, Any]) -> Checkpoint:
+    """Return a checkpoint with a model card: what its author says of data, license, training and metrics."""
     return replace(checkpoint, origin={**checkpoint.origin, CARD: card})
 
 
 def read_card(path: PathLike) -> dict[str, Any]:
-    """Read a card, a JSON object of at most a mebibyte. Raises FileError."""
+    """Read a model card, a JSON object of at most 1 MiB. Raises FileError."""
     path = Path(path)
     data = read_bytes(path)
-    if len(data) > LARGEST_CARD:
-        raise FileError(path, f"{len(data):,} bytes; a card has at most {LARGEST_CARD:,}")
+    if len(data) > MAX_CARD_BYTES:
+        raise FileError(path, f"{len(data):,} bytes; a card has at most {MAX_CARD_BYTES:,}")
     try:
         card = parse_json(data)
     except JsonError as error:

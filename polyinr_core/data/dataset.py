@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from polyinr_core.runtime.atomic_io import PathLike
 
 from .labels import LabelUse
-from .tar_dataset import Shards, means_shards
-from .zip_dataset import Archive
+from .tar_dataset import TarDataset, means_shards
+from .zip_dataset import ZipDataset
 
 __all__ = ["ImageSet", "means_shards", "open_data"]
 
@@ -22,7 +22,7 @@ class ImageSet(Protocol):
     """Square RGB images of one size, in a fixed order. Reading is safe from threads; it can be pickled.
 
     `labels` is int64 [N] or None, `classes` their number (0: unlabeled), `class_names` may be empty; `notes` are
-    sentences on what was passed over; `shard_of` is int32 [N], which file each image lies in, or None where
+    sentences on what was ignored; `shard_of` is int32 [N], which file each image lies in, or None where
     there is one file only.
     """
 
@@ -42,7 +42,7 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises ArchiveError, FileError."""
+        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises DatasetError, FileError."""
 
     def close(self) -> None:
         """Close what is open; reading opens it again."""
@@ -63,14 +63,14 @@ def open_data(
 ) -> ImageSet:
     """Open a zip archive, a folder of .tar shards, one .tar, or a pattern as `data-{000..099}.tar`, `a/*.tar`.
 
-    Shards are scanned once, and `progress` is told (shards scanned, shards in all); what was found is kept in
+    TarDataset are scanned once, and `progress` is told (shards scanned, shards in all); what was found is kept in
     the folder `index`, if one is given, for the next time. Labels that cannot be used are refused; with `labels`
-    "usable" they are left out, with "none" all are. Raises ArchiveError, FileError.
+    "usable" they are left out, with "none" all are. Raises DatasetError, FileError.
     """
     path, index = Path(path), None if index is None else Path(index)
     if means_shards(path):
-        return Shards.open(path, index=index, progress=progress, labels=labels)
-    return Archive.open(path, labels=labels)
+        return TarDataset.open(path, index=index, progress=progress, labels=labels)
+    return ZipDataset.open(path, labels=labels)
 
 
 def bundled_images() -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from polyinr_core.errors import ArchiveError, ImageError, RequestError
+from polyinr_core.errors import DatasetError, ImageError, RequestError
 
 from .color import eight_bits, to_srgb
 from .stripping import Stripped, exif_orientation, stripped
@@ -233,14 +233,14 @@ def one_line(error: Exception) -> str:
 def decoded(path: Path, name: str, data: bytes, *, side: int | None) -> NDArray[np.uint8]:
     """Decode an image file to uint8 [R, R, 3], R = `side` (None: this is the first one, any side will do).
 
-    Gray, palette and deep images become RGB. Raises ArchiveError.
+    Gray, palette and deep images become RGB. Raises DatasetError.
     """
     try:
         pixels = np.array(decode(data))  # a copy, writable
     except ImageError as error:
-        raise ArchiveError(path, f"the image {name!r} {error}") from error
+        raise DatasetError(path, f"the image {name!r} {error}") from error
     height, width = pixels.shape[:2]
     if not height == width == (side or width):
         expected = "square" if side is None else f"{side}x{side} as the first"
-        raise ArchiveError(path, f"the image {name!r} is {width}x{height}, not {expected}; use `polyinr prepare`")
+        raise DatasetError(path, f"the image {name!r} is {width}x{height}, not {expected}; use `polyinr prepare`")
     return pixels

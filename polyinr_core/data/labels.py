@@ -1,4 +1,4 @@
-"""Labels: what a data set says of the class of each image, settled once it is known which images are used."""
+"""Labels: read from `dataset.json`, label files and class folders, and resolved once the images are known."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,21 +9,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from polyinr_core.errors import ArchiveError, RequestError
+from polyinr_core.errors import DatasetError, RequestError
 from polyinr_core.runtime.strict_json import JsonError, parse_json, plain_json, to_unicode
 
 from .containers import plain_name
 
-LabelUse = Literal["auto", "usable", "none"]  # needed where there are any; those that can be used; left out
+LabelUse = Literal["auto", "usable", "none"]  # refuse labels that cannot be used; ignore those; ignore all
 MAX_CLASSES = 1_000_000
 NO_LABEL, UNUSABLE = -1, -2
-MAX_REASONS = 100  # labels that cannot be used, of which it is remembered why
+MAX_REASONS = 100  # that are kept of why labels cannot be used
 WAY_OUT = "(`prepare --labels none` and `train --no-cond` leave the labels out)"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """`labels`: int64 [N] in the images' order, or None (`classes` 0 then); `class_names` may be empty."""
+class LabelInfo:
+    """The labels of a dataset: int64 [N] or None (then `classes` is 0); `class_names` may be empty."""
 
     labels: NDArray[np.int64] | None = None
     classes: int = 0
@@ -31,7 +31,7 @@ class Facts:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make class names valid Unicode, whatever they come from: every model of the data carries them."""
+        """Make class names valid Unicode, because every checkpoint trained on the data stores them."""
         names = tuple(map(to_unicode, self.class_names))
         if len(set(names)) < len(set(self.class_names)):
             raise RequestError("two class names are alike once bytes that are not UTF-8 are escaped; rename one")
@@ -39,14 +39,18 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Labels:
-    """All that a data set says of its images' classes; nothing is refused yet, as some may not be used.
+class UnresolvedLabels:
+    """All that a dataset says about the classes of its images; nothing is refused yet, as images may be dropped.
 
-    `values` is int64 [N]: a class, NO_LABEL, or UNUSABLE (`reasons` says why, of the first ones); `widths` int32
-    [N] the length of a one-hot label, or 0. `folder` int32 [N] numbers the folder of each image in
-    `folder_names`; `numbered` tells of each folder whether its files are counted through, so that it is no class.
-    `described`: there is a dataset.json, so folders are no classes; `listed`: it holds labels. `problem`: why
-    none of the labels can be used.
+    Attributes:
+        values: int64 [N], a class, NO_LABEL, or UNUSABLE.
+        widths: int32 [N], the length of a one-hot label, or 0.
+        folder: int32 [N], index of each image's folder in `folder_names`.
+        numbered: for each folder, whether its files are numbered, so that it is no class.
+        reasons: why labels are UNUSABLE, by image, for the first ones.
+        described: there is a dataset.json, so folders are no classes.
+        listed: it holds labels.
+        problem: why none of the labels can be used.
     """
 
     values: NDArray[np.int64]
@@ -66,12 +70,12 @@ class Labels:
 
     @property
     def are_own(self) -> bool:
-        """Say whether the images have labels of their own, or some of them, rather than class folders."""
+        """Whether any image has a label of its own, rather than a class folder."""
         return self.listed or bool((self.values != NO_LABEL).any())
 
     @property
     def doubtful(self) -> NDArray[np.int64]:
-        """Return the images for whose labels all would be refused: missing, unusable, of another kind."""
+        """The images whose labels would make the dataset unusable: missing, unusable or of another form."""
         usable = self.values >= 0
         if not self.are_own:
             return np.zeros(0, np.int64)
@@ -80,69 +84,69 @@ class Labels:
             odd |= self.values >= len(self.class_names)
         return np.flatnonzero(~usable | odd)
 
-    def settled(
+    def resolve(
         self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None
-    ) -> tuple[Facts, str | None]:
-        """Return the labels of the images `kept` (None: of all), and why there are none if folders promise some.
+    ) -> tuple[LabelInfo, str | None]:
+        """Return the labels of the images `kept` (None: all), and why there are none although there are class folders.
 
-        `name_of` gives an image's name for messages. Raises ArchiveError for labels that cannot be used.
+        `name_of` returns the name of an image for messages. Raises DatasetError for labels that cannot be used.
         """
         if self.problem is not None:
-            raise ArchiveError(path, f"{self.problem} {WAY_OUT}")
+            raise DatasetError(path, f"{self.problem} {WAY_OUT}")
         kept = np.arange(len(self)) if kept is None else kept
         if self.are_own:
             return self._own(path, name_of, kept), None
         if self.described or not len(kept):
-            return Facts(provenance=self.provenance), None
+            return LabelInfo(provenance=self.provenance), None
         return self._by_folder(name_of, kept)
 
-    def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> Facts:
-        """Return the images' own labels. Raises ArchiveError."""
+    def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> LabelInfo:
+        """Return the labels of the images themselves. Raises DatasetError."""
         values, widths = self.values[kept], self.widths[kept]
         if len(bad := kept[values == UNUSABLE]):
             first = int(bad[0])
             reason = self.reasons.get(first, f"the label of {name_of(first)} is no class")
-            raise ArchiveError(path, f"{reason} {WAY_OUT}")
+            raise DatasetError(path, f"{reason} {WAY_OUT}")
         if len(missing := kept[values == NO_LABEL]):
             count, first_name = f"{len(missing)} of {len(kept)} images", name_of(int(missing[0]))
             if self.listed:
                 problem = f"its dataset.json has no label for {count} (first {first_name})"
             else:
                 problem = f"{count} have no label (first {first_name}); give each a .cls or .json, or none"
-            raise ArchiveError(path, f"{problem} {WAY_OUT}")
+            raise DatasetError(path, f"{problem} {WAY_OUT}")
         kinds = np.unique(widths)
         if len(kinds) > 1:
             where = "labels in its dataset.json" if self.listed else "its labels"
-            raise ArchiveError(path, f"{where} are of several kinds or lengths {WAY_OUT}")
+            raise DatasetError(path, f"{where} are of several forms or lengths {WAY_OUT}")
         needed = 0 if not len(kept) else int(kinds[0]) or int(values.max()) + 1
         if 0 < len(self.class_names) < needed:
             problem = f"its dataset.json names {len(self.class_names)} classes, its labels need {needed}"
-            raise ArchiveError(path, f"{problem} {WAY_OUT}")
-        return Facts(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
+            raise DatasetError(path, f"{problem} {WAY_OUT}")
+        return LabelInfo(values, max(needed, len(self.class_names)), self.class_names, self.provenance)
 
-    def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[Facts, str | None]:
-        """Return labels by class folders, or none and why if some images lie in none."""
+    def _by_folder(self, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> tuple[LabelInfo, str | None]:
+        """Return labels by class folders, or none and the reason if some images are in no class folder."""
         used, inverse = np.unique(self.folder[kept], return_inverse=True)
         names = [self.folder_names[number] for number in used]
         if all(self.numbered[number] for number in used):
-            return Facts(), None
+            return LabelInfo(), None
         classes = class_folders(names)
         if classes is None:
             if len(names) == 1:
-                return Facts(), None
+                return LabelInfo(), None
             strays = self.strays(kept)
             lie = "lies" if len(strays) == 1 else f"and {len(strays) - 1} more lie"
-            return Facts(), (
+            return LabelInfo(), (
                 f"no labels: {name_of(int(strays[0]))} {lie} in no class folder, and {len(kept) - len(strays)} "
                 "images do; move or remove it to keep the labels"
             )
         class_names = sorted(set(classes))
         number = {name: index for index, name in enumerate(class_names)}
         values = np.array([number[name] for name in classes], dtype=np.int64)[inverse]
-        return Facts(values, len(class_names), tuple(class_names)), None
+        return LabelInfo(values, len(class_names), tuple(class_names)), None
 
     def strays(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return which of the images lie in no class folder, if class folders lie beside them."""
+        """Return the images in no class folder, if there are class folders beside them."""
         used = np.unique(self.folder[kept])
         names = [self.folder_names[number] for number in used]
         if self.described or self.are_own or len(names) < 2 or class_folders(names) is not None:
@@ -151,23 +155,23 @@ class Labels:
         outside = [number for number in used if len(parts_of(self.folder_names[number])) == shared]
         return kept[np.isin(self.folder[kept], outside)]
 
-    def facts_for(
+    def resolve_for(
         self,
         use: LabelUse,
         path: Path,
         name_of: Callable[[int], str],
         kept: NDArray[np.int64] | None = None,
-    ) -> tuple[Facts, str | None]:
-        """Return the images' labels as `use` has it, and a note on what is lost. Raises ArchiveError.
+    ) -> tuple[LabelInfo, str | None]:
+        """Return the labels of the images `kept` (None: all) according to `use`, and a note about lost labels.
 
-        A single class folder is no class. `kept` are the images that are used, None for all.
+        A single class folder is no class. Raises DatasetError.
         """
-        bare = Facts(provenance=self.provenance)
+        bare = LabelInfo(provenance=self.provenance)
         if use == "none":
             return bare, None
         try:
-            facts, note = self.settled(path, name_of, kept)
-        except ArchiveError:
+            facts, note = self.resolve(path, name_of, kept)
+        except DatasetError:
             if use == "auto":
                 raise
             return bare, None
@@ -175,22 +179,22 @@ class Labels:
 
 
 def parts_of(folder: str) -> list[str]:
-    """Return the parts of a folder's plain name; the root has none."""
+    """Return the components of a folder name; the root has none."""
     return folder.split("/") if folder else []
 
 
 def shared_folder(folders: Sequence[str]) -> int:
-    """Return how many parts the names of all folders share from the start."""
+    """Return how many leading components all folder names share."""
     split = [parts_of(folder) for folder in folders]
     first, last = min(split), max(split)
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
 def class_folders(folders: Sequence[str]) -> list[str] | None:
-    """Return the class that each of several folders stands for; None if one stands for none.
+    """Return the class name of each folder; None if one of them is no class folder.
 
-    It is the first part below what all share: `set/cat` and `set/dog/deep` are cat and dog, a lone `set/cat` is
-    cat, and beside `set/cat` and `set/dog`, `set` is none.
+    It is the first component below those that all share: `set/cat` and `set/dog/deep` are cat and dog, `set/cat` alone
+    is cat, and beside `set/cat` and `set/dog`, `set` is no class folder.
     """
     shared = shared_folder(folders)
     if len(set(folders)) == 1:
@@ -200,7 +204,7 @@ def class_folders(folders: Sequence[str]) -> list[str] | None:
 
 
 def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDArray[np.int64] | None]]:
-    """Return the class names of several parts joined, and the new number of each part's classes (None: as it is).
+    """Merge class names of several parts; return them and the new class indices of each part (None: unchanged).
 
     Raises ValueError if some name their classes and others number them.
     """
@@ -214,7 +218,7 @@ def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDA
 
 
 def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """Return classes by their new numbers, what is no class as it is. Raises ValueError for one without name."""
+    """Return classes by their new indices; other values unchanged. Raises ValueError for a class without a name."""
     if number is None or not len(values):
         return values
     if values.max() >= len(number):
@@ -222,8 +226,8 @@ def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> N
     return np.where(values >= 0, number[np.maximum(values, 0)], values)
 
 
-def concatenated(parts: Sequence[Labels]) -> Labels:
-    """Return the labels of several files that make up one data set."""
+def concatenated(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
+    """Concatenate the labels of several files of one dataset."""
     problem = next((part.problem for part in parts if part.problem is not None), None)
     values = [part.values for part in parts]
     class_names: tuple[str, ...] = ()
@@ -246,7 +250,7 @@ def concatenated(parts: Sequence[Labels]) -> Labels:
         for start, part in zip(starts, parts, strict=False)
         for index, reason in part.reasons.items()
     }
-    return Labels(
+    return UnresolvedLabels(
         np.concatenate(values),
         np.concatenate([part.widths for part in parts]),
         np.concatenate(folders),
@@ -261,38 +265,38 @@ def concatenated(parts: Sequence[Labels]) -> Labels:
     )
 
 
-def certain(facts: Facts, count: int) -> Labels:
-    """Return the labels of `count` images as data-set files with tables of their own give them."""
+def known_labels(facts: LabelInfo, count: int) -> UnresolvedLabels:
+    """Return the labels of `count` images of a source that lists them completely."""
     values = np.full(count, NO_LABEL, np.int64) if facts.labels is None else facts.labels
     zeros = np.zeros(count, np.int32)
-    return Labels(values, zeros, zeros, ("",), (False,), class_names=facts.class_names, described=True)
+    return UnresolvedLabels(values, zeros, zeros, ("",), (False,), class_names=facts.class_names, described=True)
 
 
 def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
-    """Return all that a `dataset.json` says, its class names, its provenance. Raises ArchiveError."""
+    """Parse a `dataset.json`; return all of it, its class names and its provenance. Raises DatasetError."""
     try:
         facts = parse_json(text, finite=False)
     except JsonError as error:
-        raise ArchiveError(path, f"its dataset.json is no JSON that can be used ({error})") from error
+        raise DatasetError(path, f"its dataset.json is no JSON that can be used ({error})") from error
     if not isinstance(facts, dict):
-        raise ArchiveError(path, "its dataset.json holds no object with labels")
+        raise DatasetError(path, "its dataset.json holds no object with labels")
     class_names = facts.get("class_names") or []
     if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
-        raise ArchiveError(path, "class_names in its dataset.json is no list of texts")
+        raise DatasetError(path, "class_names in its dataset.json is no list of texts")
     provenance = facts.get("provenance")
     provenance = dict(provenance) if isinstance(provenance, dict) else {}
-    for key in ("source", "license", "attribution", "license_text"):  # archives of others carry these beside
+    for key in ("source", "license", "attribution", "license_text"):  # other datasets have these at the top level
         if isinstance(facts.get(key), str):
             provenance.setdefault(key, facts[key])
     try:
         provenance = plain_json(provenance)
     except JsonError as error:
-        raise ArchiveError(path, f"the provenance in its dataset.json cannot be kept: {error}") from error
+        raise DatasetError(path, f"the provenance in its dataset.json cannot be kept: {error}") from error
     return facts, tuple(class_names), provenance
 
 
 def class_of(label: object) -> tuple[int, int]:
-    """Return a label's class and the length of its vector (0 for a plain number). Raises ValueError: why not."""
+    """Return the class of a label and the length of its one-hot vector (0: an integer). Raises ValueError."""
     if isinstance(label, list) and label and all(type(value) in (int, float) for value in label):
         if sorted(label)[:-1] != [0] * (len(label) - 1) or max(label) != 1:
             raise ValueError("is a vector but not one-hot; only classes can be learned")
@@ -315,7 +319,7 @@ Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
 
 @dataclass(frozen=True)
 class Description:
-    """What a `dataset.json` says: labels by plain name, or None; `problem`: why it cannot be used."""
+    """The content of a `dataset.json`: labels by name, or None; `problem`: why it cannot be used."""
 
     labels: dict[str, object] | None = None
     class_names: tuple[str, ...] = ()
@@ -324,35 +328,35 @@ class Description:
 
     @classmethod
     def read(cls, path: Path, text: bytes) -> "Description":
-        """Read the text of a `dataset.json` of the data set at `path`."""
+        """Parse the text of the `dataset.json` of the dataset at `path`."""
         names: tuple[str, ...] = ()
         provenance: dict[str, Any] = {}
         try:
             facts, names, provenance = read_description(path, text)
             return cls(labels_by_name(path, facts.get("labels")), names, provenance)
-        except ArchiveError as error:
+        except DatasetError as error:
             return cls(None, names, provenance, error.problem)
 
 
 def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
-    """Return the labels of `[[name, label], ...]` by plain name, None for null. Raises ArchiveError."""
+    """Return the labels of [[name, label], ...] by name, None for null. Raises DatasetError."""
     if pairs is None:
         return None
     if not isinstance(pairs, list):
-        raise ArchiveError(path, "labels in its dataset.json is no list")
+        raise DatasetError(path, "labels in its dataset.json is no list")
     by_name: dict[str, object] = {}
     for pair in pairs:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise ArchiveError(path, "labels in its dataset.json holds something else than [name, label] pairs")
+            raise DatasetError(path, "labels in its dataset.json holds something else than [name, label] pairs")
         name = plain_name(pair[0])
         if name in by_name:
-            raise ArchiveError(path, f"its dataset.json labels {name!r} twice")
+            raise DatasetError(path, f"its dataset.json labels {name!r} twice")
         by_name[name] = pair[1]
     return by_name
 
 
 def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
-    """Return the label that a .cls or .json file beside an image gives, None for none, or why it is no class."""
+    """Return the label in a .cls or .json file beside an image, None if it has none, or why it is no class."""
     if size > MAX_LABEL_BYTES:
         return f"{name!r} is too large for a label"
     text = read()
@@ -368,7 +372,7 @@ def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) ->
 
 
 def cls_value(text: str) -> object:
-    """Return what the text of a .cls file means: a number, a list, or itself."""
+    """Parse the text of a .cls file: an integer, a list, or the text itself."""
     if text.isdecimal() and len(text) < 20:
         return int(text)
     try:
@@ -378,7 +382,7 @@ def cls_value(text: str) -> object:
 
 
 def label_listed(name: str, label: object) -> Label | str:
-    """Return a label as a class, or why it is none."""
+    """Return the class of a label, or why it is no class."""
     try:
         return class_of(label)
     except ValueError as error:
@@ -386,7 +390,7 @@ def label_listed(name: str, label: object) -> Label | str:
 
 
 def shared_depth(names: Mapping[str, object]) -> int:
-    """Return how many folders all names have in common."""
+    """Return how many leading folders all names share."""
     if not names:
         return 0
     first, last = min(names).split("/"), max(names).split("/")

@@ -1,4 +1,4 @@
-"""One reading of the files of a data set, whatever holds them: which are its images, and what labels them."""
+"""List a dataset: which files of a folder, zip or tar are its images, and which labels they have."""
 
 import hashlib
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from polyinr_core.errors import ArchiveError, ImageError, RequestError
+from polyinr_core.errors import DatasetError, ImageError, RequestError
 
 from .containers import FACTS_NAME, MAX_FACTS_BYTES, is_hidden, plain_name
 from .decode import IMAGE_SUFFIXES
@@ -20,9 +20,9 @@ from .labels import (
     NO_LABEL,
     UNUSABLE,
     Description,
-    Facts,
     Label,
-    Labels,
+    LabelInfo,
+    UnresolvedLabels,
     label_listed,
     parts_of,
     renumbered,
@@ -32,8 +32,8 @@ from .labels import (
 )
 
 NOT_REGULAR = "is not a regular file"
-MAIN_FIELDS = ("image", "img", "rgb", "input")  # KEY.image.png is the image of a sample without a KEY.png
-# what lies beside images and is none: captions, tables, notes, checksums, and the litter of file managers
+MAIN_FIELDS = ("image", "img", "rgb", "input")  # KEY.image.png is the image of a sample without KEY.png
+# files that usually accompany images: captions, tables, notes, checksums, databases of file managers
 COMPANIONS = frozenset(
     (
         *("cls", "txt", "text", "caption", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "toml", "ini"),
@@ -42,29 +42,29 @@ COMPANIONS = frozenset(
     )
 )
 COMPANION_NAMES = frozenset(
-    ("readme", "license", "license", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
+    ("readme", "licence", "license", "copying", "notice", "authors", "attribution", "md5sums", "sha256sums")
 )
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a data set: `names` as the container has them, and their `labels`.
+    """The images of a dataset: `names` as in the container, and their `labels`.
 
-    `chosen` numbers the images among all that were found, in order. `others` counts files that may be images of
-    kinds that are not read, by suffix; `seconds` further images of samples, by what follows the key; `left_out`
-    gives images that are no files to be read, with the reason.
+    `chosen` are their indices among all images that were found. `others` counts files of types that are not read, by
+    suffix; `seconds` further images of samples, by what follows the key; `left_out` lists what is named as an image but
+    is no regular file, with the reason.
     """
 
     names: tuple[str, ...]
-    labels: Labels
+    labels: UnresolvedLabels
     chosen: tuple[int, ...]
     others: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, int] = field(default_factory=dict)
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-class Passed(Protocol):
-    """What tells what it passed over: a listing, or a source."""
+class HasIgnored(Protocol):
+    """A listing or source, which counts the files that it ignored."""
 
     @property
     def others(self) -> Mapping[str, int]: ...
@@ -74,31 +74,31 @@ class Passed(Protocol):
     def left_out(self) -> Sequence[tuple[str, str]]: ...
 
 
-class Notes:
-    """Gathers what was passed over in one data set or several."""
+class Ignored:
+    """Collects the files that were ignored in one or more datasets."""
 
-    def __init__(self, *listings: Passed) -> None:
+    def __init__(self, *listings: HasIgnored) -> None:
         self.others: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         self.left_out: list[tuple[str, str]] = []
         for listing in listings:
             self.add(listing)
 
-    def add(self, listing: Passed) -> None:
-        """Add what a listing passed over."""
+    def add(self, listing: HasIgnored) -> None:
+        """Add the ignored files of a listing."""
         self.others.update(listing.others)
         self.seconds.update(listing.seconds)
         self.left_out += listing.left_out
 
     def lines(self) -> tuple[str, ...]:
-        """Return a sentence on each sort."""
+        """Return a sentence about each sort."""
         notes = []
         if self.others:
             many = counted(sum(self.others.values()), "file")
-            notes.append(f"passed over: {many} of other kinds ({by_suffix(self.others)})")
+            notes.append(f"ignored: {many} of other types ({by_suffix(self.others)})")
         if self.seconds:
             many = counted(sum(self.seconds.values()), "further image")
-            notes.append(f"passed over: {many} of samples that have one ({by_suffix(self.seconds)})")
+            notes.append(f"ignored: {many} of samples that have one ({by_suffix(self.seconds)})")
         if self.left_out:
             more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
             notes.append(f"skipped: {self.left_out[0][0]!r} {self.left_out[0][1]}{more}")
@@ -106,23 +106,23 @@ class Notes:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number and what it counts."""
+    """Return a number with its noun in singular or plural."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def by_suffix(counts: Mapping[str, int]) -> str:
     """Return suffixes and their counts, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    more = f", and {len(ordered) - 12} more kinds" if len(ordered) > 12 else ""
+    more = f", and {len(ordered) - 12} more types" if len(ordered) > 12 else ""
     return ", ".join(f"{count} {suffix}" for suffix, count in ordered[:12]) + more
 
 
-class Lister:
-    """Takes the files of a container one by one and then tells its images and labels.
+class ListingBuilder:
+    """Builds a listing from the files of a container, added one by one.
 
-    `samples`: it is a tar, where names are grouped as the webdataset library does: a name's first dot ends the
-    key, and a sample has one image. Elsewhere they are grouped so if any image has a label file beside it.
-    There, images must be added before other files. `beside` describes what no `dataset.json` inside does.
+    `samples`: the container is a tar, where names are grouped as in the webdataset library: the first dot of a name
+    ends the key, and a sample has one image. In other containers names are grouped if any image has a label file beside
+    it; there, images must be added before other files. `beside` is a `dataset.json` outside the container.
     """
 
     def __init__(self, path: Path, *, samples: bool, beside: Description | None = None) -> None:
@@ -140,7 +140,7 @@ class Lister:
         self._left_out: list[tuple[str, str]] = []
 
     def add(self, name: str, size: int, read: Callable[[], bytes]) -> bool:
-        """Take a file, `read` at once if at all; return whether it is an image. Raises ArchiveError."""
+        """Add a file; return whether it is an image. `read` is called at once or never. Raises DatasetError."""
         plain = plain_name(name)
         if not plain or is_hidden(plain):
             return False
@@ -148,7 +148,7 @@ class Lister:
         key, field_of = key_and_field(plain)
         if base.lower().endswith(IMAGE_SUFFIXES):
             if plain in self._known:
-                raise ArchiveError(self.path, f"holds one name twice ({plain!r}); write it anew")
+                raise DatasetError(self.path, f"holds one name twice ({plain!r}); write it again")
             self._known.add(plain)
             self._keys.add(key)
             self.names.append(name)
@@ -168,12 +168,12 @@ class Lister:
         return False
 
     def leave_out(self, name: str, why: str) -> None:
-        """Take what is named as an image and cannot be read as a file."""
+        """Note an entry that is named as an image but cannot be read."""
         self._passed.add(plain_name(name))
         self._left_out.append((name, why))
 
     def listing(self) -> Listing:
-        """Return what was found. Raises ArchiveError."""
+        """Return the listing. Raises DatasetError."""
         chosen, seconds = self._chosen()
         return Listing(
             tuple(self.names[index] for index in chosen),
@@ -185,7 +185,7 @@ class Lister:
         )
 
     def _chosen(self) -> tuple[list[int], Counter[str]]:
-        """Choose the image of each sample; return its number, and a count of those that are not chosen."""
+        """Choose the image of each sample; return the indices, and a count of the other images."""
         everything = list(range(len(self.plain)))
         seconds: Counter[str] = Counter()
         labeled = {key for key, label in self._sidecars.items() if label is not None}
@@ -204,13 +204,13 @@ class Lister:
             whole = plain or (main if len(main) == 1 else members)
             if len(whole) > 1 and (key in labeled or (self.samples and plain)):
                 problem = f"the sample {key!r} holds {len(whole)} images; keep one of them"
-                raise ArchiveError(self.path, problem)
+                raise DatasetError(self.path, problem)
             chosen += whole
             seconds.update("." + fields[index] for index in members if index not in whole)
         return sorted(chosen), seconds
 
-    def _labels(self, chosen: Sequence[int]) -> Labels:
-        """Return the labels of the chosen images, each as the nearest `dataset.json` above it has it."""
+    def _labels(self, chosen: Sequence[int]) -> UnresolvedLabels:
+        """Return the labels of the chosen images, each from the nearest `dataset.json` above it."""
         plain = [self.plain[index] for index in chosen]
         values = np.full(len(plain), NO_LABEL, np.int64)
         widths = np.zeros(len(plain), np.int32)
@@ -249,7 +249,7 @@ class Lister:
         except ValueError as error:
             problems.append(f"of its dataset.json files {error}")
         place = {folder: number for number, folder in enumerate(numbered)}
-        return Labels(
+        return UnresolvedLabels(
             values,
             widths,
             np.array([place[name.rpartition("/")[0]] for name in plain], np.int32),
@@ -264,9 +264,9 @@ class Lister:
         )
 
     def _said(self, root: str | None, plain: list[str]) -> tuple[Description | None, Sequence[object], str | None]:
-        """Return the `dataset.json` for images that have it in folder `root`, their labels, and what is wrong.
+        """Return the `dataset.json` in folder `root`, the labels of images below it, and what is wrong with them.
 
-        None for `root`: it is the one beside the container, if there is one and it is not about other files.
+        `root` None: the one beside the container, if it exists and does not describe other files.
         """
         description = self.beside if root is None else self._descriptions[root]
         found = [self._sidecars.get(key_and_field(name)[0]) for name in plain]
@@ -278,7 +278,7 @@ class Lister:
         return description, listed, problem
 
     def _above(self, folder: str) -> str | None:
-        """Return the nearest folder, this or one above it, that holds a `dataset.json`; None if there is none."""
+        """Return the nearest folder, this or one above it, with a `dataset.json`; None if there is none."""
         parts = parts_of(folder)
         above = ("/".join(parts[:depth]) for depth in range(len(parts), -1, -1))
         return next((name for name in above if name in self._descriptions), None)
@@ -286,14 +286,14 @@ class Lister:
     def _listed(self, root: str | None, plain: list[str], labels: dict[str, object]) -> tuple[list[object], str | None]:
         """Return the labels that the `dataset.json` in folder `root` lists for images, and what is wrong with it.
 
-        It names them as seen from its own folder, from the container's root, or from a folder further up.
+        Its names are relative to its own folder, to the top of the container, or to a folder further up.
         """
         inside = f"{root}/" if root else ""
         names = [name.removeprefix(inside) for name in plain]
         if not any(name in labels for name in names):
             if any(name in labels for name in plain):
                 names, inside = plain, ""
-            else:  # perhaps the container was made inside a folder that the names begin with
+            else:  # the container may have been made inside a folder that the names begin with
                 for depth in range(1, shared_depth(labels) + 1):
                     shorter = {"/".join(name.split("/")[depth:]): label for name, label in labels.items()}
                     if any(name in shorter for name in names):
@@ -301,39 +301,39 @@ class Lister:
                         break
         found: list[object] = [label_listed(name, labels[name]) if name in labels else None for name in names]
         extra = set(labels) - {name.removeprefix(inside) for name in (*self._known, *self._passed)}
-        if not extra or root is None:  # beside shards, it describes other shards too
+        if not extra or root is None:  # beside shards: it describes other shards too
             return found, None
         problem = f"its dataset.json labels {len(extra)} images that are not there (first {min(extra)!r})"
         return found, problem
 
 
 def key_and_field(plain: str) -> tuple[str, str]:
-    """Return the key of a sample, folder and all, and what follows its dot: the first one in the file's name."""
+    """Return the key of a sample with its folder, and what follows the first dot of the file name."""
     folder, slash, base = plain.rpartition("/")
     stem, _, rest = base.partition(".")
     return folder + slash + stem, rest.lower()
 
 
 def may_matter(name: str) -> bool:
-    """Say whether something may be or hold images, judging by its name: it is neither hidden nor a companion."""
+    """Return whether a name may be that of an image or a folder of images: neither hidden nor a companion."""
     plain = plain_name(name)
     return not is_hidden(plain) and not is_companion(plain.rpartition("/")[2])
 
 
 def is_companion(base: str) -> bool:
-    """Say whether a file's name is that of a text, table or note such as lie beside images."""
+    """Return whether a file name is that of a text, table or note that usually accompanies images."""
     stem, _, suffix = base.lower().rpartition(".")
     return suffix in COMPANIONS if stem else suffix in COMPANION_NAMES
 
 
 def suffix_of(base: str) -> str:
-    """Return a name's last suffix in small letters, as the files that are passed over are counted by it."""
+    """Return the last suffix of a name in lower case, by which ignored files are counted."""
     stem, _, suffix = base.lower().rpartition(".")
     return f".{suffix}" if stem and suffix.isalnum() and len(suffix) < 16 else "without a suffix"
 
 
 def is_numbered(folder: str, base: str) -> bool:
-    """Say whether a file is named as StyleGAN's tools (00001/img00001234.png) or FFHQ (01000/01234.png) count."""
+    """Return whether a file is numbered as by StyleGAN's tools (00001/img00001234.png) or FFHQ (01000/01234.png)."""
     inside, stem = folder.rpartition("/")[2], base.partition(".")[0]
     if not (len(inside) == 5 and inside.isdecimal()):
         return False
@@ -347,17 +347,18 @@ Payload = Path | bytes | NDArray[np.uint8] | ImageError  # a file, a file's byte
 
 @dataclass(frozen=True)
 class Source:
-    """`payloads(start)` yields what belongs to `names[start:]`; `stamp` changes when the files do.
+    """A source of images for `prepare`.
 
-    `left_out`, `others` and `seconds` tell what was passed over, as in a `Listing`.
+    `payloads(start)` yields the images `names[start:]`; `fingerprint` changes when the files do; `left_out`, `others`
+    and `seconds` are as in a `Listing`.
     """
 
     path: Path
     kind: str
     names: tuple[str, ...]
-    stamp: str
+    fingerprint: str
     payloads: Callable[[int], Iterator[Payload]]
-    labels: Labels
+    labels: UnresolvedLabels
     left_out: tuple[tuple[str, str], ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, int] = field(default_factory=dict)
@@ -368,16 +369,16 @@ class Source:
 
     @classmethod
     def listed(
-        cls, path: Path, kind: str, listing: Listing, stamp: str, payloads: Callable[[int], Iterator[Payload]]
+        cls, path: Path, kind: str, listing: Listing, fingerprint: str, payloads: Callable[[int], Iterator[Payload]]
     ) -> "Source":
-        """Return the source of what a listing found. Raises ArchiveError if that is nothing."""
+        """Return the source of a listing. Raises DatasetError if it has no images."""
         passed = (listing.left_out, listing.others, listing.seconds)
-        return cls(path, kind, listing.names, stamp, payloads, listing.labels, *passed)
+        return cls(path, kind, listing.names, fingerprint, payloads, listing.labels, *passed)
 
     @property
-    def facts(self) -> Facts:
-        """The labels of all images. Raises ArchiveError for labels that cannot be used."""
-        return self.labels.settled(self.path, self.name_of)[0]
+    def facts(self) -> LabelInfo:
+        """The labels of all images. Raises DatasetError if they cannot be used."""
+        return self.labels.resolve(self.path, self.name_of)[0]
 
     def name_of(self, index: int) -> str:
         """Return how a message names image `index`."""
@@ -385,12 +386,12 @@ class Source:
 
 
 def refuse_none(path: Path, left_out: Sequence[tuple[str, str]]) -> None:
-    """Raise ArchiveError for a data set without images."""
+    """Raise DatasetError for a dataset without images."""
     found = f" ({left_out[0][0]!r} {left_out[0][1]})" if left_out else ""
-    raise ArchiveError(path, f"holds no images{found}")
+    raise DatasetError(path, f"holds no images{found}")
 
 
-def stamp_of(*paths: Path) -> str:
+def fingerprint_of(*paths: Path) -> str:
     """Return a digest of the names, sizes and times of files; a missing file counts as such."""
     digest = hashlib.sha256()
     for path in paths:
@@ -403,31 +404,31 @@ def stamp_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def merged_facts(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[Facts, str | None]:
-    """Return the labels of the images `kept` of all sources, and why there are none if some have labels.
+def merge_labels(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[LabelInfo, str | None]:
+    """Return the labels of the images `kept` from all sources, and why there are none although some have labels.
 
-    There are none if any image lacks one or all are of one class. Raises ArchiveError for labels that cannot be
+    There are none if any image lacks one or all have the same class. Raises DatasetError for labels that cannot be
     used, RequestError if some sources name their classes and others number them.
     """
     used = [(source, own) for source, own in zip(sources, kept, strict=True) if len(own)]
     parts = []
     bare: list[Source] = []
     for source, own in used:
-        facts, note = source.labels.settled(source.path, source.name_of, own)
+        facts, note = source.labels.resolve(source.path, source.name_of, own)
         if note is not None:
-            return Facts(), note if len(sources) == 1 else f"{source.path}: {note}"
+            return LabelInfo(), note if len(sources) == 1 else f"{source.path}: {note}"
         parts.append(facts)
         bare += [source] if facts.labels is None else []
     if bare:
         is_lost = len(bare) < len(parts) and any(facts.classes > 0 for facts in parts)
-        return Facts(), f"no labels: {bare[0].path} has none" if is_lost else None
+        return LabelInfo(), f"no labels: {bare[0].path} has none" if is_lost else None
     labels = [facts.labels for facts in parts if facts.labels is not None]
     if not labels:
-        return Facts(), None
+        return LabelInfo(), None
     try:
         names, numbers = unified([facts.class_names for facts in parts])
     except ValueError as error:
         raise RequestError("some sources name their classes and others number them; give --labels none") from error
     merged = [own if new is None else new[own] for own, new in zip(labels, numbers, strict=True)]
     classes = max(len(names), *(facts.classes for facts in parts))
-    return (Facts(np.concatenate(merged), classes, names), None) if classes > 1 else (Facts(), None)
+    return (LabelInfo(np.concatenate(merged), classes, names), None) if classes > 1 else (LabelInfo(), None)

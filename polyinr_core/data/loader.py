@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from polyinr_core.errors import ArchiveError, ConfigError, PolyinrError, silence_libraries
+from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence_libraries
 from polyinr_core.runtime.distributed import ALONE, CPU, Ranks
 from polyinr_core.runtime.process_pool import end_with_parent, interrupts_held
 
@@ -67,14 +67,14 @@ class Reader:
         return len(self.data) * 3 * self.resolution**2 * self.dtype.itemsize
 
     def read(self, items: list[int], *, threads: int = min(THREADS, os.cpu_count() or 1)) -> Tensor:
-        """Return [B, 3, r, r]; Pillow lets go of Python's lock while it decodes. Raises ArchiveError."""
+        """Return [B, 3, r, r]; Pillow lets go of Python's lock while it decodes. Raises DatasetError."""
         if threads == 1 or len(items) < 2:
             return torch.stack([self.image(item) for item in items])
         with ThreadPoolExecutor(min(len(items), threads)) as pool:
             return torch.stack(list(pool.map(self.image, items)))
 
     def image(self, item: int) -> Tensor:
-        """Return one item, [3, r, r]. Raises ArchiveError, FileError."""
+        """Return one item, [3, r, r]. Raises DatasetError, FileError."""
         pixels = torch.from_numpy(self.data.read(item)).permute(2, 0, 1)
         return pixels if self.weights is None else area_average(pixels, self.weights)
 
@@ -90,7 +90,7 @@ class Cache:
         self.lock = Lock()
 
     def read(self, items: Tensor) -> Tensor:
-        """Return [B, 3, r, r] on the device, decoding only what is not held yet. Raises ArchiveError."""
+        """Return [B, 3, r, r] on the device, decoding only what is not held yet. Raises DatasetError."""
         side = self.reader.resolution
         with self.lock:
             if self.values is None:
@@ -112,7 +112,7 @@ def read_by_workers(reader: Reader, batches: Iterator[list[int]], *, workers: in
 
     Meant for a thread other than the main one: there DataLoader would answer a worker's death by an error in the
     middle of anything. Should workers die (of too little memory, of a signal sent to all), others take up the
-    work; if these die before they have read a batch, PolyinrError is raised. Raises ArchiveError, FileError.
+    work; if these die before they have read a batch, PolyinrError is raised. Raises DatasetError, FileError.
     """
     while True:
         asked: deque[list[int]] = deque()  # and not yet here
@@ -211,7 +211,7 @@ class Feed:
     on the device once read, if all of them fit in `cache_bytes`. If not, they are read again each time, in this
     process's threads or, in `stream`, by `workers` processes (None: by need). `window` shuffles within so many
     shards at a time (0: within the whole set), for disks that are slow at reading here and there.
-    Raises ArchiveError if `resolution` is above the set's, ConfigError.
+    Raises DatasetError if `resolution` is above the set's, ConfigError.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class Feed:
             raise ConfigError(f"{workers} workers are below 0; give 0 to read in this process")
         if resolution > side:
             problem = f"holds images of {side} px, {resolution} px are asked for; prepare it with --res {resolution}"
-            raise ArchiveError(data.path, problem)
+            raise DatasetError(data.path, problem)
         self.data = data
         self.resolution = resolution
         self.device = torch.empty(0, device=device).device  # with its number, as threads each have their default
@@ -254,7 +254,7 @@ class Feed:
     def batch(self, position: int, size: int) -> Images:
         """Return the images number `position` to `position + size - 1` of the stream, and their labels.
 
-        Each is the same to the last bit however the stream is cut. Raises ArchiveError, FileError.
+        Each is the same to the last bit however the stream is cut. Raises DatasetError, FileError.
         """
         return self.shown(self.order.places(position, size))
 
@@ -280,7 +280,7 @@ class Feed:
         """Yield this rank's part of each batch from `position` on, without end, read ahead in a thread.
 
         Of each micro-batch in its turn the rank has its share, and these follow one another. Close the iterator
-        (`contextlib.closing`) to end what reads ahead. Raises ArchiveError, FileError, PolyinrError.
+        (`contextlib.closing`) to end what reads ahead. Raises DatasetError, FileError, PolyinrError.
         """
         if micro_batch < 1 or batch < 1 or batch % micro_batch:
             raise ConfigError(f"micro-batch {micro_batch} does not divide the batch of {batch}")
@@ -301,7 +301,7 @@ class Feed:
                 yield self.finished(values, stretch)
 
     def shown(self, places: Tensor) -> Images:
-        """Return the images at these places. Raises ArchiveError, FileError."""
+        """Return the images at these places. Raises DatasetError, FileError."""
         items = places % len(self.data)
         values = self.memory.read(items) if self.memory else self.reader.read(items.tolist())
         return self.finished(values, places)

@@ -1,197 +1,43 @@
-"""The work folder beside an unfinished archive: what is done is kept there, so that work goes on after a stop."""
+"""Prepare a dataset: square RGB images of one size in a zip file, from any images."""
 
-import fcntl
 import io
 import os
-import shutil
 import stat
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from polyinr_core.errors import ArchiveError, FileError, ImageError, RequestError
-from polyinr_core.runtime.atomic_io import (
-    PathLike,
-    explain,
-    make_folder,
-    refuse_overwrite,
-    unmake_folders,
-    written_beside,
-)
+from polyinr_core.errors import DatasetError, FileError, ImageError, RequestError
+from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_overwrite
 from polyinr_core.runtime.process_pool import in_order
-from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json
 
-from .containers import FACTS_NAME
-from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit
-from .import_sources import open_source
-from .labels import Facts
-from .listing import NOT_REGULAR, Notes, Payload, Source, merged_facts
+from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
+from .import_sources import MapDataset, open_source
+from .labels import LabelInfo
+from .listing import NOT_REGULAR, Ignored, Payload, Source, merge_labels
+from .prepare_journal import WorkFolder, write_zip_dataset
 
-REQUEST_NAME = "request.sha256"
-JOURNAL_NAME = "journal.jsonl"
-IMAGES_NAME = "images.bin"
-
-
-def is_line(line: Any) -> bool:
-    """Say whether a value is a line of the journal: an image that was kept, or the reason why not."""
-    if not isinstance(line, dict) or not isinstance(line.get("name"), str):
-        return False
-    if "skipped" in line:
-        return isinstance(line["skipped"], str)
-    return is_whole(line.get("size"), 0, 2**40) and is_whole(line.get("crc"), 0, 2**32 - 1)
-
-
-class WorkFolder:
-    """Results in the order of the request's images: PNG bytes, or the reason why an image was skipped.
-
-    `NAME.zip.part/` holds request.sha256 (a digest of the request: another request starts anew), images.bin
-    (the PNG files one after the other), journal.jsonl (a line an image: name, size and CRC, or the reason).
-    """
-
-    def __init__(self, output: Path, *, request: str) -> None:
-        """Open or make the folder; `done` tells how far it had come. Raises FileError (in use), OSError."""
-        self.output = output
-        self.path = output.with_name(output.name + ".part")
-        if self.path.exists() and not (self.path / REQUEST_NAME).is_file():
-            raise FileError(self.path, "is in the way and not ours; move it away")
-        self._made = make_folder(self.path)
-        self._request = (self.path / REQUEST_NAME).open("a+")
-        try:
-            fcntl.flock(self._request, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._request.close()
-            raise FileError(self.path, "another `polyinr prepare` is at work here; wait for it") from error
-        self._request.seek(0)
-        is_same = self._request.read() == request
-        mode = "a+" if is_same else "w+"
-        self._journal: IO[str] = (self.path / JOURNAL_NAME).open(mode, encoding="ascii", errors="replace")
-        self._images: IO[bytes] = (self.path / IMAGES_NAME).open(mode + "b")
-        if not is_same:
-            self._request.truncate(0)
-            self._request.write(request)
-            self._request.flush()
-        self.lines: list[dict[str, Any]] = []
-        self._take_up()
-
-    @property
-    def done(self) -> int:
-        """The number of images dealt with, skipped ones included."""
-        return len(self.lines)
-
-    def _take_up(self) -> None:
-        """Read the journal as far as it and the images are whole, and cut off the rest."""
-        self._journal.seek(0)
-        self._images.seek(0)
-        journal_end = images_end = 0
-        for text in iter(self._journal.readline, ""):
-            try:
-                line = parse_json(text)
-            except JsonError:
-                break
-            if not text.isascii() or not is_line(line):
-                break
-            if "skipped" not in line:
-                data = self._images.read(line["size"])
-                if len(data) != line["size"] or zlib.crc32(data) != line["crc"]:
-                    break
-                images_end += len(data)
-            journal_end += len(text.encode())
-            self.lines.append(line)
-        self._journal.truncate(journal_end)
-        self._images.truncate(images_end)
-        self._journal.seek(journal_end)
-        self._images.seek(images_end)
-
-    def add(self, name: str, result: bytes | ImageError) -> None:
-        """Keep the next image's PNG file, or why there is none. Raises OSError."""
-        if isinstance(result, ImageError):
-            line: dict[str, Any] = {"name": name, "skipped": str(result)}
-        else:
-            line = {"name": name, "size": len(result), "crc": zlib.crc32(result)}
-            self._images.write(result)
-            self._images.flush()
-        self._journal.write(format_json(line, sort_keys=False) + "\n")
-        self._journal.flush()
-        self.lines.append(line)
-
-    def images(self) -> Iterator[bytes]:
-        """Yield the PNG files that were kept, in order. Raises OSError."""
-        with (self.path / IMAGES_NAME).open("rb") as file:
-            for line in self.lines:
-                if "skipped" not in line:
-                    yield file.read(line["size"])
-
-    def remove(self) -> None:
-        """Delete the folder: it is not needed any more."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        unmake_folders(self._made)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in (self._images, self._journal, self._request):
-            with suppress(OSError):  # what is left in its buffer does not fit either
-                file.close()
-        if error is not None and not self.lines:  # nothing that another call could take up
-            self.remove()
-
-
-def write_archive(work: WorkFolder, facts: Facts, provenance: dict[str, Any], *, overwrite: bool) -> None:
-    """Write the images that were kept, `facts` being theirs, and `dataset.json`. Raises FileError, OSError."""
-    kept = sum("skipped" not in line for line in work.lines)
-    names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(kept)]
-    labels = None
-    if facts.labels is not None:
-        values: list[Any] = facts.labels.tolist()
-        if not facts.class_names and facts.classes > max(values) + 1:  # else nothing would tell of the last ones
-            values = [[int(label == number) for number in range(facts.classes)] for label in values]
-        labels = [[name, label] for name, label in zip(names, values, strict=True)]
-    description = {"labels": labels, "class_names": list(facts.class_names), "provenance": provenance}
-    try:
-        text = format_json(description)
-    except JsonError as error:
-        raise FileError(work.output, f"its {FACTS_NAME} cannot be written: {error}") from error
-    with written_beside(work.output, overwrite=overwrite) as draft, zipfile.ZipFile(draft, "w") as zipped:
-        for name, image in zip(names, work.images(), strict=True):
-            zipped.writestr(entry(name), image)
-        zipped.writestr(entry(FACTS_NAME), text)
-
-
-def entry(name: str) -> zipfile.ZipInfo:
-    """Return a zip entry whose header is the same on every machine and day."""
-    info = zipfile.ZipInfo(name)  # dated 1980
-    info.create_system = 3
-    info.external_attr = 0o644 << 16
-    return info
-
-
-Labels = Literal["auto", "none"]
+LabelMode = Literal["auto", "none"]
 Progress = Callable[[int, int], None]
 MAX_RESOLUTION = 8192
 LEVEL = 4  # zlib's: the usual 6 saves 1 % and takes up to 2.5 times as long (docs/speed.md)
-MAX_AT_ONCE, PIXELS_AT_ONCE = 32, 2**21  # finished images that a worker hands over together, and their pixels
-IMAGES_A_WORKER = 64  # fewer are done sooner than another process has started
+MAX_AT_ONCE, PIXELS_AT_ONCE = 32, 2**21  # images that a worker returns at once, and their pixels
+IMAGES_A_WORKER = 64  # a process for fewer is not worth its start
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is done to each image."""
+    """How each image is processed."""
 
     resolution: int
     crop: Crop
@@ -205,57 +51,82 @@ class Request:
 
 @dataclass(frozen=True)
 class Report:
-    """What was made: images `found` in the sources, `kept`, and `skipped` as (name, reason).
+    """What `prepare` wrote: images `found` in the sources, `kept`, and `skipped` as (name, reason).
 
-    `classes` is 0 without labels; `resumed` tells how many had been dealt with before an interruption.
-    `other_files` counts files of kinds that are not read, by suffix; `second_images` further images of samples
-    that have one (masks). `notes` are sentences on these and on labels and classes that were lost.
+    `classes` is 0 without labels; `resumed` counts the images that an interrupted call had finished. `other_files`
+    counts files of types that are not read, by suffix; `second_images` further images of samples that have one (masks).
+    `notes` are sentences about these, and about labels and classes that were lost.
     """
 
     output: Path
     found: int
     kept: int
-    skipped: tuple[tuple[str, str], ...]
+    resumed: int
     classes: int
     class_names: tuple[str, ...]
-    resumed: int
+    skipped: tuple[tuple[str, str], ...]
     other_files: dict[str, int] = field(default_factory=dict)
     second_images: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON has it."""
+        skipped = [{"name": name, "reason": reason} for name, reason in self.skipped]
+        return asdict(self) | {"output": str(self.output), "skipped": skipped}
+
 
 def prepare(
-    sources: Sequence[PathLike],
+    sources: PathLike | MapDataset | Sequence[PathLike | MapDataset],
     output: PathLike,
     *,
     resolution: int,
     crop: Crop = "center",
     resize: Resize = "lanczos",
-    background: Color = WHITE,
-    labels: Labels = "auto",
+    background: Color | str = WHITE,
+    labels: LabelMode = "auto",
     strict: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Make the archive `output` of square RGB images from folders, zips, tars and data-set files.
+    """Write a dataset of square RGB images, a zip file, from any images.
 
-    Images that cannot be used are skipped and listed; files of other kinds are counted. With `strict` both are
-    an error. Labels are kept if every image that is kept has one. Finished images wait in `output` + ".part"
-    until the archive is whole; the same call after an interruption takes them up. `workers` None: as many as
-    there are cores and work for. A script calls this below `if __name__ == "__main__"`, as the workers import it.
-    Raises RequestError, FileError, ArchiveError.
+    Images that cannot be used are skipped and listed; files of other types are counted. Labels are kept if every image
+    that is kept has one. Finished images wait in `output` + ".part" until the zip is whole; the same call after an
+    interruption takes them up. A script calls this below `if __name__ == "__main__"`, because the workers import it.
+
+    Args:
+        sources: one or more folders, zip files, tar files, patterns of tar shards, images, or Python datasets of
+            (image, label) pairs such as `torchvision.datasets.CIFAR10`.
+        output: the zip file to write.
+        resolution: width and height of the images, 1-8192 pixels. No image is enlarged.
+        crop: "center" keeps the middle square, "pad" adds borders, "none" stretches.
+        resize: the filter.
+        background: RGB or a color name, behind transparent pixels and borders.
+        labels: "auto" takes the source's labels, else its class folders; "none" writes no labels.
+        strict: raise instead of skipping an image, a file of another type or a label.
+        workers: processes; None: as many as there are cores and work for.
+        overwrite: replace `output`.
+        progress: called with (images done, images in all).
+
+    Returns:
+        What was kept and what was skipped, and why.
+
+    Raises: RequestError, FileError, DatasetError.
     """
-    request = Request(resolution, crop, resize, background)
-    paths, output = [Path(source) for source in sources], Path(output)
-    check_paths(paths, output, overwrite=overwrite)
-    opened = [open_source(path) for path in paths]
-    passed = Notes(*opened)
-    likely: tuple[Facts, str | None] = (Facts(), None)
+    color = parse_color(background) if isinstance(background, str) else background
+    request, output = Request(resolution, crop, resize, color), Path(output)
+    given = list(sources) if isinstance(sources, list | tuple) else [sources]
+    check_paths([Path(one) for one in given if isinstance(one, str | os.PathLike)], output, overwrite=overwrite)
+    if not given:
+        raise RequestError("no source is given; name a folder, a zip or a tar of images")
+    opened = [open_source(one) for one in given]
+    ignored = Ignored(*opened)
+    likely: tuple[LabelInfo, str | None] = (LabelInfo(), None)
     if labels == "auto":
-        likely = merged_facts(opened, [without_broken(source, request) for source in opened])
+        likely = merge_labels(opened, [without_broken(source, request) for source in opened])
     if strict:
-        refuse_loss(opened, passed, likely[1])
+        refuse_loss(opened, ignored, likely[1])
     total = sum(len(source.names) for source in opened)
     try:
         with WorkFolder(output, request=digest_of(request, opened)) as work:
@@ -266,28 +137,41 @@ def prepare(
             if len(skipped) == total:
                 work.remove()
                 name, reason = skipped[0]
-                raise ArchiveError(paths[0], f"none of its {total} images can be used (the first, {name!r}, {reason})")
-            facts, note = Facts(), None
+                raise DatasetError(
+                    opened[0].path, f"none of its {total} images can be used (the first, {name!r}, {reason})"
+                )
+            facts, note = LabelInfo(), None
             if labels == "auto":
-                facts, note = merged_facts(opened, kept_of(work, opened))
+                facts, note = merge_labels(opened, kept_of(work, opened))
             skipped = (*left_out_of(opened), *skipped)
-            made = provenance(opened, request, labels=labels, skipped=skipped, passed=passed)
-            write_archive(work, facts, made, overwrite=overwrite)
+            made = provenance(opened, request, labels=labels, skipped=skipped, ignored=ignored)
+            write_zip_dataset(work, facts, made, overwrite=overwrite)
             work.remove()
     except OSError as error:
         raise explain(output, error) from error
-    passed.left_out.clear()  # they are listed with those that were skipped
-    notes = (*passed.lines(), *lost_classes(likely[0], facts), *([] if note is None else [note]))
+    ignored.left_out.clear()  # they are listed with those that were skipped
+    notes = (*ignored.lines(), *lost_classes(likely[0], facts), *([] if note is None else [note]))
     found = total + sum(len(source.left_out) for source in opened)
     kept = found - len(skipped)
-    others, seconds = dict(passed.others), dict(passed.seconds)
-    return Report(output, found, kept, skipped, facts.classes, facts.class_names, resumed, others, seconds, notes)
+    others, seconds = dict(ignored.others), dict(ignored.seconds)
+    return Report(
+        output=output,
+        found=found,
+        kept=kept,
+        resumed=resumed,
+        classes=facts.classes,
+        class_names=facts.class_names,
+        skipped=skipped,
+        other_files=others,
+        second_images=seconds,
+        notes=notes,
+    )
 
 
 def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
-    """Return the images of a source without those that lack a good label and cannot be used anyway.
+    """Return the indices of a source's images without those that lack a usable label and cannot be decoded anyway.
 
-    The first of them that can be used ends the search: its label will be refused, before any work.
+    The first of them that can be used ends the search: its label will be refused before any work is done.
     """
     doubtful = source.labels.doubtful
     broken = []
@@ -306,24 +190,24 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
 
 
 def kept_of(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
-    """Return which images of each source were kept."""
+    """Return the indices of each source's images that were kept."""
     kept = np.array(["skipped" not in line for line in work.lines])
     ends = np.cumsum([len(source.names) for source in sources])[:-1]
     return [np.flatnonzero(part) for part in np.split(kept, ends)]
 
 
 def left_out_of(sources: Sequence[Source]) -> list[tuple[str, str]]:
-    """Return the names of what is named as an image and is no regular file, with the reasons."""
-    return [(told_name(source, name, sources), why) for source in sources for name, why in source.left_out]
+    """Return what is named as an image but is no regular file, with the reasons."""
+    return [(display_name(source, name, sources), why) for source in sources for name, why in source.left_out]
 
 
-def told_name(source: Source, name: str, sources: Sequence[Source]) -> str:
-    """Return how the report names an image: with its source if there are several."""
+def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
+    """Return the name of an image in the report: with its source if there are several."""
     return name if len(sources) == 1 else f"{source.path.name}/{name}"
 
 
-def lost_classes(likely: Facts, facts: Facts) -> list[str]:
-    """Return a sentence on each class of which no image is left."""
+def lost_classes(likely: LabelInfo, facts: LabelInfo) -> list[str]:
+    """Return a sentence about each class of which no image is left."""
     if likely.labels is None or facts.labels is None:
         return []
     before = np.bincount(likely.labels, minlength=likely.classes)
@@ -338,25 +222,23 @@ def lost_classes(likely: Facts, facts: Facts) -> list[str]:
     return lost
 
 
-def refuse_loss(sources: Sequence[Source], passed: Notes, note: str | None) -> None:
-    """Raise FileError for files that are passed over and labels that are lost, as `strict` has it."""
+def refuse_loss(sources: Sequence[Source], ignored: Ignored, note: str | None) -> None:
+    """Raise FileError for ignored files and lost labels, for `strict`."""
     for source in sources:
         if source.left_out:
             name, why = source.left_out[0]
             raise FileError(source.path, f"the image {name!r} {why} (--strict: none may be skipped)")
     path = next((source.path for source in sources if source.others), sources[0].path)
-    if passed.others:
-        raise FileError(path, f"{passed.lines()[0]} (--strict: none may be)")
+    if ignored.others:
+        raise FileError(path, f"{ignored.lines()[0]} (--strict: none may be)")
     if note is not None:
         raise FileError(path, f"{note} (--strict: none may be lost; or give --labels none)")
 
 
 def check_paths(sources: Sequence[Path], output: Path, *, overwrite: bool) -> None:
-    """Raise before any work if there is nothing to read or no place to write."""
-    if not sources:
-        raise RequestError("no source is given; name a folder, a zip or a tar of images")
+    """Raise RequestError or FileError before any work if `output` cannot be written."""
     if output.suffix.lower() != ".zip":
-        raise RequestError(f"{str(output)!r} does not end in .zip, as an archive must")
+        raise RequestError(f"{str(output)!r} does not end in .zip; a dataset is a .zip file")
     if output.is_dir():
         raise FileError(output, "is a folder; choose another name")
     refuse_overwrite(output, overwrite=overwrite)
@@ -373,7 +255,7 @@ def make_images(
     strict: bool,
     progress: Progress | None,
 ) -> None:
-    """Bring all images that `work` does not have yet to size. Raises FileError with `strict`."""
+    """Process all images that `work` does not have yet. Raises FileError with `strict`."""
     names = [(source, name) for source in sources for name in source.names]
     if progress is not None:
         progress(work.done, len(names))
@@ -383,10 +265,10 @@ def make_images(
     chunk = max(1, min(MAX_AT_ONCE, PIXELS_AT_ONCE // request.resolution**2))
     results = in_order(partial(result_of, request=request), payloads(sources, work.done), workers=workers, chunk=chunk)
     with warnings.catch_warnings(), closing(results):
-        warnings.simplefilter("ignore")  # Pillow's, of odd metadata: images are judged by the outcome
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
         for result in results:
             source, name = names[work.done]
-            work.add(told_name(source, name, sources), result)
+            work.add(display_name(source, name, sources), result)
             if strict:
                 refuse_skipped(work, source, work.lines[-1])
             if progress is not None:
@@ -394,14 +276,14 @@ def make_images(
 
 
 def refuse_skipped(work: WorkFolder, source: Source, line: dict[str, Any]) -> None:
-    """Raise FileError for an image that was skipped."""
+    """Raise FileError for a skipped image."""
     if "skipped" in line:
         work.remove()
         raise FileError(source.path, f"the image {line['name']!r} {line['skipped']} (--strict: none may be skipped)")
 
 
 def payloads(sources: Sequence[Source], start: int) -> Iterator[Payload]:
-    """Yield what the sources hold, one after the other, without the first `start` images."""
+    """Yield the images of all sources in order, without the first `start`."""
     for source in sources:
         if start < len(source.names):
             yield from source.payloads(start)
@@ -409,7 +291,7 @@ def payloads(sources: Sequence[Source], start: int) -> Iterator[Payload]:
 
 
 def result_of(payload: Payload, *, request: Request) -> bytes | ImageError:
-    """Return one finished image as a PNG file, or why there is none; this runs in the workers."""
+    """Return one image as a PNG file, or why it is skipped; this runs in the workers."""
     try:
         if isinstance(payload, ImageError):
             raise payload
@@ -445,11 +327,11 @@ def provenance(
     sources: Sequence[Source],
     request: Request,
     *,
-    labels: Labels,
+    labels: LabelMode,
     skipped: Sequence[tuple[str, str]],
-    passed: Notes,
+    ignored: Ignored,
 ) -> dict[str, Any]:
-    """Return how the archive was made: nothing that differs between two runs on the same input."""
+    """Return how the dataset was made: nothing that differs between two runs on the same input."""
     found = sum(len(source.names) + len(source.left_out) for source in sources)
     return {
         "made_by": f"polyinr {version('polyinr')}, Pillow {Image.__version__}",
@@ -465,14 +347,14 @@ def provenance(
         "labels": labels,
         "counts": {"found": found, "kept": found - len(skipped), "skipped": len(skipped)},
         "skipped": [list(pair) for pair in skipped],
-        **({"other_files": dict(sorted(passed.others.items()))} if passed.others else {}),
-        **({"second_images": dict(sorted(passed.seconds.items()))} if passed.seconds else {}),
+        **({"other_files": dict(sorted(ignored.others.items()))} if ignored.others else {}),
+        **({"second_images": dict(sorted(ignored.seconds.items()))} if ignored.seconds else {}),
     }
 
 
 def digest_of(request: Request, sources: Sequence[Source]) -> str:
-    """Return a digest of all that finished images depend on."""
-    parts = (version("polyinr"), Image.__version__, request, [(source.kind, source.stamp) for source in sources])
+    """Return a digest of everything that the finished images depend on."""
+    parts = (version("polyinr"), Image.__version__, request, [(source.kind, source.fingerprint) for source in sources])
     return sha256(repr(parts).encode()).hexdigest()
 
 

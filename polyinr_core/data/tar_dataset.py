@@ -1,4 +1,4 @@
-"""Where each image lies in a set of tar shards, and its label: found by one scan, kept for the next start."""
+"""Tar datasets: tar shards with random access to images by an index, which is saved for the next start."""
 
 import hashlib
 import json
@@ -16,25 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.errors import DatasetError, FileError
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special, written_beside
 from polyinr_core.runtime.strict_json import JsonError, parse_json
 from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, read_header, read_tensors
 
 from .containers import FACTS_NAME, Member, is_image, tar_members
 from .decode import MAX_IMAGE_BYTES, decoded
-from .labels import Description, Labels, LabelUse, concatenated
-from .listing import NOT_REGULAR, Lister, Listing, Notes, may_matter, stamp_of
+from .labels import Description, LabelUse, UnresolvedLabels, concatenated
+from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, fingerprint_of, may_matter
 
 FORMAT = "2"
-SCANNERS = 8  # threads: on most disks it is waiting, not work
+SCANNERS = 8  # threads; scanning mostly waits for the disk
 ARRAYS = ("shard", "offset", "size")
 LABEL_ARRAYS = ("values", "widths", "folder")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What one tar holds: `places` int64 [n, 2] are offset and size of each image of the listing."""
+    """The content of one tar: `places` int64 [n, 2] are the offset and size of each image of the listing."""
 
     listing: Listing
     places: NDArray[np.int64]
@@ -43,15 +43,15 @@ class Scan:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Of each image: `shard` int32 [N], `offset` and `size` in bytes int64 [N], `labels`.
+    """The location of each image: `shard` int32 [N], `offset` and `size` in bytes int64 [N]; and `labels`.
 
-    `notes` tells what was passed over.
+    `notes` are sentences about ignored files.
     """
 
     shard: NDArray[np.int32]
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
-    labels: Labels
+    labels: UnresolvedLabels
     sha256: str
     notes: tuple[str, ...] = ()
 
@@ -64,35 +64,35 @@ def index_of(
     progress: Callable[[int, int], None] | None,
     beside: Path | None = None,
 ) -> ShardIndex:
-    """Return the index of the shards of the set at `path`, from `folder` if it was kept there for these files.
+    """Return the index of the shards at `path`, from `folder` if it was saved there for these files.
 
-    A kept index is for shards of the same names, sizes and times only. `beside` is a `dataset.json` about them
-    all. Raises ArchiveError, FileError.
+    A saved index is valid for files of the same names, sizes and times. `beside` is a `dataset.json` for all of them.
+    Raises DatasetError, FileError.
     """
-    stamp = stamp_of(*files, *([] if beside is None else [beside]))
+    fingerprint = fingerprint_of(*files, *([] if beside is None else [beside]))
     kept = None
     if folder is not None:
         name = hashlib.sha256(
             "\n".join(str(file.resolve()) for file in files).encode("utf-8", "surrogateescape")
         ).hexdigest()[:16]
         kept = folder / f"shards-{name}.safetensors"
-        if (found := read_index(kept, stamp)) is not None:
+        if (found := read_index(kept, fingerprint)) is not None:
             return found
     index = joined(scan(files, described_by(path, beside), progress=progress))
     if kept is not None:
-        write_index(kept, index, stamp)
+        write_index(kept, index, fingerprint)
     return index
 
 
 def described_by(path: Path, beside: Path | None) -> Description | None:
-    """Return what a `dataset.json` beside shards says. Raises FileError."""
+    """Read a `dataset.json` beside shards. Raises FileError."""
     return None if beside is None else Description.read(path, read_bytes(beside))
 
 
 def scan(
     files: list[Path], beside: Description | None, *, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Scan]:
-    """Yield what each shard's table of contents says. Raises ArchiveError, FileError."""
+    """Scan shards in threads; yield the result of each in order. Raises DatasetError, FileError."""
     with ThreadPoolExecutor(SCANNERS) as pool:
         try:
             for done, found in enumerate(pool.map(partial(scan_shard, beside=beside), files), 1):
@@ -104,8 +104,8 @@ def scan(
 
 
 def joined(scans: Iterable[Scan]) -> ShardIndex:
-    """Return the index of shards; the names of the images, which would fill memory, are not kept."""
-    places, labels, notes = [], [], Notes()
+    """Join the scans of shards to an index, without the image names, which would fill memory."""
+    places, labels, notes = [], [], Ignored()
     digest = hashlib.sha256()
     for found in scans:
         places.append(found.places)
@@ -124,15 +124,15 @@ def joined(scans: Iterable[Scan]) -> ShardIndex:
 
 
 def scan_shard(file: Path, beside: Description | None = None) -> Scan:
-    """Return what a shard holds, and a digest of its name, table and first image. Raises ArchiveError."""
+    """Scan a shard: its images, and a digest of its name, table and first image. Raises DatasetError."""
     if is_empty(file):
-        raise ArchiveError(file, "is empty")
+        raise DatasetError(file, "is empty")
     found: list[tuple[int, int]] = []
     listing = list_tar(file, beside, compressed=False, found=found)
     if not listing.names:
         first = f" ({listing.left_out[0][0]!r} {listing.left_out[0][1]})" if listing.left_out else ""
         problem = f"holds no images{first} (a sample is KEY.png or KEY.jpg, beside it KEY.cls)"
-        raise ArchiveError(file, problem)
+        raise DatasetError(file, problem)
     places = np.array([found[number] for number in listing.chosen], dtype=np.int64)  # [n, 2]
     lines = [file.name]
     for name, (offset, size), label in zip(listing.names, places.tolist(), listing.labels.values, strict=True):
@@ -145,8 +145,8 @@ def scan_shard(file: Path, beside: Description | None = None) -> Scan:
 def list_tar(
     file: Path, beside: Description | None, *, compressed: bool, found: list[tuple[int, int]] | None = None
 ) -> Listing:
-    """List the images of a tar in its own order; their places are added to `found`. Raises ArchiveError."""
-    lister = Lister(file, samples=True, beside=beside)
+    """List the images of a tar in order; append their places to `found`. Raises DatasetError."""
+    lister = ListingBuilder(file, samples=True, beside=beside)
     for member in tar_members(file, compressed=compressed, special=True):
         if not member.is_file:
             if is_image(member.name) or (member.info.issym() and may_matter(member.name)):
@@ -157,16 +157,16 @@ def list_tar(
 
 
 def place_of(member: Member) -> tuple[int, int]:
-    """Return where an image lies: its offset and size. Raises ArchiveError."""
+    """Return the offset and size of an image. Raises DatasetError."""
     if member.info.issparse():
-        raise ArchiveError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
+        raise DatasetError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
     if member.size > MAX_IMAGE_BYTES:
-        raise ArchiveError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
+        raise DatasetError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
     return member.info.offset_data, member.size
 
 
 def is_empty(file: Path) -> bool:
-    """Say whether a file has no bytes. Raises FileError."""
+    """Return whether a file is empty. Raises FileError."""
     refuse_special(file)
     try:
         return file.stat().st_size == 0
@@ -175,7 +175,7 @@ def is_empty(file: Path) -> bool:
 
 
 def read_stretch(file: Path, offset: int, size: int) -> bytes:
-    """Return `size` bytes of a shard, or fewer where it ends. Raises FileError."""
+    """Read `size` bytes of a shard, or fewer at its end. Raises FileError."""
     try:
         with file.open("rb", buffering=0) as shard:
             shard.seek(offset)
@@ -184,15 +184,15 @@ def read_stretch(file: Path, offset: int, size: int) -> bytes:
         raise explain(file, error) from error
 
 
-def read_index(kept: Path, stamp: str) -> ShardIndex | None:
-    """Return a kept index if it is whole and of files with this stamp."""
+def read_index(kept: Path, fingerprint: str) -> ShardIndex | None:
+    """Return a saved index if it is whole and its files have this fingerprint."""
     try:
         facts = read_header(kept)[METADATA]
-        if (facts.get("format"), facts.get("stamp")) != (FORMAT, stamp):
+        if (facts.get("format"), facts.get("stamp")) != (FORMAT, fingerprint):
             return None
         arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in read_tensors(kept).items()}
         said = parse_json(facts["labels"])
-        labels = Labels(
+        labels = UnresolvedLabels(
             **{name: arrays.pop(name) for name in LABEL_ARRAYS},
             folder_names=tuple(said.pop("folder_names")),
             numbered=tuple(said.pop("numbered")),
@@ -202,7 +202,7 @@ def read_index(kept: Path, stamp: str) -> ShardIndex | None:
         )
         index = ShardIndex(**arrays, labels=labels, sha256=facts["sha256"], notes=tuple(parse_json(facts["notes"])))
     except (FileError, TensorFileError, JsonError, TypeError, KeyError, ValueError, AttributeError):
-        # missing or damaged: the scan makes it anew
+        # missing or damaged: scan again
         return None
     columns: list[NDArray[Any]] = [index.shard, index.offset, index.size]
     kinds = ["int32", "int64", "int64"]
@@ -213,12 +213,12 @@ def read_index(kept: Path, stamp: str) -> ShardIndex | None:
     return index if fits and len(index.shard) and all(int(column.min()) >= 0 for column in columns) else None
 
 
-def write_index(kept: Path, index: ShardIndex, stamp: str) -> None:
-    """Keep an index. Raises FileError."""
+def write_index(kept: Path, index: ShardIndex, fingerprint: str) -> None:
+    """Save an index. Raises FileError."""
     arrays = {name: getattr(index, name) for name in ARRAYS}
     arrays |= {name: getattr(index.labels, name) for name in LABEL_ARRAYS}
     said = {f.name: getattr(index.labels, f.name) for f in fields(index.labels) if f.name not in LABEL_ARRAYS}
-    facts = {"format": FORMAT, "stamp": stamp, "sha256": index.sha256}
+    facts = {"format": FORMAT, "stamp": fingerprint, "sha256": index.sha256}
     facts |= {"labels": json.dumps(said), "notes": json.dumps(index.notes)}
     with written_beside(kept, overwrite=True) as draft:
         save_file(arrays, draft, metadata=facts)
@@ -228,13 +228,13 @@ GLOB = "*?["
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
-class Shards:
-    """Open shards. Their images are in the order of the shards' names, then in the order of each tar.
+class TarDataset:
+    """A dataset in tar shards. Images are ordered by the names of the shards, then as in each tar.
 
-    A sample is the files KEY.png (or any other image) and KEY.cls (a class index as text) or KEY.json (an
-    object with `label`), in one tar; a name's first dot ends the key. Else a `dataset.json` inside or class
-    folders give the labels. A `dataset.json` beside the shards may hold labels, `class_names` and `provenance`. A
-    image is read by one seek, with no file kept open: it is safe from threads and processes.
+    A sample is KEY.png (or another image) and KEY.cls (a class index as text) or KEY.json (an object with `label`) in
+    one tar; the first dot of a name ends the key. Otherwise a `dataset.json` inside or class folders give the labels. A
+    `dataset.json` beside the shards may hold labels, `class_names` and `provenance`. An image is read with one seek,
+    and no file stays open, so reading is safe in threads and processes.
     """
 
     def __init__(self, path: Path, *, files: list[Path], index: ShardIndex, use: LabelUse = "auto") -> None:
@@ -242,7 +242,7 @@ class Shards:
         self.files = files
         self.index = index
         self.shard_of: NDArray[np.int32] | None = index.shard
-        facts, note = index.labels.facts_for(use, path, lambda number: f"in {files[index.shard[number]].name}")
+        facts, note = index.labels.resolve_for(use, path, lambda number: f"in {files[index.shard[number]].name}")
         self.labels: NDArray[np.int64] | None = facts.labels
         self.classes = facts.classes
         self.class_names = facts.class_names
@@ -259,17 +259,17 @@ class Shards:
         progress: Callable[[int, int], None] | None = None,
         labels: LabelUse = "auto",
     ) -> Self:
-        """Open a .tar, a folder of them, or a pattern, and check all names and labels and the first image.
+        """Open a .tar, a folder of them, or a pattern; check all names and labels and the first image.
 
-        The other images are checked when read. `index` is a folder where what the scan finds is kept for the
-        next time; `progress` is told (shards scanned, shards in all). Labels that cannot be used are refused,
-        left out with "usable"; "none" leaves out all. Raises ArchiveError, FileError.
+        The other images are checked when read. `index` is a folder in which the result of the scan is saved for the
+        next time; `progress` is called with (shards scanned, shards in all). Labels that cannot be used are an error,
+        ignored with "usable"; "none" ignores all. Raises DatasetError, FileError.
         """
         path = Path(path)
         files = shard_files(path)
         found = index_of(path, files, folder=index, progress=progress, beside=description_of(path, files))
         if (beside := image_beside(path)) is not None:
-            found = replace(found, notes=(*found.notes, f"passed over: images beside the .tar files ({beside!r})"))
+            found = replace(found, notes=(*found.notes, f"ignored: images beside the .tar files ({beside!r})"))
         return cls(path, files=files, index=found, use=labels)
 
     def __len__(self) -> int:
@@ -277,23 +277,23 @@ class Shards:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 over each shard's name, table with labels, and first image: not over all pixels."""
+        """SHA-256 of the names, tables with labels and first images of all shards, not of all pixels."""
         return self.index.sha256
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises ArchiveError, FileError."""
+        """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises DatasetError, FileError."""
         return self._decoded(index, side=self.resolution)
 
     def _decoded(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
-        """Read and decode image `index`, of any side if None is given."""
+        """Read and decode image `index`; `side` None: of any size."""
         file = self.files[self.index.shard[index]]
         offset, size = int(self.index.offset[index]), int(self.index.size[index])
         data = read_stretch(file, offset, size)
         if len(data) < size:
-            raise ArchiveError(file, "has become shorter since it was scanned; is it being written?")
+            raise DatasetError(file, "has become shorter since it was scanned; is it being written?")
         try:
             return decoded(file, "", data, side=side)
-        except ArchiveError:  # the name is looked up only now: a million of them would fill memory
+        except DatasetError:  # look the name up only now, as a million names would fill memory
             return decoded(file, name_at(file, offset), data, side=side)
 
     def close(self) -> None:
@@ -309,23 +309,23 @@ class Shards:
 
 
 def is_pattern(path: Path) -> bool:
-    """Say whether a path is a pattern that stands for several files, as `data-{000..099}.tar` or `a/*.tar`."""
+    """Return whether a path is a pattern of several files, such as `data-{000..099}.tar` or `a/*.tar`."""
     return any(mark in str(path) for mark in "{" + GLOB) and not os.path.exists(path)
 
 
 def shard_files(path: Path) -> list[Path]:
-    """Return the shards that a path or pattern means, in the order of their names. Raises ArchiveError."""
+    """Return the shards of a path or pattern in the order of their names. Raises DatasetError."""
     if not is_pattern(path):
         files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
         if not files:
-            raise ArchiveError(path, "is a folder without .tar files")
+            raise DatasetError(path, "is a folder without .tar files")
         return files
-    from braceexpand import braceexpand  # here, as few have patterns to read
+    from braceexpand import braceexpand
 
     try:
         patterns = [Path(text) for text in braceexpand(str(path))]
     except ValueError as error:
-        raise ArchiveError(path, "is no pattern; write it as data-{000..099}.tar or data-*.tar") from error
+        raise DatasetError(path, "is no pattern; write it as data-{000..099}.tar or data-*.tar") from error
     files = []
     for pattern in patterns:
         if any(mark in str(pattern) for mark in GLOB):
@@ -333,7 +333,7 @@ def shard_files(path: Path) -> list[Path]:
         else:
             files.append(pattern)  # each must be there: a gap in a range is a mistake
     if not files:
-        raise ArchiveError(path, "no file has such a name")
+        raise DatasetError(path, "no file has such a name")
     return sorted(set(files))
 
 
@@ -352,12 +352,12 @@ def image_beside(path: Path) -> str | None:
 
 
 def means_shards(path: Path) -> bool:
-    """Say whether a path means tar shards, by its name or what the folder holds."""
+    """Return whether a path means tar shards, by its name or the content of the folder."""
     is_tar = path.name.lower().endswith(TAR_SUFFIXES)
     return is_tar or is_pattern(path) or (os.path.isdir(path) and any(path.glob("*.tar")))
 
 
 def name_at(file: Path, offset: int) -> str:
-    """Return the name of what lies at an offset in a shard."""
+    """Return the name of the file at an offset in a shard."""
     members = tar_members(file, compressed=False)
     return next((member.name for member in members if member.info.offset_data == offset), f"byte {offset}")

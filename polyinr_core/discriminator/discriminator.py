@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from polyinr_core.errors import ConfigError, LabelError
 from polyinr_core.runtime.distributed import Ranks
-from polyinr_core.runtime.rng import start_values_of
+from polyinr_core.runtime.rng import seeded_init
 
 from .backbones import Frozen, PixelwiseConv2d, features_of
 from .config import DiscriminatorConfig
@@ -61,7 +61,7 @@ class ProjectedDiscriminator(nn.Module):
         self.config = config
         if missing := [name for name in config.backbones if name not in weights]:
             raise ConfigError(f"the discriminator has no weights for {', '.join(missing)}")
-        with start_values_of("critic", seed):
+        with seeded_init("critic", seed):
             features = {name: features_of(name, weights[name], taps=config.taps) for name in config.backbones}
             projections = {
                 name: Projection(network.widths[: config.taps], channels=config.channels)

@@ -18,16 +18,16 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.dataset import ImageSet, means_shards, open_data
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
-from polyinr_core.data.listing import Notes
+from polyinr_core.data.listing import Ignored
 from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.data.sampler import Order
-from polyinr_core.data.tar_dataset import Shards
+from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
 from polyinr_core.images.io import read_note
-from polyinr_core.images.quantize import checked, quantize
+from polyinr_core.images.quantize import check_finite, quantize
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
-from polyinr_core.rendering.backends.select import Drawer, drawer_for
-from polyinr_core.rendering.render import at_once
+from polyinr_core.rendering.backends import Backend, select_backend
+from polyinr_core.rendering.render import pixels_per_batch
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, sha256_of
 from polyinr_core.runtime.rng import generator_for
 
@@ -86,9 +86,9 @@ class ImageFolder:
         self.path = path
         source = open_folder(path)
         self.names = source.names
-        facts, _ = source.labels.facts_for("usable", path, source.name_of)
+        facts, _ = source.labels.resolve_for("usable", path, source.name_of)
         self.labels, self.classes, self.class_names = facts.labels, facts.classes, facts.class_names
-        self.notes = Notes(source).lines()
+        self.notes = Ignored(source).lines()
         self.resolution = len(self._decode(0))
 
     def __len__(self) -> int:
@@ -167,7 +167,7 @@ class DatasetImages:
 
     @cached_property
     def sha256(self) -> str:
-        if isinstance(self.data, Shards):  # their digest does not cover all pixels
+        if isinstance(self.data, TarDataset):  # their digest does not cover all pixels
             return sha256_of_files(self.data.files, [file.name for file in self.data.files])
         return self.data.sha256
 
@@ -269,10 +269,10 @@ class GeneratedImages:
         }
 
     @cached_property
-    def backend(self) -> Drawer:
+    def backend(self) -> Backend:
         """The rendering backend of the generator's device when first used."""
         generator = self.checkpoint.generator
-        return drawer_for(generator.synthesis, generator.mapping.w_avg.device)
+        return select_backend(generator.synthesis, generator.mapping.w_avg.device)
 
     def sample_w(self, seeds: range, *, label_seeds: range | None = None) -> Tensor:
         """Return w [N, L, w_dim] of seeds, whose classes are drawn by `label_seeds`, by default the same."""
@@ -292,10 +292,10 @@ class GeneratedImages:
     def batches(self, indices: range | None = None) -> Iterator[Tensor]:
         indices = range(self.count) if indices is None else indices
         device = self.checkpoint.generator.mapping.w_avg.device
-        size = max(at_once(device) // self.resolution**2, 1)
+        size = max(pixels_per_batch(device) // self.resolution**2, 1)
         for start in range(indices.start // size * size, indices.stop, size):
             seeds = range(start, min(start + size, self.count))
-            pixels = quantize(next(checked([self.render(self.sample_w(seeds))])))
+            pixels = quantize(next(check_finite([self.render(self.sample_w(seeds))])))
             yield pixels[max(indices.start - start, 0) : indices.stop - start]
 
 
@@ -310,14 +310,14 @@ def sample_w(
 
 
 @torch.no_grad()
-def render_images(checkpoint: Checkpoint, w: Tensor, *, resolution: int, backend: Drawer | None = None) -> Tensor:
+def render_images(checkpoint: Checkpoint, w: Tensor, *, resolution: int, backend: Backend | None = None) -> Tensor:
     """Render w [N, L, w_dim] to colors [N, 3, resolution, resolution], about [-1, 1], in chunks of pixels."""
     generator = checkpoint.generator
     affine = generator.affine_each(w)
     grid = checkpoint.grid(resolution, resolution)
     coordinates = grid.at(torch.arange(resolution**2, device=w.device), dtype=w.dtype)  # [P, 3]
-    chunks = coordinates.split(max(1, at_once(w.device) // len(w)))
-    backend = backend or drawer_for(generator.synthesis, w.device)
+    chunks = coordinates.split(max(1, pixels_per_batch(w.device) // len(w)))
+    backend = backend or select_backend(generator.synthesis, w.device)
     colors = torch.cat([backend(affine, chunk) for chunk in chunks], dim=1)  # [N, P, 3]
     return colors.unflatten(1, (resolution, resolution)).permute(0, 3, 1, 2)
 

@@ -14,16 +14,16 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import Pixels
-from polyinr_core.inversion.invert import match_photo
-from polyinr_core.inversion.loss import WORDS, Objective, choose_objective
-from polyinr_core.inversion.target import Photo
+from polyinr_core.inversion.invert import invert
+from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, InversionLoss, load_loss
+from polyinr_core.inversion.target import TargetImage
 from polyinr_core.metrics.bootstrap import bootstrap
 from polyinr_core.metrics.feature_pass import ImageSource, Progress
-from polyinr_core.metrics.lpips import PerceptualDistance, cached_vgg16, load_perceptual_distance
+from polyinr_core.metrics.lpips import PerceptualMetric, cached_vgg16, load_perceptual_metric
 from polyinr_core.metrics.ppl import EPSILON, PPL_RESOLUTION, path_length, path_lengths
 from polyinr_core.metrics.registry import Metric, is_network
 from polyinr_core.models.generator import count_parameters
-from polyinr_core.rendering.render import at_once
+from polyinr_core.rendering.render import pixels_per_batch
 from polyinr_core.runtime.pretrained import SOURCES, Packaged
 
 from .image_sources import GeneratedImages
@@ -82,8 +82,8 @@ def get_model_metric(name: str) -> ModelMetric | None:
 class PerceptualNetworks:
     """The perceptual distances of path lengths and inversion by name, and inversion's loss."""
 
-    distances: Mapping[str, PerceptualDistance]
-    objective: Objective | None = None
+    distances: Mapping[str, PerceptualMetric]
+    objective: InversionLoss | None = None
 
 
 def weight_names(metrics: Iterable[ModelMetric]) -> set[str]:
@@ -106,10 +106,10 @@ def load_perceptual(metrics: Iterable[ModelMetric], files: Mapping[str, Path]) -
     if has_inversion and vgg16 is not None:
         names.add("lpips")
     distances = {
-        name: load_perceptual_distance(name, files.get(name))  # type: ignore[arg-type]
+        name: load_perceptual_metric(name, files.get(name))  # type: ignore[arg-type]
         for name in sorted(names)
     }
-    return PerceptualNetworks(distances, choose_objective("auto", vgg16=vgg16) if has_inversion else None)
+    return PerceptualNetworks(distances, load_loss("auto", vgg16=vgg16) if has_inversion else None)
 
 
 def check_resolutions(metrics: Mapping[str, ModelMetric], model: GeneratedImages, networks: PerceptualNetworks) -> None:
@@ -174,13 +174,13 @@ def compute_model_metrics(
 
 @torch.no_grad()
 def sample_path_lengths(
-    model: GeneratedImages, distance: PerceptualDistance, *, progress: Callable[[int, int], None] | None = None
+    model: GeneratedImages, distance: PerceptualMetric, *, progress: Callable[[int, int], None] | None = None
 ) -> Tensor:
     """Return the lengths [N], float64, of as many paths in w as the model has images.
 
     Path i leads from seed 2 i to seed 2 i + 1, both in the class that seed 2 i draws. Raises PolyinrError.
     """
-    batch = max(1, at_once(model.checkpoint.generator.mapping.w_avg.device) // (2 * model.resolution**2))
+    batch = max(1, pixels_per_batch(model.checkpoint.generator.mapping.w_avg.device) // (2 * model.resolution**2))
     lengths = []
     for start in range(0, len(model), batch):
         stop = min(start + batch, len(model))
@@ -203,10 +203,10 @@ def ppl_estimate(lengths: Tensor, *, resamples: int = 0) -> Estimate:
 def invert_images(
     reals: ImageSource,
     checkpoint: Checkpoint,
-    objective: Objective,
+    objective: InversionLoss,
     *,
     steps: int,
-    lpips: PerceptualDistance | None = None,
+    lpips: PerceptualMetric | None = None,
     label: int | None = None,
     memory: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -220,11 +220,11 @@ def invert_images(
     for batch in reals.batches():
         for image in batch:
             pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
-            photo = Photo(f"image {len(measurements)}", pixels, reals.resolution, reals.resolution)
-            match = match_photo(photo, checkpoint, objective, steps=steps, label=label, memory=memory)
-            measured: dict[str, Any] = {"psnr": min(match.score.psnr, MAX_PSNR), "ssim": match.score.ssim}
+            target = TargetImage(f"image {len(measurements)}", pixels, reals.resolution, reals.resolution)
+            match = invert(checkpoint, target, loss=objective, steps=steps, label=label, memory=memory)
+            measured: dict[str, Any] = {"psnr": min(match.psnr, MAX_PSNR), "ssim": match.ssim}
             if lpips is not None:
-                measured["lpips"] = float(lpips(to_colors(match.drawn, device), to_colors(pixels, device)))
+                measured["lpips"] = float(lpips(to_colors(match.image, device), to_colors(pixels, device)))
             measurements.append(measured)
             if progress is not None:
                 progress(len(measurements), len(reals))
@@ -287,9 +287,9 @@ def describe_rule(metric: ModelMetric, networks: PerceptualNetworks, *, steps: i
     if metric.kind == "inversion":
         assert networks.objective is not None
         return (
-            f"affine maps by {WORDS[networks.objective.name]}, {steps} steps and a polish from one start; means over "
-            f"8-bit images, (x + 1) 127.5 cut off, of PSNR (dB, at most {MAX_PSNR:g}), SSIM (11 x 11, sigma 1.5), "
-            "LPIPS where VGG16 is at hand"
+            f"affine maps by {LOSS_DESCRIPTIONS[networks.objective.name]}, {steps} steps and a polish from one start; "
+            f"means over 8-bit images, (x + 1) 127.5 cut off, of PSNR (dB, at most {MAX_PSNR:g}), SSIM (11 x 11, "
+            "sigma 1.5), LPIPS where VGG16 is at hand"
         )
     if metric.kind == "upsampling":
         return f"{metric.metric.rule}; drawn at once, and at the training resolution, then enlarged by Pillow"

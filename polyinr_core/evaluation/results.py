@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from polyinr_core.errors import EvaluationError, FileError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special
+from polyinr_core.runtime.format1 import FORMAT, upgrade
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_number, parse_json, to_unicode
 
-FORMAT = 2
 MAX_DEPTH = 9
 MAX_VALUE = 1e300
 MAX_BYTES = 2**26  # a result is a few thousand bytes
@@ -67,7 +67,7 @@ def parse_result(data: bytes, path: Path) -> Result:
     except JsonError as error:
         raise FileError(path, f"is not JSON ({error}); {expected}") from error
     if isinstance(facts, dict) and facts.get("format") == 1:
-        facts = upgrade_result(facts)
+        facts = upgrade_result(upgrade(facts))
     number = facts.get("format") if isinstance(facts, dict) and "card" in facts else None
     if isinstance(number, int) and number > FORMAT:
         raise FileError(path, f"is a result of format {number}; this version reads up to {FORMAT}: update polyinr")
@@ -79,24 +79,17 @@ def parse_result(data: bytes, path: Path) -> Result:
     return Result(to_unicode(path.stem), {name: _numbers(estimate) for name, estimate in metrics.items()}, card)
 
 
-# the words of format 1, and those of format 2
-KEYS = {"figures": "metrics", "quantisation": "quantization", "deviation": "std", "least": "min", "most": "max"}
-VALUES = {"pictures": "images", "uniform by seed": "uniform"}
-SPELLINGS = (("neighbour", "neighbor"), ("colour", "color"), ("picture", "image"), ("optimis", "optimiz"))
+FORMAT_1_KEYS = {"figures": "metrics", "deviation": "std", "least": "min", "most": "max"}
+FORMAT_1_VALUES = {"uniform by seed": "uniform"}
 
 
 def upgrade_result(facts: Any) -> Any:
-    """Return the JSON of a result of format 1 as format 2 has it."""
+    """Return the JSON of a result of format 1, after `format1.upgrade`, with the keys of format 2."""
     if isinstance(facts, dict):
-        upgraded = {KEYS.get(name, name): upgrade_result(fact) for name, fact in facts.items()}
-        return upgraded | {"format": FORMAT} if "figures" in facts and "format" in facts else upgraded
+        return {FORMAT_1_KEYS.get(name, name): upgrade_result(fact) for name, fact in facts.items()}
     if isinstance(facts, list):
         return [upgrade_result(fact) for fact in facts]
-    if isinstance(facts, str):
-        facts = VALUES.get(facts, facts)
-        for old, new in SPELLINGS if " " in facts else ():  # sentences, not names of files
-            facts = facts.replace(old, new)
-    return facts
+    return FORMAT_1_VALUES.get(facts, facts) if isinstance(facts, str) else facts
 
 
 def format_result(result: Mapping[str, Any]) -> str:

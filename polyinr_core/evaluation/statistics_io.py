@@ -19,6 +19,7 @@ from polyinr_core.metrics.frechet import Gaussian
 from polyinr_core.metrics.inception import SPATIAL_CHANNELS
 from polyinr_core.metrics.registry import FeatureKey, Tap
 from polyinr_core.runtime.atomic_io import PathLike, explain, sha256_of, written_beside
+from polyinr_core.runtime.format1 import FORMAT, upgrade
 from polyinr_core.runtime.strict_json import JsonError, is_whole
 from polyinr_core.runtime.tensor_files import (
     ARRAY_ERRORS,
@@ -33,7 +34,6 @@ from polyinr_core.runtime.tensor_files import (
 from .image_sources import DatasetImages
 from .provenance import library_versions
 
-FORMAT = 2
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # truncated, encrypted
@@ -138,7 +138,7 @@ def save_statistics(
         "digest": digest_tensors(tensors),
     }
     try:
-        check_values(tensors, largest=MAX_VALUE)
+        check_values(tensors, max_value=MAX_VALUE)
         data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
     except (JsonError, TensorFileError) as error:
         raise FileError(path, f"cannot be written as statistics: {error}") from error
@@ -169,7 +169,7 @@ def read_safetensors(path: Path) -> SavedStatistics:
         check_facts(facts)
         if facts.get("digest") != digest_tensors(tensors):
             raise TensorFileError("its digest does not match its tensors")
-        check_values(tensors, largest=MAX_VALUE)
+        check_values(tensors, max_value=MAX_VALUE)
         count, statistics = facts["count"], {}
         for number, (network, tap) in enumerate(facts["features"]):
             prefix = f"{number}."
@@ -193,19 +193,16 @@ def read_safetensors(path: Path) -> SavedStatistics:
 
 
 def upgrade_statistics(facts: Any) -> Any:
-    """Return the facts of a file of format 1 as format 2 has them; others as they are."""
+    """Return the facts of a file of format 1 with the keys of format 2; others as they are."""
     if not isinstance(facts, dict) or facts.get("format") != 1:
         return facts
-    names = {"pictures": "images", "side": "resolution", "senses": "features"}
-    upgraded = {names.get(name, name): fact for name, fact in facts.items()} | {"format": FORMAT}
-    if isinstance(upgraded.get("images"), dict) and upgraded["images"].get("kind") == "pictures":
-        upgraded["images"] = {**upgraded["images"], "kind": "images"}
-    if isinstance(upgraded.get("networks"), dict):
+    names = {"side": "resolution", "senses": "features"}
+    upgraded = {names.get(name, name): fact for name, fact in upgrade(facts).items()}
+    if isinstance(networks := upgraded.get("networks"), dict):
         upgraded["networks"] = {
             network: {names.get(name, name): fact for name, fact in identity.items()}
+            for network, identity in networks.items()
             if isinstance(identity, dict)
-            else identity
-            for network, identity in upgraded["networks"].items()
         }
     return upgraded
 
@@ -286,7 +283,7 @@ def check_gaussian(path: Path, mu: Any, sigma: Any) -> Gaussian:
         raise FileError(path, "its mu and sigma are not floating-point arrays")
     mean, covariance = (torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in (mu, sigma))
     try:
-        check_values({"mu": mean, "sigma": covariance}, largest=MAX_VALUE)
+        check_values({"mu": mean, "sigma": covariance}, max_value=MAX_VALUE)
     except TensorFileError as error:
         raise FileError(path, str(error)) from error
     asymmetry, largest = float((covariance - covariance.T).abs().max()), float(covariance.abs().max())

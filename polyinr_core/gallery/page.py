@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.latents.io import Latents
-from polyinr_core.latents.latents import held_in
+from polyinr_core.latents.latents import Latents, in_space
 from polyinr_core.models.generator import Generator, count_parameters
 from polyinr_core.models.layers import SLOPE
 
@@ -117,7 +116,7 @@ def model_in_page(generator: Generator, images: Sequence[Latents]) -> dict[str, 
         parts += [filled(product.weight, n, n), filled(product.bias, n)]
     parts += [filled(synthesis.to_rgb.weight, 3, n), filled(synthesis.to_rgb.bias, GROUP)]
     for image in images:
-        maps = held_in(image, "affine").to(synthesis.to_rgb.weight)
+        maps = in_space(image, "affine").to(synthesis.to_rgb.weight)
         folded = torch.cat([synthesis.fold_first(maps[:, 0])[:, None], maps[:, 1:]], dim=1)
         parts.append(filled(folded[0], config.levels, 3, n))
     numbers = torch.cat([part.flatten() for part in parts]).cpu().numpy().astype("<f4")

@@ -38,7 +38,8 @@ def write_images(
     An image is whole when it appears. When this is closed or fails, those that were yielded stay. `image_bytes`
     is the size of one in memory. Raises FileError, RequestError.
     """
-    check_place(folder / "image.png")
+    if not os.path.exists(folder):
+        check_place(folder)
     try:
         with draft_folder(folder, "images") as drafts:
 

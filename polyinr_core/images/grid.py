@@ -1,4 +1,4 @@
-"""Contact sheets: several images of one size side by side."""
+"""Image grids: images of one size side by side, their captions, frames, and matrix plots."""
 
 import math
 import unicodedata
@@ -15,15 +15,25 @@ from polyinr_core.errors import PolyinrError, RequestError
 
 Pixels = NDArray[np.unsignedinteger[Any]]
 
-GAP = 2
+GAP = 2  # pixels between images
 BACKGROUND = (255, 255, 255)
+YELLOW = (255, 221, 0)
+FONT_SHARE = 0.7  # font size per height of a caption
+LETTERS = 8  # of full size that should fit into a caption side by side, if that leaves them readable
+MIN_FONT_SIZE = 9  # pixels
+MARGIN = 2  # pixels at either end of a caption
+ELLIPSIS = "…"
+COLORMAPS = ("inferno", "viridis", "plasma", "cividis", "gray")  # of matplotlib; lightness rises with the value
+CELL = 28  # pixels of a matrix plot
+NAME_WIDTH = 60
+LINE = 18
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where `count` images of width x height stand on their sheet, row by row, `gap` pixels apart.
+class GridLayout:
+    """The places of `count` images of width x height in a grid, row by row, `gap` pixels apart.
 
-    `left` and `top` are margins, for words.
+    `left` and `top` are margins for captions.
     """
 
     count: int
@@ -40,18 +50,18 @@ class Layout:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the sheet."""
+        """Width and height of the grid."""
         width = self.left + _extent(self.columns, self.width, self.gap)
         return width, self.top + _extent(self.rows, self.height, self.gap)
 
     def place(self, index: int) -> tuple[slice, slice]:
-        """Return the rows and columns of the sheet that image `index` covers."""
+        """Return the pixel rows and columns that image `index` covers."""
         row, column = divmod(index, self.columns)
         top, left = self.top + row * (self.height + self.gap), self.left + column * (self.width + self.gap)
         return slice(top, top + self.height), slice(left, left + self.width)
 
 
-def layout(
+def grid_layout(
     count: int,
     width: int,
     height: int,
@@ -60,30 +70,30 @@ def layout(
     gap: int = GAP,
     left: int = 0,
     top: int = 0,
-) -> Layout:
-    """Lay out images in the given columns, by default in about a square, with margins."""
+) -> GridLayout:
+    """Lay out images in `columns`, by default as a grid that is about square."""
     if columns is None:
         columns = math.ceil(math.sqrt(count * height / width))
-    return Layout(count, width, height, max(1, min(count, columns)), gap if count > 1 else 0, left, top)
+    return GridLayout(count, width, height, max(1, min(count, columns)), gap if count > 1 else 0, left, top)
 
 
 def blank(size: tuple[int, int], *, background: tuple[int, int, int] = BACKGROUND, bits: int = 8) -> Pixels:
-    """Return an empty image [H, W, 3] of the size (width, height), in 8 or 16 bits a color."""
+    """Return a background image [H, W, 3] of size (width, height), uint8 or uint16."""
     pixels = np.empty((size[1], size[0], 3), dtype=f"uint{bits}")
     pixels[:] = np.array(background) * ((2**bits - 1) // 255)
     return pixels
 
 
-def sheet(
+def make_grid(
     images: Pixels,
     columns: int | None = None,
     *,
     gap: int = GAP,
     background: tuple[int, int, int] = BACKGROUND,
 ) -> Pixels:
-    """Set images [N, H, W, 3] on one sheet [H', W', 3]."""
+    """Arrange images [N, H, W, 3] in one image [H', W', 3]."""
     count, height, width, _ = images.shape
-    plan = layout(count, width, height, columns=columns, gap=gap)
+    plan = grid_layout(count, width, height, columns=columns, gap=gap)
     pixels = blank(plan.size, background=background)
     for index, image in enumerate(images):
         pixels[plan.place(index)] = image
@@ -94,22 +104,14 @@ def _extent(count: int, side: int, gap: int) -> int:
     return count * side + (count - 1) * gap
 
 
-YELLOW = (255, 221, 0)
-HEIGHT_SHARE = 0.7  # of the label's height, the letters' size
-LETTERS = 8  # of full size that a label should hold side by side, if that leaves them readable
-READABLE = 9  # pixels
-MARGIN = 2  # pixels left free at either end
-ELLIPSIS = "…"
-
-
 def caption(text: str, *, width: int, height: int, bits: int = 8) -> NDArray[np.unsignedinteger[Any]]:
-    """Return a label [height, width, 3] in 8 or 16 bits: a line, black on white, centerd, cut short if too long.
+    """Return a caption [height, width, 3], uint8 or uint16: one line, black on white, centered, shortened to fit.
 
-    The letters are as large as the label lets them. Pillow's own typeface knows ASCII: accents are dropped,
-    other letters are question marks.
+    The font is as large as fits. Pillow's default font has only ASCII: accents are dropped, other letters become
+    question marks.
     """
     image = Image.new("L", (width, height), 255)
-    size = max(min(HEIGHT_SHARE * height, width / LETTERS), min(HEIGHT_SHARE * height, READABLE))
+    size = max(min(FONT_SHARE * height, width / LETTERS), min(FONT_SHARE * height, MIN_FONT_SIZE))
     font = _font(max(1, round(size)))
     line = _shortened(_plain(text), font, width - 2 * MARGIN)
     ImageDraw.Draw(image).text((width / 2, height / 2), line, fill=0, font=font, anchor="mm")
@@ -117,17 +119,16 @@ def caption(text: str, *, width: int, height: int, bits: int = 8) -> NDArray[np.
     return pixels if bits == 8 else pixels.astype(np.uint16) * 257
 
 
-def framed(
+def draw_frame(
     pixels: NDArray[np.unsignedinteger[Any]],
     box: tuple[float, float, float, float],
     color: tuple[int, int, int] = YELLOW,
     *,
     thickness: int = 1,
 ) -> None:
-    """Draw a frame just around box (left, top, right, bottom; pixels, fractions allowed) into pixels [H, W, 3].
+    """Draw a frame around box (left, top, right, bottom; fractional pixels) into pixels [H, W, 3], in place.
 
-    In place, in 8 or 16 bits; the color is given in 8. Nothing inside the box is covered, and what lies outside
-    the image is left out.
+    `color` is 8-bit, `pixels` may be uint16. The inside of the box is not covered; the frame is clipped to the image.
     """
     left, top, right, bottom = (math.floor(edge + 0.5) for edge in box)
     ink = np.asarray(color, dtype=pixels.dtype) * pixels.dtype.type(1 if pixels.dtype == np.uint8 else 257)
@@ -141,18 +142,18 @@ def framed(
 
 @lru_cache(maxsize=16)
 def _font(size: int) -> Any:
-    """Return Pillow's own typeface at a size in pixels."""
+    """Return Pillow's default font at a size in pixels."""
     return ImageFont.load_default(size)
 
 
 def _plain(text: str) -> str:
-    """Return the text on one line, in letters that the typeface has."""
+    """Return the text on one line, in letters that the font has."""
     letters = unicodedata.normalize("NFKD", " ".join(text.split()))
     return "".join(letter if letter.isascii() else "?" for letter in letters if not unicodedata.combining(letter))
 
 
 def _shortened(text: str, font: Any, width: int) -> str:
-    """Return the text, or as much of its beginning as fits with an ellipsis, or nothing."""
+    """Return the text, shortened with an ellipsis if it is too wide."""
     if font.getlength(text) <= width:
         return text
     for end in range(len(text) - 1, -1, -1):
@@ -162,55 +163,40 @@ def _shortened(text: str, font: Any, width: int) -> str:
     return ""
 
 
-NAMES = ("fire", "bmy", "bgy", "kbc", "gray")
-"""Linear maps of colorcet, dark to light (Peter Kovesi, "Good Color Maps", 2015)."""
+def apply_colormap(values: NDArray[np.floating[Any]], name: str = "inferno") -> NDArray[np.uint8]:
+    """Return the colors [..., 3] of values [...], clamped to 0-1, by a colormap of matplotlib.
 
-
-def color(values: NDArray[np.floating[Any]], name: str = "fire") -> NDArray[np.uint8]:
-    """Return the colors [..., 3] of values [...], clamped to 0-1.
-
-    Raises RequestError for an unknown name, PolyinrError for a value that is no number.
+    Raises RequestError for a name that is not in COLORMAPS, PolyinrError for NaN.
     """
-    if name not in NAMES:
-        raise RequestError(f"color map {name!r} is not known; use {', '.join(NAMES)}")
+    if name not in COLORMAPS:
+        raise RequestError(f"colormap {name!r} is unknown; use {', '.join(COLORMAPS)}")
     if np.isnan(values).any():
-        raise PolyinrError("values that are no numbers have no color")
-    table = _table(name)
-    return table[np.rint(np.clip(values, 0, 1) * (len(table) - 1)).astype(np.intp)]
+        raise PolyinrError("NaN has no color")
+    from matplotlib import colormaps  # a tenth of a second
+
+    indices = np.rint(np.clip(values, 0, 1) * 255).astype(np.intp)
+    return np.asarray(colormaps[name](indices, bytes=True))[..., :3]
 
 
-@lru_cache(maxsize=len(NAMES))
-def _table(name: str) -> NDArray[np.uint8]:
-    """Return the map's 256 colors [256, 3]."""
-    import colorcet  # a tenth of a second
-
-    return np.array([list(bytes.fromhex(text.removeprefix("#"))) for text in colorcet.palette[name]], dtype=np.uint8)
-
-
-CELL = 28  # pixels
-NAME_WIDTH = 60
-LINE = 18
-
-
-def panel(
+def plot_matrix(
     values: NDArray[np.floating[Any]],
     *,
     title: str,
     row_names: Sequence[str],
     column_names: Sequence[str],
     row_ends: Sequence[str],
-    colors: str = "fire",
+    colormap: str = "inferno",
 ) -> NDArray[np.uint8]:
-    """Draw values [R, C] between 0 and 1 as colored cells: [H, W, 3], as large as R and C make it.
+    """Plot a matrix [R, C] of values in 0-1 as colored cells, an image [H, W, 3].
 
-    The title stands above, names above the columns and left of the rows, `row_ends` right of them. Raises
-    RequestError for an unknown color map, PolyinrError for a value that is no number.
+    The title and `column_names` are above the cells, `row_names` left and `row_ends` right of the rows. Raises
+    RequestError for an unknown colormap, PolyinrError for NaN.
     """
     rows, columns = values.shape
     top, left = 2 * LINE, NAME_WIDTH
     right, bottom = left + columns * CELL, top + rows * CELL
     pixels = blank((right + NAME_WIDTH, bottom))
-    cells = color(values, colors).repeat(CELL, axis=0).repeat(CELL, axis=1)
+    cells = apply_colormap(values, colormap).repeat(CELL, axis=0).repeat(CELL, axis=1)
     for step in range(1, GAP // 2 + 1):  # thin lines between the cells
         cells[CELL - step :: CELL] = 255
         cells[:, CELL - step :: CELL] = 255

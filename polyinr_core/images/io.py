@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from polyinr_core.errors import FileError, PolyinrError, RequestError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special, written_beside
+from polyinr_core.runtime.format1 import upgrade
 from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json
 
 FORMATS = {
@@ -242,7 +243,7 @@ def _tiff_description(path: Path, file: BinaryIO) -> str:
 def parsed_note(text: str) -> Note:
     """Return the note in a text, empty if the text is somebody else's."""
     try:
-        note = parse_json(text) if text.startswith("{") else {}
+        note = upgrade(parse_json(text)) if text.startswith("{") else {}
     except JsonError:
         return {}
     return note if isinstance(note, dict) and NOTE_KEY in note else {}

@@ -43,7 +43,7 @@ def fill_rows(target: Pixels, bands: Iterable[Tensor], *, progress: Callable[[in
     """
     rounded = to_uint8 if target.dtype == np.uint8 else to_uint16
     top = 0
-    for band in checked(bands):
+    for band in check_finite(bands):
         rows = len(band)
         target[top : top + rows] = rounded(band)
         top += rows
@@ -51,12 +51,12 @@ def fill_rows(target: Pixels, bands: Iterable[Tensor], *, progress: Callable[[in
             progress(rows)
 
 
-def checked(bands: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Pass bands on, and raise PolyinrError at the first color that is not a finite number."""
+def check_finite(bands: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield bands of colors; raise PolyinrError at the first NaN or Inf."""
     for band in bands:
         if not bool(torch.isfinite(band).all()):
             raise PolyinrError(
-                "the model gives colors that are no numbers here; take a smaller window, psi nearer 1, "
+                "the model produced NaN or Inf in this window; use a smaller window, a psi closer to 1, "
                 "or --precision float64"
             )
         yield band

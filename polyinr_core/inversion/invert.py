@@ -1,337 +1,196 @@
-"""Where a search begins and how far a step reaches: means, seeds, and the spread of a model's latents."""
+"""GAN inversion: optimize latents until their image matches a target."""
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.errors import ConfigError, PolyinrError
-from polyinr_core.images.grid import Pixels
-from polyinr_core.latents.io import Latents
+from polyinr_core.errors import ConfigError
+from polyinr_core.images.grid import Pixels, blank, make_grid
+from polyinr_core.images.quantize import to_uint8
+from polyinr_core.latents.latents import Latents
+from polyinr_core.latents.naming import parse_label
+from polyinr_core.metrics.psnr_ssim import psnr, ssim
 from polyinr_core.models.coordinates import UNIT, Bounds
-from polyinr_core.models.generator import Generator, check_label
-from polyinr_core.runtime.rng import generator_for
+from polyinr_core.models.generator import Synthesis
+from polyinr_core.rendering.model import Model
+from polyinr_core.runtime.atomic_io import PathLike
 
-from .loss import Aim, Objective, Score, Terms, score
-from .target import Canvas, Photo, canvas_for
-
-Space = Literal["affine", "w", "z"]
-SPACES: tuple[Space, ...] = ("affine", "w", "z")
-SAMPLES = 256  # latents that measure the spread, and among which a start is looked for
-LOOK = 32  # the longer side at which starts are compared
-AT_ONCE = 16
+from .loss import InversionLoss, LossName, TargetLoss, load_loss
+from .optimize import PsnrProgress, SpaceName, optimize, search_spaces
+from .target import TargetGrid, TargetImage, load_target, target_grid
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A space around a start: an offset is counted in the spread of the model's own latents.
+class InversionResult:
+    """The latents of a target image, the image they render to, and how close the two are.
 
-    `origin` is the start's tensor in `space`, [1, ...]; `scale`, of a shape that fits it, is what an offset of 1
-    means. `label` [1] is the class of z.
+    `latents` hold affine [1, L, 3, n] and, if those were searched, w or z. `image` [H, W, 3] is uint8. `psnr` is in
+    dB and infinite for equal images; `ssim` is None below 11 pixels a side; `perceptual` is None for a loss of
+    pixels alone. `loss` is the lowest value met, `steps` counts those of all starting points, and `start` is the
+    index of the best one.
     """
 
-    generator: Generator
-    space: Space
-    origin: Tensor
-    scale: Tensor
-    label: Tensor | None = None
+    latents: Latents
+    image: Pixels
+    psnr: float
+    ssim: float | None
+    perceptual: float | None
+    loss: float
+    steps: int
+    start: int
+    seconds: float
+    target: TargetImage
+    grid: TargetGrid
+    target_loss: TargetLoss
 
-    def at(self, offset: Tensor) -> Latents:
-        """Return the latents at an offset, with gradients: affine maps always, and what they came from."""
-        here = self.origin + offset * self.scale
-        if self.space == "affine":
-            return Latents(affine=here, label=self.label)
-        if self.space == "w":
-            return Latents(w=here, affine=self.generator.affine(here), label=self.label)
-        w = self.generator.w(here, self.label)
-        return Latents(z=here, w=w, affine=self.generator.affine(w), label=self.label)
+    @property
+    def affine(self) -> Tensor:
+        """The affine parameters [1, L, 3, n]."""
+        affine = self.latents.affine
+        assert affine is not None
+        return affine
+
+    def scores(self) -> dict[str, float | None]:
+        """Return PSNR, SSIM and perceptual distance as JSON values; an infinite PSNR is None."""
+        return {
+            "psnr": self.psnr if math.isfinite(self.psnr) else None,
+            "ssim": self.ssim,
+            "perceptual": self.perceptual,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `polyinr invert --json` prints of one image."""
+        height, width = self.image.shape[:2]
+        facts: dict[str, Any] = {
+            "photo": self.target.name,
+            "size": [width, height],
+            "photo_size": [self.target.width, self.target.height],
+            "start": self.start,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            **self.scores(),
+        }
+        if self.latents.label is not None:
+            facts["label"] = int(self.latents.label[0])
+        return facts
+
+    def __str__(self) -> str:
+        words = [f"PSNR {self.psnr:.2f} dB"]
+        words += [] if self.ssim is None else [f"SSIM {self.ssim:.4f}"]
+        words += [] if self.perceptual is None else [f"perceptual {self.perceptual:.4f}"]
+        return ", ".join(words)
+
+
+def invert(
+    model: Model | Checkpoint,
+    image: PathLike | bytes | Image.Image | Pixels | TargetImage,
+    *,
+    steps: int = 400,
+    space: SpaceName = "affine",
+    loss: LossName | InversionLoss = "auto",
+    restarts: int = 1,
+    seed: int = 0,
+    label: int | str | None = None,
+    size: tuple[int, int] | None = None,
+    shorter_side: int | None = None,
+    window: Bounds = UNIT,
+    memory: int | None = None,
+    progress: PsnrProgress | None = None,
+) -> InversionResult:
+    """Find the latents whose image matches a target image, on the model's device and in its dtype.
+
+    Args:
+        model: a model or a checkpoint.
+        image: a path, the bytes of an image file, a PIL image, a uint8 array [H, W, 3], or a TargetImage.
+        steps: the maximum of Adam steps from each starting point, at least 1; L-BFGS then refines the result.
+        space: what is optimized. "affine" matches best; "w" and "z" stay closer to the training distribution.
+        loss: a loss or its name, see `load_loss`.
+        restarts: the number of starting points, at least 1; the best result is returned.
+        seed: the seed of the random latents.
+        label: the class to start from, a name or a number; by default that with the nearest mean image.
+        size: (width, height) in pixels at which the images are compared; see `target_size` for the default.
+        shorter_side: the shorter side in pixels, if the aspect ratio is to be kept.
+        window: where the image lies on the plane: x0, y0, x1, y1.
+        memory: the memory in bytes; larger images are processed in chunks. None is no limit.
+        progress: called after each step with steps done, the maximum of steps and the best PSNR so far.
+
+    Raises ConfigError, LabelError, FileError, and PolyinrError if the model produces NaN or Inf.
+    """
+    started = time.monotonic()
+    checkpoint = model if isinstance(model, Checkpoint) else model.checkpoint
+    generator, like = checkpoint.generator, checkpoint.generator.mapping.w_avg
+    if steps < 1 or restarts < 1:
+        raise ConfigError(f"{steps} steps from {restarts} starting points are too few; use at least 1 of each")
+    if isinstance(label, str):
+        label = parse_label(label, classes=generator.config.classes, class_names=checkpoint.class_names)
+    target = load_target(image, size=size, shorter_side=shorter_side, resolution=checkpoint.resolution)
+    if not isinstance(loss, InversionLoss):
+        loss = load_loss(loss).to(like.device)
+
+    height, width = target.pixels.shape[:2]
+    regular_or_learned = checkpoint.grid(width, height, bounds=window)
+    grid = target_grid(generator.config, width=width, height=height, like=like, grid=regular_or_learned, memory=memory)
+    colors = target.colors(like)
+    target_loss = loss.for_target(colors)
+    spaces = search_spaces(generator, space, colors, restarts=restarts, seed=seed, label=label, window=window)
+    best, start, taken = optimize(spaces, grid, target_loss, steps=steps, progress=progress)
+    with torch.no_grad():
+        latents = replace(spaces[start].latents(best.offset), model_sha256=checkpoint.sha256)
+    assert latents.affine is not None
+    rendered, psnr_db, ssim_value, distance = _compare(generator.synthesis, latents.affine, target, grid, target_loss)
+    return InversionResult(
+        latents=latents,
+        image=rendered,
+        psnr=psnr_db,
+        ssim=ssim_value,
+        perceptual=distance,
+        loss=best.loss,
+        steps=taken,
+        start=start,
+        seconds=time.monotonic() - started,
+        target=target,
+        grid=grid,
+        target_loss=target_loss,
+    )
+
+
+def render_with(result: InversionResult, synthesis: Synthesis) -> InversionResult:
+    """Return a result with the image and the scores that another (tuned) synthesis network gives its latents."""
+    image, psnr_db, ssim_value, distance = _compare(
+        synthesis, result.affine, result.target, result.grid, result.target_loss
+    )
+    return replace(result, image=image, psnr=psnr_db, ssim=ssim_value, perceptual=distance)
 
 
 @torch.no_grad()
-def charts(
-    generator: Generator,
-    space: Space,
-    target: Tensor,
-    *,
-    restarts: int,
-    seed: int,
-    label: int | None = None,
-    bounds: Bounds = UNIT,
-) -> list[Chart]:
-    """Return so many places to start from for a photo [1, 3, H, W], the most promising first.
-
-    The first is the model's mean image; without a `label`, that of the class whose mean is nearest to the
-    photo. The others, and in z, which has no mean, all of them, are the random latents nearest to the photo.
-    Nearness is that of pixels at 32 pixels a side. `seed` draws the latents. Raises LabelError.
-    """
-    classes, like = generator.config.classes, generator.mapping.w_avg
-    if classes and label is None:
-        means = torch.arange(classes, device=like.device)
-        w = generator.mapping.w_avg_for(means).unsqueeze(1).expand(-1, generator.config.levels, -1)
-        label = int(_errors(generator, generator.affine(w), target, bounds).argmin())
-    own = None if label is None else torch.tensor([label], device=like.device)
-    check_label(own, classes=classes)
-
-    z = torch.randn(SAMPLES, generator.config.z_dim, generator=generator_for(seed, "invert")).to(like)
-    w = generator.w(z, None if own is None else own.expand(SAMPLES))
-    affine = generator.affine(w)
-    mean = generator.mapping.w_avg_for(own).reshape(1, 1, -1).repeat(1, generator.config.levels, 1)
-    random = {"affine": affine, "w": w, "z": z}[space]
-    scale = _scale(random, space)
-    origins = [] if space == "z" else [mean if space == "w" else generator.affine(mean)]
-    if restarts > len(origins):
-        order = _errors(generator, affine, target, bounds).argsort(stable=True)
-        origins += [random[index : index + 1] for index in order[: restarts - len(origins)].tolist()]
-    return [Chart(generator, space, origin, scale, own) for origin in origins]
-
-
-def _scale(random: Tensor, space: Space) -> Tensor:
-    """Return what one step is in a space, from random latents of it.
-
-    Levels differ in spread a hundredfold. A row of an affine map (those for x, y and 1 of each level) steps by
-    the geometric mean of its own spread and that of all rows: measured, this beats either of the two.
-    """
-    if space == "z":
-        return random.new_ones(())
-    variance = random.var(dim=0)
-    rows = variance.mean(dim=-1, keepdim=True).sqrt()  # [L, 3, 1] or [L, 1]
-    whole = variance.mean().sqrt()
-    return (rows * whole).sqrt().clamp_min(1e-3 * whole) if whole > 0 else torch.ones_like(rows)
-
-
-def _errors(generator: Generator, affine: Tensor, target: Tensor, bounds: Bounds) -> Tensor:
-    """Return the mean squared errors [N] of images of affine maps [N, L, 3, n], at a small size."""
-    height, width = target.shape[-2:]
-    shrink = min(1.0, LOOK / max(width, height))
-    width, height = max(1, round(width * shrink)), max(1, round(height * shrink))
-    small = functional.interpolate(target, size=(height, width), mode="area")
-    canvas = canvas_for(generator.config, width=width, height=height, like=target, bounds=bounds)
-    errors = [
-        (canvas.draw(generator.synthesis, part).clamp(-1, 1) - small).square().mean(dim=(1, 2, 3))
-        for part in affine.split(AT_ONCE)
-    ]
-    return torch.cat(errors)
-
-
-RATE = 0.1  # of Adam, in the spread of the model's latents
-BETAS = (0.9, 0.99)
-WARM_UP = 0.05  # part of the steps in which the rate rises
-POLISH, POLISH_ROUND = (
-    4,
-    10,
-)  # at most so many times the steps, cheaper ones; between looks at the whole objective
-POLISH_PATIENCE, POLISH_WORTH = 100, 0.07  # it ends when so many steps brought less than 0.3 decibels
-EXACT = 60.0  # decibels: 8 bits cannot tell
-WORTH = 1e-3  # a smaller part of the loss is no improvement
-
-Report = Callable[[int, int, float], None]  # steps done, steps at most, PSNR of the best so far
-
-
-@dataclass(frozen=True)
-class Found:
-    """The best point of a search: its latents, its loss, where it stopped."""
-
-    latents: Latents
-    loss: float
-    steps: int  # taken, by all starts
-    start: int = 0  # which of the starts led here
-
-
-def rate_at(step: int, steps: int, *, rate: float = RATE) -> float:
-    """Return the learning rate of a step: risen linearly over the first twentieth, then a half cosine down."""
-    return rate * min(1.0, (step + 1) / max(1.0, WARM_UP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def search(starts: Sequence[Chart], canvas: Canvas, aim: Aim, *, steps: int, report: Report | None = None) -> Found:
-    """Search from each start for at most `steps` steps, polish each, and return the best point of all.
-
-    A start is given up when a quarter of its steps, at least 50, brought no improvement. `report` is told of
-    every step, those of the polish among them. Raises ConfigError, and PolyinrError when
-    the model draws no numbers.
-    """
-    if steps < 1 or not starts:
-        raise ConfigError(f"{steps} steps from {len(starts)} starts find nothing; at least 1 of each is needed")
-    best: Found | None = None
-    taken = 0
-    for index, chart in enumerate(starts):
-        each = (1 + POLISH) * steps
-
-        def tell(done: int, psnr: float, before: int = index * each, of: int = len(starts) * each) -> None:
-            if report is not None:
-                report(before + done, of, psnr)
-
-        found = descend(chart, canvas, aim, steps=steps, tell=tell)
-        taken += found.steps
-        if best is None or found.loss < best.loss:
-            best = replace(found, start=index)
-    assert best is not None
-    return replace(best, steps=taken)
-
-
-def descend(
-    chart: Chart, canvas: Canvas, aim: Aim, *, steps: int, tell: Callable[[int, float], None] | None = None
-) -> Found:
-    """Search from one start. Raises PolyinrError when not even the start draws numbers."""
-    synthesis = chart.generator.synthesis
-    offset = torch.zeros_like(chart.origin).requires_grad_()
-    optimizer = torch.optim.Adam([offset], betas=BETAS)
-    best, best_loss, best_psnr = offset.detach().clone(), math.inf, -math.inf
-    mark, marked = math.inf, 0  # the loss that counts as the last improvement, and its step
-    step = 0
-    for step in range(steps + 1):
-        affine = chart.at(offset).affine
-        assert affine is not None
-        terms = aim.terms(canvas.draw(synthesis, affine))
-        loss = float(terms.loss.detach())
-        if not math.isfinite(loss):
-            break
-        if loss < best_loss:
-            best, best_loss, best_psnr = offset.detach().clone(), loss, decibels(terms)
-        if loss < mark * (1 - WORTH):
-            mark, marked = loss, step
-        if tell is not None:
-            tell(min(step, steps), best_psnr)
-        if step == steps or step - marked >= max(50, steps // 4):
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, steps)
-        (offset.grad,) = torch.autograd.grad(terms.loss, offset)
-        optimizer.step()
-    if not math.isfinite(best_loss):
-        raise PolyinrError("the model gives colors that are no numbers here; take a smaller window, or another model")
-    best, best_loss, polished = _polish(
-        chart,
-        canvas,
-        aim,
-        best,
-        best_loss,
-        most=POLISH * steps,
-        tell=None if tell is None else lambda done, psnr: tell(steps + done, psnr),
-    )
-    with torch.no_grad():
-        return Found(_detached(chart.at(best)), best_loss, steps=step + polished)
-
-
-def _polish(
-    chart: Chart,
-    canvas: Canvas,
-    aim: Aim,
-    best: Tensor,
-    best_loss: float,
-    *,
-    most: int,
-    tell: Callable[[int, float], None] | None,
-) -> tuple[Tensor, float, int]:
-    """Go on by L-BFGS on the pixels' error, keeping what the whole objective finds better.
-
-    Pixels alone are smooth, and near the end a second-order method is worth tens of decibels where the model
-    can draw the photo at all. Returns (offset, loss, steps taken).
-    """
-    offset = best.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [offset],
-        max_iter=POLISH_ROUND,
-        max_eval=2 * POLISH_ROUND,
-        history_size=100,
-        tolerance_grad=0,
-        tolerance_change=0,
-        line_search_fn="strong_wolfe",
+def _compare(
+    synthesis: Synthesis, affine: Tensor, target: TargetImage, grid: TargetGrid, target_loss: TargetLoss
+) -> tuple[Pixels, float, float | None, float | None]:
+    """Return the image [H, W, 3] of affine [1, L, 3, n], its PSNR, its SSIM and its perceptual distance."""
+    colors = grid.render(synthesis, affine)
+    image = to_uint8(colors[0].permute(1, 2, 0))  # [H, W, 3]
+    distance = target_loss(colors.clamp(-1, 1)).perceptual
+    return (
+        image,
+        psnr(image, target.pixels),
+        ssim(image, target.pixels),
+        None if distance is None else float(distance),
     )
 
-    def drawn() -> Tensor:
-        affine = chart.at(offset).affine
-        assert affine is not None
-        return canvas.draw(chart.generator.synthesis, affine)
 
-    def closure() -> Tensor:
-        error = (aim.ended(drawn()) - aim.target).square().mean()
-        (offset.grad,) = torch.autograd.grad(error, offset)
-        return error
-
-    done = 0
-    mark, marked = math.inf, 0
-    for done in range(POLISH_ROUND, most + POLISH_ROUND, POLISH_ROUND):
-        optimizer.step(closure)
-        with torch.no_grad():
-            terms = aim.terms(drawn())
-        loss = float(terms.loss)
-        if not math.isfinite(loss):
-            break
-        if loss < best_loss:
-            best, best_loss = offset.detach().clone(), loss
-        if tell is not None:
-            tell(min(done, most), decibels(terms))
-        if float(terms.pixels) < mark * (1 - POLISH_WORTH):
-            mark, marked = float(terms.pixels), done
-        if done - marked >= POLISH_PATIENCE or decibels(terms) >= EXACT:
-            break
-    return best, best_loss, min(done, most)
-
-
-def decibels(terms: Terms) -> float:
-    """Return the PSNR of colors in [-1, 1] before they are rounded, at most 99 dB."""
-    error = float(terms.pixels.detach()) / 4
-    return min(99.0, -10 * math.log10(error)) if error > 0 else 99.0
-
-
-def _detached(latents: Latents) -> Latents:
-    def still(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.detach().clone()
-
-    return replace(latents, z=still(latents.z), w=still(latents.w), affine=still(latents.affine))
-
-
-@dataclass(frozen=True)
-class Match:
-    """One photo and what was found for it: affine maps [1, L, 3, n]."""
-
-    affine: Tensor
-    canvas: Canvas
-    aim: Aim
-
-
-@dataclass(frozen=True)
-class PhotoMatch:
-    """What matches a photo: where it was found, how near it is, its pixels [H, W, 3] as of a file."""
-
-    match: Match
-    found: Found
-    score: Score
-    drawn: Pixels
-
-
-def match_photo(
-    photo: Photo,
-    checkpoint: Checkpoint,
-    objective: Objective,
-    *,
-    space: Space = "affine",
-    window: Bounds = UNIT,
-    steps: int,
-    restarts: int = 1,
-    seed: int = 0,
-    label: int | None = None,
-    memory: int | None = None,
-    report: Report | None = None,
-) -> PhotoMatch:
-    """Search for a photo's latents, on the device that the generator and the objective's network are on.
-
-    `memory` is what there is in bytes, None for as much as it takes. Raises PolyinrError.
-    """
-    generator, like = checkpoint.generator, checkpoint.generator.mapping.w_avg
-    height, width = photo.pixels.shape[:2]
-    grid = checkpoint.grid(width, height, bounds=window)
-    canvas = canvas_for(generator.config, width=width, height=height, like=like, grid=grid, memory=memory)
-    colors = photo.target(like)
-    aim = objective.aim(colors)
-    starts = charts(generator, space, colors, restarts=restarts, seed=seed, label=label, bounds=window)
-    found = search(starts, canvas, aim, steps=steps, report=report)
-    affine = found.latents.affine
-    assert affine is not None
-    value, drawn = score(generator.synthesis, affine, photo, canvas, aim)
-    return PhotoMatch(Match(affine, canvas, aim), found, value, drawn)
+def comparison_grid(rows: Sequence[Sequence[Pixels]]) -> Pixels:
+    """Return one image with a row for each target; smaller images stand at the top left of their cells."""
+    images = [image for row in rows for image in row]
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    cells = np.stack([blank((width, height))] * len(images))
+    for cell, image in zip(cells, images, strict=True):
+        cell[: image.shape[0], : image.shape[1]] = image
+    return make_grid(cells, columns=len(rows[0]))

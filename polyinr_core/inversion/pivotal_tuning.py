@@ -1,4 +1,7 @@
-"""Pivotal tuning: the synthesis network moves a little, so that found affine maps draw their photos better."""
+"""Pivotal tuning: fine-tune the synthesis network so that fixed latents match their targets better.
+
+Roich et al., 2021 (pivotal tuning with locality regularization), with the low-rank updates of Hu et al., 2021.
+"""
 
 import copy
 import math
@@ -9,23 +12,109 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.checkpoints.delta import Delta
 from polyinr_core.errors import ConfigError, PolyinrError
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
+from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.rng import generator_for
 
-from .invert import BETAS, Match, Report, decibels, rate_at
+from .invert import InversionResult
+from .optimize import BETAS, NOT_FINITE, PsnrProgress, learning_rate, psnr_of
 
-RATE = 2e-3
-NEIGHBORS = 4  # random images a step that are to stay as they are
-NEIGHBOR_POINTS = 256  # of each, spread over the trained window
-POOL = 256  # random latents that the neighbors are taken from
-KEPT = 1.0  # how much their mean squared error weighs, beside the photos'
+DEFAULT_RANK = 16
+TUNING_RATE = 2e-3
+LOCALITY_WEIGHT = 1.0
+LOCALITY_IMAGES = 4  # random images per step that are to stay unchanged
+LOCALITY_PIXELS = 256  # of each image, at random coordinates of the trained window
+LOCALITY_POOL = 256  # random latents from which those images are drawn
 
 
-class LowRank(nn.Module):
-    """A weight [n, n] plus up [n, r] times down [r, n]; up starts at nought, so nothing changes at first."""
+def tune(
+    model: Model | Checkpoint,
+    results: Sequence[InversionResult],
+    *,
+    rank: int | None = None,
+    steps: int = 200,
+    seed: int = 0,
+    origin: dict[str, Any] | None = None,
+    progress: PsnrProgress | None = None,
+) -> Delta:
+    """Tune a copy of the synthesis network to all results together, and return the best weight change met.
+
+    The weight of each level's linear layer changes by a matrix of at most `rank`; the biases and to_rgb change
+    freely, the affine parameters not at all. The images of random latents are held where they are (locality
+    regularization): without it, a change that suits one target spoils all other images.
+
+    Args:
+        model: the model or checkpoint of the results. It is not modified.
+        results: what `invert` returned, at least 1.
+        rank: 1 to the number of channels; by default 16, or the number of channels if that is less.
+        steps: Adam steps, at least 1.
+        seed: the seed of the initial update and of the random images.
+        origin: facts to store in the delta.
+        progress: called after each step with steps done, the maximum of steps and the best mean PSNR so far.
+
+    Raises ConfigError, and PolyinrError if the model produces NaN or Inf.
+    """
+    checkpoint = model if isinstance(model, Checkpoint) else model.checkpoint
+    generator = checkpoint.generator
+    channels = generator.config.channels
+    rank = min(DEFAULT_RANK, channels) if rank is None else rank
+    if not 1 <= rank <= channels:
+        raise ConfigError(f"rank {rank} is out of range 1-{channels} (the model has {channels} channels)")
+    if steps < 1 or not results:
+        raise ConfigError(f"{steps} steps for {len(results)} images are too few; use at least 1 of each")
+    synthesis, parameters = _with_low_rank_updates(
+        generator.synthesis, rank=rank, rng=generator_for(seed, "tune", "start")
+    )
+    locality = _LocalityRegularization(generator, seed=seed)
+    optimizer = torch.optim.Adam(parameters, betas=BETAS)
+    best, best_loss, best_psnr = _copies(parameters), math.inf, -math.inf
+    for step in range(steps + 1):
+        optimizer.zero_grad()
+        loss, psnr = 0.0, 0.0
+        for result in results:
+            terms = result.target_loss(result.grid.render(synthesis, result.affine))
+            (terms.loss / len(results)).backward()
+            loss += float(terms.loss.detach()) / len(results)
+            psnr += psnr_of(terms.pixels) / len(results)
+        locality_loss = LOCALITY_WEIGHT * locality.squared_error(synthesis, step)
+        locality_loss.backward()
+        loss += float(locality_loss.detach())
+        if not math.isfinite(loss):
+            break
+        if loss < best_loss:
+            best, best_loss, best_psnr = _copies(parameters), loss, psnr
+        if progress is not None:
+            progress(min(step, steps), steps, best_psnr)
+        if step == steps:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, base=TUNING_RATE)
+        optimizer.step()
+    if not math.isfinite(best_loss):
+        raise PolyinrError(NOT_FINITE)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, best, strict=True):
+            parameter.copy_(value)
+    return _difference(synthesis, generator.synthesis, model_sha256=checkpoint.sha256, origin=origin or {})
+
+
+@torch.no_grad()
+def locality_psnr(before: Generator, after: Generator, *, seed: int, count: int = 16, resolution: int = 32) -> float:
+    """Return the PSNR in dB between `count` random images before and after tuning, at most 99."""
+    like = before.mapping.w_avg
+    z, label = _random_z(before, count, rng=generator_for(seed, "drift"))
+    grid = RegularGrid(resolution, resolution)
+    coordinates = grid.points(0, resolution**2, dtype=like.dtype, device=like.device)
+    one, two = (generator(z, coordinates, label).clamp(-1, 1) for generator in (before, after))
+    return psnr_of((one - two).square().mean())
+
+
+class LowRankUpdate(nn.Module):
+    """A parametrization: weight [n, n] plus up [n, r] @ down [r, n]. `up` starts at zero."""
 
     def __init__(self, n: int, rank: int, *, rng: torch.Generator, like: Tensor) -> None:
         super().__init__()
@@ -36,130 +125,65 @@ class LowRank(nn.Module):
         return weight + self.up @ self.down
 
 
-def tune(
-    generator: Generator,
-    matches: Sequence[Match],
-    *,
-    model_sha256: str,
-    rank: int,
-    steps: int,
-    seed: int,
-    origin: dict[str, Any] | None = None,
-    report: Report | None = None,
-) -> Delta:
-    """Tune a copy of the synthesis network for all matches together, and return the best change met.
-
-    Each level's product moves by a matrix of at most `rank`; biases and to_rgb move freely, affine maps not at
-    all. Random latents' images are held where they are: without that, a change good for one photo spoils the
-    others. Roich et al., 2021 (pivotal tuning), with Hu et al., 2021 (low-rank adaptation) for the small file.
-    Raises ConfigError, PolyinrError.
-    """
-    n = generator.config.channels
-    if not 1 <= rank <= n:
-        raise ConfigError(f"a rank of {rank} is outside 1-{n}, the model's channels")
-    if steps < 1 or not matches:
-        raise ConfigError(f"{steps} steps for {len(matches)} photos tune nothing; at least 1 of each is needed")
-    synthesis, learned = _loosened(generator.synthesis, rank=rank, rng=generator_for(seed, "tune", "start"))
-    neighbors = _Neighbors(generator, seed=seed)
-    optimizer = torch.optim.Adam(learned, betas=BETAS)
-    best, best_loss, best_psnr = _state(learned), math.inf, -math.inf
-    for step in range(steps + 1):
-        optimizer.zero_grad()
-        loss, psnr = 0.0, 0.0
-        for match in matches:
-            terms = match.aim.terms(match.canvas.draw(synthesis, match.affine))
-            (terms.loss / len(matches)).backward()
-            loss += float(terms.loss.detach()) / len(matches)
-            psnr += decibels(terms) / len(matches)
-        strayed = KEPT * neighbors.error(synthesis, step)
-        strayed.backward()
-        loss += float(strayed.detach())
-        if not math.isfinite(loss):
-            break
-        if loss < best_loss:
-            best, best_loss, best_psnr = _state(learned), loss, psnr
-        if report is not None:
-            report(min(step, steps), steps, best_psnr)
-        if step == steps:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, steps, rate=RATE)
-        optimizer.step()
-    if not math.isfinite(best_loss):
-        raise PolyinrError("the model gives colors that are no numbers here; nothing can be tuned")
-    with torch.no_grad():
-        for parameter, kept in zip(learned, best, strict=True):
-            parameter.copy_(kept)
-    return _difference(synthesis, generator.synthesis, model_sha256=model_sha256, origin=origin or {})
-
-
-class _Neighbors:
-    """Images of random latents, at random points of the trained window, as the model drew them at first."""
+class _LocalityRegularization:
+    """The squared error between the original and the tuned network at random pixels of random images."""
 
     def __init__(self, generator: Generator, *, seed: int) -> None:
         self.generator, self.seed = generator, seed
-        like, classes = generator.mapping.w_avg, generator.config.classes
-        rng = generator_for(seed, "tune", "latents")
-        z = torch.randn(POOL, generator.config.z_dim, generator=rng).to(like)
-        label = torch.randint(classes, (POOL,), generator=rng).to(like.device) if classes else None
+        z, label = _random_z(generator, LOCALITY_POOL, rng=generator_for(seed, "tune", "latents"))
         with torch.no_grad():
             self.affine = generator.affine(generator.w(z, label))
 
-    def error(self, synthesis: Synthesis, step: int) -> Tensor:
-        """Return the mean squared error that the change makes at some of them."""
+    def squared_error(self, synthesis: Synthesis, step: int) -> Tensor:
+        """Return the mean squared error at the random pixels of a step."""
         rng = generator_for(self.seed, "tune", step)
-        affine = self.affine[torch.randint(POOL, (NEIGHBORS,), generator=rng).to(self.affine.device)]
-        places = torch.rand(NEIGHBOR_POINTS, 2, generator=rng)
-        points = torch.cat([places, places.new_ones(NEIGHBOR_POINTS, 1)], dim=1).to(affine)
+        affine = self.affine[torch.randint(LOCALITY_POOL, (LOCALITY_IMAGES,), generator=rng).to(self.affine.device)]
+        xy = torch.rand(LOCALITY_PIXELS, 2, generator=rng)
+        coordinates = torch.cat([xy, xy.new_ones(LOCALITY_PIXELS, 1)], dim=1).to(affine)  # [P, 3]
         with torch.no_grad():
-            before = self.generator.synthesis(affine, points)
-        return (synthesis(affine, points) - before).square().mean()
+            before = self.generator.synthesis(affine, coordinates)
+        return (synthesis(affine, coordinates) - before).square().mean()
 
 
-@torch.no_grad()
-def drift(before: Generator, after: Generator, *, seed: int, count: int = 16, resolution: int = 32) -> float:
-    """Return the PSNR in dB between random images before and after tuning, at most 99; latents by `seed`."""
-    like, classes = before.mapping.w_avg, before.config.classes
-    rng = generator_for(seed, "drift")
-    z = torch.randn(count, before.config.z_dim, generator=rng).to(like)
-    label = torch.randint(classes, (count,), generator=rng).to(like.device) if classes else None
-    grid = RegularGrid(resolution, resolution)
-    points = grid.points(0, resolution**2, dtype=like.dtype, device=like.device)
-    one, two = (generator(z, points, label).clamp(-1, 1) for generator in (before, after))
-    error = float((one - two).square().mean()) / 4
-    return min(99.0, -10 * math.log10(error)) if error > 0 else 99.0
+def _random_z(generator: Generator, count: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """Draw z [N, 64] and, for a class-conditional model, labels [N]."""
+    like, classes = generator.mapping.w_avg, generator.config.classes
+    z = torch.randn(count, generator.config.z_dim, generator=rng).to(like)
+    return z, torch.randint(classes, (count,), generator=rng).to(like.device) if classes else None
 
 
-def _loosened(synthesis: Synthesis, *, rank: int, rng: torch.Generator) -> tuple[Synthesis, list[nn.Parameter]]:
-    """Return a copy of the network and those of its parameters that may move."""
+def _with_low_rank_updates(
+    synthesis: Synthesis, *, rank: int, rng: torch.Generator
+) -> tuple[Synthesis, list[nn.Parameter]]:
+    """Return a copy of the network and its trainable parameters."""
     synthesis = copy.deepcopy(synthesis).requires_grad_(False)
-    learned: list[nn.Parameter] = []
+    parameters: list[nn.Parameter] = []
     for product in synthesis.products:
         linear = cast(nn.Linear, product)
-        change = LowRank(linear.in_features, rank, rng=rng, like=linear.weight)
-        parametrize.register_parametrization(linear, "weight", change)
-        learned += [change.up, change.down, linear.bias]
-    learned += [cast(nn.Parameter, synthesis.to_rgb.weight), synthesis.to_rgb.bias]
-    for parameter in learned:
+        update = LowRankUpdate(linear.in_features, rank, rng=rng, like=linear.weight)
+        parametrize.register_parametrization(linear, "weight", update)
+        parameters += [update.up, update.down, linear.bias]
+    parameters += [cast(nn.Parameter, synthesis.to_rgb.weight), synthesis.to_rgb.bias]
+    for parameter in parameters:
         parameter.requires_grad_()
-    return synthesis, learned
+    return synthesis, parameters
 
 
-def _state(learned: Sequence[nn.Parameter]) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in learned]
+def _copies(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters]
 
 
 @torch.no_grad()
 def _difference(after: Synthesis, before: Synthesis, *, model_sha256: str, origin: dict[str, Any]) -> Delta:
-    """Return what tuning added to the network."""
-    changes = [cast(LowRank, cast(Any, product).parametrizations.weight[0]) for product in after.products]
+    """Return the change of the weights."""
+    updates = [cast(LowRankUpdate, cast(Any, product).parametrizations.weight[0]) for product in after.products]
     biases = [
         cast(nn.Linear, new).bias - cast(nn.Linear, old).bias
         for new, old in zip(after.products, before.products, strict=True)
     ]
     return Delta(
-        up=torch.stack([change.up.detach() for change in changes]).cpu(),
-        down=torch.stack([change.down.detach() for change in changes]).cpu(),
+        up=torch.stack([update.up.detach() for update in updates]).cpu(),
+        down=torch.stack([update.down.detach() for update in updates]).cpu(),
         bias=torch.stack(biases).cpu(),
         rgb_weight=(after.to_rgb.weight - before.to_rgb.weight).cpu(),
         rgb_bias=(after.to_rgb.bias - before.to_rgb.bias).cpu(),

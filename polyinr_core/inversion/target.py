@@ -1,4 +1,4 @@
-"""A photo, and the size at which it is matched."""
+"""The target image of an inversion, and the coordinate grid at which the model is compared with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,20 +9,22 @@ from PIL import Image
 from torch import Tensor
 
 from polyinr_core.data.decode import MAX_IMAGE_BYTES, decode, frame_count
-from polyinr_core.errors import FileError, ImageError
+from polyinr_core.errors import FileError, ImageError, RequestError
 from polyinr_core.images.grid import Pixels
 from polyinr_core.models.checkpointing import draw_replayed
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import UNIT, Bounds, Grid, RegularGrid
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.models.layers import TRACE_BYTES
+from polyinr_core.runtime.atomic_io import PathLike, read_bytes
 
-SHORTER_SIDE = 256  # of the matched image, unless the model was trained on larger ones
+MAX_SHORTER_SIDE = 256  # default limit in pixels, raised to the training resolution of larger models
+MEMORY_SHARE = 4  # activations may take one part in MEMORY_SHARE of the memory
 
 
 @dataclass(frozen=True)
-class Photo:
-    """Pixels [H, W, 3] at the size of matching, and the size and number of frames of the file."""
+class TargetImage:
+    """The image to invert: `pixels` [H, W, 3] uint8, and the `width`, `height` and frame count of its file."""
 
     name: str
     pixels: Pixels
@@ -31,98 +33,117 @@ class Photo:
     frames: int = 1
 
     @property
-    def resized(self) -> bool:
-        """Whether the pixels are not the file's own."""
+    def is_resized(self) -> bool:
+        """Whether the size of `pixels` differs from that of the file."""
         return self.pixels.shape[:2] != (self.height, self.width)
 
-    def target(self, like: Tensor) -> Tensor:
-        """Return colors [1, 3, H, W] that drawing rounds to these very pixels, in the dtype of `like`.
+    def colors(self, like: Tensor) -> Tensor:
+        """Return colors [1, 3, H, W] in [-1, 1] that quantize to exactly these pixels, in the dtype of `like`.
 
-        Drawing drops the fraction, so a pixel's aim is the middle of its step: (u + 1/2) / 127.5 - 1.
+        Quantization truncates, so the target of a pixel is the middle of its step: (u + 1/2) / 127.5 - 1.
         """
         colors = (torch.from_numpy(self.pixels.astype(np.float64)) + 0.5) / 127.5 - 1
         return colors.permute(2, 0, 1).unsqueeze(0).to(like)
 
 
-def read_photo(
-    data: bytes,
+def load_target(
+    image: PathLike | bytes | Image.Image | Pixels | TargetImage,
     *,
-    name: str,
+    name: str = "",
     size: tuple[int, int] | None = None,
-    shorter: int | None = None,
+    shorter_side: int | None = None,
     resolution: int = 0,
-) -> Photo:
-    """Decode an image file's bytes and bring it to `size` (width, height), or to `matching_size` of it.
+) -> TargetImage:
+    """Decode and resize a target image.
 
-    The first frame of an animation is taken. Reduced with antialiasing, enlarged bicubically. Raises FileError.
+    Args:
+        image: a path, the bytes of an image file, a PIL image, or a uint8 array [H, W, 3] or [H, W]. Of an
+            animation, the first frame is used. A TargetImage is returned unchanged.
+        name: the name for messages; by default the path.
+        size: (width, height) in pixels; without it the aspect ratio is kept, see `target_size`.
+        shorter_side: the shorter side in pixels.
+        resolution: the training resolution of the model.
+
+    Images are reduced by Lanczos resampling and enlarged by bicubic resampling. Raises FileError, RequestError.
     """
+    if isinstance(image, TargetImage):
+        return image
+    frames = 1
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+            shape = list(image.shape)
+            raise RequestError(f"the array is {image.dtype} {shape}; a target image is uint8 [H, W, 3] or [H, W]")
+        decoded = Image.fromarray(image).convert("RGB")
+    elif isinstance(image, Image.Image):
+        decoded = image.convert("RGB")
+    else:
+        data = image if isinstance(image, bytes) else read_bytes(Path(image))
+        name = name or ("image" if isinstance(image, bytes) else str(image))
+        decoded, frames = _decoded(data, name), frame_count(data)
+    width, height = decoded.size
+    wanted = size or target_size(width, height, shorter_side=shorter_side, resolution=resolution)
+    if wanted != (width, height):
+        is_larger = wanted[0] > width or wanted[1] > height
+        decoded = decoded.resize(wanted, Image.Resampling.BICUBIC if is_larger else Image.Resampling.LANCZOS)
+    return TargetImage(name or "image", np.array(decoded, dtype=np.uint8), width, height, frames=frames)
+
+
+def _decoded(data: bytes, name: str) -> Image.Image:
     if len(data) > MAX_IMAGE_BYTES:
-        raise FileError(name, f"holds more than {MAX_IMAGE_BYTES // 2**20} MiB; give a smaller file")
+        raise FileError(name, f"the file is larger than {MAX_IMAGE_BYTES // 2**20} MiB; give a smaller file")
     try:
-        image = decode(data)
+        return decode(data)
     except ImageError as error:
-        raise FileError(name, f"{error}; a photo is a PNG, JPEG, WebP, TIFF or the like") from error
-    wanted = size or matching_size(*image.size, shorter=shorter, resolution=resolution)
-    width, height = image.size
-    if wanted != image.size:
-        larger = wanted[0] > width or wanted[1] > height
-        image = image.resize(wanted, Image.Resampling.BICUBIC if larger else Image.Resampling.LANCZOS)
-    return Photo(name, np.array(image, dtype=np.uint8), width, height, frames=frame_count(data))
+        raise FileError(name, f"{error}; use an image file such as PNG, JPEG, WebP or TIFF") from error
 
 
-def matching_size(width: int, height: int, *, shorter: int | None, resolution: int) -> tuple[int, int]:
-    """Return the size (width, height) at which a photo is matched, in its own shape.
+def target_size(width: int, height: int, *, shorter_side: int | None, resolution: int) -> tuple[int, int]:
+    """Return the (width, height) at which an image of width x height is inverted; the aspect ratio is kept.
 
-    Its shorter side is `shorter`; without that its own, at most 256 or the model's resolution if that is more.
+    The default of `shorter_side` is that of the image, at most 256 or, if that is more, `resolution`.
     """
-    if shorter is None:
-        shorter = min(width, height, max(SHORTER_SIDE, resolution))
-    scale = shorter / min(width, height)
+    if shorter_side is None:
+        shorter_side = min(width, height, max(MAX_SHORTER_SIDE, resolution))
+    scale = shorter_side / min(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def photo_name(path: Path) -> str:
-    """Return what a photo is called in messages."""
-    return "stdin" if str(path) == "-" else str(path)
-
-
 @dataclass(frozen=True)
-class Canvas:
-    """The points [P, 3] of an image of width x height; `chunk` pixels of it are replayed at a time (0: all)."""
+class TargetGrid:
+    """The coordinates [P, 3] of an image of width x height; with `chunk` > 0 its gradients are recomputed in chunks."""
 
     width: int
     height: int
-    points: Tensor
+    coordinates: Tensor
     chunk: int = 0
 
-    def draw(self, synthesis: Synthesis, affine: Tensor) -> Tensor:
-        """Draw affine [N, L, 3, n] as colors [N, 3, H, W], about [-1, 1], with gradients."""
+    def render(self, synthesis: Synthesis, affine: Tensor) -> Tensor:
+        """Render affine [N, L, 3, n] to colors [N, 3, H, W], about [-1, 1], differentiably."""
         if self.chunk and torch.is_grad_enabled():
-            colors = draw_replayed(synthesis, affine, self.points, chunk=self.chunk)
+            colors = draw_replayed(synthesis, affine, self.coordinates, chunk=self.chunk)
         else:
-            colors = synthesis(affine, self.points)
-        return colors.unflatten(1, (self.height, self.width)).permute(0, 3, 1, 2)
+            colors = synthesis(affine, self.coordinates)
+        return colors.unflatten(1, (self.height, self.width)).permute(0, 3, 1, 2)  # [N, 3, H, W]
 
 
-def canvas_for(
+def target_grid(
     config: GeneratorConfig,
     *,
     width: int,
     height: int,
     like: Tensor,
-    bounds: Bounds = UNIT,
+    window: Bounds = UNIT,
     grid: Grid | None = None,
     memory: int | None = None,
-) -> Canvas:
-    """Return the canvas of an image, with points in the dtype and on the device of `like`.
+) -> TargetGrid:
+    """Return the grid of an image of width x height, with coordinates in the dtype and on the device of `like`.
 
-    `grid` is the regular one of `bounds` unless given. What a pass leaves for the backward pass must fit into a
-    quarter of `memory` bytes (None: as much as it takes); otherwise it is replayed in chunks that do.
-    Raises ConfigError.
+    `grid` defaults to the regular grid of `window`. If the activations of one pass take more than a quarter of
+    `memory` bytes (None: no limit), the backward pass recomputes them in chunks. Raises ConfigError.
     """
-    grid = RegularGrid(width, height, bounds) if grid is None else grid
+    grid = RegularGrid(width, height, window) if grid is None else grid
     pixels = width * height
-    points = grid.at(torch.arange(pixels, device=like.device), dtype=like.dtype)
-    most = (memory or 2**62) // 4 // (TRACE_BYTES * config.channels * config.levels)
-    chunk = 0 if pixels <= most else max(1024, 1 << (most // 4).bit_length() - 1)
-    return Canvas(width, height, points, chunk if chunk < pixels else 0)
+    coordinates = grid.at(torch.arange(pixels, device=like.device), dtype=like.dtype)  # [P, 3]
+    max_pixels = (memory or 2**62) // MEMORY_SHARE // (TRACE_BYTES * config.channels * config.levels)
+    chunk = 0 if pixels <= max_pixels else max(1024, 1 << (max_pixels // 4).bit_length() - 1)
+    return TargetGrid(width, height, coordinates, chunk if chunk < pixels else 0)

@@ -1,10 +1,10 @@
-"""Editing directions: the principal ones of w or of the affine maps over many images. Härkönen et al., 2020."""
+"""Editing directions: principal components of w or of the affine parameters. GANSpace, Härkönen et al., 2020."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -24,22 +24,24 @@ from polyinr_core.runtime.tensor_files import (
     read_tensors,
 )
 
-from .io import Latents
-from .latents import from_seed, held_in, to_affine
+from .latents import MAX_NUMBER, Latents, from_seeds, in_space
 
 DirectionSpace = Literal["w", "affine"]
-SPACES: tuple[DirectionSpace, ...] = get_args(DirectionSpace)
-CHUNK = 1024  # columns or rows that are held in float64 at once
-FLAT = 1e-6  # of the largest deviation: what varies less is rounding
+DIRECTION_SPACES: tuple[DirectionSpace, ...] = get_args(DirectionSpace)
+CHUNK = 1024  # columns or rows in float64 at a time
+MIN_DEVIATION = 1e-6  # of the largest; below it variation is rounding error
 
 
 @dataclass(frozen=True)
 class Directions:
-    """K directions of a space, most varied first, and what is known of the images they were found in.
+    """K principal directions of a space, by falling variance.
 
-    `mean` [*S], `components` [K, *S] of Euclidean length 1, `deviations` [K] (the standard deviation along each)
-    and `shares` [K] (of all variance), where S is [L, w] or [L, 3, n]. The sign is such that a component's
-    largest number is positive.
+    Attributes:
+        mean: [L, w_dim] or [L, 3, n], the mean of the samples.
+        components: [K, *mean.shape], of Euclidean length 1; the entry of largest magnitude is positive.
+        deviations: [K], the standard deviation along each direction.
+        shares: [K], the fraction of all variance.
+        samples: The number of seeds, from 0 on, that were analyzed, with `psi` and `label`.
     """
 
     space: DirectionSpace
@@ -56,36 +58,55 @@ class Directions:
         return len(self.components)
 
 
+class HasGenerator(Protocol):
+    """A `Model` or a `Checkpoint`."""
+
+    @property
+    def generator(self) -> Generator: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
 @torch.no_grad()
 def find_directions(
-    generator: Generator,
+    model: HasGenerator,
     *,
-    space: DirectionSpace,
-    samples: int,
-    count: int,
+    space: DirectionSpace = "w",
+    samples: int = 2000,
+    count: int = 10,
     label: int | None = None,
     psi: float = 1.0,
-    model_sha256: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Directions:
-    """Find the `count` principal directions of seeds 0 to samples-1, each in the class it draws if label is None.
+    """Find the principal directions of the latents of seeds 0 to samples-1.
 
-    Holds `samples` images' latents. `progress` is told 1 an image. Raises RequestError, LabelError.
+    Args:
+        model: A `Model` or a `Checkpoint`.
+        space: "w" or "affine".
+        samples: The number of seeds. All their latents are held in memory.
+        count: The number of directions, less than `samples`.
+        label: The class of all samples. By default each seed draws its own class.
+        psi: Truncation of the samples.
+        progress: Called with 1 after each sample.
+
+    Raises RequestError, LabelError.
     """
     if not 1 <= count < samples:
-        raise RequestError(f"{samples} images show at most {samples - 1} directions, not {count}")
+        raise RequestError(f"{samples} samples have at most {samples - 1} directions, not {count}")
     rows: Tensor | None = None
     shape = torch.Size()
     for seed in range(samples):
-        latents = held_in(from_seed(generator, seed, label=label, psi=psi), space)[0].float().cpu()
+        latents = from_seeds(model.generator, [seed], label=label, psi=psi)
+        sample = in_space(latents, space)[0].float().cpu()
         if rows is None:
-            shape = latents.shape
-            rows = torch.empty(samples, latents.numel())
-        rows[seed] = latents.flatten()
+            shape = sample.shape
+            rows = torch.empty(samples, sample.numel())
+        rows[seed] = sample.flatten()
         if progress is not None:
             progress(1)
     assert rows is not None
-    mean, components, deviations, shares = principal(rows, count)
+    mean, components, deviations, shares = principal_components(rows, count)
     return Directions(
         space=space,
         mean=mean.view(shape).float(),
@@ -95,15 +116,15 @@ def find_directions(
         samples=samples,
         psi=psi,
         label=label,
-        model_sha256=model_sha256,
+        model_sha256=model.sha256,
     )
 
 
-def principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return mean [D], components [K, D], deviations [K] and shares [K], float64, of rows [N, D].
+def principal_components(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return mean [D], components [K, D], deviations [K] and variance shares [K] of rows [N, D], in float64.
 
-    From the eigenvectors of the smaller of the two products of the centerd rows with themselves, D x D or
-    N x N, summed in float64. Deviations divide by N - 1. Raises RequestError if fewer directions vary.
+    Computed from the eigenvectors of the smaller Gram matrix of the centered rows, D x D or N x N. Deviations
+    divide by N - 1. Raises RequestError if fewer directions vary.
     """
     samples, dim = rows.shape
     mean = rows.mean(dim=0, dtype=torch.float64)
@@ -119,12 +140,12 @@ def principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
             product += part.T @ part
     total = float(product.trace())
     if not math.isfinite(total):
-        raise RequestError("the images' latents are no finite numbers, or overflow: there are no directions")
+        raise RequestError("the latents hold NaN or Inf, or overflow; there are no directions")
     values, vectors = torch.linalg.eigh(product)  # rising
     values, vectors = values.flip(0)[:count].clamp(min=0), vectors.flip(1)[:, :count]
-    varied = int((values.sqrt() > FLAT * values[0].sqrt()).sum()) if total > 0 else 0
+    varied = int((values.sqrt() > MIN_DEVIATION * values[0].sqrt()).sum()) if total > 0 else 0
     if varied < count:
-        raise RequestError(f"only {varied} directions vary in {samples} images, not {count}")
+        raise RequestError(f"only {varied} directions vary in {samples} samples, not {count}")
     components = vectors.T
     if wide:
         parts = [
@@ -137,54 +158,61 @@ def principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return mean, components * largest.sign(), (values / (samples - 1)).sqrt(), values / total
 
 
-def moved(
-    generator: Generator,
-    image: Latents,
+def move(
+    latents: Latents,
     directions: Directions,
     amounts: Mapping[int, float],
     *,
     levels: Sequence[int] | None = None,
 ) -> Latents:
-    """Return an image (N = 1) moved along directions by so many standard deviations each: {direction: amount}.
+    """Move images along directions.
 
-    With `levels`, at those alone. Completed to its affine maps. Raises RequestError.
+    Args:
+        latents: N images, held in the space of the directions.
+        directions: From `find_directions` or `read_directions`.
+        amounts: Standard deviations by direction, such as {2: 1.5, 0: -1.0}.
+        levels: The levels that move; by default all.
+
+    Returns:
+        Latents in the space of the directions alone; `Model.render` completes them.
+
+    Raises RequestError.
     """
-    like = generator.mapping.w_avg
-    result = held_in(image, directions.space).to(like).clone()
-    rows: list[int] = list(range(result.shape[1]) if levels is None else levels)
+    moved = in_space(latents, directions.space).clone()
+    rows: list[int] = list(range(moved.shape[1]) if levels is None else levels)
     for index, amount in amounts.items():
         if not 0 <= index < len(directions):
             raise RequestError(f"direction {index} is outside 0-{len(directions) - 1}")
-        step = directions.components[index].to(like) * (amount * float(directions.deviations[index]))
-        result[:, rows] += step[rows]
+        step = directions.components[index].to(moved) * (amount * float(directions.deviations[index]))
+        moved[:, rows] += step[rows]
     if directions.space == "affine":
-        return Latents(affine=result, label=image.label)
-    return to_affine(generator, replace(image, z=None, w=result, affine=None, seeds=(), psi=None))
+        return Latents(affine=moved, label=latents.label)
+    return Latents(w=moved, label=latents.label)
 
 
-def parse_takes(text: str) -> dict[int, float]:
-    """Read "2:1.5,0:-1" as {2: 1.5, 0: -1.0}: directions and how far to go. Raises RequestError."""
-    takes: dict[int, float] = {}
+def parse_moves(text: str) -> dict[int, float]:
+    """Parse "2:1.5,0:-1" as {2: 1.5, 0: -1.0}: standard deviations by direction. Raises RequestError."""
+    moves: dict[int, float] = {}
     for part in text.split(","):
         number, colon, amount = part.partition(":")
         if not colon or not number.strip().isascii() or not number.strip().isdecimal():
             raise RequestError(f"{part!r} is not understood; write DIRECTION:AMOUNT, such as 2:1.5 or 2:1.5,0:-1")
-        if int(number) in takes:
-            raise RequestError(f"direction {int(number)} is taken twice")
-        (takes[int(number)],) = parse_amounts([amount])
-    return takes
+        if int(number) in moves:
+            raise RequestError(f"direction {int(number)} is given twice")
+        (moves[int(number)],) = parse_amounts([amount])
+    return moves
 
 
 def parse_amounts(parts: Iterable[str]) -> list[float]:
-    """Read amounts, in standard deviations. Raises RequestError."""
+    """Parse amounts in standard deviations. Raises RequestError."""
     amounts = []
     for part in parts:
         try:
             amounts.append(float(part))
         except ValueError:
-            raise RequestError(f"amount {part.strip()!r} is no number; write such as -3 or 1.5") from None
-        if not abs(amounts[-1]) <= 1e6:
-            raise RequestError(f"amount {part.strip()} is none that images can be drawn with; -3 to 3 is usual")
+            raise RequestError(f"amount {part.strip()!r} is not a number; write one such as -3 or 1.5") from None
+        if not abs(amounts[-1]) <= MAX_NUMBER:
+            raise RequestError(f"amount {part.strip()} is outside -1e6 to 1e6; -3 to 3 is usual")
     return amounts
 
 
@@ -282,7 +310,7 @@ def _checked_facts(name: Path, facts: dict[str, Any], mean: Tensor) -> dict[str,
     psi, model = facts.get("psi"), facts.get("model_sha256")
     good = (
         isinstance(space, str)
-        and space in SPACES
+        and space in DIRECTION_SPACES
         and mean.dim() == {"w": 2, "affine": 3}[space]
         and is_whole(samples)
         and is_number(psi)

@@ -1,4 +1,4 @@
-"""Walks from image to image through z, w or affine space, and the zoom on the way."""
+"""Interpolate between images in z, w or affine space, and zoom in affine space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,130 +8,160 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import RequestError
-from polyinr_core.models.generator import Generator
 
-from .io import Latents, Space
-from .latents import held_in, same_label, to_affine
+from .latents import Latents, Space, common_dtype, common_label, concatenate, in_space
 
 Curve = Literal["linear", "spherical"]
 Easing = Literal["linear", "smooth"]
-OPPOSITE = 1e-6  # how near to -1 a cosine may come before the way round is arbitrary
+MIN_DISTANCE = 1e-6  # of a cosine from -1; closer, the shortest arc is arbitrary
+
+
+def interpolate(
+    latents: Latents | Sequence[Latents],
+    *,
+    steps: int,
+    space: Space = "w",
+    curve: Curve | None = None,
+    easing: Easing = "linear",
+    loop: bool = False,
+) -> Latents:
+    """Interpolate from image to image.
+
+    Args:
+        latents: Two images or more.
+        steps: The number of frames, the images themselves included.
+        space: "z", "w" or "affine". In z all images must be of one class.
+        curve: "spherical" (z alone, its default) or "linear".
+        easing: "smooth" slows down at each image: 3 t^2 - 2 t^3.
+        loop: Go on to the first image, without showing it twice.
+
+    Returns:
+        Latents of N = `steps` in `space` alone; `Model.render` completes them.
+
+    Raises RequestError.
+    """
+    path = LatentPath.through([latents[i] for i in range(len(latents))], space=space, curve=curve)
+    positions = frame_positions(len(path.images), steps, loop=loop, easing=easing)
+    frames = [path.at(position) for position in positions]
+    joined = concatenate(frames)
+    psis = {frame.psi for frame in frames}
+    if space == "z" and len(psis) > 1:
+        raise RequestError("the images differ in psi, which z does not hold; interpolate in w or affine")
+    return joined
 
 
 @dataclass(frozen=True)
-class Step:
-    """Where a frame stands: `part` (0 to 1) of the way from image `first` to image `second`.
+class FramePosition:
+    """Where a frame lies: `fraction` (0 to 1) of the way from image `first` to image `second`.
 
-    `along` is the part of the whole walk that lies behind it.
+    `progress` is the fraction of the whole path.
     """
 
     first: int
     second: int
-    part: float
-    along: float
+    fraction: float
+    progress: float
 
 
-def steps_of_walk(images: int, frames: int, *, loop: bool = False, easing: Easing = "linear") -> list[Step]:
-    """Return where the frames of a walk stand, evenly spread over it.
+def frame_positions(images: int, frames: int, *, loop: bool = False, easing: Easing = "linear") -> list[FramePosition]:
+    """Return the positions of evenly spaced frames on a path over some images.
 
     The first frame is the first image and the last frame the last one; a loop goes on to the first image
-    and stops a frame before it, so that it can be repeated. With `smooth` easing the walk slows down at each
-    image: 3 t^2 - 2 t^3. Raises RequestError.
+    and stops a frame before it, so that it can be repeated. Raises RequestError.
     """
     if images < 2:
-        raise RequestError(f"a walk leads from image to image; {images} is too few, name two or more")
+        raise RequestError(f"an interpolation needs two images or more, not {images}")
     if frames < images:
-        raise RequestError(f"{frames} frames are too few for a walk over {images} images")
-    legs, whole = (images, frames) if loop else (images - 1, frames - 1)
-    steps = []
+        raise RequestError(f"{frames} frames are too few for {images} images; every image is a frame")
+    segments, intervals = (images, frames) if loop else (images - 1, frames - 1)
+    positions = []
     for frame in range(frames):
-        leg, rest = divmod(frame * legs, whole)
-        if leg == legs:  # the last frame ends the last leg
-            leg, rest = legs - 1, whole
-        part = rest / whole
+        segment, rest = divmod(frame * segments, intervals)
+        if segment == segments:  # the last frame ends the last segment
+            segment, rest = segments - 1, intervals
+        t = rest / intervals
         if easing == "smooth":
-            part = part * part * (3 - 2 * part)
-        steps.append(Step(leg, (leg + 1) % images, part, frame / whole))
-    return steps
+            t = t * t * (3 - 2 * t)
+        positions.append(FramePosition(segment, (segment + 1) % images, t, frame / intervals))
+    return positions
 
 
 @dataclass(frozen=True)
-class Walk:
-    """A walk over images (latents of N = 1) through one space of a model."""
+class LatentPath:
+    """A path over images (latents of N = 1) in one space."""
 
-    generator: Generator
     images: tuple[Latents, ...]
     space: Space
     curve: Curve
 
-    def at(self, step: Step) -> Latents:
-        """Return a frame's latents, completed to its affine maps. Raises RequestError."""
-        first, second = self.images[step.first], self.images[step.second]
-        like = self.generator.mapping.w_avg
-        a, b = held_in(first, self.space).to(like), held_in(second, self.space).to(like)
-        between = spherical(a, b, step.part) if self.curve == "spherical" else torch.lerp(a, b, step.part)
-        label = same_label(first, second)
+    @classmethod
+    def through(cls, images: Sequence[Latents], *, space: Space, curve: Curve | None = None) -> "LatentPath":
+        """Return the path through images; the curve defaults to spherical in z, linear elsewhere.
+
+        Raises RequestError where an image is not held in the space, and for images of several classes in z,
+        which the class is no part of.
+        """
+        curve = curve or ("spherical" if space == "z" else "linear")
+        if curve == "spherical" and space != "z":
+            raise RequestError(f"spherical interpolation is for z, whose points lie on a sphere; use linear in {space}")
+        for image in images:
+            in_space(image, space)
+        if space == "z":
+            classes = {int(image.label[0]) for image in images if image.label is not None}
+            if len(classes) > 1:
+                raise RequestError(
+                    f"the images are of the classes {', '.join(map(str, sorted(classes)))}, which z does not hold; "
+                    "interpolate in w or affine, or give all images one label"
+                )
+        return cls(tuple(images), space, curve)
+
+    def at(self, position: FramePosition) -> Latents:
+        """Return a frame's latents, in the path's space alone. Raises RequestError."""
+        first, second = self.images[position.first], self.images[position.second]
+        t = position.fraction
+        a, b = common_dtype(in_space(first, self.space), in_space(second, self.space))
+        between = slerp(a, b, t) if self.curve == "spherical" else torch.lerp(a, b, t)
+        label = common_label(first, second)
         if self.space == "z":
-            ends = [1.0 if image.psi is None else image.psi for image in (first, second)]
-            psi = ends[0] + step.part * (ends[1] - ends[0])
-            return to_affine(self.generator, Latents(z=between, label=label), psi=psi)
-        if self.space == "w":
-            return to_affine(self.generator, Latents(w=between, label=label))
-        return Latents(affine=between, label=label)
+            start, end = (1.0 if image.psi is None else image.psi for image in (first, second))
+            return Latents(z=between, label=label, psi=start + t * (end - start))
+        return Latents(**{self.space: between}, label=label)  # type: ignore[arg-type]
 
 
-def walk_over(generator: Generator, images: Sequence[Latents], *, space: Space, curve: Curve) -> Walk:
-    """Return a walk over images, each with latents of N = 1 in the space. Raises RequestError.
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Interpolate a and b [N, z_dim] spherically, while the length changes linearly. Shoemake, 1985.
 
-    In z the class is no part of the latents: there all images must have one.
-    """
-    if curve == "spherical" and space != "z":
-        raise RequestError(f"a spherical walk is one through z, whose points lie on a sphere; {space} takes linear")
-    for image in images:
-        held_in(image, space)
-    if space == "z":
-        classes = {int(image.label[0]) for image in images if image.label is not None}
-        if len(classes) > 1:
-            raise RequestError(
-                f"the images are of the classes {', '.join(map(str, sorted(classes)))}, and z has no way from "
-                "class to class; take --space w or affine, or one --label"
-            )
-    return Walk(generator, tuple(images), space, curve)
-
-
-def spherical(a: Tensor, b: Tensor, part: float) -> Tensor:
-    """Return the points `part` of the way from a to b [N, z]: round the origin evenly, while the length changes
-    evenly. Shoemake, 1985. Raises RequestError where a and b are opposite.
+    Raises RequestError where a and b are opposite.
     """
     first, second = a.double(), b.double()
     lengths = [x.norm(dim=-1, keepdim=True) for x in (first, second)]
-    if part in (0.0, 1.0) or min(float(length.min()) for length in lengths) == 0:
-        return torch.lerp(a, b, part)
+    if t in (0.0, 1.0) or min(float(length.min()) for length in lengths) == 0:
+        return torch.lerp(a, b, t)
     first, second = first / lengths[0], second / lengths[1]
     cosine = (first * second).sum(dim=-1, keepdim=True).clamp(-1, 1)
-    if float(cosine.min()) < OPPOSITE - 1:
-        raise RequestError("two z are opposite, so every way round is as short; take the linear curve")
+    if float(cosine.min()) < MIN_DISTANCE - 1:
+        raise RequestError("two z are opposite, so every arc is as short; use the linear curve")
     angle = torch.acos(cosine)
-    near = angle < 1e-4  # there the chord is the arc
-    sine = torch.where(near, 1.0, torch.sin(angle))
-    shares = [torch.where(near, t, torch.sin(t * angle) / sine) for t in (1 - part, part)]
-    return ((shares[0] * first + shares[1] * second) * torch.lerp(lengths[0], lengths[1], part)).to(a)
+    is_small = angle < 1e-4  # there the chord is the arc
+    sine = torch.where(is_small, 1.0, torch.sin(angle))
+    weights = [torch.where(is_small, s, torch.sin(s * angle) / sine) for s in (1 - t, t)]
+    return ((weights[0] * first + weights[1] * second) * torch.lerp(lengths[0], lengths[1], t)).to(a)
 
 
-def zoomed(latents: Latents, zoom: float, center: tuple[float, float]) -> Latents:
-    """Return completed latents whose image shows the plane enlarged about a point.
+def zoom(latents: Latents, factor: float, center: tuple[float, float]) -> Latents:
+    """Return latents whose image is magnified about a point of the plane.
 
-    A zoom is a linear map of (x, y, 1), so it multiplies into the affine maps exactly: (p S) A = p (S A).
+    A zoom is a linear map S of (x, y, 1), so it multiplies into the affine parameters exactly: (p S) A = p (S A).
     """
-    if zoom == 1:
+    if factor == 1:
         return latents
-    maps = held_in(latents, "affine")
+    affine = in_space(latents, "affine")
     x, y = center
-    rest = 1 - 1 / zoom
-    scaling = torch.tensor([[1 / zoom, 0, 0], [0, 1 / zoom, 0], [x * rest, y * rest, 1]], dtype=torch.float64)
-    return Latents(affine=(scaling.to(maps.device) @ maps.double()).to(maps), label=latents.label)
+    rest = 1 - 1 / factor
+    scaling = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0], [x * rest, y * rest, 1]], dtype=torch.float64)
+    return Latents(affine=(scaling.to(affine.device) @ affine.double()).to(affine), label=latents.label)
 
 
-def zoom_at(step: Step, start: float, end: float) -> float:
-    """Return a frame's zoom: by the same factor from each frame to the next, so that it looks even."""
-    return start * (end / start) ** step.along
+def zoom_at(position: FramePosition, start: float, end: float) -> float:
+    """Return a frame's zoom, which grows by the same factor from each frame to the next."""
+    return start * (end / start) ** position.progress

@@ -1,9 +1,8 @@
-"""The latents file: z, w and affine maps of images, and the facts that name them."""
+"""The latents file: z, w and affine parameters of images as safetensors, with seeds, psi and the model's hash."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,66 +21,11 @@ from polyinr_core.runtime.tensor_files import (
     read_tensors,
 )
 
+from .latents import TENSORS, Latents
+
 FORMAT = 1
 METADATA_KEY = "polyinr_latents"
-RANKS = {"z": 2, "w": 3, "affine": 4, "label": 1}
-
-Space = Literal["z", "w", "affine"]
-
-
-@dataclass(frozen=True)
-class Latents:
-    """N images: any of z [N, z], w [N, L, w] (truncated), affine [N, L, 3, n], with label [N] int64.
-
-    `seeds`, `psi` and `model_sha256` say where they came from, where that is known; `sha256` is that of the
-    file they were read from.
-    """
-
-    z: Tensor | None = None
-    w: Tensor | None = None
-    affine: Tensor | None = None
-    label: Tensor | None = None
-    seeds: tuple[int, ...] = ()
-    psi: float | None = None
-    model_sha256: str = ""
-    sha256: str = ""
-
-    def __len__(self) -> int:
-        return len(self.tensor)
-
-    @property
-    def space(self) -> Space:
-        """The space nearest to the image that is held."""
-        if self.affine is not None:
-            return "affine"
-        return "z" if self.w is None else "w"
-
-    @property
-    def tensor(self) -> Tensor:
-        """The latents in `space`."""
-        held = getattr(self, self.space)
-        assert isinstance(held, Tensor)
-        return held
-
-    def image(self, index: int) -> "Latents":
-        """Return image `index` alone, as latents of N = 1."""
-        rows: dict[str, Any] = {
-            name: None if value is None else value[index : index + 1] for name, value in _tensors(self).items()
-        }
-        seeds = self.seeds[index : index + 1]
-        return Latents(**rows, seeds=seeds, psi=self.psi, model_sha256=self.model_sha256, sha256=self.sha256)
-
-
-def joined(images: list[Latents]) -> Latents:
-    """Gather several latents into one, in the spaces that all of them hold."""
-    columns = [_tensors(image) for image in images]
-    rows: dict[str, Any] = {
-        name: None if any(c[name] is None for c in columns) else torch.cat([c[name] for c in columns])  # type: ignore[misc]
-        for name in RANKS
-    }
-    first = images[0]
-    seeds = tuple(seed for image in images for seed in image.seeds)
-    return Latents(**rows, seeds=seeds, psi=first.psi, model_sha256=first.model_sha256)
+DIMS = {"z": 2, "w": 3, "affine": 4, "label": 1}
 
 
 def encode_latents(latents: Latents, *, name: PathLike = "stdout") -> bytes:
@@ -92,7 +36,7 @@ def encode_latents(latents: Latents, *, name: PathLike = "stdout") -> bytes:
         "psi": latents.psi,
         "model_sha256": latents.model_sha256,
     }
-    tensors = {key: value for key, value in _tensors(latents).items() if value is not None}
+    tensors = {name: getattr(latents, name) for name in TENSORS if getattr(latents, name) is not None}
     _checked_tensors(Path(name), tensors)
     _checked_facts(Path(name), facts, count=len(latents))
     try:
@@ -138,23 +82,19 @@ def is_latents_file(path: PathLike) -> bool:
     except TensorFileError as error:
         raise FileError(path, str(error)) from error
     names = names_in(header)
-    return METADATA_KEY in header[METADATA] or (0 < len(names) and names <= set(RANKS))
-
-
-def _tensors(latents: Latents) -> dict[str, Tensor | None]:
-    return {name: getattr(latents, name) for name in RANKS}
+    return METADATA_KEY in header[METADATA] or (0 < len(names) and names <= set(DIMS))
 
 
 def _checked_tensors(name: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors in our types, or raise FileError for any that cannot be latents."""
-    if unknown := sorted(set(tensors) - set(RANKS)):
-        raise FileError(name, f"not a latents file: it holds {', '.join(unknown[:5])}; known are {', '.join(RANKS)}")
+    if unknown := sorted(set(tensors) - set(DIMS)):
+        raise FileError(name, f"not a latents file: it holds {', '.join(unknown[:5])}; known are {', '.join(DIMS)}")
     if not set(tensors) - {"label"}:
         raise FileError(name, "holds no latents; one of z, w, affine is needed")
     counts = set()
     for key, tensor in tensors.items():
         shape = list(tensor.shape)
-        if tensor.dim() != RANKS[key] or 0 in shape or (key == "affine" and shape[2] != 3):
+        if tensor.dim() != DIMS[key] or 0 in shape or (key == "affine" and shape[2] != 3):
             wanted = {"z": "[N, z]", "w": "[N, L, w]", "affine": "[N, L, 3, n]", "label": "[N]"}[key]
             raise FileError(name, f"{key} has the shape {shape}, not {wanted}")
         if (key == "label") == tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:

@@ -1,10 +1,10 @@
-"""From seeds to z and classes: one image a seed, whatever is drawn beside it."""
+"""Latents: z, w and affine parameters of images, drawn from seeds and mapped by a generator."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,101 @@ from torch import Tensor
 from polyinr_core.errors import FileError, LabelError, RequestError
 from polyinr_core.models.generator import Generator, check_label, truncate
 
-from .io import Latents, Space
+if TYPE_CHECKING:
+    from polyinr_core.runtime.atomic_io import PathLike
+
+Space = Literal["z", "w", "affine"]
+SPACES: tuple[Space, ...] = get_args(Space)
+TENSORS = (*SPACES, "label")
+MAX_NUMBER = 1e6  # largest magnitude of psi, mixing strengths and direction amounts
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The latents of N images in one or more spaces.
+
+    Attributes:
+        z: [N, z_dim], standard normal.
+        w: [N, L, w_dim], truncated by `psi`.
+        affine: [N, L, 3, n], the affine parameters that the synthesis network evaluates.
+        label: [N], int64, the class of each image.
+        seeds: The seeds that z was drawn from, where known.
+        psi: The truncation that w and affine hold, where known.
+        model_sha256: The model that w and affine belong to, where known.
+        sha256: The file that the latents were read from.
+    """
+
+    z: Tensor | None = None
+    w: Tensor | None = None
+    affine: Tensor | None = None
+    label: Tensor | None = None
+    seeds: tuple[int, ...] = ()
+    psi: float | None = None
+    model_sha256: str = ""
+    sha256: str = ""
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __getitem__(self, index: int | slice) -> Self:
+        """Return one image, as latents of N = 1, or a slice of them. Raises IndexError."""
+        if isinstance(index, int):
+            start = range(len(self))[index]
+            index = slice(start, start + 1)
+        rows: dict[str, Any] = {
+            name: None if tensor is None else tensor[index] for name, tensor in self._tensors().items()
+        }
+        return replace(self, **rows, seeds=self.seeds[index])
+
+    @property
+    def space(self) -> Space:
+        """The space closest to the image of those that are held."""
+        if self.affine is not None:
+            return "affine"
+        return "z" if self.w is None else "w"
+
+    @property
+    def tensor(self) -> Tensor:
+        """The latents in `space`."""
+        tensor = getattr(self, self.space)
+        if tensor is None:
+            raise RequestError("the latents are empty; one of z, w, affine is needed")
+        return tensor
+
+    def to(self, like: Tensor) -> Self:
+        """Return the latents on the device and in the dtype of `like`; labels keep their dtype."""
+        moved: dict[str, Any] = {
+            name: tensor if tensor is None else tensor.to(like.device if name == "label" else like)
+            for name, tensor in self._tensors().items()
+        }
+        return replace(self, **moved)
+
+    def save(self, path: "PathLike", *, overwrite: bool = False) -> None:
+        """Write a latents file (.safetensors). Raises FileError."""
+        from .io import write_latents
+
+        write_latents(path, self, overwrite=overwrite)
+
+    @staticmethod
+    def load(path: "PathLike") -> "Latents":
+        """Read a latents file (.safetensors). Raises FileError."""
+        from .io import read_latents
+
+        return read_latents(path)
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        return {name: getattr(self, name) for name in TENSORS}
+
+
+def concatenate(latents: Sequence[Latents]) -> Latents:
+    """Concatenate latents along N, in the spaces that all of them hold."""
+    columns = {name: [getattr(one, name) for one in latents] for name in TENSORS}
+    rows: dict[str, Any] = {
+        name: None if any(tensor is None for tensor in tensors) else torch.cat(tensors)
+        for name, tensors in columns.items()
+    }
+    seeds = tuple(seed for one in latents for seed in one.seeds)
+    return Latents(**rows, seeds=seeds, psi=latents[0].psi, model_sha256=latents[0].model_sha256)
 
 
 def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:
@@ -71,49 +165,53 @@ class LabelDistribution:
 UNIFORM = LabelDistribution()
 
 
-SPACES: tuple[Space, ...] = get_args(Space)
+def from_seeds(generator: Generator, seeds: Sequence[int], *, label: int | None = None, psi: float = 1.0) -> Latents:
+    """Draw the latents of N seeds in all three spaces.
 
-
-def from_seed(generator: Generator, seed: int, *, label: int | None = None, psi: float = 1.0) -> Latents:
-    """Return the latents, in all three spaces, of one seed. The seed draws the class where none is given.
+    Args:
+        generator: The model.
+        seeds: Integers in 0 to 2^32 - 1. A seed gives the same latents, to the last bit, in any batch.
+        label: The class of all images. By default each seed draws its own class.
+        psi: Truncation: 1 leaves w as it is, 0 gives the mean image.
 
     Raises LabelError, RequestError.
     """
     classes = generator.config.classes
     labels = None
     if classes:
-        labels = draw_labels([seed], classes) if label is None else torch.tensor([label])
+        labels = draw_labels(seeds, classes) if label is None else torch.full((len(seeds),), label)
     elif label is not None:
         raise LabelError("the model has no classes: leave the label out")
-    z = draw_z([seed], generator.config.z_dim)
-    return to_affine(generator, Latents(z=z, label=labels, seeds=(seed,)), psi=psi)
+    z = draw_z(seeds, generator.config.z_dim)
+    return to_affine(generator, Latents(z=z, label=labels, seeds=tuple(seeds)), psi=psi)
 
 
 @torch.no_grad()
-def to_affine(generator: Generator, image: Latents, *, psi: float | None = None) -> Latents:
-    """Complete one image's latents up to its affine maps [1, L, 3, n].
+def to_affine(generator: Generator, latents: Latents, *, psi: float | None = None) -> Latents:
+    """Complete latents up to their affine parameters [N, L, 3, n].
 
-    Without psi the image stays as it was kept. With psi it is truncated anew: from z if that is held, else
-    its w. Computed on the device and in the dtype of the generator. Raises RequestError, LabelError.
+    Without `psi`, latents that hold affine parameters are returned as they are. With `psi` they are truncated
+    again: from z where it is held, else from w. Computed on the device and in the dtype of the generator.
+    Raises RequestError, LabelError.
     """
-    if psi is None and image.affine is not None:
-        return image
-    if psi is not None and not abs(psi) <= 1e6:
-        raise RequestError(f"psi {psi} is no number that images can be drawn with; 0.5 to 1 is usual")
+    if psi is None and latents.affine is not None:
+        return latents
+    if psi is not None and not abs(psi) <= MAX_NUMBER:
+        raise RequestError(f"psi {psi} is outside -1e6 to 1e6; 0.5 to 1 is usual")
     like = generator.mapping.w_avg
-    w = None if image.w is None else image.w.to(like)
-    label = None if image.label is None else image.label.to(like.device)
-    if image.z is not None and (w is None or psi is not None):
-        psi = next(value for value in (psi, image.psi, 1.0) if value is not None)
-        w = generator.w_each(image.z.to(like), label, psi=psi)
+    w = None if latents.w is None else latents.w.to(like)
+    label = None if latents.label is None else latents.label.to(like.device)
+    if latents.z is not None and (w is None or psi is not None):
+        psi = next(value for value in (psi, latents.psi, 1.0) if value is not None)
+        w = generator.w_each(latents.z.to(like), label, psi=psi)
     elif w is not None and psi is not None:
         check_label(label, classes=generator.config.classes)
         w = truncate(w, generator.mapping.w_avg_for(label), psi)
-        psi = psi * (1.0 if image.psi is None else image.psi)
+        psi = psi * (1.0 if latents.psi is None else latents.psi)
     elif w is None:
-        raise RequestError("affine maps alone cannot be truncated; leave --psi out")
-    kept = image.psi if psi is None else psi
-    return replace(image, w=w, affine=generator.affine_each(w), label=label, psi=kept)
+        raise RequestError("affine parameters alone cannot be truncated; leave psi out")
+    stored = latents.psi if psi is None else psi
+    return replace(latents, w=w, affine=generator.affine_each(w), label=label, psi=stored)
 
 
 def with_label(generator: Generator, latents: Latents, label: int | None) -> Latents:
@@ -133,21 +231,28 @@ def with_label(generator: Generator, latents: Latents, label: int | None) -> Lat
     return latents
 
 
-def held_in(latents: Latents, space: Space) -> Tensor:
+def in_space(latents: Latents, space: Space) -> Tensor:
     """Return the latents in one space. Raises RequestError where they are not held in it."""
     tensor: Tensor | None = getattr(latents, space)
     if tensor is None:
         held = " and ".join(name for name in SPACES if getattr(latents, name) is not None)
-        raise RequestError(f"the latents hold {held}, no {space}; take the space {latents.space}")
+        raise RequestError(f"the latents hold {held}, not {space}; choose the space {latents.space}")
     return tensor
 
 
-def same_label(*images: Latents) -> Tensor | None:
-    """Return the class [1], on the CPU, that all images (N = 1) are of, None if they differ or have none."""
-    first = images[0].label
-    if first is None or any(p.label is None or int(p.label[0]) != int(first[0]) for p in images):
+def common_label(*images: Latents) -> Tensor | None:
+    """Return the class [1], on the CPU, that all images are of, None if they differ or have none."""
+    labels = [image.label for image in images]
+    if any(label is None for label in labels):
         return None
-    return first.cpu()
+    classes = torch.cat([label.cpu() for label in labels if label is not None])
+    return classes[:1] if bool((classes == classes[0]).all()) else None
+
+
+def common_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two tensors on the device of the first, in the wider dtype of both."""
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return a.to(dtype), b.to(device=a.device, dtype=dtype)
 
 
 def check_latents(generator: Generator, latents: Latents, *, source: str) -> None:

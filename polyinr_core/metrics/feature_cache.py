@@ -49,7 +49,7 @@ class FeatureCache:
                 return None
             if facts.get("digest") != digest_tensors(tensors) or not is_whole(facts.get("count")):
                 return None
-            check_values(tensors, largest=MAX_VALUE)
+            check_values(tensors, max_value=MAX_VALUE)
             return facts["count"], tensors
         except (TensorFileError, FileError):
             return None
@@ -60,7 +60,7 @@ class FeatureCache:
         if self.folder.is_file():
             raise FileError(self.folder, "is a file; --cache names a folder")
         try:
-            check_values(tensors, largest=MAX_VALUE)
+            check_values(tensors, max_value=MAX_VALUE)
             data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
         except (JsonError, TensorFileError) as error:
             raise FileError(self.path_for(key), f"the features cannot be cached: {error}") from error

@@ -15,7 +15,7 @@ from torchvision.models import inception_v3
 
 from polyinr_core.errors import WeightsError
 from polyinr_core.runtime.atomic_io import sha256_of
-from polyinr_core.runtime.rng import generator_for, no_start_values
+from polyinr_core.runtime.rng import generator_for, meta_init
 
 from .resize import corner_resize
 
@@ -194,7 +194,7 @@ class RandomInception(nn.Module):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        with no_start_values():
+        with meta_init():
             network: Any = inception_v3(weights=None, aux_logits=False, init_weights=False)
         network.fc = nn.Identity()
         network.to_empty(device="cpu")

@@ -146,7 +146,7 @@ LPIPS_MIN_RESOLUTION = 16  # pixels: VGG16 halves them four times
 
 
 @dataclass(frozen=True)
-class PerceptualDistance:
+class PerceptualMetric:
     """A perceptual distance of images.
 
     Attributes:
@@ -173,7 +173,7 @@ class PerceptualDistance:
         here, there = (unit_channels(self.features(images)) for images in (one, two))
         return unit_distance(here, there, weights=self.heads)
 
-    def to(self, device: torch.device) -> "PerceptualDistance":
+    def to(self, device: torch.device) -> "PerceptualMetric":
         """Return the distance on a device; the network is moved in place."""
         if isinstance(self.features, nn.Module):
             self.features.to(device)
@@ -181,7 +181,7 @@ class PerceptualDistance:
         return replace(self, heads=heads)
 
 
-def load_perceptual_distance(name: Literal["lpips", "lite2"], file: Path | None = None) -> PerceptualDistance:
+def load_perceptual_metric(name: Literal["lpips", "lite2"], file: Path | None = None) -> PerceptualMetric:
     """Return the distance of that name, on the CPU; `file` holds its network's weights. Raises WeightsError.
 
     Without a file VGG16 comes from torch.hub's cache, lite2 from its pip package.
@@ -191,7 +191,7 @@ def load_perceptual_distance(name: Literal["lpips", "lite2"], file: Path | None 
         assert isinstance(source, Packaged)
         taps = Lite2Taps(load_pretrained("lite2", file=file))
         sha256 = sha256_of(file or packaged_file("lite2", source))
-        return PerceptualDistance(name, taps, sha256=sha256, resize=f"{RESOLUTION}, bilinear with antialiasing")
+        return PerceptualMetric(name, taps, sha256=sha256, resize=f"{RESOLUTION}, bilinear with antialiasing")
     file = file or cached_vgg16()
     if file is None:
         raise WeightsError(
@@ -199,4 +199,4 @@ def load_perceptual_distance(name: Literal["lpips", "lite2"], file: Path | None 
             f"lpips={VGG16_FILE}; ppl-lite2 needs no file"
         )
     features, heads = load_lpips(file)
-    return PerceptualDistance(name, features, heads, sha256=sha256_of(file), min_resolution=LPIPS_MIN_RESOLUTION)
+    return PerceptualMetric(name, features, heads, sha256=sha256_of(file), min_resolution=LPIPS_MIN_RESOLUTION)

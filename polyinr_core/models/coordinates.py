@@ -91,12 +91,12 @@ class Blend:
     """Points for a blend of K images: each (x, y, 1) K times, times the shares [K, H, W] of its pixel.
 
     Shares add up to 1, so affine maps [3 K, n] give the features' factors blended exactly. Where the grid is
-    `fineness` times as fine as the shares, a pixel's points have its own.
+    `supersample` times as fine as the shares, a pixel's points have its own.
     """
 
     grid: Grid
     shares: Tensor
-    fineness: int = 1
+    supersample: int = 1
 
     @property
     def width(self) -> int:
@@ -108,8 +108,8 @@ class Blend:
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
         """Return the pixels of `index` [P] as points [P, 3 K]."""
-        row = index.div(self.width, rounding_mode="floor") // self.fineness
-        column = index % self.width // self.fineness
+        row = index.div(self.width, rounding_mode="floor") // self.supersample
+        column = index % self.width // self.supersample
         shares = self.shares.to(index.device)[:, row, column].to(dtype)  # [K, P]
         points = self.grid.at(index, dtype=dtype)
         return (shares.T.unsqueeze(-1) * points.unsqueeze(1)).flatten(1)

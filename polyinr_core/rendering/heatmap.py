@@ -1,14 +1,99 @@
-"""Heat maps: what a level has drawn so far, its features' sum weighted by their means over the image."""
+"""Heat maps: the activations of each level, as the sum of its features weighted by their means. Paper, Figure 3."""
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from polyinr_core.models.coordinates import Grid
+from polyinr_core.errors import RequestError
+from polyinr_core.images.grid import Pixels, apply_colormap
+from polyinr_core.images.quantize import check_finite
+from polyinr_core.latents.latents import Latents
+from polyinr_core.models.coordinates import UNIT, Bounds, Grid
 from polyinr_core.models.generator import Synthesis
 
+from .model import Model
 from .render import in_bands, in_blocks
+from .viewport import Viewport
+
+Progress = Callable[[int], None]  # evaluated pixels
+
+
+def heatmap(
+    model: Model,
+    latents: Latents,
+    *,
+    levels: Sequence[int] | None = None,
+    resolution: int | None = None,
+    size: tuple[int, int] | None = None,
+    window: Bounds = UNIT,
+    viewport: Viewport | None = None,
+) -> NDArray[np.float32]:
+    """Compute the heat maps [N, K, H, W] of K levels of N images, before normalization.
+
+    Args:
+        model: The model.
+        latents: N images.
+        levels: The levels, by default all.
+        resolution: Width and height in pixels; by default the training resolution.
+        size: Width and height in pixels, where they differ.
+        window: The part x0, y0, x1, y1 of the plane, over which the means are taken.
+        viewport: In place of the three before it.
+
+    Raises RequestError, ConfigError.
+    """
+    if viewport is None:
+        viewport = model.viewport(resolution=resolution, size=size, window=window)
+    known = range(model.generator.config.levels)
+    levels = list(known if levels is None else levels)
+    if missing := sorted(set(levels) - set(known)):
+        raise RequestError(f"level {missing[0]} is out of range 0-{known[-1]} (the model has {len(known)} levels)")
+    maps = np.empty((len(latents), len(levels), viewport.height, viewport.width), dtype=np.float32)
+    for index in range(len(latents)):
+        affine = model.affine_of(model.complete(latents[index]))[0]
+        top = 0
+        grid, k = model.grid(viewport), viewport.supersample
+        for band in heatmap_rows(model.synthesis, affine, grid, levels=levels, supersample=k):
+            maps[index, :, top : top + len(band)] = band.permute(2, 0, 1).cpu().numpy()
+            top += len(band)
+    return maps
+
+
+def heatmap_rows(
+    synthesis: Synthesis,
+    affine: Tensor,
+    grid: Grid,
+    *,
+    levels: Sequence[int],
+    supersample: int = 1,
+    progress: Progress | None = None,
+) -> Iterator[Tensor]:
+    """Yield bands [rows, W, K] of the heat maps of one image, from top to bottom, in memory of one band.
+
+    The grid is evaluated twice: for the means, then for the sums. Raises PolyinrError for NaN or Inf.
+    """
+    levels, order = sorted(set(levels)), list(levels)
+    means = feature_means(synthesis, affine, grid, levels=levels, progress=progress)
+    for band in check_finite(heat_rows(synthesis, affine, grid, means, levels=levels, supersample=supersample)):
+        yield band if order == levels else band[..., [levels.index(level) for level in order]]
+        if progress is not None:
+            progress(len(band) * supersample * grid.width)
+
+
+def colorize(
+    heat: NDArray[np.floating], colormap: str = "inferno", *, image: Pixels | None = None, opacity: float = 1.0
+) -> Pixels:
+    """Map a heat map [H, W], normalized to its minimum and maximum, to colors [H, W, 3].
+
+    The colors are blended over `image` [H, W, 3] with an opacity of 0 (the image) to 1. Raises RequestError.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    colors = apply_colormap((heat - low) / (high - low) if high > low else np.zeros_like(heat), colormap)
+    if image is None:
+        return colors
+    return np.rint((1 - opacity) * image + opacity * colors).astype(np.uint8)
 
 
 @torch.no_grad()
@@ -18,11 +103,11 @@ def feature_means(
     grid: Grid,
     *,
     levels: Sequence[int],
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
-    """Return the mean of every channel over a grid's pixels after each of some levels, [K, n] in float64.
+    """Return the mean of each channel over the pixels of a grid, after each of K levels: [K, n] in float64.
 
-    `affine` [L, 3, n] is the image's. `progress` is told the pixels of every block.
+    `affine` is [L, 3, n]. `progress` is called with the number of pixels of each chunk.
     """
     sums = affine.new_zeros(len(levels), affine.shape[-1], dtype=torch.float64)
     for points in in_blocks(lambda points: points, grid, affine):
@@ -41,24 +126,23 @@ def heat_rows(
     means: Tensor,
     *,
     levels: Sequence[int],
-    fineness: int = 1,
+    supersample: int = 1,
 ) -> Iterator[Tensor]:
     """Yield bands [rows, W, K] of the heat maps of some levels, from top to bottom, in float64.
 
-    A level's heat at a point p is sum_c mean_c x_c(p) over the channels c of its features x, with the `means`
-    [K, n] of `feature_means`. Nothing but a band is held. Each k x k points are averaged to a pixel, as when
-    drawing. Paper, Figure 3.
+    The heat of a level at a point p is sum_c mean_c x_c(p) over the channels c of its features x, with the
+    `means` [K, n] of `feature_means`. With supersampling, k x k points are averaged to a pixel. Paper, Figure 3.
     """
 
     def heat(points: Tensor) -> Tensor:
         after = _features(synthesis, affine, points, levels)
         return torch.stack([x @ mean for x, mean in zip(after, means, strict=True)], dim=1)  # [P, K]
 
-    yield from in_bands(in_blocks(heat, grid, affine), grid, fineness=fineness)
+    yield from in_bands(in_blocks(heat, grid, affine), grid, supersample=supersample)
 
 
 def _features(synthesis: Synthesis, affine: Tensor, points: Tensor, levels: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the features [P, n] after some levels, rising, in float64; what follows is not computed."""
+    """Yield the features [P, n] after some levels, in ascending order, in float64; later levels are not computed."""
     wanted = list(levels)
     assert wanted == sorted(set(wanted)), wanted
     for level, x in enumerate(synthesis.features(affine.unsqueeze(0), points)):
@@ -66,39 +150,3 @@ def _features(synthesis: Synthesis, affine: Tensor, points: Tensor, levels: Sequ
             yield x[0].double()
         if level == wanted[-1]:
             return
-
-
-def degree_shares(affine: Tensor) -> Tensor:
-    """Return the share of every order 0 .. L after every level, along x and along y: [2, L, L + 1] in float64.
-
-    From an image's affine maps [L, 3, n] alone. Level i multiplies its features by a_c x + b_c y + c_c in
-    channel c. With the root mean squares |a|, |b|, |c| over the channels that is the polynomial |a| X + |c|
-    along x and |b| Y + |c| along y; the shares are the coefficients of the product of levels 0 .. i, over their
-    sum. A factor that is nil counts as 1.
-
-    This is the polynomial's skeleton. Left out are the kinks of LeakyReLU, which make the image a different
-    polynomial from piece to piece of the plane, the products between the levels with their biases, which mix
-    orders and can cancel them, and terms in x and y together. Paper, Eq. 3 and 4.
-    """
-    across, down, constant = affine.double().square().mean(dim=-1).sqrt().unbind(dim=1)  # each [L]
-    return torch.stack([_shares(slope, constant) for slope in (across, down)])
-
-
-def mean_orders(shares: Tensor) -> Tensor:
-    """Return the mean order of shares [..., L + 1], weighted by them: [...]."""
-    return shares @ torch.arange(shares.shape[-1], dtype=shares.dtype, device=shares.device)
-
-
-def _shares(slopes: Tensor, constants: Tensor) -> Tensor:
-    """Return the shares [L, L + 1] of the orders in the products of slope X + constant, level after level."""
-    levels = len(slopes)
-    shares = slopes.new_zeros(levels + 1)
-    shares[0] = 1.0
-    rows = []
-    for slope, constant in zip(slopes, constants, strict=True):
-        whole = slope + constant
-        if whole > 0:
-            raised = torch.cat([shares.new_zeros(1), shares[:-1]])  # times X
-            shares = (constant / whole) * shares + (slope / whole) * raised
-        rows.append(shares)
-    return torch.stack(rows)

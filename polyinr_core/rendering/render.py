@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.models.coordinates import Grid
-from polyinr_core.rendering.backends.select import Drawer, drawer_for
+from polyinr_core.rendering.backends import Backend, select_backend
 
 from .adaptive import has_tiles, tiled
 
@@ -17,26 +17,26 @@ CPU_PIXELS, PIXELS = 2**14, 2**17  # a product where several images are drawn to
 
 
 @torch.no_grad()
-def draw_rows(
-    network: Drawer,
+def render_rows(
+    network: Backend,
     affine: Tensor,
     grid: Grid,
     *,
     rows: int | None = None,
-    fineness: int = 1,
+    supersample: int = 1,
     tolerance: float = 0.0,
 ) -> Iterator[Tensor]:
     """Yield bands [rows, W, 3] of the image of affine [L, 3, n], from top to bottom, about [-1, 1].
 
-    The network is drawn by what suits its device (drawer_for), a drawer as it is.
+    The network is drawn by what suits its device (select_backend), a drawer as it is.
     Pixels are computed in blocks of one fixed shape (the last one filled up), in the dtype and on the device of
     `affine`: an image is the same to the last bit whatever the band and whatever is drawn before it. By
-    default a band holds about a block. With a fineness k, each k x k points of the grid are averaged to a pixel.
+    default a band holds about a block. With a supersample k, each k x k points of the grid are averaged to a pixel.
 
     With a `tolerance`, in steps of 255, pixels are drawn only where a coarser lattice does not foretell them
     (coarse.tiled). An image less than 65 pixels wide or high is drawn exactly whatever the tolerance.
     """
-    drawer = drawer_for(network, affine.device)
+    drawer = select_backend(network, affine.device)
 
     def colors(points: Tensor) -> Tensor:
         return drawer(affine.unsqueeze(0), points)[0]
@@ -49,10 +49,10 @@ def draw_rows(
         blocks = tiled(at, grid, tolerance=tolerance, device=affine.device)
     else:
         blocks = in_blocks(colors, grid, affine, block=BLOCK if affine.device.type == "cpu" else GPU_BLOCK)
-    yield from in_bands(blocks, grid, rows=rows, fineness=fineness)
+    yield from in_bands(blocks, grid, rows=rows, supersample=supersample)
 
 
-def at_once(device: torch.device) -> int:
+def pixels_per_batch(device: torch.device) -> int:
     """Return the pixels that are drawn in one product where several images are drawn together."""
     return CPU_PIXELS if device.type == "cpu" else PIXELS
 
@@ -79,9 +79,11 @@ def in_blocks(
         yield values(points)[: stop - start]
 
 
-def in_bands(blocks: Iterable[Tensor], grid: Grid, *, rows: int | None = None, fineness: int = 1) -> Iterator[Tensor]:
+def in_bands(
+    blocks: Iterable[Tensor], grid: Grid, *, rows: int | None = None, supersample: int = 1
+) -> Iterator[Tensor]:
     """Join blocks [P, C] of a grid's pixels to bands [rows, W, C], each k x k of them averaged to one."""
-    rows = fineness * (rows or max(1, BLOCK // (grid.width * fineness)))
+    rows = supersample * (rows or max(1, BLOCK // (grid.width * supersample)))
     rows = min(grid.height, rows)
     missing = grid.width * grid.height
     waiting: list[Tensor] = []
@@ -93,12 +95,12 @@ def in_bands(blocks: Iterable[Tensor], grid: Grid, *, rows: int | None = None, f
         while held >= wanted or (not missing and held):
             joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
             take = min(wanted, held)
-            yield averaged(joined[:take].unflatten(0, (-1, grid.width)), fineness)
+            yield averaged(joined[:take].unflatten(0, (-1, grid.width)), supersample)
             waiting, held = [joined[take:]], held - take
 
 
-def averaged(band: Tensor, fineness: int) -> Tensor:
+def averaged(band: Tensor, supersample: int) -> Tensor:
     """Average each k x k values of a band [k R, k W, C] to one: [R, W, C]."""
-    if fineness == 1:
+    if supersample == 1:
         return band
-    return band.unflatten(1, (-1, fineness)).unflatten(0, (-1, fineness)).mean(dim=(1, 3))
+    return band.unflatten(1, (-1, supersample)).unflatten(0, (-1, supersample)).mean(dim=(1, 3))

@@ -11,7 +11,7 @@ from torch import Tensor
 from polyinr_core.errors import FileError
 from polyinr_core.evaluation.set_metrics import PassSettings, check_variety, collect_statistics, no_progress
 from polyinr_core.evaluation.validation import check_sizes
-from polyinr_core.images.grid import GAP, Pixels, caption, sheet
+from polyinr_core.images.grid import GAP, Pixels, caption, make_grid
 from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import ImageSource, Progress, extract_features
 from polyinr_core.metrics.feature_statistics import Requirements
@@ -127,7 +127,7 @@ def group_grid(title: str, images: Sequence[tuple[Pixels, str]]) -> Pixels:
         factor = -(-MIN_TILE_SIZE // len(pixels))
         large = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
         cells.append(np.concatenate([large, caption(text, width=large.shape[1], height=CAPTION_HEIGHT)]))
-    rows = sheet(np.stack(cells), COLUMNS)
+    rows = make_grid(np.stack(cells), COLUMNS)
     heading = caption(title, width=max(rows.shape[1], COLUMNS * MIN_TILE_SIZE), height=TITLE_HEIGHT)
     lines = np.pad(rows, ((GAP, GAP), (0, heading.shape[1] - rows.shape[1]), (0, 0)), constant_values=255)
     return np.concatenate([heading, lines])

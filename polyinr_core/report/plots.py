@@ -35,7 +35,7 @@ class PanelSpec:
 
 
 PANELS = (
-    PanelSpec("Losses", "loss", {"generator": "generator", "discriminator": "discriminator", "guidance": "guidance"}),
+    PanelSpec("Losses", "loss", {"loss_g": "generator", "loss_d": "discriminator", "guidance": "guidance"}),
     PanelSpec(
         "Logits of the discriminator",
         "mean logit",
@@ -43,7 +43,7 @@ PANELS = (
     ),
     PanelSpec("Signs of the discriminator's logits", "mean sign", {"real_sign": "real", "fake_sign": "fake"}),
     PanelSpec("Diversity of the samples", "distance to the nearest", {"spread": "seeds 0 to 31"}, measured=True),
-    PanelSpec("Speed", "images per second", {"images_per_second": "training images"}, from_zero=True),
+    PanelSpec("Speed", "images per second", {"img_per_sec": "training images"}, from_zero=True),
     PanelSpec("Memory", "MiB", {"resident_mib": "CPU", "cuda_mib": "GPU"}, from_zero=True),
 )
 

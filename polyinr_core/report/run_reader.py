@@ -10,10 +10,11 @@ from typing import Any
 from polyinr_core.errors import ConfigError, FileError
 from polyinr_core.evaluation.results import Result, read_result
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes
+from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_event
 from polyinr_core.runtime.strict_json import JsonError, is_number, is_whole, parse_json, to_unicode
 from polyinr_core.training.config import Stage, parse_stages
 from polyinr_core.training.hooks import BEST
-from polyinr_core.training.run_dir import FORMAT, RunFolder
+from polyinr_core.training.run_dir import RunFolder
 
 MAX_KIMG = 1e12  # of all stages together
 MAX_VALUE = 1e30  # that an axis can show
@@ -132,7 +133,7 @@ def parse_event(line: bytes) -> Event | None:
         return None
     if not isinstance(event, dict) or not 0 <= finite_numbers(event).get("kimg", -1.0) <= MAX_KIMG:
         return None
-    return event | {"kimg": float(event["kimg"])}
+    return upgrade_event(event) | {"kimg": float(event["kimg"])}
 
 
 def finite_numbers(event: Event) -> dict[str, float]:
@@ -157,13 +158,13 @@ class StoredRun:
     @property
     def grids(self) -> tuple[tuple[float, Path], ...]:
         """The sample grids, each with its kimg, the oldest first."""
-        paths = [path for path in self.folder.images.glob("fakes-*.png") if images_seen_at(path) is not None]
+        paths = [path for path in self.folder.samples.glob("fakes-*.png") if images_seen_at(path) is not None]
         return tuple(sorted(((images_seen_at(path) or 0) / 1000, path) for path in paths))
 
     @property
     def reals(self) -> Path | None:
         """The grid of real images, None if there is none."""
-        path = self.folder.image("reals")
+        path = self.folder.sample("reals")
         return path if path.is_file() else None
 
     @property
@@ -200,7 +201,7 @@ def read_run(path: PathLike) -> StoredRun:
     if not folder.config.is_file():
         raise FileError(path, f"is not a run folder: it has no {folder.config.name}; `polyinr train` makes one")
     try:
-        stored = parse_json(read_bytes(folder.config))
+        stored = upgrade(parse_json(read_bytes(folder.config)))
     except JsonError as error:
         raise FileError(folder.config, f"is damaged: {error}") from error
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:

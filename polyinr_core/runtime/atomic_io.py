@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside, then renamed."""
+"""Atomic file output: a file is written under a temporary name and renamed, so it is whole or absent."""
 
 import errno
 import hashlib
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from polyinr_core.errors import FileError
 
-PathLike = str | os.PathLike[str]  # what every public reader and writer takes
+PathLike = str | os.PathLike[str]
 DRAFT = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<process>[0-9]+)\.[0-9a-f]{8}\.part")
-NAME_BYTES = 100  # of the file's own name in its draft's, which is the longer one and has to fit
+NAME_BYTES = 100  # of the file name that the longer name of its draft holds, as that has to fit too
 _drafts: set[Path] = set()  # of this process, for `remove_drafts`
-_cleared: set[Path] = set()  # folders in which stale drafts were looked for
+_cleared: set[Path] = set()  # folders in which stale drafts were removed
 
 
 def refuse_overwrite(path: Path, *, overwrite: bool) -> None:
@@ -28,7 +28,7 @@ def refuse_overwrite(path: Path, *, overwrite: bool) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raise FileError if nothing can be written at `path`, so that work which takes long need not find out."""
+    """Raise FileError if `path` cannot be written: to be called before work that takes long."""
     folder = path.absolute().parent
     missing = [path.name]
     while not os.path.exists(folder):
@@ -39,7 +39,7 @@ def check_place(path: Path) -> None:
     if not os.access(folder, os.W_OK):
         raise explain(path, PermissionError(errno.EACCES, ""))
     try:
-        for name in missing:  # the system looks at the length of a name only where its folder is there
+        for name in missing:  # the system checks the length of a name only where its folder exists
             with suppress(FileNotFoundError):
                 os.lstat(folder / name)
         with suppress(FileNotFoundError):
@@ -49,7 +49,7 @@ def check_place(path: Path) -> None:
 
 
 def explain(path: Path, error: OSError) -> FileError:
-    """Turn an operating-system error at `path` into one clear line."""
+    """Convert an OSError at `path` to a FileError with one clear line."""
     known = {
         errno.ENOSPC: "no space left on the disk; free some and run again",
         errno.EDQUOT: "the disk quota is used up; free some space and run again",
@@ -60,7 +60,7 @@ def explain(path: Path, error: OSError) -> FileError:
         errno.ENOENT: "no such file or folder",
         errno.EISDIR: "is a folder, a file is needed",
         errno.ENOTDIR: "a part of this path is a file, not a folder",
-        errno.EEXIST: "a part of this path is a file, not a folder",  # where a folder was to be made
+        errno.EEXIST: "a part of this path is a file, not a folder",  # as a folder is to be made
         errno.ENAMETOOLONG: "the name is too long",
     }
     return FileError(path, known.get(error.errno or 0, (error.strerror or str(error)).lower()))
@@ -70,9 +70,9 @@ def explain(path: Path, error: OSError) -> FileError:
 def written_beside(path: Path, *, overwrite: bool = False, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` on success, remove it otherwise.
 
-    The block writes to the temporary path (a file, or a folder that it makes). Unless `durable` is false, the
-    data reaches the disk before the rename, so a crash of the machine leaves either the old file or the new one.
-    Missing folders above `path` are made, and taken away again on failure. Raises FileError.
+    The block writes a file or creates a folder at the temporary path. If `durable`, the data are flushed to the disk
+    before the rename, so a crash of the machine leaves either the old file or the new one. Missing parent folders are
+    created, and removed again on failure. Raises FileError.
     """
     refuse_overwrite(path, overwrite=overwrite)
     check_place(path)
@@ -95,13 +95,13 @@ def written_beside(path: Path, *, overwrite: bool = False, durable: bool = True)
 def draft_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield a new hidden folder in `parent`, named after `name` and this process; remove it at the end.
 
-    `parent` is made if it is missing, and taken away again if nothing has come into it. Drafts that dead
-    processes have left in it are removed. Raises OSError.
+    `parent` is created if it is missing, and removed again if it stays empty. Drafts of dead processes in it are
+    removed. Raises OSError.
     """
     short = os.fsencode(name)[:NAME_BYTES].decode(errors="ignore")
     beside = parent / f".{short}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.part"
     made: list[Path] = []
-    _drafts.add(beside)  # before it is there: a signal may come right after
+    _drafts.add(beside)  # before it exists: a signal may come right after
     try:
         made = make_folder(parent)
         remove_stale_drafts(parent)
@@ -114,16 +114,16 @@ def draft_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def remove_drafts() -> None:
-    """Remove the drafts of this process that an interruption at an unlucky moment has left."""
+    """Remove the drafts of this process that an interruption has left."""
     for beside in list(_drafts):
         shutil.rmtree(beside, ignore_errors=True)
         _drafts.discard(beside)
 
 
 def remove_stale_drafts(folder: Path) -> None:
-    """Remove the drafts in a folder whose process is dead: one of this machine that runs no longer.
+    """Remove the drafts in a folder whose process, on this machine, is dead.
 
-    Looks at a folder once in the life of a process, as it may hold a million files.
+    A process scans each folder once, as it may hold a million files.
     """
     if folder in _cleared:
         return
@@ -136,7 +136,7 @@ def remove_stale_drafts(folder: Path) -> None:
 
 
 def _host() -> str:
-    """Return eight digits for the machine, or the container, in which process numbers mean the same."""
+    """Return eight digits that identify the machine or container, within which process ids are unique."""
     try:
         numbers = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -149,13 +149,13 @@ def _is_dead(process: int) -> bool:
         os.kill(process, 0)  # sends nothing
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # another person's, or no process number at all
+    except (OSError, OverflowError):  # the process of another user, or no process id
         return False
     return False
 
 
 def _replace(path: Path, draft: Path, *, aside: Path) -> None:
-    """Rename `draft` to `path`; an old folder, which a rename cannot replace, goes aside first."""
+    """Rename `draft` to `path`; an old folder, which cannot be replaced by renaming, is moved aside first."""
     if not (draft.is_dir() and path.is_dir()):
         os.replace(draft, path)
         return
@@ -168,21 +168,21 @@ def _replace(path: Path, draft: Path, *, aside: Path) -> None:
 
 
 def make_folder(path: Path) -> list[Path]:
-    """Make a folder and those above it; return the ones that were missing, the deepest first. Raises OSError."""
+    """Create a folder and its parents; return those that were missing, the deepest first. Raises OSError."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def unmake_folders(folders: list[Path]) -> None:
-    """Take away the folders that `make_folder` made, as far as nothing else has come into them."""
+    """Remove the folders that `make_folder` created, as far as they are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 def flush_to_disk(path: Path) -> None:
-    """Ask the operating system to write a file's or a folder's buffers to the disk."""
+    """Flush a file or folder to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -191,21 +191,21 @@ def flush_to_disk(path: Path) -> None:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise FileError for a named pipe, socket or device, which reading may wait at for ever.
+    """Raise FileError for a named pipe, socket or device, from which reading may never return.
 
-    A pipe that the shell has opened for us, `<(command)`, comes to its end by itself.
+    A pipe that the shell has opened, `<(command)`, is allowed.
     """
     try:
         mode = path.stat().st_mode
         is_open = stat.S_ISFIFO(mode) and os.path.realpath(path).startswith(("/proc/", "/dev/fd/"))
     except (OSError, ValueError):
-        return  # whoever reads it says why it cannot be
+        return  # the reader reports why it cannot be read
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_open or os.path.realpath(path) == os.devnull):
         raise FileError(path, "is not a regular file (a named pipe, socket or device); give a file")
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the file's bytes. Raises FileError."""
+    """Read a file. Raises FileError."""
     refuse_special(path)
     try:
         return path.read_bytes()
@@ -214,7 +214,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the file's SHA-256 as hexadecimal digits. Raises FileError."""
+    """Return the SHA-256 of a file in hexadecimal digits. Raises FileError."""
     refuse_special(path)
     try:
         with path.open("rb") as file:

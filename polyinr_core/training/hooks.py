@@ -14,7 +14,7 @@ from polyinr_core.data.dataset import ImageSet
 from polyinr_core.data.loader import Feed
 from polyinr_core.discriminator.diffaugment import blurs
 from polyinr_core.errors import CheckpointError
-from polyinr_core.images.grid import sheet
+from polyinr_core.images.grid import make_grid
 from polyinr_core.runtime.atomic_io import explain
 from polyinr_core.runtime.distributed import Ranks
 from polyinr_core.runtime.strict_json import is_number, is_whole
@@ -189,7 +189,7 @@ class Upkeep:
             told = asdict(losses)
             if setting.guide is None:
                 del told["guidance"]
-            self.log(session, {**told, "images_per_second": round(speed, 2), **memory_facts(self.device)})
+            self.log(session, {**told, "img_per_sec": round(speed, 2), **memory_facts(self.device)})
             self.seconds, self.counted = 0.0, session.images
         if self.due(session, HELD_OUT_EVERY):
             self.look_at_held_out(session, setting, losses)
@@ -261,7 +261,7 @@ class Upkeep:
             return
         pixels = save_record(self.folder, checkpoint_of(session, self.config, self.data), seen=session.seen)
         prune(self.folder.checkpoints, self.config.keep)
-        self.journal.image("samples", sheet(pixels, COLUMNS), seen=session.seen)
+        self.journal.image("samples", make_grid(pixels, COLUMNS), seen=session.seen)
         own = spread(pixels)
         self.log(session, {"spread": own})
         if due:

@@ -19,7 +19,7 @@ from polyinr_core.errors import ConfigError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator, LevelMap, Mapping
 from polyinr_core.models.layers import EqualizedLinear, rms_normalize
-from polyinr_core.runtime.rng import start_values_of
+from polyinr_core.runtime.rng import seeded_init
 
 from .config import TrainingConfig
 
@@ -146,7 +146,7 @@ def generator_from(
     activation. A learned grid is left out. Raises ConfigError.
     """
     old = checkpoint.generator
-    with start_values_of("fine-tune", seed):
+    with seeded_init("fine-tune", seed):
         generator = Generator(config_for(checkpoint, classes, table))
     generator.affine.load_state_dict(old.affine.state_dict())
     generator.synthesis.load_state_dict(old.synthesis.state_dict())

@@ -134,7 +134,7 @@ class Run:
     start from. `report` gets each event of the log as a dict, and messages for a person as {"message": ...}.
     `memory` is what the device has, in bytes. Everything random is a function of the seed, the stage and the
     images seen: going on from a state gives the very run that was interrupted (to the bit, on one CPU). Each
-    of the `ranks` has a Run of its own; the first one writes. Raises TrainingError, ConfigError, ArchiveError,
+    of the `ranks` has a Run of its own; the first one writes. Raises TrainingError, ConfigError, DatasetError,
     FileError, RanksError.
     """
 
@@ -325,7 +325,7 @@ def check_run(config: TrainingConfig, data: ImageSet, *, ranks: Ranks = ALONE) -
 
 
 def feed_of(config: TrainingConfig, data: ImageSet, stage: Stage, *, device: torch.device = CPU) -> Feed:
-    """Return the images of a stage. Raises ArchiveError if they are smaller."""
+    """Return the images of a stage. Raises DatasetError if they are smaller."""
     own = config.at(stage)
     return Feed(
         data,

@@ -13,12 +13,12 @@ from filelock import FileLock, Timeout
 
 from polyinr_core.errors import ConfigError, FileError, TrainingError
 from polyinr_core.runtime.atomic_io import explain, make_folder, read_bytes, unmake_folders, written_beside
+from polyinr_core.runtime.format1 import FORMAT, run_subfolder, upgrade
 from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json, plain_json
 
 from .config import TrainingConfig, parse_stages, stage_changes
 from .state import reached
 
-FORMAT = 1
 # between a run and its continuation: how often and how it is done; the data is known by its sum, not by its name
 MAY_CHANGE = {
     *("state_every", "checkpoint_every", "metric_every", "metrics", "auto_advance", "keep"),
@@ -68,15 +68,15 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
-    def images(self) -> Path:
-        return self.path / "images"
+    def samples(self) -> Path:
+        return run_subfolder(self.path, "samples")
 
-    def image(self, name: str) -> Path:
-        return self.images / f"{name}.png"
+    def sample(self, name: str) -> Path:
+        return self.samples / f"{name}.png"
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return run_subfolder(self.path, "checkpoints")
 
     def checkpoint(self, images: int) -> Path:
         return self.checkpoints / f"{images:09d}.safetensors"
@@ -127,7 +127,7 @@ class RunFolder:
 
     def clear_drafts(self) -> None:
         """Remove the half-written files of a process that was killed."""
-        for folder in (self.path, self.state, self.checkpoints, self.images):
+        for folder in (self.path, self.state, self.checkpoints, self.samples):
             for path in folder.glob(".*.part"):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -172,7 +172,7 @@ class RunFolder:
     def read(self) -> dict[str, Any]:
         """Return the stored configuration. Raises TrainingError, FileError."""
         try:
-            stored = parse_json(read_bytes(self.config))
+            stored = upgrade(parse_json(read_bytes(self.config)))
         except JsonError as error:
             raise TrainingError(f"{self.config}: {error}; choose another --run-dir to start anew") from error
         if not isinstance(stored, dict) or stored.get("format") != FORMAT:

@@ -11,14 +11,14 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from polyinr_core.data.dataset import ImageSet
 from polyinr_core.data.loader import Feed
-from polyinr_core.images.grid import GAP, Pixels, sheet
+from polyinr_core.images.grid import GAP, Pixels, make_grid
 from polyinr_core.images.io import write_image
 from polyinr_core.images.quantize import quantize, to_uint8
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.backends.select import drawer_for
-from polyinr_core.rendering.render import at_once
+from polyinr_core.rendering.backends import select_backend
+from polyinr_core.rendering.render import pixels_per_batch
 
 from .config import TrainingConfig, format_stages
 from .run_dir import RunFolder
@@ -36,8 +36,8 @@ def draw_seeds(
     device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
     points = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
     classes = generator.config.classes
-    drawer = drawer_for(generator.synthesis, device)
-    together = max(1, at_once(device) // resolution**2)
+    drawer = select_backend(generator.synthesis, device)
+    together = max(1, pixels_per_batch(device) // resolution**2)
     for start in range(0, len(seeds), together):
         part = seeds[start : start + together]
         z = draw_z(part, generator.config.z_dim).to(device, dtype)
@@ -62,7 +62,7 @@ def film_strip(sheets: list[Path], *, columns: int, rows: int) -> Pixels | None:
     paths = thinned(list(sides), MAX_ROWS)
     tile = min(max(sides[path] for path in paths), LARGEST_TILE)
     strips = [strip for path in paths if (strip := first_row(path, columns, side=sides[path], tile=tile))]
-    return sheet(np.concatenate(strips), columns) if strips else None
+    return make_grid(np.concatenate(strips), columns) if strips else None
 
 
 def side_of(path: Path, *, columns: int, rows: int) -> int | None:
@@ -120,18 +120,18 @@ def save_record(folder: RunFolder, checkpoint: Checkpoint, *, seen: int) -> Pixe
     save_checkpoint(folder.checkpoint(seen), checkpoint, overwrite=True)
     drawn = draw_seeds(checkpoint.generator, range(COLUMNS * ROWS), resolution=checkpoint.resolution)
     pixels = np.concatenate([to_uint8(part) for part in drawn])
-    write_image(folder.image(f"fakes-{seen:09d}"), sheet(pixels, COLUMNS), overwrite=True)
+    write_image(folder.sample(f"fakes-{seen:09d}"), make_grid(pixels, COLUMNS), overwrite=True)
     save_film_strip(folder)
     return pixels
 
 
 def save_film_strip(folder: RunFolder) -> None:
     """Write the film strip anew from the sheets of samples that are there. Raises FileError."""
-    sheets = folder.images.glob("fakes-*.png")
+    sheets = folder.samples.glob("fakes-*.png")
     by_age = sorted(sheets, key=lambda path: (len(path.name), path.name))
     strip = film_strip(by_age, columns=COLUMNS, rows=ROWS)
     if strip is not None:
-        write_image(folder.image("progress"), strip, overwrite=True)
+        write_image(folder.sample("progress"), strip, overwrite=True)
 
 
 def first_reals(feed: Feed) -> Pixels:
@@ -142,4 +142,4 @@ def first_reals(feed: Feed) -> Pixels:
 
 def save_reals(folder: RunFolder, pixels: Pixels) -> None:
     """Write images that the run learns from as a sheet. Raises FileError."""
-    write_image(folder.image("reals"), sheet(pixels, COLUMNS), overwrite=True)
+    write_image(folder.sample("reals"), make_grid(pixels, COLUMNS), overwrite=True)

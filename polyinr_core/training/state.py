@@ -19,7 +19,8 @@ from polyinr_core.errors import ConfigError, FileError, TrainingError
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
 from polyinr_core.runtime.distributed import ALONE, Ranks
-from polyinr_core.runtime.rng import generator_for, start_values_of
+from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_tensor_name
+from polyinr_core.runtime.rng import generator_for, seeded_init
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json, plain_json
 from polyinr_core.runtime.tensor_files import read_tensors as mapped_tensors
 
@@ -27,7 +28,6 @@ from .config import TrainingConfig
 from .init import balance
 from .step import Networks
 
-FORMAT = 1
 KEPT = 2  # the newest state and the one before it
 
 
@@ -137,6 +137,7 @@ def manifests_in(folder: Path) -> list[Path]:
 def read_manifest(path: Path) -> tuple[str, dict[str, Any]]:
     """Return a state's SHA-256 and counters. Raises FileError; ValueError if damaged."""
     facts = parse_json(read_bytes(path))
+    facts = upgrade(facts)
     form = facts.get("format", FORMAT) if isinstance(facts, dict) else FORMAT
     if form != FORMAT:
         raise FileError(path, f"a state of format {form!r}, this polyinr reads {FORMAT}; update polyinr")
@@ -159,7 +160,7 @@ def checked_counters(counters: Any) -> dict[str, Any]:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return a file's tensors as copies, one after another: a file that is mapped to memory may change."""
-    return {name: tensor.clone() for name, tensor in mapped_tensors(path).items()}
+    return {upgrade_tensor_name(name): tensor.clone() for name, tensor in mapped_tensors(path).items()}
 
 
 def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -205,7 +206,7 @@ class Session:
 
 def first_generator(config: TrainingConfig, classes: int, table: Tensor | None) -> Generator:
     """Make the generator that the first stage starts from; `table` [classes, 320] starts its class table."""
-    with start_values_of("generator", config.seed):
+    with seeded_init("generator", config.seed):
         generator = Generator(config.generator(classes))
     if config.start == "balanced":
         balance(generator, generator_for("start", config.seed))

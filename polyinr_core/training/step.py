@@ -105,9 +105,9 @@ class Losses:
     The generator's is the discriminator's opinion alone; `guidance` is the classifier's loss, without its weight.
     """
 
-    generator: float
+    loss_g: float
     guidance: float
-    discriminator: float
+    loss_d: float
     fake_sign: float
     real_sign: float
     fake_logit: float

@@ -1,6 +1,6 @@
-"""Connections to the viewer: never more than there are file descriptors for, none that waits for ever.
+"""Limits on the viewer's HTTP connections: their number, and the time to send a request.
 
-Without a bound, idle ones take all descriptors, and asyncio writes a traceback for each that it must refuse.
+Without limits, idle connections take all file descriptors, and asyncio logs a traceback for each that it refuses.
 """
 
 import asyncio
@@ -15,89 +15,90 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
-MOST = 256
-FEWEST = 8
-RESERVE = 32  # descriptors for files that are read, and for connections that were accepted to be refused
-BACKLOG = 16  # connections that the system holds until they are accepted, all of them at once
-HEADER_SECONDS = 10.0  # for a request to be whole
-SILENCE = 60.0  # seconds from one complaint to the next
-GRACE = 1  # seconds for answers on their way, at the end
+MAX_CONNECTIONS = 256
+MIN_CONNECTIONS = 8
+RESERVED_DESCRIPTORS = 32  # for files, and for connections that are accepted to be refused
+BACKLOG = 16  # connections that the system queues
+REQUEST_SECONDS = 10.0  # to send a request
+LOG_INTERVAL = 60.0  # seconds
+SHUTDOWN_SECONDS = 1  # to finish responses
 
 
-class Connection(H11Protocol):
-    """A connection that ends if it is one too many, or if its next request is not whole in time."""
+class LimitedConnection(H11Protocol):
+    """A connection that is closed if there are too many, or if its next request takes too long to arrive."""
 
     timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > (self.config.limit_concurrency or MOST):
+        if len(self.connections) > (self.config.limit_concurrency or MAX_CONNECTIONS):
             transport.abort()
         else:
-            self.watch()
+            self.start_timeout()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self.watch()
+        self.start_timeout()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.unwatch()
+        self.stop_timeout()
         super().connection_lost(exc)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no request is being answered."""
+        """Whether no response is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
-    def watch(self) -> None:
-        """Let the time run while a request is awaited; more of its bytes do not prolong it."""
+    def start_timeout(self) -> None:
+        """Limit the time until a request is complete; partial data does not extend it."""
         if not self.is_waiting:
-            self.unwatch()
+            self.stop_timeout()
         elif self.timer is None:
-            self.timer = self.loop.call_later(HEADER_SECONDS, self.give_up)
+            self.timer = self.loop.call_later(REQUEST_SECONDS, self.time_out)
 
-    def unwatch(self) -> None:
+    def stop_timeout(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
-    def give_up(self) -> None:
+    def time_out(self) -> None:
         self.timer = None
         if self.is_waiting:
             self.transport.abort()
 
 
-class BoundedServer(uvicorn.Server):
-    """A server that says in one line, once a minute at most, what goes wrong in its event loop."""
+class LimitedServer(uvicorn.Server):
+    """A server that logs errors of its event loop in one line, at most once a minute."""
 
-    complained = -SILENCE
+    last_log = -LOG_INTERVAL
 
     async def startup(self, sockets: Any = None) -> None:
-        asyncio.get_running_loop().set_exception_handler(self.complain)
+        asyncio.get_running_loop().set_exception_handler(self.log_exception)
         await super().startup(sockets)
 
-    def complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if (now := time.monotonic()) - self.complained < SILENCE:
+    def log_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if (now := time.monotonic()) - self.last_log < LOG_INTERVAL:
             return
-        self.complained = now
-        reason = context.get("exception")
-        words = (reason.strerror if isinstance(reason, OSError) else None) or context["message"]
-        logger.warning("a connection could not be served: %s", words.lower())
+        self.last_log = now
+        error = context.get("exception")
+        reason = (error.strerror if isinstance(error, OSError) else None) or context["message"]
+        logger.warning("a connection failed: %s", reason.lower())
 
 
-def most_connections() -> int:
-    """Return how many connections this process has file descriptors for."""
+def max_connections() -> int:
+    """Return the number of connections that the process has file descriptors for."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
-        return MOST
-    return max(FEWEST, min(MOST, limit - len(os.listdir("/dev/fd")) - RESERVE))
+        return MAX_CONNECTIONS
+    free = limit - len(os.listdir("/dev/fd")) - RESERVED_DESCRIPTORS
+    return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, free))
 
 
-def bounded_server(app: ASGIApp) -> BoundedServer:
-    """Return what answers from an app, with bounds; it writes no log."""
+def limited_server(app: ASGIApp) -> LimitedServer:
+    """Return an HTTP server for an app, with these limits and without an access log."""
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=LimitedConnection,
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -106,7 +107,7 @@ def bounded_server(app: ASGIApp) -> BoundedServer:
         access_log=False,
         server_header=False,
         backlog=BACKLOG,
-        limit_concurrency=most_connections(),
-        timeout_graceful_shutdown=GRACE,
+        limit_concurrency=max_connections(),
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    return BoundedServer(config)
+    return LimitedServer(config)

@@ -1,4 +1,4 @@
-"""Which image is looked at: a seed, its class and truncation, and levels taken from another seed."""
+"""The image that the viewer shows: a seed, its class and psi, and levels mixed in from another seed."""
 
 import re
 from collections.abc import Mapping
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.io import Latents
-from polyinr_core.latents.latents import draw_labels, from_seed
-from polyinr_core.latents.mixing import mixed
+from polyinr_core.latents.latents import Latents, draw_labels, from_seeds, to_affine
+from polyinr_core.latents.mixing import mix
 from polyinr_core.latents.naming import MAX_SEED, parse_label, parse_levels, seeds_text
 
 FIELDS = ("seed", "label", "psi", "other", "levels")
@@ -16,8 +15,8 @@ MAX_PSI = 1e6
 
 
 @dataclass(frozen=True)
-class Choice:
-    """An image. Without a label each seed draws its own class; `levels` come from the seed `other`."""
+class Selection:
+    """An image. Without a label, the seed draws the class. `levels` are taken from the seed `other`."""
 
     seed: int = 0
     label: int | None = None
@@ -26,16 +25,16 @@ class Choice:
     levels: tuple[int, ...] = ()
 
     def latents(self, checkpoint: Checkpoint) -> Latents:
-        """Return the image's latents, completed to its affine maps [1, L, 3, n]."""
+        """Return the latents of the image, with affine [1, L, 3, n]."""
         generator = checkpoint.generator
-        image = from_seed(generator, self.seed, label=self.label, psi=self.psi)
+        image = from_seeds(generator, [self.seed], label=self.label, psi=self.psi)
         if self.other is None:
             return image
-        source = from_seed(generator, self.other, label=self.label, psi=self.psi)
-        return mixed(generator, source, image, levels=self.levels)
+        source = from_seeds(generator, [self.other], label=self.label, psi=self.psi)
+        return to_affine(generator, mix(image, source, levels=self.levels))
 
-    def drawn_label(self, checkpoint: Checkpoint) -> int | None:
-        """Return the image's class, None without classes, and where a mixture's two are of different ones."""
+    def label_shown(self, checkpoint: Checkpoint) -> int | None:
+        """Return the class, None for an unconditional model and for a mix of two classes."""
         classes = checkpoint.generator.config.classes
         if self.label is not None or not classes:
             return self.label
@@ -43,7 +42,7 @@ class Choice:
         return drawn[0] if len(set(drawn)) == 1 else None
 
     def command(self) -> list[str]:
-        """Return the words of the command that draws the image, but for model, size, window and output."""
+        """Return the command that renders the image, without model, size, window and output."""
         if self.other is None:
             words = ["sample", "--seeds", str(self.seed)]
         else:
@@ -54,21 +53,21 @@ class Choice:
         return ["polyinr", *words] + (["--psi", repr(self.psi)] if self.psi != 1.0 else [])
 
 
-def parse_choice(fields: Mapping[str, str], checkpoint: Checkpoint) -> Choice:
-    """Read a choice from text by the names FIELDS; one that is missing or empty is as in `Choice`.
+def parse_selection(fields: Mapping[str, str], checkpoint: Checkpoint) -> Selection:
+    """Parse the query fields FIELDS; a missing or empty field has the default of `Selection`.
 
     Raises RequestError, LabelError.
     """
     if unknown := sorted(set(fields) - set(FIELDS)):
-        raise RequestError(f"{unknown[0][:40]!r} is no part of an image; use {', '.join(FIELDS)}")
+        raise RequestError(f"{unknown[0][:40]!r} is not a field of an image; use {', '.join(FIELDS)}")
     given = {name: text.strip() for name, text in fields.items() if text.strip()}
     config = checkpoint.generator.config
     label = None
     if "label" in given:
         label = parse_label(given["label"], classes=config.classes, class_names=checkpoint.class_names)
     if ("other" in given) != ("levels" in given):
-        raise RequestError("mixing takes both: another seed, and which levels are taken from it")
-    return Choice(
+        raise RequestError("mixing requires both: another seed (other) and its levels")
+    return Selection(
         seed=_seed(given.get("seed", "0")),
         label=label,
         psi=_psi(given.get("psi", "1")),
@@ -79,7 +78,7 @@ def parse_choice(fields: Mapping[str, str], checkpoint: Checkpoint) -> Choice:
 
 def _seed(text: str) -> int:
     if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or int(text) > MAX_SEED:
-        raise RequestError(f"seed {text[:40]!r} is no whole number in 0-{MAX_SEED}")
+        raise RequestError(f"seed {text[:40]!r} is not an integer in 0-{MAX_SEED}")
     return int(text)
 
 
@@ -89,5 +88,5 @@ def _psi(text: str) -> float:
     except ValueError:
         psi = float("nan")
     if not abs(psi) <= MAX_PSI:
-        raise RequestError(f"psi {text[:40]!r} is no number that images can be drawn with; 0.5 to 1 is usual")
+        raise RequestError(f"psi {text[:40]!r} is out of range; 0.5 to 1 is usual")
     return psi

@@ -1,4 +1,4 @@
-"""Who may ask: the page itself, by this machine's own name; and what each answer has the browser keep to."""
+"""The viewer's web application: its page, the model's description, and tiles; for this machine only."""
 
 import asyncio
 import shlex
@@ -20,19 +20,19 @@ from polyinr_core.errors import PolyinrError, RequestError
 from polyinr_core.runtime.strict_json import to_unicode
 
 from . import tiles
-from .selection import Choice, parse_choice
-from .tiles import GivenUp, Tile, TilePainter, format_of
-from .worker import Busy, Cache, Worker
+from .selection import Selection, parse_selection
+from .tiles import RenderCancelled, TileIndex, TileRenderer, dtype_of_level
+from .worker import QueueFull, RenderWorker, TileCache
 
-NAMES = ("127.0.0.1", "localhost")
-EMPTY = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"  # a style of nothing: see index.html
-POLICY = (
-    f"default-src 'none'; script-src 'self'; style-src 'self' {EMPTY}; img-src 'self' data: blob:; "
+HOST_NAMES = ("127.0.0.1", "localhost")
+EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"  # the empty style element of index.html
+CONTENT_SECURITY_POLICY = (
+    f"default-src 'none'; script-src 'self'; style-src 'self' {EMPTY_STYLE}; img-src 'self' data: blob:; "
     "connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-KEPT_TO = {
-    "content-security-policy": POLICY,
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
@@ -41,108 +41,112 @@ KEPT_TO = {
 }
 
 
-class Gate:
-    """Refuses other hosts' names (421: a name that somebody else points here) and other origins (403).
+class SecurityMiddleware:
+    """Refuses requests under other host names (421: DNS rebinding) and from other origins (403).
 
-    A link from elsewhere may open the page, which then shows nothing to who made the link.
+    A link on another site may open the page, but the site cannot read it.
     """
 
     def __init__(self, app: ASGIApp, *, port: int) -> None:
         self.app = app
-        self.hosts = {f"{name}:{port}" for name in NAMES} | (set(NAMES) if port == 80 else set())
+        self.hosts = {f"{name}:{port}" for name in HOST_NAMES} | (set(HOST_NAMES) if port == 80 else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(KEPT_TO)
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
             await send(message)
 
         refusal = self.refusal(Headers(scope=scope), scope["path"])
-        await (refusal or self.app)(scope, receive, guarded)
+        await (refusal or self.app)(scope, receive, send_with_headers)
 
     def refusal(self, headers: Headers, path: str) -> PlainTextResponse | None:
-        """Return the answer to a request that is refused, None if it may pass."""
+        """Return the response to a request that is refused, None if it is allowed."""
         if headers.getlist("host") not in [[host] for host in self.hosts]:
-            return PlainTextResponse(f"this server is {' or '.join(sorted(self.hosts))} alone\n", 421)
+            return PlainTextResponse(f"this server only answers as {' or '.join(sorted(self.hosts))}\n", 421)
         origin = headers.get("origin")
         if origin is not None and origin.removeprefix("http://") not in self.hosts:
-            return PlainTextResponse("only the page of this server may ask\n", 403)
+            return PlainTextResponse("only the page of this server may send requests\n", 403)
         if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
             return None
         if path == "/" and headers.get("sec-fetch-dest") == "document":
             return None
-        return PlainTextResponse("only the page of this server may ask\n", 403)
+        return PlainTextResponse("only the page of this server may send requests\n", 403)
 
 
 CACHE_BYTES = 256 * 2**20
 RETRY_SECONDS = 1
-SCRIPTS = ("view.js", "controls.js", "exact.js", "frame.js", "loader.js", "place.js", "trouble.js")
-PARTS = {  # what the page is made of: where it is asked for, the file, what it is
+SCRIPTS = ("view.js", "controls.js", "exact.js", "frame.js", "loader.js", "place.js", "errors.js")
+ASSETS = {  # URL path: (file below assets/, media type)
     "/": ("view/index.html", "text/html"),
     "/view.css": ("view/view.css", "text/css"),
     **{f"/{name}": (f"view/{name}", "text/javascript") for name in SCRIPTS},
     "/openseadragon.js": ("openseadragon/openseadragon.min.js", "text/javascript"),
 }
-Drawn = tuple[Choice, Tile]
+TileKey = tuple[Selection, TileIndex]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Server:
-    """Answers from a painter's model.
+class ViewerServer:
+    """The viewer of one model.
 
-    `start` is the image to begin with, `options` are words that every command ends with.
+    Args:
+        renderer: renders the tiles.
+        initial: the image shown at first.
+        options: words that are appended to the commands shown in the page.
+        cache_bytes: the size of the cache of rendered tiles.
     """
 
     def __init__(
         self,
-        painter: TilePainter,
+        renderer: TileRenderer,
         *,
-        start: Choice,
+        initial: Selection,
         options: tuple[str, ...] = (),
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.painter = painter
-        self.checkpoint = painter.checkpoint
-        self.start = start
+        self.renderer = renderer
+        self.checkpoint = renderer.checkpoint
+        self.initial = initial
         self.options = options
-        self.cache: Cache[Drawn] = Cache(cache_bytes)
-        self.worker: Worker[Drawn] = Worker(self.draw)
+        self.cache: TileCache[TileKey] = TileCache(cache_bytes)
+        self.worker: RenderWorker[TileKey] = RenderWorker(self.render)
 
-    def draw(self, drawn: Drawn, wanted: Callable[[], bool]) -> bytes:
-        """Draw a tile and keep it."""
-        choice, tile = drawn
-        data = self.painter.draw(choice, tile, wanted=wanted)
-        self.cache.put(drawn, data)
+    def render(self, key: TileKey, is_wanted: Callable[[], bool]) -> bytes:
+        """Render and cache a tile."""
+        selection, tile = key
+        data = self.renderer.render(selection, tile, is_wanted=is_wanted)
+        self.cache.put(key, data)
         return data
 
     def app(self, *, port: int) -> Starlette:
-        """Return the routes, as served on a port of this machine."""
+        """Return the application, to be served on a port of this machine."""
 
         @asynccontextmanager
-        async def ending(app: Starlette) -> AsyncIterator[None]:
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
             yield
             self.worker.close()
 
-        routes = [Route(path, part(name, kind)) for path, (name, kind) in PARTS.items()]
+        routes = [Route(path, asset_endpoint(name, media_type)) for path, (name, media_type) in ASSETS.items()]
         routes += [
-            Route("/facts", answered(self.facts)),
-            Route("/image", answered(self.image)),
-            Route("/tile/{level}/{column}/{row}", answered(self.tile)),
+            Route("/model", with_errors(self.model)),
+            Route("/image", with_errors(self.image)),
+            Route("/tile/{level}/{column}/{row}", with_errors(self.tile)),
         ]
-        return Starlette(routes=routes, middleware=[Middleware(Gate, port=port)], lifespan=ending)
+        return Starlette(routes=routes, middleware=[Middleware(SecurityMiddleware, port=port)], lifespan=lifespan)
 
-    async def facts(self, request: Request) -> Response:
-        """Say what the model is and how the world is cut, as JSON."""
+    async def model(self, request: Request) -> Response:
+        """Describe the model and the tiles, as JSON."""
         checkpoint, config = self.checkpoint, self.checkpoint.generator.config
-        formats = [
-            str(format_of(level, resolution=checkpoint.resolution, coarsest=self.painter.coarsest))
-            for level in range(tiles.LAST + 1)
+        dtypes = [
+            str(dtype_of_level(level, resolution=checkpoint.resolution, dtype=self.renderer.dtype))
+            for level in range(tiles.MAX_LEVEL + 1)
         ]
-        choice = self.start
+        initial = self.initial
         return JSONResponse(
             {
                 "model": checkpoint.sha256,
@@ -150,97 +154,97 @@ class Server:
                 "class_names": list(checkpoint.class_names),
                 "levels": config.levels,
                 "resolution": checkpoint.resolution,
-                "world": {"low": tiles.LOW, "extent": tiles.EXTENT},
-                "tiles": {"side": tiles.SIDE, "first": tiles.FIRST, "last": tiles.LAST},
-                "formats": [name.removeprefix("torch.") for name in formats],
-                "tolerance": self.painter.tolerance,
-                "start": {"seed": choice.seed, "label": choice.label, "psi": choice.psi},
+                "world": {"min": tiles.WORLD_MIN, "size": tiles.WORLD_SIZE},
+                "tiles": {"size": tiles.TILE_SIZE, "min_level": tiles.MIN_LEVEL, "max_level": tiles.MAX_LEVEL},
+                "dtypes": [name.removeprefix("torch.") for name in dtypes],
+                "tolerance": self.renderer.tolerance,
+                "initial": {"seed": initial.seed, "label": initial.label, "psi": initial.psi},
             }
         )
 
     async def image(self, request: Request) -> Response:
-        """Say of an image which class it is of, and which command draws it, as JSON."""
-        choice = self.chosen(request)
-        label = choice.drawn_label(self.checkpoint)
-        command = [*choice.command(), *self.options]
+        """Return the class of an image and the command that renders it, as JSON."""
+        selection = self.selection(request)
+        label = selection.label_shown(self.checkpoint)
+        command = [*selection.command(), *self.options]
         return JSONResponse({"label": label, "command": to_unicode(shlex.join(command))})
 
-    def chosen(self, request: Request) -> Choice:
-        """Return the image that a request asks for, of the model that it may name. Raises RequestError."""
-        fields = fields_of(request)
+    def selection(self, request: Request) -> Selection:
+        """Return the image of a request. Raises RequestError, also if the request names another model."""
+        fields = query_fields(request)
         if fields.pop("model", self.checkpoint.sha256) != self.checkpoint.sha256:
-            raise RequestError("another model is served here now; reload the page")
-        return parse_choice(fields, self.checkpoint)
+            raise RequestError("this server now has another model; reload the page")
+        return parse_selection(fields, self.checkpoint)
 
     async def tile(self, request: Request) -> Response:
-        """Draw a tile, or give it up as soon as the browser has gone."""
-        at = Tile(*(index_of(request.path_params[name], name) for name in ("level", "column", "row")))
-        drawn = self.chosen(request), at
-        data = self.cache.get(drawn)
+        """Return a tile as PNG; rendering is cancelled when the browser disconnects."""
+        tile = TileIndex(*(parse_index(request.path_params[name], name) for name in ("level", "column", "row")))
+        key = self.selection(request), tile
+        data = self.cache.get(key)
         if data is None:
-            with self.worker.order(drawn) as order:
-                data = await unless_gone(request, order)
+            with self.worker.request(key) as result:
+                data = await result_or_disconnect(request, result)
         return Response(data, media_type="image/png")
 
 
-def part(name: str, kind: str) -> Endpoint:
-    """Return the endpoint that gives a file of the page."""
+def asset_endpoint(name: str, media_type: str) -> Endpoint:
+    """Return the endpoint of a file below assets/."""
     data = (files("polyinr_core") / "assets" / name).read_bytes()
 
     async def endpoint(request: Request) -> Response:
-        return Response(data, media_type=kind)
+        return Response(data, media_type=media_type)
 
     return endpoint
 
 
-def answered(endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint whose errors are answers of one line."""
+def with_errors(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint that reports errors as one line of text with a status code."""
 
-    async def safe(request: Request) -> Response:
+    async def wrapped(request: Request) -> Response:
         try:
             return await endpoint(request)
         except RequestError as error:
             return PlainTextResponse(f"{error}\n", 400)
-        except (Busy, GivenUp) as error:
-            return PlainTextResponse(f"{error}; ask again\n", 503, headers={"retry-after": str(RETRY_SECONDS)})
+        except (QueueFull, RenderCancelled) as error:
+            return PlainTextResponse(f"{error}; retry\n", 503, headers={"retry-after": str(RETRY_SECONDS)})
         except (PolyinrError, MemoryError, RuntimeError) as error:
             return PlainTextResponse(f"{str(error).partition(chr(10))[0]}\n", 500)
 
-    return safe
+    return wrapped
 
 
-def fields_of(request: Request) -> dict[str, str]:
-    """Return a request's query. Raises RequestError if it says something twice."""
+def query_fields(request: Request) -> dict[str, str]:
+    """Return the query of a request. Raises RequestError if a field is repeated."""
     pairs = request.query_params.multi_items()
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise RequestError("an image says each of its parts once")
+        raise RequestError("a field is given more than once")
     return fields
 
 
-def index_of(text: str, name: str) -> int:
-    """Read a tile's level, column or row. Raises RequestError."""
+def parse_index(text: str, name: str) -> int:
+    """Parse the level, column or row of a tile. Raises RequestError."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 20):
-        raise RequestError(f"{name} {text[:40]!r} is no whole number")
+        raise RequestError(f"{name} {text[:40]!r} is not an integer")
     return int(text)
 
 
-async def unless_gone(request: Request, order: Future[bytes]) -> bytes:
-    """Wait for a drawing. Raises GivenUp when who asked for it has gone, and what the drawing raised."""
-    drawing = asyncio.wrap_future(order)
-    going = asyncio.ensure_future(gone(request))
+async def result_or_disconnect(request: Request, result: Future[bytes]) -> bytes:
+    """Wait for a tile. Raises RenderCancelled if the client disconnects first, and the error of the rendering."""
+    rendering = asyncio.wrap_future(result)
+    disconnect = asyncio.ensure_future(disconnected(request))
     try:
-        either: list[asyncio.Future[Any]] = [drawing, going]
+        either: list[asyncio.Future[Any]] = [rendering, disconnect]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not drawing.done():
-            raise GivenUp("nobody waits for it")
-        return drawing.result()
+        if not rendering.done():
+            raise RenderCancelled("the client disconnected")
+        return rendering.result()
     finally:
-        going.cancel()
-        drawing.cancel()
+        disconnect.cancel()
+        rendering.cancel()
 
 
-async def gone(request: Request) -> None:
-    """Return when the browser has closed the connection or dropped the request."""
+async def disconnected(request: Request) -> None:
+    """Return when the client has closed the connection or aborted the request."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

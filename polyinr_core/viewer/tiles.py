@@ -1,8 +1,8 @@
-"""Tiles: which part of the plane each looks at, and the number format that can tell its pixels apart.
+"""The tiles of the viewer: their windows, the dtype of each zoom level, and their rendering.
 
-The plane's square WORLD is an image of 2^level pixels a side, cut into tiles of SIDE pixels. Its pixels are
-cells without overlap, each drawn at its middle. Up to LAST these middles are whole in float64, so tiles of a
-level join as if they were drawn as one image."""
+The square WORLD of the plane is an image of 2^level pixels a side, cut into tiles of TILE_SIZE pixels. Up to
+MAX_LEVEL the pixel centers are exact in float64, so the tiles of a level join as if they were rendered as one image.
+"""
 
 import copy
 from collections import OrderedDict
@@ -18,132 +18,130 @@ from polyinr_core.images.grid import blank
 from polyinr_core.images.io import encode_image
 from polyinr_core.images.quantize import fill_rows
 from polyinr_core.models.coordinates import Bounds
-from polyinr_core.rendering.backends.select import Drawer, drawer_for
+from polyinr_core.rendering.backends import Backend, select_backend
 from polyinr_core.rendering.precision import in_precision
-from polyinr_core.rendering.render import draw_rows
-from polyinr_core.rendering.viewport import View
+from polyinr_core.rendering.render import render_rows
+from polyinr_core.rendering.viewport import Viewport
 
-from .selection import Choice
+from .selection import Selection
 
-SIDE = 256  # pixels of a tile
-LOW, EXTENT = -7.5, 16.0  # the world's lower end and its side: the trained square 0..1 is in its middle
-FIRST = 8  # the level whose one tile shows the world
-LAST = 50  # an eighth of a pixel is the last bit of a position in the world, also in a page's own arithmetic
-SINGLE = 20  # the last level that float32 draws: there it tells 16 places apart in a pixel anywhere in the world
-NARROW = 16  # pixels to one of the training's: those that bfloat16 may draw
-FINENESS = 4  # points a side of pixels that are larger than those of the training
+TILE_SIZE = 256  # pixels
+WORLD_MIN, WORLD_SIZE = -7.5, 16.0  # the trained window 0..1 is in the middle
+MIN_LEVEL = 8  # one tile shows the world
+MAX_LEVEL = 50  # a position in the world has three bits left below a pixel, in float64 and in the page's numbers
+MAX_FLOAT32_LEVEL = 20  # float32 resolves a sixteenth of a pixel anywhere in the world
+BFLOAT16_OVERSAMPLING = 16  # bfloat16 is not visible up to so many pixels to one of the training resolution
+MAX_SUPERSAMPLE = 4  # for pixels that are larger than those of the training resolution
+AFFINE_CACHE_SIZE = 16  # images
 
 
 @dataclass(frozen=True, order=True)
-class Tile:
-    """A tile by its level, column and row, counted from the left and from the top. Raises RequestError."""
+class TileIndex:
+    """A zoom level, and a column and a row from the left and the top. Raises RequestError if out of range."""
 
     level: int
     column: int
     row: int
 
     def __post_init__(self) -> None:
-        if not FIRST <= self.level <= LAST:
-            raise RequestError(f"level {self.level} is outside {FIRST}-{LAST}")
+        if not MIN_LEVEL <= self.level <= MAX_LEVEL:
+            raise RequestError(f"level {self.level} is out of range {MIN_LEVEL}-{MAX_LEVEL}")
         last = tiles_across(self.level) - 1
         for name, index in (("column", self.column), ("row", self.row)):
             if not 0 <= index <= last:
-                raise RequestError(f"{name} {index} is outside 0-{last} (level {self.level})")
+                raise RequestError(f"{name} {index} is out of range 0-{last} (level {self.level})")
 
     @property
-    def bounds(self) -> Bounds:
-        """The middles of the outermost pixels, x0, y0, x1, y1."""
-        step = pitch(self.level)
-        x, y = (LOW + (index * SIDE + 0.5) * step for index in (self.column, self.row))
-        return x, y, x + (SIDE - 1) * step, y + (SIDE - 1) * step
+    def window(self) -> Bounds:
+        """The centers of the outermost pixels: x0, y0, x1, y1."""
+        step = pixel_size(self.level)
+        x, y = (WORLD_MIN + (index * TILE_SIZE + 0.5) * step for index in (self.column, self.row))
+        return x, y, x + (TILE_SIZE - 1) * step, y + (TILE_SIZE - 1) * step
 
-    def view(self, resolution: int) -> View:
-        """Return what the tile shows of a model trained at a resolution (0: unknown).
+    def viewport(self, resolution: int) -> Viewport:
+        """Return the viewport of the tile, supersampled if its pixels are larger than those of `resolution`.
 
-        Pixels larger than those of the training are the means of several points.
+        `resolution` is the training resolution, 0 if it is unknown.
         """
-        across = pitch(self.level) * resolution  # of the training's pixels
-        fineness = 1 if across <= 1 else 2 if across <= 2 else FINENESS
-        return View(SIDE, SIDE, self.bounds, fineness=fineness)
+        ratio = pixel_size(self.level) * resolution  # pixels of the training resolution across one of the tile
+        supersample = 1 if ratio <= 1 else 2 if ratio <= 2 else MAX_SUPERSAMPLE
+        return Viewport(TILE_SIZE, TILE_SIZE, self.window, supersample=supersample)
 
 
-def pitch(level: int) -> float:
+def pixel_size(level: int) -> float:
     """Return the side of a level's pixels in units of the plane."""
-    return EXTENT / 2**level
+    return WORLD_SIZE / 2**level
 
 
 def tiles_across(level: int) -> int:
-    """Return how many tiles a level has, in a row and in a column."""
-    return 2 ** (level - FIRST)
+    """Return the number of tiles in a row or a column of a level."""
+    return 2 ** (level - MIN_LEVEL)
 
 
-def format_of(level: int, *, resolution: int, coarsest: torch.dtype) -> torch.dtype:
-    """Return the number format that a level is drawn in: the coarsest one in which its pixels differ.
+def dtype_of_level(level: int, *, resolution: int, dtype: torch.dtype) -> torch.dtype:
+    """Return the narrowest dtype, not narrower than `dtype`, whose rounding is invisible at a level.
 
-    `coarsest` is bfloat16 where that is wanted, float32, or float64. What bfloat16 rounds off would show in
-    pixels that are much smaller than those of the training at `resolution`.
+    The rounding of bfloat16 is visible in pixels that are much smaller than those of the training `resolution`.
     """
-    if level > SINGLE or coarsest == torch.float64:
+    if level > MAX_FLOAT32_LEVEL or dtype == torch.float64:
         return torch.float64
-    if coarsest == torch.bfloat16 and pitch(level) * resolution * NARROW >= 1:
+    if dtype == torch.bfloat16 and pixel_size(level) * resolution * BFLOAT16_OVERSAMPLING >= 1:
         return torch.bfloat16
     return torch.float32
 
 
-KEPT_IMAGES = 16  # whose affine maps are kept
-
-
-class GivenUp(PolyinrError):
-    """A drawing that nobody waits for any more."""
+class RenderCancelled(PolyinrError):
+    """No client waits for the tile any more."""
 
 
 @dataclass
-class TilePainter:
-    """A model, on its device, that draws tiles; `coarsest` is the number format of large pixels.
+class TileRenderer:
+    """Renders tiles with a checkpoint on its device.
 
-    With a `tolerance`, in steps of 255, tiles are drawn coarse to fine (model/coarse.py): many times as fast.
-
-    For one thread: drawers and affine maps are made when they are first needed.
+    `dtype` is that of large pixels, see `dtype_of_level`. With a `tolerance`, in steps of 1/255, tiles are rendered
+    adaptively (rendering/adaptive.py). For use by one thread.
     """
 
     checkpoint: Checkpoint
-    coarsest: torch.dtype = torch.float32
+    dtype: torch.dtype = torch.float32
     tolerance: float = 0.0
-    drawers: dict[torch.dtype, Drawer] = field(default_factory=dict)
-    maps: OrderedDict[Choice, Tensor] = field(default_factory=OrderedDict)
+    backends: dict[torch.dtype, Backend] = field(default_factory=dict)
+    affine_cache: OrderedDict[Selection, Tensor] = field(default_factory=OrderedDict)
 
-    def draw(self, choice: Choice, tile: Tile, *, wanted: Callable[[], bool] = lambda: True) -> bytes:
-        """Return a tile as PNG. Raises GivenUp when it is no longer `wanted`, asked before every product."""
-        kind = format_of(tile.level, resolution=self.checkpoint.resolution, coarsest=self.coarsest)
-        wide = torch.float64 if kind == torch.float64 else torch.float32
-        affine, drawer = self.affine(choice).to(wide), self.drawer(kind)
-        view = tile.view(self.checkpoint.resolution)
+    def render(self, selection: Selection, tile: TileIndex, *, is_wanted: Callable[[], bool] = lambda: True) -> bytes:
+        """Return a tile as PNG. Raises RenderCancelled once `is_wanted`, called before each chunk, returns False."""
+        dtype = dtype_of_level(tile.level, resolution=self.checkpoint.resolution, dtype=self.dtype)
+        affine = self.affine(selection).to(torch.float64 if dtype == torch.float64 else torch.float32)
+        backend = self.backend(dtype)
+        viewport = tile.viewport(self.checkpoint.resolution)
 
-        def watched(maps: Tensor, points: Tensor) -> Tensor:
-            if not wanted():
-                raise GivenUp("nobody waits for it")
-            return drawer(maps, points)
+        def cancellable(affine: Tensor, coordinates: Tensor) -> Tensor:
+            if not is_wanted():
+                raise RenderCancelled("the request was cancelled")
+            return backend(affine, coordinates)
 
-        pixels = blank((SIDE, SIDE))
-        bands = draw_rows(watched, affine, view.grid(), fineness=view.fineness, tolerance=self.tolerance)
-        fill_rows(pixels, bands)
+        pixels = blank((TILE_SIZE, TILE_SIZE))
+        rows = render_rows(
+            cancellable, affine, viewport.grid(), supersample=viewport.supersample, tolerance=self.tolerance
+        )
+        fill_rows(pixels, rows)
         return encode_image(pixels, format="png")
 
-    def affine(self, choice: Choice) -> Tensor:
-        """Return an image's affine maps [L, 3, n], in the generator's own format."""
-        if choice in self.maps:
-            self.maps.move_to_end(choice)
-            return self.maps[choice]
-        maps = choice.latents(self.checkpoint).affine
-        assert maps is not None
-        self.maps[choice] = maps[0]
-        if len(self.maps) > KEPT_IMAGES:
-            self.maps.popitem(last=False)
-        return maps[0]
+    def affine(self, selection: Selection) -> Tensor:
+        """Return the affine parameters [L, 3, n] of an image, in the dtype of the generator."""
+        if selection in self.affine_cache:
+            self.affine_cache.move_to_end(selection)
+            return self.affine_cache[selection]
+        affine = selection.latents(self.checkpoint).affine
+        assert affine is not None
+        self.affine_cache[selection] = affine[0]
+        if len(self.affine_cache) > AFFINE_CACHE_SIZE:
+            self.affine_cache.popitem(last=False)
+        return affine[0]
 
-    def drawer(self, kind: torch.dtype) -> Drawer:
-        """Return what draws in a number format."""
-        if kind not in self.drawers:
-            synthesis = in_precision(copy.deepcopy(self.checkpoint.generator.synthesis), kind)
-            self.drawers[kind] = drawer_for(synthesis, next(synthesis.parameters()).device)
-        return self.drawers[kind]
+    def backend(self, dtype: torch.dtype) -> Backend:
+        """Return the rendering backend for a dtype."""
+        if dtype not in self.backends:
+            synthesis = in_precision(copy.deepcopy(self.checkpoint.generator.synthesis), dtype)
+            self.backends[dtype] = select_backend(synthesis, next(synthesis.parameters()).device)
+        return self.backends[dtype]

@@ -1,4 +1,4 @@
-"""What was drawn lately, up to a number of bytes."""
+"""The thread that renders the viewer's tiles, newest request first, and the cache of rendered tiles."""
 
 import threading
 from collections import OrderedDict
@@ -11,144 +11,142 @@ from typing import Generic, TypeVar
 from polyinr_core.errors import PolyinrError
 
 K = TypeVar("K", bound=Hashable)
+MAX_WAITING = 64  # requests
 
 
-class Cache(Generic[K]):
-    """Keeps bytes by key; what was used longest ago goes first. Any thread may use it."""
+class TileCache(Generic[K]):
+    """A least-recently-used cache of at most `max_bytes` bytes. Thread-safe."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self.size = 0
-        self._kept: OrderedDict[K, bytes] = OrderedDict()
+        self._entries: OrderedDict[K, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     def get(self, key: K) -> bytes | None:
-        """Return what is kept by a key, None if nothing is."""
+        """Return the bytes of a key, None if they are not cached."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
 
     def put(self, key: K, data: bytes) -> None:
-        """Keep bytes, unless they alone are over the limit."""
-        if len(data) > self.limit:
+        """Cache bytes, unless they alone exceed `max_bytes`."""
+        if len(data) > self.max_bytes:
             return
         with self._lock:
-            self.size += len(data) - len(self._kept.pop(key, b""))
-            self._kept[key] = data
-            while self.size > self.limit:
-                _, dropped = self._kept.popitem(last=False)
-                self.size -= len(dropped)
+            self.size += len(data) - len(self._entries.pop(key, b""))
+            self._entries[key] = data
+            while self.size > self.max_bytes:
+                _, evicted = self._entries.popitem(last=False)
+                self.size -= len(evicted)
 
 
-MOST = 64  # orders that wait
+class QueueFull(PolyinrError):
+    """A request was dropped in favor of newer ones, or the worker is closed."""
 
 
-class Busy(PolyinrError):
-    """An order that newer ones have pushed out, or that came when the work was over."""
-
-
-class Order(Generic[K]):
-    """A drawing, and how many wait for it."""
+class RenderRequest(Generic[K]):
+    """A requested tile, its result, and the number of clients that wait for it."""
 
     def __init__(self, key: K) -> None:
         self.key = key
         self.clients = 0
         self.result: Future[bytes] = Future()
-        self.result.set_running_or_notify_cancel()  # who waits cannot cancel it: others may wait as well
+        self.result.set_running_or_notify_cancel()  # one client cannot cancel it: others may wait as well
 
 
-class Worker(Generic[K]):
-    """Draws keys with `draw(key, wanted)`, which should end when `wanted()` no longer holds.
+class RenderWorker(Generic[K]):
+    """Calls `render(key, is_wanted)` in one thread; `render` should end once `is_wanted()` returns False.
 
-    At most `most` orders wait. One more pushes out the oldest, which ends as Busy.
+    At most `max_waiting` requests wait. One more drops the oldest, whose result is QueueFull.
     """
 
-    def __init__(self, draw: Callable[[K, Callable[[], bool]], bytes], *, most: int = MOST) -> None:
-        self._draw = draw
-        self._most = most
-        self._waiting: OrderedDict[K, Order[K]] = OrderedDict()
-        self._drawn: Order[K] | None = None
+    def __init__(self, render: Callable[[K, Callable[[], bool]], bytes], *, max_waiting: int = MAX_WAITING) -> None:
+        self._render = render
+        self._max_waiting = max_waiting
+        self._waiting: OrderedDict[K, RenderRequest[K]] = OrderedDict()
+        self._current: RenderRequest[K] | None = None
         self._closed = False
-        self._change = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="painter", daemon=True)
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="render", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def order(self, key: K) -> Iterator[Future[bytes]]:
-        """Order a drawing for as long as the context lasts; it is given up when nobody is left in one.
+    def request(self, key: K) -> Iterator[Future[bytes]]:
+        """Request a tile for the duration of the context; the last client that leaves cancels it.
 
-        The future ends as the drawing, as whatever `draw` raises, or as Busy.
+        The future holds the tile, or the exception of `render`, or QueueFull.
         """
-        order = self._join(key)
+        request = self._join(key)
         try:
-            yield order.result
+            yield request.result
         finally:
-            self._leave(order)
+            self._leave(request)
 
     @property
     def waiting(self) -> int:
-        """How many orders wait."""
+        """The number of requests that wait."""
         return len(self._waiting)
 
     def close(self) -> None:
-        """Give up everything, and wait for the thread to end."""
-        with self._change:
+        """Cancel all requests, and wait for the thread to end."""
+        with self._changed:
             self._closed = True
             dropped = list(self._waiting.values())
             self._waiting.clear()
-            self._change.notify()
-        for order in dropped:
-            order.result.set_exception(Busy("the work is over"))
+            self._changed.notify()
+        for request in dropped:
+            request.result.set_exception(QueueFull("the server is shutting down"))
         self._thread.join()
 
-    def _join(self, key: K) -> Order[K]:
-        pushed_out = None
-        with self._change:
-            current = self._drawn
+    def _join(self, key: K) -> RenderRequest[K]:
+        dropped = None
+        with self._changed:
+            current = self._current
             if current is not None and current.key == key and current.clients:
-                order = current
+                request = current
             else:
-                order = self._waiting.pop(key) if key in self._waiting else Order(key)
+                request = self._waiting.pop(key) if key in self._waiting else RenderRequest(key)
                 if self._closed:
-                    order.result.set_exception(Busy("the work is over"))
+                    request.result.set_exception(QueueFull("the server is shutting down"))
                 else:
-                    self._waiting[key] = order  # last: the newest
-            order.clients += 1
-            if len(self._waiting) > self._most:
-                _, pushed_out = self._waiting.popitem(last=False)
-            self._change.notify()
-        if pushed_out is not None:
-            pushed_out.result.set_exception(Busy("newer orders came first"))
-        return order
+                    self._waiting[key] = request  # last: the newest
+            request.clients += 1
+            if len(self._waiting) > self._max_waiting:
+                _, dropped = self._waiting.popitem(last=False)
+            self._changed.notify()
+        if dropped is not None:
+            dropped.result.set_exception(QueueFull("dropped in favor of newer requests"))
+        return request
 
-    def _leave(self, order: Order[K]) -> None:
-        with self._change:
-            order.clients -= 1
-            if not order.clients and self._waiting.get(order.key) is order:
-                del self._waiting[order.key]
+    def _leave(self, request: RenderRequest[K]) -> None:
+        with self._changed:
+            request.clients -= 1
+            if not request.clients and self._waiting.get(request.key) is request:
+                del self._waiting[request.key]
 
     def _run(self) -> None:
-        while (order := self._next()) is not None:
+        while (request := self._next()) is not None:
             try:
-                drawn = self._draw(order.key, partial(self._is_wanted, order))
+                data = self._render(request.key, partial(self._is_wanted, request))
             except BaseException as error:
-                order.result.set_exception(error)
+                request.result.set_exception(error)
             else:
-                order.result.set_result(drawn)
+                request.result.set_result(data)
 
-    def _is_wanted(self, order: Order[K]) -> bool:
-        return order.clients > 0 and not self._closed
+    def _is_wanted(self, request: RenderRequest[K]) -> bool:
+        return request.clients > 0 and not self._closed
 
-    def _next(self) -> Order[K] | None:
-        """Return the newest order as soon as there is one, None when the work is over."""
-        with self._change:
-            self._drawn = None
-            self._change.wait_for(lambda: self._waiting or self._closed)
+    def _next(self) -> RenderRequest[K] | None:
+        """Wait for a request and return the newest one, or None when the worker is closed."""
+        with self._changed:
+            self._current = None
+            self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:
                 return None
-            _, self._drawn = self._waiting.popitem(last=True)
-            return self._drawn
+            _, self._current = self._waiting.popitem(last=True)
+            return self._current

@@ -10,7 +10,7 @@ from rounding import assert_rounded
 from safetensors.torch import save_file
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.checkpoints.delta import NAMES, Delta, apply_delta, combined_sha256, is_delta, read_delta, write_delta
+from polyinr_core.checkpoints.delta import NAMES, Delta, apply_delta, combined_sha256, is_delta, load_delta, save_delta
 from polyinr_core.errors import CheckpointError
 
 
@@ -23,8 +23,8 @@ def random_delta(checkpoint: Checkpoint, *, rank: int = 2) -> Delta:
 
 
 def test_written_and_read_back(tiny_checkpoint: Path, tmp_path: Path):
-    delta = write_delta(tmp_path / "d.safetensors", random_delta(load_checkpoint(tiny_checkpoint)))
-    back = read_delta(tmp_path / "d.safetensors")
+    delta = save_delta(tmp_path / "d.safetensors", random_delta(load_checkpoint(tiny_checkpoint)))
+    back = load_delta(tmp_path / "d.safetensors")
     assert all(torch.equal(getattr(back, name), getattr(delta, name)) for name in NAMES)
     kept = (back.model_sha256, back.origin, back.sha256, back.rank)
     assert kept == (delta.model_sha256, {"steps": 3}, delta.sha256, 2)
@@ -66,13 +66,13 @@ def test_wrong_shapes_are_refused(tiny_checkpoint: Path, name: str):
 def test_no_finite_numbers_are_refused(tiny_checkpoint: Path, tmp_path: Path):
     delta = random_delta(load_checkpoint(tiny_checkpoint))
     delta.bias[0, 0] = float("nan")
-    with pytest.raises(CheckpointError, match="bias holds values that are no finite numbers"):
-        write_delta(tmp_path / "d.safetensors", delta)
+    with pytest.raises(CheckpointError, match="bias holds NaN or Inf"):
+        save_delta(tmp_path / "d.safetensors", delta)
     tensors = {name: getattr(delta, name) for name in NAMES}
     facts = {"format": 1, "origin": {}, "model_sha256": ""}
     save_file(tensors, tmp_path / "d.safetensors", metadata={"polyinr_delta": json.dumps(facts)})
-    with pytest.raises(CheckpointError, match="bias holds values that are no finite numbers"):
-        read_delta(tmp_path / "d.safetensors")
+    with pytest.raises(CheckpointError, match="bias holds NaN or Inf"):
+        load_delta(tmp_path / "d.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_no_finite_numbers_are_refused(tiny_checkpoint: Path, tmp_path: Path):
 def test_damaged_files(tmp_path: Path, metadata: dict[str, str], words: str):
     save_file({"up": torch.zeros(1)}, tmp_path / "d.safetensors", metadata=metadata)
     with pytest.raises(CheckpointError, match=words):
-        read_delta(tmp_path / "d.safetensors")
+        load_delta(tmp_path / "d.safetensors")

@@ -12,9 +12,9 @@ import pytest
 from forging import Persistent, forge, released_tensors
 from hostile import hostile_files
 
-from polyinr_core.checkpoints.official import read_released
+from polyinr_core.checkpoints.official import load_official_checkpoint
+from polyinr_core.checkpoints.safe_unpickler import PickleProblem, read_pickle
 from polyinr_core.errors import CheckpointError
-from polyinr_core.runtime.safe_unpickler import PickleProblem, read_pickle
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 CANARY = Path("canary")  # in the folder in which the files are read
@@ -26,10 +26,10 @@ MAX_MEMORY = 400 * 2**20  # of address space, beyond what the process has after 
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from polyinr_core.checkpoints.official import read_released
+from polyinr_core.checkpoints.official import load_official_checkpoint
 
 folder, most = Path("files"), int(sys.argv[1])
-read_released(Path("whole.pkl"))
+load_official_checkpoint(Path("whole.pkl"))
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + most, size + most))
 events = []
@@ -45,7 +45,7 @@ for path in sorted(folder.iterdir()):
     events.clear()
     start = time.process_time()
     try:
-        read_released(path)
+        load_official_checkpoint(path)
         outcome = ["converted", ""]
     except BaseException as error:
         outcome = [type(error).__name__, str(error).removeprefix(f"{path}: ")]
@@ -99,7 +99,7 @@ def test_embedded_source_and_hooks_are_stepped_over(tmp_path):
     Planted.__module__, Planted.__qualname__ = "training.networks_gmgan", "Planted"
     path = tmp_path / "whole.pkl"
     path.write_bytes(forge(released_tensors(), Planted, D=Planted()))
-    assert read_released(path).resolution == 4
+    assert load_official_checkpoint(path).resolution == 4
     assert not canary.exists()
 
 
@@ -107,7 +107,7 @@ def convert_or_refuse(path: Path) -> bool:
     """Say whether the file converts; any error but a CheckpointError of one line fails the test."""
     problem = ""
     try:
-        read_released(path)
+        load_official_checkpoint(path)
     except CheckpointError as error:
         problem = str(error)
     assert problem.isprintable()
@@ -180,7 +180,7 @@ def test_what_a_file_with_a_hole_announces_is_bounded(tmp_path):
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + 17179869184)
     with pytest.raises(CheckpointError, match="more than 268,435,456 values"):
-        read_released(path)
+        load_official_checkpoint(path)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from polyinr_core.checkpoints.official import read_released
+from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.errors import CheckpointError, FileError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import LearnedGrid, RegularGrid
@@ -34,7 +34,7 @@ def golden() -> dict[str, dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def converted() -> dict[str, Checkpoint]:
-    return {name: read_released(REFERENCE / name) for name in FILES}
+    return {name: load_official_checkpoint(REFERENCE / name) for name in FILES}
 
 
 def rows_of(ours: dict[str, Tensor], level: int, n: int) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ def test_forged_files_of_every_protocol_convert(protocol, tmp_path):
     path = tmp_path / "forged.pkl"
     nimg = torch.tensor([12_345])
     path.write_bytes(forge(tensors, protocol=protocol, progress={"cur_nimg": nimg, "best_fid": 9999}))
-    checkpoint = read_released(path)
+    checkpoint = load_official_checkpoint(path)
     assert checkpoint.kimg == 12.345
     assert checkpoint.resolution == SIDE
     assert checkpoint.generator.config == GeneratorConfig(
@@ -155,7 +155,7 @@ def test_swapped_coordinates_draw_the_release_formula(tmp_path):
     path = tmp_path / "forged.pkl"
     released = released_tensors(3)
     path.write_bytes(forge(released))
-    checkpoint = read_released(path)
+    checkpoint = load_official_checkpoint(path)
     generator = checkpoint.generator.double()
     t = {key: tensor.double() for key, tensor in released.items()}
     z = torch.randn(2, Z, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -191,7 +191,7 @@ def test_a_converted_checkpoint_is_saved_and_read_again(tmp_path, converted):
     assert again.generator.config == converted["official_like_uncond.pkl"].generator.config
     assert released_form(again).keys() == released_form(converted["official_like_uncond.pkl"]).keys()
     with pytest.raises(CheckpointError, match="polyinr checkpoint already"):
-        read_released(path)
+        load_official_checkpoint(path)
 
 
 def change(name: str, tensor: Tensor | None) -> dict[str, Tensor]:
@@ -234,7 +234,7 @@ def test_a_tensor_missing_misshapen_or_unknown_is_named(case, suffix, tmp_path):
     else:
         save_file(tensors, path)
     with pytest.raises(CheckpointError, match=message) as caught:
-        read_released(path)
+        load_official_checkpoint(path)
     assert "\n" not in str(caught.value)
 
 
@@ -243,7 +243,7 @@ def test_vectors_beside_the_tensors_are_ignored(tmp_path):
     vectors = {"input.z": torch.zeros(1), "output64.x": torch.zeros(1), "debug.a": torch.zeros(1)}
     tensors = released_tensors() | vectors | {"post_train.gridt": torch.zeros(1)}
     save_file({key: value.clone() for key, value in tensors.items()}, path)
-    assert read_released(path).resolution == SIDE
+    assert load_official_checkpoint(path).resolution == SIDE
 
 
 def test_a_view_into_a_larger_storage_is_read(tmp_path):
@@ -252,7 +252,7 @@ def test_a_view_into_a_larger_storage_is_read(tmp_path):
     tensors["mapping.fc1.bias"] = numbers[::2]
     path = tmp_path / "view.pkl"
     path.write_bytes(forge(tensors))
-    assert read_released(path).generator.state_dict()["mapping.layers.1.bias"].equal(numbers[::2])
+    assert load_official_checkpoint(path).generator.state_dict()["mapping.layers.1.bias"].equal(numbers[::2])
 
 
 def test_a_storage_far_larger_than_its_tensor_is_refused(tmp_path):
@@ -261,7 +261,7 @@ def test_a_storage_far_larger_than_its_tensor_is_refused(tmp_path):
     path = tmp_path / "large.pkl"
     path.write_bytes(forge(tensors))
     with pytest.raises(CheckpointError, match="far more than are needed"):
-        read_released(path)
+        load_official_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"hello\n", b"PK\x03\x04" + bytes(40), bytes(100), b"\x89PNG\r\n"])
@@ -269,13 +269,13 @@ def test_other_kinds_of_files_are_refused(content, tmp_path):
     path = tmp_path / "other.pkl"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="not a released checkpoint"):
-        read_released(path)
+        load_official_checkpoint(path)
 
 
 def test_paths_that_are_no_files(tmp_path):
     with pytest.raises(FileError, match="no such file"):
-        read_released(tmp_path / "absent.pkl")
+        load_official_checkpoint(tmp_path / "absent.pkl")
     with pytest.raises(FileError, match="not a regular file"):
-        read_released(tmp_path)
+        load_official_checkpoint(tmp_path)
     with pytest.raises(FileError, match="not a regular file"):
-        read_released(Path("/dev/zero"))
+        load_official_checkpoint(Path("/dev/zero"))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from forging import storage_blob, stored
 
-from polyinr_core.checkpoints.official import StoredTensor, is_released_name, read_storage
-from polyinr_core.runtime.safe_unpickler import PickleProblem, read_pickle
+from polyinr_core.checkpoints.official_pickle import PickledTensor, is_allowed_name, read_storage
+from polyinr_core.checkpoints.safe_unpickler import PickleProblem, read_pickle
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from polyinr_core.runtime.safe_unpickler import PickleProblem, read_pickle
     ],
 )
 def test_known_names(module, name, known):
-    assert is_released_name(module, name) is known
+    assert is_allowed_name(module, name) is known
 
 
 @pytest.mark.parametrize("numbers", [torch.randn(7), torch.arange(5)])
@@ -45,8 +45,8 @@ def test_a_storage_is_read_to_the_bit(numbers):
 def test_a_strided_view_of_a_storage():
     numbers = torch.arange(12.0)
     data = pickle.dumps(stored(storage_blob(numbers), (2, 3), (1, 4), 1))
-    made, _ = read_pickle(memoryview(data), known=is_released_name)
-    found = StoredTensor("t", made).numbers()
+    made, _ = read_pickle(memoryview(data), known=is_allowed_name)
+    found = PickledTensor("t", made).read()
     assert found.equal(numbers.as_strided((2, 3), (1, 4), 1))
     assert found.is_contiguous()
 

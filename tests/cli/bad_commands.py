@@ -30,7 +30,7 @@ CONVERT = [
     ("convert dangling.pkl -o m.safetensors", 1, "no such file"),
     ("convert model.safetensors -o m.safetensors", 1, "polyinr checkpoint already", "--half"),
     ("convert model.safetensors --half --card missing.json -o m.safetensors", 1, "missing.json: no such file"),
-    ("convert model.safetensors --card text.zip -o m.safetensors", 1, "text.zip: no JSON", "a card"),
+    ("convert model.safetensors --card text.zip -o m.safetensors", 1, "text.zip: not valid JSON", "a card"),
     ("convert missing.safetensors --half -o m.safetensors", 1, "missing.safetensors: no such file"),
     ("convert cut.safetensors --half -o m.safetensors", 1, "cut.safetensors: "),
     ("convert latents.safetensors --half -o m.safetensors", 1, "not a released checkpoint"),

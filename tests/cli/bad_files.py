@@ -17,9 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from polyinr_core.checkpoints.checkpoint import read_facts
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.latents.directions import Directions, write_directions
-from polyinr_core.latents.io import Latents, write_latents
+from polyinr_core.latents.io import write_latents
+from polyinr_core.latents.latents import Latents
 from polyinr_core.runtime.atomic_io import sha256_of
 from polyinr_core.training.config import PRESETS
 from polyinr_core.training.run_dir import DataFacts, RunFolder
@@ -119,7 +120,7 @@ def tree(path: Path, **files: bytes) -> None:
 def run_folder(path: Path, *, state: dict | None = None, **changes: object) -> None:
     """Make the folder of a run of `train data.zip --preset tiny` with a changed configuration or a bad state."""
     make("data.zip")
-    with Archive.open("data.zip") as data:
+    with ZipDataset.open("data.zip") as data:
         facts = DataFacts("data.zip", data.sha256, len(data), data.classes)
     folder = RunFolder(path)
     folder.claim(replace(PRESETS["tiny"], **changes), facts)
@@ -198,7 +199,7 @@ EXACT: dict[str, Callable[[Path], object]] = {
     "run-other": lambda path: run_folder(path, batch=4, seed=3),
     "run-tuned": lambda path: run_folder(path, init_from="ab" * 32),
     "run-damaged": lambda path: run_folder(path, state={}),
-    "run-newer": lambda path: run_folder(path, state={"format": 2}),
+    "run-newer": lambda path: run_folder(path, state={"format": 3}),
     "run-begun": lambda path: run_folder(path, state={"sha256": "", "counters": {"stage": 0, "images": 800}}),
     "run-text-state": run_without_state_folder,
 }

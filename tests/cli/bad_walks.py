@@ -9,7 +9,7 @@ TURN = "directions directions.safetensors --seeds 1 -m model.safetensors -o x.pn
 INTERPOLATE = [
     # images
     ("interpolate -m model.safetensors -o x.png", 2, "IMAGE"),
-    ("interpolate 1 -m model.safetensors -o x.png", 2, "1 is too few", "two or more"),
+    ("interpolate 1 -m model.safetensors -o x.png", 2, "two images or more"),
     ("interpolate 1 2", 2, "--output"),
     ("interpolate x y -m model.safetensors -o x.png", 2, "seeds 'x'"),
     ("interpolate 1 missing.safetensors -m model.safetensors -o x.png", 1, "no such file"),
@@ -20,13 +20,13 @@ INTERPOLATE = [
     ("interpolate 1 - -m model.safetensors -o x.png", 1, "stdin: is empty"),
     ("interpolate - - -m model.safetensors -o x.png", 2, "- is given twice"),
     ("interpolate 1 2 -m text.safetensors -o x.png", 1, "not a safetensors file"),
-    ("interpolate 0-3 -m classes.safetensors --space z -o x.png", 2, "classes", "--space w", "--label"),
+    ("interpolate 0-3 -m classes.safetensors --space z -o x.png", 2, "classes", "in w or affine", "label"),
     (f"{WALK} --label 1", 2, "no classes"),
     (f"{WALK} --psi nan", 2, "psi nan"),
     # the way
     (f"{WALK} --space q", 2, "--space", "affine"),
     (f"{WALK} --curve bent", 2, "--curve", "spherical"),
-    (f"{WALK} --curve spherical", 2, "through z", "linear"),
+    (f"{WALK} --curve spherical", 2, "is for z", "linear"),
     (f"{WALK} --easing bouncy", 2, "--easing", "smooth"),
     (f"{WALK} --frames 1", 2, "--frames 1 is outside 2-1000000"),
     (f"{WALK} --frames -3", 2, "--frames -3"),
@@ -73,7 +73,7 @@ MIXED = [
     (f"{MIX} --levels 2-1", 2, "backwards", "1-2"),
     (f"{MIX} --levels 1 --levels 1-1", 2, "names the same levels twice"),
     (f"{MIX} --levels ''", 2, "not understood"),
-    (f"{MIX} --amount nan", 2, "amount of nan"),
+    (f"{MIX} --amount nan", 2, "strength of nan"),
     (f"{MIX} --amount half", 2, "--amount", "number"),
     (f"{MIX} --space z", 2, "--space", "affine"),
     (f"{MIX} --bits 12", 2, "--bits 12 is neither 8 nor 16"),
@@ -96,7 +96,7 @@ MIXED = [
     ("FULL-DISK mix 1 2-3 -m model.safetensors -o x.safetensors", 1, "x.safetensors: "),
 ]
 DIRECTIONS = [
-    (f"{FIND} --count 0", 2, "20 images", "not 0"),
+    (f"{FIND} --count 0", 2, "20 samples", "not 0"),
     (f"{FIND} --count 20", 2, "at most 19 directions"),
     (f"{FIND} --count 15", 2, "directions vary"),
     (f"{FIND} --space z", 2, "--space", "affine"),
@@ -114,7 +114,7 @@ DIRECTIONS = [
     (f"{TURN} --take 1:1 --amounts 2", 2, "--amounts has no use"),
     (f"{TURN} --take 1", 2, "'1' is not understood", "2:1.5"),
     (f"{TURN} --take 1:nan", 2, "amount nan"),
-    (f"{TURN} --take 1:1,1:2", 2, "direction 1 is taken twice"),
+    (f"{TURN} --take 1:1,1:2", 2, "direction 1 is given twice"),
     (f"{TURN} --take 2:1", 2, "direction 2 is outside 0-1"),
     (f"{TURN} --take -1:1", 2, "'-1:1' is not understood"),
     (f"{TURN} --amounts 1,x", 2, "amount 'x'"),

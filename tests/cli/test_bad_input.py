@@ -15,8 +15,8 @@ from bad_commands import COMMANDS, LONG, PAYLOADS
 from bad_files import made_for
 from conftest import Run, refused
 
-from polyinr_cli import model_lookup as models
 from polyinr_cli.main import outcome
+from polyinr_core.checkpoints import locate
 from polyinr_core.runtime import pretrained
 
 
@@ -46,7 +46,7 @@ once = cache(pretrained.load_pretrained)
 def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Read lite0 once for all cases; find no model and no other weights in this machine's own places."""
     monkeypatch.setattr(pretrained, "load_pretrained", once)
-    monkeypatch.setattr(models, "BUNDLED", "nowhere.safetensors")
+    monkeypatch.setattr(locate, "BUNDLED_FILE", "nowhere.safetensors")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
 
@@ -103,3 +103,34 @@ def test_bad_stdout(
     assert len(lines) == len(words)
     assert all(word in text for word, text in zip(words, lines, strict=True))
     assert {name: data for name, data in contents(tmp_path).items() if name != "x.png"} == before
+
+
+LONG_NAMES = [
+    "sample --seeds 1 -m model.safetensors -o NAME.png",
+    "sample --seeds 1 -m model.safetensors -o NAME/",
+    "sample --seeds 1 -m model.safetensors -o NAME.npy",
+    "sample --seeds 1 -m model.safetensors -o NAME.safetensors",
+    "sample --seeds 1 -m model.safetensors -o NAME.tif",
+    "sample --seeds 1 -m model.safetensors -o NAME.dzi",
+    "sample --seeds 1 -m model.safetensors -o TIGHT.dzi",  # whose folder of tiles has the longer name
+    "extrapolate --seeds 1 -m model.safetensors -o NAME.png",
+    "interpolate 1 2 --frames 2 -m model.safetensors -o NAME.gif",
+    "mix 1 2 -m model.safetensors -o NAME/",
+    "heatmap --seeds 1 -m model.safetensors -o NAME/",
+    "directions --samples 20 -m model.safetensors -o NAME.safetensors",
+    "gallery -m model.safetensors -o NAME",
+    "evaluate --metrics params -m model.safetensors -o NAME.json",
+    "prepare photos -o NAME.zip --res 8",
+    "prepare photos -o TIGHT.zip --res 8",  # whose work folder has the longer name
+    "convert released.pkl -o NAME.safetensors",
+    "info data.zip -o NAME.png",
+]
+
+
+@pytest.mark.parametrize("line", LONG_NAMES)
+def test_a_name_that_is_too_long_leaves_no_folder(polyinr: Run, tmp_path: Path, line: str) -> None:
+    made_for(shlex.split(line))
+    before = contents(tmp_path)
+    line = line.replace("NAME", f"new/{LONG}").replace("TIGHT", f"new/{'n' * 251}")
+    refused(polyinr(*shlex.split(line)), "the name is too long", code=1)
+    assert contents(tmp_path) == before

@@ -11,9 +11,9 @@ from conftest import Run, refused
 from PIL import Image
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.latents.directions import moved, read_directions
+from polyinr_core.latents.directions import move, read_directions
 from polyinr_core.latents.io import read_latents
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.latents import from_seeds, to_affine
 
 FIND = ("directions", "--samples", "20", "--count", "3")
 
@@ -86,9 +86,8 @@ def test_taking(polyinr: Run, tiny_checkpoint: Path, found: Path):
         assert polyinr(*command, "x.safetensors", "--overwrite", *options).code == 0
         kept = read_latents(Path("x.safetensors"))
         for seed in (0, 1):
-            expected = moved(
-                generator, from_seed(generator, seed), read_directions(found), {2: 1.5, 0: -1.0}, levels=levels
-            )
+            image = from_seeds(generator, [seed])
+            expected = to_affine(generator, move(image, read_directions(found), {2: 1.5, 0: -1.0}, levels=levels))
             assert np.array_equal(kept.affine[seed], expected.affine[0])
             assert np.array_equal(kept.w[seed], expected.w[0])
     polyinr(*command, "a.npy", "--levels", "1-2")

@@ -19,7 +19,7 @@ from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.evaluation import model_metrics as model_figures
 from polyinr_core.evaluation import protocols
 from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
-from polyinr_core.inversion.loss import Objective
+from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.runtime.atomic_io import sha256_of
 
 
@@ -290,7 +290,7 @@ def test_paths_with_an_interval(polyinr: Run, folders: Path) -> None:
 
 
 def test_inversion_image_by_image(polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_figures, "choose_objective", lambda name, vgg16: Objective("pixels"))
+    monkeypatch.setattr(model_figures, "load_loss", lambda name, vgg16: InversionLoss("pixels"))
     monkeypatch.setattr(model_figures, "cached_vgg16", lambda: None)
     words = ["--real", "reals", "-m", "model.safetensors", "--metrics", "inversion", "--real-count", "2"]
     result = polyinr("evaluate", *words, "--steps", "2", "--json", "-q").lines[0]
@@ -371,7 +371,7 @@ def test_what_is_passed_over_is_told_to_a_log(polyinr: Run, folders: Path, eyes:
     common = ("evaluate", "--real", "reals", "--fake", "fakes", "--metrics", "fd-lite2")
     ran = polyinr(*common)
     assert ran.code == 0, ran.stderr
-    assert "polyinr: --real reals: passed over: 1 file of other kinds (1 .heic)" in ran.stderr
+    assert "polyinr: --real reals: ignored: 1 file of other types (1 .heic)" in ran.stderr
     assert "polyinr: --fake fakes: skipped: 'pipe.png' is not a regular file" in ran.stderr
     assert polyinr(*common, "-q").stderr == ""
 

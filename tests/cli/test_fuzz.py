@@ -23,8 +23,8 @@ from bad_files import archive, noise
 from conftest import REFERENCE, Run, small_checkpoint
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.checkpoints.delta import Delta, read_delta, write_delta
-from polyinr_core.checkpoints.export import read_any, read_card
+from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
+from polyinr_core.checkpoints.export import load_any_checkpoint, read_card
 from polyinr_core.data.dataset import open_data
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.errors import PolyinrError
@@ -33,7 +33,8 @@ from polyinr_core.evaluation.statistics_io import open_statistics
 from polyinr_core.images.animation import write_animation
 from polyinr_core.images.io import read_note, write_image
 from polyinr_core.latents.directions import read_directions
-from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import Latents
 from polyinr_core.report.run_reader import read_run
 from polyinr_core.training.config import PRESETS
 from polyinr_core.training.run_dir import DataFacts, RunFolder
@@ -244,7 +245,7 @@ def make_delta(path: Path) -> None:
     model = load_checkpoint(path.parent / "model.safetensors")
     shapes = ((3, 16, 2), (3, 2, 16), (3, 16), (3, 16), (3,))
     tensors = [0.01 * torch.rand(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
-    write_delta(path, Delta(*tensors, model_sha256=model.sha256, origin={"steps": 3}))
+    save_delta(path, Delta(*tensors, model_sha256=model.sha256, origin={"steps": 3}))
 
 
 def make_latents(path: Path) -> None:
@@ -257,14 +258,15 @@ def make_directions(path: Path) -> None:
     from polyinr_core.latents.directions import find_directions, write_directions
 
     model = load_checkpoint(path.parent / "model.safetensors")
-    found = find_directions(model.generator, space="w", samples=9, count=2, model_sha256=model.sha256)
+    found = find_directions(model, space="w", samples=9, count=2)
     write_directions(path, found)
 
 
 def make_statistics(path: Path) -> None:
     """Write statistics of two images in a sense of three numbers."""
-    from polyinr_core.evaluation.statistics_io import FORMAT, METADATA_KEY
+    from polyinr_core.evaluation.statistics_io import METADATA_KEY
     from polyinr_core.metrics.feature_cache import digest_tensors
+    from polyinr_core.runtime.format1 import FORMAT
     from polyinr_core.runtime.tensor_files import encode_tensors
 
     tensors = {"0.mean": torch.rand(3), "0.scatter": torch.eye(3), "0.features": torch.rand(2, 3)}
@@ -291,7 +293,7 @@ def make_png(path: Path) -> None:
         "seed": 3,
         "psi": 1.0,
         "size": [4, 3],
-        "bounds": [0.0, 0.0, 1.0, 1.0],
+        "window": [0.0, 0.0, 1.0, 1.0],
         "supersample": 2,
         "tolerance": 1.0,
         "transform": [1, 0, 0, 0, 1, 0, 0, 0, 1],
@@ -307,7 +309,7 @@ def make_run(path: Path) -> None:
     folder = RunFolder(path)
     folder.claim(PRESETS["tiny"], DataFacts("data.zip", "ab", 12, 3))
     for kimg in (0.0, 0.5, 1.0):
-        folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "discriminator": 1.0, "warning": "look"})
+        folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "loss_d": 1.0, "warning": "look"})
     counters = {"stage": 0, "images": 8, "images_before": 0, "notes": {"patience": asdict_patience()}}
     write_state(folder.state, State({"a": torch.zeros(2)}, counters), images=8)
 
@@ -385,7 +387,7 @@ FORMATS = [
         "delta.safetensors",
         make_delta,
         changed_tensors,
-        read_delta,
+        load_delta,
         ("info FILE", "sample -m model.safetensors+FILE --seeds 0 -o x.npy"),
     ),
     Format(
@@ -431,13 +433,13 @@ FORMATS = [
         "released.pkl",
         lambda path: path.write_bytes((REFERENCE / "official_like_uncond.pkl").read_bytes()),
         changed_bytes,
-        read_any,
+        load_any_checkpoint,
     ),
     Format(
         "released.safetensors",
         lambda path: path.write_bytes((REFERENCE / "generator_uncond_small.safetensors").read_bytes()),
         changed_tensors,
-        read_any,
+        load_any_checkpoint,
     ),
 ]
 

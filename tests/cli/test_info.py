@@ -153,7 +153,7 @@ def test_a_folder_of_images(polyinr: Run, tmp_path: Path):
     (facts,) = ran.lines
     assert (facts["kind"], facts["count"]) == ("folder of images", 2)
     assert facts["images_of_class"] == {"cat": 1, "dog": 1}
-    assert ran.stderr == "polyinr: photos: passed over: 1 file of other kinds (1 .heic)\n"
+    assert ran.stderr == "polyinr: photos: ignored: 1 file of other types (1 .heic)\n"
     (tmp_path / "photos" / "cover.png").write_bytes(b"broken")
     ran = polyinr("info", "photos", "--json")
     assert (ran.lines[0]["count"], ran.lines[0]["classes"]) == (2, 2)  # as `prepare` has it, which skips it

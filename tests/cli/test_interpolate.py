@@ -16,8 +16,8 @@ from PIL import Image
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.discriminator import backbones
 from polyinr_core.images.io import read_note
-from polyinr_core.latents.io import joined, read_latents, write_latents
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import concatenate, from_seeds
 from polyinr_core.runtime import pretrained
 
 WALK = ("interpolate", "3", "17", "--frames", "5")
@@ -147,7 +147,7 @@ def test_spaces(polyinr: Run, tiny_class_checkpoint: Path, space: str):
 def test_z_and_classes(polyinr: Run, tiny_class_checkpoint: Path):
     """Seeds 0 and 1 draw classes of their own."""
     command = ("interpolate", "0-3", "--space", "z", "--frames", "4", "-m", tiny_class_checkpoint, "-o", "x.png")
-    refused(polyinr(*command), "classes", "--space w", code=2)
+    refused(polyinr(*command), "classes", "in w or affine", code=2)
     assert polyinr(*command, "--label", "class b").code == 0
 
 
@@ -182,7 +182,7 @@ def test_zoom_in_a_turned_window(polyinr: Run, tiny_checkpoint: Path):
 def test_latents_files_walk_as_seeds_do(polyinr: Run, tiny_checkpoint: Path, frames: np.ndarray):
     """From a file that something else wrote, with affine maps alone, and through a pipe."""
     checkpoint = load_checkpoint(tiny_checkpoint)
-    kept = joined([from_seed(checkpoint.generator, seed) for seed in (3, 17)])
+    kept = concatenate([from_seeds(checkpoint.generator, [seed]) for seed in (3, 17)])
     write_latents(Path("whole.safetensors"), replace(kept, model_sha256=checkpoint.sha256))
     write_latents(Path("maps.safetensors"), replace(kept, z=None, w=None, seeds=()))
     walk = ("--frames", "5", "-m", tiny_checkpoint, "-o", "-")
@@ -193,11 +193,11 @@ def test_latents_files_walk_as_seeds_do(polyinr: Run, tiny_checkpoint: Path, fra
     assert np.array_equal(np.frombuffer(piped.stdout, dtype=np.uint8).reshape(frames.shape), frames)
     mixed = polyinr("interpolate", "3", "maps.safetensors", "--frames", "3", *walk[2:])
     assert len(mixed.stdout) == 3 * 16 * 16 * 3
-    refused(polyinr("interpolate", "maps.safetensors", *walk, "--space", "w"), "no w", "affine", code=2)
+    refused(polyinr("interpolate", "maps.safetensors", *walk, "--space", "w"), "not w", "affine", code=2)
 
 
 def test_another_models_latents(polyinr: Run, tiny_checkpoint: Path):
-    latents = from_seed(load_checkpoint(tiny_checkpoint).generator, 1)
+    latents = from_seeds(load_checkpoint(tiny_checkpoint).generator, [1])
     write_latents(Path("x.safetensors"), replace(latents, z=None, model_sha256="cd" * 32))
     command = ("interpolate", "x.safetensors", "2", "--frames", "2", "-m", tiny_checkpoint, "-o", "x.png")
     refused(polyinr(*command), "another model", "--force", code=1)

@@ -9,9 +9,10 @@ from conftest import Run, refused
 from PIL import Image
 from rounding import assert_same_pixels
 
-from polyinr_core.latents.io import Latents, read_latents, write_latents
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import Latents
 
-QUICK = ("--objective", "pixels", "--steps", "8")
+QUICK = ("--loss", "pixels", "--steps", "8")
 
 
 @pytest.fixture
@@ -25,12 +26,12 @@ def test_the_whole_chain(polyinr: Run, tiny_checkpoint: Path, photos: list[Path]
     """Two photos to latents, their mean and a mixture of their levels by plain arithmetic, drawn again."""
     ran = polyinr(
         *("invert", *photos, "-o", "found.safetensors", "-m", tiny_checkpoint, "--json"),
-        *("--objective", "pixels", "--steps", "90"),
+        *("--loss", "pixels", "--steps", "90"),
     )
     assert ran.code == 0, ran.stderr
     assert all(line["psnr"] > 25 for line in ran.lines)
     assert [line["photo"] for line in ran.lines] == [str(photo) for photo in photos]
-    assert "matching by pixels alone" in ran.stderr
+    assert "loss: pixels alone" in ran.stderr
     found = read_latents(Path("found.safetensors"))
     a, b = found.affine.unbind(0)
     mixed = torch.cat([a[:1], b[1:]])
@@ -103,8 +104,8 @@ def test_photos_of_all_kinds(polyinr: Run, tiny_checkpoint: Path):
     ran = polyinr("invert", *photos, "-o", "x.safetensors", "-m", tiny_checkpoint, *QUICK, "--json", "--res", "8")
     assert ran.code == 0, ran.stderr
     assert [line["size"] for line in ran.lines] == [[8, 8], [16, 8], [16, 8]]
-    assert "moving.gif: 2 frames, the first is taken" in ran.stderr
-    assert "print.jpg: 40x20, matched at 16x8" in ran.stderr
+    assert "moving.gif: using the first of 2 frames" in ran.stderr
+    assert "print.jpg: resized from 40x20 to 16x8" in ran.stderr
     ran = polyinr("invert", "dot.png", "-o", "dot.safetensors", "-m", tiny_checkpoint, *QUICK, "--json", "-q")
     assert (ran.code, ran.stderr, ran.lines[0]["size"], ran.lines[0]["ssim"]) == (0, "", [1, 1], None)
 
@@ -112,9 +113,9 @@ def test_photos_of_all_kinds(polyinr: Run, tiny_checkpoint: Path):
 def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_checkpoint: Path, photos: list[Path]):
     ran = polyinr(
         *("invert", photos[0], "-o", "x.safetensors", "-m", tiny_checkpoint, "--grid", "0:0.5,0:1", "--json"),
-        *("--objective", "pixels", "--steps", "100"),
+        *("--loss", "pixels", "--steps", "100"),
     )
-    assert ran.lines[0]["bounds"] == [0.0, 0.0, 0.5, 1.0]
+    assert ran.lines[0]["window"] == [0.0, 0.0, 0.5, 1.0]
     same = ("-m", tiny_checkpoint, "--grid", "0:0.5,0:1", "--precision", "float32")  # as it was searched
     polyinr("sample", "--latents", "x.safetensors", *same, "-o", "y.png")
     difference = np.asarray(Image.open("y.png")).astype(float) - np.asarray(Image.open(photos[0]))
@@ -127,24 +128,24 @@ def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_checkpoint: Path,
         (("nowhere.jpg",), "no such file", 1),
         (("empty.jpg",), "is empty", 1),
         (("text.jpg",), "not an image", 1),
-        (("photo.png", "--steps", "0"), "--steps 0 is outside", 2),
-        (("photo.png", "--restarts", "0"), "--restarts 0 is outside", 2),
-        (("photo.png", "--seed", "-1"), "--seed -1 is outside", 2),
+        (("photo.png", "--steps", "0"), "--steps 0 is out of range", 2),
+        (("photo.png", "--restarts", "0"), "--restarts 0 is out of range", 2),
+        (("photo.png", "--seed", "-1"), "--seed -1 is out of range", 2),
         (("photo.png", "--space", "v"), "--space", 2),
         (("photo.png", "--label", "2"), "no classes", 2),
         (("photo.png", "--grid", "nan:1"), "window", 2),
         (("photo.png", "--res", "0"), "size", 2),
-        (("photo.png", "--res", "8", "--size", "8x8"), "one of the two", 2),
+        (("photo.png", "--res", "8", "--size", "8x8"), "give one of the two", 2),
         (("photo.png", "--tune-rank", "4"), "--tune", 2),
-        (("photo.png", "--tune", "--tune-rank", "99"), "outside 1-16", 2),
+        (("photo.png", "--tune", "--tune-rank", "99"), "out of range 1-16", 2),
         (("photo.png", "--tune", "--tune-steps", "0"), "--tune-steps 0", 2),
         (("photo.png", "--tune", "--delta", "x.png"), ".safetensors", 2),
         (("photo.png", "--tune", "--delta", "x.safetensors"), "same file", 2),
         (("photo.png", "--show", "x.bmp"), "no image format", 2),
         (("photo.png", "--show", "photo.png"), "exists already", 1),
-        (("photo.png", "--objective", "pixels", "--vgg16", "v.pth"), "--vgg16 is for LPIPS", 2),
+        (("photo.png", "--loss", "pixels", "--vgg16", "v.pth"), "--vgg16 is for LPIPS", 2),
         (("photo.png", "--vgg16", "nowhere.pth"), "no such file", 1),
-        (("-", "-"), "named once", 2),
+        (("-", "-"), "more than once", 2),
     ],
 )
 def test_refused(polyinr: Run, tiny_checkpoint: Path, arguments: tuple[str, ...], words: str, code: int):

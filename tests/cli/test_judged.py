@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from polyinr_core.data.sampler import Order
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.evaluation import protocols
 from polyinr_core.metrics.feature_pass import SAVE_INTERVAL
 
@@ -73,7 +73,7 @@ def test_an_npz_counts_without_a_count(polyinr: Run, place: Path, eyes: None) ->
 
 def write_run(folder: Path, data: Path, *, held_out: int | None = 5, **changes: Any) -> Path:
     """A training run's folder as far as evaluate reads it."""
-    with Archive.open(data) as archive:
+    with ZipDataset.open(data) as archive:
         facts = {"name": data.name, "sha256": archive.sha256, "images": len(archive), "classes": 3}
     folder.mkdir()
     training = {"seed": 3, "held_out": held_out}

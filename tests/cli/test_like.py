@@ -77,13 +77,14 @@ def test_what_cannot_be_followed_is_refused(polyinr: Run, tiny_checkpoint: Path,
 
 
 def test_the_window_of_a_image_of_another_command(polyinr: Run, draw, tiny_checkpoint: Path):
-    """With images of one's own any note will do that tells a window; one of degrees tells none."""
+    """With images of one's own any metadata with a window will do."""
     own = ("-m", tiny_checkpoint)
     polyinr("mix", *own, "1", "2", "--levels", "1", "--size", "9x7", "-o", "mixed.png")
     draw("--like", "mixed.png", "--seeds", "1", "-o", "y.png")
     assert Image.open("y.png").size == (9, 7)
-    polyinr("heatmap", *own, "--seeds", "1", "--degrees", "-o", "degrees.png")
-    refused(polyinr("sample", *own, "--like", "degrees.png", "--seeds", "1", "-o", "z.png"), "no window", code=1)
+    note = {key: value for key, value in read_note(Path("mixed.png")).items() if key not in ("size", "window")}
+    write_image(Path("none.png"), np.zeros((7, 9, 3), dtype=np.uint8), note=note)
+    refused(polyinr("sample", *own, "--like", "none.png", "--seeds", "1", "-o", "z.png"), "no window", code=1)
 
 
 def test_bits_that_there_are_none_of(polyinr: Run, draw, tiny_checkpoint: Path):

@@ -18,7 +18,7 @@ from polyinr_cli import train_display as live
 from polyinr_cli.train_display import Display, duration, thousands
 
 STAGES = [(32, 200_000), (64, 100_000)]
-LOSSES = {"generator": 2.99, "discriminator": 0.332, "fake_sign": -0.78, "real_sign": 0.94, "images_per_second": 6.76}
+LOSSES = {"loss_g": 2.99, "loss_d": 0.332, "fake_sign": -0.78, "real_sign": 0.94, "img_per_sec": 6.76}
 EVENT = {"kimg": 12.3, "stage": 0, "resolution": 32, **LOSSES}
 
 
@@ -126,7 +126,7 @@ def test_a_resumed_run_is_shown_where_it_stands() -> None:
 def test_distances_of_two_stages_are_not_compared() -> None:
     show = display()
     show.event({"kimg": 200, "stage": 0, "fd-lite2": 100.0})
-    show.event({"kimg": 200, "stage": 1, "discriminator": 1.0})
+    show.event({"kimg": 200, "stage": 1, "loss_d": 1.0})
     assert not any("best" in line for line in shown(show))
     show.event({"kimg": 210, "stage": 1, "fd-lite2": 300.0})
     assert "fd-lite2 300 at 210 kimg, best 300 at 210" in shown(show)
@@ -134,7 +134,7 @@ def test_distances_of_two_stages_are_not_compared() -> None:
 
 def test_numbers_that_are_none_are_left_out() -> None:
     show = display()
-    show.event({**EVENT, "generator": None, "fd-lite2": None})
+    show.event({**EVENT, "loss_g": None, "fd-lite2": None})
     assert "losses discriminator 0.332" in shown(show)
 
 
@@ -272,12 +272,13 @@ def test_on_a_real_terminal(tmp_path: Path) -> None:
     program = (
         "import json, os, signal, sys\n"
         "from pathlib import Path\n"
-        "from polyinr_cli import live, streams\n"
+        "from polyinr_cli import console as streams\n"
+        "from polyinr_cli import train_display as live\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may ignore it\n"
         "try:\n"
         "    with live.display(Path('runs/a'), [(32, 1000)], as_json=True) as show:\n"
         "        for seen in range(0, 500, 100):\n"
-        "            event = {'kimg': seen / 1000, 'stage': 0, 'discriminator': 0.5}\n"
+        "            event = {'kimg': seen / 1000, 'stage': 0, 'loss_d': 0.5}\n"
         "            show.moved(seen, stage=0, images=seen)\n"
         "            show.event(event)\n"
         "            streams.json_line(event)\n"

@@ -16,8 +16,8 @@ from rounding import assert_same_pixels
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.images.io import read_note
-from polyinr_core.latents.io import joined, read_latents, write_latents
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import concatenate, from_seeds
 from polyinr_core.models.coordinates import RegularGrid
 
 
@@ -118,13 +118,13 @@ def test_latents_are_not_for_a_terminal(polyinr: Run, tiny_checkpoint: Path, mon
 def test_latents_files_mix_as_seeds_do(polyinr: Run, tiny_checkpoint: Path):
     """Files that something else wrote, with affine maps alone, as an inverted photo's are."""
     generator = load_checkpoint(tiny_checkpoint).generator
-    kept = joined([from_seed(generator, seed) for seed in (5, 6)])
+    kept = concatenate([from_seeds(generator, [seed]) for seed in (5, 6)])
     write_latents(Path("maps.safetensors"), replace(kept, z=None, w=None, seeds=()))
     polyinr("mix", "1", "maps.safetensors", "-m", tiny_checkpoint, "-o", "a.npy")
     polyinr("mix", "1", "5-6", "-m", tiny_checkpoint, "-o", "b.npy")
     assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
     ran = polyinr("mix", "1", "maps.safetensors", "--space", "w", "-m", tiny_checkpoint, "-o", "x.png")
-    refused(ran, "no w", "affine", code=2)
+    refused(ran, "not w", "affine", code=2)
     chain = polyinr("mix", "maps.safetensors", "1", "-m", tiny_checkpoint, "-o", "mixed.safetensors")
     assert chain.code == 0
     walk = polyinr("interpolate", "mixed.safetensors", "3", "--frames", "4", "-m", tiny_checkpoint, "-o", "-")
@@ -156,7 +156,7 @@ def test_a_soft_mask_blends_the_maps_of_each_pixel(polyinr: Run, tiny_checkpoint
     options = ("--size", "7x5", "--precision", "float64", "-m", tiny_checkpoint, "-o", "x.npy")
     assert polyinr(*mix, *options).code == 0
     generator = load_checkpoint(tiny_checkpoint).generator.double()
-    source, target = (from_seed(generator, seed).affine for seed in (1, 5))
+    source, target = (from_seeds(generator, [seed]).affine for seed in (1, 5))
     points = RegularGrid(7, 5).points(0, 35, dtype=torch.float64, device=torch.device("cpu"))
     for index, point in enumerate(points):
         maps = target.clone()

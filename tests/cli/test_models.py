@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Run, refused
 
-from polyinr_cli import model_lookup as models
+from polyinr_cli.model_lookup import VARIABLE
+from polyinr_core.checkpoints import locate
 
 
 def drawn_with(polyinr: Run, *arguments: str) -> tuple[str, str]:
@@ -37,7 +38,7 @@ def test_the_order_of_the_search(
     assert "runs/old" in said
     assert conditional != plain
     assert drawn_with(polyinr, "-q")[1] == ""
-    monkeypatch.setenv(models.VARIABLE, str(tiny_checkpoint))
+    monkeypatch.setenv(VARIABLE, str(tiny_checkpoint))
     assert drawn_with(polyinr)[0] == plain
     assert "$POLYINR_MODEL" in drawn_with(polyinr)[1]
     assert drawn_with(polyinr, "-m", str(tiny_class_checkpoint)) == (conditional, "")
@@ -66,7 +67,7 @@ def test_a_folder_stands_for_its_newest_checkpoint(
         assert said == f"polyinr: model all/run/checkpoints/2.safetensors (the newest below {shown}, named by -m)\n"
     assert drawn_with(polyinr, "-m", "all", "-q")[1] == ""
     assert drawn_with(polyinr, "-m", "all/old")[0] != newest
-    monkeypatch.setenv(models.VARIABLE, "all")
+    monkeypatch.setenv(VARIABLE, "all")
     assert drawn_with(polyinr)[0] == newest
     assert "named by $POLYINR_MODEL" in drawn_with(polyinr)[1]
 
@@ -82,18 +83,18 @@ def test_a_disk_is_not_searched(polyinr: Run, tiny_checkpoint: Path, monkeypatch
     run = Path("all", *"abcd")
     (run / "checkpoints").mkdir(parents=True)
     shutil.copy(tiny_checkpoint, run / "checkpoints" / "1.safetensors")
-    assert models.newest_checkpoint(Path("all")) == run / "checkpoints" / "1.safetensors"
+    assert locate.newest_checkpoint(Path("all")) == run / "checkpoints" / "1.safetensors"
     Path("above").mkdir()
     Path("all").rename("above/all")
     draw = ("sample", "--seeds", "1", "-o", "x.png", "-m")
-    refused(polyinr(*draw, "above"), "above: holds no checkpoint", "4 folders down at most", code=1)
+    refused(polyinr(*draw, "above"), "above: holds no checkpoint", "at most 4 folders down", code=1)
     Path("linked").mkdir()
     Path("linked/run").symlink_to(Path("above/all/a/b/c/d").absolute())
     refused(polyinr(*draw, "linked"), "linked: holds no checkpoint", code=1)
     assert polyinr(*draw, "linked/run").code == 0
     Path("x.png").unlink()
-    monkeypatch.setattr(models, "MAX_ENTRIES", 3)
-    refused(polyinr(*draw, "above"), "above: holds too much", "name a run folder", code=1)
+    monkeypatch.setattr(locate, "MAX_ENTRIES", 3)
+    refused(polyinr(*draw, "above"), "above: holds too many", "name a run", code=1)
 
 
 def test_the_images_of_a_run_are_not_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -101,17 +102,17 @@ def test_the_images_of_a_run_are_not_looked_at(monkeypatch: pytest.MonkeyPatch, 
         (tmp_path / name).mkdir(parents=True)
     for number in range(9):
         (tmp_path / f"runs/one/images/{number}.png").touch()
-    monkeypatch.setattr(models, "MAX_ENTRIES", 2)
-    assert models.checkpoint_folders(tmp_path / "runs") == [tmp_path / "runs/one/checkpoints"]
+    monkeypatch.setattr(locate, "MAX_ENTRIES", 2)
+    assert locate.checkpoint_folders(tmp_path / "runs") == [tmp_path / "runs/one/checkpoints"]
 
 
 def test_a_variable_that_names_nothing(polyinr: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(models.VARIABLE, "nowhere.safetensors")
+    monkeypatch.setenv(VARIABLE, "nowhere.safetensors")
     refused(polyinr("sample", "--seeds", "1", "-o", "x.png"), "$POLYINR_MODEL", "nowhere", code=1)
 
 
 def test_no_model_at_all(polyinr: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(models, "BUNDLED", "nowhere.safetensors")
+    monkeypatch.setattr(locate, "BUNDLED_FILE", "nowhere.safetensors")
     refused(polyinr("sample", "--seeds", "1", "-o", "x.png"), "polyinr train", "polyinr convert", "-m", code=1)
 
 
@@ -119,8 +120,8 @@ def test_the_bundled_one_comes_last(
     polyinr: Run, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path, tmp_path: Path
 ):
     (tmp_path / "package" / "assets").mkdir(parents=True)
-    shutil.copy(tiny_checkpoint, tmp_path / "package" / "assets" / models.BUNDLED)
-    monkeypatch.setattr(models.resources, "files", lambda _: tmp_path / "package")
+    shutil.copy(tiny_checkpoint, tmp_path / "package" / "assets" / locate.BUNDLED_FILE)
+    monkeypatch.setattr(locate.resources, "files", lambda _: tmp_path / "package")
     assert "the bundled one" in drawn_with(polyinr)[1]
 
 
@@ -173,7 +174,7 @@ def test_a_plus_joins_a_model_and_its_deltas(tmp_path: Path, monkeypatch: pytest
         Path(name).touch()
 
     def pieces(text: str) -> list[str]:
-        return [str(path) for path in models.split_deltas(Path(text))]
+        return [str(path) for path in locate.split_deltas(Path(text))]
 
     assert pieces("a.safetensors") == ["a.safetensors"]
     assert pieces("a+e.safetensors") == ["a+e.safetensors"]

@@ -115,5 +115,5 @@ def test_half_a_character_is_refused_before_any_work(polyinr: Run) -> None:
     facts = {"labels": [[f"00000/img{i:08d}.png", i % 2] for i in range(12)], "class_names": ["\ud800", "b"]}
     archive(Path("data.zip"), facts=facts)
     for command in ("prepare data.zip -o out.zip --res 8", "train data.zip", "info data.zip"):
-        refused(polyinr(*command.split()), "data.zip", "half a character", code=1)
+        refused(polyinr(*command.split()), "data.zip", "lone surrogate", code=1)
     assert [path.name for path in Path().iterdir()] == ["data.zip"]

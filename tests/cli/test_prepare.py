@@ -12,7 +12,7 @@ import pytest
 from conftest import refused
 from PIL import Image
 
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 
 
 def image(path: Path, size: tuple[int, int] = (24, 16), seed: int = 0, **options: object) -> Path:
@@ -50,7 +50,7 @@ def test_a_folder_becomes_an_archive(polyinr, photos):
             "notes": [],
         }
     ]
-    archive = Archive.open("a.zip")
+    archive = ZipDataset.open("a.zip")
     assert (len(archive), archive.resolution, archive.labels.tolist()) == (4, 8, [0, 0, 1, 1])
     assert polyinr("info", "a.zip").code == 0
 
@@ -101,15 +101,15 @@ def test_each_option_changes_the_images_and_is_recorded(polyinr, photos, options
         polyinr("prepare", photos, "-o", "plain.zip", "--res", "8", "--crop", "center", "--resize", "lanczos").code == 0
     )
     assert polyinr("prepare", photos, "-o", "a.zip", "--res", "8", *options).code == 0
-    archive = Archive.open("a.zip")
-    assert not np.array_equal(archive.read(0), Archive.open("plain.zip").read(0))
+    archive = ZipDataset.open("a.zip")
+    assert not np.array_equal(archive.read(0), ZipDataset.open("plain.zip").read(0))
     for option, value in zip(options[::2], options[1::2], strict=True):
         assert archive.provenance[option.strip("-")] == value
 
 
 def test_labels_none(polyinr, photos):
     assert polyinr("prepare", photos, "-o", "a.zip", "--res", "8", "--labels", "none").code == 0
-    assert Archive.open("a.zip").labels is None
+    assert ZipDataset.open("a.zip").labels is None
 
 
 def test_workers_give_the_same_bytes(polyinr, photos):
@@ -129,7 +129,7 @@ def test_strict_and_overwrite(polyinr, photos):
     assert polyinr("prepare", photos, "-o", "a.zip", "--res", "8", "--strict").code == 0
     refused(polyinr("prepare", photos, "-o", "a.zip", "--res", "4"), "exists already", "--overwrite", code=1)
     assert polyinr("prepare", photos, "-o", "a.zip", "--res", "4", "--overwrite").code == 0
-    assert Archive.open("a.zip").resolution == 4
+    assert ZipDataset.open("a.zip").resolution == 4
 
 
 @pytest.mark.slow
@@ -162,13 +162,13 @@ def test_what_is_passed_over_and_lost_is_told_to_a_log(polyinr, photos):
     command = ("prepare", photos, "-o", "a.zip", "--res", "8")
     ran = polyinr(*command, "--json")
     notes = [
-        "passed over: 1 file of other kinds (1 .heic)",
+        "ignored: 1 file of other types (1 .heic)",
         "lost: class 'ape': none of its 1 images can be used",
     ]
     assert ran.lines[0]["notes"] == notes
     assert ran.lines[0]["other_files"] == {".heic": 1}
     assert ran.stderr.splitlines()[2:] == [*notes, "a.zip: 4 of 6 images at 8 px; 2 classes"]
     assert polyinr(*command, "--overwrite", "-q").stderr == ""
-    refused(polyinr(*command, "--overwrite", "--strict"), "1 file of other kinds", "--strict", code=1)
+    refused(polyinr(*command, "--overwrite", "--strict"), "1 file of other types", "--strict", code=1)
     image(photos / "cover.png")
     assert "no labels: 'cover.png' lies in no class folder" in polyinr(*command, "--overwrite").stderr

@@ -11,9 +11,9 @@ from html_page import HtmlPage
 from PIL import Image
 from run_stand_in import make_reals, make_run
 
-from polyinr_core.evaluation.results import FORMAT
 from polyinr_core.report import plots as charts
 from polyinr_core.report import plots as curves
+from polyinr_core.runtime.format1 import FORMAT
 
 RESULT = {"format": FORMAT, "metrics": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 
@@ -167,8 +167,8 @@ def test_a_run_without_a_model_is_told_from_one_that_has_none_yet(polyinr: Run, 
 def test_a_damaged_log_and_damaged_images_are_named_in_the_page(polyinr: Run, run: Path) -> None:
     lines = (run / "log.jsonl").read_text().splitlines()
     (run / "log.jsonl").write_text("\n".join([lines[0], lines[1][:20], *lines[2:], '{"kimg": 4.2']))
-    (run / "images" / "reals.png").write_bytes(b"torn")
-    (run / "images" / "fakes-000000000.png").write_bytes(b"")
+    (run / "samples" / "reals.png").write_bytes(b"torn")
+    (run / "samples" / "fakes-000000000.png").write_bytes(b"")
     assert polyinr("report", "run", "-o", "p.html").code == 0
     text = " ".join(read(Path("p.html")).text.split())
     for words in (

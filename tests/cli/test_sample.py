@@ -15,13 +15,13 @@ from PIL import Image
 from rounding import assert_rounded
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from polyinr_core.images.grid import sheet
+from polyinr_core.images.grid import make_grid
 from polyinr_core.images.io import read_note
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.latents.io import Latents, read_latents, write_latents
-from polyinr_core.latents.latents import draw_labels, draw_z
+from polyinr_core.latents.io import read_latents, write_latents
+from polyinr_core.latents.latents import Latents, draw_labels, draw_z
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 TERMS = 200  # of the small models from z to a color: 12 and 16 numbers a sum, in 8 layers
 
@@ -96,7 +96,7 @@ def test_images_hold_the_arrays_colors(polyinr: Run, tiny_checkpoint: Path):
     assert len(os.listdir("out")) == 5
     for name in ("x.png", "x.tif", "x.webp"):
         assert polyinr(*sample, "0-4", "-o", name).code == 0
-        assert np.array_equal(pixels_of(Path(name)), sheet(colors))
+        assert np.array_equal(pixels_of(Path(name)), make_grid(colors))
     ran = polyinr(*sample, "2", "-o", "-")
     assert np.array_equal(pixels_of(ran.stdout), colors[2])
     assert polyinr(*sample, "2", "-o", "x.jpg").code == 0
@@ -126,7 +126,7 @@ def test_a_image_is_the_same_in_any_bands(tiny_checkpoint: Path):
     affine = generator.affine(generator.w(draw_z([1], 8)))[0]
     grid = RegularGrid(61, 83)
     images = [
-        torch.cat(list(draw_rows(generator.synthesis, affine, grid, rows=rows))) for rows in (None, 1, 7, 83, 500)
+        torch.cat(list(render_rows(generator.synthesis, affine, grid, rows=rows))) for rows in (None, 1, 7, 83, 500)
     ]
     assert all(torch.equal(image, images[0]) for image in images)
 
@@ -300,7 +300,7 @@ def test_json_lines(polyinr: Run, tiny_class_checkpoint: Path):
         assert [line["seed"] for line in ran.lines] == [4, 2]
         for line in ran.lines:
             assert Path(line["file"]).is_file()
-            assert (line["psi"], line["size"], line["bounds"]) == (0.5, [16, 16], [0, 0, 1, 1])
+            assert (line["psi"], line["size"], line["window"]) == (0.5, [16, 16], [0, 0, 1, 1])
             assert line["label"] in range(4)
 
 
@@ -350,4 +350,4 @@ def test_several_processes_share_the_images(polyinr: Run, tiny_checkpoint: Path,
 def test_a_small_array_on_a_full_disk(tiny_checkpoint: Path, polyinr: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**16))
     ran = polyinr("sample", "--seeds", "1", "--res", "400", "-m", tiny_checkpoint, "-o", "x.npy")
-    refused(ran, "x.npy: needs 1.83 MiB, the disk has 0.06; draw less", code=1)
+    refused(ran, "x.npy: needs 1.83 MiB, the disk has 0.06; render less", code=1)

@@ -172,7 +172,7 @@ def test_what_is_passed_over_is_told(polyinr: Run, tmp_path: Path):
     archive(tmp_path / "some.zip", **{"a.heic": b"x"})
     ran = polyinr("train", "some.zip", *TINY, "--run-dir", "run", "--dry-run")
     assert ran.code == 0
-    assert "polyinr: some.zip: passed over: 1 file of other kinds (1 .heic)" in ran.stderr
+    assert "polyinr: some.zip: ignored: 1 file of other types (1 .heic)" in ran.stderr
 
 
 def test_a_run_starts_from_a_model(polyinr: Run, data: Path, tiny_class_checkpoint: Path, begun: list[training.Run]):
@@ -221,7 +221,7 @@ def test_a_run_tells_keeps_and_stops(polyinr: Run, data: Path):
     events = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     assert [event["kimg"] for event in events if "fd-lite2" in event] == [0, 0.004, 0.008]
     assert load_checkpoint(Path("run/checkpoints/000000008.safetensors")).resolution == 8
-    with Image.open("run/images/fakes-000000008.png") as image:
+    with Image.open("run/samples/fakes-000000008.png") as image:
         assert image.width >= 8 * 8
     assert polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png").code == 0
 

@@ -49,8 +49,8 @@ def test_the_address_is_printed(polyinr: Run, tiny_class_checkpoint: Path, serve
 def test_the_image_to_begin_with(polyinr: Run, tiny_class_checkpoint: Path, served: list) -> None:
     options = ("--seed", "7", "--label", "class c", "--psi", "0.5", "--tolerance", "0")
     polyinr("view", "-m", tiny_class_checkpoint, "--port", "0", *options)
-    facts = served[0]("/facts")
-    assert facts["start"] == {"seed": 7, "label": 2, "psi": 0.5}
+    facts = served[0]("/model")
+    assert facts["initial"] == {"seed": 7, "label": 2, "psi": 0.5}
     assert facts["tolerance"] == 0
     assert served[0]("/image?seed=1")["command"] == f"polyinr sample --seeds 1 -m {tiny_class_checkpoint}"
 
@@ -58,7 +58,7 @@ def test_the_image_to_begin_with(polyinr: Run, tiny_class_checkpoint: Path, serv
 def test_the_precision_is_that_of_large_pixels(polyinr: Run, tiny_checkpoint: Path, served: list) -> None:
     for precision in ("bfloat16", "float32", "float64"):
         polyinr("view", "-m", tiny_checkpoint, "--port", "0", "--precision", precision)
-        formats = served[-1]("/facts")["formats"]
+        formats = served[-1]("/model")["dtypes"]
         assert (formats[8], formats[-1]) == (precision, "float64")
 
 
@@ -84,7 +84,7 @@ def test_a_browser_is_opened_where_a_person_sits(
     urls: SimpleQueue[str] = SimpleQueue()
     monkeypatch.setattr(command.webbrowser, "open", urls.put)
     monkeypatch.setattr(command.streams, "is_terminal", lambda stream: terminal)
-    monkeypatch.setattr(command, "has_screen", lambda: screen)
+    monkeypatch.setattr(command, "has_display", lambda: screen)
     ran = polyinr("view", "-m", tiny_checkpoint, "--port", "0", *options)
     if opened:
         assert urls.get(timeout=PATIENCE) == ran.stdout.decode().strip()
@@ -95,16 +95,16 @@ def test_a_screen_is_known_by_the_session(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(command.sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    assert not command.has_screen()
+    assert not command.has_display()
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
-    assert command.has_screen()
+    assert command.has_display()
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         ("-m nowhere.safetensors --port 0", 1, ["nowhere.safetensors", "no such file"]),
-        ("--port 70000", 2, ["--port 70000 is outside 0-65535"]),
+        ("--port 70000", 2, ["--port 70000 is out of range 0-65535"]),
         ("--port -1", 2, ["--port -1"]),
         ("--port many", 2, ["--port", "integer"]),
         ("-m MODEL --port 0 --label zebra", 2, ["class 'zebra' is unknown"]),
@@ -132,7 +132,7 @@ def test_a_port_in_use(polyinr: Run, tiny_checkpoint: Path) -> None:
 def test_without_the_extra(polyinr: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
-    refused(polyinr("view"), "the page needs uvicorn", "pip install 'polyinr[view]'", code=1)
+    refused(polyinr("view"), "the viewer requires uvicorn", "pip install 'polyinr[view]'", code=1)
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def test_it_serves_until_ctrl_c(tiny_class_checkpoint: Path) -> None:
     options = ("-m", tiny_class_checkpoint, "--tolerance", "0")
     with viewing(*options, "--port", "0", "--seed", "3") as (url, process):
         assert b"polyinr view" in fetched(url)
-        assert json.loads(fetched(f"{url}facts"))["start"]["seed"] == 3
+        assert json.loads(fetched(f"{url}model"))["initial"]["seed"] == 3
         assert fetched(f"{url}tile/12/7/7").startswith(b"\x89PNG")
         port = int(url.rstrip("/").rpartition(":")[2])
         with viewing(*options, "--port", str(port)) as (_, second):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.images.io import read_note
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.latents import from_seeds
 
 Look = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 WIDTH, HEIGHT = 30, 20
@@ -30,7 +30,7 @@ def colors(model: Path, seed: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return a seed's colors at points of the plane, [..., 3], all at once."""
     generator = load_checkpoint(model).generator.double()
     points = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1)
-    drawn = generator.synthesis(from_seed(generator, seed).affine, torch.from_numpy(points))[0]
+    drawn = generator.synthesis(from_seeds(generator, [seed]).affine, torch.from_numpy(points))[0]
     return drawn.numpy().reshape(*x.shape, 3)
 
 
@@ -226,7 +226,7 @@ def test_like_a_image_but_larger(polyinr: Run, tiny_class_checkpoint: Path, opti
     polyinr("sample", *options, "--res", "48", *common, "-o", "direct.png")
     assert np.array_equal(pixels_of("like.png"), pixels_of("direct.png"))
     assert polyinr("sample", "--like", "x.png", "--seeds", "9", "--label", "0", *common, "-o", "other.png").code == 0
-    assert read_note(Path("other.png"))["bounds"] == read_note(Path("x.png"))["bounds"]
+    assert read_note(Path("other.png"))["window"] == read_note(Path("x.png"))["window"]
     assert read_note(Path("other.png"))["seed"] == 9
 
 

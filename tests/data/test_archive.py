@@ -13,8 +13,8 @@ from PIL import Image
 from specimens import encoded, noise, stylegan_names, write_archive, write_zip
 
 from polyinr_core.data.dataset import bundled_images
-from polyinr_core.data.zip_dataset import Archive
-from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.errors import DatasetError, FileError
 from polyinr_core.runtime.atomic_io import sha256_of
 
 NAMES = stylegan_names(3)
@@ -23,7 +23,7 @@ IMAGE = encoded(noise())
 
 def test_a_stylegan_archive_opens_as_it_is(tmp_path):
     path = write_archive(tmp_path / "a.zip")
-    with Archive.open(path) as archive:
+    with ZipDataset.open(path) as archive:
         assert (len(archive), archive.resolution, archive.classes, archive.class_names) == (6, 8, 3, ())
         assert archive.labels.dtype == np.int64
         assert archive.labels.tolist() == [0, 1, 2, 0, 1, 2]
@@ -34,7 +34,7 @@ def test_a_stylegan_archive_opens_as_it_is(tmp_path):
 
 def test_one_hot_vectors_are_classes(tmp_path):
     labels = [[name, [1.0 * (k == index) for k in range(5)]] for index, name in enumerate(NAMES)]
-    archive = Archive.open(write_archive(tmp_path / "a.zip", count=3, labels=labels))
+    archive = ZipDataset.open(write_archive(tmp_path / "a.zip", count=3, labels=labels))
     assert archive.labels.tolist() == [0, 1, 2]
     assert archive.classes == 5
 
@@ -42,7 +42,7 @@ def test_one_hot_vectors_are_classes(tmp_path):
 @pytest.mark.parametrize("facts", [b'{"labels": null}', b"{}", None])
 def test_without_labels(tmp_path, facts):
     files = {"b.png": IMAGE, "a.png": encoded(noise(8, 1))} | ({"dataset.json": facts} if facts else {})
-    archive = Archive.open(write_zip(tmp_path / "a.zip", files))
+    archive = ZipDataset.open(write_zip(tmp_path / "a.zip", files))
     assert archive.labels is None
     assert archive.classes == 0
     assert archive.names == ["a.png", "b.png"]  # sorted, whatever the order in the file
@@ -52,7 +52,7 @@ def test_our_additions_and_a_license_are_kept(tmp_path):
     path = write_archive(
         tmp_path / "a.zip", class_names=["x", "y", "z", "empty"], provenance={"crop": "pad"}, license="MIT"
     )
-    archive = Archive.open(path)
+    archive = ZipDataset.open(path)
     assert archive.class_names == ("x", "y", "z", "empty")
     assert archive.classes == 4
     assert archive.provenance == {"crop": "pad", "license": "MIT"}
@@ -61,25 +61,25 @@ def test_our_additions_and_a_license_are_kept(tmp_path):
 def test_gray_jpeg_palette_and_deflated_images_are_rgb(tmp_path):
     gray = noise()[..., 0]
     files = {"a.png": encoded(gray), "b.jpg": encoded(noise(), "JPEG"), "c.gif": encoded(gray, "GIF")}
-    archive = Archive.open(write_zip(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED))
+    archive = ZipDataset.open(write_zip(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED))
     assert [archive.read(i).shape for i in range(3)] == [(8, 8, 3)] * 3
     assert np.array_equal(archive.read(0), np.repeat(gray[..., None], 3, 2))
 
 
 def test_hidden_and_other_files_are_no_images(tmp_path):
     files = {"a.png": IMAGE, "._a.png": b"x", "__MACOSX/a.png": b"x", "LICENSE.txt": b"x", "sub/": b""}
-    assert Archive.open(write_zip(tmp_path / "a.zip", files)).names == ["a.png"]
+    assert ZipDataset.open(write_zip(tmp_path / "a.zip", files)).names == ["a.png"]
 
 
 def test_opening_decodes_the_first_image_only(tmp_path):
-    archive = Archive.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": b"broken"}))
-    with pytest.raises(ArchiveError, match=r"a\.zip: the image 'b\.png' is not an image of a known kind"):
+    archive = ZipDataset.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": b"broken"}))
+    with pytest.raises(DatasetError, match=r"a\.zip: the image 'b\.png' is not an image of a known kind"):
         archive.read(1)
 
 
 def test_another_size_is_found_when_read(tmp_path):
-    archive = Archive.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": encoded(noise(4))}))
-    with pytest.raises(ArchiveError, match=r"'b\.png' is 4x4, not 8x8 as the first"):
+    archive = ZipDataset.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": encoded(noise(4))}))
+    with pytest.raises(DatasetError, match=r"'b\.png' is 4x4, not 8x8 as the first"):
         archive.read(1)
 
 
@@ -106,7 +106,7 @@ BROKEN = {
     "not a number": (labeled([[n, float("nan")] for n in NAMES]), "is NaN; a whole number"),
     "soft vector": (labeled([[n, [0.5, 0.5]] for n in NAMES]), "not one-hot"),
     "two hot": (labeled([[n, [1, 1]] for n in NAMES]), "not one-hot"),
-    "other lengths": (labeled([[NAMES[0], [1, 0]], *CLASSES[1:]]), "several kinds or lengths"),
+    "other lengths": (labeled([[NAMES[0], [1, 0]], *CLASSES[1:]]), "several forms or lengths"),
     "text label": (labeled([[n, "cat"] for n in NAMES]), '"cat"; a whole number'),
     "truth label": (labeled([[n, True] for n in NAMES]), "true; a whole number"),
     "null label": (labeled([[n, None] for n in NAMES]), "null; a whole number"),
@@ -128,8 +128,8 @@ BROKEN = {
 def test_broken_archives_get_one_clear_line(tmp_path, case):
     files, message = BROKEN[case]
     path = write_zip(tmp_path / "a.zip", files)
-    with pytest.raises(ArchiveError, match=message) as caught:
-        Archive.open(path)
+    with pytest.raises(DatasetError, match=message) as caught:
+        ZipDataset.open(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -139,8 +139,8 @@ def test_a_double_name_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
         zipped.writestr("a.png", IMAGE)
         zipped.writestr("a.png", IMAGE)
-    with pytest.raises(ArchiveError, match=r"'a\.png' twice"):
-        Archive.open(tmp_path / "a.zip")
+    with pytest.raises(DatasetError, match=r"'a\.png' twice"):
+        ZipDataset.open(tmp_path / "a.zip")
 
 
 def patched_directory(path, *, field: int, form: str, value: int):
@@ -153,35 +153,35 @@ def patched_directory(path, *, field: int, form: str, value: int):
 
 def test_an_encrypted_image_is_refused(tmp_path):
     path = patched_directory(write_archive(tmp_path / "a.zip"), field=8, form="<H", value=1)
-    with pytest.raises(ArchiveError, match="is encrypted"):
-        Archive.open(path)
+    with pytest.raises(DatasetError, match="is encrypted"):
+        ZipDataset.open(path)
 
 
 def test_absurd_declared_sizes_are_refused(tmp_path):
     path = patched_directory(write_archive(tmp_path / "a.zip"), field=24, form="<I", value=2**32 - 2)
-    with pytest.raises(ArchiveError, match=r"declares 4294967294 bytes, more than"):
-        Archive.open(path)
+    with pytest.raises(DatasetError, match=r"declares 4294967294 bytes, more than"):
+        ZipDataset.open(path)
 
 
 def test_overlapping_entries_are_refused(tmp_path):
     path = patched_directory(write_archive(tmp_path / "a.zip"), field=20, form="<I", value=2**27)
-    with pytest.raises(ArchiveError, match="claim more bytes than the file has"):
-        Archive.open(path)
+    with pytest.raises(DatasetError, match="claim more bytes than the file has"):
+        ZipDataset.open(path)
 
 
 def test_a_image_that_declares_absurd_pixels_is_refused(tmp_path):
     bomb = bytearray(encoded(noise(), "BMP"))
     struct.pack_into("<ii", bomb, 18, 100_000, 100_000)
-    with pytest.raises(ArchiveError, match=r"'a\.bmp' declares"):
-        Archive.open(write_zip(tmp_path / "a.zip", {"a.bmp": bytes(bomb)}))
+    with pytest.raises(DatasetError, match=r"'a\.bmp' declares"):
+        ZipDataset.open(write_zip(tmp_path / "a.zip", {"a.bmp": bytes(bomb)}))
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 1000, -1])
 def test_a_truncated_or_foreign_file_is_refused(tmp_path, keep):
     path = write_archive(tmp_path / "a.zip")
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ArchiveError, match=r"is empty|is not a whole zip"):
-        Archive.open(path)
+    with pytest.raises(DatasetError, match=r"is empty|is not a whole zip"):
+        ZipDataset.open(path)
 
 
 def test_damage_inside_is_found_when_read(tmp_path):
@@ -189,25 +189,25 @@ def test_damage_inside_is_found_when_read(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(ArchiveError, match="the file is damaged"):
-        Archive.open(path)
+    with pytest.raises(DatasetError, match="the file is damaged"):
+        ZipDataset.open(path)
 
 
 def test_a_folder_and_nothing(tmp_path):
-    with pytest.raises(ArchiveError, match="is a folder; make an archive of it with `polyinr prepare`"):
-        Archive.open(tmp_path)
+    with pytest.raises(DatasetError, match="is a folder; make a dataset of it with `polyinr prepare`"):
+        ZipDataset.open(tmp_path)
     with pytest.raises(FileError, match="no such file"):
-        Archive.open(tmp_path / "none.zip")
+        ZipDataset.open(tmp_path / "none.zip")
 
 
-def read_all(archive: Archive) -> list[int]:
+def read_all(archive: ZipDataset) -> list[int]:
     return [int(archive.read(index).sum()) for index in range(len(archive))]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_several_processes_and_threads_read_one_archive(tmp_path, method):
-    archive = Archive.open(write_archive(tmp_path / "a.zip", count=40))
+    archive = ZipDataset.open(write_archive(tmp_path / "a.zip", count=40))
     expected = read_all(archive)
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map(read_all, [archive] * 4) == [expected] * 4
@@ -217,7 +217,7 @@ def test_several_processes_and_threads_read_one_archive(tmp_path, method):
 
 
 def test_the_bundled_images_open():
-    with Archive.open(bundled_images()) as archive:
+    with ZipDataset.open(bundled_images()) as archive:
         assert (len(archive), archive.resolution, archive.classes) == (1562, 64, 8)
         assert len(archive.class_names) == 8
         assert np.bincount(archive.labels).min() > 0

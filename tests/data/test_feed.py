@@ -9,14 +9,14 @@ from specimens import write_archive
 
 from polyinr_core.data.loader import Feed
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.zip_dataset import Archive
-from polyinr_core.errors import ArchiveError, ConfigError
+from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.errors import ConfigError, DatasetError
 from polyinr_core.runtime.rng import generator_for
 
 
 @pytest.fixture
 def archive(tmp_path):
-    return Archive.open(write_archive(tmp_path / "a.zip", count=10))
+    return ZipDataset.open(write_archive(tmp_path / "a.zip", count=10))
 
 
 def test_native_resolution_is_the_release_s_scale(archive):
@@ -93,7 +93,7 @@ def test_weights_are_exact_whole_numbers():
 def test_fake_labels_follow_the_data(tmp_path):
     names = [f"00000/img{index:08d}.png" for index in range(10)]
     labels = [[name, int(index == 0)] for index, name in enumerate(names)]
-    feed = Feed(Archive.open(write_archive(tmp_path / "a.zip", count=10, labels=labels)), resolution=4, seed=0)
+    feed = Feed(ZipDataset.open(write_archive(tmp_path / "a.zip", count=10, labels=labels)), resolution=4, seed=0)
     drawn = feed.labels(generator_for(0, "fakes"), 20_000)
     assert drawn.dtype == torch.int64
     assert abs(drawn.double().mean().item() - 0.1) < 0.01  # five standard deviations of 20 000 draws
@@ -101,13 +101,13 @@ def test_fake_labels_follow_the_data(tmp_path):
 
 
 def test_no_labels_are_none(tmp_path):
-    feed = Feed(Archive.open(write_archive(tmp_path / "a.zip", labels=None)), resolution=4, seed=0)
+    feed = Feed(ZipDataset.open(write_archive(tmp_path / "a.zip", labels=None)), resolution=4, seed=0)
     assert feed.batch(0, 2)[1] is None
     assert feed.labels(generator_for(0), 2) is None
 
 
 def test_enlarging_is_refused(archive):
-    with pytest.raises(ArchiveError, match=r"holds images of 8 px, 16 px are asked for; prepare it with --res 16"):
+    with pytest.raises(DatasetError, match=r"holds images of 8 px, 16 px are asked for; prepare it with --res 16"):
         Feed(archive, resolution=16, seed=0)
     with pytest.raises(ConfigError):
         Feed(archive, resolution=0, seed=0)
@@ -116,7 +116,7 @@ def test_enlarging_is_refused(archive):
 def test_a_cached_image_is_not_read_again(archive, monkeypatch):
     feed = Feed(archive, resolution=4, seed=0)
     before = feed.batch(0, 10)[0]
-    monkeypatch.setattr(Archive, "read", None)
+    monkeypatch.setattr(ZipDataset, "read", None)
     assert torch.equal(feed.batch(0, 10)[0], before)
 
 
@@ -125,12 +125,12 @@ def test_a_damaged_image_is_a_clear_error(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.rindex(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(ArchiveError, match="damaged"):
-        Feed(Archive.open(path), resolution=4, seed=0).batch(0, 10)
+    with pytest.raises(DatasetError, match="damaged"):
+        Feed(ZipDataset.open(path), resolution=4, seed=0).batch(0, 10)
 
 
 def test_a_batch_is_quick_once_cached(tmp_path):
-    feed = Feed(Archive.open(write_archive(tmp_path / "a.zip", count=32, side=64)), resolution=32, seed=0)
+    feed = Feed(ZipDataset.open(write_archive(tmp_path / "a.zip", count=32, side=64)), resolution=32, seed=0)
     feed.batch(0, 32)
     seconds = []
     for position in range(0, 160, 16):

@@ -13,8 +13,8 @@ from specimens import encoded, noise, write_archive, write_folder, write_tar, wr
 from polyinr_core.data.dataset import open_data
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.prepare import prepare
-from polyinr_core.data.zip_dataset import Archive
-from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.errors import DatasetError, FileError
 from polyinr_core.evaluation.image_sources import DatasetImages
 
 IMAGES = [encoded(noise(8, seed)) for seed in range(4)]
@@ -106,7 +106,7 @@ def test_every_command_reads_the_same_images_labels_and_names(tmp_path, layout, 
     source = open_source(path)
     report = prepare([path], tmp_path / "a.zip", resolution=8, strict=True)
     assert (report.kept, report.classes, report.class_names) == (4, classes, names)
-    sets = [Archive.open(tmp_path / "a.zip")]
+    sets = [ZipDataset.open(tmp_path / "a.zip")]
     if container != "tar.gz":
         sets += [DatasetImages.open(path).data]
         sets += [] if "folder" in container and path.is_dir() and "tars" not in container else [open_data(path)]
@@ -141,10 +141,10 @@ def test_several_data_sets_in_one_folder(tmp_path):
     assert facts.class_names == ("cat", "dog", "eel")
     assert facts.labels.tolist() == [0, 1, 0, 1, 1, 2, 1, 2]
     part = write_folder(tmp_path / "part", moved(one, "one/") | moved(stylegan(labels=None), "two/"))
-    with pytest.raises(ArchiveError, match="no label for 4 of 8 images"):
+    with pytest.raises(DatasetError, match="no label for 4 of 8 images"):
         _ = open_source(part).facts
     mixed = write_folder(tmp_path / "mixed", moved(one, "one/") | moved(stylegan(labels=LABELS), "two/"))
-    with pytest.raises(ArchiveError, match=r"some name their classes and others number them .*--labels none"):
+    with pytest.raises(DatasetError, match=r"some name their classes and others number them .*--labels none"):
         _ = open_source(mixed).facts
 
 
@@ -195,7 +195,7 @@ def test_a_dataset_json_that_is_about_no_image_here(tmp_path):
     path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": null}'})
     assert open_source(path).facts.class_names == ("cat", "dog")
     path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": [["x.png", 0]]}'})
-    with pytest.raises(ArchiveError, match=r"labels 1 images that are not there \(first 'x.png'\)"):
+    with pytest.raises(DatasetError, match=r"labels 1 images that are not there \(first 'x.png'\)"):
         _ = open_source(path).facts
 
 
@@ -228,7 +228,7 @@ UNUSABLE = {
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwise(tmp_path, case, container):
     path = CONTAINERS[container](tmp_path, UNUSABLE[case])
-    with pytest.raises(ArchiveError, match=r"`prepare --labels none` and `train --no-cond`") as refusal:
+    with pytest.raises(DatasetError, match=r"`prepare --labels none` and `train --no-cond`") as refusal:
         prepare([path], tmp_path / "a.zip", resolution=8)
     assert "\n" not in str(refusal.value)
     assert not list(tmp_path.glob("a.zip*"))
@@ -238,7 +238,7 @@ def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwis
         judged = DatasetImages.open(path)
         assert (len(judged), judged.data.labels, judged.data.classes) == (4, None, 0)
     if container in ("zip", "tar"):
-        with pytest.raises(ArchiveError, match="--no-cond"):
+        with pytest.raises(DatasetError, match="--no-cond"):
             open_data(path)
         for use in ("none", "usable"):
             assert (len(data := open_data(path, labels=use)), data.labels) == (4, None)
@@ -255,7 +255,7 @@ def test_a_sample_with_two_images_that_cannot_be_told_apart_is_refused(tmp_path)
     for files in (samples(".left.png", ".right.png", cls=text), samples(".png", ".jpg")):
         path = write_tar(tmp_path / "0.tar", files)
         for read in (open_source, open_data):
-            with pytest.raises(ArchiveError, match="the sample '0000' holds 2 images; keep one of them"):
+            with pytest.raises(DatasetError, match="the sample '0000' holds 2 images; keep one of them"):
                 read(path)
 
 
@@ -270,7 +270,7 @@ def test_one_name_twice_is_refused(tmp_path):
     for name, write in (("a.tar", write_tar), ("a.zip", write_zip)):
         path = write(tmp_path / name, {"a.png": IMAGES[0], "./a.png": IMAGES[1]})
         for read in (open_source, open_data):
-            with pytest.raises(ArchiveError, match="holds one name twice"):
+            with pytest.raises(DatasetError, match="holds one name twice"):
                 read(path)
 
 
@@ -291,7 +291,7 @@ def test_a_folder_with_images_and_tars_is_refused(tmp_path):
     write_tar(folder / "0.tar", {"b.png": IMAGES[1]})
     with pytest.raises(FileError, match=r"holds \.tar files and images \('cat/a.png'\)"):
         open_source(folder)
-    assert open_data(folder).notes == ("passed over: images beside the .tar files ('cat/a.png')",)
+    assert open_data(folder).notes == ("ignored: images beside the .tar files ('cat/a.png')",)
     assert len(open_source(folder / "*.tar").names) == len(open_source(folder / "cat").names) == 1
 
 
@@ -343,13 +343,13 @@ def outcome(read, path: Path) -> list:
     """What is read, or that it is refused."""
     try:
         return read(path)
-    except ArchiveError:
+    except DatasetError:
         return ["refused"]
 
 
 def by_prepare(path: Path) -> list:
     source = open_source(path)
-    facts, _ = source.labels.facts_for("auto", path, source.name_of)
+    facts, _ = source.labels.resolve_for("auto", path, source.name_of)
     labels = None if facts.labels is None else facts.labels.tolist()
     return [payloads(source), labels, facts.classes, facts.class_names]
 

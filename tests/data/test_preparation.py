@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from specimens import encoded, noise, stylegan_names, write_archive, write_folder, write_zip
+from torchvision.datasets import FakeData
 
 from polyinr_core.data import prepare as preparation
 from polyinr_core.data.prepare import prepare
-from polyinr_core.data.zip_dataset import Archive
-from polyinr_core.errors import ArchiveError, FileError, RequestError
+from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.errors import DatasetError, FileError, RequestError
 
 FILES = {f"{kind}/{index}.png": encoded(noise(16, index)) for index, kind in enumerate(["cat", "dog"] * 3)}
 
@@ -41,13 +42,24 @@ def test_a_folder_becomes_an_archive(folder, tmp_path):
     assert (report.classes, report.class_names) == (2, ("cat", "dog"))
     assert steps == [(done, 6) for done in range(7)]
     assert left(tmp_path / "out") == ["a.zip"]
-    with Archive.open(output) as archive:
+    with ZipDataset.open(output) as archive:
         assert archive.names == stylegan_names(6)
         assert archive.resolution == 8
         assert archive.labels.tolist() == [0, 0, 0, 1, 1, 1]
         for index, name in enumerate(sorted(FILES)):
             expected = Image.open(folder / name).resize((8, 8), Image.Resampling.LANCZOS)
             assert np.array_equal(archive.read(index), np.asarray(expected))
+
+
+def test_a_dataset_of_torchvision_and_a_path_as_text(tmp_path):
+    dataset = FakeData(size=9, image_size=(3, 12, 10), num_classes=2)
+    report = prepare(dataset, str(tmp_path / "a.zip"), resolution=10, background="black")
+    assert (report.kept, report.classes) == (9, 2)
+    with ZipDataset.open(tmp_path / "a.zip") as archive:
+        assert archive.labels.tolist() == [int(label) for _, label in dataset]
+        assert archive.provenance["sources"] == [{"name": "FakeData", "kind": "dataset", "images": 9}]
+        assert np.array_equal(archive.read(3), np.asarray(dataset[3][0])[1:11])
+    assert prepare(str(tmp_path / "a.zip"), tmp_path / "b.zip", resolution=10).kept == 9
 
 
 def test_the_zip_is_stored_and_stylegan_s_reader_finds_its_way(folder, tmp_path):
@@ -77,7 +89,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 def test_provenance_tells_how_it_was_made(folder, tmp_path):
     (folder / "cat" / "broken.png").write_bytes(b"x")
     prepare([folder], tmp_path / "a.zip", resolution=8, crop="pad", resize="box", background=(255, 0, 128))
-    facts = Archive.open(tmp_path / "a.zip").provenance
+    facts = ZipDataset.open(tmp_path / "a.zip").provenance
     assert facts.pop("made_by").startswith("polyinr ")
     assert facts == {
         "sources": [{"name": "photos", "kind": "folder", "images": 7}],
@@ -99,14 +111,14 @@ def test_each_choice_changes_the_images(tmp_path):
     seen = set()
     for index, choice in enumerate(choices):
         prepare([folder], tmp_path / f"{index}.zip", resolution=8, **choice)
-        seen.add(Archive.open(tmp_path / f"{index}.zip").read(0).tobytes())
+        seen.add(ZipDataset.open(tmp_path / f"{index}.zip").read(0).tobytes())
     assert len(seen) == len(choices)
 
 
 def test_labels_none_leaves_them_out(folder, tmp_path):
     report = prepare([folder], tmp_path / "a.zip", resolution=8, labels="none")
     assert report.classes == 0
-    assert Archive.open(tmp_path / "a.zip").labels is None
+    assert ZipDataset.open(tmp_path / "a.zip").labels is None
 
 
 def bomb() -> bytes:
@@ -134,7 +146,7 @@ def test_odd_images_are_skipped_and_listed(folder, tmp_path, workers):
     assert sorted(reasons) == sorted(f"cat/{name}" for name in ODD)
     for name, (_, reason) in ODD.items():
         assert reason in reasons[f"cat/{name}"]
-    with Archive.open(tmp_path / "a.zip") as archive:
+    with ZipDataset.open(tmp_path / "a.zip") as archive:
         assert archive.labels.tolist() == [0, 0, 0, 1, 1, 1]
         assert [archive.read(index).shape for index in range(6)] == [(8, 8, 3)] * 6
 
@@ -148,7 +160,7 @@ def test_strict_makes_them_an_error(folder, tmp_path, name):
 
 
 def test_nothing_usable_is_an_error_that_leaves_nothing(folder, tmp_path):
-    with pytest.raises(ArchiveError, match=r"none of its 6 images can be used .*is too small .16x16, 32"):
+    with pytest.raises(DatasetError, match=r"none of its 6 images can be used .*is too small .16x16, 32"):
         prepare([folder], tmp_path / "a.zip", resolution=32)
     assert left(tmp_path) == ["photos"]
 
@@ -174,12 +186,12 @@ def test_a_stylegan_archive_as_source_keeps_labels_names_and_license(tmp_path):
     source = write_archive(tmp_path / "s.zip", side=16, class_names=names, license="MIT")
     report = prepare([source], tmp_path / "a.zip", resolution=8)
     assert report.class_names == tuple(names)
-    archive = Archive.open(tmp_path / "a.zip")
+    archive = ZipDataset.open(tmp_path / "a.zip")
     assert archive.labels.tolist() == [0, 1, 2] * 2
     assert archive.provenance["sources"][0]["provenance"] == {"license": "MIT"}
     again = prepare([tmp_path / "a.zip"], tmp_path / "b.zip", resolution=8)
     assert again.kept == 6
-    assert np.array_equal(Archive.open(tmp_path / "b.zip").read(3), archive.read(3))
+    assert np.array_equal(ZipDataset.open(tmp_path / "b.zip").read(3), archive.read(3))
 
 
 def test_several_sources_join_their_classes(tmp_path):
@@ -188,7 +200,7 @@ def test_several_sources_join_their_classes(tmp_path):
     report = prepare([one, two], tmp_path / "a.zip", resolution=8)
     assert report.class_names == ("ape", "cat", "dog")
     assert report.skipped == (("two.zip/ape/2.png", "is not an image of a known kind"),)
-    assert Archive.open(tmp_path / "a.zip").labels.tolist() == [1, 2, 0]
+    assert ZipDataset.open(tmp_path / "a.zip").labels.tolist() == [1, 2, 0]
 
 
 def test_one_class_or_a_image_without_class_means_no_labels(tmp_path):
@@ -270,7 +282,7 @@ def test_a_damaged_work_folder_is_used_as_far_as_it_is_whole(folder, tmp_path, f
 
 def test_a_stranger_in_the_place_of_the_work_folder_is_left_alone(folder, tmp_path):
     write_folder(tmp_path / "a.zip.part", {"mine.txt": b"x"})
-    with pytest.raises(FileError, match=r"a\.zip\.part: is in the way and not ours"):
+    with pytest.raises(FileError, match=r"a\.zip\.part: is not a work folder of polyinr"):
         prepare([folder], tmp_path / "a.zip", resolution=8)
     assert left(tmp_path / "a.zip.part") == ["mine.txt"]
 
@@ -278,7 +290,7 @@ def test_a_stranger_in_the_place_of_the_work_folder_is_left_alone(folder, tmp_pa
 def test_two_at_once_do_not_mix(folder, tmp_path):
     def second(done: int, total: int) -> None:
         if done == 2:
-            with pytest.raises(FileError, match="another `polyinr prepare` is at work here"):
+            with pytest.raises(FileError, match="another `polyinr prepare` is running here"):
                 prepare([folder], tmp_path / "a.zip", resolution=8)
 
     assert prepare([folder], tmp_path / "a.zip", resolution=8, progress=second).kept == 6
@@ -308,7 +320,7 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
     with pytest.raises(RequestError, match="is a source as well"):
         prepare([output], output, resolution=4, overwrite=True)
     prepare([folder], output, resolution=4, overwrite=True)
-    assert Archive.open(output).resolution == 4
+    assert ZipDataset.open(output).resolution == 4
 
 
 def test_a_full_disk_is_one_line_and_no_archive(folder, tmp_path, monkeypatch):
@@ -362,6 +374,6 @@ def test_a_killed_run_with_workers_is_taken_up(tmp_path):
 def test_the_bundled_archive_says_how_it_was_made():
     from polyinr_core.data.dataset import bundled_images
 
-    facts = Archive.open(bundled_images()).provenance
+    facts = ZipDataset.open(bundled_images()).provenance
     assert facts["counts"] == {"found": 1562, "kept": 1562, "skipped": 0}
     assert facts["resize"] == "lanczos"

@@ -1,4 +1,4 @@
-"""Shards: what the webdataset library writes is read as it reads it; broken ones get one clear line."""
+"""TarDataset: what the webdataset library writes is read as it reads it; broken ones get one clear line."""
 
 import io
 import json
@@ -12,15 +12,15 @@ import webdataset
 from specimens import encoded, noise, write_archive, write_tar
 
 from polyinr_core.data.dataset import open_data
-from polyinr_core.data.tar_dataset import Shards
-from polyinr_core.data.zip_dataset import Archive
-from polyinr_core.errors import ArchiveError, FileError
+from polyinr_core.data.tar_dataset import TarDataset
+from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.errors import DatasetError, FileError
 
 A, B = encoded(noise(8, 0)), encoded(noise(8, 1))
 
 
 def write_shards(folder, *, count=10, each=4, side=8, label="cls"):
-    """Shards as the library writes them, of noise, with the labels 0, 1, 2, 0, ..."""
+    """TarDataset as the library writes them, of noise, with the labels 0, 1, 2, 0, ..."""
     folder.mkdir(exist_ok=True)
     with webdataset.ShardWriter(f"{folder}/set-%03d.tar", maxcount=each, verbose=0) as writer:
         for index in range(count):
@@ -40,7 +40,7 @@ def test_shards_of_the_library_are_read_as_it_reads_them(tmp_path, label):
     folder = write_shards(tmp_path / "set", label=label)
     told = []
     data = open_data(folder, progress=lambda done, of: told.append((done, of)))
-    assert isinstance(data, Shards)
+    assert isinstance(data, TarDataset)
     assert told == [(1, 3), (2, 3), (3, 3)]
     oracle = webdataset.WebDataset(
         sorted(str(path) for path in folder.glob("*.tar")), shardshuffle=False, empty_check=False
@@ -69,18 +69,18 @@ def test_the_ways_to_name_shards(tmp_path, monkeypatch):
     assert len(open_data("set/set-00[12].tar")) == 6
     with pytest.raises(FileError, match=r"set-003\.tar: no such file"):
         open_data("set/set-{000..003}.tar")
-    with pytest.raises(ArchiveError, match="no file has such a name"):
+    with pytest.raises(DatasetError, match="no file has such a name"):
         open_data("set/other-*.tar")
-    with pytest.raises(ArchiveError, match="is no pattern"):
+    with pytest.raises(DatasetError, match="is no pattern"):
         open_data("set/set-{000..001.tar")
     with pytest.raises(FileError, match="no such file"):
         open_data("none.tar")
 
 
 def test_other_data_is_an_archive(tmp_path):
-    assert isinstance(open_data(write_archive(tmp_path / "a.zip")), Archive)
+    assert isinstance(open_data(write_archive(tmp_path / "a.zip")), ZipDataset)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArchiveError, match="is a folder; make an archive of it with `polyinr prepare`"):
+    with pytest.raises(DatasetError, match="is a folder; make a dataset of it with `polyinr prepare`"):
         open_data(tmp_path / "empty")
 
 
@@ -91,7 +91,7 @@ def test_class_names_beside_the_shards(tmp_path):
     data = open_data(folder)
     assert (data.class_names, data.classes, data.provenance) == (("x", "y", "z", "none"), 4, {"source": "here"})
     (folder / "dataset.json").write_text(json.dumps({"class_names": ["x"]}))
-    with pytest.raises(ArchiveError, match="names 1 classes, its labels need 3"):
+    with pytest.raises(DatasetError, match="names 1 classes, its labels need 3"):
         open_data(folder)
 
 
@@ -180,7 +180,7 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_shards_get_one_clear_line(tmp_path, case):
     files, message = BROKEN[case]
-    with pytest.raises(ArchiveError, match=message) as caught:
+    with pytest.raises(DatasetError, match=message) as caught:
         open_data(write_tar(tmp_path / "0.tar", files))
     assert str(caught.value).startswith(f"{tmp_path / '0.tar'}: ")
     assert "\n" not in str(caught.value)
@@ -192,7 +192,7 @@ def test_a_name_twice_is_refused(tmp_path):
             info = tarfile.TarInfo("a.png")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    with pytest.raises(ArchiveError, match="holds one name twice"):
+    with pytest.raises(DatasetError, match="holds one name twice"):
         open_data(tmp_path / "0.tar")
 
 
@@ -203,30 +203,30 @@ def test_every_cut_is_noticed(tmp_path):
     end = len(whole.rstrip(b"\0"))
     for length in [*range(0, end + 512, 256), 1, 511, 513]:
         path.write_bytes(whole[:length])
-        with pytest.raises(ArchiveError, match=r"is empty|is not a whole tar file"):
+        with pytest.raises(DatasetError, match=r"is empty|is not a whole tar file"):
             open_data(path)
     path.write_bytes(whole[:1024] + b"x" * 512 + whole[1536:])
-    with pytest.raises(ArchiveError):
+    with pytest.raises(DatasetError):
         open_data(path)
 
 
 def test_compressed_and_sparse_tars_are_refused(tmp_path):
-    with pytest.raises(ArchiveError, match="is a compressed tar"):
+    with pytest.raises(DatasetError, match="is a compressed tar"):
         open_data(write_tar(tmp_path / "0.tar", {"a.png": A}, "w:gz"))
     sparse_tar(tmp_path / "1.tar")
-    with pytest.raises(ArchiveError, match="stored with holes"):
+    with pytest.raises(DatasetError, match="stored with holes"):
         open_data(tmp_path / "1.tar")
 
 
 def test_what_is_wrong_in_the_midst_is_found_when_read(tmp_path):
     files = {"a.png": A, "b.png": b"broken", "c.png": encoded(noise(4))}
     data = open_data(write_tar(tmp_path / "0.tar", files))
-    with pytest.raises(ArchiveError, match=r"0\.tar: the image 'b\.png' is not an image of a known kind"):
+    with pytest.raises(DatasetError, match=r"0\.tar: the image 'b\.png' is not an image of a known kind"):
         data.read(1)
-    with pytest.raises(ArchiveError, match=r"'c\.png' is 4x4, not 8x8 as the first"):
+    with pytest.raises(DatasetError, match=r"'c\.png' is 4x4, not 8x8 as the first"):
         data.read(2)
     os.truncate(tmp_path / "0.tar", 1000)
-    with pytest.raises(ArchiveError, match="has become shorter"):
+    with pytest.raises(DatasetError, match="has become shorter"):
         data.read(2)
     (tmp_path / "0.tar").unlink()
     with pytest.raises(FileError, match="no such file"):
@@ -234,5 +234,5 @@ def test_what_is_wrong_in_the_midst_is_found_when_read(tmp_path):
 
 
 def test_errors_come_whole_from_another_process():
-    error = pickle.loads(pickle.dumps(ArchiveError("a.zip", "is broken")))
-    assert (type(error), str(error), error.path) == (ArchiveError, "a.zip: is broken", "a.zip")
+    error = pickle.loads(pickle.dumps(DatasetError("a.zip", "is broken")))
+    assert (type(error), str(error), error.path) == (DatasetError, "a.zip: is broken", "a.zip")

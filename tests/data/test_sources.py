@@ -3,18 +3,20 @@
 import gzip
 import json
 import os
-import struct
 import tarfile
 import zipfile
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
+from torchvision.datasets import FakeData
 
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.labels import class_folders
 from polyinr_core.data.listing import Source
-from polyinr_core.errors import ArchiveError, FileError, ImageError
+from polyinr_core.errors import DatasetError, FileError, ImageError
 
 A, B, C = (encoded(noise(8, seed)) for seed in range(3))
 
@@ -107,7 +109,7 @@ def test_a_shard_with_cls_files(tmp_path):
     files = {"0001.png": A, "0001.cls": b"7\n", "0002.cls": b"3", "0002.png": B}
     assert classes_of(open_source(write_tar(tmp_path / "0.tar", files))) == [7, 3]
     del files["0002.cls"]
-    with pytest.raises(ArchiveError, match=r"1 of 2 images have no label \(first '0002.png'\).*--labels none"):
+    with pytest.raises(DatasetError, match=r"1 of 2 images have no label \(first '0002.png'\).*--labels none"):
         classes_of(open_source(write_tar(tmp_path / "1.tar", files)))
 
 
@@ -116,47 +118,66 @@ def test_a_single_image(tmp_path):
     assert (source.names, contents(source)) == (("one.png",), [A])
 
 
-def idx(array: np.ndarray) -> bytes:
-    """An array as an idx file."""
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+def test_a_dataset_of_torchvision():
+    dataset = FakeData(size=70, image_size=(3, 9, 8), num_classes=4)
+    source = open_source(dataset)
+    assert (source.path.name, source.kind, len(source.names)) == ("FakeData", "dataset", 70)
+    assert source.facts.labels.tolist() == [int(dataset[i][1]) for i in range(70)]
+    assert source.facts.class_names == ()
+    found = list(source.payloads(68))
+    assert np.array_equal(found[1], np.asarray(dataset[69][0]))
+    assert found[0].shape == (9, 8, 3)
+    assert open_source(dataset).fingerprint == source.fingerprint != open_source(FakeData(70, (3, 9, 8), 3)).fingerprint
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_mnist(tmp_path, suffix):
-    images = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
-    labels = np.array([5, 0, 4, 1, 9], np.uint8)
-    squeeze = gzip.compress if suffix else bytes
-    path = tmp_path / f"train-images-idx3-ubyte{suffix}"
-    path.write_bytes(squeeze(idx(images)))
-    assert classes_of(open_source(path)) is None
-    (tmp_path / f"train-labels-idx1-ubyte{suffix}").write_bytes(squeeze(idx(labels)))
-    source = open_source(path)
-    assert source.kind == "idx"
-    assert classes_of(source) == ["5", "0", "4", "1", "9"]
-    found = list(source.payloads(2))
-    assert np.array_equal(found[0], np.repeat(images[2][..., None], 3, 2))
-    assert len(found) == 3
+class Items(list):
+    """A dataset of given items, with the attributes that torchvision's have."""
+
+    def __init__(self, items, **attributes):
+        super().__init__(items)
+        self.__dict__ |= attributes
 
 
-HEADER = bytes([0, 0, 8, 3])
+GRAY = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+@pytest.mark.parametrize("image", [GRAY, GRAY[..., None], Image.fromarray(GRAY), torch.from_numpy(GRAY)[None]])
+def test_images_of_a_dataset(image):
+    (pixels,) = open_source(Items([image])).payloads(0)
+    assert np.array_equal(pixels, np.repeat(GRAY[..., None], 3, 2))
+
+
+def test_a_color_tensor_and_targets():
+    tensor = torch.randint(0, 256, (3, 5, 6), dtype=torch.uint8)
+    items = Items([(tensor, 1), (tensor, 0)], targets=torch.tensor([1, 0]), classes=["cat", "dog"])
+    source = open_source(items)
+    assert classes_of(source) == ["dog", "cat"]
+    assert np.array_equal(next(source.payloads(1)), tensor.permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("image", [torch.zeros(3, 4, 4), np.zeros((4, 4, 2), np.uint8), "image.png", None])
+def test_items_that_are_no_images(image):
+    (problem,) = open_source(Items([image])).payloads(0)
+    assert isinstance(problem, ImageError)
+    assert "give uint8 or Pillow images" in str(problem)
+
+
+@pytest.mark.parametrize("targets", [[0], [0, -1], [0.0, 1.0], ["a", "b"], [[0, 1], [1, 0]]])
+def test_targets_that_are_no_labels(targets):
+    with pytest.raises(DatasetError, match="one integer label"):
+        open_source(Items([GRAY, GRAY], targets=targets))
+
+
 NOT_IMAGES = {
     "empty.tar": (b"", "is empty"),
-    "words.txt": (b"hello", "is no folder, zip, tar, CIFAR-10 archive, MNIST images file or image"),
-    "labels-idx1-ubyte": (idx(np.zeros(3, np.uint8)), "is no folder, zip"),
+    "words.txt": (b"hello", "is not a folder, zip, tar or image"),
     "short.zip": (b"PK\3\4 and nothing", "is not a whole zip file"),
-    "short.gz": (gzip.compress(os.urandom(2000))[:100], "is a broken gzip file"),
+    "short.gz": (gzip.compress(os.urandom(2000))[:100], "is a damaged gzip file"),
     "none.tar": (b"", "holds no images"),
     "cut.tar": (b"", "is not a whole tar file"),
     "cut.tar.gz": (b"", "is not a whole tar file"),
     "up.tar": (b"", "leads out of the archive"),
     "root.tar": (b"", "leads out of the archive"),
-    "header": (HEADER + b"\0\0", "is no idx file"),
-    "huge": (HEADER + b"\xff" * 12, "declares the shape"),
-    "none": (HEADER + b"\0" * 12, "declares the shape"),
-    "few": (HEADER + struct.pack(">3I", 2, 2, 2) + b"1234", "declares 8 bytes and holds only 4"),
-    "many": (HEADER + struct.pack(">3I", 1, 1, 1) + b"1234", "declares 1 bytes and holds more"),
-    "few.gz": (gzip.compress(HEADER + struct.pack(">3I", 2, 2, 2) + b"1234"), "holds only 4"),
-    "cut.gz": (gzip.compress(idx(noise(64)))[:-9], "truncated or damaged gzip|broken gzip"),
 }
 
 
@@ -177,7 +198,7 @@ def test_what_is_no_source_gets_one_clear_line(tmp_path, name):
 
 
 def test_empty_folders_and_nothing_at_all(tmp_path):
-    with pytest.raises(ArchiveError, match="holds no images"):
+    with pytest.raises(DatasetError, match="holds no images"):
         open_source(tmp_path)
     with pytest.raises(FileError, match="no such file or folder"):
         open_source(tmp_path / "none")
@@ -191,16 +212,9 @@ def test_an_unreadable_folder(tmp_path):
         open_source(tmp_path / "set")
 
 
-def test_labels_files_of_another_length(tmp_path):
-    (tmp_path / "images-idx3").write_bytes(idx(np.zeros((3, 4, 4), np.uint8)))
-    (tmp_path / "labels-idx1").write_bytes(idx(np.zeros(2, np.uint8)))
-    with pytest.raises(ArchiveError, match="holds 2 labels for 3 images"):
-        open_source(tmp_path / "images-idx3")
-
-
 def test_the_stamp_changes_with_the_files(tmp_path):
     folder = write_folder(tmp_path / "set", CLASS_FILES)
-    before = open_source(folder).stamp
-    assert open_source(folder).stamp == before
+    before = open_source(folder).fingerprint
+    assert open_source(folder).fingerprint == before
     os.utime(folder / "cat/1.png", ns=(1, 1))
-    assert open_source(folder).stamp != before
+    assert open_source(folder).fingerprint != before

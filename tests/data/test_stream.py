@@ -17,7 +17,7 @@ from test_shards import write_shards
 
 from polyinr_core.data.dataset import open_data
 from polyinr_core.data.loader import Feed
-from polyinr_core.errors import ArchiveError, ConfigError, PolyinrError
+from polyinr_core.errors import ConfigError, DatasetError, PolyinrError
 from polyinr_core.runtime.distributed import Ranks
 
 
@@ -140,9 +140,9 @@ def test_a_damaged_image_is_a_clear_error_in_its_turn(tmp_path, workers):
     raw[raw.rindex(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(raw)
     feed = Feed(open_data(path), resolution=4, seed=0, cache_bytes=0, workers=workers)
-    with pytest.raises(ArchiveError, match=r"a\.zip: .*damaged") as caught:
+    with pytest.raises(DatasetError, match=r"a\.zip: .*damaged") as caught:
         taken(feed, 5, batch=2, micro_batch=2)
-    assert type(caught.value) is ArchiveError
+    assert type(caught.value) is DatasetError
     assert "\n" not in str(caught.value)
     assert not children()
 

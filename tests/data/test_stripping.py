@@ -18,7 +18,7 @@ from polyinr_core.data.decode import decode, frame_count
 from polyinr_core.data.stripping import exif_orientation, stripped
 from polyinr_core.data.tiff import tiff_file
 from polyinr_core.errors import ImageError
-from polyinr_core.inversion.target import read_photo
+from polyinr_core.inversion.target import load_target
 
 REPORTED = Path(__file__).parent / "reported"  # files of public reports of other programs' faults
 PLAIN = (200, 100, 50)
@@ -60,7 +60,7 @@ def test_reported_photos_are_upright(path):
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_invert_takes_the_first_frame_as_prepare_does(name):
     data = (REPORTED / "invert-later-frames" / name).read_bytes()
-    photo = read_photo(data, name=name)
+    photo = load_target(data, name=name)
     assert np.array_equal(photo.pixels, decoded(data))
     assert (photo.width, photo.height) == (48, 32)
 
@@ -218,7 +218,7 @@ def test_broken_later_frames_do_not_matter(kind):
         for data in (whole[:cut], bytes(scrambled)):
             assert np.array_equal(decoded(data), first), cut
             assert frame_count(data) >= 1
-            assert np.array_equal(read_photo(data, name="x").pixels, first)
+            assert np.array_equal(load_target(data, name="x").pixels, first)
 
 
 def test_frames_are_counted():
@@ -410,7 +410,7 @@ def test_16_bits_of_interlaced_png(channels, options):
     if options:
         samples[..., -1] = 65535
     file = io.BytesIO()
-    writer = png.Writer(13, 11, grayscale=channels < 3, bitdepth=16, interlace=True, **options)
+    writer = png.Writer(13, 11, greyscale=channels < 3, bitdepth=16, interlace=True, **options)
     writer.write_array(file, samples.reshape(-1).tolist())
     expected = np.rint(samples[..., : 1 if channels < 3 else 3] / 257)
     assert np.array_equal(decoded(file.getvalue()), np.broadcast_to(expected, (11, 13, 3)))

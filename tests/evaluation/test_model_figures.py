@@ -32,12 +32,13 @@ from polyinr_core.evaluation.results import base_of, family_of
 from polyinr_core.evaluation.tables import published
 from polyinr_core.evaluation.upsampling import FILTERS, UpsampledExtractor, native_name, upsample
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.inversion.loss import Objective, Perceptual
+from polyinr_core.inversion import loss as inversion_loss
+from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.latents.latents import LabelDistribution
-from polyinr_core.metrics.lpips import PerceptualDistance, load_perceptual_distance
+from polyinr_core.metrics.lpips import PerceptualMetric, load_perceptual_metric
 from polyinr_core.metrics.ppl import path_length
 from polyinr_core.metrics.psnr_ssim import psnr, ssim
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +46,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return load_checkpoint(small_checkpoint(tmp_path_factory.mktemp("m") / "m.safetensors", classes=4))
 
 
-def plain() -> PerceptualDistance:
+def plain() -> PerceptualMetric:
     """The images themselves as features, with a channel that is never zero."""
-    return PerceptualDistance("plain", lambda x: [torch.cat([x, torch.ones_like(x[:, :1])], dim=1)])
+    return PerceptualMetric("plain", lambda x: [torch.cat([x, torch.ones_like(x[:, :1])], dim=1)])
 
 
 # Path length
@@ -58,7 +59,7 @@ def test_a_image_is_that_of_bands(checkpoint: Checkpoint, monkeypatch: pytest.Mo
     w = sample_w(checkpoint, range(3), psi=0.7, label_seeds=range(3))
     whole, terms = render_images(checkpoint, w, resolution=20), terms_of(checkpoint.generator.config)
     for maps, image in zip(checkpoint.generator.affine_each(w), whole, strict=True):
-        bands = torch.cat(list(draw_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
+        bands = torch.cat(list(render_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
         assert_rounded(image.permute(1, 2, 0), bands, terms=terms)
     monkeypatch.setattr("polyinr_core.rendering.render.CPU_PIXELS", 100)
     assert_rounded(render_images(checkpoint, w, resolution=20), whole, terms=terms)
@@ -102,7 +103,7 @@ def test_a_class_and_an_interval(checkpoint: Checkpoint) -> None:
 
 def test_lite2_s_look() -> None:
     """Nothing differs from itself; what differs more is farther. Its network is that of fd-lite2."""
-    distance = load_perceptual_distance("lite2")
+    distance = load_perceptual_metric("lite2")
     assert distance.sha256.startswith("9656183e")
     rng = torch.Generator().manual_seed(0)
     one = torch.rand(2, 3, 40, 40, generator=rng) * 2 - 1
@@ -116,11 +117,11 @@ def test_lite2_s_look() -> None:
 def test_lpips_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("polyinr_core.metrics.lpips.cached_vgg16", lambda: None)
     with pytest.raises(WeightsError, match=r"vgg16-397923af\.pth.*--weights lpips=.*ppl-lite2 needs no file"):
-        load_perceptual_distance("lpips")
+        load_perceptual_metric("lpips")
 
 
 def test_what_is_too_small_to_look_at() -> None:
-    distance = PerceptualDistance("lpips", lambda x: [x], min_resolution=16)
+    distance = PerceptualMetric("lpips", lambda x: [x], min_resolution=16)
     with pytest.raises(RequestError, match="16 pixels or more, not 8"):
         distance(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
@@ -134,14 +135,14 @@ def test_heads_weigh_channels_as_lpips_does() -> None:
         return [x, x[:, :, ::2, ::2].square()]
 
     one, two = torch.rand(2, 3, 3, 64, 64, generator=rng) * 2 - 1
-    theirs = Perceptual(features, heads)
-    pairs = [(theirs.look(a[None]), theirs.look(b[None])) for a, b in zip(one, two, strict=True)]
-    expected = [float(theirs.between(*pair)) for pair in pairs]
-    assert PerceptualDistance("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
+    theirs = inversion_loss.PerceptualDistance(features, heads)
+    pairs = [(theirs.features(a[None]), theirs.features(b[None])) for a, b in zip(one, two, strict=True)]
+    expected = [float(theirs.distance(*pair)) for pair in pairs]
+    assert PerceptualMetric("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_that_draws_too_small(checkpoint: Checkpoint) -> None:
-    means = PerceptualNetworks({"lpips": PerceptualDistance("lpips", lambda x: [x], min_resolution=32)})
+    means = PerceptualNetworks({"lpips": PerceptualMetric("lpips", lambda x: [x], min_resolution=32)})
     with pytest.raises(RequestError, match=r"ppl needs images of 32 px or more, not 16: give --res"):
         check_resolutions({"ppl": get_model_metric("ppl")}, GeneratedImages(checkpoint, name="m", count=2), means)
 
@@ -157,7 +158,7 @@ def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
     found = invert_images(
         Given(pixels),
         checkpoint,
-        Objective("pixels"),
+        InversionLoss("pixels"),
         steps=8,
         lpips=plain(),
         progress=lambda done, total: told.append((done, total)),
@@ -169,7 +170,7 @@ def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
     assert rows["inversion/psnr"]["value"] == pytest.approx(np.mean([one["psnr"] for one in found]))
     assert rows["inversion/psnr"]["low"] <= rows["inversion/psnr"]["value"]
     gray = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
-    (flat,) = invert_images(Given(gray), checkpoint, Objective("pixels"), steps=2)
+    (flat,) = invert_images(Given(gray), checkpoint, InversionLoss("pixels"), steps=2)
     assert set(flat) == {"psnr", "ssim"}
 
 

@@ -207,7 +207,7 @@ BAD_ARRAYS = [
     ({"sigma": np.eye(5)}, "shapes"),
     ({"mu": np.zeros((6, 1))}, "shapes"),
     ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, "shapes"),
-    ({"mu": np.full(6, np.nan)}, "no finite numbers"),
+    ({"mu": np.full(6, np.nan)}, "NaN or Inf"),
     ({"sigma": np.triu(np.ones((6, 6)))}, "not a covariance"),
     ({"sigma": -np.eye(6)}, "not a covariance"),
     ({"mu": np.array(["a"] * 6)}, "not floating-point"),

@@ -9,11 +9,11 @@ import torch
 from rounding import assert_rounded, terms_of
 
 from polyinr_core.gallery.page import fits_in_page, json_in_page, model_in_page
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.latents import from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 
 
 def drawn_from(network: dict, image: int, points: np.ndarray) -> np.ndarray:
@@ -47,12 +47,12 @@ def test_the_numbers_draw_the_image(form: str, levels: int) -> None:
     torch.manual_seed(0)
     config = GeneratorConfig(form=form, levels=levels, channels=6, z_dim=4, w_dim=5)
     generator = Generator(config)
-    images = [from_seed(generator, seed) for seed in (0, 1)]
+    images = [from_seeds(generator, [seed]) for seed in (0, 1)]
     network = model_in_page(generator, images)
     assert (network["channels"], network["images"]) == (8, 2)
     grid = RegularGrid(5, 5)
     points = grid.points(0, 25, dtype=torch.float64, device=torch.device("cpu")).numpy()
-    expected = torch.cat(list(draw_rows(generator.synthesis, images[1].affine[0], grid))).flatten(0, 1)
+    expected = torch.cat(list(render_rows(generator.synthesis, images[1].affine[0], grid))).flatten(0, 1)
     assert expected.std() > 1e-3
     assert_rounded(drawn_from(network, 1, points), expected, terms=terms_of(config), dtype=torch.float32)
 

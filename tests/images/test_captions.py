@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from polyinr_core.images.grid import caption, framed
+from polyinr_core.images.grid import caption, draw_frame
 
 
 def ink(pixels: np.ndarray) -> tuple[int, int, int, int]:
@@ -59,7 +59,7 @@ def test_labels_in_sixteen_bits():
 
 def test_a_frame_lies_just_around_its_box():
     pixels = np.zeros((9, 10, 3), dtype=np.uint8)
-    framed(pixels, (2.4, 3.0, 6.6, 5.9), (255, 221, 0), thickness=2)
+    draw_frame(pixels, (2.4, 3.0, 6.6, 5.9), (255, 221, 0), thickness=2)
     expected = np.zeros((9, 10), dtype=bool)
     expected[1:8, 0:9] = True
     expected[3:6, 2:7] = False
@@ -69,25 +69,25 @@ def test_a_frame_lies_just_around_its_box():
 
 def test_a_frame_partly_or_wholly_outside_is_cut_off():
     pixels = np.zeros((6, 6, 3), dtype=np.uint8)
-    framed(pixels, (-3.0, 4.0, 3.0, 20.0), thickness=1)
+    draw_frame(pixels, (-3.0, 4.0, 3.0, 20.0), thickness=1)
     assert np.argwhere(pixels.any(axis=2)).tolist() == [[3, 0], [3, 1], [3, 2], [3, 3], [4, 3], [5, 3]]
     pixels[:] = 0
     for box in ((-9.0, -9.0, 20.0, 20.0), (10.0, 0.0, 20.0, 6.0), (0.0, -30.0, 6.0, -20.0), (0.0, 0.0, 6.0, 6.0)):
-        framed(pixels, box, thickness=2)
+        draw_frame(pixels, box, thickness=2)
         assert not pixels.any(), box
 
 
 def test_tiles_framed_apart_fit_together():
     whole = np.zeros((40, 40, 3), dtype=np.uint8)
-    framed(whole, (5.5, 6.25, 30.5, 33.75), thickness=3)
+    draw_frame(whole, (5.5, 6.25, 30.5, 33.75), thickness=3)
     for top in range(0, 40, 8):
         for left in range(0, 40, 8):
             tile = np.zeros((8, 8, 3), dtype=np.uint8)
-            framed(tile, (5.5 - left, 6.25 - top, 30.5 - left, 33.75 - top), thickness=3)
+            draw_frame(tile, (5.5 - left, 6.25 - top, 30.5 - left, 33.75 - top), thickness=3)
             assert np.array_equal(tile, whole[top : top + 8, left : left + 8])
 
 
 def test_a_frame_in_sixteen_bits():
     pixels = np.zeros((4, 4, 3), dtype=np.uint16)
-    framed(pixels, (1, 1, 3, 3), (255, 221, 0), thickness=1)
+    draw_frame(pixels, (1, 1, 3, 3), (255, 221, 0), thickness=1)
     assert pixels[0, 0].tolist() == [65535, 221 * 257, 0]

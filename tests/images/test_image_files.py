@@ -14,7 +14,7 @@ from PIL import Image
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.images.io import encode_image, read_note, write_image
 
-NOTE = {"polyinr": "1", "seed": 7, "bounds": [0.1, -0.25, 1 / 3, 1.0], "class": "né — 猫"}
+NOTE = {"polyinr": "1", "seed": 7, "window": [0.1, -0.25, 1 / 3, 1.0], "class": "né — 猫"}
 
 
 @pytest.fixture

@@ -40,5 +40,5 @@ def test_fill_rows_draws_into_a_part_of_a_sheet():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_color_that_is_no_number_is_an_error(bad: float):
-    with pytest.raises(PolyinrError, match="no numbers"):
+    with pytest.raises(PolyinrError, match="NaN or Inf"):
         fill_rows(np.zeros((1, 2, 3), dtype=np.uint8), [torch.full((1, 2, 3), bad)])

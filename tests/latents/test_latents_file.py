@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save
 
 from polyinr_core.errors import FileError
-from polyinr_core.latents.io import Latents, encode_latents, is_latents_file, joined, read_latents, write_latents
+from polyinr_core.latents.io import encode_latents, is_latents_file, read_latents, write_latents
+from polyinr_core.latents.latents import Latents, concatenate
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def test_a_file_comes_back(tmp_path: Path, latents: Latents):
 
 
 def test_images_part_and_join(latents: Latents):
-    assert equal(joined([latents.image(i) for i in range(3)]), latents)
-    assert latents.image(1).seeds == (8,)
+    assert equal(concatenate([latents[i] for i in range(3)]), latents)
+    assert latents[1].seeds == (8,)
 
 
 def test_double_precision_stays(latents: Latents):
@@ -73,8 +74,8 @@ BAD_TENSORS = {
     "no images": ({"z": torch.zeros(0, 2)}, "shape"),
     "affine of two rows": ({"affine": torch.zeros(1, 2, 2, 4)}, "shape"),
     "counts differ": ({"z": torch.zeros(1, 2), "label": torch.tensor([1, 2])}, "disagree"),
-    "not a number": ({"w": torch.full((1, 2, 2), float("nan"))}, "finite"),
-    "infinite": ({"z": torch.full((1, 2), float("inf"))}, "finite"),
+    "not a number": ({"w": torch.full((1, 2, 2), float("nan"))}, "NaN or Inf"),
+    "infinite": ({"z": torch.full((1, 2), float("inf"))}, "NaN or Inf"),
     "z of integers": ({"z": torch.zeros(1, 2, dtype=torch.int64)}, "type"),
     "z of complex": ({"z": torch.zeros(1, 2, dtype=torch.complex64)}, "type"),
     "labels of floats": ({"z": torch.zeros(1, 2), "label": torch.zeros(1)}, "type"),

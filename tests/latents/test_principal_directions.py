@@ -8,7 +8,7 @@ import pytest
 import torch
 from rounding import assert_rounded
 
-from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.latents import directions as module
 from polyinr_core.latents.directions import (
@@ -16,21 +16,26 @@ from polyinr_core.latents.directions import (
     check_directions,
     encode_directions,
     find_directions,
-    moved,
-    parse_takes,
-    principal,
+    move,
+    parse_moves,
+    principal_components,
     read_directions,
     write_directions,
 )
-from polyinr_core.latents.io import Latents, encode_latents
-from polyinr_core.latents.latents import from_seed
+from polyinr_core.latents.io import encode_latents
+from polyinr_core.latents.latents import Latents, from_seeds
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.tensor_files import encode_tensors
 
 
 @pytest.fixture(scope="module")
-def generator(tiny_class_checkpoint: Path) -> Generator:
-    return load_checkpoint(tiny_class_checkpoint).generator
+def checkpoint(tiny_class_checkpoint: Path) -> Checkpoint:
+    return load_checkpoint(tiny_class_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def generator(checkpoint: Checkpoint) -> Generator:
+    return checkpoint.generator
 
 
 @pytest.mark.parametrize(("samples", "dim"), [(40, 7), (12, 50), (9, 9)])
@@ -38,7 +43,7 @@ def test_principal_against_numpy(monkeypatch: pytest.MonkeyPatch, samples: int, 
     """Oracle: numpy.linalg.svd of the centerd rows, float64; chunks of 5 so that there are several."""
     monkeypatch.setattr(module, "CHUNK", 5)
     rows = torch.randn(samples, dim, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 1, dim) + 2
-    mean, components, deviations, shares = principal(rows, 4)
+    mean, components, deviations, shares = principal_components(rows, 4)
     centerd = rows.double().numpy() - rows.double().numpy().mean(axis=0)
     _, lengths, vectors = np.linalg.svd(centerd, full_matrices=False)
     assert mean.numpy() == pytest.approx(rows.double().numpy().mean(axis=0))
@@ -52,81 +57,82 @@ def test_principal_against_numpy(monkeypatch: pytest.MonkeyPatch, samples: int, 
 def test_fewer_directions_than_asked():
     rows = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 6)
     with pytest.raises(RequestError, match="only 1 directions vary"):
-        principal(rows, 2)
+        principal_components(rows, 2)
     with pytest.raises(RequestError, match="only 0"):
-        principal(torch.ones(5, 3), 1)
+        principal_components(torch.ones(5, 3), 1)
 
 
 @pytest.mark.parametrize("space", ["w", "affine"])
-def test_of_a_model(generator: Generator, space):
+def test_of_a_model(generator: Generator, checkpoint: Checkpoint, space):
     """Directions stand at right angles; the seeds vary along them as they say; the same again is the same."""
-    found = find_directions(generator, space=space, samples=60, count=3)
+    found = find_directions(checkpoint, space=space, samples=60, count=3)
     flat = found.components.flatten(1)
     assert_rounded(flat @ flat.T, torch.eye(3), terms=flat.shape[1])
-    held = torch.cat([getattr(from_seed(generator, seed), space) for seed in range(60)])
+    held = torch.cat([getattr(from_seeds(generator, [seed]), space) for seed in range(60)])
     along = (held.double() - found.mean).flatten(1) @ flat.T.double()
     assert_rounded(along.std(dim=0), found.deviations, terms=flat.shape[1])
-    again = find_directions(generator, space=space, samples=60, count=3)
+    again = find_directions(checkpoint, space=space, samples=60, count=3)
     assert encode_directions(found) == encode_directions(again)
     assert 0 < float(found.shares.sum()) <= 1 + 1e-6
 
 
-def test_one_class(generator: Generator):
-    found = find_directions(generator, space="w", samples=20, count=2, label=1, psi=0.5)
-    held = torch.cat([from_seed(generator, seed, label=1, psi=0.5).w for seed in range(20)])
+def test_one_class(generator: Generator, checkpoint: Checkpoint):
+    found = find_directions(checkpoint, space="w", samples=20, count=2, label=1, psi=0.5)
+    held = torch.cat([from_seeds(generator, [seed], label=1, psi=0.5).w for seed in range(20)])
     assert_rounded(found.mean, held.double().mean(dim=0), terms=20)
     assert (found.label, found.psi, found.samples) == (1, 0.5, 20)
 
 
 @pytest.mark.parametrize(("samples", "count"), [(5, 5), (5, 0), (1, 1)])
-def test_counts(generator: Generator, samples: int, count: int):
+def test_counts(generator: Generator, checkpoint: Checkpoint, samples: int, count: int):
     with pytest.raises(RequestError, match="directions"):
-        find_directions(generator, space="w", samples=samples, count=count)
+        find_directions(checkpoint, space="w", samples=samples, count=count)
 
 
 @pytest.mark.parametrize("space", ["w", "affine"])
-def test_moved(generator: Generator, space):
+def test_moved(generator: Generator, checkpoint: Checkpoint, space):
     """Oracle: tensor + sum of amount x deviation x component, at the levels alone."""
-    found = find_directions(generator, space=space, samples=30, count=3)
-    image = from_seed(generator, 99)
-    result = moved(generator, image, found, {0: 1.5, 2: -1.0}, levels=[1])
+    found = find_directions(checkpoint, space=space, samples=30, count=3)
+    image = from_seeds(generator, [99])
+    result = move(image, found, {0: 1.5, 2: -1.0}, levels=[1])
     step = 1.5 * found.deviations[0] * found.components[0] - found.deviations[2] * found.components[2]
     expected = getattr(image, space).clone()
     expected[0, 1] += step[1]
     assert_rounded(getattr(result, space), expected, terms=6)
-    if space == "w":
-        assert torch.equal(result.affine, generator.affine_each(result.w))
-    assert torch.equal(moved(generator, image, found, {0: 0.0}).affine, image.affine)
+    assert result.space == space
+    assert torch.equal(move(image, found, {0: 0.0}).tensor, getattr(image, space))
+    both = move(from_seeds(generator, [98, 99]), found, {0: 1.5, 2: -1.0}, levels=[1])
+    assert torch.equal(both[1].tensor, result.tensor)
 
 
-def test_moved_refuses(generator: Generator):
-    found = find_directions(generator, space="w", samples=9, count=2)
-    image = from_seed(generator, 1)
+def test_moved_refuses(generator: Generator, checkpoint: Checkpoint):
+    found = find_directions(checkpoint, space="w", samples=9, count=2)
+    image = from_seeds(generator, [1])
     with pytest.raises(RequestError, match="direction 2 is outside 0-1"):
-        moved(generator, image, found, {2: 1.0})
-    with pytest.raises(RequestError, match="no w"):
-        moved(generator, Latents(affine=image.affine), found, {0: 1.0})
+        move(image, found, {2: 1.0})
+    with pytest.raises(RequestError, match="not w"):
+        move(Latents(affine=image.affine), found, {0: 1.0})
 
 
 def test_takes():
-    assert parse_takes("2:1.5, 0:-1") == {2: 1.5, 0: -1.0}
+    assert parse_moves("2:1.5, 0:-1") == {2: 1.5, 0: -1.0}
 
 
 @pytest.mark.parametrize("text", ["", "2", "2:", ":1", "a:1", "-1:1", "1:nan", "1:inf", "1:1,1:2", "²:1"])
 def test_nonsense_takes(text: str):
     with pytest.raises(RequestError):
-        parse_takes(text)
+        parse_moves(text)
 
 
-def test_the_file(generator: Generator, tmp_path: Path):
-    found = find_directions(generator, space="affine", samples=9, count=2, psi=0.8, model_sha256="ab" * 32)
+def test_the_file(generator: Generator, checkpoint: Checkpoint, tmp_path: Path):
+    found = find_directions(checkpoint, space="affine", samples=9, count=2, psi=0.8)
     write_directions(tmp_path / "d.safetensors", found)
     for source in (tmp_path / "d.safetensors", encode_directions(found)):
         kept = read_directions(source)
         for name in ("mean", "components", "deviations", "shares"):
             assert torch.equal(getattr(kept, name), getattr(found, name))
         assert (kept.space, kept.samples, kept.psi, kept.label) == ("affine", 9, 0.8, None)
-        assert kept.model_sha256 == "ab" * 32
+        assert kept.model_sha256 == checkpoint.sha256
     check_directions(found, generator.config, source=Path("d"))
     with pytest.raises(FileError, match="not \\[3, 3, 16\\]"):
         check_directions(replace(found, mean=found.mean[:2]), generator.config, source=Path("d"))
@@ -139,12 +145,12 @@ def unchecked(directions: Directions) -> bytes:
     return encode_tensors(tensors, key="polyinr_directions", facts={**facts, "label": None, "model_sha256": ""})
 
 
-def test_damaged_and_foreign_files(generator: Generator):
-    found = find_directions(generator, space="w", samples=9, count=2)
+def test_damaged_and_foreign_files(generator: Generator, checkpoint: Checkpoint):
+    found = find_directions(checkpoint, space="w", samples=9, count=2)
     nan = replace(found, mean=found.mean * float("nan"))
     short = replace(found, deviations=found.deviations[:1])
     flat = replace(found, mean=found.mean[0], components=found.components[:, 0])
-    for bad, words in [(nan, "no finite numbers"), (short, "damaged: deviations"), (flat, "its facts")]:
+    for bad, words in [(nan, "NaN or Inf"), (short, "damaged: deviations"), (flat, "its facts")]:
         with pytest.raises(FileError, match=words):  # which the writer refuses as well
             read_directions(unchecked(bad))
         with pytest.raises(FileError, match=words):
@@ -153,11 +159,11 @@ def test_damaged_and_foreign_files(generator: Generator):
         (b"", "not a directions file"),
         (b"nonsense", "not a directions file"),
         (encode_directions(found)[:-3], "not a directions file"),
-        (encode_latents(from_seed(generator, 1)), "not a directions file"),
+        (encode_latents(from_seeds(generator, [1])), "not a directions file"),
         (encode_directions(found).replace(b'\\"format\\": 1', b'\\"format\\": 7'), "format 7.*reads 1"),
         (
             encode_directions(found).replace(b'\\"samples\\": 9', b'\\"samples\\": x'),
-            "damaged .its facts are no JSON",
+            "damaged .its metadata are not valid JSON",
         ),
         (encode_directions(found).replace(b'\\"w\\"', b'\\"z\\"'), "its facts"),
     ]:

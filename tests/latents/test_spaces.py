@@ -9,8 +9,7 @@ from rounding import assert_rounded, terms_to_affine
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import FileError, LabelError, RequestError
-from polyinr_core.latents.io import Latents
-from polyinr_core.latents.latents import check_latents, from_seed, to_affine, with_label
+from polyinr_core.latents.latents import Latents, check_latents, from_seeds, to_affine, with_label
 from polyinr_core.models.generator import Generator
 
 
@@ -26,7 +25,7 @@ def conditional(tiny_class_checkpoint: Path) -> Generator:
 
 def test_a_seed_in_all_three_spaces(plain: Generator):
     """Oracle: the generator's own two steps, in float64."""
-    latents = from_seed(plain, 7, psi=0.7)
+    latents = from_seeds(plain, [7], psi=0.7)
     wide, terms = copy.deepcopy(plain).double(), terms_to_affine(plain.config)
     assert_rounded(latents.w, wide.w(latents.z.double(), psi=0.7), terms=terms)
     assert_rounded(latents.affine, wide.affine(latents.w.double()), terms=terms)
@@ -35,22 +34,22 @@ def test_a_seed_in_all_three_spaces(plain: Generator):
 
 def test_psi_zero_is_the_mean_of_the_class(conditional: Generator):
     for label in range(4):
-        latents = from_seed(conditional, 3, label=label, psi=0.0)
+        latents = from_seeds(conditional, [3], label=label, psi=0.0)
         assert torch.equal(latents.w, conditional.mapping.w_avg[label].expand(1, 3, -1))
 
 
 def test_a_seed_draws_its_class(conditional: Generator):
-    labels = {int(from_seed(conditional, seed).label) for seed in range(20)}
+    labels = {int(from_seeds(conditional, [seed]).label) for seed in range(20)}
     assert labels == {0, 1, 2, 3}
 
 
 def test_no_label_where_no_classes_are(plain: Generator):
     with pytest.raises(LabelError, match="no classes"):
-        from_seed(plain, 0, label=1)
+        from_seeds(plain, [0], label=1)
 
 
 def test_kept_latents_stay_as_kept(plain: Generator):
-    latents = from_seed(plain, 7, psi=0.7)
+    latents = from_seeds(plain, [7], psi=0.7)
     assert to_affine(plain, latents) is latents
     without_maps = Latents(z=latents.z, w=latents.w, psi=0.7)
     assert torch.equal(to_affine(plain, without_maps).affine, latents.affine)
@@ -60,38 +59,38 @@ def test_kept_latents_stay_as_kept(plain: Generator):
 
 def test_psi_starts_from_z_or_from_w(plain: Generator):
     """Oracle: truncating twice multiplies psi."""
-    latents = from_seed(plain, 7, psi=0.7)
+    latents = from_seeds(plain, [7], psi=0.7)
     anew = to_affine(plain, latents, psi=0.5)
-    assert torch.equal(anew.w, from_seed(plain, 7, psi=0.5).w)
+    assert torch.equal(anew.w, from_seeds(plain, [7], psi=0.5).w)
     twice = to_affine(plain, Latents(w=latents.w, psi=0.7), psi=0.5)
-    assert_rounded(twice.w, from_seed(plain, 7, psi=0.35).w, terms=6)
+    assert_rounded(twice.w, from_seeds(plain, [7], psi=0.35).w, terms=6)
     assert twice.psi == pytest.approx(0.35)
 
 
 @pytest.mark.parametrize("psi", [float("nan"), float("inf"), 1e9])
 def test_psi_that_is_no_number(plain: Generator, psi: float):
     with pytest.raises(RequestError, match="psi"):
-        from_seed(plain, 0, psi=psi)
+        from_seeds(plain, [0], psi=psi)
 
 
 def test_maps_alone_cannot_be_truncated(plain: Generator):
-    maps = Latents(affine=from_seed(plain, 1).affine)
+    maps = Latents(affine=from_seeds(plain, [1]).affine)
     with pytest.raises(RequestError, match="truncated"):
         to_affine(plain, maps, psi=0.5)
 
 
 def test_another_class_from_z(conditional: Generator):
-    kept = from_seed(conditional, 5, label=1)
+    kept = from_seeds(conditional, [5], label=1)
     moved = to_affine(conditional, with_label(conditional, kept, 2))
-    assert torch.equal(moved.affine, from_seed(conditional, 5, label=2).affine)
+    assert torch.equal(moved.affine, from_seeds(conditional, [5], label=2).affine)
     with pytest.raises(LabelError, match="class in them"):
         with_label(conditional, Latents(w=kept.w), 2)
 
 
 def test_z_without_a_class(conditional: Generator):
-    z = from_seed(conditional, 5).z
+    z = from_seeds(conditional, [5]).z
     drawn = with_label(conditional, Latents(z=z, seeds=(5,)), None)
-    assert torch.equal(drawn.label, from_seed(conditional, 5).label)
+    assert torch.equal(drawn.label, from_seeds(conditional, [5]).label)
     with pytest.raises(LabelError, match="give a label"):
         with_label(conditional, Latents(z=z), None)
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 
 from polyinr_core.errors import WeightsError
-from polyinr_core.inversion.loss import Perceptual
+from polyinr_core.inversion.loss import PerceptualDistance
 from polyinr_core.metrics.lpips import Vgg16Features, cached_vgg16, load_heads, load_lpips
 
 WIDTHS = [64, 128, 256, 512, 512]
@@ -40,10 +40,10 @@ def test_the_package_finds_the_same_distance(vgg16: dict[str, torch.Tensor], tmp
             layer.load_state_dict(layers[int(name)].state_dict())
     rng = torch.Generator().manual_seed(1)
     one, two = torch.rand(2, 1, 3, 64, 70, generator=rng) * 2 - 1
-    ours = Perceptual(network, heads)
+    ours = PerceptualDistance(network, heads)
     with torch.no_grad():
         expected = float(theirs(one, two))
-        assert float(ours.between(ours.look(one), ours.look(two))) == pytest.approx(expected, rel=1e-4)
+        assert float(ours.distance(ours.features(one), ours.features(two))) == pytest.approx(expected, rel=1e-4)
 
 
 def test_heads_are_the_package_s_own():

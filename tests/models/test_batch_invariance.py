@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.evaluation.image_sources import GeneratedImages, sample_w
-from polyinr_core.latents.io import Latents
-from polyinr_core.latents.latents import draw_labels, draw_z, from_seed, to_affine
+from polyinr_core.latents.latents import Latents, draw_labels, draw_z, from_seeds, to_affine
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import Part, RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import ALIGNMENT, aligned, batch_invariant
-from polyinr_core.rendering.render import draw_rows
+from polyinr_core.rendering.render import render_rows
 from polyinr_core.training.samples import draw_seeds
 
 OFFSETS = range(ALIGNMENT // 4)  # where a float32 may begin in a cache line
@@ -62,8 +61,8 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 
 def render_image(generator: Generator, seed: int, label: int | None) -> tuple[Latents, Tensor]:
-    latents = from_seed(generator, seed, label=label, psi=0.7)
-    return latents, torch.cat(list(draw_rows(generator.synthesis, latents.affine[0], RegularGrid(50, 47))))
+    latents = from_seeds(generator, [seed], label=label, psi=0.7)
+    return latents, torch.cat(list(render_rows(generator.synthesis, latents.affine[0], RegularGrid(50, 47))))
 
 
 def test_where_the_weights_stand_does_not_matter(model: Model) -> None:
@@ -85,7 +84,7 @@ def test_where_the_latents_stand_does_not_matter(model: Model) -> None:
         assert torch.equal(to_affine(model.generator, z, psi=0.7).affine, expected.affine)
         assert torch.equal(to_affine(model.generator, w).affine, expected.affine)
         maps = at_offset(expected.affine, offset)[0]
-        assert torch.equal(torch.cat(list(draw_rows(model.generator.synthesis, maps, grid))), image)
+        assert torch.equal(torch.cat(list(render_rows(model.generator.synthesis, maps, grid))), image)
 
 
 @pytest.mark.parametrize("seeds", [[3], [3, 1], [0, 1, 2, 3], [*range(9)], [5, 4, 3, 2, 1, 0], [*range(40)]])
@@ -113,7 +112,7 @@ def test_training_s_samples_and_evaluation_s_images_do_not_depend_on_their_numbe
     assert torch.equal(few, more[:count])
     w = sample_w(checkpoint, range(count), psi=1.0, label_seeds=range(count))
     label = int(draw_labels([3], 4)[0]) if model.label is not None else None
-    assert torch.equal(w[3], from_seed(generator, 3, label=label).w[0])
+    assert torch.equal(w[3], from_seeds(generator, [3], label=label).w[0])
 
 
 @pytest.mark.parametrize("channels", [7, 10, 16, 24, 96, 160])
@@ -122,10 +121,10 @@ def test_where_a_pixel_stands_in_a_block_does_not_matter(channels: int, dtype: t
     """A tile's pixels are those of the whole image; a stripe of 1365 rows, as of 96 channels, ended apart."""
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(levels=3, channels=channels, z_dim=8, w_dim=12)).to(dtype)
-    affine, grid = from_seed(generator, 3).affine[0], RegularGrid(90, 70)
-    whole = torch.cat(list(draw_rows(generator.synthesis, affine, grid)))
+    affine, grid = from_seeds(generator, [3]).affine[0], RegularGrid(90, 70)
+    whole = torch.cat(list(render_rows(generator.synthesis, affine, grid)))
     for left, top, width, height in ((0, 0, 90, 35), (13, 5, 60, 60), (89, 69, 1, 1), (1, 0, 88, 70)):
-        tile = torch.cat(list(draw_rows(generator.synthesis, affine, Part(grid, left, top, width, height))))
+        tile = torch.cat(list(render_rows(generator.synthesis, affine, Part(grid, left, top, width, height))))
         assert torch.equal(tile, whole[top : top + height, left : left + width])
 
 

@@ -10,7 +10,7 @@ from rounding import assert_rounded, terms_of, terms_to_affine
 from safetensors.torch import load_file
 from torch import Tensor
 
-from polyinr_core.checkpoints.official import read_released
+from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.images.quantize import to_uint8
 from polyinr_core.models.config import PRESETS
 from polyinr_core.models.coordinates import RegularGrid, homogeneous
@@ -25,7 +25,7 @@ class Golden:
     def __init__(self, reference: Path, name: str, dtype: torch.dtype) -> None:
         path = reference / f"{name}.safetensors"
         self.vectors = load_file(path)
-        self.generator = read_released(path).generator.to(dtype)
+        self.generator = load_official_checkpoint(path).generator.to(dtype)
         self.z = self.vectors["input.z"].to(dtype)
         self.label = self.vectors["input.class_id"] if self.generator.config.classes else None
         self.dtype = dtype

@@ -12,7 +12,7 @@ from triton.runtime import interpreter
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import Blend, RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.backends.triton import Fused, Tile
+from polyinr_core.rendering.backends.triton import Tile, TritonBackend
 from polyinr_core.rendering.precision import in_precision
 
 DEVICE = torch.device("cpu" if knobs.runtime.interpret else "cuda")
@@ -68,7 +68,7 @@ def check(drawn: Tensor, exact: Tensor, tolerance: float) -> None:
 def against_float64(form: str, n: int, kind: torch.dtype, tile: Tile, *, levels: int = 4, count: int = 37) -> None:
     generator, w = network(form, n, levels=levels)
     affine, points = generator.affine(w), some_points(count)
-    drawn = Fused(in_precision(generator.synthesis, kind), tile=tile)(affine, points)
+    drawn = TritonBackend(in_precision(generator.synthesis, kind), tile=tile)(affine, points)
     check(drawn, literal(generator.double(), w.double(), points.double()), TYPES[kind])
 
 
@@ -99,7 +99,7 @@ def test_the_literal_clamp(whole: bool) -> None:
     for parameter in generator.synthesis.parameters():
         parameter.mul_(20.0)
     affine, points = generator.affine(w), some_points(37)
-    drawn = Fused(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
+    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
     assert any((h.abs() == 256).any() for h in generator.synthesis.features(affine, points))
     check(drawn, literal(generator.double(), w.double(), points.double()), 1e-5)
 
@@ -109,7 +109,7 @@ def test_the_literal_clamp(whole: bool) -> None:
 def test_own_points_of_each_image(whole: bool) -> None:
     generator, w = network("release", 16)
     affine, points = generator.affine(w), some_points(2, 20)
-    drawn = Fused(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
+    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
     check(drawn, generator.synthesis.double()(affine.double(), points.double()), 1e-5)
 
 
@@ -121,5 +121,5 @@ def test_a_blend(whole: bool) -> None:
     blend = Blend(RegularGrid(4, 5), torch.cat([shares, 1 - shares]))
     points = blend.at(torch.arange(20, device=DEVICE), dtype=torch.float32)
     affine = torch.cat(list(generator.affine(w)), dim=1).unsqueeze(0)  # [1, L, 6, n]
-    drawn = Fused(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
+    drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, whole=whole))(affine, points)
     check(drawn, generator.synthesis.double()(affine.double(), points.double()), 1e-5)

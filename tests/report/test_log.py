@@ -19,7 +19,7 @@ def written(path: Path, *lines: object) -> Path:
 def test_work_that_was_done_again_gives_way(tmp_path: Path) -> None:
     log = read_log(make_run(tmp_path / "run") / "log.jsonl")
     assert (log.kimg, log.resumed, log.undone, log.damaged) == (4.0, (1.0,), 2, 0)
-    speed = log.series("images_per_second")
+    speed = log.series("img_per_sec")
     assert speed.kimg == tuple(0.25 * i for i in range(1, 17))
     assert speed.values == tuple([10.0 + i for i in range(4)] + [10.0 + i for i in range(7, 19)])
     assert log.spans == (StageSpan(0, 16, 0.0, 2.0), StageSpan(1, 32, 2.0, 4.0))
@@ -29,12 +29,12 @@ def test_work_that_was_done_again_gives_way(tmp_path: Path) -> None:
 
 def test_a_run_that_was_started_anew_has_no_past(tmp_path: Path) -> None:
     """Without a word of it, as where somebody removed the states; of two values at one kimg the later counts."""
-    first = [{"kimg": 0.0, "spread": 0.1}, {"kimg": 5.0, "discriminator": 1.0}]
-    again = [{"kimg": 0.0, "spread": 0.2}, {"kimg": 1.0, "discriminator": 2.0}]
+    first = [{"kimg": 0.0, "spread": 0.1}, {"kimg": 5.0, "loss_d": 1.0}]
+    again = [{"kimg": 0.0, "spread": 0.2}, {"kimg": 1.0, "loss_d": 2.0}]
     log = read_log(written(tmp_path / "log.jsonl", *first, *again))
     assert (log.kimg, log.undone) == (1.0, 1)
     assert log.series("spread") == Series((0.0,), (0.2,))
-    assert log.series("discriminator") == Series((1.0,), (2.0,))
+    assert log.series("loss_d") == Series((1.0,), (2.0,))
 
 
 def test_a_stage_of_any_number_is_one_row(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ DAMAGED = [
     '{"kimg": 1, "crit',
     "null",
     "[1]",
-    '{"discriminator": 1}',
+    '{"loss_d": 1}',
     '{"kimg": "1"}',
     '{"kimg": true}',
     '{"kimg": NaN}',
@@ -62,9 +62,9 @@ DAMAGED = [
 
 @pytest.mark.parametrize("line", DAMAGED, ids=lambda line: line[:16])
 def test_a_damaged_line_is_counted_and_left_out(tmp_path: Path, line: str) -> None:
-    log = read_log(written(tmp_path / "log.jsonl", {"kimg": 1}, line, "", {"kimg": 2, "discriminator": 3}))
+    log = read_log(written(tmp_path / "log.jsonl", {"kimg": 1}, line, "", {"kimg": 2, "loss_d": 3}))
     assert (log.kimg, log.damaged, log.undone) == (2.0, 1, 0)
-    assert log.series("discriminator").values == (3.0,)
+    assert log.series("loss_d").values == (3.0,)
 
 
 def test_a_line_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_line_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
 
 def test_what_is_no_number_is_no_point(tmp_path: Path) -> None:
     values = [None, "x", True, [1], 2, 1e31, -3.5]
-    log = read_log(written(tmp_path / "log.jsonl", *({"kimg": i, "discriminator": v} for i, v in enumerate(values))))
-    assert log.series("discriminator") == Series((4.0, 6.0), (2.0, -3.5))
+    log = read_log(written(tmp_path / "log.jsonl", *({"kimg": i, "loss_d": v} for i, v in enumerate(values))))
+    assert log.series("loss_d") == Series((4.0, 6.0), (2.0, -3.5))
     assert log.spans == ()
     assert len(log.series("nothing")) == 0
 

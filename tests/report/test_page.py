@@ -118,7 +118,7 @@ def test_whatever_names_hold_is_text(run: StoredRun, compared: RealsComparison) 
 
 def test_a_run_that_has_just_begun(run: StoredRun) -> None:
     """One line of log, no images."""
-    for path in run.folder.images.iterdir():
+    for path in run.folder.samples.iterdir():
         path.unlink()
     run.folder.log.write_text('{"kimg": 0.0, "spread": 0.5}\n')
     read = page_of(read_run(run.folder.path))
@@ -131,11 +131,11 @@ def test_the_page_stays_small(run: StoredRun) -> None:
     """A long training: its log has 20 000 lines, its sheets are of noise."""
     rng = np.random.default_rng(0)
     lines = [
-        json.dumps({"kimg": i / 4, "stage": 0, "resolution": 256, "generator": a, "discriminator": b})
+        json.dumps({"kimg": i / 4, "stage": 0, "resolution": 256, "loss_g": a, "loss_d": b})
         for i, (a, b) in enumerate(rng.normal(size=(20_000, 2)).tolist())
     ]
     run.folder.log.write_text("\n".join(lines))
-    for path in run.folder.images.iterdir():
+    for path in run.folder.samples.iterdir():
         write_image(path, rng.integers(0, 256, (1030, 2062, 3), dtype=np.uint8), overwrite=True)
     read = read_run(run.folder.path)
     assert read.log.kimg == pytest.approx(19_999 / 4)

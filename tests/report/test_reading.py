@@ -52,10 +52,10 @@ def test_results_are_found_among_other_files(folder: Path) -> None:
 
 
 def test_of_many_sheets_some_are_shown_and_a_damaged_one_is_named(folder: Path) -> None:
-    whole = (folder / "images" / "reals.png").read_bytes()
+    whole = (folder / "samples" / "reals.png").read_bytes()
     for i in range(40):
-        (folder / "images" / f"fakes-{i:09d}.png").write_bytes(whole if i else b"")
-    (folder / "images" / "fakes-old.png").write_bytes(whole)
+        (folder / "samples" / f"fakes-{i:09d}.png").write_bytes(whole if i else b"")
+    (folder / "samples" / "fakes-old.png").write_bytes(whole)
     sheets = sample_grids(read_run(folder))
     assert (len(sheets), sheets[0].image, sheets[-1].kimg) == (12, None, 4.0)
     assert all(sheet.image for sheet in sheets[1:])
@@ -74,10 +74,10 @@ def test_stages_that_the_configuration_does_not_name_come_from_the_log(folder: P
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("{", "no JSON"),
-        ("[]", "format 1"),
-        ('{"format": 2}', "format 1"),
-        ('{"format": 1, "training": {}, "data": 3}', "missing"),
+        ("{", "not valid JSON"),
+        ("[]", "format 2"),
+        ('{"format": 3}', "format 2"),
+        ('{"format": 2, "training": {}, "data": 3}', "missing"),
     ],
 )
 def test_a_damaged_configuration_is_refused(folder: Path, config: str, said: str) -> None:

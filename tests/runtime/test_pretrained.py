@@ -192,6 +192,6 @@ def test_a_failed_fetch_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> No
         raise huggingface_hub.errors.LocalEntryNotFoundError("cannot reach the hub\nmore")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-    with pytest.raises(WeightsError, match="could not be fetched") as caught:
+    with pytest.raises(WeightsError, match="could not be downloaded") as caught:
         load_pretrained("deit-tiny", download=True)
     assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ import torch
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.rng import generator_for, no_start_values, start_values_of
+from polyinr_core.runtime.rng import generator_for, meta_init, seeded_init
 
 CONFIG = GeneratorConfig(levels=2, channels=4, classes=3)
 
@@ -23,19 +23,19 @@ def test_start_values_are_the_key_s_and_leave_other_draws_alone() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    with start_values_of("a", 1):
+    with seeded_init("a", 1):
         first = Generator(CONFIG)
     assert torch.equal(torch.rand(3), expected)
-    with start_values_of("a", 1):
+    with seeded_init("a", 1):
         again = Generator(CONFIG)
-    with start_values_of("a", 2):
+    with seeded_init("a", 2):
         other = Generator(CONFIG)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not torch.equal(first.synthesis.to_rgb.weight, other.synthesis.to_rgb.weight)
 
 
 def test_modules_without_start_values_have_the_same_shapes_and_no_memory() -> None:
-    with no_start_values():
+    with meta_init():
         empty = Generator(CONFIG).state_dict()
     filled = Generator(CONFIG).state_dict()
     assert {name: value.shape for name, value in empty.items()} == {k: v.shape for k, v in filled.items()}

@@ -165,7 +165,7 @@ def states(folder: Path) -> list[int]:
 def drafts(folder: Path) -> set[str]:
     """Return the folders of the run in which a file is being written, or was when the process was killed."""
     found = set()
-    for name in (".", "state", "checkpoints", "images"):
+    for name in (".", "state", "checkpoints", "samples"):
         try:
             if any(entry.endswith(".part") for entry in os.listdir(folder / "run" / name)):
                 found.add(name)

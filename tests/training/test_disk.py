@@ -58,8 +58,8 @@ def events(folder: Path) -> list[dict[str, Any]]:
                 ("*/state/*/*.json", 2, [4]),
                 ("*/checkpoints/*/*.safetensors", 1, []),
                 ("*/checkpoints/*/*.safetensors", 3, [4]),
-                ("*/images/*/reals.png", 1, []),
-                ("*/images/*/fakes-*.png", 3, [4]),
+                ("*/samples/*/reals.png", 1, []),
+                ("*/samples/*/fakes-*.png", 3, [4]),
             )
         ],
     ],

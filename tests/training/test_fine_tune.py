@@ -9,7 +9,7 @@ from rounding import assert_rounded, terms_of, terms_to_affine
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.checkpoints.official import read_released
+from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
@@ -146,7 +146,7 @@ def test_the_start_is_the_same_every_time(unconditional: Checkpoint) -> None:
 @pytest.mark.parametrize("name", ["official_like", "official_like_full"])
 def test_a_released_conditional_file(reference: Path, name: str) -> None:
     """Ten classes in a table of 1000 or 12 rows; its learned grid is left out, and said to be."""
-    checkpoint = read_released(reference / f"{name}.pkl")
+    checkpoint = load_official_checkpoint(reference / f"{name}.pkl")
     config = adopt(PRESETS["emoji"], checkpoint, set())
     start = generator_from(checkpoint, classes=10, class_names=tuple("abcdefghij"), table=torch.randn(10, 320))
     assert start.config == config.generator(10)
@@ -158,7 +158,7 @@ def test_a_released_conditional_file(reference: Path, name: str) -> None:
 
 
 def test_a_released_unconditional_file(reference: Path) -> None:
-    checkpoint = read_released(reference / "official_like_uncond.pkl")
+    checkpoint = load_official_checkpoint(reference / "official_like_uncond.pkl")
     z = torch.randn(4, 64)
     start = generator_from(checkpoint, classes=0)
     assert start.config == adopt(PRESETS["emoji"], checkpoint, set()).generator(0)

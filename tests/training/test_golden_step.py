@@ -9,7 +9,7 @@ from released_disc import our_name, probed_lite0, released_disc
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from polyinr_core.checkpoints.official import read_released
+from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.coordinates import homogeneous
 from polyinr_core.models.generator import Generator
 from polyinr_core.training.step import Batch, Networks, Setting, ema_beta, iterate
@@ -33,7 +33,7 @@ class GridLearner(Generator):
 
 def released_grid_learner(path: Path) -> GridLearner:
     """Return the golden generator with its grid as a parameter, in float64."""
-    checkpoint = read_released(path)
+    checkpoint = load_official_checkpoint(path)
     generator = GridLearner(checkpoint.generator.config)
     generator.load_state_dict(checkpoint.generator.state_dict())
     generator.learn_grid(checkpoint.learned_grid)

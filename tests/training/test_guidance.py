@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from polyinr_core.data.dataset import bundled_images
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
@@ -32,12 +32,12 @@ def weights() -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def emoji() -> Archive:
-    return Archive.open(bundled_images())
+def emoji() -> ZipDataset:
+    return ZipDataset.open(bundled_images())
 
 
 @pytest.fixture(scope="module")
-def guide(emoji: Archive, weights: dict) -> Classifier:
+def guide(emoji: ZipDataset, weights: dict) -> Classifier:
     """A guide whose head is fitted on fewer emoji than usual, 24 of each class."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guidance, "MAX_OF_A_CLASS", 24)
@@ -59,7 +59,7 @@ def noise(classes: int, *, resolution: int = 8, images: int = 20) -> SimpleNames
     )
 
 
-def test_the_fitted_head_knows_emoji_that_it_was_not_fitted_on(emoji: Archive, guide: Classifier) -> None:
+def test_the_fitted_head_knows_emoji_that_it_was_not_fitted_on(emoji: ZipDataset, guide: Classifier) -> None:
     """Of 96 others at 32 px: over 45 % are right, three times the share of the largest class (about 15 %),
     and the cross-entropy is below that of the classes' shares."""
     rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from polyinr_core.training import logging as memory
 from polyinr_core.training.logging import Journal, memory_facts
 from polyinr_core.training.run_dir import RunFolder
 
-EVENT = {"kimg": 0.25, "stage": 0, "resolution": 8, "generator": 2.5, "fake_sign": -0.5, "fd-lite2": 7.0}
+EVENT = {"kimg": 0.25, "stage": 0, "resolution": 8, "loss_g": 2.5, "fake_sign": -0.5, "fd-lite2": 7.0}
 
 
 @pytest.fixture
@@ -51,18 +51,18 @@ def test_an_event_is_logged_reported_and_charted(journal: Journal, told: list, t
     assert charted(tmp_path) == {
         "run/stage": [(250, 0.0)],
         "run/resolution": [(250, 8.0)],
-        "loss/generator": [(250, 2.5)],
+        "loss/loss_g": [(250, 2.5)],
         "sign/fake_sign": [(250, -0.5)],
         "judge/fd-lite2": [(250, 7.0)],
     }
 
 
 def test_what_is_no_number_stays_out_of_json(journal: Journal, told: list, tmp_path: Path) -> None:
-    odd = {"generator": float("nan"), "discriminator": np.float32("-inf"), "reals": np.int64(3), "is": np.float32(0.5)}
+    odd = {"loss_g": float("nan"), "loss_d": np.float32("-inf"), "reals": np.int64(3), "is": np.float32(0.5)}
     journal.write({**EVENT, **odd, "resumed": True, "warning": "text"})
-    told_now = {"generator": None, "discriminator": None, "reals": 3, "is": 0.5, "resumed": True, "warning": "text"}
+    told_now = {"loss_g": None, "loss_d": None, "reals": 3, "is": 0.5, "resumed": True, "warning": "text"}
     assert logged(tmp_path) == told == [{**EVENT, **told_now}]
-    assert not {"loss/generator", "loss/discriminator", "judge/resumed"} & charted(tmp_path).keys()
+    assert not {"loss/loss_g", "loss/loss_d", "judge/resumed"} & charted(tmp_path).keys()
 
 
 def test_a_resumed_run_appends(tmp_path: Path, told: list, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +71,11 @@ def test_a_resumed_run_appends(tmp_path: Path, told: list, monkeypatch: pytest.M
         monkeypatch.setattr("os.getpid", lambda number=number: number)  # another process
         journal = Journal(RunFolder(tmp_path), told.append)
         for kimg in kimgs:
-            journal.write({"kimg": kimg, "discriminator": float(number)} | ({"resumed": True} if number else {}))
+            journal.write({"kimg": kimg, "loss_d": float(number)} | ({"resumed": True} if number else {}))
         journal.close()
     assert [event["kimg"] for event in logged(tmp_path)] == [0.1, 0.2, 0.3, 0.2, 0.3]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
-    assert charted(tmp_path)["loss/discriminator"] == [(100, 0.0), (200, 0.0), (200, 1.0), (300, 1.0)]
+    assert charted(tmp_path)["loss/loss_d"] == [(100, 0.0), (200, 0.0), (200, 1.0), (300, 1.0)]
 
 
 def test_sheets_are_charted_small(journal: Journal, tmp_path: Path) -> None:

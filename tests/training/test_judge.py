@@ -16,7 +16,7 @@ from stand_ins import NarrowInception, NarrowLite2
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.data.dataset import bundled_images
 from polyinr_core.data.loader import Feed
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.frechet import RunningMoments, frechet_distance
 from polyinr_core.metrics.kid import KernelReference
@@ -42,8 +42,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def archive() -> Archive:
-    return Archive.open(bundled_images())
+def archive() -> ZipDataset:
+    return ZipDataset.open(bundled_images())
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def generator(tiny_checkpoint: Path) -> Generator:
 
 
 def judge(
-    metrics: tuple[str, ...], weights: dict[str, Any], archive: Archive, *, ranks: Ranks = ALONE, **feed: Any
+    metrics: tuple[str, ...], weights: dict[str, Any], archive: ZipDataset, *, ranks: Ranks = ALONE, **feed: Any
 ) -> Judge:
     return Judge(
         metrics,
@@ -68,7 +68,7 @@ def judge(
     )
 
 
-def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+def test_what_is_compared(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Oracle: the archive's own pixels and single images. 1e-5: float32 features, in other batches."""
     measured = judge(ALL, weights, archive).distances(generator)
     chosen = torch.randperm(len(archive), generator=generator_for("reals")).tolist()
@@ -91,7 +91,7 @@ def test_what_is_compared(weights: dict[str, Any], archive: Archive, generator: 
     assert measured == {name: pytest.approx(value, rel=1e-4) for name, value in expected.items()}
 
 
-def test_the_facts(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+def test_the_facts(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Flat, of JSON's kinds; the watched distance comes first, with six digits."""
     whole = judge(ALL, weights, archive)
     facts = whole.measure(generator)
@@ -111,7 +111,9 @@ def test_the_facts(weights: dict[str, Any], archive: Archive, generator: Generat
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_how_many_images_are_seen(weights: dict[str, Any], archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_images_are_seen(
+    weights: dict[str, Any], archive: ZipDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All reals up to a limit; as many fakes for lite2, StyleGAN's 50 thousand for fid."""
     monkeypatch.setattr(judging, "SIGHTS", SIGHTS)
     whole = judge(("fd-lite2", "fid"), weights, archive)
@@ -119,7 +121,7 @@ def test_how_many_images_are_seen(weights: dict[str, Any], archive: Archive, mon
     assert whole.fakes == {"lite2": 1562, "inception": 50_000}
 
 
-def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: Archive, tmp_path: Path) -> None:
+def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: ZipDataset, tmp_path: Path) -> None:
     """All images of the set count, the held-out ones too. Oracle: images in the classes that these draw."""
     conditional = load_checkpoint(small_checkpoint(tmp_path / "model.safetensors", classes=8)).generator
     measured = judge(("fid",), weights, archive, held_out=500, seed=3)
@@ -147,7 +149,7 @@ def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDi
 
 
 def test_mirrored_and_held_out_images_change_nothing(
-    weights: dict[str, Any], archive: Archive, generator: Generator
+    weights: dict[str, Any], archive: ZipDataset, generator: Generator
 ) -> None:
     """The reals are all images of the set as they are, whatever of them training sees and when."""
     plain = judge(("fid",), weights, archive, resolution=16)
@@ -156,7 +158,7 @@ def test_mirrored_and_held_out_images_change_nothing(
 
 
 def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
-    weights: dict[str, Any], archive: Archive, generator: Generator, monkeypatch: pytest.MonkeyPatch
+    weights: dict[str, Any], archive: ZipDataset, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For both networks together; a second measurement draws only."""
     shown, drawn = [], []
@@ -174,7 +176,7 @@ def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
     assert len(shown) == 24
 
 
-def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: Archive, generator: Generator) -> None:
+def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Neither in the generator nor in PyTorch's own randomness."""
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -232,7 +234,7 @@ def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
-    with Archive.open(bundled_images()) as archive:
+    with ZipDataset.open(bundled_images()) as archive:
         whole = judge(ALL, weights, archive, ranks=Ranks(rank, count))
         facts = [whole.distances(load_checkpoint(model).generator), whole.measure(load_checkpoint(model).generator)]
     (folder / f"{rank}.json").write_text(json.dumps(facts))
@@ -241,7 +243,7 @@ def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_measure_what_one_does(
-    archive: Archive, generator: Generator, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: ZipDataset, generator: Generator, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the true lite2's features. 1e-9: they are the same, bit for bit; their sums are in another order."""
     monkeypatch.setattr(judging, "Lite2Features", Lite2Features)

@@ -63,7 +63,7 @@ def phase_of(folder: Path, *, stood: list[int], told: int) -> str:
     manifests = {path.stem for path in (folder / "run/state").glob("*.json")}
     if "state" in left or weights - manifests:
         return "while a state was written"
-    if "checkpoints" in left or "images" in left:
+    if "checkpoints" in left or "samples" in left:
         return "while a checkpoint or its sheet was written"
     if "." in left or (states(folder) == stood and all("resumed" in line for line in lines(folder)[told:])):
         return "in start-up or the first iteration"

@@ -115,7 +115,7 @@ def test_drafts_of_a_killed_process_are_cleared_away(tmp_path: Path) -> None:
     drafts = [
         folder.state / ".000000000008.safetensors.x.part",
         folder.checkpoint(8).parent / ".000000008.safetensors.x.part",
-        folder.image("reals").parent / ".reals.png.x.part",
+        folder.sample("reals").parent / ".reals.png.x.part",
     ]
     for draft in drafts:
         draft.mkdir(parents=True)

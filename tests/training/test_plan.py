@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyinr_core.data.dataset import bundled_images
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.coordinates import RegularGrid
@@ -26,8 +26,8 @@ SMALL = replace(
 
 
 @pytest.fixture(scope="module")
-def emoji() -> Archive:
-    return Archive.open(bundled_images())
+def emoji() -> ZipDataset:
+    return ZipDataset.open(bundled_images())
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def weights() -> dict:
 
 
 @pytest.fixture(scope="module")
-def plan(emoji: Archive, weights: dict) -> Plan:
+def plan(emoji: ZipDataset, weights: dict) -> Plan:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "LONG_ENOUGH", 0.02)
         return make_plan(SMALL, emoji, weights, device=CPU)
@@ -105,14 +105,14 @@ def test_a_pixel_s_bytes_are_those_that_autograd_keeps(monkeypatch: pytest.Monke
     assert all(parameter.grad is None for parameter in generator.parameters())
 
 
-def test_chunks_take_less_memory(emoji: Archive, weights: dict, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_take_less_memory(emoji: ZipDataset, weights: dict, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "LONG_ENOUGH", 0.02)
     chunked = make_plan(replace(SMALL, chunk=256), emoji, weights, device=CPU)
     assert [stage.chunk for stage in chunked.stages] == [256, 256]
     assert all(a.memory < b.memory for a, b in zip(chunked.stages, plan.stages, strict=True))
 
 
-def test_missing_weights_are_measured_all_the_same(emoji: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_measured_all_the_same(emoji: ZipDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "LONG_ENOUGH", 0.01)
     config = replace(SMALL, stages=parse_stages("16:1"))
     plan = make_plan(config, emoji, {}, device=CPU)
@@ -130,6 +130,6 @@ def test_a_stand_in_has_the_shapes_of_the_network(name: str) -> None:
         }
 
 
-def test_what_the_run_refuses_the_plan_refuses(emoji: Archive, weights: dict) -> None:
+def test_what_the_run_refuses_the_plan_refuses(emoji: ZipDataset, weights: dict) -> None:
     with pytest.raises(ConfigError, match="guide"):
         make_plan(replace(SMALL, cond=False), emoji, weights, device=CPU)

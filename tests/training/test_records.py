@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.images.grid import Pixels, sheet
+from polyinr_core.images.grid import Pixels, make_grid
 from polyinr_core.images.io import write_image
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
@@ -21,7 +21,7 @@ COLUMNS, ROWS = 8, 4
 def write_sheet(path: Path, *, side: int, first: int = 0) -> Path:
     """Write a sheet whose images are of one color each: first, first + 1, ..."""
     colors = np.arange(first, first + COLUMNS * ROWS, dtype=np.uint8)
-    write_image(path, sheet(np.broadcast_to(colors[:, None, None, None], (len(colors), side, side, 3)), COLUMNS))
+    write_image(path, make_grid(np.broadcast_to(colors[:, None, None, None], (len(colors), side, side, 3)), COLUMNS))
     return path
 
 
@@ -54,7 +54,7 @@ def test_small_images_are_repeated_pixels_and_large_ones_area_means(tmp_path: Pa
     rng = np.random.default_rng(0)
     small, large = (rng.integers(0, 256, (32, side, side, 3), dtype=np.uint8) for side in (64, 256))
     for name, images in (("small", small), ("large", large)):
-        write_image(tmp_path / f"{name}.png", sheet(images, COLUMNS))
+        write_image(tmp_path / f"{name}.png", make_grid(images, COLUMNS))
     strip = strip_of([tmp_path / "small.png", tmp_path / "large.png"])
     tile = LARGEST_TILE
     assert strip.shape == (2 * tile + 2, 8 * (tile + 2) - 2, 3)
@@ -110,9 +110,9 @@ def test_no_damage_of_a_sheet_is_an_error(tmp_path: Path) -> None:
 def test_age_is_the_images_seen(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for i, name in enumerate(("fakes-999999999", "fakes-000000000", "fakes-1000000000", "reals")):
-        write_sheet(folder.image(name), side=4, first=20 * i)
+        write_sheet(folder.sample(name), side=4, first=20 * i)
     save_film_strip(folder)
-    shown = np.asarray(Image.open(folder.image("progress")))
+    shown = np.asarray(Image.open(folder.sample("progress")))
     assert [row[0] for row in tiles(shown, 4)] == [20, 0, 40]
 
 
@@ -125,8 +125,8 @@ def test_a_record_is_a_checkpoint_a_sheet_and_a_row(tmp_path: Path) -> None:
         pixels = save_record(folder, checkpoint, seen=seen)
         assert pixels.shape == (32, side, side, 3)
         assert folder.checkpoint(seen).exists()
-        shown = np.asarray(Image.open(folder.image(f"fakes-{seen:09d}")))
-        assert np.array_equal(shown, sheet(pixels, COLUMNS))
-        strip = np.asarray(Image.open(folder.image("progress")))
+        shown = np.asarray(Image.open(folder.sample(f"fakes-{seen:09d}")))
+        assert np.array_equal(shown, make_grid(pixels, COLUMNS))
+        strip = np.asarray(Image.open(folder.sample("progress")))
         assert np.array_equal(strip[-side:], shown[:side])
     assert strip.shape == (2 * 18 - 2, 8 * 18 - 2, 3)

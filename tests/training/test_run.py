@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import PolyinrError, TrainingError
+from polyinr_core.report.run_reader import read_log
+from polyinr_core.runtime.atomic_io import sha256_of
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
 from polyinr_core.training.hooks import Upkeep
@@ -53,11 +55,11 @@ def make_archive(path: Path, *, images: int = 12, labels: bool = True) -> Path:
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    return Archive.open(make_archive(tmp_path_factory.mktemp("data") / "noise.zip"))
+def archive(tmp_path_factory: pytest.TempPathFactory) -> ZipDataset:
+    return ZipDataset.open(make_archive(tmp_path_factory.mktemp("data") / "noise.zip"))
 
 
-def run(config: TrainingConfig, archive: Archive, folder: Path, weights: dict, *, stop_after: int = 10**9) -> bool:
+def run(config: TrainingConfig, archive: ZipDataset, folder: Path, weights: dict, *, stop_after: int = 10**9) -> bool:
     """Train; stop after so many iterations."""
     left = iter(range(stop_after - 1))
     training = Run(
@@ -69,7 +71,7 @@ def run(config: TrainingConfig, archive: Archive, folder: Path, weights: dict, *
 def losses_in(folder: Path) -> list[dict]:
     """Return the log's lines about iterations."""
     lines = (folder / "log.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines if '"discriminator"' in line]
+    return [json.loads(line) for line in lines if '"loss_d"' in line]
 
 
 def last_state(folder: Path) -> dict[str, torch.Tensor]:
@@ -77,7 +79,7 @@ def last_state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def whole(archive: Archive, weights: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(archive: ZipDataset, weights: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was never interrupted."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert run(SMALL, archive, folder, weights)
@@ -86,7 +88,7 @@ def whole(archive: Archive, weights: dict, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("stops", [[1, 1, 1, 1, 1], [3, 1], [4]])
 def test_resuming_gives_the_run_that_was_never_stopped(
-    archive: Archive, weights: dict, whole: Path, tmp_path: Path, stops: list[int]
+    archive: ZipDataset, weights: dict, whole: Path, tmp_path: Path, stops: list[int]
 ) -> None:
     """Every tensor of the last state, to the bit: weights, average, discriminator, both optimizers."""
     folder = tmp_path / "run"
@@ -105,7 +107,43 @@ def test_resuming_gives_the_run_that_was_never_stopped(
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
-def test_the_log_is_appended_to(archive: Archive, weights: dict, whole: Path, tmp_path: Path) -> None:
+def test_a_run_of_format_1_goes_on_exactly(archive: ZipDataset, weights: dict, whole: Path, tmp_path: Path) -> None:
+    """A run folder as polyinr 0.1 left it: other folder names, configuration keys, and names of the tensors."""
+    folder = tmp_path / "run"
+    assert not run(SMALL, archive, folder, weights, stop_after=3)
+    to_format_1(folder)
+    assert run(SMALL, archive, folder, weights)
+    expected, resumed = last_state(whole), last_state(folder)
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        "pictures",
+        "snapshots",
+        "state",
+        "tensorboard",
+    ]
+    assert read_log(folder / "log.jsonl").points("loss_d") == read_log(whole / "log.jsonl").points("loss_d")
+
+
+def to_format_1(folder: Path) -> None:
+    """Rename in a run folder what polyinr 0.1 named otherwise."""
+    (folder / "samples").rename(folder / "pictures")
+    (folder / "checkpoints").rename(folder / "snapshots")
+    log = folder / "log.jsonl"
+    log.write_text(log.read_text().replace('"loss_d"', '"critic"').replace('"loss_g"', '"generator"'))
+    config = folder / "config.json"
+    text = config.read_text().replace('"format": 2', '"format": 1').replace('"images"', '"pictures"')
+    config.write_text(text.replace('"disc_', '"critic_').replace('"checkpoint_every"', '"snapshot_every"'))
+    for manifest in (folder / "state").glob("*.json"):
+        weights = manifest.with_suffix(".safetensors")
+        tensors = {name.replace("discriminator/", "critic/"): tensor for name, tensor in load_file(weights).items()}
+        save_file(tensors, weights)
+        facts = json.loads(manifest.read_text())
+        assert facts["format"] == 2
+        manifest.write_text(json.dumps(facts | {"format": 1, "sha256": sha256_of(weights)}))
+
+
+def test_the_log_is_appended_to(archive: ZipDataset, weights: dict, whole: Path, tmp_path: Path) -> None:
     """What a crash left stays, the line that it cut off as well; then comes a line that says so, and the rest."""
     folder = tmp_path / "run"
     assert not run(SMALL, archive, folder, weights, stop_after=4)
@@ -118,12 +156,12 @@ def test_the_log_is_appended_to(archive: Archive, weights: dict, whole: Path, tm
     told = [json.loads(line) for line in log.read_text()[len(before) :].splitlines() if line]
     assert told[0] == {"kimg": 0.016, "stage": 1, "resolution": 16, "resumed": True}
     last, again = losses_in(whole)[-1], losses_in(folder)[-1]
-    for name in ("images_per_second", "resident_mib"):
+    for name in ("img_per_sec", "resident_mib"):
         assert last.pop(name) > 0 < again.pop(name)
     assert again == last
 
 
-def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: Archive, weights: dict, tmp_path: Path) -> None:
+def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: ZipDataset, weights: dict, tmp_path: Path) -> None:
     """Stages of 10 and 9 images, four at a time, are 24 images; a stop at 20 is before the end."""
     config = replace(SMALL, stages=parse_stages("8:0.01,16:0.009"))
     told: list[tuple[int, int, int]] = []
@@ -142,7 +180,9 @@ def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: Archive, weights: d
     assert told == [(4, 0, 4), (8, 0, 8), (12, 0, 12), (16, 1, 4), (20, 1, 8)]
 
 
-def test_a_stop_writes_once(archive: Archive, weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_writes_once(
+    archive: ZipDataset, weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At a stage's end all is written anyway."""
     written: list[int] = []
     save = Upkeep.save
@@ -151,7 +191,7 @@ def test_a_stop_writes_once(archive: Archive, weights: dict, tmp_path: Path, mon
     assert written == [4, 8, 12]
 
 
-def test_micro_batches_train_to_the_end(archive: Archive, weights: dict, whole: Path, tmp_path: Path) -> None:
+def test_micro_batches_train_to_the_end(archive: ZipDataset, weights: dict, whole: Path, tmp_path: Path) -> None:
     """As many images are seen; another run comes out, as the discriminator's BatchNorm sees other batches."""
     assert run(replace(SMALL, micro_batch=2), archive, tmp_path / "run", weights)
     assert (tmp_path / "run/checkpoints/000000024.safetensors").exists()
@@ -159,30 +199,30 @@ def test_micro_batches_train_to_the_end(archive: Archive, weights: dict, whole: 
     assert not torch.equal(one["generator/synthesis.to_rgb.bias"], two["generator/synthesis.to_rgb.bias"])
 
 
-def test_what_a_run_leaves(whole: Path, archive: Archive) -> None:
+def test_what_a_run_leaves(whole: Path, archive: ZipDataset) -> None:
     assert sorted(path.name for path in whole.iterdir()) == [
         "checkpoints",
         "config.json",
-        "images",
         "log.jsonl",
+        "samples",
         "state",
         "tensorboard",
     ]
     events = losses_in(whole)
     assert [event["resolution"] for event in events] == [8, 16]
-    assert all(np.isfinite(event["generator"]) for event in events)
+    assert all(np.isfinite(event["loss_g"]) for event in events)
     checkpoint = load_checkpoint(max((whole / "checkpoints").glob("*.safetensors")))
     assert (checkpoint.resolution, checkpoint.kimg) == (16, 0.024)
     assert checkpoint.data_sha256 == archive.sha256
     assert checkpoint.generator.config.classes == 3
-    sheets = sorted((whole / "images").glob("fakes-*.png"))
+    sheets = sorted((whole / "samples").glob("fakes-*.png"))
     assert len(sheets) == 5  # at 0, 8, 16 and 24 images, and at the first stage's end
     with Image.open(sheets[0]) as first, Image.open(sheets[-1]) as last:
         assert last.width > first.width
 
 
 def test_a_new_stage_has_a_new_discriminator_and_goes_on_from_the_average(
-    archive: Archive, weights: dict, tmp_path: Path
+    archive: ZipDataset, weights: dict, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     assert not run(SMALL, archive, folder, weights, stop_after=4)
@@ -196,31 +236,31 @@ def test_a_new_stage_has_a_new_discriminator_and_goes_on_from_the_average(
     )
 
 
-def test_another_configuration_is_refused_by_field(archive: Archive, weights: dict, whole: Path) -> None:
+def test_another_configuration_is_refused_by_field(archive: ZipDataset, weights: dict, whole: Path) -> None:
     with pytest.raises(TrainingError, match=r"batch 4 \(now 6\)"):
         run(replace(SMALL, batch=6), archive, whole, weights)
 
 
 def test_other_data_is_refused(weights: dict, whole: Path, tmp_path: Path) -> None:
-    other = Archive.open(make_archive(tmp_path / "noise.zip", images=13))
+    other = ZipDataset.open(make_archive(tmp_path / "noise.zip", images=13))
     with pytest.raises(TrainingError, match="images 12"):
         run(SMALL, other, whole, weights)
 
 
-def test_the_same_data_may_have_another_name(archive: Archive, weights: dict, whole: Path, tmp_path: Path) -> None:
+def test_the_same_data_may_have_another_name(archive: ZipDataset, weights: dict, whole: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved.zip"
     copy.write_bytes(archive.path.read_bytes())
-    assert run(SMALL, Archive.open(copy), whole, weights)
+    assert run(SMALL, ZipDataset.open(copy), whole, weights)
 
 
 @pytest.mark.parametrize("damage", ["no json", "[]", '{"format": 1}', '{"format": 1, "training": 3, "data": 4}'])
-def test_a_damaged_configuration_is_refused(archive: Archive, weights: dict, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_configuration_is_refused(archive: ZipDataset, weights: dict, tmp_path: Path, damage: str) -> None:
     (tmp_path / "config.json").write_text(damage)
     with pytest.raises(TrainingError, match="choose another --run-dir"):
         run(SMALL, archive, tmp_path, weights)
 
 
-def test_bookkeeping_may_change(archive: Archive, weights: dict, whole: Path) -> None:
+def test_bookkeeping_may_change(archive: ZipDataset, weights: dict, whole: Path) -> None:
     assert run(replace(SMALL, checkpoint_every=1.0), archive, whole, weights)
 
 
@@ -233,7 +273,7 @@ def test_bookkeeping_may_change(archive: Archive, weights: dict, whole: Path) ->
     ],
 )
 def test_what_cannot_be_trained_leaves_nothing(
-    archive: Archive, weights: dict, tmp_path: Path, change: dict, words: str
+    archive: ZipDataset, weights: dict, tmp_path: Path, change: dict, words: str
 ) -> None:
     with pytest.raises(PolyinrError, match=words):
         run(replace(SMALL, **change), archive, tmp_path / "run", weights)
@@ -241,13 +281,13 @@ def test_what_cannot_be_trained_leaves_nothing(
 
 
 def test_without_classes(weights: dict, tmp_path: Path) -> None:
-    unlabeled = Archive.open(make_archive(tmp_path / "plain.zip", labels=False))
+    unlabeled = ZipDataset.open(make_archive(tmp_path / "plain.zip", labels=False))
     assert run(replace(SMALL, stages=parse_stages("8:0.004")), unlabeled, tmp_path / "run", weights)
     checkpoint = load_checkpoint(max((tmp_path / "run/checkpoints").glob("*.safetensors")))
     assert checkpoint.generator.config.classes == 0
 
 
-def test_a_weight_that_is_no_number_stops_the_run(archive: Archive, weights: dict, tmp_path: Path) -> None:
+def test_a_weight_that_is_no_number_stops_the_run(archive: ZipDataset, weights: dict, tmp_path: Path) -> None:
     """The last good state stays, and the message names the tensor."""
     folder = tmp_path / "run"
     assert not run(SMALL, archive, folder, weights, stop_after=1)

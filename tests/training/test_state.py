@@ -71,8 +71,8 @@ def test_a_state_of_another_format_is_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path, 10)
     write(tmp_path, 20)
     manifest = tmp_path / f"{20:012d}.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
-    with pytest.raises(FileError, match="a state of format 2, this polyinr reads 1; update polyinr"):
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 3}))
+    with pytest.raises(FileError, match="a state of format 3, this polyinr reads 2; update polyinr"):
         read_state(tmp_path)
 
 

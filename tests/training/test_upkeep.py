@@ -9,7 +9,7 @@ import pytest
 import torch
 from processes import write_data
 
-from polyinr_core.data.zip_dataset import Archive
+from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.training import hooks as upkeep
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
@@ -35,9 +35,9 @@ def weights() -> dict:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Archive:
+def archive(tmp_path: Path) -> ZipDataset:
     write_data(tmp_path)
-    return Archive.open(tmp_path / "data.zip")
+    return ZipDataset.open(tmp_path / "data.zip")
 
 
 class Judge:
@@ -65,7 +65,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "Judge", Judge)
 
 
-def train(config: TrainingConfig, archive: Archive, weights: dict, *, stop_after: int = 1000) -> bool:
+def train(config: TrainingConfig, archive: ZipDataset, weights: dict, *, stop_after: int = 1000) -> bool:
     """Train in the folder "run" beside the archive; stop after so many iterations."""
     left = iter(range(stop_after - 1))
     folder = RunFolder(archive.path.parent / "run")
@@ -73,20 +73,20 @@ def train(config: TrainingConfig, archive: Archive, weights: dict, *, stop_after
     return run.train(stop=lambda: next(left, None) is None)
 
 
-def counters(archive: Archive) -> dict[str, Any]:
+def counters(archive: ZipDataset) -> dict[str, Any]:
     state, _ = read_state(archive.path.parent / "run/state")
     assert state is not None
     return state.counters
 
 
-def test_a_stage_that_stands_still_leaves_its_last_model(archive: Archive, weights: dict, judged: None) -> None:
+def test_a_stage_that_stands_still_leaves_its_last_model(archive: ZipDataset, weights: dict, judged: None) -> None:
     assert train(replace(CONFIG, metric_every=0.004, auto_advance=2), archive, weights)
     assert counters(archive)["images"] == 8
     checkpoints = archive.path.parent / "run/checkpoints"
     assert sorted(path.stem for path in checkpoints.iterdir()) == ["000000000", "000000008", "best"]
 
 
-def test_a_stage_can_stand_still_before_its_blur_is_all_gone(archive: Archive, weights: dict, judged: None) -> None:
+def test_a_stage_can_stand_still_before_its_blur_is_all_gone(archive: ZipDataset, weights: dict, judged: None) -> None:
     """The blur of a short stage fades until its end, but one of a fraction of a pixel changes no image."""
     config = replace(CONFIG, blur_sigma=0.3, metric_every=0.004, auto_advance=2)
     assert train(config, archive, weights)
@@ -94,7 +94,7 @@ def test_a_stage_can_stand_still_before_its_blur_is_all_gone(archive: Archive, w
 
 
 def test_a_stop_leaves_no_trace_in_what_is_remembered(
-    archive: Archive, weights: dict, monkeypatch: pytest.MonkeyPatch
+    archive: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It writes a sheet of samples that is not due; the warnings of the run do not depend on it."""
     monkeypatch.setattr(upkeep.Diagnosis, "see_spread", see := Seen())
@@ -104,7 +104,7 @@ def test_a_stop_leaves_no_trace_in_what_is_remembered(
 
 
 @pytest.mark.parametrize("notes", [None, {"diagnosis": {"raised": 3, "sign": "x"}, "patience": []}])
-def test_a_state_without_sound_notes_goes_on(archive: Archive, weights: dict, notes: dict | None) -> None:
+def test_a_state_without_sound_notes_goes_on(archive: ZipDataset, weights: dict, notes: dict | None) -> None:
     """As an older version wrote it, or where they are damaged: what they told begins anew."""
     assert not train(CONFIG, archive, weights, stop_after=2)
     (manifest,) = (archive.path.parent / "run/state").glob("*8.json")

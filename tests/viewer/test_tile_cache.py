@@ -1,10 +1,10 @@
 """The cache holds what was used last, up to its bytes."""
 
-from polyinr_core.viewer.worker import Cache
+from polyinr_core.viewer.worker import TileCache
 
 
 def test_what_was_used_longest_ago_goes_first() -> None:
-    cache: Cache[str] = Cache(10)
+    cache: TileCache[str] = TileCache(10)
     cache.put("a", b"aaaa")
     cache.put("b", b"bbbb")
     assert cache.get("a") == b"aaaa"
@@ -14,14 +14,14 @@ def test_what_was_used_longest_ago_goes_first() -> None:
 
 
 def test_what_is_put_again_counts_once() -> None:
-    cache: Cache[str] = Cache(10)
+    cache: TileCache[str] = TileCache(10)
     cache.put("a", b"aaaa")
     cache.put("a", b"aaaaaa")
     assert (cache.size, len(cache)) == (6, 1)
 
 
 def test_what_is_larger_than_all_is_not_kept() -> None:
-    cache: Cache[str] = Cache(10)
+    cache: TileCache[str] = TileCache(10)
     cache.put("b", b"bbbb")
     cache.put("a", b"a" * 11)
     assert (cache.size, cache.get("a"), cache.get("b")) == (4, None, b"bbbb")

@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quick_painter import QuickPainter
+from quick_renderer import QuickRenderer
 
-from polyinr_core.viewer.selection import Choice
-from polyinr_core.viewer.server import Server
-from polyinr_core.viewer.tiles import GivenUp, Tile
-from polyinr_core.viewer.worker import MOST
+from polyinr_core.viewer.selection import Selection
+from polyinr_core.viewer.server import ViewerServer
+from polyinr_core.viewer.tiles import RenderCancelled, TileIndex
+from polyinr_core.viewer.worker import MAX_WAITING
 
 PORT = 8421
 PATIENCE = 10.0
 
 
 @pytest.fixture
-def painter(tiny_class_checkpoint: Path) -> QuickPainter:
-    painter = QuickPainter(tiny_class_checkpoint)
-    painter.free.clear()
-    return painter
+def renderer(tiny_class_checkpoint: Path) -> QuickRenderer:
+    renderer = QuickRenderer(tiny_class_checkpoint)
+    renderer.free.clear()
+    return renderer
 
 
 @pytest.fixture
-def server(painter: QuickPainter) -> Server:
-    return Server(painter, start=Choice())
+def server(renderer: QuickRenderer) -> ViewerServer:
+    return ViewerServer(renderer, initial=Selection())
 
 
 class Asked:
@@ -78,36 +78,36 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-def test_what_the_browser_drops_is_not_drawn(server: Server, painter: QuickPainter) -> None:
+def test_what_the_browser_drops_is_not_drawn(server: ViewerServer, renderer: QuickRenderer) -> None:
     app = server.app(port=PORT)
 
     async def scene() -> None:
         first = Asked(app, "/tile/12/0/0")
-        await until(painter.at_work.is_set)
+        await until(renderer.at_work.is_set)
         dropped, kept = Asked(app, "/tile/12/1/0"), Asked(app, "/tile/12/2/0")
         await until(lambda: server.worker.waiting == 2)
         dropped.left.set()
         await until(lambda: server.worker.waiting == 1)
         first.left.set()
-        await until(lambda: len(painter.given_up) == 1)  # while it was being drawn
-        painter.free.set()
+        await until(lambda: len(renderer.cancelled) == 1)  # while it was being drawn
+        renderer.free.set()
         await asyncio.wait_for(asyncio.gather(first.task, dropped.task, kept.task), PATIENCE)
         assert kept.status == 200
 
     asyncio.run(scene())
     server.worker.close()
-    assert [tile.column for _, tile in painter.drawn] == [0, 2]
-    assert [tile.column for tile in painter.given_up] == [0]
+    assert [tile.column for _, tile in renderer.drawn] == [0, 2]
+    assert [tile.column for tile in renderer.cancelled] == [0]
 
 
-def test_a_thousand_at_once_are_bounded(server: Server, painter: QuickPainter) -> None:
+def test_a_thousand_at_once_are_bounded(server: ViewerServer, renderer: QuickRenderer) -> None:
     app = server.app(port=PORT)
 
     async def scene() -> list[Asked]:
         asked = [Asked(app, f"/tile/20/{column}/0") for column in range(1000)]
-        await until(lambda: sum(bool(one.sent) for one in asked) >= 1000 - MOST - 1)
-        assert server.worker.waiting == MOST
-        painter.free.set()
+        await until(lambda: sum(bool(one.sent) for one in asked) >= 1000 - MAX_WAITING - 1)
+        assert server.worker.waiting == MAX_WAITING
+        renderer.free.set()
         await asyncio.wait_for(asyncio.gather(*(one.task for one in asked)), PATIENCE)
         return asked
 
@@ -116,13 +116,13 @@ def test_a_thousand_at_once_are_bounded(server: Server, painter: QuickPainter) -
     refused = [one for one in asked if one.status != 200]
     assert {one.status for one in refused} == {503}
     assert {one.headers[b"retry-after"] for one in refused} == {b"1"}
-    assert len(refused) == 1000 - MOST - 1
-    assert all(one.status == 200 for one in asked[-MOST:])  # the newest
+    assert len(refused) == 1000 - MAX_WAITING - 1
+    assert all(one.status == 200 for one in asked[-MAX_WAITING:])  # the newest
 
 
-def test_the_end_frees_who_still_waits(server: Server, painter: QuickPainter) -> None:
+def test_the_end_frees_who_still_waits(server: ViewerServer, renderer: QuickRenderer) -> None:
     with ExitStack() as stack:
-        first = stack.enter_context(server.worker.order((Choice(), Tile(12, 0, 0))))
-        assert painter.at_work.wait(PATIENCE)
+        first = stack.enter_context(server.worker.request((Selection(), TileIndex(12, 0, 0))))
+        assert renderer.at_work.wait(PATIENCE)
         server.worker.close()
-        assert isinstance(first.exception(PATIENCE), GivenUp)
+        assert isinstance(first.exception(PATIENCE), RenderCancelled)

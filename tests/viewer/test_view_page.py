@@ -15,27 +15,28 @@ import pytest
 from conftest import Run
 from driven_browser import Tab
 from PIL import Image
-from quick_painter import QuickPainter
+from quick_renderer import QuickRenderer
 
-from polyinr_cli.commands.view import bound, server_of
+from polyinr_cli.commands.view import listen
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.viewer.selection import Choice
-from polyinr_core.viewer.server import Server
-from polyinr_core.viewer.tiles import TilePainter
+from polyinr_core.viewer.connections import limited_server
+from polyinr_core.viewer.selection import Selection
+from polyinr_core.viewer.server import ViewerServer
+from polyinr_core.viewer.tiles import TileRenderer
 
 pytestmark = pytest.mark.slow
 
 SMALL = {"width": 850, "height": 400}  # few tiles
-WINDOW = re.compile(r"Window x (\S+) to (\S+), y (\S+) to (\S+); zoom (\S+); a pixel spans (\S+) of the square")
+WINDOW = re.compile(r"Window x (\S+) to (\S+), y (\S+) to (\S+); zoom (\S+); a pixel spans (\S+) of the trained window")
 
 
 @contextmanager
-def serving(painter: TilePainter, *options: str) -> Iterator[tuple[str, Server]]:
-    """Serve a painter's images from a thread; yield the page's address."""
-    server = Server(painter, start=Choice(), options=options)
-    with bound(0) as listening:
+def serving(renderer: TileRenderer, *options: str) -> Iterator[tuple[str, ViewerServer]]:
+    """Serve a renderer's images from a thread; yield the page's address."""
+    server = ViewerServer(renderer, initial=Selection(), options=options)
+    with listen(0) as listening:
         port = listening.getsockname()[1]
-        runner = server_of(server.app(port=port))
+        runner = limited_server(server.app(port=port))
         thread = threading.Thread(target=runner.run, args=([listening],))
         thread.start()
         try:
@@ -48,7 +49,7 @@ def serving(painter: TilePainter, *options: str) -> Iterator[tuple[str, Server]]
 
 @pytest.fixture
 def address(tiny_class_checkpoint: Path) -> Iterator[str]:
-    with serving(TilePainter(load_checkpoint(tiny_class_checkpoint)), "-m", str(tiny_class_checkpoint)) as (url, _):
+    with serving(TileRenderer(load_checkpoint(tiny_class_checkpoint)), "-m", str(tiny_class_checkpoint)) as (url, _):
         yield url
 
 
@@ -100,7 +101,7 @@ def test_it_draws_moves_and_changes(tab: Tab, address: str, polyinr: Run, tmp_pa
     assert after(lambda: page.get_by_role("button", name="Pan left").click())[1] < home[1]
     outside = after(lambda: [page.get_by_role("button", name="Pan left").click() for _ in range(6)])
     assert outside[1] < 0
-    assert "All of it is outside what was trained" in page.inner_text("#window")
+    assert "It lies outside the trained window" in page.inner_text("#window")
     assert after(lambda: page.get_by_role("button", name="Home").click()) == home
 
     first = looked_at(tab)
@@ -141,7 +142,7 @@ def test_it_draws_moves_and_changes(tab: Tab, address: str, polyinr: Run, tmp_pa
 def test_it_says_where_numbers_end(tab: Tab, address: str) -> None:
     tab.open(f"{address}#seed=3&x=0.5&y=0.25&span=1e-7", **SMALL)
     settled(tab)
-    assert "Drawn in float64" in tab.page.inner_text("#depth")
+    assert "Rendered in float64" in tab.page.inner_text("#depth")
     assert "--precision float64" in tab.page.inner_text("#command")
     assert window(tab)[5] < 1e-9
     tab.open("about:blank")
@@ -149,7 +150,7 @@ def test_it_says_where_numbers_end(tab: Tab, address: str) -> None:
     settled(tab)
     for _ in range(2):
         tab.page.get_by_role("button", name="Zoom in").click()
-    tab.until("document.querySelector('#depth').textContent.startsWith('This is the end')")
+    tab.until("document.querySelector('#depth').textContent.startsWith('This is the deepest level')")
     settled(tab)
     assert window(tab)[5] < 1e-13
     assert len({tuple(color) for color in looked_at(tab).reshape(-1, 3)}) < 20  # smooth, without holes
@@ -169,25 +170,25 @@ def test_it_fits_a_phone(tab: Tab, address: str, tmp_path: Path, dark: bool) -> 
 
 
 def test_what_is_no_longer_looked_at_is_given_up(tab: Tab, tiny_class_checkpoint: Path) -> None:
-    painter = QuickPainter(tiny_class_checkpoint)
-    painter.free.clear()
-    with serving(painter) as (address, server):
+    renderer = QuickRenderer(tiny_class_checkpoint)
+    renderer.free.clear()
+    with serving(renderer) as (address, server):
         tab.open(address)
-        assert painter.at_work.wait(30)
+        assert renderer.at_work.wait(30)
         tab.page.get_by_label("Seed", exact=True).fill("3")
         tab.until("document.title.startsWith('Seed 3')")
         tab.page.wait_for_timeout(1000)
-        assert painter.given_up
-        assert painter.drawn[-1][0] == Choice(seed=3)
+        assert renderer.cancelled
+        assert renderer.drawn[-1][0] == Selection(seed=3)
         assert server.worker.waiting <= 4
-        painter.free.set()
+        renderer.free.set()
 
 
 def test_trouble_is_said(tab: Tab, tiny_class_checkpoint: Path) -> None:
-    with serving(QuickPainter(tiny_class_checkpoint)) as (address, _):
+    with serving(QuickRenderer(tiny_class_checkpoint)) as (address, _):
         tab.open(f"{address}#seed=3&label=77")
-        tab.until("document.querySelector('#trouble').textContent.includes('class 77')")
+        tab.until("document.querySelector('#error').textContent.includes('class 77')")
         tab.page.get_by_label("Seed", exact=True).fill("-3")
-        tab.until("document.querySelector('#trouble').textContent.includes('A field')")
+        tab.until("document.querySelector('#error').textContent.includes('A field')")
     tab.page.get_by_label("Seed", exact=True).fill("4")
-    tab.until("document.querySelector('#trouble').textContent.includes('does not answer')")
+    tab.until("document.querySelector('#error').textContent.includes('does not respond')")

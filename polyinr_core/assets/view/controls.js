@@ -1,28 +1,28 @@
-// The fields that say which image is shown.
+// The form that selects the image.
 
-const WAIT = 200; // milliseconds without typing before an image is asked for
+const WAIT = 200; // milliseconds without input before an image is requested
 const $ = (id) => document.getElementById(id);
 
 export class Controls {
-  // chosen() hears that the fields say another image, framed() that the square is to be shown or not.
-  constructor(facts, { chosen, framed }) {
-    this.chosen = chosen;
-    this.levels = Array.from({ length: facts.levels }, (_, i) => {
+  // onSelect() is called when another image is selected, onFrame() when the frame is shown or hidden.
+  constructor(model, { onSelect, onFrame }) {
+    this.onSelect = onSelect;
+    this.levels = Array.from({ length: model.levels }, (_, i) => {
       const label = document.createElement("label");
       const box = Object.assign(document.createElement("input"), { type: "checkbox", value: String(i) });
       label.append(box, `level ${i}`);
       $("levels").append(label);
       return box;
     });
-    for (let i = 0; i < facts.classes; i++) {
-      $("label").add(new Option(facts.class_names[i] ?? `class ${i}`, String(i)));
+    for (let i = 0; i < model.classes; i++) {
+      $("label").add(new Option(model.class_names[i] ?? `class ${i}`, String(i)));
     }
-    $("class-row").hidden = !facts.classes;
+    $("class-row").hidden = !model.classes;
     $("controls").addEventListener("submit", (event) => event.preventDefault());
     $("controls").addEventListener("input", (event) => {
       if (event.target.id === "slider") $("psi").value = $("slider").value;
       if (event.target.id === "psi") $("slider").value = $("psi").value;
-      if (event.target.id === "framed") framed();
+      if (event.target.id === "framed") onFrame();
       else this.changed();
     });
     $("another").addEventListener("click", () => {
@@ -33,7 +33,7 @@ export class Controls {
 
   changed() {
     clearTimeout(this.typing);
-    this.typing = setTimeout(this.chosen, WAIT);
+    this.typing = setTimeout(this.onSelect, WAIT);
   }
 
   get isFramed() {
@@ -43,7 +43,7 @@ export class Controls {
   fill(fields) {
     const label = fields.label ?? "";
     if (![...$("label").options].some((option) => option.value === String(label))) {
-      $("label").add(new Option(`class ${label}`, label)); // there is none: the server says so
+      $("label").add(new Option(`class ${label}`, label)); // an unknown class: the server reports it
     }
     $("seed").value = fields.seed ?? "0";
     $("label").value = label;
@@ -53,7 +53,7 @@ export class Controls {
     for (const box of this.levels) box.checked = chosen.includes(box.value);
   }
 
-  // The fields by their names, as the server takes them; null where one holds no number that it can take.
+  // The query fields of the server, or null if one is invalid.
   read() {
     if (!$("controls").checkValidity()) return null;
     const fields = { seed: $("seed").value, psi: $("psi").value };

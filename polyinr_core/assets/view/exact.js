@@ -1,5 +1,5 @@
-// OpenSeadragon compares rectangles that may be turned, to an absolute 1e-10: in a deep view all would overlap.
-// Here none is turned, and they are compared as they are.
+// OpenSeadragon compares rotated rectangles with an absolute tolerance of 1e-10: at deep levels all would overlap.
+// Nothing is rotated here, so rectangles are compared exactly.
 
 const { Rect } = OpenSeadragon;
 

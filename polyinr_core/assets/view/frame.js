@@ -1,6 +1,6 @@
-// The square that was trained on, drawn over the image as far as it is in sight.
+// The frame of the trained window, drawn over the image where it is visible.
 
-const BEYOND = 10; // pixels outside the screen, where a line is cut off
+const BEYOND = 10; // pixels outside the screen at which lines are cut off
 
 export function showFrame(viewport, [low, high], isShown) {
   const size = viewport.getContainerSize();

@@ -1,16 +1,16 @@
-// Fetches tiles, a few at a time: only what is looked at, in the order of `rank`, given up when the view moves on.
+// Fetches visible tiles, a few at a time in the order of `rank`; requests are aborted when the viewport moves on.
 
-import { SILENT } from "./trouble.js";
+import { NO_RESPONSE } from "./errors.js";
 
-const AT_ONCE = 4;
-const PATIENCE = 2000; // milliseconds between questions to a server that does not answer
+const MAX_REQUESTS = 4;
+const RETRY_DELAY = 2000; // milliseconds, if the server does not respond
 
 export class Loader {
-  // rank(job) is null for a tile that nobody looks at, else a list of numbers, the least first.
-  // told(line) hears of trouble, null when it is over.
-  constructor({ rank, told }) {
-    Object.assign(this, { rank, told });
-    this.jobs = new Map(); // each job of OpenSeadragon's with how it fares
+  // rank(job) is null for an invisible tile, else a list of numbers; tiles are fetched in ascending order.
+  // onError(line) is called with an error, and with null once requests succeed again.
+  constructor({ rank, onError }) {
+    Object.assign(this, { rank, onError });
+    this.jobs = new Map(); // the state of each OpenSeadragon job
   }
 
   start(job) {
@@ -18,8 +18,8 @@ export class Loader {
     this.pump();
   }
 
-  // The view has moved, or the image is another: forget what nobody looks at. OpenSeadragon may ask for it again.
-  look() {
+  // The viewport or the image has changed: drop invisible tiles. OpenSeadragon may request them again.
+  update() {
     for (const job of [...this.jobs.keys()]) {
       if (this.rank(job) === null) this.forget(job);
     }
@@ -43,7 +43,7 @@ export class Loader {
     }
     const now = performance.now();
     const ready = waiting.filter(({ state }) => state.from <= now).sort((a, b) => compare(a.rank, b.rank));
-    for (const { job, state } of ready.slice(0, Math.max(0, AT_ONCE - busy))) this.fetch(job, state);
+    for (const { job, state } of ready.slice(0, Math.max(0, MAX_REQUESTS - busy))) this.fetch(job, state);
   }
 
   async fetch(job, state) {
@@ -54,20 +54,20 @@ export class Loader {
       if (answer.ok) {
         const blob = await answer.blob();
         this.done(job, state);
-        this.told(null);
+        this.onError(null);
         job.finish(blob, null, "rasterBlob");
       } else if (answer.status === 503) {
         this.later(state, 1000 * (Number(answer.headers.get("retry-after")) || 1));
       } else {
         const line = (await answer.text()).trim();
         this.done(job, state);
-        this.told(line);
+        this.onError(line);
         job.fail(line, null);
       }
     } catch (error) {
       if (fetching.signal.aborted) return;
-      this.told(SILENT);
-      this.later(state, PATIENCE);
+      this.onError(NO_RESPONSE);
+      this.later(state, RETRY_DELAY);
     }
     this.pump();
   }

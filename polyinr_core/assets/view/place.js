@@ -1,4 +1,4 @@
-// A window of the plane, `across` x `down` pixels of the screen, and how it is written.
+// A window of the plane, shown in `across` x `down` pixels of the screen, and its text.
 
 export class Place {
   constructor({ x, y, width, height, across, down }) {
@@ -17,7 +17,7 @@ export class Place {
     return { x: this.x + this.width / 2, y: this.y + this.height / 2 };
   }
 
-  // The middles of the outermost pixels, as --grid takes them.
+  // The centers of the outermost pixels, the value of --grid.
   grid() {
     const spans = [
       [this.x, this.width, this.across],
@@ -34,10 +34,10 @@ export function placeText(place) {
   );
   const inside = x0 >= 0 && x1 <= 1 && y0 >= 0 && y1 <= 1;
   const outside = x1 < 0 || x0 > 1 || y1 < 0 || y0 > 1;
-  const where = inside ? "" : outside ? " All of it is outside what was trained." : " Part of it is outside what was trained.";
+  const where = inside ? "" : outside ? " It lies outside the trained window." : " Part of it lies outside the trained window.";
   return (
     `Window x ${x0} to ${x1}, y ${y0} to ${y1}; zoom ${figure(place.zoom)}; ` +
-    `a pixel spans ${figure(place.pitch)} of the square.${where}`
+    `a pixel spans ${figure(place.pitch)} of the trained window.${where}`
   );
 }
 

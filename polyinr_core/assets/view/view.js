@@ -1,32 +1,32 @@
-// The page: one image, its controls, and the address that keeps the view.
+// The page: one image, its controls, and the address that holds image and viewport.
 
 import "./exact.js";
 import { Controls } from "./controls.js";
 import { showFrame } from "./frame.js";
 import { Loader } from "./loader.js";
 import { Place, placeText } from "./place.js";
-import { SILENT, say } from "./trouble.js";
+import { NO_RESPONSE, showError } from "./errors.js";
 
 const MIN_PIXEL_RATIO = 0.75; // pixels of the screen to one of a tile, at least
-const HOME = { x: 0.5, y: 0.5, span: 1.1 }; // the square that was trained on, and a little about it
-const COARSER = [0, 2, 4]; // levels above the wanted one that are drawn before it
+const HOME = { x: 0.5, y: 0.5, span: 1.1 }; // the trained window with a margin
+const COARSER = [0, 2, 4]; // levels above the wanted one that are rendered before it
 const FIELDS = ["seed", "label", "psi", "other", "levels"];
 
 const $ = (id) => document.getElementById(id);
-const facts = await (await fetch("facts")).json();
-const { side, first, last } = facts.tiles;
-const { low, extent } = facts.world;
-const toView = (p) => (p - low) / extent;
-const asking = (fields) => new URLSearchParams({ ...fields, model: facts.model }); // another would be refused
-const toPlane = (v) => low + v * extent;
+const model = await (await fetch("model")).json();
+const { size: tileSize, min_level: minLevel, max_level: maxLevel } = model.tiles;
+const { min: worldMin, size: worldSize } = model.world;
+const toViewport = (p) => (p - worldMin) / worldSize;
+const query = (fields) => new URLSearchParams({ ...fields, model: model.model }); // the server refuses another model
+const toPlane = (v) => worldMin + v * worldSize;
 
-let image = {}; // the fields of what is shown
+let image = {}; // the fields of the image shown
 let base = "polyinr"; // its command, but for size, window and output
 let shown = null; // its tiled image
 
 const viewer = OpenSeadragon({
   element: $("viewer"),
-  drawer: "canvas", // the others place tiles by float32
+  drawer: "canvas", // the others place tiles in float32
   showNavigationControl: false,
   preserveViewport: true,
   visibilityRatio: 1,
@@ -40,21 +40,21 @@ const viewer = OpenSeadragon({
   maxTilesPerFrame: 4,
   maxImageCacheCount: 400,
   imageLoaderLimit: 0,
-  timeout: 2 ** 31 - 1, // the loader has its own patience
+  timeout: 2 ** 31 - 1, // the loader has its own timeout
 });
 const viewport = viewer.viewport;
-const controls = new Controls(facts, { chosen: choose, framed: frame });
+const controls = new Controls(model, { onSelect: choose, onFrame: frame });
 
 viewer.canvas.setAttribute("role", "application");
 viewer.canvas.setAttribute("aria-label", "The image: arrow keys pan, plus and minus zoom, 0 goes home");
 
-const loader = new Loader({ rank, told: (line) => say("tiles", line) });
+const loader = new Loader({ rank, onError: (line) => showError("tiles", line) });
 
 function frame() {
-  showFrame(viewport, [toView(0), toView(1)], controls.isFramed);
+  showFrame(viewport, [toViewport(0), toViewport(1)], controls.isFramed);
 }
 
-// The finest level that a view calls for, not held back by the last one there is.
+// The finest level that the viewport calls for, not limited to the deepest level.
 function level() {
   const pixels = viewport.getContainerSize().x * OpenSeadragon.pixelDensityRatio * viewport.getZoom(false);
   return Math.floor(Math.log2(pixels / MIN_PIXEL_RATIO));
@@ -62,29 +62,29 @@ function level() {
 
 function rank(job) {
   const tile = job.tile;
-  const finest = Math.min(last, Math.max(first, level()));
-  const levels = COARSER.map((above) => Math.max(first, finest - above));
+  const finest = Math.min(maxLevel, Math.max(minLevel, level()));
+  const levels = COARSER.map((above) => Math.max(minLevel, finest - above));
   if (job.source !== shown?.source) return null;
   if (!levels.includes(tile.level)) return null;
   if (!tile.bounds.intersection(viewport.getBounds(false))) return null; // exactly: exact.js
   return [tile.level, tile.squaredDistance ?? 0];
 }
 
-// Live redraw: the new image is laid over the old one, which goes when the new one is whole.
-let goal = null; // where to go as soon as there is an image
+// Live update: the new image is laid over the old one, which is removed when the new one is complete.
+let goal = null; // the viewport to show as soon as there is an image
 let latest = 0;
 
 function show(fields) {
-  const query = asking(fields);
+  const parameters = query(fields);
   const mine = ++latest;
   viewer.addTiledImage({
     tileSource: {
-      width: 2 ** last,
-      height: 2 ** last,
-      tileSize: side,
-      minLevel: first,
-      maxLevel: last,
-      getTileUrl: (z, x, y) => `tile/${z}/${x}/${y}?${query}`,
+      width: 2 ** maxLevel,
+      height: 2 ** maxLevel,
+      tileSize,
+      minLevel,
+      maxLevel,
+      getTileUrl: (z, x, y) => `tile/${z}/${x}/${y}?${parameters}`,
       hasTransparency: () => false,
       downloadTileStart: (job) => loader.start(job),
       downloadTileAbort: (job) => loader.forget(job),
@@ -99,7 +99,7 @@ function show(fields) {
       });
       if (goal) go(goal, true);
       goal = null;
-      loader.look();
+      loader.update();
     },
   });
 }
@@ -113,28 +113,28 @@ function uncover(item) {
   for (const other of items.slice(0, items.indexOf(item))) viewer.world.removeItem(other);
 }
 
-// Which image: asked of the server, which knows its class and its command
+// The selected image: the server returns its class and its command
 
 let asked = 0;
 
 async function choose() {
   const fields = controls.read();
-  if (!fields) return say("image", "A field holds no number that it can take.");
+  if (!fields) return showError("image", "A field has an invalid value.");
   const mine = ++asked;
   let answer;
   try {
-    answer = await fetch(`image?${asking(fields)}`);
+    answer = await fetch(`image?${query(fields)}`);
   } catch {
-    return say("image", SILENT);
+    return showError("image", NO_RESPONSE);
   }
   const text = await answer.text();
   if (mine !== asked) return;
-  if (!answer.ok) return say("image", text.trim());
-  say("image", null);
+  if (!answer.ok) return showError("image", text.trim());
+  showError("image", null);
   const { label, command } = JSON.parse(text);
   base = command;
   image = fields;
-  const name = label === null ? "" : `, ${facts.class_names[label] ?? `class ${label}`}`;
+  const name = label === null ? "" : `, ${model.class_names[label] ?? `class ${label}`}`;
   const mixing = fields.levels ? `; levels ${fields.levels} of seed ${fields.other}` : "";
   $("drawn").textContent = `Seed ${fields.seed}${name}, psi ${fields.psi}${mixing}.`;
   document.title = `Seed ${fields.seed}${name} – polyinr view`;
@@ -143,7 +143,7 @@ async function choose() {
 }
 
 $("skip").addEventListener("click", (event) => {
-  event.preventDefault(); // the address is the view's
+  event.preventDefault(); // the fragment holds the viewport
   $("controls").focus();
 });
 $("copy").addEventListener("click", async () => {
@@ -152,11 +152,11 @@ $("copy").addEventListener("click", async () => {
     $("copied").textContent = "Copied.";
   } catch {
     getSelection().selectAllChildren($("command"));
-    $("copied").textContent = "Selected; copy it by the keyboard.";
+    $("copied").textContent = "Selected; copy it with the keyboard.";
   }
 });
 
-// Where the view is
+// The viewport
 
 function place() {
   const bounds = viewport.getBounds(false);
@@ -164,8 +164,8 @@ function place() {
   return new Place({
     x: toPlane(bounds.x),
     y: toPlane(bounds.y),
-    width: bounds.width * extent,
-    height: bounds.height * extent,
+    width: bounds.width * worldSize,
+    height: bounds.height * worldSize,
     across: Math.round(size.x),
     down: Math.round(size.y),
   });
@@ -177,10 +177,10 @@ function go({ x, y, span }, immediately) {
   const width = (span * across) / shorter;
   const height = (span * down) / shorter;
   const bounds = new OpenSeadragon.Rect(
-    toView(x - width / 2),
-    toView(y - height / 2),
-    width / extent,
-    height / extent,
+    toViewport(x - width / 2),
+    toViewport(y - height / 2),
+    width / worldSize,
+    height / worldSize,
   );
   viewport.fitBounds(bounds, immediately);
   viewport.applyConstraints(immediately);
@@ -188,21 +188,21 @@ function go({ x, y, span }, immediately) {
 
 function describe() {
   const here = place();
-  const finest = Math.min(last, Math.max(first, level()));
-  const format = facts.formats[finest];
+  const finest = Math.min(maxLevel, Math.max(minLevel, level()));
+  const dtype = model.dtypes[finest];
   $("window").textContent = placeText(here);
-  const off = facts.tolerance ? ` Off by at most ${facts.tolerance} of 255, on 999 of 1000 pixels.` : "";
-  let depth = `Drawn in ${format}.`;
-  if (level() >= last) {
+  const off = model.tolerance ? ` The error is at most ${model.tolerance}/255 on 999 of 1000 pixels.` : "";
+  let depth = `Rendered in ${dtype}.`;
+  if (level() >= maxLevel) {
     depth =
-      "This is the end: a finer pixel could no longer be placed in float64, the finest number format here.";
-  } else if (format === "float64" && facts.formats[first] !== "float64") {
-    depth = "Drawn in float64: pixels this small are all one to float32.";
+      "This is the deepest level: smaller pixels are not resolved by float64.";
+  } else if (dtype === "float64" && model.dtypes[minLevel] !== "float64") {
+    depth = "Rendered in float64: float32 does not resolve pixels of this size.";
   }
   $("depth").textContent = depth + off;
   $("command").textContent =
     `${base} --size ${here.across}x${here.down} --grid=${here.grid()}` +
-    `${format === "float64" ? " --precision float64" : ""} -o image.png`;
+    `${dtype === "float64" ? " --precision float64" : ""} -o image.png`;
   $("copied").textContent = "";
   const { x, y } = here.middle();
   const span = Math.min(here.width, here.height);
@@ -237,26 +237,26 @@ for (const button of document.querySelectorAll("[data-move]")) {
 viewer.addHandler("canvas-key", (event) => {
   const { key, ctrlKey, altKey, metaKey } = event.originalEvent;
   if (ctrlKey || altKey || metaKey || "rRfFjk".includes(key)) {
-    event.preventDefaultAction = true; // the window of a command is neither turned nor flipped
+    event.preventDefaultAction = true; // the command cannot express rotation or flipping
   } else if (key === "0" || key === "Home") {
     event.preventDefaultAction = true;
     go(HOME, false);
   }
 });
-viewer.addHandler("viewport-change", () => loader.look());
+viewer.addHandler("viewport-change", () => loader.update());
 viewer.addHandler("update-viewport", frame);
 viewer.addHandler("animation-finish", () => {
-  loader.look();
+  loader.update();
   viewer.forceRedraw();
   describe();
 });
 viewer.addHandler("resize", () => requestAnimationFrame(describe));
 
-// The address: everything after the # is the view
+// The address: the fragment holds the image and the viewport
 
 function follow() {
   const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  const start = Object.fromEntries(Object.entries(facts.start).filter(([, value]) => value !== null));
+  const start = Object.fromEntries(Object.entries(model.initial).filter(([, value]) => value !== null));
   const fields = FIELDS.some((name) => name in given) ? given : start;
   controls.fill(fields);
   const [x, y, span] = ["x", "y", "span"].map((name) => (name in given ? Number(given[name]) : NaN));

@@ -15,7 +15,7 @@ CHANNELS = 16  # a pixel has a multiple of them, zeros added: 64 bytes in float3
 STRIPE = 2**17  # numbers that a thread takes from one product to the next while they are in its own cache
 
 
-class Lean:
+class CpuBackend:
     """Draw what a network draws, without gradients, in memory that is kept from level to level.
 
     Only a bias is added after its product, not within. Of a network in a narrow format (precision.in_precision)

@@ -75,7 +75,7 @@ def of_product(synthesis: Synthesis, level: int) -> tuple[Tensor, Tensor]:
     return product.weight.detach(), product.bias.detach()
 
 
-class Fused:
+class TritonBackend:
     """Draw what a network draws, with a launch a level or, with a `whole` tile, one for all.
 
     The network may be in a narrow format (precision.in_precision); its weights are copied as they are now.

@@ -1,0 +1,127 @@
+"""Locate and load a model: a checkpoint, the newest one of a run folder, MODEL+DELTA, or the bundled one."""
+
+import os
+from contextlib import suppress
+from hashlib import sha256 as digest
+from importlib import resources
+from pathlib import Path
+
+from polyinr_core.errors import FileError
+from polyinr_core.runtime.atomic_io import PathLike
+from polyinr_core.runtime.format1 import FOLDERS
+
+from .checkpoint import Checkpoint, load_checkpoint
+from .delta import apply_delta, is_delta, load_delta
+
+BUNDLED = "bundled"  # the name of the model that comes with the package
+BUNDLED_FILE = "emoji.safetensors"
+CHECKPOINT_FOLDER = "checkpoints"  # of a run
+FOLDER_NAMES = (CHECKPOINT_FOLDER, FOLDERS[CHECKPOINT_FOLDER])  # and its name in runs of polyinr 0.1
+BEST = "best.safetensors"  # the checkpoint of the best metric so far, whenever it was written
+PLUS = "+"
+MAX_DEPTH = 4  # folders between the one that is named and a run folder
+MAX_ENTRIES = 100_000  # that are listed on the way: a tenth of a second
+
+
+def load_model_file(model: PathLike | None = None) -> tuple[Checkpoint, Path]:
+    """Load a model and the deltas that are named with it.
+
+    Args:
+        model: A checkpoint, a folder with a run in it (its newest checkpoint is taken), MODEL+DELTA[+DELTA...],
+            "bundled" or None for the model that comes with the package. A file of that very name comes first.
+
+    Returns:
+        The checkpoint and the path of its file. With deltas the path ends in all names, joined by "+".
+
+    Raises FileError, CheckpointError.
+    """
+    if model is None or (os.fspath(model) == BUNDLED and not Path(model).exists()):
+        model = bundled_model()
+    base, *deltas = split_deltas(Path(model))
+    if base.is_dir():
+        base = newest_in(base)
+    if not deltas:
+        if base.suffix == ".safetensors" and is_delta(base):
+            raise FileError(base, f"a delta; name the model that it was tuned for as well: MODEL{PLUS}{base.name}")
+        return load_checkpoint(base), base
+    checkpoint = load_checkpoint(base)
+    for delta in deltas:
+        checkpoint = apply_delta(checkpoint, load_delta(delta), source=delta)
+    return checkpoint, base.with_name(PLUS.join([base.name, *(delta.name for delta in deltas)]))
+
+
+def bundled_model() -> Path:
+    """Return the path of the model that comes with the package."""
+    return Path(str(resources.files("polyinr_core") / "assets" / BUNDLED_FILE))
+
+
+def is_bundled(sha256: str) -> bool:
+    """Return whether a hash is that of the bundled model."""
+    bundled = bundled_model()
+    return bundled.is_file() and digest(bundled.read_bytes()).hexdigest() == sha256
+
+
+def split_deltas(path: Path) -> list[Path]:
+    """Return the model and the deltas that MODEL+DELTA... names; a path that exists is a model alone."""
+    text = str(path)
+    if PLUS not in text or path.exists():
+        return [path]
+    for cut in range(len(text) - 1, 0, -1):  # a plus may be part of a name: the pieces that exist decide
+        if text[cut] == PLUS and Path(text[cut + 1 :]).is_file():
+            head = split_deltas(Path(text[:cut]))
+            if all(part.exists() for part in head):
+                return [*head, Path(text[cut + 1 :])]
+    return [Path(part) for part in text.split(PLUS) if part] or [path]
+
+
+def newest_in(folder: Path) -> Path:
+    """Return the newest checkpoint of the runs at or below a folder. Raises FileError if there is none."""
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        where = f"{CHECKPOINT_FOLDER}/*.safetensors, at most {MAX_DEPTH} folders down"
+        raise FileError(folder, f"holds no checkpoint ({where}); name a model file")
+    return newest
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest .safetensors file in a `checkpoints` folder at or below `folder`, None if there is none.
+
+    A run's best checkpoint counts only where it is the only one, as its time says nothing. Raises FileError for
+    a folder of very many others, such as a whole disk.
+    """
+    found = [path for place in checkpoint_folders(folder) for path in checkpoint_files(place)]
+    numbered = {path.parent for path in found if path.name != BEST}
+    found = [path for path in found if path.name != BEST or path.parent not in numbered]
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Return the `checkpoints` folders of the runs at or below a folder, MAX_DEPTH levels down. Raises FileError.
+
+    A run's other folders, hidden folders and links to folders are not entered.
+    """
+    if folder.absolute().name in FOLDER_NAMES:
+        return [folder]
+    found, entries_seen = [], 0
+    level = [folder]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Path] = []
+        for path in level:
+            if held := [path / name for name in FOLDER_NAMES if os.path.isdir(path / name)]:
+                found += held
+                if path != folder:
+                    continue
+            with suppress(OSError), os.scandir(path) as entries:
+                for entry in entries:
+                    entries_seen += 1
+                    if entries_seen > MAX_ENTRIES:
+                        raise FileError(folder, "holds too many files to search for a model; name a run or a model")
+                    if entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
+                        below.append(path / entry.name)
+        level = [path for path in below if path.name not in FOLDER_NAMES]
+    return found
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the model files of a `checkpoints` folder."""
+    return [path for path in folder.glob("*.safetensors") if path.is_file()]

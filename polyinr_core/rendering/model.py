@@ -1,0 +1,254 @@
+"""The model that users hold: a generator on a device, with the backend that renders its images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.checkpoints.locate import load_model_file
+from polyinr_core.errors import RequestError
+from polyinr_core.images.quantize import check_finite, to_uint8
+from polyinr_core.latents.latents import Latents, from_seeds, in_space, to_affine
+from polyinr_core.latents.naming import parse_label
+from polyinr_core.models.checkpointing import draw_replayed
+from polyinr_core.models.coordinates import UNIT, Bounds, Grid
+from polyinr_core.models.generator import Generator, Synthesis
+from polyinr_core.runtime.atomic_io import PathLike
+
+from .backends import Backend, select_backend
+from .precision import in_precision, is_faithful
+from .render import pixels_per_batch, render_rows
+from .viewport import Viewport
+
+Precision = Literal["float32", "bfloat16", "float64"]
+DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+PROBE_SEEDS = range(8)  # of the images that decide whether bfloat16 is close enough
+
+
+def load(
+    model: PathLike | None = None, *, device: str | torch.device = "cpu", precision: Precision = "float32"
+) -> "Model":
+    """Load a model.
+
+    Args:
+        model: A checkpoint, a run folder (its newest checkpoint is taken), "MODEL+DELTA", "bundled" or None for
+            the model that comes with the package.
+        device: "cpu", "cuda" or "cuda:N".
+        precision: "float32", "float64", or "bfloat16", in which only the n x n products are reduced.
+
+    Raises FileError, CheckpointError, RequestError.
+    """
+    if precision not in DTYPES:
+        raise RequestError(f"precision {precision!r} is unknown; choose from {', '.join(DTYPES)}")
+    checkpoint, path = load_model_file(model)
+    return Model(checkpoint, device=device, dtype=DTYPES[precision], path=path)
+
+
+class Model:
+    """A generator on its device, in its dtype, with the backend that evaluates it.
+
+    Attributes:
+        checkpoint: The weights and what is known of them.
+        synthesis: The synthesis network in `dtype`.
+        device: Where images are rendered.
+        dtype: torch.float32, torch.float64, or torch.bfloat16 for the n x n products alone.
+        path: The file the model was loaded from, if any.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        path: Path | None = None,
+    ) -> None:
+        """Move the checkpoint's generator, in place, to the device and, for float64, to that dtype."""
+        self.checkpoint = checkpoint
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.path = path
+        self.generator.to(device=self.device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        self.synthesis: Synthesis = in_precision(self.generator.synthesis, dtype)
+
+    @property
+    def generator(self) -> Generator:
+        """The network: `mapping`, `affine`, `synthesis`, `config`."""
+        return self.checkpoint.generator
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, as far as they have any."""
+        return self.checkpoint.class_names
+
+    @property
+    def resolution(self) -> int:
+        """The last training resolution, in pixels; 0 if unknown."""
+        return self.checkpoint.resolution
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the checkpoint file, by which images and latents remember it."""
+        return self.checkpoint.sha256
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What evaluates the synthesis network. Built once: it does not follow later changes of the weights."""
+        return select_backend(self.synthesis, self.device)
+
+    def is_faithful(self) -> bool:
+        """Return whether the first images are, in the model's dtype, visually identical to float32."""
+        latents = from_seeds(self.generator, PROBE_SEEDS)
+        return is_faithful(self.synthesis, self.generator.synthesis, in_space(latents, "affine"))
+
+    def class_index(self, label: int | str | None) -> int | None:
+        """Return the index of a class that is given by name or number, None for None. Raises LabelError."""
+        if label is None:
+            return None
+        return parse_label(str(label), classes=self.generator.config.classes, class_names=self.class_names)
+
+    def latents(self, seeds: Sequence[int], *, label: int | str | None = None, psi: float = 1.0) -> Latents:
+        """Draw the latents of N seeds: z [N, z_dim], w [N, L, w_dim], affine [N, L, 3, n].
+
+        Args:
+            seeds: Integers in 0 to 2^32 - 1. A seed gives the same image in any batch.
+            label: The class of all images, by name or number. By default each seed draws its own.
+            psi: Truncation: 1 is none, 0 gives the mean image.
+
+        Raises LabelError, RequestError.
+        """
+        latents = from_seeds(self.generator, list(seeds), label=self.class_index(label), psi=psi)
+        return replace(latents, model_sha256=self.sha256)
+
+    def complete(self, latents: Latents, *, psi: float | None = None) -> Latents:
+        """Complete latents up to their affine parameters, truncated again if `psi` is given.
+
+        Raises RequestError, LabelError.
+        """
+        return replace(to_affine(self.generator, latents, psi=psi), model_sha256=self.sha256)
+
+    def viewport(
+        self,
+        *,
+        resolution: int | None = None,
+        size: tuple[int, int] | None = None,
+        window: Bounds = UNIT,
+    ) -> Viewport:
+        """Return the viewport of an image of resolution x resolution, or of size (width, height), pixels.
+
+        The default is the training resolution. Raises RequestError if that is unknown, ConfigError.
+        """
+        if size is None:
+            side = resolution or self.resolution
+            if not side:
+                raise RequestError("the model does not state its resolution; give resolution or size")
+            size = (side, side)
+        return Viewport(*size, window)
+
+    def grid(self, viewport: Viewport) -> Grid:
+        """Return the coordinates of a viewport's pixels: the learned ones of a released model where it has them."""
+        if viewport.is_axis_aligned:
+            return self.checkpoint.grid(viewport.width, viewport.height, bounds=viewport.window)
+        return viewport.grid()
+
+    def render(
+        self,
+        latents: Latents,
+        *,
+        resolution: int | None = None,
+        size: tuple[int, int] | None = None,
+        window: Bounds = UNIT,
+        viewport: Viewport | None = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        """Render images as a tensor [N, 3, H, W] of colors, about -1 to 1, on the model's device.
+
+        Args:
+            latents: N images; what they hold closest to the image is rendered.
+            resolution: Width and height in pixels; by default the training resolution.
+            size: Width and height in pixels, where they differ.
+            window: The part x0, y0, x1, y1 of the plane; the model is trained on (0, 0, 1, 1).
+            viewport: In place of the three before it: also a homography, a warp, or supersampling.
+            requires_grad: Keep the graph, so that gradients reach `latents.affine` or `latents.w`, and the weights
+                that require them. The features are recomputed in the backward pass, chunk by chunk.
+
+        Raises RequestError, ConfigError.
+        """
+        if viewport is None:
+            viewport = self.viewport(resolution=resolution, size=size, window=window)
+        if requires_grad:
+            return self._render_with_grad(latents, viewport)
+        images = [
+            torch.cat(list(self.render_rows(latents[index], viewport))).permute(2, 0, 1)  # [3, H, W]
+            for index in range(len(latents))
+        ]
+        if not images:
+            return torch.empty(0, 3, viewport.height, viewport.width, device=self.device)
+        return torch.stack(images)
+
+    def render_rows(self, latents: Latents, viewport: Viewport, *, tolerance: float = 0.0) -> Iterator[Tensor]:
+        """Render one image of any size, as bands [rows, W, 3] from top to bottom, in constant memory.
+
+        Args:
+            latents: One image.
+            viewport: Its size and window.
+            tolerance: Steps of 255 that 99.9 % of the pixels may be off by, for speed; 0 is exact.
+
+        Raises RequestError.
+        """
+        if len(latents) != 1:
+            raise RequestError(f"the rows of one image are rendered at a time, not of {len(latents)}")
+        affine = self.affine_of(self.complete(latents))[0]
+        grid = self.grid(viewport)
+        return render_rows(self.backend, affine, grid, supersample=viewport.supersample, tolerance=tolerance)
+
+    def sample(
+        self,
+        seeds: Sequence[int],
+        *,
+        label: int | str | None = None,
+        psi: float = 1.0,
+        resolution: int | None = None,
+        size: tuple[int, int] | None = None,
+        window: Bounds = UNIT,
+    ) -> NDArray[np.uint8]:
+        """Draw the latents of N seeds and render them as an array [N, H, W, 3] of 8 bits.
+
+        The arguments are those of `latents` and `render`. Raises LabelError, RequestError, ConfigError.
+        """
+        viewport = self.viewport(resolution=resolution, size=size, window=window)
+        pixels = np.empty((len(seeds), viewport.height, viewport.width, 3), dtype=np.uint8)
+        for index, seed in enumerate(seeds):
+            latents = self.latents([seed], label=label, psi=psi)
+            top = 0
+            for band in check_finite(self.render_rows(latents, viewport)):
+                pixels[index, top : top + len(band)] = to_uint8(band)
+                top += len(band)
+        return pixels
+
+    def affine_of(self, latents: Latents) -> Tensor:
+        """Return affine parameters [N, L, 3, n] on the model's device, in the dtype of its coordinates."""
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return in_space(latents, "affine").to(device=self.device, dtype=wide)
+
+    def _render_with_grad(self, latents: Latents, viewport: Viewport) -> Tensor:
+        if latents.affine is None and latents.w is not None:
+            latents = replace(latents, affine=self.generator.affine(latents.w.to(self.generator.mapping.w_avg)))
+        affine = self.affine_of(latents if latents.affine is not None else self.complete(latents))
+        grid, k = self.grid(viewport), viewport.supersample
+        index = torch.arange(grid.width * grid.height, device=self.device)
+        coordinates = grid.at(index, dtype=affine.dtype)  # [P, 3]
+        colors = draw_replayed(self.synthesis, affine, coordinates, chunk=pixels_per_batch(self.device))
+        image = colors.mT.unflatten(2, (grid.height, grid.width))  # [N, 3, k H, k W]
+        return image if k == 1 else torch.nn.functional.avg_pool2d(image, k)
