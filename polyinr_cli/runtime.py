@@ -23,7 +23,7 @@ from .options import Precision
 if TYPE_CHECKING:
     import torch
 
-    from polyinr_core.runtime.distributed import Ranks
+    from polyinr_core.runtime.distributed import DistributedContext
 
 
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # all of which torchrun sets
@@ -112,13 +112,13 @@ def own_device(device: "torch.device") -> "torch.device":
 
 
 @contextmanager
-def joined(device: "torch.device") -> Iterator["Ranks"]:
+def joined(device: "torch.device") -> Iterator["DistributedContext"]:
     """Join the other processes of the job: NCCL between GPUs, Gloo otherwise. Alone where there are none."""
-    from polyinr_core.runtime.distributed import ALONE, Ranks
+    from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
     if not several():
         say_if_alone()
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     for name, form in MEETING.items():
         if not re.fullmatch(form, value := os.environ.get(name, "")):
@@ -126,7 +126,7 @@ def joined(device: "torch.device") -> Iterator["Ranks"]:
     import torch.distributed as dist
 
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+    yield DistributedContext(dist.get_rank(), dist.get_world_size(), device)
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 

@@ -63,7 +63,7 @@ class EvaluationError(PolyinrError):
     """Figures that could not be computed as finite numbers."""
 
 
-class RanksError(PolyinrError):
+class DistributedError(PolyinrError):
     """Another process of a distributed job has gone, or no longer agrees with this one."""
 
 

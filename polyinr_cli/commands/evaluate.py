@@ -108,7 +108,7 @@ def evaluate(
             progress=bar,
             warn=lambda text: console.say(f"polyinr: {text}", quiet=quiet, always=True),
         )
-        if not ranks.leads:
+        if not ranks.is_main:
             return
     _write(result, output, overwrite=overwrite, as_json=as_json)
 

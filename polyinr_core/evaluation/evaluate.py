@@ -13,7 +13,7 @@ from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import BATCH_SIZE, Progress
 from polyinr_core.metrics.feature_statistics import FeatureStatistics, requirements_for
 from polyinr_core.metrics.registry import FeatureKey, networks_of
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .image_sources import DatasetImages, GeneratedImages, HeldOut
 from .model_metrics import (
@@ -62,7 +62,7 @@ def evaluate(
     device: torch.device | str | None = None,
     memory: int | None = None,
     name: str | None = None,
-    ranks: Ranks = ALONE,
+    ranks: DistributedContext = SINGLE_PROCESS,
     progress: Callable[[str], Progress] = no_progress,
     warn: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def evaluate(
 
     Raises: RequestError for arguments that do not fit together, before images are read; PolyinrError.
     """
-    warn = warn if warn is not None and ranks.leads else _ignore
+    warn = warn if warn is not None and ranks.is_main else _ignore
     selection = select_metrics(tuple(metrics), protocol)
     check_numbers(
         {"count": count, "real-count": real_count, "res": resolution, "batch": batch, "steps": steps},
@@ -173,14 +173,14 @@ def evaluate(
     settings = PassSettings(device, batch, bootstrap, Path(cache) if cache is not None else None, ranks, progress)
 
     result, real_statistics = _evaluate_sets(selection, compared, fakes, extractors, settings, warn)
-    if save_statistics_to is not None and isinstance(reals, DatasetImages) and ranks.leads:
+    if save_statistics_to is not None and isinstance(reals, DatasetImages) and ranks.is_main:
         save_statistics(save_statistics_to, reals, real_statistics, extractors, overwrite=overwrite)
     if model_metrics:
         assert isinstance(fakes, GeneratedImages)
         estimates = {}
         if selection.upsampling:
             estimates = upsampling_metrics(selection.upsampling, fakes, real_statistics, extractors, settings)
-        if not ranks.leads:
+        if not ranks.is_main:
             return {}
         more, by_image = compute_model_metrics(
             model_metrics,
@@ -236,8 +236,8 @@ def _evaluate_sets(
             fakes, required_fakes, extractors, settings, description="features of fakes"
         )
         check_variety("fakes", fakes, fake_statistics, warn)
-    if not ranks.leads:
-        return ranks.fact({}), real_statistics
+    if not ranks.is_main:
+        return ranks.broadcast_object({}), real_statistics
     estimates: dict[str, Estimate] = {}
     for name, metric in metrics.items():
         key = metric.feature_key
@@ -245,7 +245,7 @@ def _evaluate_sets(
             name, metric, real_statistics.get(key), fake_statistics[key], resamples=settings.bootstrap
         )
     card = make_card(reals, fakes, metrics, extractors, device=settings.device)
-    return ranks.fact({"format": FORMAT, "metrics": estimates, "card": card}), real_statistics
+    return ranks.broadcast_object({"format": FORMAT, "metrics": estimates, "card": card}), real_statistics
 
 
 def open_source(

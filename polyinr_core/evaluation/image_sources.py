@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.dataset import ImageSet, means_shards, open_data
+from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
 from polyinr_core.data.listing import Ignored
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.sampler import Order
+from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
 from polyinr_core.images.io import read_note
@@ -62,7 +62,7 @@ class HeldOut:
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise FileError(run.config, "does not say which images the run held out; is it damaged?") from error
 
-    def indices(self, data: "ImageSet | ImageFolder") -> list[int]:
+    def indices(self, data: "ImageDataset | ImageFolder") -> list[int]:
         """Return the indices of the held-out images, ascending. Raises RequestError, FileError for other data."""
         if not self.count:
             raise RequestError(f"{self.run} held out no images; train with --held-out, or evaluate on other data")
@@ -72,7 +72,7 @@ class HeldOut:
                 f"is not the data that {self.run} was trained on (SHA-256 {data.sha256[:12]}, not "
                 f"{self.data_sha256[:12]}); give the unchanged training data",
             )
-        return sorted(Order(len(data), seed=self.seed, held_out=self.count).apart.tolist())
+        return sorted(InfiniteSampler(len(data), seed=self.seed, held_out=self.count).held_out.tolist())
 
 
 class ImageFolder:
@@ -128,7 +128,7 @@ class DatasetImages:
 
     def __init__(
         self,
-        data: ImageSet | ImageFolder,
+        data: ImageDataset | ImageFolder,
         *,
         resolution: int | None = None,
         count: int | None = None,
@@ -159,7 +159,7 @@ class DatasetImages:
     ) -> "DatasetImages":
         """Open a zip, tar shards or a folder of image files. Raises FileError, RequestError."""
         path = Path(path)
-        data = ImageFolder(path) if path.is_dir() and not means_shards(path) else open_data(path, labels="usable")
+        data = ImageFolder(path) if path.is_dir() and not means_shards(path) else open_dataset(path, labels="usable")
         return cls(data, resolution=resolution, count=count, held_out=held_out)
 
     def __len__(self) -> int:

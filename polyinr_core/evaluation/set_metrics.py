@@ -26,7 +26,7 @@ from polyinr_core.metrics.frechet import frechet_distance
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.metrics.prdc import Prdc, compute_prdc, manifold
 from polyinr_core.metrics.registry import DC_NEIGHBORS, PARTS, PR_NEIGHBORS, FeatureKey, Metric
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .provenance import library_versions
 from .results import Estimate
@@ -56,7 +56,7 @@ class PassSettings:
     batch: int = BATCH_SIZE
     bootstrap: int = 0
     cache: Path | None = None
-    ranks: Ranks = ALONE
+    ranks: DistributedContext = SINGLE_PROCESS
     progress: Callable[[str], Progress] = no_progress
 
 
@@ -85,21 +85,22 @@ def collect_statistics(
     if settings.cache is None:
         return extract_features(source, extractors, requirements, **options)
     cache = FeatureCache(settings.cache)
-    keys = ranks.fact({key: cache_key(source, key, extractors, device) for key in requirements} if ranks.leads else {})
+    keys = {key: cache_key(source, key, extractors, device) for key in requirements} if ranks.is_main else {}
+    keys = ranks.broadcast_object(keys)
     cached: dict[FeatureKey, FeatureStatistics] = {}
-    for key, required in requirements.items() if ranks.leads else ():
+    for key, required in requirements.items() if ranks.is_main else ():
         if (stored := cache.load(keys[key])) is not None:
             count, tensors = stored
             statistics = FeatureStatistics.from_tensors(tensors, count, device=statistics_device(device))
             if statistics.satisfies(required):
                 cached[key] = statistics
-    missing: dict[FeatureKey, Requirements] = ranks.fact(
+    missing: dict[FeatureKey, Requirements] = ranks.broadcast_object(
         {key: required.for_cache for key, required in requirements.items() if key not in cached}
     )
     indices = rank_indices(len(source), settings.batch, ranks)
     checkpoint = PassCheckpoint(cache, state_key(keys, missing, indices, settings.batch))
     extracted = extract_features(source, extractors, missing, checkpoint=checkpoint, **options)
-    if ranks.leads:
+    if ranks.is_main:
         for key, statistics in extracted.items():
             cache.store(keys[key], statistics.count, statistics.to_tensors())
     if missing:

@@ -95,7 +95,7 @@ def upsampling_metrics(
         description="features of upsampled fakes",
     )
     estimates: dict[str, Estimate] = {}
-    for name, metric in metrics.items() if settings.ranks.leads else ():
+    for name, metric in metrics.items() if settings.ranks.is_main else ():
         for filter in FILTERS:
             estimates |= compute_metric(
                 f"{name}/{filter}",

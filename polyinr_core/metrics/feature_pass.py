@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from polyinr_core.data.loader import ahead
+from polyinr_core.data.loader import prefetch
 from polyinr_core.errors import PolyinrError
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .extractors import FeatureExtractor
 from .feature_cache import FeatureCache
@@ -66,12 +66,12 @@ def extract_features(
     batch: int = BATCH_SIZE,
     device: torch.device,
     progress: Progress | None = None,
-    ranks: Ranks = ALONE,
+    ranks: DistributedContext = SINGLE_PROCESS,
     checkpoint: "PassCheckpoint | None" = None,
 ) -> dict[FeatureKey, FeatureStatistics]:
     """Run the images through the extractors that `requirements` names. Call on every rank.
 
-    Ranks take whole batches, so that no feature depends on which rank computes it, and all ranks return the
+    Ranks take whole batches: no feature depends on which rank computes it, and all ranks return the
     statistics of all images. A thread makes the next batches during the current one. Memory does not grow with
     the number of images, except for features that are required.
 
@@ -114,7 +114,7 @@ def extract_features(
     # Updates run in a thread, which Ctrl-C does not interrupt: a saved state always holds whole batches.
     updates = ThreadPoolExecutor(1, thread_name_prefix="accumulate features")
     remaining = range(indices.start + count(), indices.stop)
-    batches = ahead(rebatch(images.batches(remaining), batch), depth=PREFETCH)
+    batches = prefetch(rebatch(images.batches(remaining), batch), depth=PREFETCH)
     try:
         with closing(batches), updates:
             for pixels in batches:
@@ -191,9 +191,9 @@ class PassCheckpoint:
         self.cache.delete(self.key)
 
 
-def rank_indices(count: int, batch: int, ranks: Ranks) -> range:
+def rank_indices(count: int, batch: int, ranks: DistributedContext) -> range:
     """Return this rank's contiguous part of `count` images, in whole batches."""
-    part = ranks.share(-(-count // batch))
+    part = ranks.local_slice(-(-count // batch))
     return range(min(part.start * batch, count), min(part.stop * batch, count))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .frechet import Gaussian, RunningMoments
 from .inception_score import InceptionScore
@@ -154,16 +154,16 @@ class Accumulator:
         if self.required.inception_score:
             self.inception_score = InceptionScore(self.total, dim, splits=IS_SPLITS, device=self.device)
 
-    def result(self, ranks: Ranks = ALONE) -> FeatureStatistics:
+    def result(self, ranks: DistributedContext = SINGLE_PROCESS) -> FeatureStatistics:
         """Return the statistics of all ranks together, the same on each. Call once, on every rank."""
-        dim = max(ranks.numbers(self.dim))
+        dim = max(ranks.all_gather_int(self.dim))
         if not self.dim:
             self._allocate(dim)  # this rank had no images
-        statistics = FeatureStatistics(sum(ranks.numbers(self.count)))
+        statistics = FeatureStatistics(sum(ranks.all_gather_int(self.count)))
         if self.moments is not None:
             statistics.moments = self.moments.merged(ranks)
         if self.features is not None:
-            statistics.features = ranks.gathered(self.features)
+            statistics.features = ranks.all_gather(self.features)
         if self.inception_score is not None:
             self.inception_score.gather(ranks)
             statistics.inception_score = self.inception_score.result()

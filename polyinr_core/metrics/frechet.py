@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 
 class RunningMoments:
@@ -40,15 +40,15 @@ class RunningMoments:
         self.mean += shift * (len(batch) / total)
         self.count = total
 
-    def merged(self, ranks: Ranks) -> "RunningMoments":
+    def merged(self, ranks: DistributedContext) -> "RunningMoments":
         """Return the moments of all ranks' features together, the same on each rank."""
-        if ranks.count == 1:
+        if ranks.world_size == 1:
             return self
         merged = RunningMoments(len(self.mean), device=self.mean.device)
-        merged.count = sum(ranks.numbers(self.count))
-        merged.mean = ranks.total(self.mean * self.count) / max(merged.count, 1)
+        merged.count = sum(ranks.all_gather_int(self.count))
+        merged.mean = ranks.all_reduce(self.mean * self.count) / max(merged.count, 1)
         shift = self.mean - merged.mean
-        merged.scatter = ranks.total(self.scatter + torch.outer(shift, shift) * self.count)
+        merged.scatter = ranks.all_reduce(self.scatter + torch.outer(shift, shift) * self.count)
         return merged
 
     def gaussian(self, *, unbiased: bool = True) -> "Gaussian":

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 from .registry import IS_SPLITS
 
@@ -44,10 +44,10 @@ class InceptionScore:
         self.sums.index_add_(0, splits, p)
         self.negative_entropies.index_add_(0, splits, torch.xlogy(p, p).sum(dim=1))
 
-    def gather(self, ranks: Ranks) -> None:
+    def gather(self, ranks: DistributedContext) -> None:
         """Sum over all ranks, each of which has added other images."""
-        self.counts, self.sums = ranks.total(self.counts), ranks.total(self.sums)
-        self.negative_entropies = ranks.total(self.negative_entropies)
+        self.counts, self.sums = ranks.all_reduce(self.counts), ranks.all_reduce(self.sums)
+        self.negative_entropies = ranks.all_reduce(self.negative_entropies)
 
     def result(self) -> tuple[float, float]:
         """Return the mean and the (biased) standard deviation of the score over the splits.

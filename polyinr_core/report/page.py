@@ -21,7 +21,7 @@ from polyinr_core.images.io import encode_image
 from polyinr_core.images.quantize import quantize
 from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource
 from polyinr_core.training.config import SETTINGS
-from polyinr_core.training.samples import thinned
+from polyinr_core.training.samples import thin
 
 from .nearest_neighbors import NearestNeighbors
 from .plots import Panel, ecdf_svg, panel_svg, to_dark
@@ -246,7 +246,7 @@ def themed_chart(svg: bytes, *, title: str, description: str) -> ThemedChart:
 def sample_grids(run: StoredRun) -> tuple[SampleGrid, ...]:
     """Return up to MAX_GRIDS of the run's sample grids, evenly spaced from the first to the last."""
     kimg = {path: seen for seen, path in run.grids}
-    return tuple(sample_grid(path, kimg[path]) for path in thinned(list(kimg), MAX_GRIDS))
+    return tuple(sample_grid(path, kimg[path]) for path in thin(list(kimg), MAX_GRIDS))
 
 
 def sample_grid(path: Path, kimg: float) -> SampleGrid:

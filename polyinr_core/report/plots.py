@@ -35,16 +35,16 @@ class PanelSpec:
 
 
 PANELS = (
-    PanelSpec("Losses", "loss", {"loss_g": "generator", "loss_d": "discriminator", "guidance": "guidance"}),
+    PanelSpec("Losses", "loss", {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}),
     PanelSpec(
         "Logits of the discriminator",
         "mean logit",
-        {"real_logit": "real", "fake_logit": "fake", "held_out_logit": "held out"},
+        {"d_logit_real": "real", "d_logit_fake": "fake", "d_logit_held_out": "held out"},
     ),
-    PanelSpec("Signs of the discriminator's logits", "mean sign", {"real_sign": "real", "fake_sign": "fake"}),
-    PanelSpec("Diversity of the samples", "distance to the nearest", {"spread": "seeds 0 to 31"}, measured=True),
+    PanelSpec("Signs of the discriminator's logits", "mean sign", {"d_sign_real": "real", "d_sign_fake": "fake"}),
+    PanelSpec("Diversity of the samples", "distance to the nearest", {"diversity": "seeds 0 to 31"}, measured=True),
     PanelSpec("Speed", "images per second", {"img_per_sec": "training images"}, from_zero=True),
-    PanelSpec("Memory", "MiB", {"resident_mib": "CPU", "cuda_mib": "GPU"}, from_zero=True),
+    PanelSpec("Memory", "MiB", {"cpu_mem_mib": "CPU", "gpu_mem_mib": "GPU"}, from_zero=True),
 )
 
 

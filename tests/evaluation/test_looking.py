@@ -15,14 +15,14 @@ from polyinr_core.errors import FileError, PolyinrError
 from polyinr_core.evaluation.image_sources import DatasetImages
 from polyinr_core.metrics.feature_pass import PREFETCH, extract_features, rank_indices, rebatch
 from polyinr_core.metrics.feature_statistics import Accumulator, Requirements
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 ALL = {("lite2", "pooled"): Requirements(moments=True, features=True)}
 
 
 def busy() -> list[str]:
     """The threads of ours that still run."""
-    ours = ("ahead", "decoding", "accumulate features")
+    ours = ("prefetch", "decoding", "accumulate features")
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
@@ -41,11 +41,11 @@ def test_ranks_give_the_figures_of_one(tmp_path: Path, count: int) -> None:
     """1e-9: features are the same bit for bit, sums are in another order. Of 8 ranks some have no image."""
     reals, fakes = write_images(tmp_path / "reals", 24), write_images(tmp_path / "fakes", 20, seed=1)
 
-    def measured(ranks: Ranks) -> dict[str, Any]:
-        file = tmp_path / f"{ranks.count}-{ranks.rank}.safetensors"
+    def measured(ranks: DistributedContext) -> dict[str, Any]:
+        file = tmp_path / f"{ranks.world_size}-{ranks.rank}.safetensors"
         return evaluated(reals, fakes, batch=4, bootstrap=3, ranks=ranks, save_statistics_to=file)
 
-    alone = measured(Ranks())
+    alone = measured(DistributedContext())
     together = as_ranks(measured, count)
     assert all(result == together[0] for result in together)
     assert together[0]["card"] == alone["card"]
@@ -58,7 +58,7 @@ def test_ranks_with_a_cache_give_the_figures_of_one(tmp_path: Path) -> None:
     reals, fakes = write_images(tmp_path / "reals", 24), write_images(tmp_path / "fakes", 20, seed=1)
     shown = []
 
-    def measured(ranks: Ranks) -> dict[str, Any]:
+    def measured(ranks: DistributedContext) -> dict[str, Any]:
         eyes = Eyes()
         found = evaluated(reals, fakes, eyes=eyes, batch=4, cache=tmp_path / f"cache {ranks.rank}", ranks=ranks)
         shown.append(eyes.seen)
@@ -72,7 +72,7 @@ def test_ranks_with_a_cache_give_the_figures_of_one(tmp_path: Path) -> None:
 
 
 def test_ranks_take_whole_batches() -> None:
-    spans = [rank_indices(22, 4, Ranks(rank, 3)) for rank in range(3)]
+    spans = [rank_indices(22, 4, DistributedContext(rank, 3)) for rank in range(3)]
     assert [*spans[0], *spans[1], *spans[2]] == list(range(22))
     assert all(span.start % 4 == 0 for span in spans)
 
@@ -80,14 +80,14 @@ def test_ranks_take_whole_batches() -> None:
 def test_a_score_of_ranks_is_that_of_one() -> None:
     probabilities = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
 
-    def scored(ranks: Ranks) -> tuple[float, float] | None:
+    def scored(ranks: DistributedContext) -> tuple[float, float] | None:
         span = rank_indices(40, 8, ranks)
         taker = Accumulator(Requirements(inception_score=True), span, 40, CPU)
         for part in probabilities[span.start : span.stop].split(8):
             taker.add(part)
         return taker.result(ranks).inception_score
 
-    alone = scored(Ranks())
+    alone = scored(DistributedContext())
     assert as_ranks(scored, 2) == [pytest.approx(alone, rel=1e-12)] * 2
 
 
@@ -120,7 +120,7 @@ def test_images_are_made_beside_the_look_and_not_too_many() -> None:
     images = Recorded(40, eyes)
     seen = extract_features(images, {"lite2": eyes}, ALL, batch=4, device=CPU)["lite2", "pooled"]
     assert seen.count == eyes.seen == 40
-    assert all(name.startswith("ahead") for name in images.makers)
+    assert all(name.startswith("prefetch") for name in images.makers)
     assert images.waiting <= 4 * (PREFETCH + 2)
     assert not busy()
 
