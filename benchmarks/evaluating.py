@@ -21,17 +21,15 @@ from recording import facts, write
 from resident import peak
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.evaluation.generated_images import DrawnImages
-from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.evaluation.set_metrics import evaluate
-from polyinr_core.metrics.extractors import load_network
-from polyinr_core.metrics.feature_pass import BATCH, look
-from polyinr_core.metrics.feature_statistics import Need
-from polyinr_core.metrics.prdc import BLOCK, manifold, overlap
-from polyinr_core.metrics.registry import metrics_named
+from polyinr_core.evaluation.evaluate import evaluate
+from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
+from polyinr_core.metrics.extractors import load_extractor
+from polyinr_core.metrics.feature_pass import BATCH_SIZE, extract_features
+from polyinr_core.metrics.feature_statistics import Requirements
+from polyinr_core.metrics.prdc import BLOCK, compute_prdc, manifold
 
 CPU = torch.device("cpu")
-STREAMED = Need(statistics=True)
+STREAMED = Requirements(moments=True)
 NETWORKS = ("lite2", "rfid-seed0")  # the second is of Inception's shape
 SMALL, SMALL_SIDE = (1000, 20000), 16  # images, pixels
 DIM, PUBLISHED = 4096, 50_000  # of VGG16's features; images on either side
@@ -47,13 +45,13 @@ def pace(work: Callable[[], int], seconds: float) -> float:
 
 def speeds(archive: Path, model: Path, name: str, seconds: float) -> dict[str, Any]:
     """Return images a second of each stage alone and of stages together; the model draws at its own size."""
-    network, stored, checkpoint = load_network(name), open_images(archive), load_checkpoint(model)
-    drawn = DrawnImages(checkpoint, name="model", count=len(stored))
-    batch = torch.cat(list(stored.passes(range(BATCH))))
+    network, stored, checkpoint = load_extractor(name), DatasetImages.open(archive), load_checkpoint(model)
+    drawn = GeneratedImages(checkpoint, name="model", count=len(stored))
+    batch = torch.cat(list(stored.batches(range(BATCH_SIZE))))
     needs = {(name, "pooled"): STREAMED}
 
     def looked(what: Any) -> int:
-        return look(what, {name: network}, needs, device=CPU)[name, "pooled"].count
+        return extract_features(what, {name: network}, needs, device=CPU)[name, "pooled"].count
 
     def made(parts: Iterator[torch.Tensor]) -> int:
         return sum(len(part) for part in parts)
@@ -61,12 +59,12 @@ def speeds(archive: Path, model: Path, name: str, seconds: float) -> dict[str, A
     network(batch)  # the first time is slower
     return {
         "network": name,
-        "stored_side": stored.side,
-        "drawn_side": drawn.side,
-        "reading": pace(lambda: made(stored.passes()), seconds),
+        "stored_side": stored.resolution,
+        "drawn_side": drawn.resolution,
+        "reading": pace(lambda: made(stored.batches()), seconds),
         "features": pace(lambda: len(network(batch)), seconds),
         "reading and features": pace(lambda: looked(stored), seconds),
-        "drawing": pace(lambda: made(drawn.passes()), seconds),
+        "drawing": pace(lambda: made(drawn.batches()), seconds),
         "drawing and features": pace(lambda: looked(drawn), seconds),
     }
 
@@ -91,8 +89,9 @@ def memory_of(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         archives = [write_archive(Path(folder) / f"{name}.zip", SMALL_SIDE, count) for name in ("a", "b")]
         before, start = peak(), time.perf_counter()
-        sides = [open_images(path) for path in archives]
-        evaluate(*sides, metrics_named(["fd-lite2"]), {"lite2": Small()}, device=CPU)
+        sources = [DatasetImages.open(path) for path in archives]
+        reals, fakes = sources
+        evaluate(fakes, reals, metrics=["fd-lite2"], extractors={"lite2": Small()}, device=CPU)
         seconds = time.perf_counter() - start
     return {"images": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
 
@@ -102,7 +101,7 @@ def neighbors_of(count: int) -> dict[str, Any]:
     rng = torch.Generator().manual_seed(0)
     x, y = (torch.randn(count, DIM, generator=rng) for _ in range(2))
     before, start = peak(), time.perf_counter()
-    overlap(manifold(x, k=3), manifold(y, k=3), k=3, k_density=3)
+    compute_prdc(manifold(x, k=3), manifold(y, k=3), k=3, k_density=3)
     seconds = time.perf_counter() - start
     return {"images": count, "mib_before": before, "mib": peak(), "seconds": round(seconds, 1)}
 
@@ -117,14 +116,14 @@ def on_paper(largest: dict[str, Any]) -> dict[str, Any]:
 
 def main(
     model: Annotated[Path | None, typer.Option("-m", help="By default one of random weights.")] = None,
-    side: Annotated[int, typer.Option(help="Pixels of the images that are read.")] = 128,
+    resolution: Annotated[int, typer.Option(help="Pixels of the images that are read.")] = 128,
     count: Annotated[int, typer.Option(help="Images in the archive.")] = 256,
     seconds: Annotated[float, typer.Option(help="The least time of each pace.")] = 8.0,
     neighbors: Annotated[str, typer.Option(help="Images on either side of precision and recall.")] = "5000,10000",
     output: Path = Path("benchmarks/results/evaluating.json"),
 ) -> None:
     """Measure paces, memory and neighbors."""
-    described = facts(batch=BATCH, block=BLOCK, paces=[], memory=[], neighbors=[])
+    described = facts(batch=BATCH_SIZE, block=BLOCK, paces=[], memory=[], neighbors=[])
 
     def told(kind: str, row: dict[str, Any]) -> None:
         described[kind].append(row)
@@ -138,7 +137,7 @@ def main(
         told("neighbors", apart(neighbors_of, int(size)))
     told("neighbors", on_paper(described["neighbors"][-1]))
     with tempfile.TemporaryDirectory() as folder, given_or_fresh(model) as drawn:
-        archive = write_archive(Path(folder) / "set.zip", side, count)
+        archive = write_archive(Path(folder) / "set.zip", resolution, count)
         for name in NETWORKS:
             told("paces", speeds(archive, drawn, name, seconds))
 

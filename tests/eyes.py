@@ -1,16 +1,17 @@
 """What the tests of evaluation share: a small judge, folders of noise, figures by name."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.evaluation.set_metrics import Settings, evaluate
-from polyinr_core.metrics.frechet import FeatureStatistics
-from polyinr_core.metrics.registry import metrics_named
+from polyinr_core.evaluation.evaluate import evaluate
+from polyinr_core.evaluation.image_sources import DatasetImages
+from polyinr_core.metrics.frechet import RunningMoments
 
 CPU = torch.device("cpu")
 NAMES = ("fd-lite2", "kd-lite2", "pr-lite2", "dc-lite2")
@@ -19,7 +20,7 @@ NAMES = ("fd-lite2", "kd-lite2", "pr-lite2", "dc-lite2")
 class Eyes(torch.nn.Module):
     """A judge of 6 features; `seen` counts the images that it was shown."""
 
-    dim, name, sha256, side = 6, "lite2", "cd" * 32, 8
+    dim, name, sha256, resolution = 6, "lite2", "cd" * 32, 8
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,33 +33,32 @@ class Eyes(torch.nn.Module):
         return ((small.flatten(1) / 255) @ self.matrix).float()
 
 
-def write_images(folder: Path, count: int, *, side: int = 8, seed: int = 0, backwards: bool = False) -> Path:
+def write_images(folder: Path, count: int, *, resolution: int = 8, seed: int = 0, backwards: bool = False) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(seed)
     for i in range(count):
-        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (resolution, resolution, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{count - i if backwards else i:03d}.png")
     return folder
 
 
 def values(reals: Path, fakes: Path, names: tuple[str, ...] = NAMES, **settings: object) -> dict[str, float]:
-    metrics = metrics_named(names)
-    result = evaluate(
-        open_images(reals),
-        open_images(fakes),
-        metrics,
-        {"lite2": Eyes()},
-        device=CPU,
-        settings=Settings(**settings),
-    )
-    return {name: row["value"] for name, row in result["figures"].items()}
+    return {name: row["value"] for name, row in evaluated(reals, fakes, names, **settings)["metrics"].items()}
+
+
+def evaluated(
+    reals: Any, fakes: Any, names: Sequence[str] = NAMES, *, eyes: Any = None, networks: Any = None, **options: Any
+) -> dict[str, Any]:
+    """The result of `evaluate` with lite2 replaced by `eyes`."""
+    extractors = {"lite2": eyes or Eyes(), **(networks or {})}
+    return evaluate(fakes, reals, metrics=names, extractors=extractors, device=CPU, **options)
 
 
 def features_of(path: Path, network: torch.nn.Module | None = None) -> Tensor:
-    return (network or Eyes())(torch.cat(list(open_images(path).passes())))
+    return (network or Eyes())(torch.cat(list(DatasetImages.open(path).batches())))
 
 
-def statistics_of(features: Tensor) -> FeatureStatistics:
-    statistics = FeatureStatistics(features.shape[1])
+def moments_from_tensors(features: Tensor) -> RunningMoments:
+    statistics = RunningMoments(features.shape[1])
     statistics.add(features)
     return statistics

@@ -7,27 +7,27 @@ from torch import Tensor
 
 
 class Given:
-    """Images [N, 3, side, side] that are given, in passes of 5."""
+    """Images [N, 3, resolution, resolution] that are given, in batches of 5."""
 
-    sha256, facts = "", {"name": "given"}
+    sha256, provenance = "", {"name": "given"}
 
     def __init__(self, pixels: Tensor, name: str = "given") -> None:
         self.pixels = pixels
-        self.side = pixels.shape[-1]
+        self.resolution = pixels.shape[-1]
         self.name = name
 
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def passes(self, span: range | None = None) -> Iterator[Tensor]:
-        span = span or range(len(self))
-        yield from self.pixels[span.start : span.stop].split(5)
+    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
+        indices = indices or range(len(self))
+        yield from self.pixels[indices.start : indices.stop].split(5)
 
 
 class Eyes(torch.nn.Module):
     """A judge that sees the pixels themselves."""
 
-    dim, name, sha256, side = 48, "lite2", "cd" * 32, 4
+    dim, name, sha256, resolution = 48, "lite2", "cd" * 32, 4
 
     def forward(self, pixels: Tensor) -> Tensor:
         return pixels.flatten(1).float()

@@ -17,7 +17,7 @@ class Unit(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], stride: int = 1, same: bool = False):
         super().__init__()
         self.stride = stride
-        self.padding = [side // 2 for side in kernel] if same else [0, 0]
+        self.padding = [resolution // 2 for resolution in kernel] if same else [0, 0]
         fan = inputs * kernel[0] * kernel[1]
         self.weight = nn.Parameter(torch.randn(outputs, inputs, *kernel) * (2 / fan) ** 0.5)
         self.beta = nn.Parameter(torch.randn(outputs) / 10)

@@ -31,7 +31,7 @@ from polyinr_core.images.io import encode_image, read_note, write_image
 from polyinr_core.latents.directions import Directions, read_directions, write_directions
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents
-from polyinr_core.metrics.feature_statistics import Cache
+from polyinr_core.metrics.feature_cache import FeatureCache
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.report.run_reader import read_log, read_run
@@ -143,7 +143,7 @@ def of_directions(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 
 def of_cache(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
     path.mkdir(exist_ok=True)
-    kept = Cache(path)
+    kept = FeatureCache(path)
     kept.store(made, 5, {"mean": torch.ones(2)})
     count, tensors = kept.load(made) or (0, {})
     assert (count, tensors["mean"].tolist()) == (5, [1.0, 1.0])
@@ -152,8 +152,8 @@ def of_cache(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 
 def of_result(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
     figure = rng.choice([1.5, 0, math.nan, 1e299])
-    path.write_text(format_result({"format": 1, "figures": {"fid": {"value": figure}}, "card": made}), "utf-8")
-    assert read_result(path).figures == {"fid": {"value": figure}}
+    path.write_text(format_result({"format": 2, "metrics": {"fid": {"value": figure}}, "card": made}), "utf-8")
+    assert read_result(path).metrics == {"fid": {"value": figure}}
     return read_result(path).card
 
 
@@ -356,7 +356,7 @@ def test_readers_and_writers_take_any_kind_of_path(kind: Callable[[Path], Any], 
     save_delta(kind(tmp_path / "x.safetensors"), Delta(*map(torch.rand, shapes), model_sha256=""))
     assert load_delta(kind(tmp_path / "x.safetensors")).rank == 1
     np.savez(tmp_path / "s.npz", mu=np.zeros(2), sigma=np.eye(2))
-    assert len(open_statistics(kind(tmp_path / "s.npz")).seen) == 1
+    assert len(open_statistics(kind(tmp_path / "s.npz")).statistics) == 1
     RunFolder(kind(tmp_path / "run")).claim(PRESETS["tiny"], DataFacts("d", "ab", 1, 0))
     RunFolder(kind(tmp_path / "run")).append({"kimg": 1.0})
-    assert read_run(kind(tmp_path / "run")).log.seen == 1.0
+    assert read_run(kind(tmp_path / "run")).log.kimg == 1.0

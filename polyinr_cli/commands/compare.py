@@ -1,4 +1,4 @@
-"""polyinr compare: what differs between two results, and which of their figures can be compared."""
+"""polyinr compare: the differences between two results, and which of their metrics can be compared."""
 
 from pathlib import Path
 from textwrap import wrap
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyinr_cli import console as streams
+from polyinr_cli import console
 from polyinr_cli.evaluate_options import load_results
 from polyinr_cli.options import Json, Quiet, Verbose
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from polyinr_core.evaluation.results import Result
 
 WIDTH = 100  # columns
-WITHIN = "Within: how far apart such figures may be by the sample that was drawn, the counts, or rounding alone."
-EXACT = ("params", "speed")  # which are no samples, or have their spread
-SIDES = ("fakes", "reals")
+WITHIN = "Within: the difference that the sampling, the counts or rounding can explain."
+NOT_SAMPLED = ("params", "speed")
+SETS = ("fakes", "reals")
 HEADINGS: "dict[Grade, str]" = {
-    "subject": "What they compare",
-    "other": "What makes them other measurements",
-    "unknown": "What nothing is known of",
-    "bias": "What shifts them",
-    "spread": "What spreads them",
-    "rounding": "What moves their last digits",
+    "subject": "What the comparison is about",
+    "other": "What makes the values different measurements",
+    "unknown": "Differences of unknown effect",
+    "bias": "What shifts the values",
+    "spread": "What changes the values as other seeds would",
+    "rounding": "What changes the last digits",
 }
 
 
@@ -33,12 +33,12 @@ def compare(
         Path,
         typer.Argument(metavar="A.json", show_default=False, help="A result of polyinr evaluate -o; - is stdin."),
     ],
-    second: Annotated[Path, typer.Argument(metavar="B.json", show_default=False, help="Another one.")],
+    second: Annotated[Path, typer.Argument(metavar="B.json", show_default=False, help="Another result.")],
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what differs between two results, what that does to the numbers, and which of them can be compared.
+    """Explain how two results differ, what that does to their metrics, and which can be compared.
 
     Example: polyinr compare ours.json theirs.json
     """
@@ -47,14 +47,14 @@ def compare(
     a, b = load_results([first, second])
     comparison = compare(a, b)
     if as_json:
-        streams.json_line(_facts_of(a, b, comparison))
+        console.json_line(_facts_of(a, b, comparison))
         return
     for line in _lines_of(a, b, comparison):
-        streams.line(line)
+        console.line(line)
 
 
 def _facts_of(a: "Result", b: "Result", comparison: "Comparison") -> dict[str, Any]:
-    """Return all of a comparison as plain facts."""
+    """Return a comparison as a JSON object."""
     return {
         "a": a.name,
         "b": b.name,
@@ -64,13 +64,13 @@ def _facts_of(a: "Result", b: "Result", comparison: "Comparison") -> dict[str, A
                 "a": difference.values[0],
                 "b": difference.values[1],
                 "effects": [
-                    {"kind": fact.grade, "effect": fact.effect, "source": fact.source, "figures": list(names)}
+                    {"kind": fact.grade, "effect": fact.effect, "source": fact.source, "metrics": list(names)}
                     for fact, names in difference.effects.items()
                 ],
             }
             for difference in comparison.differences
         ],
-        "figures": {
+        "metrics": {
             name: {
                 "a": verdict.values[0],
                 "b": verdict.values[1],
@@ -88,10 +88,10 @@ def _facts_of(a: "Result", b: "Result", comparison: "Comparison") -> dict[str, A
 
 
 def _lines_of(a: "Result", b: "Result", comparison: "Comparison") -> list[str]:
-    """Return a comparison as a person reads it."""
+    """Return a comparison as text."""
     lines = [f"A  {_about(a)}", f"B  {_about(b)}"]
     lines += _differences_of(comparison)
-    lines += ["", "Figures"]
+    lines += ["", "Metrics"]
     equal = [verdict.name for verdict in comparison.verdicts.values() if _is_equal(verdict)]
     for verdict in comparison.verdicts.values():
         if verdict.name not in equal:
@@ -99,7 +99,7 @@ def _lines_of(a: "Result", b: "Result", comparison: "Comparison") -> list[str]:
     if equal:
         lines += _wrapped(f"Equal in both: {', '.join(equal)}.", first="  ", others="      ")
     if not comparison.verdicts:
-        lines.append("  None is in both results.")
+        lines.append("  The results have no metric in common.")
     for which, names in zip("AB", comparison.alone, strict=True):
         if names:
             lines += _wrapped(f"Only in {which}: {', '.join(names)}.", first="  ", others="      ")
@@ -109,9 +109,9 @@ def _lines_of(a: "Result", b: "Result", comparison: "Comparison") -> list[str]:
 
 
 def _about(result: "Result") -> str:
-    """Return what a result is of, in a line: its own name, what was drawn, and against what."""
+    """Return a line about a result: its name, the generated images and the real ones."""
     fields = result.fields
-    fakes, reals = ({name: fields.get((side, name)) for name in ("name", "count", "psi")} for side in SIDES)
+    fakes, reals = ({name: fields.get((part, name)) for name in ("name", "count", "psi")} for part in SETS)
     words = [str(fakes["name"])]
     words += [f"psi {fakes['psi']}"] if fakes["psi"] is not None else []
     words += [f"{fakes['count']} images"] if fakes["count"] else []
@@ -121,9 +121,9 @@ def _about(result: "Result") -> str:
 
 
 def _differences_of(comparison: "Comparison") -> list[str]:
-    """Return what differs, by what it does, each effect said once."""
+    """Return the differences by their effect, each effect once."""
     if not comparison.differences:
-        return ["", "The cards agree in all that figures depend on."]
+        return ["", "The cards agree in everything that the metrics depend on."]
     by_grade: dict[Grade, dict[str, list[Difference]]] = {}
     for difference in comparison.differences:
         for fact, names in difference.effects.items():
@@ -141,14 +141,14 @@ def _differences_of(comparison: "Comparison") -> list[str]:
             lines += _wrapped(effect, first="      ", others="      ")
     idle = [".".join(difference.field) for difference in comparison.differences if not difference.effects]
     if idle:
-        lines += ["", *_wrapped(f"Differs, and touches none of the figures below: {', '.join(idle)}.")]
+        lines += ["", *_wrapped(f"Differences that affect none of the metrics below: {', '.join(idle)}.")]
     return lines
 
 
 def _effect_of(fact: "Fact", names: tuple[str, ...], comparison: "Comparison") -> str:
-    """Return an effect, after the figures that it touches unless these are all, and before its source."""
-    figures = "" if len(names) == len(comparison.verdicts) else f"{', '.join(names)}: "
-    return f"{figures}{fact.effect}" + (f" ({fact.source})" if fact.source else "")
+    """Return an effect with its source, preceded by the metrics that it affects unless it affects all."""
+    metrics = "" if len(names) == len(comparison.verdicts) else f"{', '.join(names)}: "
+    return f"{metrics}{fact.effect}" + (f" ({fact.source})" if fact.source else "")
 
 
 def _is_equal(verdict: "Verdict") -> bool:
@@ -156,7 +156,7 @@ def _is_equal(verdict: "Verdict") -> bool:
 
 
 def _sentence_of(verdict: "Verdict") -> str:
-    """Return what two figures are worth beside each other."""
+    """Return in a sentence whether two values can be compared, and which is better."""
     from polyinr_core.evaluation.results import better, family_of
 
     a, b = (f"{value:.0f}" if value >= 1000 and value.is_integer() else f"{value:.5g}" for value in verdict.values)
@@ -165,27 +165,27 @@ def _sentence_of(verdict: "Verdict") -> str:
     if verdict.standing == "not comparable":
         return f"{values}: not comparable, because of {because}."
     if verdict.standing == "unknown":
-        return f"{values}: whether they are comparable is not known, because of {because}."
+        return f"{values}: it is unknown whether they are comparable, because of {because}."
     within = "" if verdict.within is None else f" within {verdict.within:.3g}"
-    hindrance = ", because of" if within else " but for"
-    worth = f"comparable{within}" + (f"{hindrance} {because}" if because else "")
+    limits = ", because of" if within else " except for"
+    comparable = f"comparable{within}" + (f"{limits} {because}" if because else "")
     if verdict.better is not None:
         gap = f"{abs(verdict.values[0] - verdict.values[1]):.3g}"
         outcome = f"{'AB'[verdict.better]} is better by {gap}"
-        if verdict.within is None and family_of(verdict.name) not in EXACT:
+        if verdict.within is None and family_of(verdict.name) not in NOT_SAMPLED:
             outcome += ", which may be chance: --bootstrap 100 gives intervals"
     elif verdict.values[0] == verdict.values[1]:
         outcome = "they are equal"
     elif better(verdict.name) is None:
-        outcome = "which way it is better is not known"
+        outcome = "it is unknown whether lower or higher is better"
     else:
-        outcome = "they cannot be told apart"
-    more = f" It is {_listed(verdict.compares)} together that differ." if len(verdict.compares) > 1 else ""
-    return f"{values}: {worth}; {outcome}.{more}"
+        outcome = "the difference is within that limit"
+    more = f" Together, {_listed(verdict.compares)} differ." if len(verdict.compares) > 1 else ""
+    return f"{values}: {comparable}; {outcome}.{more}"
 
 
 def _listed(words: tuple[str, ...]) -> str:
-    """Return words as a list in a sentence."""
+    """Return words as an enumeration."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

@@ -1,4 +1,4 @@
-"""`polyinr report`: a run as one page: curves, samples, figures, what its model copies, how real that looks."""
+"""polyinr report: a training run as one HTML page with curves, samples, metrics, nearest reals and realism."""
 
 import logging
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyinr_cli import console as streams
+from polyinr_cli import console
 from polyinr_cli.model_lookup import load_model
 from polyinr_cli.options import Device, OutputText, Overwrite, Quiet, Verbose
 from polyinr_cli.runtime import choose_device
@@ -19,15 +19,15 @@ from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite, writte
 from polyinr_core.runtime.strict_json import to_unicode
 
 if TYPE_CHECKING:
-    from polyinr_core.report.page import Comparison
+    from polyinr_core.report.page import RealsComparison
     from polyinr_core.report.run_reader import StoredRun
 
-COUNT = 256
-MAX_DRAWN = 100_000_000  # images that are compared
+DEFAULT_COUNT = 256
+MAX_COUNT = 100_000_000
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", show_default=False, help="A run folder, as train makes.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", show_default=False, help="A run folder of polyinr train.")],
     output: OutputText,
     real: Annotated[
         Path | None,
@@ -35,7 +35,7 @@ def report(
             "--real",
             metavar="DATA",
             show_default=False,
-            help="The real images: drawn ones are shown beside the most alike, and by how real they look.",
+            help="The training data: generated images are shown beside their nearest reals, and ranked by realism.",
         ),
     ] = None,
     result: Annotated[
@@ -44,7 +44,7 @@ def report(
             "--result",
             metavar="FILE",
             show_default=False,
-            help="A result of evaluate -o, may be repeated; those in the run folder are found.",
+            help="A result of polyinr evaluate -o; repeatable. Results in the run folder are always included.",
         ),
     ] = None,
     model: Annotated[
@@ -54,103 +54,105 @@ def report(
             "--model",
             metavar="PATH",
             show_default=False,
-            help="What draws; without it the run's best model.",
+            help="The model to compare with --real. Default: the run's best checkpoint, else its newest.",
         ),
     ] = None,
     count: Annotated[
         int | None,
         typer.Option(
-            "--count", metavar="N", show_default=False, help=f"Draw seeds 0 to N-1; {COUNT} images without it."
+            "--count",
+            metavar="N",
+            show_default=False,
+            help=f"Compare the images of seeds 0 to N-1 with --real. Default: {DEFAULT_COUNT}.",
         ),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option("--cache", metavar="DIR", show_default=False, help="Keep what is seen of the real images here."),
+        typer.Option(
+            "--cache", metavar="DIR", show_default=False, help="Cache the features of the real images in DIR."
+        ),
     ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Gather a run into one page that needs no network; the run may be going on.
+    """Write a report about a training run, finished or not, as one self-contained page.
 
     -o report.html is the page, -o curves.png the curves alone. A folder gets both, and with --real also
-    realism.png, the most and the least real of what is drawn.
+    realism.png, the generated images of the highest and lowest realism.
 
     Example: polyinr report runs/cats -o cats.html --real cats.zip
     """
     target = _target(output, compared=real is not None, overwrite=overwrite)
     given = {"--real": real, "--result": result, "-m": model, "--count": count, "--cache": cache}
-    _refuse(given if target.page is None else {}, f"-o {output}, the curves alone")
+    _refuse(given if target.page is None else {}, f"-o {output}, which has the curves only")
     if real is None:
         _refuse({name: given[name] for name in ("-m", "--count", "--cache")}, "no --real DATA")
-    if count is not None and count < 1:
-        raise RequestError(f"--count {count} is below 1")
-    if count is not None and count > MAX_DRAWN:
-        raise RequestError(f"--count {count} is above {MAX_DRAWN}")
+    if count is not None and not 1 <= count <= MAX_COUNT:
+        raise RequestError(f"--count {count} is {'below 1' if count < 1 else f'above {MAX_COUNT}'}")
 
     from polyinr_core.evaluation.results import read_result
-    from polyinr_core.report import plots as charts
-    from polyinr_core.report.page import Maker, page
-    from polyinr_core.report.plots import panels_of
+    from polyinr_core.report.page import PageInfo, render_page
+    from polyinr_core.report.plots import panels_of, panels_png
     from polyinr_core.report.run_reader import read_run
 
-    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # it tells of its caches
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # its messages about caches
     stored = read_run(run)
     panels = panels_of(stored.log, stored.metrics)
     if not panels:
-        raise FileError(stored.folder.log, "holds no number to draw as yet; wait until the run has logged some")
+        raise FileError(stored.folder.log, "has no numbers to plot yet; wait until the run has logged some")
     results = [read_result(file) for file in result or ()]
-    compared, sheet = None, None
+    compared, realism_png = None, None
     if real is not None:
-        compared, sheet = _compare(
-            stored, real, model=model, count=count or COUNT, cache=cache, device=device, quiet=quiet
+        compared, realism_png = _compare(
+            stored, real, model=model, count=count or DEFAULT_COUNT, cache=cache, device=device, quiet=quiet
         )
-    made: dict[Path, bytes] = {}
+    contents: dict[Path, bytes] = {}
     if target.curves is not None:
-        made[target.curves] = charts.png(panels, stored.log.spans, title=f"Run {stored.name}")
-    if target.realism is not None and sheet is not None:
-        made[target.realism] = sheet
+        contents[target.curves] = panels_png(panels, stored.log.spans, title=f"Run {stored.name}")
+    if target.realism is not None and realism_png is not None:
+        contents[target.realism] = realism_png
     if target.page is not None:
-        results += stored.results(but=result or ())
-        maker = Maker(metadata.version("polyinr"), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
-        text = page(stored, panels, results=results, comparison=compared, maker=maker)
-        made[target.page] = to_unicode(text).encode()
-    for path, data in made.items():
+        results += stored.results(exclude=result or ())
+        info = PageInfo(metadata.version("polyinr"), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
+        page = render_page(stored, panels, results=results, comparison=compared, info=info)
+        contents[target.page] = to_unicode(page).encode()
+    for path, data in contents.items():
         _write(path, data, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where the parts of a report go, None for one that is not made; - is stdout."""
+class ReportFiles:
+    """The files of a report, None for one that is not made; - is stdout."""
 
     page: Path | None = None
     curves: Path | None = None
     realism: Path | None = None
 
 
-def _target(output: str, *, compared: bool, overwrite: bool) -> Target:
-    """Read -o: a page, the curves, or a folder for all. Raises RequestError, FileError."""
+def _target(output: str, *, compared: bool, overwrite: bool) -> ReportFiles:
+    """Return the files that -o asks for: a page, the curves, or a folder of all. Raises RequestError, FileError."""
     path = Path(output)
     if output == "-":
-        streams.binary_stdout("page")
-        return Target(page=path)
+        console.binary_stdout("page")
+        return ReportFiles(page=path)
     if not output or "\0" in output:
         raise RequestError("-o needs a path")
     if output.endswith("/") or path.is_dir() or not path.suffix:
         if path.exists() and not path.is_dir():
-            raise FileError(path, "is a file; a folder for the report needs another name, the page .html")
-        target = Target(path / "report.html", path / "curves.png", path / "realism.png" if compared else None)
+            raise FileError(path, "is a file; name a folder, or a page .html")
+        target = ReportFiles(path / "report.html", path / "curves.png", path / "realism.png" if compared else None)
     elif path.suffix.lower() in (".html", ".htm"):
-        target = Target(page=path)
+        target = ReportFiles(page=path)
     elif path.suffix.lower() == ".png":
-        target = Target(curves=path)
+        target = ReportFiles(curves=path)
     else:
-        raise RequestError(f"{path}: suffix {path.suffix!r} is no report; use .html, .png for the curves, a folder")
-    for place in (target.page, target.curves, target.realism):
-        if place is not None:
-            refuse_overwrite(place, overwrite=overwrite)
-            check_place(place)
+        raise RequestError(f"{path}: suffix {path.suffix!r} is not supported; use .html, .png for the curves, a folder")
+    for file in (target.page, target.curves, target.realism):
+        if file is not None:
+            refuse_overwrite(file, overwrite=overwrite)
+            check_place(file)
     return target
 
 
@@ -170,47 +172,38 @@ def _compare(
     cache: Path | None,
     device: str,
     quiet: bool,
-) -> tuple["Comparison", bytes]:
-    """Return what a model draws beside the reals, and the sheet of its images by realism as PNG."""
-    from polyinr_core.evaluation.generated_images import DrawnImages
-    from polyinr_core.evaluation.image_sources import open_images
-    from polyinr_core.evaluation.set_metrics import Settings
+) -> tuple["RealsComparison", bytes]:
+    """Return the comparison of a model's images with the reals, and the realism grid as PNG."""
+    from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
     from polyinr_core.images.io import encode_image
-    from polyinr_core.metrics.extractors import load_network
-    from polyinr_core.report.nearest_neighbors import likeness, realism_sheet
-    from polyinr_core.report.page import Kept, captioned, comparison
+    from polyinr_core.metrics.extractors import load_extractor
+    from polyinr_core.report.nearest_neighbors import find_neighbors, realism_grid
+    from polyinr_core.report.page import ThumbnailSource, compare_with_reals, realism_groups
 
     if model is None:
         model = stored.model
         if model is None:
-            raise FileError(stored.folder.checkpoints, "holds no model as yet; leave out --real, or name one with -m")
-        streams.say(f"polyinr: model {model} (the run's best or newest)", quiet=quiet, always=True)
-    place = choose_device(device)
+            raise FileError(stored.folder.checkpoints, "has no model yet; leave out --real, or name one with -m")
+        console.say(f"polyinr: model {model} (the run's best or newest)", quiet=quiet, always=True)
+    own = choose_device(device)
     checkpoint, file = load_model(model, quiet=quiet)
     if not checkpoint.resolution:
-        raise FileError(file, "does not say its resolution, so that nothing can be drawn at it; name another with -m")
-    checkpoint.generator.to(device=place)
-    fakes = Kept(DrawnImages(checkpoint, name=str(file), count=count))
-    reals = open_images(real, side=fakes.side)
-    with streams.progress_bars(quiet=quiet) as bar:
-        found = likeness(
-            reals,
-            fakes,
-            load_network("lite2"),
-            device=place,
-            settings=Settings(cache=cache),
-            progress=lambda what: bar(f"looking at {what}"),
-        )
-    same = reals.data.sha256 == stored.data.get("sha256")
-    sheet = encode_image(realism_sheet(captioned(found, fakes)))
-    words = f"{file.name} ({checkpoint.kimg:.4g} kimg)"
-    return comparison(found, reals, fakes, model=words, same_data=same), sheet
+        raise FileError(file, "does not say its resolution; name another model with -m")
+    checkpoint.generator.to(device=own)
+    fakes = ThumbnailSource(GeneratedImages(checkpoint, name=str(file), count=count))
+    reals = DatasetImages.open(real, resolution=fakes.resolution)
+    with console.progress_bars(quiet=quiet) as bar:
+        neighbors = find_neighbors(reals, fakes, load_extractor("lite2"), device=own, cache=cache, progress=bar)
+    same_data = reals.data.sha256 == stored.data.get("sha256")
+    name = f"{file.name} ({checkpoint.kimg:.4g} kimg)"
+    comparison = compare_with_reals(neighbors, reals, fakes, model=name, same_data=same_data)
+    return comparison, encode_image(realism_grid(realism_groups(neighbors, fakes)))
 
 
 def _write(path: Path, data: bytes, *, overwrite: bool) -> None:
-    """Write a file, whole or not at all, or to stdout. Raises FileError."""
+    """Write a file atomically, or write to stdout. Raises FileError."""
     if str(path) == "-":
-        stdout = streams.binary_stdout("page")
+        stdout = console.binary_stdout("page")
         stdout.write(data)
         stdout.flush()
         return

@@ -1,4 +1,4 @@
-"""What a difference between two cards is known to do to figures, and who found it: assets/differences.json."""
+"""Compare two results by their cards: what differs, what that does to each metric, which can be compared."""
 
 import json
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from importlib import resources
 from math import hypot, log2
 from typing import Any, Literal
 
-from .results import Family, Field, Result, Row, base_of, best, family_of
+from .results import Estimate, Family, Field, Result, base_of, best, family_of
 
-# subject: it is what the two figures compare. rounding: the last digits. spread: as much as other seeds would.
-# bias: by an amount that can be bounded. other: the figures are different measurements.
+# subject: it is what the comparison is about. rounding: the last digits change. spread: the value changes as by other
+# seeds. bias: it shifts by an amount that can be bounded. other: the two values measure different things.
 Grade = Literal["subject", "rounding", "spread", "bias", "other", "unknown"]
 
 
 @dataclass(frozen=True)
 class Fact:
-    """`word` is what a verdict calls the difference, `effect` what it does, `source` who says so, if any."""
+    """What is known about a difference: its short name `word`, its `effect`, and the `source`, if any."""
 
     grade: Grade
     word: str
@@ -27,7 +27,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Rule:
-    """A fact about the card's fields that `field` matches, for figures of `families` (none given: of all)."""
+    """A fact about the fields of a card that the pattern `field` matches, for `families` (empty: all)."""
 
     field: Field
     fact: Fact
@@ -36,33 +36,33 @@ class Rule:
 
 @cache
 def rules() -> tuple[Rule, ...]:
-    """Return all rules; of a field's, the first that speaks of a family holds."""
+    """Return the rules of assets/differences.json; the first that matches a field and a family applies."""
     asset = resources.files("polyinr_core").joinpath("assets", "differences.json")
     facts = json.loads(asset.read_text(encoding="utf-8"))
     return tuple(
         Rule(
             tuple(rule["field"].split(".")),
             Fact(rule["does"], rule["word"], rule["effect"], rule["source"]),
-            frozenset(facts["figures"][rule["figures"]]),
+            frozenset(facts["metrics"][rule["metrics"]]),
         )
         for rule in facts["rules"]
     )
 
 
 def fact_of(field: Field, family: Family) -> Fact | None:
-    """Return what is known of a field for figures of a family, None if it does not touch them.
+    """Return what is known about a field for metrics of a family, None if it does not affect them.
 
-    Where no rule speaks of the field, or none of such figures, the fact says so.
+    If no rule matches the field, or the family is unknown, the fact is "unknown".
     """
-    spoken = [rule for rule in rules() if matches(rule.field, field)]
-    found = next((rule.fact for rule in spoken if not rule.families or family in rule.families), None)
-    if found is None and (not spoken or family == "other"):
-        return Fact("unknown", " ".join(field), "What this does to a figure is not known here.", "")
-    return found
+    matching = [rule for rule in rules() if matches(rule.field, field)]
+    fact = next((rule.fact for rule in matching if not rule.families or family in rule.families), None)
+    if fact is None and (not matching or family == "other"):
+        return Fact("unknown", " ".join(field), "The effect of this on a metric is not known.", "")
+    return fact
 
 
 def matches(pattern: Field, field: Field) -> bool:
-    """Say whether a field is one of a pattern, in which * is any name and ** any names or none."""
+    """Return whether a field matches a pattern, in which * is any name and a final ** any names or none."""
     if pattern[-1] == "**":
         pattern = pattern[:-1]
         field = field[: len(pattern)]
@@ -71,17 +71,16 @@ def matches(pattern: Field, field: Field) -> bool:
 
 Standing = Literal["comparable", "within", "unknown", "not comparable"]
 
-NAMES = ("name", "of", "stored_resolution", "run")  # say nothing that the hash does not say
-ENDS = (("low", "high"), ("least", "most"))
+REDUNDANT = ("name", "of", "stored_resolution", "run")  # implied by the hash
+INTERVALS = (("low", "high"), ("min", "max"))
 ABSENT = "not on the card"
 LABELS = ("fakes", "labels"), ("fakes", "label_weights")
-OLDER = {"uniform by seed": "uniform"}  # what cards said before they knew of labels drawn from a dataset
-LAST_DIGITS = 1e-5  # of a figure: what rounding in another order is taken to move at most
+MAX_ROUNDING = 1e-5  # relative: the assumed limit of what another order of summation changes
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A field that differs, with both values as a person reads them, and what that does to which figures."""
+    """A field that differs, both values in words, and the effects with the metrics that each one affects."""
 
     field: Field
     values: tuple[str, str]
@@ -90,11 +89,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What two figures of one name are worth beside each other.
+    """Whether the two values of one metric can be compared.
 
-    `within` is by how much they may differ for reasons that are not the models', in the figure's own unit, None
-    if that is not known. `because` names what is in the way, `compares` what the two figures compare. `better`
-    is the index of the better one, None if that cannot be told.
+    Attributes:
+        within: how much they may differ for reasons other than the models, in the metric's unit; None if unknown.
+        because: the differences that limit or prevent the comparison.
+        compares: the differences that the comparison is about.
+        better: the index of the better value, None if it cannot be decided.
     """
 
     name: str
@@ -108,7 +109,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that two results have to say to each other; `alone` holds the names that only one of them has."""
+    """The comparison of two results; `alone` holds the metrics that only one of them has."""
 
     differences: tuple[Difference, ...]
     verdicts: dict[str, Verdict]
@@ -117,53 +118,54 @@ class Comparison:
 
 def compare(a: Result, b: Result) -> Comparison:
     """Compare two results by their cards."""
-    shared = [name for name in a.figures if name in b.figures]
-    found = []
+    shared = [name for name in a.metrics if name in b.metrics]
+    differences = []
     for field, values in differing(a, b).items():
         effects: dict[Fact, tuple[str, ...]] = {}
         for name in shared:
             if (fact := effect_on(name, field, a, b)) is not None:
                 effects[fact] = (*effects.get(fact, ()), name)
-        found.append(Difference(field, values, effects))
+        differences.append(Difference(field, values, effects))
     return Comparison(
-        differences=tuple(found),
-        verdicts={name: verdict(name, a, b, found) for name in shared},
+        differences=tuple(differences),
+        verdicts={name: verdict(name, a, b, differences) for name in shared},
         alone=(
-            tuple(name for name in a.figures if name not in b.figures),
-            tuple(name for name in b.figures if name not in a.figures),
+            tuple(name for name in a.metrics if name not in b.metrics),
+            tuple(name for name in b.metrics if name not in a.metrics),
         ),
     )
 
 
 def differing(a: Result, b: Result) -> dict[Field, tuple[str, str]]:
-    """Return the fields whose values differ, with these in words; what follows from another is left out."""
+    """Return the fields that differ, with both values in words, except those implied by another difference."""
     first, second = a.fields, b.fields
-    kinds = {side for side in ("reals", "fakes") if first.get((side, "kind")) != second.get((side, "kind"))}
-    found = {}
+    sets = ("reals", "fakes")
+    other_kind = {name for name in sets if first.get((name, "kind")) != second.get((name, "kind"))}
+    differences = {}
     for field in [*first, *(field for field in second if field not in first)]:
         one, other = first.get(field, ABSENT), second.get(field, ABSENT)
-        if one == other or follows(field, first, second, kinds):
+        if one == other or is_implied(field, first, second, other_kind):
             continue
-        found[field] = (words(field, one, first), words(field, other, second))
-    return found
+        differences[field] = (words(field, one, first), words(field, other, second))
+    return differences
 
 
-def follows(field: Field, first: dict[Field, Any], second: dict[Field, Any], kinds: set[str]) -> bool:
-    """Say whether a difference in a field says nothing of its own, or belongs to figures that are not shared."""
-    side, name = field[0], field[-1]
-    if side in ("networks", "protocols"):
+def is_implied(field: Field, first: dict[Field, Any], second: dict[Field, Any], other_kind: set[str]) -> bool:
+    """Return whether a difference follows from another one, or belongs to metrics that are not shared."""
+    part, name = field[0], field[-1]
+    if part in ("networks", "protocols"):
         return name == "published" or field[:2] not in {other[:2] for other in first} & {other[:2] for other in second}
-    if side not in ("reals", "fakes"):
+    if part not in ("reals", "fakes"):
         values = first.get(field), second.get(field)
-        return side == "quantization" and "fakes" in kinds and "as stored" in values  # it is not known then
+        return part == "quantization" and "fakes" in other_kind and "as stored" in values  # then it is unknown
     values = first.get(field), second.get(field)
-    if name in NAMES or (name == "reduction" and all(value in (None, "none") for value in values)):
+    if name in REDUNDANT or (name == "reduction" and all(value in (None, "none") for value in values)):
         return True
-    if side in kinds:
+    if part in other_kind:
         return name not in ("kind", "count", "reduction")
-    if name == "seeds":  # a longer run of the same seeds
+    if name == "seeds":  # the same seeds, more of them
         starts = {str(value).partition("-")[0] for value in values}
-        return len(starts) == 1 and first.get((side, "count")) != second.get((side, "count"))
+        return len(starts) == 1 and first.get((part, "count")) != second.get((part, "count"))
     if field in LABELS:
         one, other = labels_of(first), labels_of(second)
         return one == other or (name == "label_weights" and one[0] != other[0])
@@ -171,18 +173,18 @@ def follows(field: Field, first: dict[Field, Any], second: dict[Field, Any], kin
 
 
 def labels_of(fields: dict[Field, Any]) -> tuple[Any, Any]:
-    """Return how generated images' labels are drawn, and the classes' weights where these are a dataset's.
+    """Return how the labels of generated images are drawn, and the weights of a dataset's classes.
 
-    A dataset of as many images in each class is drawn from as uniformly as without one, to the same images.
+    A dataset with equally many images in each class gives the same images as uniform labels.
     """
     labels, weights = (fields.get(field) for field in LABELS)
     if labels == "dataset" and len(set(str(weights).split())) == 1 and weights is not None:
         return "uniform", None
-    return OLDER.get(str(labels), labels), weights
+    return labels, weights
 
 
 def words(field: Field, value: Any, fields: dict[Field, Any]) -> str:
-    """Return a field's value as a person reads it: images and models by name and by the start of their hash."""
+    """Return a field's value in words: images and models by their name and the first digits of their hash."""
     if field[-1] == "kind":
         return f"{value} {words((field[0], 'sha256'), fields.get((field[0], 'sha256')), fields)}"
     if field[-1] == "sha256" and value != ABSENT:
@@ -193,7 +195,7 @@ def words(field: Field, value: Any, fields: dict[Field, Any]) -> str:
 
 
 def effect_on(name: str, field: Field, a: Result, b: Result) -> Fact | None:
-    """Return what a difference in `field` does to the figure of that name, None if it does not touch it."""
+    """Return the effect of a difference in `field` on the metric of that name, None if it has none."""
     if field[0] == "protocols" and field[1] not in (name, base_of(name)):
         return None
     if field[0] == "networks" and field[1] not in (network_of(name, a), network_of(name, b)):
@@ -202,20 +204,20 @@ def effect_on(name: str, field: Field, a: Result, b: Result) -> Fact | None:
 
 
 def network_of(name: str, result: Result) -> str | None:
-    """Return the network through which a figure was taken, None if its card names none."""
+    """Return the network that a metric uses, None if its card names none."""
     fields = result.fields
     return fields.get(("protocols", name, "network"), fields.get(("protocols", base_of(name), "network")))
 
 
 def verdict(name: str, a: Result, b: Result, differences: list[Difference]) -> Verdict:
-    """Return what a shared figure of two results is worth, from what differs between them."""
+    """Return whether the two values of a shared metric can be compared, from the differences of the cards."""
     facts: dict[Grade, dict[str, Field]] = {}
     for difference in differences:
         for fact, names in difference.effects.items():
             if name in names:
                 facts.setdefault(fact.grade, {})[fact.word] = difference.field
-    rows = a.figures[name], b.figures[name]
-    values = rows[0]["value"], rows[1]["value"]
+    estimates = a.metrics[name], b.metrics[name]
+    values = estimates[0]["value"], estimates[1]["value"]
     standing: Standing = "comparable"
     if "other" in facts:
         standing = "not comparable"
@@ -229,11 +231,11 @@ def verdict(name: str, a: Result, b: Result, differences: list[Difference]) -> V
         "within": ("bias", "spread", "rounding"),
     }
     because = tuple(word for grade in grades.get(standing, ()) for word in facts.get(grade, {}))
-    parts = [spread_of(rows)]
+    parts = [combined_spread(estimates)]
     if "bias" in facts:
-        parts += [bias_of(field, rows, a, b) for field in facts["bias"].values()]
+        parts += [max_bias(field, estimates, a, b) for field in facts["bias"].values()]
     if "rounding" in facts:
-        parts.append(LAST_DIGITS * max(map(abs, values)))
+        parts.append(MAX_ROUNDING * max(map(abs, values)))
     known = [part for part in parts if part is not None]
     within = sum(known) if known and standing in ("comparable", "within") else None
     return Verdict(
@@ -243,45 +245,48 @@ def verdict(name: str, a: Result, b: Result, differences: list[Difference]) -> V
         within=within,
         because=because,
         compares=tuple(facts.get("subject", {})),
-        better=better_of(name, values, standing, within),
+        better=index_of_better(name, values, standing, within),
     )
 
 
-def spread_of(rows: tuple[Row, Row]) -> float | None:
-    """Return how far two figures' difference spreads by what their rows say, None if one says nothing.
+def combined_spread(estimates: tuple[Estimate, Estimate]) -> float | None:
+    """Return the spread of the difference of two estimates, None if one has no spread.
 
-    That is half an interval of resamples, half of what times came to, or the deviation over a score's splits.
+    That of an estimate is half its confidence interval, half the range of times, or the standard deviation over the
+    splits of an Inception score.
     """
     halves = []
-    for row in rows:
-        ends = next((pair for pair in ENDS if set(pair) <= row.keys()), None)
-        half = row.get("deviation") if ends is None else (row[ends[1]] - row[ends[0]]) / 2
+    for estimate in estimates:
+        ends = next((pair for pair in INTERVALS if set(pair) <= estimate.keys()), None)
+        half = estimate.get("std") if ends is None else (estimate[ends[1]] - estimate[ends[0]]) / 2
         if half is None:
             return None
         halves.append(half)
     return hypot(*halves)
 
 
-def bias_of(field: Field, rows: tuple[Row, Row], a: Result, b: Result) -> float | None:
-    """Return by how much at most a Fréchet distance is shifted between two counts, n and N images.
+def max_bias(field: Field, estimates: tuple[Estimate, Estimate], a: Result, b: Result) -> float | None:
+    """Return the largest possible shift of a Fréchet distance between two counts, n and N images.
 
-    The bias goes as 1/N (Chong and Forsyth 2020); where there are about as many images as features a little
-    faster, through a term in 1/N^2. As no distance is below 0 the shift is at most value_n (1 - (n/N)^2). What
-    halving n generated images added, another doubling does not exceed: at most that, log2(N/n) times.
+    The bias falls as 1/N (Chong and Forsyth 2020), and if there are about as many images as features a little
+    faster, by a term in 1/N^2. As no distance is below 0, the shift is at most value_n (1 - (n/N)^2). It is also at
+    most log2(N/n) times the bias that halving the n generated images shows.
     """
     counts = [result.fields.get(field) for result in (a, b)]
     numbers = [count for count in counts if type(count) is int and 0 < count < 2**53]
     if len(numbers) < 2:
         return None
     few, many = min(numbers), max(numbers)
-    row = rows[counts.index(few)]
-    most = abs(row["value"]) * (1 - (few / many) ** 2)
-    return min(most, abs(row["bias"]) * log2(many / few)) if field[0] == "fakes" and "bias" in row else most
+    estimate = estimates[counts.index(few)]
+    limit = abs(estimate["value"]) * (1 - (few / many) ** 2)
+    if field[0] == "fakes" and "bias" in estimate:
+        return min(limit, abs(estimate["bias"]) * log2(many / few))
+    return limit
 
 
-def better_of(name: str, values: tuple[float, float], standing: Standing, within: float | None) -> int | None:
-    """Return the index of the better of two figures, None if nobody can tell."""
+def index_of_better(name: str, values: tuple[float, float], standing: Standing, within: float | None) -> int | None:
+    """Return the index of the better of two values, None if it cannot be decided."""
     if standing in ("not comparable", "unknown") or abs(values[0] - values[1]) <= (within or 0.0):
         return None
-    found = best(name, values)
-    return None if found is None else values.index(found)
+    best_value = best(name, values)
+    return None if best_value is None else values.index(best_value)

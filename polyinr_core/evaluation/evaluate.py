@@ -1,134 +1,317 @@
-"""All that is wanted of images and of a model, in one result with one card."""
+"""Evaluate a model, or a set of images, against real images: one call, one result with its card."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from polyinr_core.errors import RequestError
-from polyinr_core.metrics.extractors import FeatureNetwork
-from polyinr_core.metrics.feature_pass import Progress
-from polyinr_core.metrics.feature_statistics import Seen
-from polyinr_core.metrics.registry import Metric, Sense
+from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.errors import FileError, RequestError
+from polyinr_core.metrics.extractors import FeatureExtractor
+from polyinr_core.metrics.feature_pass import BATCH_SIZE, Progress
+from polyinr_core.metrics.feature_statistics import FeatureStatistics, requirements_for
+from polyinr_core.metrics.registry import FeatureKey, networks_of
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
-from .generated_images import DrawnImages
-from .model_metrics import Means, ModelSettings, card_facts, check_looks, model_rows, with_figures
-from .protocols import Wanted
-from .set_metrics import Settings, Side, check, evaluate
-from .statistics_io import SavedStatistics
-from .upsampling import drawn_at_once, enlarged_rows, small_of
+from .image_sources import DatasetImages, GeneratedImages, HeldOut
+from .model_metrics import (
+    INVERSION_STEPS,
+    check_resolutions,
+    compute_model_metrics,
+    load_perceptual,
+    model_card,
+    weight_names,
+)
+from .protocols import MetricSelection, load_extractors, select_metrics
+from .provenance import make_card
+from .results import FORMAT, Estimate, base_of
+from .set_metrics import PassSettings, Source, check_variety, collect_statistics, compute_metric, no_progress
+from .statistics_io import SavedStatistics, is_statistics_path, open_statistics, save_statistics
+from .upsampling import upsampling_metrics
+from .validation import check_arguments, check_images, check_numbers, check_statistics_path, choose_labels
+
+DEFAULT_METRICS = ("fd-lite2", "kd-lite2")
+DEFAULT_COUNT = 10_000
+ENOUGH_IMAGES = 10_000  # with fewer, the bias of a distance is as large as many differences between models
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: `reals` where a metric looks at them; `fakes`, a model where figures are of one."""
-
-    wanted: Wanted
-    reals: Side | None
-    fakes: Side
-
-    @property
-    def upsampling(self) -> dict[str, Metric]:
-        """The distances of enlarged images, by the names of the figures that want them."""
-        return {name: figure.metric for name, figure in self.wanted.figures.items() if figure.kind == "upsampling"}
-
-    @property
-    def metrics(self) -> dict[str, Metric]:
-        """All distances of the reals from the fakes as they are."""
-        return {
-            **self.wanted.metrics,
-            **{drawn_at_once(name): metric for name, metric in self.upsampling.items()},
-        }
-
-    @property
-    def model(self) -> DrawnImages:
-        """The model that draws. Raises RequestError where none does."""
-        if not isinstance(self.fakes, DrawnImages):
-            raise RequestError(f"{next(iter(self.wanted.figures))} is a figure of a model; {self.fakes.name} is none")
-        return self.fakes
-
-    def check(self, settings: Settings) -> None:
-        """Raise RequestError before any network is loaded, if the figures cannot be taken."""
-        check(self.reals, self.fakes, self.metrics, settings)
-        if self.upsampling:
-            small_of(self.model)
-        for name, figure in self.wanted.figures.items() if settings.bootstrap else ():
-            kind, side = ("reals", self.reals) if figure.kind == "inversion" else ("fakes", self.fakes)
-            if figure.kind in ("ppl", "inversion") and side is not None and len(side) == 1:
-                raise RequestError(f"{name} with intervals needs 2 {kind} or more; {side.name} gives 1")
-        if "inversion" in self.wanted.figures and isinstance(self.reals, SavedStatistics):
-            raise RequestError(f"{self.reals.name} holds statistics; inversion needs the images")
-
-
-def measure(
-    subject: Subject,
-    networks: Mapping[str, FeatureNetwork],
-    means: Means,
-    settings: Settings,
-    model_settings: ModelSettings,
+def evaluate(
+    model: Any,
+    real: "str | PathLike[str] | Source | None" = None,
     *,
-    device: torch.device,
-    progress: Callable[[str], Progress],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    protocol: str = "sgxl",
+    count: int | None = None,
+    real_count: int | None = None,
+    resolution: int | None = None,
+    psi: float = 1.0,
+    label: int | str | None = None,
+    labels: str | None = None,
+    held_out: "str | PathLike[str] | None" = None,
+    weights: Mapping[str, "str | PathLike[str]"] | None = None,
+    extractors: Mapping[str, FeatureExtractor] | None = None,
+    download: bool = False,
+    bootstrap: int = 0,
+    batch: int = BATCH_SIZE,
+    steps: int | None = None,
+    cache: "str | PathLike[str] | None" = None,
+    save_statistics_to: "str | PathLike[str] | None" = None,
+    overwrite: bool = False,
+    device: torch.device | str | None = None,
+    memory: int | None = None,
+    name: str | None = None,
     ranks: DistributedContext = SINGLE_PROCESS,
+    progress: Callable[[str], Progress] = no_progress,
     warn: Callable[[str], None] | None = None,
-    keep_reals: Callable[[Mapping[Sense, Seen]], None] | None = None,
 ) -> dict[str, Any]:
-    """Return {"format", "figures", "card"} and, of inversion, "images", on the leading rank; each must call it.
+    """Compute metrics of generated images against real ones, or of a model alone. Call on every rank.
 
-    Paths, inversion and times are the leading rank's alone. `progress`, `warn` and `keep_reals` are those of
-    `measure.evaluate`. Raises PolyinrError.
+    Args:
+        model: a Model or Checkpoint, whose images of seeds 0 to count - 1 are evaluated on its device; or images: a
+            zip, tar shards, a folder, statistics (.safetensors, .npz), or an ImageSource.
+        real: real images, likewise; None for metrics that need none.
+        metrics: names such as fid, kid, pr, prdc-lite2, fd-dinov2, ppl, inversion (docs/evaluation.md).
+        protocol: what fid and pr mean: "sgxl", "clean" or "adm".
+        count: generated images; by default 10000 of a model, or all of a set.
+        real_count: real images; by default all.
+        resolution: of rendered images in pixels; larger stored images are area-averaged to it.
+        psi: truncation, 1 for none.
+        label: one class for all generated images, an index or a name.
+        labels: "dataset" draws the classes of generated images as in `real`, "uniform" uniformly; by default as the
+            protocol says, which is as in `real` except in adm.
+        held_out: a run folder; only the images of `real` that the run held out are used.
+        weights: files of weights by network, such as {"inception": "inception-2015-12-05.pt"}.
+        extractors: feature extractors by network, instead of loading them.
+        download: whether weights may be downloaded from timm's hub.
+        bootstrap: resamples for 95 percent confidence intervals; 0 for none.
+        batch: images a batch of the feature extractors.
+        steps: of each inversion; by default 400.
+        cache: a folder for features; it also lets an interrupted evaluation resume.
+        save_statistics_to: a .safetensors file for the statistics of the real images, to be given as `real` later.
+        overwrite: whether that file may exist.
+        device: of the feature extractors; by default the model's, else the CPU.
+        memory: a limit in bytes for inversion.
+        name: of the model in the card and in messages.
+        ranks: the processes that share the images.
+        progress: makes a callback (done, total) for a description.
+        warn: called with each warning on rank 0.
+
+    Returns: {"format", "metrics": {name: {"value", ...}}, "card"} and for inversion "images", as
+        `polyinr evaluate -o` writes them; with several ranks, metrics of a model are computed and returned on rank 0
+        only, {} elsewhere.
+
+    Raises: RequestError for arguments that do not fit together, before images are read; PolyinrError.
     """
-    subject.check(settings)
-    figures, reals = subject.wanted.figures, subject.reals
-    if figures:
-        images = None if isinstance(reals, SavedStatistics) else reals
-        check_looks(figures, subject.model, means)
-    seen_reals: dict[Sense, Seen] = {}
-
-    def keep(seen: Mapping[Sense, Seen]) -> None:
-        seen_reals.update(seen)
-        if keep_reals is not None:
-            keep_reals(seen)
-
-    result = evaluate(
-        reals,
-        subject.fakes,
-        subject.metrics,
-        networks,
-        device=device,
-        settings=settings,
-        progress=progress,
-        ranks=ranks,
-        warn=warn,
-        keep_reals=keep,
+    warn = warn if warn is not None and ranks.is_main else _ignore
+    selection = select_metrics(tuple(metrics), protocol)
+    check_numbers(
+        {"count": count, "real-count": real_count, "res": resolution, "batch": batch, "steps": steps},
+        bootstrap=bootstrap,
+        psi=psi,
     )
-    if not figures:
-        return result
-    rows = {}
-    if subject.upsampling:
-        rows = enlarged_rows(
-            subject.upsampling,
-            subject.model,
-            seen_reals,
-            networks,
-            settings,
-            device=device,
-            progress=progress("small fakes"),
-            ranks=ranks,
+    checkpoint = _checkpoint_of(model)
+    check_arguments(
+        selection,
+        has_model=checkpoint is not None or isinstance(model, GeneratedImages),
+        samples=checkpoint is not None,
+        real=real,
+        label=label,
+        labels=labels,
+        psi=psi,
+        optional={
+            "--count": count,
+            "--real-count": real_count,
+            "--held-out": held_out,
+            "--steps": steps,
+            "--bootstrap": bootstrap or None,
+            "--cache": cache,
+            "--save-statistics": save_statistics_to,
+        },
+    )
+    if save_statistics_to is not None:
+        check_statistics_path(Path(save_statistics_to), overwrite=overwrite)
+    reals = None
+    if real is not None:
+        reals = open_source(
+            real,
+            option="--real",
+            resolution=resolution if selection.need_reals else None,  # else only its labels are used
+            count=real_count,
+            held_out=held_out,
+            warn=warn,
         )
+        if save_statistics_to is not None and not isinstance(reals, DatasetImages):
+            raise RequestError(f"{reals.name} holds statistics already; --save-statistics needs images")
+    if checkpoint is None:
+        fakes = open_source(model, option="--fake", resolution=resolution, count=count, warn=warn)
+        labels_warning = ""
+    else:
+        distribution, labels_warning = choose_labels(selection, checkpoint, reals, label=label, labels=labels)
+        name = name or getattr(model, "name", None) or checkpoint.sha256[:12] or "model"
+        fakes = GeneratedImages(
+            checkpoint, name=name, count=count or DEFAULT_COUNT, resolution=resolution, psi=psi, labels=distribution
+        )
+    compared = reals if selection.need_reals else None
+    check_images(selection, compared, fakes, bootstrap=bootstrap)
+
+    files = {key: Path(file) for key, file in (weights or {}).items()}
+    model_metrics = selection.model_metrics
+    if extractors is None:
+        networks = networks_of(selection.set_metrics.values())
+        others = weight_names(model_metrics.values())
+        extractors = load_extractors(networks, files, others=others, download=download)
+    perceptual = load_perceptual(model_metrics.values(), files)
+    if isinstance(fakes, GeneratedImages):
+        check_resolutions(model_metrics, fakes, perceptual)
+    if labels_warning:
+        warn(labels_warning)
+    if device is None:
+        device = checkpoint.generator.mapping.w_avg.device if checkpoint is not None else torch.device("cpu")
+    device = torch.device(device)
+    settings = PassSettings(device, batch, bootstrap, Path(cache) if cache is not None else None, ranks, progress)
+
+    result, real_statistics = _evaluate_sets(selection, compared, fakes, extractors, settings, warn)
+    if save_statistics_to is not None and isinstance(reals, DatasetImages) and ranks.is_main:
+        save_statistics(save_statistics_to, reals, real_statistics, extractors, overwrite=overwrite)
+    if model_metrics:
+        assert isinstance(fakes, GeneratedImages)
+        estimates = {}
+        if selection.upsampling:
+            estimates = upsampling_metrics(selection.upsampling, fakes, real_statistics, extractors, settings)
+        if not ranks.is_main:
+            return {}
+        more, by_image = compute_model_metrics(
+            model_metrics,
+            fakes,
+            None if isinstance(compared, SavedStatistics) else compared,
+            perceptual,
+            steps=steps or INVERSION_STEPS,
+            memory=memory,
+            resamples=bootstrap,
+            device=device,
+            progress=progress,
+        )
+        facts = model_card(model_metrics, fakes, perceptual, steps=steps or INVERSION_STEPS)
+        result = add_model_metrics(result, estimates | more, by_image, facts, has_count=bool(selection.need_fakes))
+    warn_about(selection, compared, fakes, result, warn)
+    return result
+
+
+def _ignore(message: str) -> None:
+    """Ignore a warning."""
+
+
+def _checkpoint_of(model: Any) -> Checkpoint | None:
+    """Return the checkpoint of a Model or a Checkpoint, None for images."""
+    found = getattr(model, "checkpoint", model)
+    return found if isinstance(found, Checkpoint) and not isinstance(model, GeneratedImages) else None
+
+
+def _evaluate_sets(
+    selection: MetricSelection,
+    reals: Source | None,
+    fakes: Source,
+    extractors: Mapping[str, FeatureExtractor],
+    settings: PassSettings,
+    warn: Callable[[str], None],
+) -> tuple[dict[str, Any], dict[FeatureKey, FeatureStatistics]]:
+    """Return the result of the metrics of image sets, the same on every rank, and the statistics of the reals."""
+    metrics, ranks = selection.set_metrics, settings.ranks
+    required_reals = requirements_for(metrics, reals=True)
+    required_fakes = requirements_for(metrics, resampled=settings.bootstrap > 0, reals=False)
+    for source, required in ((reals, required_reals), (fakes, required_fakes)):
+        if isinstance(source, SavedStatistics):
+            source.check(required, extractors)
+    real_statistics: dict[FeatureKey, FeatureStatistics] = {}
+    if reals is not None and required_reals:
+        real_statistics = collect_statistics(
+            reals, required_reals, extractors, settings, description="features of reals"
+        )
+        check_variety("reals", reals, real_statistics, None)
+    fake_statistics: dict[FeatureKey, FeatureStatistics] = {}
+    if required_fakes:
+        fake_statistics = collect_statistics(
+            fakes, required_fakes, extractors, settings, description="features of fakes"
+        )
+        check_variety("fakes", fakes, fake_statistics, warn)
     if not ranks.is_main:
-        return {}
-    more, by_image = model_rows(
-        figures,
-        subject.model,
-        images,
-        means,
-        model_settings,
-        resamples=settings.bootstrap,
-        device=device,
-        progress=progress,
-    )
-    facts = card_facts(figures, subject.model, means, model_settings)
-    return with_figures(result, rows | more, by_image, facts, drawn=bool(subject.wanted.of_many))
+        return ranks.broadcast_object({}), real_statistics
+    estimates: dict[str, Estimate] = {}
+    for name, metric in metrics.items():
+        key = metric.feature_key
+        estimates |= compute_metric(
+            name, metric, real_statistics.get(key), fake_statistics[key], resamples=settings.bootstrap
+        )
+    card = make_card(reals, fakes, metrics, extractors, device=settings.device)
+    return ranks.broadcast_object({"format": FORMAT, "metrics": estimates, "card": card}), real_statistics
+
+
+def open_source(
+    source: "str | PathLike[str] | Source",
+    *,
+    option: str,
+    resolution: int | None = None,
+    count: int | None = None,
+    held_out: "str | PathLike[str] | None" = None,
+    warn: Callable[[str], None],
+) -> Source:
+    """Open images, or the statistics of images; an open source is returned as it is. Raises PolyinrError."""
+    if not isinstance(source, (str, PathLike)):
+        return source
+    path = Path(source)
+    if not is_statistics_path(path):
+        run = None if held_out is None else HeldOut.from_run(held_out)
+        images = DatasetImages.open(path, resolution=resolution, count=count, held_out=run)
+        for note in images.data.notes:
+            warn(f"{option} {path}: {note}")
+        return images
+    for given, what in ((count, "a count"), (held_out, "--held-out")):
+        if given is not None:
+            raise RequestError(f"{option} {path} holds statistics of all its images; leave out {what}")
+    saved = open_statistics(path)
+    if resolution and saved.resolution and resolution != saved.resolution:
+        raise FileError(path, f"holds statistics of images of {saved.resolution} px, not {resolution}")
+    return saved
+
+
+def add_model_metrics(
+    result: Mapping[str, Any],
+    estimates: Mapping[str, Estimate],
+    images: Mapping[str, list[dict[str, Any]]],
+    facts: Mapping[str, dict[str, Any]],
+    *,
+    has_count: bool,
+) -> dict[str, Any]:
+    """Return a result with the metrics of a model, and with their `facts` on its card.
+
+    Without metrics of many generated images, `has_count` false, the card does not give their count and seeds.
+    """
+    card = dict(result["card"])
+    for part, more in facts.items():
+        card[part] = {**more, **{name: fact for name, fact in card[part].items() if base_of(name) not in more}}
+    if not has_count:
+        card["fakes"] = {name: fact for name, fact in card["fakes"].items() if name not in ("count", "seeds")}
+    joined = {**result, "metrics": {**result["metrics"], **estimates}, "card": card}
+    return {**joined, "images": dict(images)} if images else joined
+
+
+def warn_about(
+    selection: MetricSelection,
+    reals: Source | None,
+    fakes: Source,
+    result: Mapping[str, Any],
+    warn: Callable[[str], None],
+) -> None:
+    """Warn about what makes the values differ from published ones: few images, another Inception network."""
+    counts = [] if reals is None else [len(source) for source in (reals, fakes) if len(source)]  # 0: unknown
+    distances = [m for m in selection.set_metrics.values() if m.kind != "inception_score"]
+    if distances and len(counts) == 2 and min(counts) < ENOUGH_IMAGES:
+        warn(
+            f"{counts[0]} real and {counts[1]} generated images: under {ENOUGH_IMAGES} the distances are biased by the "
+            "counts; compare only results of equal counts"
+        )
+    for network, facts in result["card"]["networks"].items():
+        if facts.get("published") is False:
+            warn(f"{network} is not the file of published values; compare only results of the same file")

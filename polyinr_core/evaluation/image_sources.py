@@ -1,10 +1,10 @@
-"""Stored images to be judged: an archive, tar shards or a folder, whole, in part, or what a run held out."""
+"""The images that are evaluated: a dataset or folder, in part or held out, and those that a model generates."""
 
 import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
@@ -21,31 +22,64 @@ from polyinr_core.data.listing import Ignored
 from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.tar_dataset import TarDataset
-from polyinr_core.errors import FileError, ImageError, RequestError
+from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
 from polyinr_core.images.io import read_note
-from polyinr_core.images.quantize import quantize
+from polyinr_core.images.quantize import check_finite, quantize
+from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
+from polyinr_core.rendering.backends import Backend, select_backend
+from polyinr_core.rendering.render import pixels_per_batch
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, sha256_of
 from polyinr_core.runtime.rng import generator_for
 
-READ = 32  # images that are read in one pass
-THREADS = min(8, os.cpu_count() or 1)  # that decode them; Pillow lets go of Python's lock
+READ_BATCH = 32  # images read and decoded together
+THREADS = min(8, os.cpu_count() or 1)  # that decode; Pillow releases the GIL
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Which images of a set a training run never saw: so many, by its seed, of the data of this SHA-256."""
+    """The images that a training run held out: `count` of the data of this SHA-256, chosen by its seed."""
 
     run: str
     seed: int
     count: int
     data_sha256: str
 
+    @classmethod
+    def from_run(cls, folder: PathLike) -> "HeldOut":
+        """Read which images the run in a folder held out. Raises FileError."""
+        from polyinr_core.training.config import TrainingConfig
+        from polyinr_core.training.run_dir import RunFolder
 
-class Folder:
-    """A folder of image files, read as an image set is: by number, uint8 [R, R, 3].
+        run = RunFolder(Path(folder))
+        if not run.config.is_file():
+            raise FileError(run.path, "is not a run folder: it has no config.json")
+        stored = run.read()
+        training, data = stored["training"], stored["data"]
+        try:
+            seed, images, sha256 = int(training["seed"]), int(data["images"]), str(data["sha256"])
+            config = replace(TrainingConfig(), held_out=training["held_out"])
+            return cls(run.path.name, seed, config.held_out_of(images), sha256)
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise FileError(run.config, "does not say which images the run held out; is it damaged?") from error
 
-    All must be square and of the first one's size: nothing is cut or enlarged before it is judged. Labels are
-    there if they can be used.
+    def indices(self, data: "ImageDataset | ImageFolder") -> list[int]:
+        """Return the indices of the held-out images, ascending. Raises RequestError, FileError for other data."""
+        if not self.count:
+            raise RequestError(f"{self.run} held out no images; train with --held-out, or evaluate on other data")
+        if data.sha256 != self.data_sha256:
+            raise FileError(
+                data.path,
+                f"is not the data that {self.run} was trained on (SHA-256 {data.sha256[:12]}, not "
+                f"{self.data_sha256[:12]}); give the unchanged training data",
+            )
+        return sorted(InfiniteSampler(len(data), seed=self.seed, held_out=self.count).held_out.tolist())
+
+
+class ImageFolder:
+    """A folder of image files, read like a dataset: by index, uint8 [R, R, 3].
+
+    All images must be square and of the size of the first; none is cropped or resized. Labels that cannot be used
+    are ignored.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +89,7 @@ class Folder:
         facts, _ = source.labels.resolve_for("usable", path, source.name_of)
         self.labels, self.classes, self.class_names = facts.labels, facts.classes, facts.class_names
         self.notes = Ignored(source).lines()
-        self.resolution = len(self._pixels(0))
+        self.resolution = len(self._decode(0))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,13 +101,13 @@ class Folder:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return image `index`. Raises FileError."""
-        pixels = self._pixels(index)
+        pixels = self._decode(index)
         if len(pixels) != self.resolution:
-            problem = f"is {len(pixels)} px, others of the folder {self.resolution} px; bring all to one size"
+            problem = f"is {len(pixels)} px, others of the folder {self.resolution} px; resize all to one size"
             raise FileError(self.path / self.names[index], problem)
         return pixels
 
-    def _pixels(self, index: int) -> NDArray[np.uint8]:
+    def _decode(self, index: int) -> NDArray[np.uint8]:
         path = self.path / self.names[index]
         try:
             pixels = np.array(decode(read_bytes(path)), dtype=np.uint8)
@@ -81,118 +115,220 @@ class Folder:
             raise FileError(path, str(error)) from error
         height, width = pixels.shape[:2]
         if height != width:
-            raise FileError(path, f"is {width}x{height}; square images are judged, `polyinr prepare` cuts them")
+            raise FileError(path, f"is {width}x{height}; images must be square: crop them with `polyinr prepare`")
         return pixels
 
 
-class StoredImages:
-    """Images of a set or a folder, at their own size or area-averaged to a smaller one.
+class DatasetImages:
+    """The images of a dataset or a folder, at their size or area-averaged to a smaller `resolution`.
 
-    With `held_out`, those that a run never saw. With `count`, so many of them, chosen at random once and for all.
-    Raises RequestError, FileError.
+    With `held_out`, only those that a training run held out. With `count`, that many, a random subset that is
+    always the same. Raises RequestError, FileError.
     """
 
     def __init__(
         self,
-        data: ImageDataset | Folder,
+        data: ImageDataset | ImageFolder,
         *,
-        side: int | None = None,
+        resolution: int | None = None,
         count: int | None = None,
         held_out: HeldOut | None = None,
     ) -> None:
-        if side is not None and side > data.resolution:
-            problem = f"holds images of {data.resolution} px, {side} px are asked for; none is enlarged"
+        if resolution is not None and resolution > data.resolution:
+            problem = f"holds images of {data.resolution} px; {resolution} px are requested, and none is enlarged"
             raise FileError(data.path, problem)
         self.data = data
         self.held_out = held_out
         self.name = str(data.path)
-        self.side = side or data.resolution
-        whole = list(range(len(data))) if held_out is None else numbers_of(held_out, data)
-        if count is not None and not 0 < count <= len(whole):
+        self.resolution = resolution or data.resolution
+        available = list(range(len(data))) if held_out is None else held_out.indices(data)
+        if count is not None and not 0 < count <= len(available):
             which = "images" if held_out is None else f"images that {held_out.run} held out"
-            raise RequestError(f"{data.path} holds {len(whole)} {which}; {count} of them cannot be taken")
-        chosen = torch.randperm(len(whole), generator=generator_for("reals"))[:count].sort().values
-        self.order = [whole[index] for index in chosen.tolist()]
+            raise RequestError(f"{data.path} holds {len(available)} {which}; {count} are requested")
+        chosen = torch.randperm(len(available), generator=generator_for("reals"))[:count].sort().values
+        self.indices = [available[index] for index in chosen.tolist()]
+
+    @classmethod
+    def open(
+        cls,
+        path: PathLike,
+        *,
+        resolution: int | None = None,
+        count: int | None = None,
+        held_out: HeldOut | None = None,
+    ) -> "DatasetImages":
+        """Open a zip, tar shards or a folder of image files. Raises FileError, RequestError."""
+        path = Path(path)
+        data = ImageFolder(path) if path.is_dir() and not means_shards(path) else open_dataset(path, labels="usable")
+        return cls(data, resolution=resolution, count=count, held_out=held_out)
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.indices)
 
     @cached_property
     def sha256(self) -> str:
-        if isinstance(self.data, TarDataset):  # whose own digest is not over all pixels
+        if isinstance(self.data, TarDataset):  # their digest does not cover all pixels
             return sha256_of_files(self.data.files, [file.name for file in self.data.files])
         return self.data.sha256
 
     @cached_property
-    def written_by_us(self) -> bool:
-        """Whether all are image files of 8 bits that say, in their notes, that polyinr drew them."""
-        if not isinstance(self.data, Folder):
+    def written_by_sample(self) -> bool:
+        """Whether all are 8-bit image files whose metadata says that polyinr wrote them."""
+        if not isinstance(self.data, ImageFolder):
             return False
-        return all(is_own_checkpoint(self.data.path / self.data.names[number]) for number in self.order)
+        return all(is_written_by_sample(self.data.path / self.data.names[index]) for index in self.indices)
 
     @property
     def label_counts(self) -> tuple[int, ...] | None:
-        """How many of the images are in each class of the set; None where they have no labels."""
+        """The number of these images in each class of the dataset; None without labels."""
         if self.data.labels is None:
             return None
-        return tuple(np.bincount(self.data.labels[self.order], minlength=self.data.classes).tolist())
+        return tuple(np.bincount(self.data.labels[self.indices], minlength=self.data.classes).tolist())
 
     @property
-    def facts(self) -> dict[str, Any]:
-        own, held_out = self.data.resolution, self.held_out
+    def provenance(self) -> dict[str, Any]:
+        stored, held_out = self.data.resolution, self.held_out
         facts: dict[str, Any] = {
             "kind": "images",
             "name": Path(self.name).name,
             "sha256": self.sha256,
             "count": len(self),
             "of": len(self.data),
-            "stored_resolution": own,
-            "reduction": "none" if own == self.side else "area average",
+            "stored_resolution": stored,
+            "reduction": "none" if stored == self.resolution else "area average",
             "labels": "as they are",
         }
         if held_out is not None:
             facts["held_out"] = {"run": held_out.run, "seed": held_out.seed, "count": held_out.count}
         return facts
 
-    def passes(self, span: range | None = None) -> Iterator[Tensor]:
-        span = range(len(self)) if span is None else span
-        weights = area_weights(self.data.resolution, self.side)
+    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
+        indices = range(len(self)) if indices is None else indices
+        weights = area_weights(self.data.resolution, self.resolution)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="decoding") as pool:
-            for start in range(span.start, span.stop, READ):
-                numbers = self.order[start : min(start + READ, span.stop)]
+            for start in range(indices.start, indices.stop, READ_BATCH):
+                numbers = self.indices[start : min(start + READ_BATCH, indices.stop)]
                 stacked = torch.from_numpy(np.stack(list(pool.map(self.data.read, numbers)))).permute(0, 3, 1, 2)
-                yield stacked if self.side == self.data.resolution else quantize(area_average(stacked, weights))
+                yield stacked if self.resolution == self.data.resolution else quantize(area_average(stacked, weights))
 
 
-def open_images(
-    path: PathLike, *, side: int | None = None, count: int | None = None, held_out: HeldOut | None = None
-) -> StoredImages:
-    """Open an archive, tar shards, or a folder of image files. Raises FileError, RequestError."""
-    path = Path(path)
-    data = Folder(path) if path.is_dir() and not means_shards(path) else open_dataset(path, labels="usable")
-    return StoredImages(data, side=side, count=count, held_out=held_out)
+class GeneratedImages:
+    """The images that a model generates for seeds 0 to `count` - 1, on its generator's device.
+
+    Each seed also draws a class from `labels`, which a model without classes ignores. The rendering batch does not
+    depend on the extractor's batch or on the requested indices, so that an image always has the same bits.
+    Raises RequestError.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        name: str,
+        count: int,
+        resolution: int | None = None,
+        psi: float = 1.0,
+        labels: LabelDistribution = UNIFORM,
+    ) -> None:
+        if count < 1:
+            raise RequestError(f"count {count} is below 1")
+        if not (resolution or checkpoint.resolution):
+            raise RequestError(f"{name} does not say its resolution; give --res")
+        if labels.counts and len(labels.counts) != checkpoint.generator.config.classes:
+            problem = f"counts of {len(labels.counts)} classes, {name} has {checkpoint.generator.config.classes}"
+            raise RequestError(f"{problem}; give one count for each class of the model")
+        self.checkpoint = checkpoint
+        self.name = name
+        self.count = count
+        self.resolution = resolution or checkpoint.resolution
+        self.psi = psi
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def sha256(self) -> str:
+        return self.checkpoint.sha256
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        labels = {"labels": "none"}
+        if self.checkpoint.generator.config.classes:
+            labels = {"labels": self.labels.name}
+            if self.labels.counts:  # as one string, on one line however many classes
+                labels["label_weights"] = " ".join(map(str, self.labels.weights))
+        return {
+            "kind": "model",
+            "name": Path(self.name).name,
+            "sha256": self.sha256,
+            "count": self.count,
+            "seeds": f"0-{self.count - 1}",
+            **labels,
+            "psi": self.psi,
+        }
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The rendering backend of the generator's device when first used."""
+        generator = self.checkpoint.generator
+        return select_backend(generator.synthesis, generator.mapping.w_avg.device)
+
+    def sample_w(self, seeds: range, *, label_seeds: range | None = None) -> Tensor:
+        """Return w [N, L, w_dim] of seeds, whose classes are drawn by `label_seeds`, by default the same."""
+        return sample_w(
+            self.checkpoint,
+            seeds,
+            psi=self.psi,
+            labels=self.labels,
+            label_seeds=seeds if label_seeds is None else label_seeds,
+        )
+
+    def render(self, w: Tensor) -> Tensor:
+        """Render w [N, L, w_dim] to colors [N, 3, resolution, resolution], about [-1, 1]."""
+        return render_images(self.checkpoint, w, resolution=self.resolution, backend=self.backend)
+
+    @torch.no_grad()
+    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
+        indices = range(self.count) if indices is None else indices
+        device = self.checkpoint.generator.mapping.w_avg.device
+        size = max(pixels_per_batch(device) // self.resolution**2, 1)
+        for start in range(indices.start // size * size, indices.stop, size):
+            seeds = range(start, min(start + size, self.count))
+            pixels = quantize(next(check_finite([self.render(self.sample_w(seeds))])))
+            yield pixels[max(indices.start - start, 0) : indices.stop - start]
 
 
-def is_own_checkpoint(path: Path) -> bool:
-    """Say whether an image file says in its note that polyinr drew it in 8 bits; a damaged one says nothing."""
+def sample_w(
+    checkpoint: Checkpoint, seeds: range, *, psi: float, labels: LabelDistribution = UNIFORM, label_seeds: range
+) -> Tensor:
+    """Return w [N, L, w_dim] of seeds on the generator's device, each in the class that its label seed draws."""
+    generator, classes = checkpoint.generator, checkpoint.generator.config.classes
+    w_avg = generator.mapping.w_avg
+    label = labels.draw(label_seeds, classes).to(w_avg.device) if classes else None
+    return generator.w_each(draw_z(seeds, generator.config.z_dim).to(w_avg), label, psi=psi)
+
+
+@torch.no_grad()
+def render_images(checkpoint: Checkpoint, w: Tensor, *, resolution: int, backend: Backend | None = None) -> Tensor:
+    """Render w [N, L, w_dim] to colors [N, 3, resolution, resolution], about [-1, 1], in chunks of pixels."""
+    generator = checkpoint.generator
+    affine = generator.affine_each(w)
+    grid = checkpoint.grid(resolution, resolution)
+    coordinates = grid.at(torch.arange(resolution**2, device=w.device), dtype=w.dtype)  # [P, 3]
+    chunks = coordinates.split(max(1, pixels_per_batch(w.device) // len(w)))
+    backend = backend or select_backend(generator.synthesis, w.device)
+    colors = torch.cat([backend(affine, chunk) for chunk in chunks], dim=1)  # [N, P, 3]
+    return colors.unflatten(1, (resolution, resolution)).permute(0, 3, 1, 2)
+
+
+def is_written_by_sample(path: Path) -> bool:
+    """Return whether an image file's metadata says that polyinr wrote it in 8 bits; not for a damaged one."""
     try:
-        note = read_note(path)
+        metadata = read_note(path)
     except FileError:
         return False
-    return bool(note) and "bits" not in note
-
-
-def numbers_of(held_out: HeldOut, data: ImageDataset | Folder) -> list[int]:
-    """Return which images a run held out, ascending. Raises RequestError, FileError for other data."""
-    if not held_out.count:
-        raise RequestError(f"{held_out.run} held no images out; train with --held-out, or judge by other data")
-    if data.sha256 != held_out.data_sha256:
-        problem = (
-            f"is not the data that {held_out.run} was trained on (SHA-256 {data.sha256[:12]}, not "
-            f"{held_out.data_sha256[:12]}); give that, as it was"
-        )
-        raise FileError(data.path, problem)
-    return sorted(InfiniteSampler(len(data), seed=held_out.seed, held_out=held_out.count).held_out.tolist())
+    return bool(metadata) and "bits" not in metadata
 
 
 def sha256_of_files(files: list[Path], names: tuple[str, ...] | list[str]) -> str:

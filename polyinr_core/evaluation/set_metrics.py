@@ -1,4 +1,4 @@
-"""From what was seen of both kinds of images to a metric's figures, with intervals where they are asked for."""
+"""The metrics of two image sets: their statistics, by one pass or from the cache, and each metric's value."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -8,238 +8,208 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyinr_core.errors import FileError, RequestError
-from polyinr_core.metrics.bootstrap import Figure, bootstrap, frechet_to, halving
-from polyinr_core.metrics.extractors import FeatureNetwork
-from polyinr_core.metrics.feature_pass import BATCH, Images, Keeper, Progress, look, place_of, span_of
-from polyinr_core.metrics.feature_statistics import Cache, Need, Seen, needs_of
+from polyinr_core.errors import FileError
+from polyinr_core.metrics.bootstrap import Estimator, bootstrap, frechet_to, halving
+from polyinr_core.metrics.extractors import FeatureExtractor
+from polyinr_core.metrics.feature_cache import FeatureCache
+from polyinr_core.metrics.feature_pass import (
+    BATCH_SIZE,
+    ImageSource,
+    PassCheckpoint,
+    Progress,
+    extract_features,
+    rank_indices,
+    statistics_device,
+)
+from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
 from polyinr_core.metrics.frechet import frechet_distance
 from polyinr_core.metrics.kid import KernelReference
-from polyinr_core.metrics.prdc import Overlap, manifold, overlap
-from polyinr_core.metrics.registry import DENSE_NEIGHBOR, FIGURES, NEIGHBOR, Metric, Sense
+from polyinr_core.metrics.prdc import Prdc, compute_prdc, manifold
+from polyinr_core.metrics.registry import DC_NEIGHBORS, PARTS, PR_NEIGHBORS, FeatureKey, Metric
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
-from polyinr_core.runtime.format1 import FORMAT
 
-from .provenance import card_of, versions
-from .statistics_io import SavedStatistics, identity
+from .provenance import library_versions
+from .results import Estimate
+from .statistics_io import SavedStatistics, extractor_identity
 
-Row = dict[str, float | int]  # value; low, high, deviation of an interval; bias, extrapolated by halving
+CACHE_FORMAT = 2
 
-
-def figures_of(name: str, metric: Metric, reals: Seen | None, fakes: Seen, repeats: int) -> dict[str, Row]:
-    """Return a metric's figures by name: its own, or the two that a metric of neighbors gives."""
-    if metric.kind == "score":
-        assert fakes.score is not None
-        return {name: {"value": fakes.score[0], "deviation": fakes.score[1]}}
-    assert reals is not None
-    if metric.kind in FIGURES:
-        return neighbor_figures(name, metric, reals, fakes, repeats)
-    figure: Figure
-    if metric.kind == "kernel":
-        assert reals.features is not None
-        assert fakes.features is not None
-        figure = KernelReference(reals.features, fakes.count).distance
-        value = figure(fakes.features)
-    else:
-        reference = reals.gaussian(unbiased=metric.unbiased)
-        figure = frechet_to(reference, unbiased=metric.unbiased)
-        value = frechet_distance(fakes.gaussian(unbiased=metric.unbiased), reference)
-    row: Row = {"value": value}
-    if repeats and fakes.features is not None:
-        row |= bootstrap(figure, fakes.features, repeats=repeats).facts
-        if metric.kind == "frechet":
-            halves = halving(figure, fakes.features)
-            row |= {"bias": halves.bias, "extrapolated": halves.extrapolated}
-    return {name: row}
+Source = ImageSource | SavedStatistics
 
 
-def neighbor_figures(name: str, metric: Metric, reals: Seen, fakes: Seen, repeats: int) -> dict[str, Row]:
-    """Return precision and recall, or density and coverage."""
-    assert reals.features is not None
-    assert fakes.features is not None
-    k = NEIGHBOR if metric.kind == "overlap" else DENSE_NEIGHBOR
-    ground = manifold(reals.features, k=k, half=metric.half)
-
-    def shared(features: Tensor) -> Overlap:
-        return overlap(manifold(features, k=k, half=metric.half), ground, k=k, k_density=k)
-
-    def part_of(part: str) -> Figure:
-        return lambda features: float(getattr(shared(features), part))
-
-    found = shared(fakes.features)
-    rows: dict[str, Row] = {}
-    for part in FIGURES[metric.kind]:
-        row: Row = {"value": float(getattr(found, part))}
-        if repeats:
-            row |= bootstrap(part_of(part), fakes.features, repeats=repeats, replace=False).facts
-        rows[f"{name}/{part}"] = row
-    return rows
-
-
-KEPT = 1  # the format of what the cache keeps
-
-Side = Images | SavedStatistics
+def no_progress(description: str) -> Progress:
+    """Return a progress callback that does nothing."""
+    return lambda done, total: None
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How it is done, none of which moves a figure by more than rounding; `bootstrap` 0 is none."""
+class PassSettings:
+    """How an evaluation is run; nothing of it changes a metric by more than rounding.
 
-    batch: int = BATCH
+    Attributes:
+        bootstrap: resamples for confidence intervals; 0 for none.
+        cache: a folder for features and for the state of an interrupted pass.
+        progress: makes a progress callback for a description.
+    """
+
+    device: torch.device
+    batch: int = BATCH_SIZE
     bootstrap: int = 0
     cache: Path | None = None
+    ranks: DistributedContext = SINGLE_PROCESS
+    progress: Callable[[str], Progress] = no_progress
 
 
-def evaluate(
-    reals: Side | None,
-    fakes: Side,
-    metrics: Mapping[str, Metric],
-    networks: Mapping[str, FeatureNetwork],
+def collect_statistics(
+    source: Source,
+    requirements: Mapping[FeatureKey, Requirements],
+    extractors: Mapping[str, FeatureExtractor],
+    settings: PassSettings,
     *,
-    device: torch.device,
-    settings: Settings = Settings(),
-    progress: Callable[[str], Progress] | None = None,
-    ranks: DistributedContext = SINGLE_PROCESS,
-    warn: Callable[[str], None] | None = None,
-    keep_reals: Callable[[Mapping[Sense, Seen]], None] | None = None,
-) -> dict[str, Any]:
-    """Return {"format", "figures": {name: Row}, "card"}, the same on every rank; each must call it.
+    description: str,
+) -> dict[FeatureKey, FeatureStatistics]:
+    """Return the statistics of images: from the cache if it has them, the rest by one pass, which is cached.
 
-    `reals` may be None where no metric looks at them. `progress` makes a callback for a description. The leading
-    rank tells `warn` what is odd about the images, and gives `keep_reals` what was seen of the reals. Raises
-    RequestError for too few images and for sizes that differ, PolyinrError.
+    Call on every rank. Statistics from the cache are returned on rank 0 only; each rank saves the state of its part
+    of an unfinished pass.
     """
-    check(reals, fakes, metrics, settings)
-    moves = progress or (lambda description: lambda done, total: None)
-    needs = {
-        "reals": needs_of(metrics, reals=True),
-        "fakes": needs_of(metrics, resampled=settings.bootstrap > 0, reals=False),
+    device, ranks = settings.device, settings.ranks
+    if isinstance(source, SavedStatistics):
+        return source.statistics_for(requirements, device=statistics_device(device))
+    options: dict[str, Any] = {
+        "batch": settings.batch,
+        "device": device,
+        "progress": settings.progress(description),
+        "ranks": ranks,
     }
-    sides = {kind: side for kind, side in (("reals", reals), ("fakes", fakes)) if side is not None and needs[kind]}
-    for kind, side in sides.items():
-        if isinstance(side, SavedStatistics):
-            side.check(needs[kind], networks)
-    seen: dict[str, dict[Sense, Seen]] = {"reals": {}, "fakes": {}}
-    for kind, side in sides.items():
-        seen[kind] = seen_of(side, needs[kind], networks, settings, device=device, progress=moves(kind), ranks=ranks)
-        check_variety(kind, side, seen[kind], warn if ranks.is_main else None)
-        if kind == "reals" and keep_reals is not None and ranks.is_main:
-            keep_reals(seen[kind])
-    if not ranks.is_main:
-        return ranks.broadcast_object({})
-    figures: dict[str, Row] = {}
-    for name, metric in metrics.items():
-        of_reals, of_fakes = seen["reals"].get(metric.sense), seen["fakes"][metric.sense]
-        figures |= figures_of(name, metric, of_reals, of_fakes, settings.bootstrap)
-    card = card_of(reals, fakes, metrics, networks, device=device)
-    return ranks.broadcast_object({"format": FORMAT, "figures": figures, "card": card})
+    if settings.cache is None:
+        return extract_features(source, extractors, requirements, **options)
+    cache = FeatureCache(settings.cache)
+    keys = {key: cache_key(source, key, extractors, device) for key in requirements} if ranks.is_main else {}
+    keys = ranks.broadcast_object(keys)
+    cached: dict[FeatureKey, FeatureStatistics] = {}
+    for key, required in requirements.items() if ranks.is_main else ():
+        if (stored := cache.load(keys[key])) is not None:
+            count, tensors = stored
+            statistics = FeatureStatistics.from_tensors(tensors, count, device=statistics_device(device))
+            if statistics.satisfies(required):
+                cached[key] = statistics
+    missing: dict[FeatureKey, Requirements] = ranks.broadcast_object(
+        {key: required.for_cache for key, required in requirements.items() if key not in cached}
+    )
+    indices = rank_indices(len(source), settings.batch, ranks)
+    checkpoint = PassCheckpoint(cache, state_key(keys, missing, indices, settings.batch))
+    extracted = extract_features(source, extractors, missing, checkpoint=checkpoint, **options)
+    if ranks.is_main:
+        for key, statistics in extracted.items():
+            cache.store(keys[key], statistics.count, statistics.to_tensors())
+    if missing:
+        checkpoint.delete()
+    return cached | extracted
 
 
-def check(reals: Side | None, fakes: Side, metrics: Mapping[str, Metric], settings: Settings) -> None:
-    """Raise RequestError before any image is looked at, if the figures cannot be taken."""
-    if reals is not None:
-        check_sizes(reals, fakes)
-    if settings.batch < 1 or settings.bootstrap < 0 or settings.bootstrap == 1:
-        raise RequestError("the batch is 1 or more; the resamples of --bootstrap are 2 or more, 0 for none")
-    for name, metric in metrics.items():
-        sides = [("fakes", fakes)] if metric.kind == "score" else [("reals", reals), ("fakes", fakes)]
-        halved = settings.bootstrap > 0 and metric.kind in FIGURES
-        least = metric.least * 2 if halved else max(metric.least, 4 if settings.bootstrap else 0)
-        for kind, images in sides:
-            if images is None:
-                raise RequestError(f"{name} needs real images to compare with")
-            if isinstance(images, SavedStatistics) and not images.count:
-                continue  # they do not say
-            needed = metric.least if kind == "reals" else least
-            if len(images) < needed:
-                why = " with intervals" if needed > metric.least else ""
-                raise RequestError(f"{name}{why} needs {needed} {kind} or more; {images.name} gives {len(images)}")
+def cache_key(
+    images: ImageSource, key: FeatureKey, extractors: Mapping[str, FeatureExtractor], device: torch.device
+) -> dict[str, Any]:
+    """Return everything that the statistics of images depend on."""
+    return {
+        "format": CACHE_FORMAT,
+        "images": {name: fact for name, fact in images.provenance.items() if name != "name"},
+        "resolution": images.resolution,
+        "network": [key[0], extractor_identity(extractors[key[0]])],
+        "tap": key[1],
+        "device": device.type,
+        "libraries": library_versions(),
+    }
 
 
-def check_sizes(reals: Side, fakes: Side) -> None:
-    """Raise RequestError if two kinds of images are of different sizes, as far as they are known."""
-    if reals.side and fakes.side and reals.side != fakes.side:
-        smaller = min(reals.side, fakes.side)
-        raise RequestError(
-            f"{reals.name} holds reals of {reals.side} px, {fakes.name} gives fakes of {fakes.side} px; "
-            f"bring both to one size, as by --res {smaller}"
-        )
+def state_key(
+    keys: Mapping[FeatureKey, dict[str, Any]],
+    requirements: Mapping[FeatureKey, Requirements],
+    indices: range,
+    batch: int,
+) -> dict[str, Any]:
+    """Return everything that the state of an unfinished pass depends on."""
+    return {
+        "features": [[keys[key], asdict(required)] for key, required in requirements.items()],
+        "indices": [indices.start, indices.stop],
+        "batch": batch,
+    }
 
 
-def check_variety(kind: str, side: Side, seen: Mapping[Sense, Seen], warn: Callable[[str], None] | None) -> None:
-    """Raise FileError if the reals all look the same; of fakes, which a bad model may draw, only warn."""
-    for (network, _), part in seen.items():
-        if part.constant:
-            alike = f"all {part.count} {kind} look the same to {network}, one image again and again"
+def check_variety(
+    kind: str, source: Source, statistics: Mapping[FeatureKey, FeatureStatistics], warn: Callable[[str], None] | None
+) -> None:
+    """Raise FileError if all reals have the same features; warn about such fakes, as of a collapsed model."""
+    for (network, _), part in statistics.items():
+        if part.is_constant:
+            problem = f"all {part.count} {kind} have the same features in {network}"
             if kind == "reals":
-                raise FileError(side.name, f"{alike}; nothing can be measured against them")
+                raise FileError(source.name, f"{problem}; give a dataset of different images")
             if warn is not None:
-                warn(f"{side.name}: {alike}; their figures say little")
+                warn(f"{source.name}: {problem}; the model may have collapsed, and its metrics mean little")
             return
 
 
-def seen_of(
-    side: Side,
-    needs: Mapping[Sense, Need],
-    networks: Mapping[str, FeatureNetwork],
-    settings: Settings,
+def compute_metric(
+    name: str,
+    metric: Metric,
+    reals: FeatureStatistics | None,
+    fakes: FeatureStatistics,
     *,
-    device: torch.device,
-    progress: Progress,
-    ranks: DistributedContext = SINGLE_PROCESS,
-) -> dict[Sense, Seen]:
-    """Return what is seen of images: from the cache what it has, and the rest in one pass, which is kept.
+    resamples: int,
+) -> dict[str, Estimate]:
+    """Return a metric's estimates by name: its own, or those of its two parts, such as NAME/precision.
 
-    The leading rank alone has what comes from the cache; states of an unfinished pass are kept by each.
+    With `resamples` above 0 each has a confidence interval, if the features of the fakes are present.
     """
-    place = place_of(device)
-    if isinstance(side, SavedStatistics):
-        return side.seen_in(needs, device=place)
-    how: dict[str, Any] = {"batch": settings.batch, "device": device, "progress": progress, "ranks": ranks}
-    if settings.cache is None:
-        return look(side, networks, needs, **how)
-    cache = Cache(settings.cache)
-    keys = ranks.broadcast_object(
-        {sense: key_of(side, sense, networks, device) for sense in needs} if ranks.is_main else {}
-    )
-    found: dict[Sense, Seen] = {}
-    for sense, need in needs.items() if ranks.is_main else ():
-        if (kept := cache.load(keys[sense])) is not None:
-            seen = Seen.of(kept[1], kept[0], device=place)
-            if seen.serves(need):
-                found[sense] = seen
-    missing: dict[Sense, Need] = ranks.broadcast_object({s: need.kept for s, need in needs.items() if s not in found})
-    keeper = Keeper(cache, key_of_state(keys, missing, span_of(len(side), settings.batch, ranks), settings.batch))
-    looked = look(side, networks, missing, keeper=keeper, **how)
-    if ranks.is_main:
-        for sense, seen in looked.items():
-            cache.store(keys[sense], seen.count, seen.tensors())
-    if missing:
-        keeper.forget()
-    return found | looked
+    if metric.kind == "inception_score":
+        assert fakes.inception_score is not None
+        mean, std = fakes.inception_score
+        return {name: {"value": mean, "std": std}}
+    assert reals is not None
+    if metric.kind in PARTS:
+        return _neighbor_estimates(name, metric, reals, fakes, resamples)
+    estimator: Estimator
+    if metric.kind == "kernel":
+        assert reals.features is not None
+        assert fakes.features is not None
+        estimator = KernelReference(reals.features, fakes.count).distance
+        value = estimator(fakes.features)
+    else:
+        reference = reals.gaussian(unbiased=metric.unbiased)
+        estimator = frechet_to(reference, unbiased=metric.unbiased)
+        value = frechet_distance(fakes.gaussian(unbiased=metric.unbiased), reference)
+    estimate: Estimate = {"value": value}
+    if resamples and fakes.features is not None:
+        estimate |= bootstrap(estimator, fakes.features, resamples=resamples).as_dict
+        if metric.kind == "frechet":
+            halves = halving(estimator, fakes.features)
+            estimate |= {"bias": halves.bias, "extrapolated": halves.extrapolated}
+    return {name: estimate}
 
 
-def key_of(
-    images: Images, sense: Sense, networks: Mapping[str, FeatureNetwork], device: torch.device
-) -> dict[str, Any]:
-    """Return all that what is seen of images depends on."""
-    return {
-        "format": KEPT,
-        "images": {name: fact for name, fact in images.facts.items() if name != "name"},
-        "side": images.side,
-        "network": [sense[0], identity(networks[sense[0]])],
-        "tap": sense[1],
-        "device": device.type,
-        "libraries": versions(),
-    }
+def _neighbor_estimates(
+    name: str, metric: Metric, reals: FeatureStatistics, fakes: FeatureStatistics, resamples: int
+) -> dict[str, Estimate]:
+    """Return precision and recall, or density and coverage."""
+    assert reals.features is not None
+    assert fakes.features is not None
+    k = PR_NEIGHBORS if metric.kind == "precision_recall" else DC_NEIGHBORS
+    real_manifold = manifold(reals.features, k=k, half=metric.half)
 
+    def prdc(features: Tensor) -> Prdc:
+        return compute_prdc(manifold(features, k=k, half=metric.half), real_manifold, k=k, k_density=k)
 
-def key_of_state(
-    keys: Mapping[Sense, dict[str, Any]], needs: Mapping[Sense, Need], span: range, batch: int
-) -> dict[str, Any]:
-    """Return all that the state of an unfinished pass depends on, so that going on from it changes nothing."""
-    return {
-        "senses": [[keys[sense], asdict(need)] for sense, need in needs.items()],
-        "span": [span.start, span.stop],
-        "batch": batch,
-    }
+    values = prdc(fakes.features)
+    estimates: dict[str, Estimate] = {}
+    for part in PARTS[metric.kind]:
+        estimate: Estimate = {"value": float(getattr(values, part))}
+        if resamples:
+
+            def estimator(features: Tensor, part: str = part) -> float:
+                return float(getattr(prdc(features), part))
+
+            estimate |= bootstrap(estimator, fakes.features, resamples=resamples, replace=False).as_dict
+        estimates[f"{name}/{part}"] = estimate
+    return estimates

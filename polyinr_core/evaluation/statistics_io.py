@@ -1,4 +1,4 @@
-"""Saved statistics in images' place: ours with all that they depend on, others' .npz of mu and sigma."""
+"""Statistics files in place of images: our .safetensors, and .npz of mu and sigma by other programs."""
 
 import zipfile
 import zlib
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import FileError
-from polyinr_core.metrics.extractors import FeatureNetwork
-from polyinr_core.metrics.feature_statistics import LARGEST, Need, Seen, digest_of
+from polyinr_core.metrics.extractors import FeatureExtractor
+from polyinr_core.metrics.feature_cache import MAX_VALUE, digest_tensors
+from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
 from polyinr_core.metrics.frechet import Gaussian
 from polyinr_core.metrics.inception import SPATIAL_CHANNELS
-from polyinr_core.metrics.registry import Sense, Tap
+from polyinr_core.metrics.registry import FeatureKey, Tap
 from polyinr_core.runtime.atomic_io import PathLike, explain, sha256_of, written_beside
 from polyinr_core.runtime.format1 import FORMAT, upgrade
 from polyinr_core.runtime.strict_json import JsonError, is_whole
@@ -30,108 +31,114 @@ from polyinr_core.runtime.tensor_files import (
     read_tensors,
 )
 
-from .image_sources import StoredImages
-from .provenance import versions
+from .image_sources import DatasetImages
+from .provenance import library_versions
 
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
-PACKED = (zipfile.BadZipFile, zlib.error, RuntimeError)  # torn, locked
-ANY = "*"  # an .npz does not say whose features it is of
-ASYMMETRY = 1e-3  # of the largest entry: that of sums in half precision passes
-TAPS: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
-AGAIN = "give the images, or save statistics of them anew with --save-statistics and these metrics"
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # truncated, encrypted
+ANY_NETWORK = "*"  # an .npz does not say which network it is of
+MAX_ASYMMETRY = 1e-3  # of the largest entry: sums in float16 stay within this
+NPZ_NAMES: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+ADVICE = "give the images, or save statistics again with --save-statistics and these metrics"
 
 
 @dataclass(frozen=True)
 class SavedStatistics:
-    """What was once seen of images: `side` and `count` are 0 where the file does not tell.
+    """The statistics of images, read from a file.
 
-    `networks` holds of each network's name what makes it that one: SHA-256 of the weights and side.
-    `label_counts` is how many of the images are in each class, None where they have no labels, or a file of
-    others, or of an older polyinr, does not say.
+    Attributes:
+        resolution: 0 if the file does not say.
+        count: 0 if the file does not say.
+        statistics: by network and tap.
+        networks: by network, the SHA-256 of the weights and the input resolution.
+        label_counts: the number of images in each class; None without labels, or if the file does not say.
     """
 
     name: str
-    side: int
+    resolution: int
     count: int
     sha256: str
-    facts: dict[str, Any]
-    seen: dict[tuple[str, Tap], Seen]
+    provenance: dict[str, Any]
+    statistics: dict[FeatureKey, FeatureStatistics]
     networks: dict[str, dict[str, Any]]
     label_counts: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return self.count
 
-    def find(self, sense: Sense) -> Seen | None:
-        """Return what was seen in that sense, as far as the file knows."""
-        network, tap = sense
-        return self.seen.get((plain(network), tap)) or self.seen.get((ANY, tap))
+    def find(self, key: FeatureKey) -> FeatureStatistics | None:
+        """Return the statistics of a network and tap, None if the file has none."""
+        network, tap = key
+        return self.statistics.get((without_folder(network), tap)) or self.statistics.get((ANY_NETWORK, tap))
 
-    def check(self, needs: Mapping[Sense, Need], networks: Mapping[str, FeatureNetwork]) -> None:
-        """Raise FileError if what is needed was not saved, or was seen by another network."""
-        for (name, tap), need in needs.items():
-            self._check_network(name, networks[name])
-            found = self.find((name, tap))
-            if found is None:
-                known = ", ".join(sorted({f"{other} ({t})" for other, t in self.seen if other != ANY}))
-                lacks = f"has statistics of {known}, none of {name} ({tap})" if known else f"has no {TAPS[tap][0]}"
-                raise FileError(self.name, f"{lacks}; {AGAIN}")
-            if not found.serves(need):
-                wanted = "features, which kernels, neighbors and intervals need" if need.features else "a score"
-                raise FileError(self.name, f"holds mean and covariance of {name}, not its {wanted}; {AGAIN}")
-            dim = dim_of(networks[name], tap)
-            if found.given is not None and len(found.given.mean) != dim:
-                problem = f"is of features of {len(found.given.mean)} numbers, {name} ({tap}) gives {dim}"
-                raise FileError(self.name, f"{problem}: statistics of another network; {AGAIN}")
+    def check(
+        self, requirements: Mapping[FeatureKey, Requirements], extractors: Mapping[str, FeatureExtractor]
+    ) -> None:
+        """Raise FileError if required statistics are missing, or are of another network."""
+        for (name, tap), required in requirements.items():
+            self._check_network(name, extractors[name])
+            statistics = self.find((name, tap))
+            if statistics is None:
+                known = ", ".join(sorted({f"{other} ({t})" for other, t in self.statistics if other != ANY_NETWORK}))
+                lacks = f"has statistics of {known}, not of {name} ({tap})" if known else f"has no {NPZ_NAMES[tap][0]}"
+                raise FileError(self.name, f"{lacks}; {ADVICE}")
+            if not statistics.satisfies(required):
+                lacks = "features, which kernels, neighbors and intervals need" if required.features else "a score"
+                raise FileError(self.name, f"holds mean and covariance of {name}, not its {lacks}; {ADVICE}")
+            dim = feature_dim(extractors[name], tap)
+            if statistics.external is not None and len(statistics.external.mean) != dim:
+                problem = f"is of features of dimension {len(statistics.external.mean)}, {name} ({tap}) gives {dim}"
+                raise FileError(self.name, f"{problem}: statistics of another network; {ADVICE}")
 
-    def _check_network(self, name: str, network: FeatureNetwork) -> None:
-        saved, here = self.networks.get(plain(name)), identity(network)
-        if saved is not None and saved != here:
-            problem = f"was seen by {name} {words_of(saved)}, the one here is {words_of(here)}"
-            raise FileError(self.name, f"{problem}: statistics of another network; {AGAIN}")
+    def _check_network(self, name: str, extractor: FeatureExtractor) -> None:
+        saved, given = self.networks.get(without_folder(name)), extractor_identity(extractor)
+        if saved is not None and saved != given:
+            problem = f"is of {name} {describe_identity(saved)}, not {describe_identity(given)}"
+            raise FileError(self.name, f"{problem}: statistics of another network; {ADVICE}")
 
-    def seen_in(self, needs: Mapping[Sense, Need], *, device: torch.device) -> dict[Sense, Seen]:
-        """Return what was seen in the senses needed, on the device."""
-        found = {}
-        for sense in needs:
-            seen = self.find(sense)
-            assert seen is not None, sense
-            moved = Seen.of(seen.tensors(), seen.count, device=device)
-            if seen.given is not None:
-                moved.given = Gaussian(seen.given.mean.to(device), seen.given.covariance.to(device))
-            found[sense] = moved
-        return found
+    def statistics_for(
+        self, requirements: Mapping[FeatureKey, Requirements], *, device: torch.device
+    ) -> dict[FeatureKey, FeatureStatistics]:
+        """Return the required statistics on a device, after `check`."""
+        moved = {}
+        for key in requirements:
+            statistics = self.find(key)
+            assert statistics is not None, key
+            moved[key] = FeatureStatistics.from_tensors(statistics.to_tensors(), statistics.count, device=device)
+            if (external := statistics.external) is not None:
+                moved[key].external = Gaussian(external.mean.to(device), external.covariance.to(device))
+        return moved
 
 
 def save_statistics(
     path: PathLike,
-    images: StoredImages,
-    seen: Mapping[Sense, Seen],
-    networks: Mapping[str, FeatureNetwork],
+    images: DatasetImages,
+    statistics: Mapping[FeatureKey, FeatureStatistics],
+    extractors: Mapping[str, FeatureExtractor],
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write what was seen of images, to be read in their place. Raises FileError."""
+    """Write the statistics of images to a .safetensors file. Raises FileError."""
     path = Path(path)
     tensors = {
         f"{number}.{name}": tensor
-        for number, part in enumerate(seen.values())
-        for name, tensor in part.tensors().items()
+        for number, part in enumerate(statistics.values())
+        for name, tensor in part.to_tensors().items()
     }
     facts = {
         "format": FORMAT,
-        "images": images.facts,
-        "side": images.side,
+        "images": images.provenance,
+        "resolution": images.resolution,
         "count": len(images),
         "label_counts": images.label_counts,
-        "senses": [[plain(name), tap] for name, tap in seen],
-        "networks": {plain(name): identity(networks[name]) for name, _ in seen},
-        "libraries": versions(),
-        "digest": digest_of(tensors),
+        "features": [[without_folder(name), tap] for name, tap in statistics],
+        "networks": {without_folder(name): extractor_identity(extractors[name]) for name, _ in statistics},
+        "libraries": library_versions(),
+        "digest": digest_tensors(tensors),
     }
     try:
-        check_values(tensors, max_value=LARGEST)
+        check_values(tensors, max_value=MAX_VALUE)
         data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
     except (JsonError, TensorFileError) as error:
         raise FileError(path, f"cannot be written as statistics: {error}") from error
@@ -139,157 +146,168 @@ def save_statistics(
         draft.write_bytes(data)
 
 
-def means_statistics(path: Path) -> bool:
-    """Say whether a path is named as saved statistics are."""
+def is_statistics_path(path: Path) -> bool:
+    """Return whether a path has the suffix of a statistics file."""
     return path.suffix in SUFFIXES
 
 
 def open_statistics(path: PathLike) -> SavedStatistics:
-    """Read statistics that `save_statistics` wrote, or an .npz with `mu` and `sigma`. Raises FileError."""
+    """Read a file that `save_statistics` wrote, or an .npz of `mu` and `sigma`. Raises FileError."""
     path = Path(path)
-    return read_foreign(path) if path.suffix == ".npz" else read_own(path)
+    return read_npz(path) if path.suffix == ".npz" else read_safetensors(path)
 
 
-def read_own(path: Path) -> SavedStatistics:
-    """Read a .safetensors of ours. Raises FileError."""
+def read_safetensors(path: Path) -> SavedStatistics:
+    """Read our statistics, of format 1 or 2. Raises FileError."""
     sha256 = sha256_of(path)
     try:
-        facts = upgrade(facts_in(read_header(path), METADATA_KEY))
+        facts = facts_in(read_header(path), METADATA_KEY)
         if facts is None:
             raise FileError(path, "holds no statistics; polyinr evaluate --save-statistics writes such files")
         tensors = read_tensors(path)
+        facts = upgrade_statistics(facts)
         check_facts(facts)
-        if facts.get("digest") != digest_of(tensors):
-            raise TensorFileError("its numbers are not those that were written")
-        check_values(tensors, max_value=LARGEST)
-        count, seen = facts["count"], {}
-        for number, (network, tap) in enumerate(facts["senses"]):
-            own = {
-                name.partition(".")[2]: tensor
-                for name, tensor in tensors.items()
-                if name.partition(".")[0] == str(number)
-            }
-            check_seen(own, count)
-            seen[network, tap] = Seen.of(own, count, device=torch.device("cpu"))
+        if facts.get("digest") != digest_tensors(tensors):
+            raise TensorFileError("its digest does not match its tensors")
+        check_values(tensors, max_value=MAX_VALUE)
+        count, statistics = facts["count"], {}
+        for number, (network, tap) in enumerate(facts["features"]):
+            prefix = f"{number}."
+            part = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            check_shapes(part, count)
+            statistics[network, tap] = FeatureStatistics.from_tensors(part, count, device=torch.device("cpu"))
     except TensorFileError as error:
-        raise FileError(path, f"is damaged, or of another format ({error}); save the statistics anew") from error
-    told = {"name": path.name, "sha256": sha256, "libraries": facts["libraries"]}
-    images = {**facts["images"], "statistics": told}
+        raise FileError(path, f"is damaged, or of another format ({error}); save the statistics again") from error
+    origin = {"name": path.name, "sha256": sha256, "libraries": facts["libraries"]}
     label_counts = facts.get("label_counts")
     return SavedStatistics(
-        str(path),
-        facts["side"],
-        count,
-        sha256,
-        images,
-        seen,
-        facts["networks"],
-        None if label_counts is None else tuple(label_counts),
+        name=str(path),
+        resolution=facts["resolution"],
+        count=count,
+        sha256=sha256,
+        provenance={**facts["images"], "statistics": origin},
+        statistics=statistics,
+        networks=facts["networks"],
+        label_counts=None if label_counts is None else tuple(label_counts),
     )
 
 
+def upgrade_statistics(facts: Any) -> Any:
+    """Return the facts of a file of format 1 with the keys of format 2; others as they are."""
+    if not isinstance(facts, dict) or facts.get("format") != 1:
+        return facts
+    names = {"side": "resolution", "senses": "features"}
+    upgraded = {names.get(name, name): fact for name, fact in upgrade(facts).items()}
+    if isinstance(networks := upgraded.get("networks"), dict):
+        upgraded["networks"] = {
+            network: {names.get(name, name): fact for name, fact in identity.items()}
+            for network, identity in networks.items()
+            if isinstance(identity, dict)
+        }
+    return upgraded
+
+
 def check_facts(facts: Any) -> None:
-    """Raise TensorFileError unless the facts of a file of statistics are each of their kind."""
+    """Raise TensorFileError unless the facts of a statistics file have the right types."""
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise TensorFileError(f"its facts are not of format {FORMAT}")
-    senses, networks = facts.get("senses"), facts.get("networks")
-    good = {
+        raise TensorFileError(f"its metadata is not of format {FORMAT}")
+    keys, networks = facts.get("features"), facts.get("networks")
+    valid = {
         "images": isinstance(facts.get("images"), dict),
-        "side": is_whole(facts.get("side"), 0, 2**31),
+        "resolution": is_whole(facts.get("resolution"), 0, 2**31),
         "count": is_whole(facts.get("count"), 0, 2**53),
-        "senses": isinstance(senses, list) and all(map(_is_sense, senses)),
+        "features": isinstance(keys, list) and all(map(_is_feature_key, keys)),
         "networks": isinstance(networks, dict) and all(map(_is_identity, networks.values())),
         "libraries": isinstance(facts.get("libraries"), dict),
         "label_counts": _are_counts(facts.get("label_counts"), facts.get("count")),
     }
-    if bad := [name for name, fits in good.items() if not fits]:
-        raise TensorFileError(f"missing or of another kind: {', '.join(bad)}")
+    if bad := [name for name, is_valid in valid.items() if not is_valid]:
+        raise TensorFileError(f"missing or of the wrong type: {', '.join(bad)}")
 
 
 def _are_counts(stored: Any, count: Any) -> bool:
-    """Say whether the images in each class, where a file holds them, add up to `count`."""
+    """Return whether the counts of the classes, if a file has them, add up to `count`."""
     if stored is None:
         return True
     return isinstance(stored, list) and all(is_whole(part, 0, 2**53) for part in stored) and sum(stored) == count
 
 
-def _is_sense(sense: Any) -> bool:
-    return isinstance(sense, list) and len(sense) == 2 and isinstance(sense[0], str) and sense[1] in list(TAPS)
+def _is_feature_key(key: Any) -> bool:
+    return isinstance(key, list) and len(key) == 2 and isinstance(key[0], str) and key[1] in list(NPZ_NAMES)
 
 
 def _is_identity(facts: Any) -> bool:
-    return isinstance(facts, dict) and {"name", "sha256", "side"} <= facts.keys()
+    return isinstance(facts, dict) and {"name", "sha256", "resolution"} <= facts.keys()
 
 
-def check_seen(tensors: Mapping[str, Tensor], count: int) -> None:
-    """Raise TensorFileError unless what was seen in one sense has the shapes that belong together."""
+def check_shapes(tensors: Mapping[str, Tensor], count: int) -> None:
+    """Raise TensorFileError unless the tensors of one network and tap have matching shapes."""
     mean, features = tensors.get("mean"), tensors.get("features")
     dim = None if mean is None or mean.dim() != 1 else len(mean)
-    shapes = {
+    valid = {
         "mean": mean is None or bool(dim),
         "scatter": (mean is None) == ("scatter" not in tensors)
         and ("scatter" not in tensors or tuple(tensors["scatter"].shape) == (dim, dim)),
         "features": features is None or (features.dim() == 2 and len(features) == count),
         "score": "score" not in tensors or tuple(tensors["score"].shape) == (2,),
     }
-    if bad := [name for name, fits in shapes.items() if not fits]:
-        raise TensorFileError(f"of another shape than is needed: {', '.join(bad)}")
+    if bad := [name for name, is_valid in valid.items() if not is_valid]:
+        raise TensorFileError(f"of the wrong shape: {', '.join(bad)}")
 
 
-def read_foreign(path: Path) -> SavedStatistics:
-    """Read an .npz as clean-fid, pytorch-fid, guided-diffusion and StyleGAN's kin write it. Raises FileError."""
+def read_npz(path: Path) -> SavedStatistics:
+    """Read an .npz as clean-fid, pytorch-fid, guided-diffusion and StyleGAN write it. Raises FileError."""
     sha256 = sha256_of(path)
-    seen: dict[tuple[str, Tap], Seen] = {}
+    statistics: dict[FeatureKey, FeatureStatistics] = {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            for tap, (mean, covariance) in TAPS.items():
-                if mean in arrays and covariance in arrays:
-                    seen[ANY, tap] = Seen(given=gaussian_of(path, arrays[mean], arrays[covariance]))
+            for tap, (mu, sigma) in NPZ_NAMES.items():
+                if mu in arrays and sigma in arrays:
+                    gaussian = check_gaussian(path, arrays[mu], arrays[sigma])
+                    statistics[ANY_NETWORK, tap] = FeatureStatistics(external=gaussian)
     except OSError as error:
         raise explain(path, error) from error
-    except (*PACKED, *ARRAY_ERRORS, KeyError, AttributeError) as error:
-        raise FileError(path, "cannot be read as .npz of plain arrays; is it whole?") from error
-    if (ANY, "pooled") not in seen:
+    except (*ZIP_ERRORS, *ARRAY_ERRORS, KeyError, AttributeError) as error:
+        raise FileError(path, "cannot be read as .npz of plain arrays; is it complete?") from error
+    if (ANY_NETWORK, "pooled") not in statistics:
         raise FileError(path, "holds no mu and sigma, as files of clean-fid, pytorch-fid or guided-diffusion do")
-    facts = {"kind": "statistics", "name": path.name, "sha256": sha256, "network": "taken on trust"}
-    return SavedStatistics(str(path), 0, 0, sha256, facts, seen, {})
+    provenance = {"kind": "statistics", "name": path.name, "sha256": sha256, "network": "taken on trust"}
+    return SavedStatistics(str(path), 0, 0, sha256, provenance, statistics, {})
 
 
-def gaussian_of(path: Path, mean: Any, covariance: Any) -> Gaussian:
-    """Return a Gaussian, float64, of arrays [d] and [d, d]. Raises FileError."""
-    if mean.ndim != 1 or covariance.shape != mean.shape * 2 or not len(mean):
-        problem = f"its mu and sigma are of shapes {mean.shape} and {covariance.shape}, not (d,) and (d, d)"
-        raise FileError(path, problem)
-    if mean.dtype.kind != "f" or covariance.dtype.kind != "f":
-        raise FileError(path, "its mu and sigma are no real numbers")
-    parts: list[Tensor] = [torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in (mean, covariance)]
+def check_gaussian(path: Path, mu: Any, sigma: Any) -> Gaussian:
+    """Return the Gaussian, float64, of arrays [d] and [d, d]. Raises FileError."""
+    if mu.ndim != 1 or sigma.shape != mu.shape * 2 or not len(mu):
+        raise FileError(path, f"its mu and sigma have shapes {mu.shape} and {sigma.shape}, not (d,) and (d, d)")
+    if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
+        raise FileError(path, "its mu and sigma are not floating-point arrays")
+    mean, covariance = (torch.from_numpy(np.asarray(array, dtype=np.float64)) for array in (mu, sigma))
     try:
-        check_values({"mu": parts[0], "sigma": parts[1]}, max_value=LARGEST)
+        check_values({"mu": mean, "sigma": covariance}, max_value=MAX_VALUE)
     except TensorFileError as error:
         raise FileError(path, str(error)) from error
-    sigma = parts[1]
-    asymmetry, largest = float((sigma - sigma.T).abs().max()), float(sigma.abs().max())
-    if asymmetry > ASYMMETRY * largest or float(sigma.diagonal().min()) < -ASYMMETRY * largest:
-        raise FileError(path, "its sigma is no covariance: it is not symmetric, or has negative variances")
-    return Gaussian(*parts)
+    asymmetry, largest = float((covariance - covariance.T).abs().max()), float(covariance.abs().max())
+    if asymmetry > MAX_ASYMMETRY * largest or float(covariance.diagonal().min()) < -MAX_ASYMMETRY * largest:
+        raise FileError(path, "its sigma is not a covariance matrix: it is asymmetric, or has negative variances")
+    return Gaussian(mean, covariance)
 
 
-def identity(network: FeatureNetwork) -> dict[str, Any]:
-    """Return what makes a network the one that it is."""
-    name = "torchscript" if network.name.startswith("torchscript:") else network.name  # the SHA-256 says which
-    return {"name": name, "sha256": network.sha256, "side": getattr(network, "side", None)}
+def extractor_identity(extractor: FeatureExtractor) -> dict[str, Any]:
+    """Return what identifies an extractor: its name, its weights' SHA-256 and its input resolution."""
+    name = "torchscript" if extractor.name.startswith("torchscript:") else extractor.name  # identified by SHA-256
+    return {"name": name, "sha256": extractor.sha256, "resolution": getattr(extractor, "resolution", None)}
 
 
-def plain(name: str) -> str:
-    """Return a network's name; that of a file without its place."""
+def describe_identity(identity: Mapping[str, Any]) -> str:
+    """Return an extractor's identity in words."""
+    return str(identity["sha256"])[:12] + (f" at {identity['resolution']} px" if identity.get("resolution") else "")
+
+
+def without_folder(name: str) -> str:
+    """Return a network's name, that of a TorchScript file without its folder."""
     return f"torchscript:{Path(name.partition(':')[2]).name}" if name.startswith("torchscript:") else name
 
 
-def words_of(facts: Mapping[str, Any]) -> str:
-    """Return an identity in words."""
-    return str(facts["sha256"])[:12] + (f" at {facts['side']} px" if facts.get("side") else "")
-
-
-def dim_of(network: FeatureNetwork, tap: Tap) -> int:
-    """Return how many numbers an image's features have."""
-    return SPATIAL_CHANNELS * 17 * 17 if tap == "spatial" else network.dim
+def feature_dim(extractor: FeatureExtractor, tap: Tap) -> int:
+    """Return the dimension of the features at a tap."""
+    return SPATIAL_CHANNELS * 17 * 17 if tap == "spatial" else extractor.dim

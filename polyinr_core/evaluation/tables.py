@@ -1,4 +1,4 @@
-"""The paper's figures, by the name of their table, with what is known of how they were taken."""
+"""Tables of results as Markdown, LaTeX or CSV, with the paper's published values and notes on comparability."""
 
 import csv
 import io
@@ -19,13 +19,29 @@ from .results import Better, Result, best, better, family_of
 
 MILLION = 1e6
 UNCHECKED = "It has no card: whether the reals and the networks agree is not checked."
+PREVENTS: dict[str, str] = {
+    "not comparable": "Not comparable with",
+    "unknown": "Not known to be comparable with",
+    "within": "Comparable only within what differs with",
+}
+Format = Literal["markdown", "latex", "csv"]
+ARROWS = {
+    "markdown": {"lower": " ↓", "higher": " ↑", None: ""},
+    "latex": {"lower": r" $\downarrow$", "higher": r" $\uparrow$", None: ""},
+}
+LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
 
 
 @dataclass(frozen=True)
 class Published:
-    """A table of the paper: rows as results, whose cards hold the little that is known, and the printed digits.
+    """A table of the paper: its rows as results, whose cards hold what is known, and the digits as printed.
 
-    `note` says where the figures are from and how they were taken.
+    `note` gives the source of the values and their protocol.
     """
 
     rows: tuple[Result, ...]
@@ -42,37 +58,30 @@ def tables() -> dict[str, Any]:
 
 
 def published(name: str) -> Published:
-    """Return a table of the paper. Raises RequestError, with the list, for a name that is none."""
+    """Return a table of the paper. Raises RequestError, with the list, for an unknown name."""
     facts = tables()
     if name not in facts["tables"]:
         raise RequestError(f"the paper has no table {name!r}; choose from {', '.join(facts['tables'])}")
     table = facts["tables"][name]
     rows: list[Result] = []
     digits: dict[tuple[str, str], str] = {}
-    for row, figures in table["rows"].items():
+    for row, values in table["rows"].items():
         title = f"{row} (paper)"
-        rows.append(Result(title, {key: {"value": number(text)} for key, text in figures.items()}, table["card"]))
-        digits |= {(title, key): text for key, text in figures.items()}
+        rows.append(Result(title, {key: {"value": number(text)} for key, text in values.items()}, table["card"]))
+        digits |= {(title, key): text for key, text in values.items()}
     where = f", {table['where']}" if table["where"] else ""
     note = f"(paper): {facts['source']}{where}: {table['protocol']}. {UNCHECKED}"
     return Published(tuple(rows), digits, note)
 
 
 def number(text: str) -> float:
-    """Return the number that was printed: 2.08, or 46.0M."""
+    """Return the number of a printed text such as 2.08 or 46.0M."""
     return float(text.removesuffix("M")) * (MILLION if text.endswith("M") else 1)
-
-
-FORBIDS: dict[str, str] = {
-    "not comparable": "Not comparable with",
-    "unknown": "Not known to be comparable with",
-    "within": "Comparable only within what differs with",
-}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure and its interval's ends, if it has one, as numbers and in digits; `best` if none is better."""
+    """A value and the ends of its interval, if it has one, as numbers and as text; `best` if none is better."""
 
     value: float
     digits: str
@@ -83,7 +92,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A figure's name, which way it is better, and the numbers of the notes that are made of it, from 1."""
+    """A metric's name, which values are better, and the numbers, from 1, of the notes about it."""
 
     name: str
     better: Better | None
@@ -92,7 +101,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, rows by name with a cell or nothing for each column, and notes."""
+    """Columns, named rows with a cell or None for each column, and notes."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
@@ -103,71 +112,72 @@ class Table:
 def table_of(results: Sequence[Result], paper: Published | None = None) -> Table:
     """Return a table of results, in their order, with the paper's rows below.
 
-    Only figures of one name share a column. In a column whose cards forbid a comparison nothing is called best;
-    else the best one is, and what cannot be told from it. The paper's figures, which have no card, never are.
+    Only metrics of one name share a column. In a column whose cards prevent a comparison no value is marked as best;
+    else the best one is, and those that cannot be distinguished from it. The paper's values, which have no card,
+    never are.
     """
     known = paper.rows if paper is not None else ()
-    names = list(dict.fromkeys(name for result in [*results, *known] for name in result.figures))
+    names = list(dict.fromkeys(name for result in [*results, *known] for name in result.metrics))
     notes: dict[str, int] = {}
     columns, cells = [], []
     for name in names:
-        holders = [result for result in results if name in result.figures]
-        told = notes_of(name, holders, [row for row in known if name in row.figures])
-        numbers = tuple(notes.setdefault(note, len(notes) + 1) for note in told)
-        columns.append(Column(in_a_line(name), better(name), numbers))
+        holders = [result for result in results if name in result.metrics]
+        column_notes = notes_of(name, holders, [row for row in known if name in row.metrics])
+        numbers = tuple(notes.setdefault(note, len(notes) + 1) for note in column_notes)
+        columns.append(Column(one_line(name), better(name), numbers))
         winners = best_of(name, holders)
         cells.append([cell_of(name, result, winners) for result in results])
         cells[-1] += [printed(name, row, paper) for row in known] if paper is not None else []
-    titles = [in_a_line(result.name) for result in [*results, *known]]
+    titles = [one_line(result.name) for result in [*results, *known]]
     rows = tuple((title, tuple(column[i] for column in cells)) for i, title in enumerate(titles))
     return Table(tuple(columns), rows, tuple(notes), paper.note if paper is not None else "")
 
 
 def notes_of(name: str, holders: Sequence[Result], known: Sequence[Result]) -> list[str]:
-    """Return what a reader must know of a column: which rows do not compare with its first or the paper's."""
+    """Return the notes of a column: which rows are not comparable with its first row or with the paper's."""
     notes = []
     if holders:
         notes += differing_from(
             holders[0].name, [(other, verdict_of(name, holders[0], other)) for other in holders[1:]]
         )
     if holders and known:
-        pairs = [(other, beside(other, known[0]), beside(known[0], other)) for other in holders]
+        pairs = [(other, restricted_to(other, known[0]), restricted_to(known[0], other)) for other in holders]
         found = [(other, verdict_of(name, one, printed)) for other, one, printed in pairs]
         notes += differing_from("the paper's", found)
     return notes
 
 
 def differing_from(first: str, found: Sequence[tuple[Result, Verdict]]) -> list[str]:
-    """Return a note for each way in which rows do not compare with `first`."""
+    """Return a note for each way in which rows are not comparable with `first`."""
     notes = []
-    for standing, words in FORBIDS.items():
+    for standing, words in PREVENTS.items():
         rows: dict[tuple[str, ...], list[str]] = {}
         for result, verdict in found:
             if verdict.standing == standing:
-                rows.setdefault(verdict.because, []).append(in_a_line(result.name))
+                rows.setdefault(verdict.because, []).append(one_line(result.name))
         if rows:
-            told = "; ".join(f"{', '.join(names)} ({', '.join(because)})" for because, names in rows.items())
-            notes.append(f"{words} {in_a_line(first)}: {told}.")
+            listed = "; ".join(f"{', '.join(names)} ({', '.join(because)})" for because, names in rows.items())
+            notes.append(f"{words} {one_line(first)}: {listed}.")
     return notes
 
 
-def in_a_line(name: str) -> str:
-    """Return a name without line breaks, which would end a table's row."""
+def one_line(name: str) -> str:
+    """Return a name without line breaks, which would end a row of the table."""
     return " ".join(name.split())
 
 
 def verdict_of(name: str, a: Result, b: Result) -> Verdict:
-    """Return what the figures of one name of two results are worth beside each other."""
+    """Return whether two results' values of a metric can be compared."""
     return compare(a, b).verdicts[name]
 
 
-def beside(result: Result, other: Result) -> Result:
-    """Return a result whose card says what that of `other` says too: the paper's cards say little."""
+def restricted_to(result: Result, other: Result) -> Result:
+    """Return a result whose card has only the fields of the other's: the paper's cards have few."""
     return replace(result, card=common(result.card, other.card))
 
 
 def common(card: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Return what a card says of that of which another speaks as well."""
+    """Return the fields of a card that another card has as well."""
     found = {}
     for name in card.keys() & other.keys():
         one, two = card[name], other[name]
@@ -177,11 +187,11 @@ def common(card: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_of(name: str, holders: Sequence[Result]) -> list[Result]:
-    """Return the best results in a figure: one, and those that cannot be told from it; none if that is all."""
-    value = best(name, [result.figures[name]["value"] for result in holders])
+    """Return the best results of a metric: one, and those not distinguishable from it; none if those are all."""
+    value = best(name, [result.metrics[name]["value"] for result in holders])
     if value is None or len(holders) < 2:
         return []
-    first = next(result for result in holders if result.figures[name]["value"] == value)
+    first = next(result for result in holders if result.metrics[name]["value"] == value)
     verdicts = [(other, verdict_of(name, first, other)) for other in holders if other is not first]
     if any(verdict.standing in ("not comparable", "unknown") for _, verdict in verdicts):
         return []
@@ -190,28 +200,28 @@ def best_of(name: str, holders: Sequence[Result]) -> list[Result]:
 
 
 def cell_of(name: str, result: Result, winners: Sequence[Result]) -> Cell | None:
-    """Return a figure as a cell, None where a result has no such figure."""
-    row = result.figures.get(name)
-    if row is None:
+    """Return a metric of a result as a cell, None if it has no such metric."""
+    estimate = result.metrics.get(name)
+    if estimate is None:
         return None
-    ends = (row["low"], row["high"]) if {"low", "high"} <= row.keys() else ()
+    ends = (estimate["low"], estimate["high"]) if {"low", "high"} <= estimate.keys() else ()
     return Cell(
-        value=row["value"],
-        digits=digits_of(name, row["value"]),
+        value=estimate["value"],
+        digits=format_value(name, estimate["value"]),
         ends=ends,
-        interval=tuple(digits_of(name, end) for end in ends),
+        interval=tuple(format_value(name, end) for end in ends),
         best=any(result is winner for winner in winners),
     )
 
 
 def printed(name: str, row: Result, paper: Published) -> Cell | None:
-    """Return a figure of the paper in the digits that it was printed in."""
+    """Return a value of the paper in the digits of the print."""
     text = paper.digits.get((row.name, name))
-    return None if text is None else Cell(row.figures[name]["value"], text)
+    return None if text is None else Cell(row.metrics[name]["value"], text)
 
 
-def digits_of(name: str, value: float) -> str:
-    """Return a figure in as many digits as are usual for it."""
+def format_value(name: str, value: float) -> str:
+    """Return a value with the digits that are usual for the metric."""
     family, part = family_of(name), name.rpartition("/")[2]
     if family == "params":
         return f"{value / MILLION:.1f}M" if value >= MILLION else f"{value:.0f}"
@@ -222,29 +232,16 @@ def digits_of(name: str, value: float) -> str:
     return f"{value:.4g}"
 
 
-Format = Literal["markdown", "latex", "csv"]
-ARROWS = {
-    "markdown": {"lower": " ↓", "higher": " ↑", None: ""},
-    "latex": {"lower": r" $\downarrow$", "higher": r" $\uparrow$", None: ""},
-}
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-
-
 def typeset(table: Table, format: Format) -> list[str]:
-    """Return the table as lines; of CSV the numbers alone, with intervals in columns of their own."""
+    """Return the table as lines; CSV has the numbers only, with intervals in columns of their own."""
     if format == "csv":
         return as_csv(table)
-    escaped = in_markdown if format == "markdown" else in_latex
+    escape = escape_markdown if format == "markdown" else escape_latex
     headers = [""] + [
-        escaped(column.name) + ARROWS[format][column.better] + "".join(f" ({note})" for note in column.notes)
+        escape(column.name) + ARROWS[format][column.better] + "".join(f" ({note})" for note in column.notes)
         for column in table.columns
     ]
-    rows = [[escaped(name), *(cell_in(format, cell) for cell in cells)] for name, cells in table.rows]
+    rows = [[escape(name), *(cell_in(format, cell) for cell in cells)] for name, cells in table.rows]
     text = tabulate(
         rows,
         headers,
@@ -252,13 +249,13 @@ def typeset(table: Table, format: Format) -> list[str]:
         colalign=["left", *["right"] * len(table.columns)],
         disable_numparse=True,
     )
-    notes = [f"({number}) {escaped(note)}" for number, note in enumerate(table.notes, 1)]
-    notes += [escaped(table.source)] if table.source else []
+    notes = [f"({number}) {escape(note)}" for number, note in enumerate(table.notes, 1)]
+    notes += [escape(table.source)] if table.source else []
     return [*text.split("\n"), *(line for note in notes for line in ("", note))]
 
 
 def cell_in(format: Format, cell: Cell | None) -> str:
-    """Return a cell's text: digits, bold where they are the best, and the interval."""
+    """Return a cell's text: the value, bold if it is the best, and the interval."""
     if cell is None:
         return ""
     bold = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}[format]
@@ -267,7 +264,7 @@ def cell_in(format: Format, cell: Cell | None) -> str:
 
 
 def as_csv(table: Table) -> list[str]:
-    """Return a line a row; a column that has intervals is followed by two, its low and high ends."""
+    """Return the table as CSV; a column with intervals is followed by two with their ends."""
     by_column = zip(*(cells for _, cells in table.rows), strict=True)
     wide = [any(cell is not None and cell.ends for cell in column) for column in by_column]
     lines = [["name"]]
@@ -284,11 +281,11 @@ def as_csv(table: Table) -> list[str]:
     return text.getvalue().splitlines()
 
 
-def in_markdown(text: str) -> str:
-    """Return text of which Markdown makes nothing."""
+def escape_markdown(text: str) -> str:
+    """Escape text for a Markdown table."""
     return re.sub(r"[\\`*|<\[]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
-def in_latex(text: str) -> str:
-    """Return text of which LaTeX makes nothing."""
-    return "".join(LATEX.get(character, character) for character in text)
+def escape_latex(text: str) -> str:
+    """Escape text for LaTeX."""
+    return "".join(LATEX_ESCAPES.get(character, character) for character in text)

@@ -1,4 +1,4 @@
-"""Images enlarged before a network looks, as people do who do not draw larger: paper, table 3."""
+"""The Fréchet distance of images upsampled from the training resolution (paper, table 3)."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -9,101 +9,99 @@ from PIL import Image
 from torch import Tensor
 
 from polyinr_core.errors import RequestError
-from polyinr_core.metrics.extractors import FeatureNetwork
-from polyinr_core.metrics.feature_pass import Progress
-from polyinr_core.metrics.feature_statistics import Need, Seen
-from polyinr_core.metrics.registry import Metric, Sense
-from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
+from polyinr_core.metrics.extractors import FeatureExtractor
+from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
+from polyinr_core.metrics.registry import FeatureKey, Metric
 
-from .generated_images import DrawnImages
-from .set_metrics import Row, Settings, figures_of, seen_of
+from .image_sources import GeneratedImages
+from .results import Estimate
+from .set_metrics import PassSettings, collect_statistics, compute_metric
 
 Filter = Literal["nearest", "bilinear", "bicubic"]
 FILTERS: tuple[Filter, ...] = get_args(Filter)
 
 
-class Enlarging:
-    """A network that sees images, uint8 [N, 3, H, W], enlarged by Pillow to `side` pixels squared."""
-
-    def __init__(self, network: FeatureNetwork, filter: Filter, *, side: int) -> None:
-        self.network = network
-        self.filter = filter
-        self.side = side
-        self.dim = network.dim
-        self.name = f"{network.name}/{filter}"
-        self.sha256 = network.sha256
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        return self.network(enlarge(pixels, self.side, self.filter))
-
-    def to(self, device: torch.device) -> "Enlarging":
-        return Enlarging(self.network.to(device), self.filter, side=self.side)
-
-
-def enlarge(pixels: Tensor, side: int, filter: Filter) -> Tensor:
-    """Enlarge 8-bit images [N, 3, H, W] to [N, 3, side, side], on the same device, by Pillow's filter."""
-    how = Image.Resampling[filter.upper()]
-    images = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    larger = [np.asarray(Image.fromarray(image).resize((side, side), how)) for image in images]
-    return torch.from_numpy(np.stack(larger)).permute(0, 3, 1, 2).to(pixels.device)
-
-
-def drawn_at_once(name: str) -> str:
-    """Return what the distance of images drawn at the full size is called; it is taken as any other."""
+def native_name(name: str) -> str:
+    """Return the name of the distance of images rendered at the full resolution, beside those upsampled to it."""
     return f"{name}/drawn"
 
 
-def small_of(large: DrawnImages) -> DrawnImages:
+def at_training_resolution(fakes: GeneratedImages) -> GeneratedImages:
     """Return the same images at the training resolution. Raises RequestError if that is not smaller."""
-    trained = large.checkpoint.resolution
+    trained = fakes.checkpoint.resolution
     if not trained:
-        raise RequestError(f"{large.name} does not say its resolution: upsampling has nothing to start from")
-    if trained >= large.side:
+        raise RequestError(f"{fakes.name} does not say its training resolution, which upsampling starts from")
+    if trained >= fakes.resolution:
         raise RequestError(
-            f"upsampling goes from the training resolution, {trained} px, to a larger one; {large.side} px are "
-            "asked for: give --res above it and reals of that size"
+            f"upsampling goes from the training resolution, {trained} px, to a larger one, not to {fakes.resolution} "
+            "px: give --res above it and reals of that size"
         )
-    return DrawnImages(
-        large.checkpoint, name=large.name, count=large.count, side=trained, psi=large.psi, labels=large.labels
+    return GeneratedImages(
+        fakes.checkpoint, name=fakes.name, count=fakes.count, resolution=trained, psi=fakes.psi, labels=fakes.labels
     )
 
 
-def enlarged_rows(
-    metrics: Mapping[str, Metric],
-    large: DrawnImages,
-    reals: Mapping[Sense, Seen],
-    networks: Mapping[str, FeatureNetwork],
-    settings: Settings,
-    *,
-    device: torch.device,
-    progress: Progress,
-    ranks: DistributedContext = SINGLE_PROCESS,
-) -> dict[str, Row]:
-    """Return the distances of enlarged images, as NAME/nearest and so on; every rank must call it.
+class UpsampledExtractor:
+    """A feature extractor of images that Pillow first upsamples to `resolution`."""
 
-    The images are drawn once, at the training resolution, for all filters and `metrics`. `reals` is what was
-    seen of the reals at the size of `large`; only the leading rank needs it, and has rows. Paper, table 3.
-    Raises RequestError, PolyinrError.
+    def __init__(self, extractor: FeatureExtractor, filter: Filter, *, resolution: int) -> None:
+        self.extractor = extractor
+        self.filter = filter
+        self.resolution = resolution
+        self.dim = extractor.dim
+        self.name = f"{extractor.name}/{filter}"
+        self.sha256 = extractor.sha256
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.extractor(upsample(pixels, self.resolution, self.filter))
+
+    def to(self, device: torch.device) -> "UpsampledExtractor":
+        return UpsampledExtractor(self.extractor.to(device), self.filter, resolution=self.resolution)
+
+
+def upsample(pixels: Tensor, resolution: int, filter: Filter) -> Tensor:
+    """Resize 8-bit images [N, 3, H, W] to [N, 3, resolution, resolution] by Pillow's filter, on the same device."""
+    resampling = Image.Resampling[filter.upper()]
+    images = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    resized = [np.asarray(Image.fromarray(image).resize((resolution, resolution), resampling)) for image in images]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(pixels.device)
+
+
+def upsampling_metrics(
+    metrics: Mapping[str, Metric],
+    fakes: GeneratedImages,
+    reals: Mapping[FeatureKey, FeatureStatistics],
+    extractors: Mapping[str, FeatureExtractor],
+    settings: PassSettings,
+) -> dict[str, Estimate]:
+    """Return the distances of upsampled images as NAME/nearest and so on. Call on every rank.
+
+    The images are generated once, at the training resolution, for all filters and metrics. `reals` are the
+    statistics of the reals at the resolution of `fakes`; only rank 0 needs them, and returns estimates. Raises
+    RequestError, PolyinrError.
     """
-    small = small_of(large)
-    seers = {
-        (metric.network, filter): Enlarging(networks[metric.network], filter, side=large.side)
+    small = at_training_resolution(fakes)
+    upsampled = {
+        (metric.network, filter): UpsampledExtractor(extractors[metric.network], filter, resolution=fakes.resolution)
         for metric in metrics.values()
         for filter in FILTERS
     }
-    need = Need(statistics=True, features=settings.bootstrap > 0)
-    seen = seen_of(
+    required = Requirements(moments=True, features=settings.bootstrap > 0)
+    statistics = collect_statistics(
         small,
-        {(seer.name, "pooled"): need for seer in seers.values()},
-        {seer.name: seer for seer in seers.values()},
+        {(extractor.name, "pooled"): required for extractor in upsampled.values()},
+        {extractor.name: extractor for extractor in upsampled.values()},
         settings,
-        device=device,
-        progress=progress,
-        ranks=ranks,
+        description="features of upsampled fakes",
     )
-    rows: dict[str, Row] = {}
-    for name, metric in metrics.items() if ranks.is_main else ():
+    estimates: dict[str, Estimate] = {}
+    for name, metric in metrics.items() if settings.ranks.is_main else ():
         for filter in FILTERS:
-            fakes = seen[seers[metric.network, filter].name, "pooled"]
-            rows |= figures_of(f"{name}/{filter}", metric, reals[metric.sense], fakes, settings.bootstrap)
-    return rows
+            estimates |= compute_metric(
+                f"{name}/{filter}",
+                metric,
+                reals[metric.feature_key],
+                statistics[upsampled[metric.network, filter].name, "pooled"],
+                resamples=settings.bootstrap,
+            )
+    return estimates

@@ -1,4 +1,4 @@
-"""How sure a figure is: its spread over resampled features, and what it owes to the size of the sample."""
+"""Confidence intervals of metrics by resampling the features, and the bias of a finite sample by halving it."""
 
 import math
 from collections.abc import Callable
@@ -11,45 +11,44 @@ from torch import Tensor
 from polyinr_core.errors import PolyinrError
 from polyinr_core.runtime.rng import generator_for
 
-from .frechet import FeatureStatistics, Gaussian, frechet_distance
+from .frechet import Gaussian, RunningMoments, frechet_distance
 
-REPEATS = 100
+RESAMPLES = 100
 LEVEL = 0.95
-PAIRS = 4  # of halves
+PAIRS = 4  # of disjoint halves
 
-Figure = Callable[[Tensor], float]  # features [N, d] of the fakes to a number
+Estimator = Callable[[Tensor], float]  # from features [N, d] of the fakes to the metric
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the limits that hold it at the given level, and its standard deviation."""
+    """An estimate with its confidence interval at `level` and its standard deviation."""
 
     value: float
     low: float
     high: float
-    deviation: float
+    std: float
     level: float
-    repeats: int
+    resamples: int
 
     @property
-    def facts(self) -> dict[str, float | int]:
-        """All but the value, as results hold them."""
+    def as_dict(self) -> dict[str, float | int]:
+        """The fields of a result file, without the value."""
         return {
             "low": self.low,
             "high": self.high,
-            "deviation": self.deviation,
+            "std": self.std,
             "level": self.level,
-            "resamples": self.repeats,
+            "resamples": self.resamples,
         }
 
 
 @dataclass(frozen=True)
 class Halving:
-    """A figure of N features, its mean over halves of them, and what follows for N without end.
+    """A metric of N features and its mean over halves of them, extrapolated to infinitely many.
 
-    Where the bias falls with 1 / N, as that of the Fréchet distance and the inception score does (Chong and
-    Forsyth, "Effectively Unbiased FID and Inception Score", 2020), the step from N / 2 to N is what is left
-    from N on: `bias` is that step, `extrapolated` the value without it.
+    If the bias falls as 1 / N, as that of the Fréchet distance and the inception score does (Chong and Forsyth,
+    "Effectively Unbiased FID and Inception Score", 2020), the change from N / 2 to N equals the remaining bias.
     """
 
     value: float
@@ -65,49 +64,49 @@ class Halving:
 
 
 def bootstrap(
-    figure: Figure,
+    estimator: Estimator,
     features: Tensor,
     *,
-    repeats: int = REPEATS,
+    resamples: int = RESAMPLES,
     level: float = LEVEL,
     replace: bool = True,
     seed: int = 0,
 ) -> Interval:
-    """Return the figure of features [N, d] with its interval, over resamples that `seed` draws.
+    """Return the estimate of features [N, d] with its confidence interval over resamples drawn from `seed`.
 
-    With `replace`, N of N with replacement (Efron 1979). Without, halves without replacement, which spread as
-    much as the whole does: for what goes by neighbors, as a feature beside its copy has a ball of no size.
-    Either kind has fewer different features than the sample, and so a bias of its own: the interval is the
-    resamples' spread about their mean, laid about the value. Raises PolyinrError.
+    With `replace`, a resample is N of N with replacement (Efron 1979). Without, it is a half without replacement,
+    which has the same variance: for nearest-neighbor metrics, where a duplicate has a ball of radius 0. Either
+    kind has fewer distinct features than the sample, and so a bias of its own: the interval is the resamples'
+    deviation from their mean, added to the value. Raises PolyinrError.
     """
-    if repeats < 2 or not 0 < level < 1 or len(features) < 2:
+    if resamples < 2 or not 0 < level < 1 or len(features) < 2:
         raise PolyinrError(
-            f"no interval at level {level} from {repeats} resamples of {len(features)} images; take 2 or more"
+            f"no interval at level {level} from {resamples} resamples of {len(features)} images; take 2 or more"
         )
-    value = figure(features)
+    value = estimator(features)
     count = len(features)
-    resamples = []
-    for repeat in range(repeats):
+    values = []
+    for repeat in range(resamples):
         rng = generator_for(seed, "bootstrap", repeat)
         if replace:
             rows = torch.randint(count, (count,), generator=rng)
         else:
             rows = torch.randperm(count, generator=rng)[: count // 2]
-        resamples.append(figure(features[rows.to(features.device)]))
-    spread = np.asarray(resamples) - np.mean(resamples)
-    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
+        values.append(estimator(features[rows.to(features.device)]))
+    deviations = np.asarray(values) - np.mean(values)
+    low, high = np.quantile(deviations, [(1 - level) / 2, (1 + level) / 2])
     return Interval(
         value=value,
         low=value + float(low),
         high=value + float(high),
-        deviation=float(spread.std(ddof=1)),
+        std=float(deviations.std(ddof=1)),
         level=level,
-        repeats=repeats,
+        resamples=resamples,
     )
 
 
-def halving(figure: Figure, features: Tensor, *, pairs: int = PAIRS, seed: int = 0) -> Halving:
-    """Return the figure of features [N, d] beside its mean over `pairs` of halves, which `seed` draws.
+def halving(estimator: Estimator, features: Tensor, *, pairs: int = PAIRS, seed: int = 0) -> Halving:
+    """Return the estimate of features [N, d] and its mean over `pairs` of halves, drawn from `seed`.
 
     Raises PolyinrError for fewer than 4 features.
     """
@@ -116,15 +115,15 @@ def halving(figure: Figure, features: Tensor, *, pairs: int = PAIRS, seed: int =
     half, values = len(features) // 2, []
     for pair in range(pairs):
         rows = torch.randperm(len(features), generator=generator_for(seed, "halving", pair)).to(features.device)
-        values += [figure(features[rows[:half]]), figure(features[rows[half : 2 * half]])]
-    return Halving(figure(features), math.fsum(values) / len(values))
+        values += [estimator(features[rows[:half]]), estimator(features[rows[half : 2 * half]])]
+    return Halving(estimator(features), math.fsum(values) / len(values))
 
 
-def frechet_to(reals: Gaussian, *, unbiased: bool = True, batch: int = 8192) -> Figure:
-    """Return the Fréchet distance of features from `reals`, as a figure to resample."""
+def frechet_to(reals: Gaussian, *, unbiased: bool = True, batch: int = 8192) -> Estimator:
+    """Return the function from features [N, d] to their Fréchet distance from `reals`."""
 
     def distance(features: Tensor) -> float:
-        statistics = FeatureStatistics(features.shape[1], device=features.device)
+        statistics = RunningMoments(features.shape[1], device=features.device)
         for part in features.split(batch):
             statistics.add(part)
         return frechet_distance(statistics.gaussian(unbiased=unbiased), reals)

@@ -1,4 +1,4 @@
-"""The network that judges: EfficientNet-lite2, never the discriminator's own backbone."""
+"""Feature extractors by name: EfficientNet-lite2, Inception, timm's networks, TorchScript files."""
 
 import re
 from collections.abc import Mapping
@@ -30,106 +30,108 @@ from polyinr_core.runtime.pretrained import (
 from .inception import InceptionTaps, RandomInception, ResizedInception, load_inception, load_script
 from .resize import clean_resize, smooth_resize
 
-SIDE = 128
+RESOLUTION = 128  # of lite2's input, in pixels
 
 
 class Lite2Features(nn.Module):
-    """Images uint8 [N, 3, H, W] to pooled features [N, 1280], looked at bilinearly resized to `side`.
+    """Map uint8 images [N, 3, H, W] to pooled features [N, 1280] of EfficientNet-lite2.
 
-    `weights` are timm's for tf_efficientnet_lite2, trained at 260 px on inputs in [-1, 1]. A smaller side is
-    faster and gives other distances: it is part of the protocol. `sha256`, where known, is that of the file.
+    Images are resized bilinearly to `resolution`. `weights` are timm's for tf_efficientnet_lite2, trained at
+    260 px on inputs in [-1, 1]. A smaller resolution is faster and gives other distances: it is part of the
+    protocol. `sha256` is that of the weights' file, empty if unknown. The discriminator uses other backbones.
     """
 
     dim = 1280
     name = "lite2"
 
-    def __init__(self, weights: Mapping[str, Tensor], *, side: int = SIDE, sha256: str = "") -> None:
+    def __init__(self, weights: Mapping[str, Tensor], *, resolution: int = RESOLUTION, sha256: str = "") -> None:
         super().__init__()
         self.sha256 = sha256
         network = pretrained_network("tf_efficientnet_lite2", weights)
         network.reset_classifier(0)
         fold_batch_norms(network.eval())
         self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.side = side
+        self.resolution = resolution
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         x = pixels.float() / 127.5 - 1
-        x = functional.interpolate(x, size=(self.side,) * 2, mode="bilinear", align_corners=False, antialias=True)
+        x = functional.interpolate(x, size=(self.resolution,) * 2, mode="bilinear", align_corners=False, antialias=True)
         features: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
         return features
 
 
 class Lite2Taps(nn.Module):
-    """Images [N, 3, H, W], about [-1, 1], to maps at strides 4, 8, 16, 32 of EfficientNet-lite2.
+    """Map images [N, 3, H, W], about [-1, 1], to EfficientNet-lite2's feature maps at strides 4, 8, 16, 32.
 
-    24, 48, 120, 352 channels, of images looked at bilinearly resized to `side`. `weights` as Lite2Features'.
+    They have 24, 48, 120, 352 channels. Images are resized bilinearly to `resolution`; `weights` are those of
+    Lite2Features.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], *, side: int = SIDE) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], *, resolution: int = RESOLUTION) -> None:
         super().__init__()
         self.network = pretrained_network("tf_efficientnet_lite2", weights)
-        self.side = side
+        self.resolution = resolution
         fold_batch_norms(self.network.eval())
         self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = functional.interpolate(x, size=(self.side,) * 2, mode="bilinear", align_corners=False, antialias=True)
+        x = functional.interpolate(x, size=(self.resolution,) * 2, mode="bilinear", align_corners=False, antialias=True)
         taps: list[Tensor] = self.network.forward_intermediates(x, indices=4, intermediates_only=True)
         return taps
 
 
-FORMS = "lite2, inception, inception-clean, rfid-seedN, dinov2, timm:NAME, torchscript:FILE"
+EXTRACTORS = "lite2, inception, inception-clean, rfid-seedN, dinov2, timm:NAME, torchscript:FILE"
 DINOV2 = "vit_large_patch14_dinov2.lvd142m"
-DINOV2_SIDE = 224  # Stein et al., "Exposing Flaws of Generative Model Evaluation Metrics" (2023)
-PROBE = 64  # pixels
+DINOV2_RESOLUTION = 224  # Stein et al., "Exposing Flaws of Generative Model Evaluation Metrics" (2023)
+PROBE_SIZE = 64  # pixels
 
 
-class FeatureNetwork(Protocol):
-    """What judges look through: images uint8 [N, 3, H, W] of any size to features [N, dim].
+class FeatureExtractor(Protocol):
+    """A function from uint8 images [N, 3, H, W] of any size to features [N, dim].
 
-    `sha256` is that of the weights' file; `name` is the network's own.
+    `sha256` is that of the weights' file, empty if unknown.
     """
 
     dim: int
     name: str
-    sha256: str  # empty where it is not known
+    sha256: str
 
     def __call__(self, pixels: Tensor) -> Tensor: ...
 
-    def to(self, device: torch.device) -> "FeatureNetwork": ...
+    def to(self, device: torch.device) -> "FeatureExtractor": ...
 
 
 class TimmFeatures(nn.Module):
-    """One of timm's networks up to what its classifier reads, on images resized whole to `side`.
+    """Map uint8 images to the pre-classifier features of one of timm's networks.
 
-    Filter, mean and deviation are those the weights were trained with, as timm knows them; nothing is cropped.
-    A vision transformer's table of places is resampled to the side. `weights` are under timm's names. Raises
-    RequestError for a side the network cannot take, WeightsError for tensors that do not fit.
+    Images are resized to `resolution` without cropping, by the filter, mean and deviation of timm's configuration. A
+    vision transformer's position embedding is resampled to the resolution. `weights` have timm's names. Raises
+    RequestError for a resolution that the network does not support, WeightsError for tensors that do not fit.
     """
 
     def __init__(
-        self, model: str, weights: dict[str, Tensor], *, side: int | None = None, sha256: str = "", name: str = ""
+        self, model: str, weights: dict[str, Tensor], *, resolution: int | None = None, sha256: str = "", name: str = ""
     ) -> None:
         super().__init__()
         facts = timm.get_pretrained_cfg(model)
-        given: dict[str, Any] = {"img_size": side} if side and facts and facts.fixed_input_size else {}
+        given: dict[str, Any] = {"img_size": resolution} if resolution and facts and facts.fixed_input_size else {}
         try:
             network: Any = timm.create_model(
                 model, pretrained=True, num_classes=0, pretrained_cfg_overlay={"state_dict": weights}, **given
             )
         except (AssertionError, TypeError, ValueError) as error:
-            raise RequestError(f"{model} cannot look at {side} pixels: {first_line(error)}") from error
+            raise RequestError(f"{model} does not support {resolution} pixels: {first_line(error)}") from error
         patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1,))[0]
-        if (side or patch) % patch:
-            raise RequestError(f"{model} looks in patches of {patch} pixels: {side} is no multiple")
+        if (resolution or patch) % patch:
+            raise RequestError(f"{model} has patches of {patch} pixels; {resolution} is not a multiple")
         if missing := network.state_dict().keys() - weights.keys():
-            raise WeightsError(f"the weights of {model} lack {min(missing)}; give a whole file of them")
+            raise WeightsError(f"the weights of {model} lack {min(missing)}; give a complete file")
         rule = resolve_model_data_config(network)
         self.network = network.eval().requires_grad_(False)
         self.dim = int(getattr(network, "head_hidden_size", None) or network.num_features)
-        self.side = side or int(rule["input_size"][-1])
+        self.resolution = resolution or int(rule["input_size"][-1])
         self.interpolation = "bilinear" if rule["interpolation"] == "bilinear" else "bicubic"
         self.name = name or f"timm:{model}"
         self.sha256 = sha256
@@ -141,15 +143,15 @@ class TimmFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
-        x = smooth_resize(pixels, self.side, interpolation=self.interpolation)
+        x = smooth_resize(pixels, self.resolution, interpolation=self.interpolation)
         features: Tensor = self.network((x - self.mean) / self.std)
         return features
 
 
 class ScriptFeatures(nn.Module):
-    """A TorchScript network that takes uint8 [N, 3, H, W] and resizes by itself, as NVIDIA's VGG16 does.
+    """A TorchScript network on uint8 images [N, 3, H, W] that resizes them itself, as NVIDIA's VGG16 does.
 
-    Where its call knows `return_features`, that is asked for. What it gives is flattened to [N, dim].
+    If its forward has the argument `return_features`, that is set. The output is flattened to [N, dim].
     """
 
     def __init__(self, network: Any, *, sha256: str, name: str) -> None:
@@ -157,9 +159,9 @@ class ScriptFeatures(nn.Module):
         self.network = network
         self.sha256 = sha256
         self.name = name
-        knows = [argument.name for argument in network.forward.schema.arguments]
-        self.options = {"return_features": True} if "return_features" in knows else {}
-        self.dim = self(torch.zeros(1, 3, PROBE, PROBE, dtype=torch.uint8)).shape[1]
+        arguments = [argument.name for argument in network.forward.schema.arguments]
+        self.options = {"return_features": True} if "return_features" in arguments else {}
+        self.dim = self(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE, dtype=torch.uint8)).shape[1]
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
@@ -167,21 +169,21 @@ class ScriptFeatures(nn.Module):
         return features.flatten(1).float()
 
 
-def load_network(
-    name: str, *, file: Path | None = None, side: int | None = None, download: bool = False
-) -> FeatureNetwork:
-    """Return the network of that name (one of FORMS), on the CPU.
+def load_extractor(
+    name: str, *, file: Path | None = None, resolution: int | None = None, download: bool = False
+) -> FeatureExtractor:
+    """Return the extractor of that name (one of EXTRACTORS), on the CPU.
 
-    `file` holds weights for timm's networks and Inception; without it they come from a pip package, a hub cache
-    or, where `download` is true, the network. `side` in pixels is for timm's networks and lite2. Raises
+    `file` holds weights for timm's networks, lite2 and Inception; without it they come from a pip package, a hub
+    cache or, if `download` is true, the internet. `resolution` in pixels is for timm's networks and lite2. Raises
     RequestError, WeightsError, FileError.
     """
     kind, _, rest = name.partition(":")
     seed = re.fullmatch(r"rfid-seed(\d+)", name)
-    if side is not None and (seed or kind in ("inception", "inception-clean", "torchscript")):
-        raise RequestError(f"{name} looks at images of a size of its own; leave out the side")
+    if resolution is not None and (seed or kind in ("inception", "inception-clean", "torchscript")):
+        raise RequestError(f"{name} has a fixed input size; leave out the resolution")
     if name == "lite2":
-        return load_lite2(file, side=side or SIDE)
+        return load_lite2(file, resolution=resolution or RESOLUTION)
     if name == "inception":
         return load_inception(file)
     if name == "inception-clean":
@@ -189,30 +191,30 @@ def load_network(
     if seed:
         return RandomInception(int(seed[1]))
     if name == "dinov2":
-        return load_timm(DINOV2, file, side=side or DINOV2_SIDE, download=download, name=name)
+        return load_timm(DINOV2, file, resolution=resolution or DINOV2_RESOLUTION, download=download, name=name)
     if kind == "timm" and rest:
-        return load_timm(rest, file, side=side, download=download, name=name)
+        return load_timm(rest, file, resolution=resolution, download=download, name=name)
     if kind == "torchscript" and rest:
         return load_script_features(Path(rest), name=name)
-    raise RequestError(f"no network is called {name!r}; choose from {FORMS}")
+    raise RequestError(f"feature extractor {name!r} is unknown; choose from {EXTRACTORS}")
 
 
-def load_lite2(file: Path | None, *, side: int) -> Lite2Features:
+def load_lite2(file: Path | None, *, resolution: int) -> Lite2Features:
     """Return EfficientNet-lite2 with the weights of its package, or of `file`. Raises WeightsError."""
     source = SOURCES["lite2"]
     assert isinstance(source, Packaged)
     weights = load_pretrained("lite2", file=file)
-    return Lite2Features(weights, side=side, sha256=sha256_of(file or packaged_file("lite2", source)))
+    return Lite2Features(weights, resolution=resolution, sha256=sha256_of(file or packaged_file("lite2", source)))
 
 
-def load_timm(model: str, file: Path | None, *, side: int | None, download: bool, name: str) -> TimmFeatures:
-    """Return timm's `model`, with or without the tag of its weights. Raises RequestError, WeightsError."""
+def load_timm(model: str, file: Path | None, *, resolution: int | None, download: bool, name: str) -> TimmFeatures:
+    """Return timm's `model`, whose name may end in the tag of its weights. Raises RequestError, WeightsError."""
     if not timm.is_model(model.split(".")[0]):
-        raise RequestError(f"timm knows no network {model!r}; see timm.list_models()")
+        raise RequestError(f"timm has no network {model!r}; see timm.list_models()")
     if file is None:
         facts = timm.get_pretrained_cfg(model)
         if facts is None or not facts.hf_hub_id:
-            raise WeightsError(f"timm hosts no weights for {model}; give a file of them")
+            raise WeightsError(f"timm hosts no weights for {model}; give a file")
         source = Hosted(
             str(facts.architecture),
             str(facts.url or "model.safetensors").rsplit("/", 1)[-1],
@@ -222,20 +224,20 @@ def load_timm(model: str, file: Path | None, *, side: int | None, download: bool
         file = hosted_file(name, source, download=download)
     check_name_digits(file)
     weights = fit(read_state(file), model, origin=str(file))
-    return TimmFeatures(model, weights, side=side, sha256=sha256_of(file), name=name)
+    return TimmFeatures(model, weights, resolution=resolution, sha256=sha256_of(file), name=name)
 
 
 def load_script_features(file: Path, *, name: str) -> ScriptFeatures:
-    """Return the TorchScript network in `file`, tried on one image. Raises WeightsError, FileError."""
+    """Return the TorchScript network in `file`, tested on one image. Raises WeightsError, FileError."""
     sha256 = sha256_of(file)
     try:
         return ScriptFeatures(load_script(file), sha256=sha256, name=name)
     except (RuntimeError, ValueError, AttributeError, TypeError, IndexError) as error:
         raise WeightsError(
-            f"{file}: no TorchScript network from uint8 images [N, 3, H, W] to features: {first_line(error)}"
+            f"{file}: not a TorchScript network from uint8 images [N, 3, H, W] to features: {first_line(error)}"
         ) from error
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that says something, or its kind."""
+    """Return the first non-empty line of an error's message, or the error's class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""What is evaluated: images of one size in a fixed order, or what was once seen of such."""
+"""One pass over images through feature extractors: batched, prefetched, divided over ranks, resumable."""
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -13,209 +13,222 @@ from polyinr_core.data.loader import prefetch
 from polyinr_core.errors import PolyinrError
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
-from .extractors import FeatureNetwork
-from .feature_statistics import Cache, Need, Seen, Taker
+from .extractors import FeatureExtractor
+from .feature_cache import FeatureCache
+from .feature_statistics import Accumulator, FeatureStatistics, Requirements
 from .inception import InceptionFeatures, InceptionTaps
-from .registry import Sense, Tap
+from .registry import FeatureKey, Tap
+
+BATCH_SIZE = 64
+PREFETCH = 2  # batches made ahead of the one in the network
+SAVE_INTERVAL = 30.0  # seconds between two saved states
+SAVE_COST_RATIO = 20  # a state is saved at most every so many times the seconds that saving one takes
+
+Progress = Callable[[int, int], None]  # images done, images in all
 
 
-class Judged(Protocol):
-    """Images, or what was seen of them, all of `side` pixels squared, and what a card says of them.
-
-    `sha256` tells them from others: it changes with any byte that they are made of. Where side or number are not
-    known they are 0.
-    """
+class ImageBatches(Protocol):
+    """Images in a fixed order."""
 
     @property
     def name(self) -> str: ...
 
+    def __len__(self) -> int: ...
+
+    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
+        """Yield the images of `indices`, by default all, as uint8 [n, 3, resolution, resolution].
+
+        An image does not depend on which others are requested.
+        """
+
+
+class ImageSource(ImageBatches, Protocol):
+    """Images with what a result's card records about them.
+
+    `sha256` changes with any byte that the images depend on; `provenance` is a JSON object.
+    """
+
     @property
-    def side(self) -> int: ...
+    def resolution(self) -> int: ...
 
     @property
     def sha256(self) -> str: ...
 
     @property
-    def facts(self) -> dict[str, Any]: ...
-
-    def __len__(self) -> int: ...
+    def provenance(self) -> dict[str, Any]: ...
 
 
-class Images(Judged, Protocol):
-    """Images in a fixed order."""
+def extract_features(
+    images: ImageBatches,
+    extractors: Mapping[str, FeatureExtractor],
+    requirements: Mapping[FeatureKey, Requirements],
+    *,
+    batch: int = BATCH_SIZE,
+    device: torch.device,
+    progress: Progress | None = None,
+    ranks: DistributedContext = SINGLE_PROCESS,
+    checkpoint: "PassCheckpoint | None" = None,
+) -> dict[FeatureKey, FeatureStatistics]:
+    """Run the images through the extractors that `requirements` names. Call on every rank.
 
-    def passes(self, span: range | None = None) -> Iterator[Tensor]:
-        """Yield images of those numbers, all without them, some at a time: uint8 [n, 3, side, side].
+    Ranks take whole batches: no feature depends on which rank computes it, and all ranks return the
+    statistics of all images. A thread makes the next batches during the current one. Memory does not grow with
+    the number of images, except for features that are required.
 
-        An image is the same whatever is asked for beside it.
-        """
+    Args:
+        images: what to read; a rank reads only its own images.
+        extractors: by the name in a feature key.
+        requirements: what to accumulate, by feature key.
+        batch: images a batch.
+        device: where the extractors run; they are moved there.
+        progress: called after each batch with this rank's images done and its images in all.
+        checkpoint: a saved state to continue from; an interruption saves one.
+
+    Returns: the statistics by feature key; empty without requirements.
+    Raises: PassInterrupted after Ctrl-C with a checkpoint; PolyinrError for features that are NaN or Inf.
+    """
+    if not requirements:
+        return {}
+    networks = {name for name, _ in requirements}
+    functions = {name: feature_function(extractors[name].to(device), requirements, name) for name in networks}
+    indices = rank_indices(len(images), batch, ranks)
+    accumulators = {
+        key: Accumulator(required, indices, len(images), statistics_device(device))
+        for key, required in requirements.items()
+    }
+    if checkpoint is not None:
+        checkpoint.restore(accumulators)
+
+    def count() -> int:
+        return next(iter(accumulators.values())).count
+
+    def accumulate(batch_features: Mapping[FeatureKey, Tensor]) -> None:
+        for (name, tap), features in batch_features.items():
+            if not bool(features.isfinite().all()):
+                raise PolyinrError(
+                    f"{name} gives NaN or Inf for images of {images.name}; its weights are damaged, or belong to "
+                    "another network"
+                )
+            accumulators[name, tap].add(features.float())
+
+    # Updates run in a thread, which Ctrl-C does not interrupt: a saved state always holds whole batches.
+    updates = ThreadPoolExecutor(1, thread_name_prefix="accumulate features")
+    remaining = range(indices.start + count(), indices.stop)
+    batches = prefetch(rebatch(images.batches(remaining), batch), depth=PREFETCH)
+    try:
+        with closing(batches), updates:
+            for pixels in batches:
+                batch_features = {
+                    (name, tap): features
+                    for name, function in functions.items()
+                    for tap, features in function(pixels.to(device)).items()
+                    if (name, tap) in accumulators
+                }
+                updates.submit(accumulate, batch_features).result()
+                if progress is not None:
+                    progress(count(), len(indices))
+                if checkpoint is not None:
+                    checkpoint.save_if_due(accumulators)
+    except KeyboardInterrupt as error:
+        updates.shutdown()
+        if checkpoint is None or not count():
+            raise
+        checkpoint.save(accumulators)
+        raise PassInterrupted(
+            f"interrupted; the features of {count()} of {len(indices)} images of {images.name} are saved in "
+            f"{checkpoint.cache.folder}: run the same command again to resume"
+        ) from error
+    return {key: accumulator.result(ranks) for key, accumulator in accumulators.items()}
 
 
-EVERY = 30.0  # seconds between two states
-SHARE = 20  # and at least so many times what writing one takes
-
-
-class Interrupted(PolyinrError):
-    """A pass that a person has stopped; what it had seen is kept."""
+class PassInterrupted(PolyinrError):
+    """A pass was interrupted by Ctrl-C and its state is saved."""
 
     exit_code = 130
 
 
-class Keeper:
-    """The place of one pass's state in the cache: of all its senses together, whole or absent.
+class PassCheckpoint:
+    """The saved state of an unfinished pass: all its accumulators in one file of the cache.
 
-    `key` holds all that the state depends on, the batch and this process's share of the images included:
-    going on gives to the bit what an undisturbed pass gives.
+    `key` holds all that the state depends on, including the batch size and this rank's indices, so that a
+    resumed pass gives the same bits as an undisturbed one.
     """
 
-    def __init__(self, cache: Cache, key: Mapping[str, Any]) -> None:
+    def __init__(self, cache: FeatureCache, key: Mapping[str, Any]) -> None:
         self.cache = cache
         self.key = key
-        self.next = time.monotonic() + EVERY
+        self.next_save = time.monotonic() + SAVE_INTERVAL
 
-    def restore(self, takers: Mapping[Sense, Taker]) -> None:
-        """Give takers the state that is kept, if there is one."""
-        found = self.cache.load(self.key)
-        if found is None:
+    def restore(self, accumulators: Mapping[FeatureKey, Accumulator]) -> None:
+        """Restore the accumulators if a state is saved."""
+        saved = self.cache.load(self.key)
+        if saved is None:
             return
-        count, tensors = found
-        for number, taker in enumerate(takers.values()):
-            state: dict[str, Tensor] = {}
-            for name, tensor in tensors.items():
-                owner, _, part = name.partition(".")
-                if owner == str(number):
-                    state[part] = tensor
-            taker.restore(state, count)
+        count, tensors = saved
+        for number, accumulator in enumerate(accumulators.values()):
+            prefix = f"{number}."
+            state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            accumulator.restore(state, count)
 
-    def keep_if_due(self, takers: Mapping[Sense, Taker]) -> None:
-        """Keep the state if it is time to."""
-        if (start := time.monotonic()) >= self.next:
-            self.keep(takers)
+    def save_if_due(self, accumulators: Mapping[FeatureKey, Accumulator]) -> None:
+        """Save the state if the save interval has passed."""
+        if (start := time.monotonic()) >= self.next_save:
+            self.save(accumulators)
             now = time.monotonic()
-            self.next = now + max(EVERY, SHARE * (now - start))
+            self.next_save = now + max(SAVE_INTERVAL, SAVE_COST_RATIO * (now - start))
 
-    def keep(self, takers: Mapping[Sense, Taker]) -> None:
-        """Keep the state. Raises FileError."""
+    def save(self, accumulators: Mapping[FeatureKey, Accumulator]) -> None:
+        """Save the state. Raises FileError."""
         tensors = {
             f"{number}.{name}": tensor
-            for number, taker in enumerate(takers.values())
-            for name, tensor in taker.state().items()
+            for number, accumulator in enumerate(accumulators.values())
+            for name, tensor in accumulator.state().items()
         }
-        self.cache.store(self.key, next(iter(takers.values())).count, tensors)
+        self.cache.store(self.key, next(iter(accumulators.values())).count, tensors)
 
-    def forget(self) -> None:
-        """Remove the state: the pass is finished."""
-        self.cache.forget(self.key)
-
-
-BATCH = 64
-AHEAD = 2  # batches that are made while one is looked at
-Progress = Callable[[int, int], None]
+    def delete(self) -> None:
+        """Delete the state, after the pass is complete."""
+        self.cache.delete(self.key)
 
 
-def look(
-    images: Images,
-    networks: Mapping[str, FeatureNetwork],
-    needs: Mapping[Sense, Need],
-    *,
-    batch: int = BATCH,
-    device: torch.device,
-    progress: Progress | None = None,
-    ranks: DistributedContext = SINGLE_PROCESS,
-    keeper: Keeper | None = None,
-) -> dict[Sense, Seen]:
-    """Show the images, `batch` at a time, to the networks that `needs` names; every rank must call it.
-
-    Ranks take whole batches, so that no feature depends on who computes it, and all get what all have seen.
-    Images are made in a thread of their own while others are looked at. Memory does not grow with their number,
-    but for the features that a need names. With a keeper it goes on from the state that is kept; an interruption
-    keeps one. Raises Interrupted, PolyinrError.
-    """
-    if not needs:
-        return {}
-    views = {name: view_of(networks[name].to(device), needs, name) for name in {name for name, _ in needs}}
-    span = span_of(len(images), batch, ranks)
-    takers = {sense: Taker(need, span, len(images), place_of(device)) for sense, need in needs.items()}
-    if keeper is not None:
-        keeper.restore(takers)
-
-    def done() -> int:
-        return next(iter(takers.values())).count
-
-    def take_in(found: Mapping[Sense, Tensor]) -> None:
-        for (name, tap), features in found.items():
-            if not bool(features.isfinite().all()):
-                raise PolyinrError(
-                    f"{name} gives features that are no finite numbers for images of {images.name}; its "
-                    "weights are damaged, or are of another network"
-                )
-            takers[name, tap].add(features.float())
-
-    hand = ThreadPoolExecutor(1, thread_name_prefix="taking in")  # no interruption reaches it: a state is whole
-    batches = prefetch(rebatched(images.passes(range(span.start + done(), span.stop)), batch), depth=AHEAD)
-    try:
-        with closing(batches), hand:
-            for pixels in batches:
-                found = {
-                    (name, tap): features
-                    for name, view in views.items()
-                    for tap, features in view(pixels.to(device)).items()
-                    if (name, tap) in takers
-                }
-                hand.submit(take_in, found).result()
-                if progress is not None:
-                    progress(done(), len(span))
-                if keeper is not None:
-                    keeper.keep_if_due(takers)
-    except KeyboardInterrupt as error:
-        hand.shutdown()
-        if keeper is None or not done():
-            raise
-        keeper.keep(takers)
-        raise Interrupted(
-            f"interrupted; {done()} of {len(span)} images of {images.name} are kept in "
-            f"{keeper.cache.folder}: the same command goes on from there"
-        ) from error
-    return {sense: taker.seen(ranks) for sense, taker in takers.items()}
+def rank_indices(count: int, batch: int, ranks: DistributedContext) -> range:
+    """Return this rank's contiguous part of `count` images, in whole batches."""
+    part = ranks.local_slice(-(-count // batch))
+    return range(min(part.start * batch, count), min(part.stop * batch, count))
 
 
-def span_of(count: int, batch: int, ranks: DistributedContext) -> range:
-    """Return this rank's contiguous share of so many images, in whole batches."""
-    share = ranks.local_slice(-(-count // batch))
-    return range(min(share.start * batch, count), min(share.stop * batch, count))
-
-
-def place_of(device: torch.device) -> torch.device:
-    """Return where statistics are kept: where float64 is."""
+def statistics_device(device: torch.device) -> torch.device:
+    """Return the device for float64 statistics: MPS has no float64."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def view_of(network: FeatureNetwork, needs: Mapping[Sense, Need], name: str) -> Callable[[Tensor], dict[Tap, Tensor]]:
-    """Return how images [N, 3, H, W] become features [N, d] by the name of their tap, in one pass."""
-    taps = {tap for other, tap in needs if other == name}
-    if taps == {"pooled"}:
+def feature_function(
+    network: FeatureExtractor, requirements: Mapping[FeatureKey, Requirements], name: str
+) -> Callable[[Tensor], dict[Tap, Tensor]]:
+    """Return the function from images [N, 3, H, W] to features [N, d] by tap, all in one forward pass."""
+    if {tap for other, tap in requirements if other == name} == {"pooled"}:
         return lambda pixels: {"pooled": network(pixels)}
     assert isinstance(network, InceptionFeatures), name
-    inside = InceptionTaps(network)
+    taps = InceptionTaps(network)
 
-    def tapped(pixels: Tensor) -> dict[Tap, Tensor]:
-        found = inside(pixels)
-        return {"pooled": found.pooled, "spatial": found.spatial, "probabilities": found.probabilities}
+    def extract(pixels: Tensor) -> dict[Tap, Tensor]:
+        output = taps(pixels)
+        return {"pooled": output.pooled, "spatial": output.spatial, "probabilities": output.probabilities}
 
-    return tapped
+    return extract
 
 
-def rebatched(passes: Iterable[Tensor], size: int) -> Generator[Tensor, None, None]:
-    """Yield what comes in passes [n, ...] in batches of `size`, the last one as it falls."""
-    waiting: list[Tensor] = []
-    held = 0
-    for part in passes:
-        waiting.append(part)
-        held += len(part)
-        if held >= size:
-            joined = torch.cat(waiting)
-            whole = held // size * size
-            yield from joined[:whole].split(size)
-            waiting, held = [joined[whole:]], held - whole
-    if held:
-        yield torch.cat(waiting)
+def rebatch(parts: Iterable[Tensor], size: int) -> Generator[Tensor, None, None]:
+    """Yield images that come in parts [n, ...] of any length in batches of `size`; the last may be smaller."""
+    pending: list[Tensor] = []
+    count = 0
+    for part in parts:
+        pending.append(part)
+        count += len(part)
+        if count >= size:
+            joined = torch.cat(pending)
+            complete = count // size * size
+            yield from joined[:complete].split(size)
+            pending, count = [joined[complete:]], count - complete
+    if count:
+        yield torch.cat(pending)

@@ -1,5 +1,6 @@
-"""Sets of features as Gaussians: streaming statistics that merge, and the Fréchet distance."""
+"""The Fréchet distance between Gaussians of features, and their mean and covariance from batches."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,39 +11,48 @@ from polyinr_core.errors import PolyinrError
 from polyinr_core.runtime.distributed import DistributedContext
 
 
-class FeatureStatistics:
-    """Mean and scatter of features that come in batches; float64, memory flat in their number."""
+class RunningMoments:
+    """The mean [d] and scatter matrix [d, d] of features added in batches, in float64."""
 
     def __init__(self, dim: int, *, device: torch.device | None = None) -> None:
         self.count = 0
         self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
         self.scatter = torch.zeros(dim, dim, dtype=torch.float64, device=device)
 
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], count: int, *, device: torch.device) -> "RunningMoments":
+        """Return the moments of `count` features from tensors named "mean" and "scatter"."""
+        moments = cls(len(tensors["mean"]), device=device)
+        moments.count = count
+        moments.mean = tensors["mean"].to(device)
+        moments.scatter = tensors["scatter"].to(device)
+        return moments
+
     def add(self, features: Tensor) -> None:
-        """Add features [N, d] (Chan, Golub and LeVeque's pairwise update)."""
+        """Add features [N, d] by the pairwise update of Chan, Golub and LeVeque."""
         if not len(features):
             return
         batch = features.to(self.mean.device).double()
         center = batch.mean(dim=0)
         shift, total = center - self.mean, self.count + len(batch)
-        centerd = batch - center
-        self.scatter += centerd.T @ centerd + torch.outer(shift, shift) * (self.count * len(batch) / total)
+        centered = batch - center
+        self.scatter += centered.T @ centered + torch.outer(shift, shift) * (self.count * len(batch) / total)
         self.mean += shift * (len(batch) / total)
         self.count = total
 
-    def merged(self, ranks: DistributedContext) -> "FeatureStatistics":
-        """Return the statistics of all ranks' features together, the same on each."""
+    def merged(self, ranks: DistributedContext) -> "RunningMoments":
+        """Return the moments of all ranks' features together, the same on each rank."""
         if ranks.world_size == 1:
             return self
-        whole = FeatureStatistics(len(self.mean), device=self.mean.device)
-        whole.count = sum(ranks.all_gather_int(self.count))
-        whole.mean = ranks.all_reduce(self.mean * self.count) / max(whole.count, 1)
-        shift = self.mean - whole.mean
-        whole.scatter = ranks.all_reduce(self.scatter + torch.outer(shift, shift) * self.count)
-        return whole
+        merged = RunningMoments(len(self.mean), device=self.mean.device)
+        merged.count = sum(ranks.all_gather_int(self.count))
+        merged.mean = ranks.all_reduce(self.mean * self.count) / max(merged.count, 1)
+        shift = self.mean - merged.mean
+        merged.scatter = ranks.all_reduce(self.scatter + torch.outer(shift, shift) * self.count)
+        return merged
 
     def gaussian(self, *, unbiased: bool = True) -> "Gaussian":
-        """Return the Gaussian of these features: its covariance is the scatter by N - 1, or else by N."""
+        """Return the Gaussian of the features; the covariance is divided by N - 1 if `unbiased`, else by N."""
         divisor = self.count - 1 if unbiased else self.count
         return Gaussian(self.mean, self.scatter / max(divisor, 1))
 
@@ -64,13 +74,12 @@ class Gaussian:
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Return |m1 - m2|^2 + tr(S1 + S2 - 2 (sqrt(S2) S1 sqrt(S2))^(1/2)), by a symmetric solver in float64.
 
-    The square root is that of `b`, which keeps it: give what stays the same, the reals, second. Raises
-    PolyinrError for features that are no numbers. Heusel et al., "GANs Trained by a Two Time-Scale Update
-    Rule" (2017).
+    The square root of `b` is cached: pass the reals as `b` when several sets are compared with them. Raises
+    PolyinrError for NaN or Inf. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (2017).
     """
-    for side in (a, b):
-        if not bool(side.covariance.isfinite().all()):
-            raise PolyinrError("the features of the images are no finite numbers: no distance can be taken")
+    for gaussian in (a, b):
+        if not bool(gaussian.covariance.isfinite().all()):
+            raise PolyinrError("the features of the images contain NaN or Inf; the distance is undefined")
     product = b.root @ a.covariance @ b.root
     values = torch.linalg.eigvalsh((product + product.T) / 2)
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace()
@@ -78,9 +87,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def roots(values: Tensor) -> Tensor:
-    """Return the square roots of a symmetric matrix's eigenvalues, of those that are mere rounding 0.
+    """Return the square roots of a symmetric matrix's eigenvalues, 0 for those that are rounding errors.
 
-    With fewer images than dimensions most are: of size 1e-16, their roots of size 1e-8, a thousand of them.
+    With fewer images than dimensions most are: about 1e-16 each, whose roots of 1e-8 would add up.
     """
     rounding = values.max().clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
     return torch.where(values > rounding, values, 0).sqrt()

@@ -1,4 +1,4 @@
-"""The Inception of 2015-12-05 in its TorchScript form, from a file that the user gives or a usual cache."""
+"""The Inception network of 2015-12-05 in TorchScript, from a file or a usual cache, and one of random weights."""
 
 import hashlib
 import tempfile
@@ -21,17 +21,16 @@ from .resize import corner_resize
 
 FILE = "inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # as mmagic and k-diffusion pin it
-PROBE = 32  # pixels; the network resizes inside
+PROBE_SIZE = 32  # pixels; the network resizes inside
 SPATIAL_BLOCK = "mixed_6"  # whose branch `conv`, 1 x 1, is sFID's tap (Nash et al. 2021)
 SPATIAL_CHANNELS = 7  # of 17 x 17: 2023 numbers, about as many as the pooled ones
-TOLERANCE = 1e-3  # of the largest number: rounding of the resizing, through the whole network
+TOLERANCE = 1e-3  # of the largest output: rounding of the resizing, propagated through the network
 
 
 class InceptionFeatures(nn.Module):
-    """Images uint8 [N, 3, H, W] to pooled features [N, 2048]; the network resizes to 299 px by itself.
+    """Map uint8 images [N, 3, H, W] to pooled features [N, 2048]; the network resizes to 299 px itself.
 
-    `sha256` is that of the file, by which a result remembers what judged it; `published` says whether it is
-    that of the file which everybody's numbers are of.
+    `sha256` is that of the file; `published` is whether it is the file of published FIDs.
     """
 
     dim = 2048
@@ -54,7 +53,7 @@ class InceptionFeatures(nn.Module):
 
 @dataclass(frozen=True)
 class Taps:
-    """What Inception says of N images, float32."""
+    """Inception's outputs for N images, float32."""
 
     pooled: Tensor  # [N, 2048], for fid, kid
     spatial: Tensor  # [N, 2023], for sfid: channel by channel, row by row
@@ -62,11 +61,11 @@ class Taps:
 
 
 class InceptionTaps(nn.Module):
-    """Images uint8 [N, 3, H, W] to all that the metrics read in Inception, in one pass.
+    """Map uint8 images [N, 3, H, W] to all outputs that metrics read from Inception, in one pass.
 
-    TorchScript knows no hooks: its layers are called one after another here, which is what it does itself.
-    `resize` brings images to float [N, 3, 299, 299] in 0 .. 255: the network's own rule, or clean-fid's.
-    Whether layers, resizing and output are those of the network is tried on one image. Raises WeightsError.
+    TorchScript has no hooks, so the layers are called here one after another, as the network itself does.
+    `resize` maps images to float [N, 3, 299, 299] in 0 .. 255: the network's rule, or clean-fid's. The constructor
+    compares the outputs with the network's on one image. Raises WeightsError.
     """
 
     def __init__(self, features: InceptionFeatures, *, resize: Callable[[Tensor], Tensor] = corner_resize) -> None:
@@ -98,16 +97,16 @@ class InceptionTaps(nn.Module):
         network = self.features.network
         device = next(network.parameters()).device
         rng = generator_for("inception probe")
-        probe = torch.randint(0, 256, (1, 3, PROBE, PROBE + 9), generator=rng, dtype=torch.uint8).to(device)
-        problem = "no layers or output of Inception's names"
+        probe = torch.randint(0, 256, (1, 3, PROBE_SIZE, PROBE_SIZE + 9), generator=rng, dtype=torch.uint8).to(device)
+        problem = "its layers or its output do not have Inception's names"
         try:
             taps = self._taps(corner_resize(probe))
-            alike = same(taps.pooled, self.features(probe)) and same(
+            equal = same(taps.pooled, self.features(probe)) and same(
                 taps.probabilities, network(probe, no_output_bias=True)
             )
-            problem = "" if alike else "its layers, one after another, do not give what it gives"
-            if alike and taps.spatial.shape[1] != SPATIAL_CHANNELS * 17 * 17:
-                problem = f"its {SPATIAL_BLOCK} gives {taps.spatial.shape[1]} numbers, not 2023"
+            problem = "" if equal else "its layers, called one after another, do not give its output"
+            if equal and taps.spatial.shape[1] != SPATIAL_CHANNELS * 17 * 17:
+                problem = f"its {SPATIAL_BLOCK} gives {taps.spatial.shape[1]} features, not 2023"
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise WeightsError(f"Inception {self.sha256[:8]}: {problem}; give {FILE}") from error
         if problem:
@@ -115,7 +114,7 @@ class InceptionTaps(nn.Module):
 
 
 class ResizedInception(nn.Module):
-    """Images uint8 [N, 3, H, W], resized by another's rule, to Inception's pooled features [N, 2048]."""
+    """Map uint8 images [N, 3, H, W], resized by the rule of `taps`, to Inception's pooled features [N, 2048]."""
 
     dim = InceptionFeatures.dim
 
@@ -135,24 +134,24 @@ class ResizedInception(nn.Module):
 
 
 def load_inception(file: Path | None) -> InceptionFeatures:
-    """Load the network from `file` or a cache, on the CPU, and try it on one image.
+    """Load the network from `file` or a cache, on the CPU, and test it on one image.
 
-    A file that is given may be any of that form; one in a cache must be the published one. Raises
+    A given file may be any network of that form; one from a cache must be the published file. Raises
     WeightsError, FileError.
     """
     file = file or cached_inception()
     if file is None:
         raise WeightsError(
-            f"fid needs the 2015 Inception, which nothing here carries: get {FILE} (as stylegan2-ada-pytorch "
+            f"fid needs the 2015 Inception network, which is not part of polyinr: get {FILE} (as stylegan2-ada-pytorch "
             f"publishes it and clean-fid fetches it) and give --weights inception={FILE}; fd-lite2 and "
             "kd-lite2 need no file"
         )
     sha256 = sha256_of(file)
     try:
         features = InceptionFeatures(load_script(file), sha256)
-        shape = tuple(features(torch.zeros(1, 3, PROBE, PROBE, dtype=torch.uint8)).shape)
+        shape = tuple(features(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE, dtype=torch.uint8)).shape)
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{file}: no TorchScript network of Inception's form; give {FILE}") from error
+        raise WeightsError(f"{file}: not a TorchScript network of Inception's form; give {FILE}") from error
     if shape != (1, InceptionFeatures.dim):
         raise WeightsError(f"{file}: gives features of shape {shape}, not (1, 2048); give {FILE}")
     return features
@@ -167,29 +166,28 @@ def load_script(file: Path) -> Any:
 
 
 def cached_inception() -> Path | None:
-    """Return the published file where clean-fid, k-diffusion, StyleGAN or torch.hub keep it, or None."""
+    """Return the published file from the cache of clean-fid, k-diffusion, StyleGAN or torch.hub, or None."""
     cache = Path.home() / ".cache"
-    places = [
+    paths = [
         Path(tempfile.gettempdir(), FILE),
         cache / "k-diffusion" / FILE,
         *sorted((cache / "dnnlib" / "downloads").glob(f"*_{FILE}")),
         Path(torch.hub.get_dir(), "checkpoints", FILE),
     ]
-    return next((place for place in places if place.is_file() and sha256_of(place) == SHA256), None)
+    return next((path for path in paths if path.is_file() and sha256_of(path) == SHA256), None)
 
 
 def same(one: Tensor, two: Tensor) -> bool:
-    """Say whether two tensors of one shape agree to the share TOLERANCE of the largest number."""
+    """Return whether two tensors agree within TOLERANCE times the largest absolute value."""
     return one.shape == two.shape and bool((one - two).abs().max() <= TOLERANCE * two.abs().max())
 
 
 class RandomInception(nn.Module):
-    """Images uint8 [N, 3, H, W] to the pooled features [N, 2048] of an Inception v3 with weights from a seed.
+    """Map uint8 images [N, 3, H, W] to pooled features [N, 2048] of an Inception v3 with weights from a seed.
 
-    Convolutions are drawn as He et al. (2015) do, so that signals keep their size through the layers;
-    normalizations do nothing. Images are resized as the 2015 Inception does. The published rFID is of other
-    random weights, in a file: its numbers and these cannot be compared, hence the name `rfid-seed0`. `sha256` is
-    that of the weights, in their order.
+    Convolutions are initialized as by He et al. (2015), which preserves the variance through the layers;
+    BatchNorms are identities. Images are resized as in the 2015 Inception. Published rFIDs use other random
+    weights, in a file, and are not comparable; hence the name `rfid-seed0`. `sha256` is that of the weights.
     """
 
     dim = 2048
@@ -203,9 +201,9 @@ class RandomInception(nn.Module):
         digest = hashlib.sha256()
         for name, layer in network.named_modules():
             if isinstance(layer, nn.Conv2d):
-                spread = (2 / layer.weight[0].numel()) ** 0.5
+                std = (2 / layer.weight[0].numel()) ** 0.5
                 rng = generator_for(seed, "random inception", name)
-                layer.weight.data.normal_(generator=rng).mul_(spread)
+                layer.weight.data.normal_(generator=rng).mul_(std)
                 digest.update(layer.weight.detach().numpy().tobytes())
             elif isinstance(layer, nn.BatchNorm2d):
                 layer.reset_running_stats()

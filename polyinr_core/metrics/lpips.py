@@ -1,4 +1,4 @@
-"""How different two images look, by the features of a network at several depths, as LPIPS has it."""
+"""LPIPS and its kin: the perceptual distance of images in a network's features at several depths."""
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -23,32 +23,33 @@ from polyinr_core.runtime.pretrained import (
     read_state,
 )
 
-from .extractors import SIDE, Lite2Taps
+from .extractors import RESOLUTION, Lite2Taps
 
 EPSILON = 1e-8
 
 
 def feature_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Return the distances [N] of N images from N others, given the taps [N, C, H, W] of both.
+    """Return the distances [N] of N pairs of images, given the feature maps [N, C, H, W] of both.
 
-    Each place's channels are brought to unit length; their squared differences are summed over channels and
-    averaged over places and taps, so that features which have nothing in common are 2 apart. LPIPS without
-    learned weights (Zhang et al. 2018, equation 1).
+    Each pixel's channels are normalized to unit length; their squared differences are summed over channels and
+    averaged over pixels and depths, so that orthogonal features have distance 2. LPIPS without learned weights
+    (Zhang et al. 2018, equation 1).
     """
     return unit_distance(unit_channels(first), unit_channels(second))
 
 
 def unit_channels(taps: Sequence[Tensor]) -> list[Tensor]:
-    """Bring the channels of each place of taps [N, C, H, W] to unit length; zeros stay."""
+    """Normalize the channels of each pixel of feature maps [N, C, H, W] to unit length; zeros stay zero."""
     return [functional.normalize(tap, dim=1, eps=EPSILON) for tap in taps]
 
 
 def unit_distance(
     first: Sequence[Tensor], second: Sequence[Tensor], *, weights: Sequence[Tensor] | None = None
 ) -> Tensor:
-    """Return the distances [N] of taps that `unit_channels` gave.
+    """Return the distances [N] of feature maps normalized by `unit_channels`.
 
-    `weights` [C] a tap are LPIPS's linear heads: they weigh the channels, and taps are summed and not averaged.
+    `weights`, one [C] a depth, are LPIPS's linear heads: they weight the channels, and depths are summed instead
+    of averaged.
     """
     squares = [(a - b).square() for a, b in zip(first, second, strict=True)]
     if weights is None:
@@ -67,28 +68,28 @@ SCALE = (0.458, 0.448, 0.450)
 
 
 class Vgg16Features(nn.Module):
-    """VGG16 as LPIPS reads it: images [N, 3, H, W] in [-1, 1] to five maps of 64, 128, 256, 512, 512 channels.
+    """Map images [N, 3, H, W] in [-1, 1] to VGG16's five feature maps of 64, 128, 256, 512, 512 channels.
 
-    `weights` are torchvision's (`features.0.weight`, ...); the classifier is not needed. Raises WeightsError.
+    `weights` are torchvision's (`features.0.weight`, ...), with or without the classifier. Raises WeightsError.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], *, origin: str = "VGG16") -> None:
         super().__init__()
         with torch.device("meta"):
             layers = torchvision.models.vgg16(weights=None).features[: TAPS[-1] + 1]
-        own = {key.removeprefix("features."): value for key, value in weights.items() if "features." in key}
+        given = {key.removeprefix("features."): value for key, value in weights.items() if "features." in key}
         for key, shape in ((key, value.shape) for key, value in layers.state_dict().items()):
-            if key not in own or own[key].shape != shape:
-                found = tuple(own[key].shape) if key in own else "missing"
+            if key not in given or given[key].shape != shape:
+                found = tuple(given[key].shape) if key in given else "missing"
                 raise WeightsError(
                     f"{origin}: features.{key} is {found}, VGG16 needs {tuple(shape)}; give torchvision's VGG16"
                 )
-        layers.load_state_dict({key: own[key] for key in layers.state_dict()}, assign=True)
+        layers.load_state_dict({key: given[key] for key in layers.state_dict()}, assign=True)
         for layer in layers:
             if isinstance(layer, nn.ReLU):
-                layer.inplace = False  # a tap is read after the next layer has run
+                layer.inplace = False  # a feature map is read after the next layer has run
         self.layers = layers.eval().requires_grad_(False)
-        first: Tensor = own["0.weight"]
+        first: Tensor = given["0.weight"]
         self.register_buffer("shift", first.new_tensor(SHIFT)[:, None, None])
         self.register_buffer("scale", first.new_tensor(SCALE)[:, None, None])
 
@@ -106,10 +107,10 @@ class Vgg16Features(nn.Module):
 
 
 def load_lpips(vgg16: Path | None = None) -> tuple[Vgg16Features, tuple[Tensor, ...]]:
-    """Return LPIPS-VGG's network and its linear heads, one [c] a depth. Nothing is fetched.
+    """Return LPIPS-VGG's network and its linear heads, one [C] a depth, without downloading.
 
-    VGG16 comes from `vgg16`, else from torch.hub's cache. A file whose name carries digits is checked against
-    them. Raises WeightsError, which says what to do.
+    VGG16 comes from `vgg16`, else from torch.hub's cache. A file whose name contains digits of its SHA-256 is
+    checked against them. Raises WeightsError.
     """
     file = vgg16 or cached_vgg16()
     if file is None:
@@ -141,15 +142,19 @@ def _cache() -> Path:
     return Path(torch.hub.get_dir(), "checkpoints")
 
 
-LPIPS_LEAST = 16  # pixels: what VGG16's four halvings leave something of
+LPIPS_MIN_RESOLUTION = 16  # pixels: VGG16 halves them four times
 
 
 @dataclass(frozen=True)
-class Look:
-    """A distance of images: `features` give maps at several depths, `heads` weigh their channels as LPIPS's do.
+class PerceptualMetric:
+    """A perceptual distance of images.
 
-    `sha256` is that of the network's weights, `resize` says in words at what size it looks, `least` is the
-    smallest side that it can look at.
+    Attributes:
+        features: maps images [N, 3, H, W] to feature maps at several depths.
+        heads: LPIPS's channel weights, one [C] a depth.
+        sha256: of the network's weights.
+        resize: in words, how images are resized.
+        min_resolution: of images, in pixels.
     """
 
     name: str
@@ -157,26 +162,26 @@ class Look:
     heads: tuple[Tensor, ...] | None = None
     sha256: str = ""
     resize: str = "none"
-    least: int = 1
+    min_resolution: int = 1
 
     @torch.no_grad()
     def __call__(self, one: Tensor, two: Tensor) -> Tensor:
-        """Return the distances [N] of images [N, 3, H, W] in [-1, 1] from others. Raises RequestError."""
-        side = min(one.shape[-2:])
-        if side < self.least:
-            raise RequestError(f"{self.name} looks at {self.least} pixels or more a side; these have {side}")
+        """Return the distances [N] of pairs of images [N, 3, H, W] in [-1, 1]. Raises RequestError."""
+        resolution = min(one.shape[-2:])
+        if resolution < self.min_resolution:
+            raise RequestError(f"{self.name} needs images of {self.min_resolution} pixels or more, not {resolution}")
         here, there = (unit_channels(self.features(images)) for images in (one, two))
         return unit_distance(here, there, weights=self.heads)
 
-    def to(self, device: torch.device) -> "Look":
-        """Return the distance on a device; its network itself moves."""
+    def to(self, device: torch.device) -> "PerceptualMetric":
+        """Return the distance on a device; the network is moved in place."""
         if isinstance(self.features, nn.Module):
             self.features.to(device)
         heads = None if self.heads is None else tuple(head.to(device) for head in self.heads)
         return replace(self, heads=heads)
 
 
-def load_look(name: Literal["lpips", "lite2"], file: Path | None = None) -> Look:
+def load_perceptual_metric(name: Literal["lpips", "lite2"], file: Path | None = None) -> PerceptualMetric:
     """Return the distance of that name, on the CPU; `file` holds its network's weights. Raises WeightsError.
 
     Without a file VGG16 comes from torch.hub's cache, lite2 from its pip package.
@@ -186,12 +191,12 @@ def load_look(name: Literal["lpips", "lite2"], file: Path | None = None) -> Look
         assert isinstance(source, Packaged)
         taps = Lite2Taps(load_pretrained("lite2", file=file))
         sha256 = sha256_of(file or packaged_file("lite2", source))
-        return Look(name, taps, sha256=sha256, resize=f"{SIDE}, bilinear with antialiasing")
+        return PerceptualMetric(name, taps, sha256=sha256, resize=f"{RESOLUTION}, bilinear with antialiasing")
     file = file or cached_vgg16()
     if file is None:
         raise WeightsError(
-            f"LPIPS needs torchvision's VGG16 ({VGG16_FILE}), which nothing here carries: give --weights "
+            f"LPIPS needs torchvision's VGG16 ({VGG16_FILE}), which is not part of polyinr: give --weights "
             f"lpips={VGG16_FILE}; ppl-lite2 needs no file"
         )
     features, heads = load_lpips(file)
-    return Look(name, features, heads, sha256=sha256_of(file), least=LPIPS_LEAST)
+    return PerceptualMetric(name, features, heads, sha256=sha256_of(file), min_resolution=LPIPS_MIN_RESOLUTION)

@@ -1,4 +1,4 @@
-"""Perceptual path length: how much the image changes for a small step in the latent space."""
+"""Perceptual path length of a generator, and the smoothness of an interpolation's frames."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,56 +12,56 @@ from polyinr_core.errors import PolyinrError
 from .lpips import feature_distance
 
 EPSILON = 1e-4
-PPL_RESOLUTION = 256  # pixels: larger images are shrunk by a whole number before they are compared
+PPL_RESOLUTION = 256  # pixels; larger images are first averaged over blocks
 TRIM = (1, 99)  # percentiles
 
 
 def path_lengths(
     starts: Tensor,
     ends: Tensor,
-    draw: Callable[[Tensor], Tensor],
+    render: Callable[[Tensor], Tensor],
     distance: Callable[[Tensor, Tensor], Tensor],
     *,
     epsilon: float = EPSILON,
 ) -> Tensor:
-    """Return [N], float64: the lengths of N paths at their starts, as `ppl2_wend` of StyleGAN has it.
+    """Return [N], float64: the lengths of N paths at their starts, as StyleGAN's `ppl2_wend`.
 
-    From `starts` [N, ...] in w a step of the share `epsilon` is made towards `ends`; `draw` makes images
-    [N, 3, H, W] in [-1, 1] of both ends of the step, and `distance`, LPIPS with VGG16 in published numbers,
-    gives [N] differences that grow with the square of the step, hence the division by epsilon squared. Karras
-    et al., "A Style-Based Generator Architecture" (2019), and "Analyzing and Improving" (2020).
+    Each path goes from `starts` [N, ...] in w a fraction `epsilon` towards `ends`. `render` maps w to images
+    [N, 3, H, W] in [-1, 1], and `distance` (LPIPS with VGG16 in published numbers) maps pairs of images to [N],
+    which grow with the square of the step, hence the division by epsilon squared. Karras et al., "A Style-Based
+    Generator Architecture" (2019), and "Analyzing and Improving" (2020).
     """
     steps = torch.lerp(starts, ends, epsilon)
-    images = shrink(draw(torch.cat([starts, steps])))
+    images = shrink(render(torch.cat([starts, steps])))
     here, there = images.chunk(2)
     return distance(here, there).double().flatten() / epsilon**2
 
 
-def shrink(images: Tensor, *, side: int = PPL_RESOLUTION) -> Tensor:
-    """Return images [N, C, H, W] larger than `side` as means of blocks, by the largest factor that fits."""
-    factor = images.shape[-2] // side
+def shrink(images: Tensor, *, resolution: int = PPL_RESOLUTION) -> Tensor:
+    """Average images [N, C, H, W] larger than `resolution` over blocks of the largest whole size that fits."""
+    factor = images.shape[-2] // resolution
     return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
 
 
 def path_length(lengths: Tensor) -> float:
-    """Return the mean of the lengths [N] without those outside the 1st to 99th percentile.
+    """Return the mean of the lengths [N] within their 1st and 99th percentiles, as in StyleGAN.
 
-    The limits are lengths that occur, the next lower and the next higher, and stay in. Raises PolyinrError.
+    The percentiles are rounded outwards to lengths that occur, which are included. Raises PolyinrError.
     """
     values = lengths.double().cpu().numpy()
     if not len(values) or not np.isfinite(values).all():
-        raise PolyinrError("the lengths of paths are no finite numbers, or none")
+        raise PolyinrError("the path lengths are empty or contain NaN or Inf")
     low = np.percentile(values, TRIM[0], method="lower")
     high = np.percentile(values, TRIM[1], method="higher")
     return float(values[(values >= low) & (values <= high)].mean())
 
 
-SMOOTHNESS_RESOLUTION = 128  # pixels: the frames are compared at one size, whatever the size they are drawn at
+SMOOTHNESS_RESOLUTION = 128  # pixels; frames of any size are compared at this one
 
 
 @dataclass(frozen=True)
 class Smoothness:
-    """The steps of a walk, the first from frame 0 to frame 1; a loop's last is back to frame 0."""
+    """The perceptual distances between successive frames; the last of a loop is back to frame 0."""
 
     steps: tuple[float, ...]
 
@@ -75,7 +75,7 @@ class Smoothness:
 
     @property
     def largest_from(self) -> int:
-        """The frame from which the largest step is made."""
+        """The frame before the largest step."""
         return self.steps.index(self.largest)
 
 
@@ -83,10 +83,10 @@ class Smoothness:
 def path_smoothness(
     frames: Iterable[Tensor], features: Callable[[Tensor], Sequence[Tensor]], *, loop: bool = False
 ) -> Smoothness:
-    """Measure a walk's frames [H, W, 3] in [-1, 1], one after another, two or more of them.
+    """Measure the steps between two or more frames [H, W, 3], clamped to [-1, 1], given one after another.
 
-    `features` maps images [N, 3, H, W] to taps [N, C, H', W'], see `perceptual.feature_distance`; the project
-    takes EfficientNet-lite0's. Clamped to [-1, 1] as images are. Only the taps of three frames are held.
+    `features` maps images [N, 3, H, W] to feature maps [N, C, H', W'] (see `lpips.feature_distance`). Memory
+    holds the feature maps of three frames.
     """
     first: Sequence[Tensor] = ()
     last: Sequence[Tensor] = ()

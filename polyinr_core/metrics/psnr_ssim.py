@@ -1,4 +1,4 @@
-"""How alike two images are, pixel by pixel: PSNR and SSIM."""
+"""PSNR and SSIM of 8-bit images."""
 
 import math
 
@@ -11,7 +11,7 @@ WINDOW = 11  # of SSIM, in pixels
 
 
 def psnr(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float:
-    """Return the peak signal-to-noise ratio in dB of 8-bit images of one shape; inf where they are the same.
+    """Return the peak signal-to-noise ratio in dB of 8-bit images of one shape; Inf for equal images.
 
     The peak is 255, which is 1 on [0, 1]. Raises RequestError.
     """
@@ -21,7 +21,7 @@ def psnr(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float:
 
 
 def ssim(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float | None:
-    """Return the structural similarity of 8-bit images [H, W, 3], None below 11 pixels a side.
+    """Return the structural similarity of 8-bit images [H, W, 3], None below 11 pixels in height or width.
 
     Gaussian window of 11 x 11, sigma 1.5, covariance divided by N, mean over channels. Wang et al., 2004.
     Raises RequestError.

@@ -1,11 +1,11 @@
-"""Images to a network's size, by the rule of each protocol: they make different distances."""
+"""The resizing rules of the protocols; they change the distances."""
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-INCEPTION_SIDE = 299
+INCEPTION_RESOLUTION = 299
 
 
 def clean_resize(pixels: Tensor) -> Tensor:
@@ -18,9 +18,9 @@ def clean_resize(pixels: Tensor) -> Tensor:
 
     resize = build_resizer("clean")
     images = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    resized = np.empty((len(images), INCEPTION_SIDE, INCEPTION_SIDE, 3), dtype=np.float32)
-    for place, image in enumerate(images):
-        resized[place] = resize(image)
+    resized = np.empty((len(images), INCEPTION_RESOLUTION, INCEPTION_RESOLUTION, 3), dtype=np.float32)
+    for index, image in enumerate(images):
+        resized[index] = resize(image)
     return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(pixels.device)
 
 
@@ -33,20 +33,22 @@ def corner_resize(pixels: Tensor) -> Tensor:
     count, channels, height, width = pixels.shape
     x = pixels.float()
     shift = torch.tensor([[1, 0, 1 / width], [0, 1, 1 / height]], dtype=torch.float32, device=x.device)
-    shift[:, 2] -= 1 / INCEPTION_SIDE
-    size = [count, channels, INCEPTION_SIDE, INCEPTION_SIDE]
+    shift[:, 2] -= 1 / INCEPTION_RESOLUTION
+    size = [count, channels, INCEPTION_RESOLUTION, INCEPTION_RESOLUTION]
     grid = functional.affine_grid(shift.expand(count, 2, 3), size, align_corners=False)
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def smooth_resize(pixels: Tensor, side: int, *, interpolation: str) -> Tensor:
-    """Resize uint8 [N, 3, H, W] to float32 [N, 3, side, side] in 0 .. 255; "bilinear" or "bicubic".
+def smooth_resize(pixels: Tensor, resolution: int, *, interpolation: str) -> Tensor:
+    """Resize uint8 [N, 3, H, W] to float32 [N, 3, resolution, resolution] in 0 .. 255; "bilinear" or "bicubic".
 
     The filter widens where images shrink, as Pillow's does, on the device that the images are on: what
     clean-fid's rule gives, but for rounding. Images of that size are left alone.
     """
     x = pixels.float()
-    if x.shape[-2:] == (side, side):
+    if x.shape[-2:] == (resolution, resolution):
         return x
-    x = functional.interpolate(x, size=(side, side), mode=interpolation, align_corners=False, antialias=True)
+    x = functional.interpolate(
+        x, size=(resolution, resolution), mode=interpolation, align_corners=False, antialias=True
+    )
     return x.clamp(0, 255)

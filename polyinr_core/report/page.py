@@ -1,4 +1,4 @@
-"""Images as a page holds them: reduced to what is shown, and inside the page as data: URIs."""
+"""The report page: one HTML file with the run's curves, sample grids, metrics, nearest reals and realism."""
 
 import base64
 import json
@@ -19,210 +19,244 @@ from polyinr_core.evaluation.results import Result
 from polyinr_core.images.grid import Pixels
 from polyinr_core.images.io import encode_image
 from polyinr_core.images.quantize import quantize
-from polyinr_core.metrics.feature_pass import Images
+from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource
 from polyinr_core.training.config import SETTINGS
 from polyinr_core.training.samples import thin
 
-from . import plots as charts
-from .nearest_neighbors import Likeness
-from .plots import Panel
-from .run_reader import Span, StoredRun
+from .nearest_neighbors import NearestNeighbors
+from .plots import Panel, ecdf_svg, panel_svg, to_dark
+from .run_reader import StageSpan, StoredRun
 
-TILE = 128  # pixels: larger images are reduced to it
-SHEET = 1100  # pixels of a sheet's longer side
-SMALL = 128  # pixels: a tile up to here is enlarged by repeating pixels
-BYTES_A_PIXEL = 1.5  # of PNG; what needs more, as photos do, is shown as JPEG
+TEMPLATE = "report.html.jinja"
+THUMBNAIL_SIZE = 128  # pixels; larger images are reduced to it
+MAX_GRID_SIZE = 1100  # pixels of the longer edge of a sample grid
+MAX_PIXELATED_SIZE = 128  # pixels; images up to here are enlarged by repeating pixels
+MAX_PNG_BYTES_PER_PIXEL = 1.5  # images that need more, such as photos, are embedded as JPEG
+MAX_GRIDS = 12
+NEIGHBOR_ROWS = 8  # generated images beside their nearest reals: the first seeds, and the nearest of all
+REALISM_IMAGES = 16  # of the highest, of the middle and of the lowest realism
+QUANTILES = (0.01, 0.1, 0.5, 0.9)
+DISTANCE_LABEL = "distance to the nearest real, in lite2's features"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image inside the page: its source, and its width and height in pixels."""
+class EmbeddedImage:
+    """An image as a data: URI, with its width and height in pixels."""
 
     source: str
     width: int
     height: int
 
     @property
-    def small(self) -> bool:
-        """Say whether its pixels are to be seen one by one."""
-        return max(self.width, self.height) <= SMALL
+    def pixelated(self) -> bool:
+        """Whether the browser enlarges it by repeating pixels."""
+        return max(self.width, self.height) <= MAX_PIXELATED_SIZE
 
 
-def shown(pixels: Pixels) -> Shown:
-    """Return pixels [H, W, 3] as a page holds them: PNG, exact, but for images that it would make large."""
+@dataclass(frozen=True)
+class ThemedChart:
+    """A chart in a light and in a dark theme, as data: URIs, with its description."""
+
+    title: str
+    description: str
+    light: str
+    dark: str
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """A grid of samples, or of reals, and when it was made; the image is None if the file is damaged."""
+
+    name: str
+    kimg: float
+    image: EmbeddedImage | None
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage as planned and as trained so far; what is unknown is None."""
+
+    number: int
+    resolution: int | None
+    kimg: float | None
+    settings: dict[str, object]
+    span: StageSpan | None
+
+
+@dataclass(frozen=True)
+class RealNeighbor:
+    """A real near a generated image: its index, its distance and its image."""
+
+    index: int
+    distance: float
+    image: EmbeddedImage
+
+
+@dataclass(frozen=True)
+class NeighborRow:
+    """A generated image, its nearest reals, and the distance of the first of these to its nearest other real."""
+
+    seed: int
+    image: EmbeddedImage
+    reals: tuple[RealNeighbor, ...]
+    real_distance: float
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """A generated image and its realism score."""
+
+    seed: int
+    score: float
+    image: EmbeddedImage
+
+
+@dataclass(frozen=True)
+class RealsComparison:
+    """A model's images beside the reals; `same_data` is whether these are the run's training data."""
+
+    model: str
+    data: str
+    fakes: int
+    reals: int
+    same_data: bool
+    neighbors: NearestNeighbors
+    chart: ThemedChart
+    quantiles: tuple[tuple[str, float, float], ...]
+    first: tuple[NeighborRow, ...]
+    nearest: tuple[NeighborRow, ...]
+    realism: dict[str, tuple[ScoredImage, ...]]
+
+
+@dataclass(frozen=True)
+class PageInfo:
+    """The version of polyinr that made a page, and the date."""
+
+    version: str
+    date: str
+
+
+def render_page(
+    run: StoredRun,
+    panels: Sequence[Panel],
+    *,
+    results: Sequence[Result],
+    comparison: RealsComparison | None,
+    info: PageInfo,
+) -> str:
+    """Return the page as HTML. Names, labels and warnings are escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": format_number, "fact": format_fact}
+    template = environment.from_string((files("polyinr_core") / "assets" / TEMPLATE).read_text("utf-8"))
+    return template.render(
+        run=run,
+        log=run.log,
+        stages=stage_rows(run),
+        charts=[panel_chart(panel, run.log.spans) for panel in panels],
+        measured=measurements(run, panels),
+        grids=sample_grids(run),
+        reals=None if run.reals is None else sample_grid(run.reals, 0.0),
+        results=results,
+        comparison=comparison,
+        info=info,
+    )
+
+
+def embed(pixels: Pixels) -> EmbeddedImage:
+    """Return pixels [H, W, 3] as a data: URI, PNG, or JPEG if the PNG would be large."""
     height, width, _ = pixels.shape
-    data, kind = encode_image(pixels), "png"
-    if len(data) > BYTES_A_PIXEL * width * height + 2**12:
-        data, kind = encode_image(pixels, format="jpeg"), "jpeg"
-    return Shown(data_uri(data, f"image/{kind}"), width, height)
+    data, format = encode_image(pixels), "png"
+    if len(data) > MAX_PNG_BYTES_PER_PIXEL * width * height + 2**12:
+        data, format = encode_image(pixels, format="jpeg"), "jpeg"
+    return EmbeddedImage(data_uri(data, f"image/{format}"), width, height)
 
 
-def data_uri(data: bytes, kind: str) -> str:
-    """Return bytes of a media type as a URI that holds them."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def data_uri(data: bytes, media_type: str) -> str:
+    """Return bytes of a media type as a data: URI."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def read_sheet(path: Path) -> Pixels | None:
-    """Return a sheet of images [H, W, 3], at most SHEET pixels long; None where it is damaged or has gone."""
+def read_grid(path: Path) -> Pixels | None:
+    """Return an image [H, W, 3] with edges of at most MAX_GRID_SIZE pixels; None if it is damaged or missing."""
     try:
-        with Image.open(path) as image:
-            whole = image.convert("RGB")
+        with Image.open(path) as file:
+            image = file.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    longest = max(whole.size)
-    if longest > SHEET:
-        size = (max(1, whole.width * SHEET // longest), max(1, whole.height * SHEET // longest))
-        whole = whole.resize(size, Image.Resampling.BOX)
-    return np.asarray(whole)
+    longest = max(image.size)
+    if longest > MAX_GRID_SIZE:
+        size = (max(1, image.width * MAX_GRID_SIZE // longest), max(1, image.height * MAX_GRID_SIZE // longest))
+        image = image.resize(size, Image.Resampling.BOX)
+    return np.asarray(image)
 
 
-def tiles(pixels: Tensor) -> Pixels:
-    """Return images uint8 [N, 3, R, R] as [N, r, r, 3], area-averaged to TILE pixels where they are larger."""
-    side = pixels.shape[-1]
-    if side > TILE:
-        pixels = quantize(area_average(pixels.cpu(), area_weights(side, TILE)))
+def make_thumbnails(pixels: Tensor) -> Pixels:
+    """Return images uint8 [N, 3, R, R] as [N, r, r, 3], area-averaged to THUMBNAIL_SIZE if they are larger."""
+    resolution = pixels.shape[-1]
+    if resolution > THUMBNAIL_SIZE:
+        pixels = quantize(area_average(pixels.cpu(), area_weights(resolution, THUMBNAIL_SIZE)))
     return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def tiles_at(images: Images, numbers: Sequence[int]) -> dict[int, Pixels]:
-    """Return the images of those numbers as tiles [r, r, 3]."""
-    wanted = sorted(set(numbers))
-    return {number: tiles(torch.cat(list(images.passes(range(number, number + 1)))))[0] for number in wanted}
+def thumbnails_at(images: ImageBatches, indices: Sequence[int]) -> dict[int, Pixels]:
+    """Return the thumbnails [r, r, 3] of the images at these indices."""
+    return {
+        index: make_thumbnails(torch.cat(list(images.batches(range(index, index + 1)))))[0]
+        for index in sorted(set(indices))
+    }
 
 
-class Kept:
-    """Images whose tiles, in `tiles`, are kept as the images pass: they are made once."""
+class ThumbnailSource:
+    """An image source that stores a thumbnail of each image that is read through it, so that each is made once."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: ImageSource) -> None:
         self.images = images
         self.name = images.name
-        self.side = images.side
-        self.tiles: list[Pixels] = []
+        self.resolution = images.resolution
+        self.thumbnails: list[Pixels] = []
 
     @property
     def sha256(self) -> str:
         return self.images.sha256
 
     @property
-    def facts(self) -> dict[str, Any]:
-        return self.images.facts
+    def provenance(self) -> dict[str, Any]:
+        return self.images.provenance
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def passes(self, span: range | None = None) -> Iterator[Tensor]:
-        for part in self.images.passes(span):
-            self.tiles += list(tiles(part))
-            yield part
+    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
+        for batch in self.images.batches(indices):
+            self.thumbnails += list(make_thumbnails(batch))
+            yield batch
 
 
-MAX_SHEETS = 12
-ROWS = 8  # of drawn images beside their nearest reals: of the first seeds, and of the nearest of all
-IMAGES = 16  # of the best, of the middling and of the worst
-SHARES = (0.01, 0.1, 0.5, 0.9)
-ACROSS = "distance to the nearest real, in lite2's features"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart in a light and in a dark theme, as data: URIs, with what it shows in words."""
-
-    title: str
-    words: str
-    light: str
-    dark: str
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A sheet of samples and when it was drawn, or of reals; no image where the file is damaged."""
-
-    name: str
-    kimg: float
-    image: Shown | None
-
-
-@dataclass(frozen=True)
-class StageRow:
-    """A stage as planned and as far as it was trained; what is not known is None."""
-
-    number: int
-    resolution: int | None
-    kimg: float | None
-    settings: dict[str, object]
-    span: Span | None
-
-
-@dataclass(frozen=True)
-class Near:
-    """A real: its number among the reals, how far it is, and its image."""
-
-    number: int
-    distance: float
-    image: Shown
-
-
-@dataclass(frozen=True)
-class Row:
-    """A drawn image, its nearest reals, and how far the first of these is from the nearest other real."""
-
-    seed: int
-    image: Shown
-    reals: tuple[Near, ...]
-    gap: float
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A drawn image and its realism score."""
-
-    seed: int
-    score: float
-    image: Shown
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A model beside the reals. `same_data` says whether these are what the run learns from."""
-
-    model: str
-    data: str
-    drawn: int
-    reals: int
-    same_data: bool
-    likeness: Likeness
-    chart: Chart
-    quantiles: tuple[tuple[str, float, float], ...]
-    first: tuple[Row, ...]
-    nearest: tuple[Row, ...]
-    realism: dict[str, tuple[Scored, ...]]
-
-
-def chart(panel: Panel, spans: Sequence[Span]) -> Chart:
+def panel_chart(panel: Panel, spans: Sequence[StageSpan]) -> ThemedChart:
     """Return a panel of curves as a chart."""
-    return chart_of(charts.svg(panel, spans), title=panel.title, words=panel.words)
+    return themed_chart(panel_svg(panel, spans), title=panel.title, description=panel.description)
 
 
-def chart_of(svg: bytes, *, title: str, words: str) -> Chart:
-    """Return a chart that was drawn as one of a page, in both themes."""
-    light, dark = (data_uri(drawn, "image/svg+xml") for drawn in (svg, charts.darkened(svg)))
-    return Chart(title, words, light, dark)
+def themed_chart(svg: bytes, *, title: str, description: str) -> ThemedChart:
+    """Return a light SVG chart in both themes."""
+    light, dark = (data_uri(data, "image/svg+xml") for data in (svg, to_dark(svg)))
+    return ThemedChart(title, description, light, dark)
 
 
-def sheets_of(run: StoredRun) -> tuple[Sheet, ...]:
-    """Return the run's sheets of samples, of many so many, evenly from the first to the last."""
-    kimg = {path: seen for seen, path in run.sheets}
-    return tuple(sheet_of(path, kimg[path]) for path in thin(list(kimg), MAX_SHEETS))
+def sample_grids(run: StoredRun) -> tuple[SampleGrid, ...]:
+    """Return up to MAX_GRIDS of the run's sample grids, evenly spaced from the first to the last."""
+    kimg = {path: seen for seen, path in run.grids}
+    return tuple(sample_grid(path, kimg[path]) for path in thin(list(kimg), MAX_GRIDS))
 
 
-def sheet_of(path: Path, kimg: float) -> Sheet:
-    """Return a sheet."""
-    pixels = read_sheet(path)
-    return Sheet(path.name, kimg, None if pixels is None else shown(pixels))
+def sample_grid(path: Path, kimg: float) -> SampleGrid:
+    """Return the grid in a file."""
+    pixels = read_grid(path)
+    return SampleGrid(path.name, kimg, None if pixels is None else embed(pixels))
 
 
-def stages_of(run: StoredRun) -> tuple[StageRow, ...]:
-    """Return the stages, planned ones and those that the log tells of."""
+def stage_rows(run: StoredRun) -> tuple[StageRow, ...]:
+    """Return the stages that are planned and those that the log has."""
     spans = {span.stage: span for span in run.log.spans}
     rows = []
     for number in sorted({*range(len(run.stages)), *spans}):
@@ -241,112 +275,85 @@ def stages_of(run: StoredRun) -> tuple[StageRow, ...]:
     return tuple(rows)
 
 
-def comparison(found: Likeness, reals: Images, fakes: Kept, *, model: str, same_data: bool) -> Comparison:
-    """Return what a page shows of what `model` has drawn and of reals; those that it shows are read once more."""
-    first, nearest = list(range(min(ROWS, len(fakes)))), found.nearest_of_all(ROWS)
-    numbers = found.numbers[sorted({*first, *nearest})].flatten().tolist()
-    images = {number: shown(pixels) for number, pixels in tiles_at(reals, numbers).items()}
-    kinds = {
-        "drawn to real": found.distances[:, 0].tolist(),
-        "real to another real": found.gaps.tolist(),
+def measurements(run: StoredRun, panels: Sequence[Panel]) -> tuple[list[str], list[tuple[float, list[float | None]]]]:
+    """Return the names of the metrics that the run measured, and their values by kimg."""
+    names = [panel.title for panel in panels if panel.title in run.log.names]
+    columns = [dict(zip((series := run.log.series(name)).kimg, series.values, strict=True)) for name in names]
+    kimg = sorted({position for column in columns for position in column})
+    return names, [(position, [column.get(position) for column in columns]) for position in kimg]
+
+
+def compare_with_reals(
+    neighbors: NearestNeighbors, reals: ImageSource, fakes: ThumbnailSource, *, model: str, same_data: bool
+) -> RealsComparison:
+    """Return the page's part about nearest reals and realism; the reals shown are read again."""
+    first, nearest = list(range(min(NEIGHBOR_ROWS, len(fakes)))), neighbors.nearest_of_all(NEIGHBOR_ROWS)
+    indices = neighbors.indices[sorted({*first, *nearest})].flatten().tolist()
+    images = {index: embed(pixels) for index, pixels in thumbnails_at(reals, indices).items()}
+    samples = {
+        "generated to real": neighbors.distances[:, 0].tolist(),
+        "real to another real": neighbors.real_distances.tolist(),
     }
-    words = (
-        f"Half of the drawn images are {found.distances[:, 0].median():.4g} or more from the nearest real; "
-        f"half of the reals are {found.gaps.median():.4g} or more from the nearest other real."
+    description = (
+        f"Median distance of a generated image to the nearest real: {neighbors.distances[:, 0].median():.4g}; of a "
+        f"real to the nearest other real: {neighbors.real_distances.median():.4g}."
     )
-    return Comparison(
+    return RealsComparison(
         model=model,
-        data=reals.facts["name"],
-        drawn=len(fakes),
+        data=reals.provenance["name"],
+        fakes=len(fakes),
         reals=len(reals),
         same_data=same_data,
-        likeness=found,
-        chart=chart_of(charts.shares_svg(kinds, across=ACROSS), title="How near to a real", words=words),
-        quantiles=quantiles_of(found),
-        first=tuple(row_of(found, seed, fakes, images) for seed in first),
-        nearest=tuple(row_of(found, seed, fakes, images) for seed in nearest),
+        neighbors=neighbors,
+        chart=themed_chart(
+            ecdf_svg(samples, xlabel=DISTANCE_LABEL), title="Distance to the nearest real", description=description
+        ),
+        quantiles=distance_quantiles(neighbors),
+        first=tuple(neighbor_row(neighbors, seed, fakes, images) for seed in first),
+        nearest=tuple(neighbor_row(neighbors, seed, fakes, images) for seed in nearest),
         realism={
-            title: tuple(Scored(seed, float(found.realism[seed]), shown(fakes.tiles[seed])) for seed in seeds)
-            for title, seeds in found.ranked(IMAGES).items()
+            title: tuple(
+                ScoredImage(seed, float(neighbors.realism[seed]), embed(fakes.thumbnails[seed])) for seed in seeds
+            )
+            for title, seeds in neighbors.ranked(REALISM_IMAGES).items()
         },
     )
 
 
-def row_of(found: Likeness, seed: int, fakes: Kept, images: dict[int, Shown]) -> Row:
-    """Return a drawn image with its nearest reals."""
-    numbers: list[int] = found.numbers[seed].tolist()
-    distances: list[float] = found.distances[seed].tolist()
-    reals = tuple(Near(*near, images[near[0]]) for near in zip(numbers, distances, strict=True))
-    return Row(seed, shown(fakes.tiles[seed]), reals, float(found.gaps[numbers[0]]))
+def neighbor_row(
+    neighbors: NearestNeighbors, seed: int, fakes: ThumbnailSource, images: dict[int, EmbeddedImage]
+) -> NeighborRow:
+    """Return a generated image with its nearest reals."""
+    indices: list[int] = neighbors.indices[seed].tolist()
+    distances: list[float] = neighbors.distances[seed].tolist()
+    reals = tuple(RealNeighbor(i, distance, images[i]) for i, distance in zip(indices, distances, strict=True))
+    return NeighborRow(seed, embed(fakes.thumbnails[seed]), reals, float(neighbors.real_distances[indices[0]]))
 
 
-def quantiles_of(found: Likeness) -> tuple[tuple[str, float, float], ...]:
-    """Return for some shares the distance below which so many drawn images, and so many reals, lie."""
-    at = torch.tensor(SHARES)
-    columns = found.distances[:, 0].quantile(at).tolist(), found.gaps.quantile(at).tolist()
-    return tuple((f"{share:.0%}", *pair) for share, pair in zip(SHARES, zip(*columns, strict=True), strict=True))
+def distance_quantiles(neighbors: NearestNeighbors) -> tuple[tuple[str, float, float], ...]:
+    """Return quantiles of the distances of generated images, and of reals, to the nearest real."""
+    at = torch.tensor(QUANTILES)
+    columns = neighbors.distances[:, 0].quantile(at).tolist(), neighbors.real_distances.quantile(at).tolist()
+    return tuple((f"{q:.0%}", *pair) for q, pair in zip(QUANTILES, zip(*columns, strict=True), strict=True))
 
 
-def captioned(found: Likeness, fakes: Kept) -> dict[str, list[tuple[Pixels, str]]]:
-    """Return the images of the realism sheet by their group's title."""
+def realism_groups(neighbors: NearestNeighbors, fakes: ThumbnailSource) -> dict[str, list[tuple[Pixels, str]]]:
+    """Return the captioned images of the realism grid by the title of their group."""
     return {
-        f"{title} by realism": [(fakes.tiles[seed], f"{found.realism[seed]:.3f}, seed {seed}") for seed in seeds]
-        for title, seeds in found.ranked(IMAGES).items()
+        f"{title} by realism": [
+            (fakes.thumbnails[seed], f"{neighbors.realism[seed]:.3f}, seed {seed}") for seed in seeds
+        ]
+        for title, seeds in neighbors.ranked(REALISM_IMAGES).items()
     }
 
 
-TEMPLATE = "report.html.jinja"
-
-
-@dataclass(frozen=True)
-class Maker:
-    """Who made a page, and when, in words."""
-
-    version: str
-    when: str
-
-
-def page(
-    run: StoredRun,
-    panels: Sequence[Panel],
-    *,
-    results: Sequence[Result],
-    comparison: Comparison | None,
-    maker: Maker,
-) -> str:
-    """Return the page. Whatever a name, a label or a warning holds is shown as text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": figure, "fact": fact}
-    template = environment.from_string((files("polyinr_core") / "assets" / TEMPLATE).read_text("utf-8"))
-    return template.render(
-        run=run,
-        log=run.log,
-        stages=stages_of(run),
-        charts=[chart(panel, run.log.spans) for panel in panels],
-        measured=measured_of(run, panels),
-        sheets=sheets_of(run),
-        reals=None if run.reals is None else sheet_of(run.reals, 0.0),
-        results=results,
-        comparison=comparison,
-        maker=maker,
-    )
-
-
-def measured_of(run: StoredRun, panels: Sequence[Panel]) -> tuple[list[str], list[tuple[float, list[float | None]]]]:
-    """Return the names of what the run measured, and its values by kimg."""
-    names = [panel.title for panel in panels if panel.title in run.log.names]
-    columns = [dict(zip((found := run.log.points(name)).kimg, found.values, strict=True)) for name in names]
-    kimg = sorted({at for column in columns for at in column})
-    return names, [(at, [column.get(at) for column in columns]) for at in kimg]
-
-
-def figure(value: float | None) -> str:
-    """Write a number in four digits, nothing where there is none."""
+def format_number(value: float | None) -> str:
+    """Return a number with four digits, "" for None."""
     return "" if value is None else f"{value:.4g}"
 
 
-def fact(value: Any) -> str:
-    """Write a fact of a configuration or a card as a person reads it."""
+def format_fact(value: Any) -> str:
+    """Return a value of a configuration or a card in words."""
     if value is None or value == "" or value == []:
         return "none"
     if isinstance(value, bool):
@@ -354,5 +361,5 @@ def fact(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(fact(part) for part in value)
+        return ", ".join(format_fact(part) for part in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What a run's log draws as curves: which names share a panel, in which unit, how many points are shown."""
+"""Plots of a run's log: panels of curves, as SVG in a light and a dark theme, and all as one PNG."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,18 +14,18 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from polyinr_core.errors import RequestError
-from polyinr_core.metrics.registry import metric_named
+from polyinr_core.metrics.registry import get_metric
 
-from .run_reader import Log, Points, Span
+from .run_reader import RunLog, Series, StageSpan
 
-MAX_POINTS = 400  # of a curve; more are averaged in groups, and the group's extent is shaded
-MIN_TO_SMOOTH = 40
-WINDOW = 1 / 20  # of a curve's points: what the thick line is the mean over
+MAX_POINTS = 400  # of a curve; more are averaged in groups, whose range is shaded
+MIN_POINTS_TO_SMOOTH = 40
+SMOOTHING_WINDOW = 1 / 20  # of a curve's points: the running mean's window
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A panel as it may be in a log: its curves by the log's name, each with the legend's."""
+class PanelSpec:
+    """A panel that a log may fill: its curves' legends by log key."""
 
     title: str
     unit: str
@@ -34,27 +34,27 @@ class Kind:
     from_zero: bool = False
 
 
-KNOWN = (
-    Kind("Losses", "loss", {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}),
-    Kind(
+PANELS = (
+    PanelSpec("Losses", "loss", {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}),
+    PanelSpec(
         "Logits of the discriminator",
         "mean logit",
-        {"d_logit_real": "real", "d_logit_fake": "drawn", "d_logit_held_out": "held out"},
+        {"d_logit_real": "real", "d_logit_fake": "fake", "d_logit_held_out": "held out"},
     ),
-    Kind("Signs of the discriminator's logits", "mean sign", {"d_sign_real": "real", "d_sign_fake": "drawn"}),
-    Kind("Diversity of the samples", "distance to the nearest", {"diversity": "seeds 0 to 31"}, measured=True),
-    Kind("Speed", "images a second", {"img_per_sec": "trained on"}, from_zero=True),
-    Kind("Memory", "MiB", {"cpu_mem_mib": "main memory", "gpu_mem_mib": "GPU"}, from_zero=True),
+    PanelSpec("Signs of the discriminator's logits", "mean sign", {"d_sign_real": "real", "d_sign_fake": "fake"}),
+    PanelSpec("Diversity of the samples", "distance to the nearest", {"diversity": "seeds 0 to 31"}, measured=True),
+    PanelSpec("Speed", "images per second", {"img_per_sec": "training images"}, from_zero=True),
+    PanelSpec("Memory", "MiB", {"cpu_mem_mib": "CPU", "gpu_mem_mib": "GPU"}, from_zero=True),
 )
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One name over kimg. A `mean` is smoothed, or that of groups whose extent is `low` to `high`."""
+    """One log key over kimg; `mean` is the running mean, or that of groups whose range is `low` to `high`."""
 
     name: str
-    points: Points
-    mean: Points | None = None
+    points: Series
+    mean: Series | None = None
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
 
@@ -63,7 +63,7 @@ class Curve:
 class Panel:
     """Curves on one pair of axes.
 
-    A `measured` one has few points, which are marked, and breaks between stages. An axis may begin at zero.
+    A `measured` panel has few points, with markers, and gaps between stages.
     """
 
     title: str
@@ -73,80 +73,80 @@ class Panel:
     from_zero: bool = False
 
     @property
-    def words(self) -> str:
-        """What is to be seen, for who cannot see it."""
-        told = [
+    def description(self) -> str:
+        """The curves in words, for screen readers."""
+        curves = [
             f"{curve.name} from {curve.points.values[0]:.4g} to {curve.points.values[-1]:.4g}, "
             f"lowest {min(curve.points.values):.4g}, highest {max(curve.points.values):.4g}"
             for curve in self.curves
         ]
         kimg = [value for curve in self.curves for value in curve.points.kimg]
-        return f"{self.title}, {min(kimg):.4g} to {max(kimg):.4g} kimg: {'; '.join(told)}"
+        return f"{self.title}, {min(kimg):.4g} to {max(kimg):.4g} kimg: {'; '.join(curves)}"
 
 
-def panels_of(log: Log, metrics: Sequence[str]) -> tuple[Panel, ...]:
-    """Return a panel for each metric of the log, known by its name or named in `metrics`, then the known ones."""
-    measured = [name for name in log.names if name in metrics or is_metric(name)]
+def panels_of(log: RunLog, metrics: Sequence[str]) -> tuple[Panel, ...]:
+    """Return a panel for each metric of the log, by its name or by `metrics`, then those of PANELS with values."""
+    measured = [name for name in log.names if name in metrics or is_metric_name(name)]
     panels = [
-        Panel(name, "distance, smaller is better", (Curve(best_of(name, log), log.points(name)),), measured=True)
+        Panel(name, "distance, lower is better", (Curve(best_label(name, log), log.series(name)),), measured=True)
         for name in measured
     ]
-    for kind in KNOWN:
-        found = {shown: log.points(name) for name, shown in kind.names.items()}
+    for spec in PANELS:
+        found = {label: log.series(name) for name, label in spec.names.items()}
         curves = [
-            Curve(shown, points) if kind.measured else smoothed(shown, points)
-            for shown, points in found.items()
-            if any(points.values) or (len(points) and shown != "guidance")  # 0 throughout where nothing guides
+            Curve(label, points) if spec.measured else smooth_curve(label, points)
+            for label, points in found.items()
+            if any(points.values) or (len(points) and label != "guidance")  # all 0 without guidance
         ]
         if curves:
-            panels.append(Panel(kind.title, kind.unit, tuple(curves), kind.measured, kind.from_zero))
+            panels.append(Panel(spec.title, spec.unit, tuple(curves), spec.measured, spec.from_zero))
     return tuple(panels)
 
 
-def is_metric(name: str) -> bool:
-    """Say whether a name of the log is that of a metric."""
+def is_metric_name(name: str) -> bool:
+    """Return whether a log key is the name of a metric."""
     try:
-        metric_named(name)
+        get_metric(name)
     except RequestError:
         return False
     return True
 
 
-def best_of(name: str, log: Log) -> str:
-    """Say which value was the least of the last stage that has one, and where."""
-    points, side = log.points(name), ""
+def best_label(name: str, log: RunLog) -> str:
+    """Return in words the lowest value of the last stage that has one, and its kimg."""
+    points, suffix = log.series(name), ""
     for span in log.spans:
-        if len(own := inside(log.points(name), span)):
-            points, side = own, f" ({span.resolution} px)" if len(log.spans) > 1 else ""
+        if len(in_stage := within_span(log.series(name), span)):
+            points, suffix = in_stage, f" ({span.resolution} px)" if len(log.spans) > 1 else ""
     value, kimg = min(zip(points.values, points.kimg, strict=True))
-    return f"best {value:.4g} at {kimg:.4g} kimg{side}"
+    return f"best {value:.4g} at {kimg:.4g} kimg{suffix}"
 
 
-def inside(points: Points, span: Span) -> Points:
-    """Return the points of a stage: after its start, or at the very beginning of the run."""
+def within_span(points: Series, span: StageSpan) -> Series:
+    """Return the points of a stage: after its start, or at the start of the run."""
     kept = [
         (kimg, value)
         for kimg, value in zip(points.kimg, points.values, strict=True)
         if span.start < kimg <= span.end or (kimg == span.start and span.stage == 0)
     ]
-    return Points(tuple(kimg for kimg, _ in kept), tuple(value for _, value in kept))
+    return Series(tuple(kimg for kimg, _ in kept), tuple(value for _, value in kept))
 
 
-def smoothed(name: str, points: Points) -> Curve:
-    """Return a curve with its mean beside it, if it has points enough."""
+def smooth_curve(name: str, points: Series) -> Curve:
+    """Return a curve, with its running mean if it has enough points."""
     kimg, values = np.array(points.kimg), np.array(points.values)
     if len(values) > MAX_POINTS:
         groups = np.array_split(np.arange(len(values)), MAX_POINTS)
-        means = points_of([kimg[group].mean() for group in groups], [values[group].mean() for group in groups])
+        means = to_series([kimg[group].mean() for group in groups], [values[group].mean() for group in groups])
         low, high = (tuple(float(reduce(values[group])) for group in groups) for reduce in (np.min, np.max))
         return Curve(name, points, means, low, high)
-    if len(values) < MIN_TO_SMOOTH:
+    if len(values) < MIN_POINTS_TO_SMOOTH:
         return Curve(name, points)
-    return Curve(name, points, points_of(kimg, running_mean(values, max(3, round(WINDOW * len(values))))))
+    return Curve(name, points, to_series(kimg, running_mean(values, max(3, round(SMOOTHING_WINDOW * len(values))))))
 
 
 def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Return the mean over the `window` values around each, of fewer at the ends."""
+    """Return the mean over the `window` values around each, over fewer at the ends."""
     ones = np.ones(window)
     summed = np.convolve(values, ones, "full")
     counted = np.convolve(np.ones(len(values)), ones, "full")
@@ -154,25 +154,25 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
     return (summed / counted)[start : start + len(values)]
 
 
-def points_of(kimg: Sequence[float] | NDArray, values: Sequence[float] | NDArray) -> Points:
-    """Return points of any numbers."""
-    return Points(tuple(map(float, kimg)), tuple(map(float, values)))
+def to_series(kimg: Sequence[float] | NDArray, values: Sequence[float] | NDArray) -> Series:
+    """Return a series of floats."""
+    return Series(tuple(map(float, kimg)), tuple(map(float, values)))
 
 
 WIDTH, HEIGHT = 6.0, 2.9  # inches of a panel
-ROOM = (0.72, 0.46, 0.12, 0.32)  # inches of it left of the axes, below, right of and above them: for words
-HEADING = 0.45  # inches above all panels
-LETTERS = 60  # of a title
-DOTS = 150  # an inch, in PNG
-NARROW = 0.07  # of the axis: a stage that takes less has no name on it
+MARGINS = (0.72, 0.46, 0.12, 0.32)  # inches left, below, right and above the axes, for labels
+TITLE_HEIGHT = 0.45  # inches above all panels
+MAX_TITLE_LENGTH = 60  # characters
+DPI = 150
+MIN_LABELED_FRACTION = 0.07  # of the axis: a shorter stage has no label
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colors of a chart, no two the same. The curves' are about Okabe's and Ito's, told apart by most eyes."""
+    """Distinct colors of a chart; the curves' are close to the color-blind safe palette of Okabe and Ito."""
 
-    paper: str
-    ink: str
+    background: str
+    foreground: str
     grid: str
     curves: tuple[str, ...]
 
@@ -181,36 +181,36 @@ LIGHT = Theme("#ffffff", "#222222", "#d9d9d9", ("#0072b2", "#d55e00", "#008060",
 DARK = Theme("#181a1b", "#e4e4e4", "#43474a", ("#56b4e9", "#f09040", "#2bbf97", "#df92c4"))
 
 
-def svg(panel: Panel, spans: Sequence[Span]) -> bytes:
-    """Return a panel as SVG, light, the same for the same numbers. Its title is left to who shows it."""
-    return as_svg(lambda axes: draw(axes, panel, spans))
+def panel_svg(panel: Panel, spans: Sequence[StageSpan]) -> bytes:
+    """Return a panel as SVG in the light theme, without its title; deterministic."""
+    return to_svg(lambda axes: draw_panel(axes, panel, spans))
 
 
-def shares_svg(kinds: Mapping[str, Sequence[float]], *, across: str) -> bytes:
-    """Return a chart of several kinds of values: what share of each kind lies below a value, as SVG."""
+def ecdf_svg(samples: Mapping[str, Sequence[float]], *, xlabel: str) -> bytes:
+    """Return the empirical cumulative distributions of named samples as SVG."""
 
-    def draw_shares(axes: Axes) -> None:
-        for (name, values), color in zip(kinds.items(), LIGHT.curves, strict=False):
+    def draw_ecdf(axes: Axes) -> None:
+        for (name, values), color in zip(samples.items(), LIGHT.curves, strict=False):
             axes.ecdf(values, color=color, linewidth=1.6, label=name)
         axes.set_xlim(left=0)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        finish(axes, across=across, up="share of the images")
+        style_axes(axes, xlabel=xlabel, ylabel="fraction of the images")
 
-    return as_svg(draw_shares)
+    return to_svg(draw_ecdf)
 
 
-def as_svg(drawing: Callable[[Axes], None]) -> bytes:
-    """Return what is drawn on one pair of axes as SVG."""
-    with own_style():
+def to_svg(draw: Callable[[Axes], None]) -> bytes:
+    """Return what `draw` plots on one pair of axes as SVG."""
+    with plot_style():
         figure = Figure(figsize=(WIDTH, HEIGHT))
-        drawing(axes_at(figure, 0, 0))
+        draw(axes_at(figure, 0, 0))
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", facecolor=LIGHT.paper, metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", facecolor=LIGHT.background, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
-def darkened(svg: bytes) -> bytes:
-    """Return a chart in the dark theme: drawn once, the same but for its colors."""
+def to_dark(svg: bytes) -> bytes:
+    """Return a light chart in the dark theme, by replacing its colors."""
     text = svg.decode()
     for field in fields(Theme):
         light, dark = getattr(LIGHT, field.name), getattr(DARK, field.name)
@@ -220,45 +220,45 @@ def darkened(svg: bytes) -> bytes:
     return text.encode()
 
 
-def png(panels: Sequence[Panel], spans: Sequence[Span], *, title: str) -> bytes:
-    """Return all panels as one PNG, two beside each other."""
+def panels_png(panels: Sequence[Panel], spans: Sequence[StageSpan], *, title: str) -> bytes:
+    """Return all panels as one PNG, two in a row."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    with own_style():
-        figure = Figure(figsize=(columns * WIDTH, rows * HEIGHT + HEADING))
-        figure.text(0.01, 1 - 0.5 * HEADING / figure.get_figheight(), cut(title), va="center", fontsize=13)
+    with plot_style():
+        figure = Figure(figsize=(columns * WIDTH, rows * HEIGHT + TITLE_HEIGHT))
+        figure.text(0.01, 1 - 0.5 * TITLE_HEIGHT / figure.get_figheight(), shorten(title), va="center", fontsize=13)
         for index, panel in enumerate(panels):
             row, column = divmod(index, columns)
             axes = axes_at(figure, column * WIDTH, (rows - 1 - row) * HEIGHT)
-            draw(axes, panel, spans)
-            axes.set_title(cut(panel.title), loc="left", color=LIGHT.ink, fontsize=10, fontweight="bold")
+            draw_panel(axes, panel, spans)
+            axes.set_title(shorten(panel.title), loc="left", color=LIGHT.foreground, fontsize=10, fontweight="bold")
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DOTS, facecolor=LIGHT.paper, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=DPI, facecolor=LIGHT.background, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def axes_at(figure: Figure, left: float, bottom: float) -> Axes:
-    """Return axes in a panel's place, whose corner is given in inches, with room for the words around them."""
+    """Return the axes of a panel whose lower left corner is given in inches, inside the margins for labels."""
     width, height = figure.get_size_inches()
-    before, below, after, above = ROOM
-    place = (
+    before, below, after, above = MARGINS
+    rectangle = (
         (left + before) / width,
         (bottom + below) / height,
         (WIDTH - before - after) / width,
         (HEIGHT - below - above) / height,
     )
-    return figure.add_axes(place)
+    return figure.add_axes(rectangle)
 
 
-def cut(text: str) -> str:
-    """Return a line of words, no longer than there is room for."""
-    return text if len(text) <= LETTERS else text[: LETTERS - 1] + "…"
+def shorten(text: str) -> str:
+    """Return text of at most MAX_TITLE_LENGTH characters."""
+    return text if len(text) <= MAX_TITLE_LENGTH else text[: MAX_TITLE_LENGTH - 1] + "…"
 
 
 @contextmanager
-def own_style() -> Iterator[None]:
-    """Draw as here, whatever a person's matplotlibrc says, and the same every time; a dollar is a dollar."""
-    own: dict[Any, Any] = {
+def plot_style() -> Iterator[None]:
+    """Plot with fixed settings, independent of the user's matplotlibrc, without parsing math in text."""
+    settings: dict[Any, Any] = {
         "svg.fonttype": "path",
         "svg.hashsalt": "polyinr",
         "text.parse_math": False,
@@ -268,12 +268,12 @@ def own_style() -> Iterator[None]:
     }
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(own)
+        matplotlib.rcParams.update(settings)
         yield
 
 
-def draw(axes: Axes, panel: Panel, spans: Sequence[Span]) -> None:
-    """Draw a panel: its curves, the borders of stages, axes with their units, a legend above."""
+def draw_panel(axes: Axes, panel: Panel, spans: Sequence[StageSpan]) -> None:
+    """Plot a panel: its curves, the borders of stages, axes with their units, a legend above."""
     for curve, color in zip(panel.curves, LIGHT.curves, strict=False):
         if panel.measured:
             draw_measured(axes, curve, spans, color)
@@ -287,35 +287,37 @@ def draw(axes: Axes, panel: Panel, spans: Sequence[Span]) -> None:
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     if len(spans) > 1:
         low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.1 * (high - low))  # room for the stages' names
-        mark_stages(axes, spans)
-    finish(axes, across="thousand images seen (kimg)", up=panel.unit)
+        axes.set_ylim(low, high + 0.1 * (high - low))  # space for the stages' labels
+        draw_stage_borders(axes, spans)
+    style_axes(axes, xlabel="thousand images seen (kimg)", ylabel=panel.unit)
 
 
-def finish(axes: Axes, *, across: str, up: str) -> None:
-    """Name the axes, color all that is not a curve, and set the legend above."""
-    axes.set_xlabel(across, color=LIGHT.ink)
-    axes.set_ylabel(up, color=LIGHT.ink)
+def style_axes(axes: Axes, *, xlabel: str, ylabel: str) -> None:
+    """Label and color the axes, and place the legend above."""
+    axes.set_xlabel(xlabel, color=LIGHT.foreground)
+    axes.set_ylabel(ylabel, color=LIGHT.foreground)
     axes.grid(color=LIGHT.grid, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_facecolor(LIGHT.paper)
-    axes.tick_params(colors=LIGHT.ink)
+    axes.set_facecolor(LIGHT.background)
+    axes.tick_params(colors=LIGHT.foreground)
     for spine in axes.spines.values():
-        spine.set_color(LIGHT.ink)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, labelcolor=LIGHT.ink, borderpad=0.2)
+        spine.set_color(LIGHT.foreground)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, labelcolor=LIGHT.foreground, borderpad=0.2
+    )
 
 
-def draw_measured(axes: Axes, curve: Curve, spans: Sequence[Span], color: str) -> None:
-    """Draw marked points, joined within a stage: those of different resolutions do not compare."""
-    parts = [part for span in spans if len(part := inside(curve.points, span))] or [curve.points]
+def draw_measured(axes: Axes, curve: Curve, spans: Sequence[StageSpan], color: str) -> None:
+    """Plot points with markers, joined within a stage: other resolutions are not comparable."""
+    parts = [part for span in spans if len(part := within_span(curve.points, span))] or [curve.points]
     for index, part in enumerate(parts):
         name = curve.name if index + 1 == len(parts) else None
         axes.plot(part.kimg, part.values, marker="o", markersize=3.5, linewidth=1.4, color=color, label=name)
 
 
 def draw_curve(axes: Axes, curve: Curve, color: str) -> None:
-    """Draw a curve: thin what was logged, or shaded its extent; thick the mean."""
-    thick: Points = curve.mean or curve.points
+    """Plot a curve: thin the logged values, or shaded their range; thick the mean."""
+    thick: Series = curve.mean or curve.points
     if curve.low:
         axes.fill_between(thick.kimg, curve.low, curve.high, color=color, alpha=0.2, linewidth=0)
     elif curve.mean:
@@ -324,13 +326,13 @@ def draw_curve(axes: Axes, curve: Curve, color: str) -> None:
     axes.plot(thick.kimg, thick.values, color=color, linewidth=1.6, marker=marker, label=curve.name)
 
 
-def mark_stages(axes: Axes, spans: Sequence[Span]) -> None:
-    """Draw a line where a stage begins, and its resolution beside it where there is room."""
+def draw_stage_borders(axes: Axes, spans: Sequence[StageSpan]) -> None:
+    """Plot a line where a stage begins, labeled with its resolution if there is space."""
     width = spans[-1].end - spans[0].start
     for span in spans:
         if span is not spans[0]:
-            axes.axvline(span.start, color=LIGHT.ink, linewidth=0.8, linestyle="--", alpha=0.7)
-        if span.end - span.start >= NARROW * width:
+            axes.axvline(span.start, color=LIGHT.foreground, linewidth=0.8, linestyle="--", alpha=0.7)
+        if span.end - span.start >= MIN_LABELED_FRACTION * width:
             axes.annotate(
                 f"{span.resolution} px",
                 (span.start, 1),
@@ -339,6 +341,6 @@ def mark_stages(axes: Axes, spans: Sequence[Span]) -> None:
                 textcoords="offset points",
                 va="top",
                 fontsize=7.5,
-                color=LIGHT.ink,
-                bbox={"facecolor": LIGHT.paper, "alpha": 0.75, "linewidth": 0, "pad": 1},
+                color=LIGHT.foreground,
+                bbox={"facecolor": LIGHT.background, "alpha": 0.75, "linewidth": 0, "pad": 1},
             )

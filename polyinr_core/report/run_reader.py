@@ -1,4 +1,4 @@
-"""A run's log as it lies on disk: several starts, work that was done twice, damaged lines; numbers over kimg."""
+"""Read a run folder: its configuration, its log with resumed and damaged parts, its grids, models and results."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,15 +17,15 @@ from polyinr_core.training.hooks import BEST
 from polyinr_core.training.run_dir import RunFolder
 
 MAX_KIMG = 1e12  # of all stages together
-LARGEST = 1e30  # what an axis can show
-MAX_WHOLE = 2**31 - 1  # of a stage, a resolution
+MAX_VALUE = 1e30  # that an axis can show
+MAX_INTEGER = 2**31 - 1  # of a stage, a resolution
 
 Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Span:
-    """A stage as far as it was trained: its number, resolution, and from which kimg to which of the run."""
+class StageSpan:
+    """The trained part of a stage: its index, its resolution, and its first and last kimg of the run."""
 
     stage: int
     resolution: int
@@ -34,8 +34,8 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Points:
-    """The values of one name over kimg, both in the log's order."""
+class Series:
+    """The values of one log key over kimg."""
 
     kimg: tuple[float, ...]
     values: tuple[float, ...]
@@ -45,10 +45,12 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Log:
-    """The events of a run in the order of their kimg, and what was not taken of its log.
+class RunLog:
+    """The events of a run by kimg.
 
-    `undone` events told of work that a stop lost and the next start did again; `damaged` lines are none.
+    Attributes:
+        damaged: the number of lines that are not events, which are ignored.
+        undone: the number of events of iterations that were lost and repeated, which are ignored.
     """
 
     events: tuple[Event, ...]
@@ -56,47 +58,51 @@ class Log:
     undone: int = 0
 
     @property
-    def seen(self) -> float:
-        """How far the run has come, in kimg."""
+    def kimg(self) -> float:
+        """The position of the last event."""
         return float(self.events[-1]["kimg"])
 
     @property
     def resumed(self) -> tuple[float, ...]:
-        """Where the run was taken up again, in kimg."""
+        """Where the run was resumed, in kimg."""
         return tuple(event["kimg"] for event in self.events if event.get("resumed"))
 
     @property
     def warnings(self) -> tuple[tuple[float, str], ...]:
-        """What the run warned of, and when."""
+        """The warnings of the run, each with its kimg."""
         return tuple((event["kimg"], str(event["warning"])) for event in self.events if event.get("warning"))
 
     @property
-    def spans(self) -> tuple[Span, ...]:
-        """The stages, each from where the one before it ended."""
-        staged = [event for event in self.events if is_whole(event.get("stage"), high=MAX_WHOLE)]
-        spans: list[Span] = []
+    def spans(self) -> tuple[StageSpan, ...]:
+        """The trained parts of the stages; each begins where the one before ended."""
+        staged = [event for event in self.events if is_whole(event.get("stage"), high=MAX_INTEGER)]
+        spans: list[StageSpan] = []
         for stage, events in groupby(staged, key=lambda event: event["stage"]):
-            own = list(events)
-            side = next((event["resolution"] for event in own if is_whole(event.get("resolution"), high=MAX_WHOLE)), 0)
-            spans.append(Span(stage, side, spans[-1].end if spans else own[0]["kimg"], own[-1]["kimg"]))
+            in_stage = list(events)
+            resolution = next(
+                (event["resolution"] for event in in_stage if is_whole(event.get("resolution"), high=MAX_INTEGER)), 0
+            )
+            spans.append(
+                StageSpan(stage, resolution, spans[-1].end if spans else in_stage[0]["kimg"], in_stage[-1]["kimg"])
+            )
         return tuple(spans)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that the log gives numbers for, in the order in which they came up."""
-        return tuple(dict.fromkeys(name for event in self.events for name in numbers_of(event)))
+        """The log keys with numbers, in the order of their first event."""
+        return tuple(dict.fromkeys(name for event in self.events for name in finite_numbers(event)))
 
-    def points(self, name: str) -> Points:
-        """Return the values of one name, without those that were not finite; of two at one kimg the later."""
-        found = {event["kimg"]: numbers_of(event)[name] for event in self.events if name in numbers_of(event)}
-        return Points(tuple(found), tuple(found.values()))
+    def series(self, name: str) -> Series:
+        """Return the finite values of a log key; of two at one kimg the later."""
+        values = {event["kimg"]: finite_numbers(event)[name] for event in self.events if name in finite_numbers(event)}
+        return Series(tuple(values), tuple(values.values()))
 
 
-def read_log(path: PathLike) -> Log:
-    """Read a run's log, which may be growing while it is read. Raises FileError, also where no event is in it.
+def read_log(path: PathLike) -> RunLog:
+    """Read a run's log, which may be growing. Raises FileError, also for a log without events.
 
-    A start that goes on from a state older than the last line does some work again: what the log says of the
-    first time gives way.
+    A run that resumes from a state older than its last event repeats some iterations; their first events are
+    ignored.
     """
     path = Path(path)
     events: list[Event] = []
@@ -105,9 +111,9 @@ def read_log(path: PathLike) -> Log:
     for line in [*lines, last]:
         if not line.strip():
             continue
-        event = parsed(line)
+        event = parse_event(line)
         if event is None:
-            damaged += line is not last  # which may be half-written as yet
+            damaged += line is not last  # which may be incomplete
             continue
         while events and events[-1]["kimg"] > event["kimg"]:
             events.pop()
@@ -115,55 +121,55 @@ def read_log(path: PathLike) -> Log:
         events.append(event)
     if not events:
         hint = f" ({damaged} damaged lines)" if damaged else ""
-        raise FileError(path, f"holds no event of a run{hint}; wait until it has logged one")
-    return Log(tuple(events), damaged=damaged, undone=undone)
+        raise FileError(path, f"holds no events{hint}; wait until the run has logged one")
+    return RunLog(tuple(events), damaged=damaged, undone=undone)
 
 
-def parsed(line: bytes) -> Event | None:
-    """Return the event of a line, None if it is none."""
+def parse_event(line: bytes) -> Event | None:
+    """Return the event in a line, None if there is none."""
     try:
         event = parse_json(line, finite=False)
     except JsonError:
         return None
-    if not isinstance(event, dict) or not 0 <= numbers_of(event).get("kimg", -1.0) <= MAX_KIMG:
+    if not isinstance(event, dict) or not 0 <= finite_numbers(event).get("kimg", -1.0) <= MAX_KIMG:
         return None
     return upgrade_event(event) | {"kimg": float(event["kimg"])}
 
 
-def numbers_of(event: Event) -> dict[str, float]:
-    """Return what of an event can be drawn: its finite numbers."""
-    return {name: float(value) for name, value in event.items() if is_number(value) and abs(value) < LARGEST}
+def finite_numbers(event: Event) -> dict[str, float]:
+    """Return the finite numbers of an event."""
+    return {name: float(value) for name, value in event.items() if is_number(value) and abs(value) < MAX_VALUE}
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as its folder has it. `stages` are empty where the configuration names none that can be read."""
+    """A run read from its folder; `stages` is empty if the configuration has no valid ones."""
 
     folder: RunFolder
     config: dict[str, Any]
     data: dict[str, Any]
     stages: tuple[Stage, ...]
-    log: Log
+    log: RunLog
 
     @property
     def name(self) -> str:
         return to_unicode(self.folder.path.absolute().name)
 
     @property
-    def sheets(self) -> tuple[tuple[float, Path], ...]:
-        """The sheets of samples, each with the kimg at which it was drawn, the oldest first."""
-        paths = [path for path in self.folder.samples.glob("fakes-*.png") if seen_of(path) is not None]
-        return tuple(sorted(((seen_of(path) or 0) / 1000, path) for path in paths))
+    def grids(self) -> tuple[tuple[float, Path], ...]:
+        """The sample grids, each with its kimg, the oldest first."""
+        paths = [path for path in self.folder.samples.glob("fakes-*.png") if images_seen_at(path) is not None]
+        return tuple(sorted(((images_seen_at(path) or 0) / 1000, path) for path in paths))
 
     @property
     def reals(self) -> Path | None:
-        """The sheet of real images, if there is one."""
+        """The grid of real images, None if there is none."""
         path = self.folder.sample("reals")
         return path if path.is_file() else None
 
     @property
     def model(self) -> Path | None:
-        """The run's best model, without one the newest, None where there is none as yet."""
+        """The run's best checkpoint, else the newest, None if there is none yet."""
         if (best := self.folder.checkpoints / BEST).is_file():
             return best
         numbered = [path for path in self.folder.checkpoints.glob("*.safetensors") if path.stem.isdecimal()]
@@ -171,50 +177,50 @@ class StoredRun:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The distances that the run was told to measure, at its last start."""
+        """The metrics that the run computes, by its configuration."""
         named = self.config.get("metrics")
         return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
 
-    def results(self, *, but: Sequence[Path] = ()) -> tuple[Result, ...]:
-        """Return what `polyinr evaluate` has left in the folder, `but` some; other .json files are left alone."""
-        given = {path.resolve() for path in but}
-        found = []
+    def results(self, *, exclude: Sequence[Path] = ()) -> tuple[Result, ...]:
+        """Return the results of `polyinr evaluate` in the folder, except some; other .json files are ignored."""
+        excluded = {path.resolve() for path in exclude}
+        results = []
         for path in sorted(self.folder.path.glob("*.json")):
             with suppress(FileError):
-                if path.resolve() not in given:
-                    found.append(read_result(path))
-        return tuple(found)
+                if path.resolve() not in excluded:
+                    results.append(read_result(path))
+        return tuple(results)
 
 
 def read_run(path: PathLike) -> StoredRun:
-    """Read a run folder. Raises FileError where it is none, or is damaged."""
+    """Read a run folder. Raises FileError for another folder and for a damaged one."""
     path = Path(path)
     folder = RunFolder(path)
     if not path.is_dir():
-        raise FileError(path, "is a file, a run folder is needed" if path.exists() else "no such folder")
+        raise FileError(path, "is a file, not a run folder" if path.exists() else "no such folder")
     if not folder.config.is_file():
-        raise FileError(path, f"is no run folder: it holds no {folder.config.name}; `polyinr train` makes one")
+        raise FileError(path, f"is not a run folder: it has no {folder.config.name}; `polyinr train` makes one")
     try:
         stored = upgrade(parse_json(read_bytes(folder.config)))
     except JsonError as error:
-        raise FileError(folder.config, f"a damaged configuration: {error}") from error
+        raise FileError(folder.config, f"is damaged: {error}") from error
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-        raise FileError(folder.config, f"no configuration of a run in format {FORMAT}")
+        raise FileError(folder.config, f"is not a configuration of format {FORMAT}")
     config, data = stored.get("training"), stored.get("data")
     if not isinstance(config, dict) or not isinstance(data, dict):
-        raise FileError(folder.config, "a damaged configuration: its training or its data is missing")
-    return StoredRun(folder, config, data, stages_of(config), read_log(folder.log))
+        raise FileError(folder.config, "is damaged: its training or its data is missing")
+    return StoredRun(folder, config, data, configured_stages(config), read_log(folder.log))
 
 
-def stages_of(config: dict[str, Any]) -> tuple[Stage, ...]:
-    """Return the stages of a configuration, none where they are damaged."""
+def configured_stages(config: dict[str, Any]) -> tuple[Stage, ...]:
+    """Return the stages of a configuration, () if they are damaged."""
     try:
         return parse_stages(str(config.get("stages")))
     except ConfigError:
         return ()
 
 
-def seen_of(sheet: Path) -> int | None:
-    """Return how many images the run had seen when it drew a sheet, None for another file's name."""
-    digits = sheet.stem.removeprefix("fakes-")
+def images_seen_at(path: Path) -> int | None:
+    """Return the number of training images in the name of a sample grid, None for another name."""
+    digits = path.stem.removeprefix("fakes-")
     return int(digits) if digits.isdecimal() and len(digits) <= 18 else None

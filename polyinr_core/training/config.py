@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from polyinr_core.discriminator.config import DiscriminatorConfig
 from polyinr_core.errors import ConfigError
-from polyinr_core.metrics.registry import metrics_named
+from polyinr_core.metrics.registry import get_metrics
 from polyinr_core.metrics.registry import networks_of as networks_of_metrics
 from polyinr_core.models.config import Form, GeneratorConfig
 
@@ -27,7 +27,7 @@ SAMPLE_COUNTS = {
     "lite2": SampleCount(reals=10_000, fakes=2_000, balanced=True),
     "inception": SampleCount(reals=None, fakes=50_000, balanced=False),  # as StyleGAN-XL: 50k fakes, all reals
 }
-DISTANCES = metrics_named(("fd-lite2", "kd-lite2", "fid"))  # by which a run is judged; smaller is better
+DISTANCES = get_metrics(("fd-lite2", "kd-lite2", "fid"))  # by which a run is judged; smaller is better
 
 
 def networks_of(distances: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from polyinr_core.data.loader import TrainLoader
 from polyinr_core.images.quantize import quantize
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution
 from polyinr_core.metrics.extractors import Lite2Features
-from polyinr_core.metrics.frechet import FeatureStatistics, Gaussian, frechet_distance
+from polyinr_core.metrics.frechet import Gaussian, RunningMoments, frechet_distance
 from polyinr_core.metrics.inception import InceptionFeatures
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.models.generator import Generator
@@ -141,7 +141,7 @@ class MetricsHook:
             if isinstance(network, InceptionFeatures):
                 facts |= {f"fid-{key}": count for key, count in counts.items()} | {"fid-network": network.sha256}
             else:
-                facts |= {"side": network.side, **counts}
+                facts |= {"side": network.resolution, **counts}
         return facts
 
 
@@ -149,7 +149,7 @@ class ExtractedFeatures:
     """Statistics of a network's features of reals or fakes and, where a distance needs them, the features."""
 
     def __init__(self, dim: int, *, device: torch.device, keep: bool) -> None:
-        self.gaussian = FeatureStatistics(dim, device=device)
+        self.gaussian = RunningMoments(dim, device=device)
         self.features = torch.zeros(0, dim, device=device)
         self.local: list[Tensor] = []  # not gathered yet
         self.keep = keep

@@ -25,7 +25,7 @@ def test_what_differs_what_it_does_and_what_it_is_worth(polyinr: Run) -> None:
     assert "Chong and Forsyth 2020" in text
     assert "fd-lite2: A 30, B 40: comparable within 30, because of the count of generated images;" in text
     assert "is: A 5, B 5: not comparable, because of the count of generated images." in text
-    assert text.index("What they compare") < text.index("What shifts them") < text.index("Figures")
+    assert text.index("What the comparison is about") < text.index("What shifts the values") < text.index("\nMetrics")
     assert max(map(len, lines)) <= 100
 
 
@@ -34,8 +34,8 @@ def test_chance_is_named_where_there_is_no_interval(polyinr: Run) -> None:
     write_result("b.json", {"fd-lite2": 29.0, "joy": 2, "extra": 3}, sha="b", psi=0.5)
     text = " ".join(" ".join(explained(polyinr, "a.json", "b.json")).split())
     assert "comparable; B is better by 1, which may be chance: --bootstrap 100 gives intervals." in text
-    assert "It is the model and psi together that differ." in text
-    assert "joy: A 1, B 2: comparable; which way it is better is not known." in text
+    assert "Together, the model and psi differ." in text
+    assert "joy: A 1, B 2: comparable; it is unknown whether lower or higher is better." in text
     assert "Only in A: only." in text
     assert "Only in B: extra." in text
 
@@ -44,7 +44,7 @@ def test_cards_that_agree(polyinr: Run) -> None:
     write_result("a.json", {"fd-lite2": 30.0})
     write_result("x/a.json", {"fd-lite2": 30.0})
     text = "\n".join(explained(polyinr, "a.json", "x/a.json"))
-    assert "The cards agree in all that figures depend on." in text
+    assert "The cards agree in everything that the metrics depend on." in text
     assert "Equal in both: fd-lite2." in text
     assert "B  x/a: " in text
 
@@ -56,9 +56,9 @@ def test_a_difference_that_touches_no_shared_figure_is_said_of_none(polyinr: Run
     facts["card"]["weather"] = "rain\x1b[2J"
     Path("b.json").write_text(json.dumps(facts))
     text = "\n".join(explained(polyinr, "a.json", "b.json"))
-    assert "Differs, and touches none of the figures below: reals.sha256." in text
+    assert "Differences that affect none of the metrics below: reals.sha256." in text
     assert "weather: A not on the card, B rain?[2J" in text
-    assert "is: A 5, B 5: whether they are comparable is not known, because of weather." in text
+    assert "is: A 5, B 5: it is unknown whether they are comparable, because of weather." in text
 
 
 def test_json_from_a_pipe(polyinr: Run) -> None:
@@ -70,9 +70,9 @@ def test_json_from_a_pipe(polyinr: Run) -> None:
     (difference,) = facts["differences"]
     assert (difference["field"], difference["a"], difference["b"]) == ("fakes.count", "20000", "10000")
     (effect,) = difference["effects"]
-    assert (effect["kind"], effect["figures"]) == ("bias", ["fd-lite2"])
+    assert (effect["kind"], effect["metrics"]) == ("bias", ["fd-lite2"])
     assert "Chong" in effect["source"]
-    assert facts["figures"]["fd-lite2"] == {
+    assert facts["metrics"]["fd-lite2"] == {
         "a": 30.0,
         "b": 40.0,
         "standing": "within",

@@ -100,7 +100,7 @@ def data_facts(data: ImageDataset) -> tuple[int, int]:
 def test_four_commands_report_the_same(
     polyinr: Run, monkeypatch: pytest.MonkeyPatch, layout: str, container: str
 ) -> None:
-    monkeypatch.setattr(protocols, "load_network", lambda name, **options: Eyes())
+    monkeypatch.setattr(protocols, "load_extractor", lambda name, **options: Eyes())
     monkeypatch.setattr(plan, "show_plan", lambda config, data, *others, **options: read.append(data_facts(data)))
     read: list[tuple[int, int]] = []  # by train
     files, counts = LAYOUTS[layout]
@@ -120,4 +120,4 @@ def test_four_commands_report_the_same(
     assert judged.code == 0, judged.stderr
     card = judged.lines[0]["card"]
     assert (card["reals"]["count"], card["fakes"]["count"]) == (8, 8)
-    assert abs(judged.lines[0]["figures"]["fd-lite2"]["value"]) < 1e-3  # the same images: their distance is 0
+    assert abs(judged.lines[0]["metrics"]["fd-lite2"]["value"]) < 1e-3  # the same images: their distance is 0

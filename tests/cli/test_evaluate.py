@@ -18,8 +18,7 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.evaluation import model_metrics as model_figures
 from polyinr_core.evaluation import protocols
-from polyinr_core.evaluation.generated_images import DrawnImages
-from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
 from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.runtime.atomic_io import sha256_of
 
@@ -27,7 +26,7 @@ from polyinr_core.runtime.atomic_io import sha256_of
 class Eyes(torch.nn.Module):
     """A judge of 5 features."""
 
-    dim, name, sha256, side = 5, "lite2", "cd" * 32, 8
+    dim, name, sha256, resolution = 5, "lite2", "cd" * 32, 8
     seen = 0
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -38,14 +37,14 @@ class Eyes(torch.nn.Module):
 
 @pytest.fixture
 def eyes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "load_network", lambda name, **options: Eyes())
+    monkeypatch.setattr(protocols, "load_extractor", lambda name, **options: Eyes())
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     """Folders `reals` and `fakes` of 16 images at 16 px, `model.safetensors` of four classes."""
     for seed, name in enumerate(("reals", "fakes")):
-        write_images(tmp_path / name, 16, side=16, seed=seed)
+        write_images(tmp_path / name, 16, resolution=16, seed=seed)
     small_checkpoint(tmp_path / "model.safetensors", classes=4)
     return tmp_path
 
@@ -57,7 +56,7 @@ def test_a_model_against_a_folder(polyinr: Run, folders: Path, eyes: None) -> No
     assert [line.split()[0] for line in lines] == ["fd-lite2", "kd-lite2"]
     assert "under 10000" in ran.stderr
     result = json.loads(Path("r.json").read_text())
-    assert float(lines[0].split()[1]) == pytest.approx(result["figures"]["fd-lite2"]["value"], rel=1e-5)
+    assert float(lines[0].split()[1]) == pytest.approx(result["metrics"]["fd-lite2"]["value"], rel=1e-5)
     fakes = result["card"]["fakes"]
     assert fakes["sha256"] == sha256_of(folders / "model.safetensors")
     assert (fakes["seeds"], fakes["labels"], fakes["psi"]) == ("0-11", "uniform", 1.0)
@@ -72,9 +71,9 @@ def test_folders_with_intervals_as_json(polyinr: Run, folders: Path, eyes: None)
     assert ran.code == 0, ran.stderr
     assert ran.stderr == ""
     (result,) = ran.lines
-    row = result["figures"]["fd-lite2"]
+    row = result["metrics"]["fd-lite2"]
     assert row["low"] <= row["high"]
-    assert set(result["figures"]) == {
+    assert set(result["metrics"]) == {
         "fd-lite2",
         "pr-lite2/precision",
         "pr-lite2/recall",
@@ -83,7 +82,7 @@ def test_folders_with_intervals_as_json(polyinr: Run, folders: Path, eyes: None)
     }
     other = ["--real", "fakes", "--fake", "reals", "--metrics", "pr-lite2"]
     swapped = polyinr("evaluate", *other, "--json", "-q").lines[0]
-    assert swapped["figures"]["pr-lite2/precision"]["value"] == result["figures"]["pr-lite2/recall"]["value"]
+    assert swapped["metrics"]["pr-lite2/precision"]["value"] == result["metrics"]["pr-lite2/recall"]["value"]
 
 
 def test_the_cache_changes_no_figure(polyinr: Run, folders: Path, eyes: None) -> None:
@@ -104,7 +103,7 @@ def labeled(name: str, *counts: int) -> None:
     """A folder of images at 16 px, a folder in it for each class."""
     Path(name).mkdir()
     for label, count in enumerate(counts):
-        write_images(Path(name, f"class {label}"), count, side=16, seed=label)
+        write_images(Path(name, f"class {label}"), count, resolution=16, seed=label)
 
 
 EVALUATE = ("evaluate", "-m", "model.safetensors", "--count", "12", "--json")
@@ -121,7 +120,7 @@ def test_labels_are_drawn_from_the_data(polyinr: Run, folders: Path, eyes: None)
     assert uniform.lines[0]["card"]["fakes"]["labels"] == "uniform"
     assert "label_weights" not in uniform.lines[0]["card"]["fakes"]
     assert "uniformly" not in uniform.stderr
-    assert uniform.lines[0]["figures"] != ran.lines[0]["figures"]
+    assert uniform.lines[0]["metrics"] != ran.lines[0]["metrics"]
     ran = polyinr(*EVALUATE, "--real", "reals")
     assert ran.lines[0]["card"]["fakes"]["labels"] == "uniform"
     assert "reals has no labels" in ran.stderr
@@ -136,7 +135,7 @@ def test_statistics_carry_labels(polyinr: Run, folders: Path, eyes: None) -> Non
     words = [*EVALUATE, "--metrics", "fd-lite2"]
     first = polyinr(*words, "--real", "uneven", "--save-statistics", "s.safetensors").lines[0]
     again = polyinr(*words, "--real", "s.safetensors").lines[0]
-    assert again["figures"] == first["figures"]
+    assert again["metrics"] == first["metrics"]
     assert again["card"]["fakes"] == first["card"]["fakes"]
     np.savez("stats.npz", mu=np.zeros(5), sigma=np.eye(5))
     ran = polyinr(*words, "--real", "stats.npz")
@@ -162,7 +161,7 @@ def test_a_protocol_says_how_labels_are_drawn(polyinr: Run, folders: Path, eyes:
     even = polyinr(*EVALUATE, "--real", "even", "--metrics", "fid-adm,fd-lite2").lines[0]
     flat = polyinr(*EVALUATE, "--real", "even", "--metrics", "fid-adm,fd-lite2", "--labels", "uniform").lines[0]
     assert even["card"]["fakes"]["labels"] == "dataset"
-    assert even["figures"] == flat["figures"]
+    assert even["metrics"] == flat["metrics"]
 
 
 def test_metrics_without_reals_take_their_labels_alone(polyinr: Run, folders: Path) -> None:
@@ -176,7 +175,7 @@ def test_metrics_without_reals_take_their_labels_alone(polyinr: Run, folders: Pa
     without = polyinr(*words)
     assert without.lines[0]["card"]["fakes"]["labels"] == "uniform"
     assert "without real images" in without.stderr
-    assert without.lines[0]["figures"] != ran.lines[0]["figures"]
+    assert without.lines[0]["metrics"] != ran.lines[0]["metrics"]
 
 
 def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
@@ -193,8 +192,8 @@ def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
     assert [card["quantization"][:17] for card in cards] == ["uint8, (x + 1) * ", "uint8, x * 127.5 "]
 
     checkpoint = load_checkpoint(folders / "model.safetensors")
-    pixels = torch.cat(list(DrawnImages(checkpoint, name="m", count=12).passes())).int()
-    files = torch.cat(list(open_images(Path("out")).passes())).int()
+    pixels = torch.cat(list(GeneratedImages(checkpoint, name="m", count=12).batches())).int()
+    files = torch.cat(list(DatasetImages.open(Path("out")).batches())).int()
     assert set((pixels - files).unique().tolist()) == {0, 1}
     inside = (pixels > 0) & (pixels < 255)
     assert 0.4 < (pixels - files)[inside].float().mean() < 0.6
@@ -244,14 +243,14 @@ def test_what_is_refused(
 def test_a_protocol_says_what_fid_and_pr_are(polyinr: Run, folders: Path, eyes: None) -> None:
     words = ["evaluate", "--real", "reals", "--fake", "fakes", "--json", "-q", "--metrics", "fid,pr,fid-clean"]
     found = polyinr(*words, "--protocol", "adm").lines[0]
-    assert list(found["figures"]) == ["fid-adm", "pr-adm/precision", "pr-adm/recall", "fid-clean"]
+    assert list(found["metrics"]) == ["fid-adm", "pr-adm/precision", "pr-adm/recall", "fid-clean"]
     rules = {name: facts["rule"] for name, facts in found["card"]["protocols"].items()}
     assert "covariance by N - 1" in rules["fid-adm"]
     assert "TorchScript form" in rules["fid-adm"]
-    plain = polyinr(*words[:-1], "fid,fid-adm").lines[0]["figures"]
-    assert plain["fid-adm"]["value"] == found["figures"]["fid-adm"]["value"]
+    plain = polyinr(*words[:-1], "fid,fid-adm").lines[0]["metrics"]
+    assert plain["fid-adm"]["value"] == found["metrics"]["fid-adm"]["value"]
     assert plain["fid"]["value"] != plain["fid-adm"]["value"]
-    assert list(polyinr(*words[:-1], "fid", "--protocol", "clean").lines[0]["figures"]) == ["fid-clean"]
+    assert list(polyinr(*words[:-1], "fid", "--protocol", "clean").lines[0]["metrics"]) == ["fid-clean"]
 
 
 def test_a_model_by_itself(polyinr: Run, folders: Path) -> None:
@@ -261,7 +260,7 @@ def test_a_model_by_itself(polyinr: Run, folders: Path) -> None:
     assert ran.stderr == ""
     lines = dict(line.split() for line in ran.stdout.decode().splitlines())
     result = json.loads(Path("r.json").read_text())
-    assert int(lines["params"]) == result["figures"]["params"]["value"]
+    assert int(lines["params"]) == result["metrics"]["params"]["value"]
     card = result["card"]
     assert "reals" not in card
     assert "count" not in card["fakes"]
@@ -283,7 +282,7 @@ def test_paths_with_an_interval(polyinr: Run, folders: Path) -> None:
         "0.7",
     ]
     result = polyinr("evaluate", *words, "--json", "-q").lines[0]
-    row, facts = result["figures"]["ppl-lite2"], result["card"]["protocols"]["ppl-lite2"]
+    row, facts = result["metrics"]["ppl-lite2"], result["card"]["protocols"]["ppl-lite2"]
     assert 0 < row["low"] <= row["high"]
     assert (facts["network"], facts["paths"]) == ("lite2", 4)
     assert result["card"]["networks"]["lite2"]["sha256"].startswith("9656183e")
@@ -298,41 +297,41 @@ def test_inversion_image_by_image(polyinr: Run, folders: Path, monkeypatch: pyte
     each = result["images"]["inversion"]
     assert len(each) == result["card"]["reals"]["count"] == 2
     mean = sum(one["psnr"] for one in each) / 2
-    assert result["figures"]["inversion/psnr"]["value"] == pytest.approx(mean)
-    assert set(result["figures"]) == {"inversion/psnr", "inversion/ssim"}
+    assert result["metrics"]["inversion/psnr"]["value"] == pytest.approx(mean)
+    assert set(result["metrics"]) == {"inversion/psnr", "inversion/ssim"}
     assert "2 steps" in result["card"]["protocols"]["inversion"]["rule"]
 
 
 def test_upsampling_shares_what_others_see(polyinr: Run, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn at once it is the distance itself; enlarged it is that of a folder of enlarged images."""
     eyes = Eyes()
-    monkeypatch.setattr(protocols, "load_network", lambda name, **options: eyes)
-    large(Path("wide"), side=24)
+    monkeypatch.setattr(protocols, "load_extractor", lambda name, **options: eyes)
+    large(Path("wide"), resolution=24)
     words = ["--real", "wide", "-m", "model.safetensors", "--count", "6", "--res", "24", "--json", "-q"]
     result = polyinr("evaluate", *words, "--metrics", "fd-lite2,upsampling").lines[0]
-    figures = result["figures"]
+    figures = result["metrics"]
     assert eyes.seen == 4 + 6 + 3 * 6
     assert figures["upsampling/drawn"] == figures["fd-lite2"]
     assert set(result["card"]["protocols"]) == {"fd-lite2", "upsampling"}
     assert result["card"]["protocols"]["upsampling"]["trained_resolution"] == 16
 
     checkpoint = load_checkpoint(folders / "model.safetensors")
-    pixels = torch.cat(list(DrawnImages(checkpoint, name="m", count=6).passes()))
+    pixels = torch.cat(list(GeneratedImages(checkpoint, name="m", count=6).batches()))
     for filter in ("nearest", "bilinear", "bicubic"):
         Path(filter).mkdir()
         for i, image in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
             image = Image.fromarray(image).resize((24, 24), Image.Resampling[filter.upper()])
             image.save(f"{filter}/{i}.png")
         other = polyinr("evaluate", "--real", "wide", "--fake", filter, "--metrics", "fd-lite2", "--json", "-q")
-        value = other.lines[0]["figures"]["fd-lite2"]["value"]
+        value = other.lines[0]["metrics"]["fd-lite2"]["value"]
         assert figures[f"upsampling/{filter}"]["value"] == pytest.approx(value, rel=1e-4)  # features of other batches
 
 
-def large(folder: Path, *, side: int) -> None:
+def large(folder: Path, *, resolution: int) -> None:
     rng = np.random.default_rng(5)
     folder.mkdir()
     for i in range(4):
-        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (resolution, resolution, 3), dtype=np.uint8)).save(folder / f"{i}.png")
 
 
 def test_an_inception_of_one_s_own_is_said_to_be_one(
@@ -341,10 +340,10 @@ def test_an_inception_of_one_s_own_is_said_to_be_one(
     for published in (False, True):
         eyes = Eyes()
         eyes.published = published
-        monkeypatch.setattr(protocols, "load_network", lambda name, eyes=eyes, **options: eyes)
+        monkeypatch.setattr(protocols, "load_extractor", lambda name, eyes=eyes, **options: eyes)
         ran = polyinr("evaluate", "--real", "reals", "--fake", "fakes", "--metrics", "fid-clean", "--json")
         assert ran.lines[0]["card"]["networks"]["inception-clean"]["published"] is published
-        assert ("not the file of published figures" in ran.stderr) is not published
+        assert ("not the file of published values" in ran.stderr) is not published
 
 
 def test_without_inception_the_message_says_where_it_is_from(
@@ -361,7 +360,7 @@ def test_lite2_itself_tells_noise_from_itself(polyinr: Run, folders: Path) -> No
     same = polyinr(*["evaluate", "--real", "reals", "--fake", "reals", "--json", "-q"])
     assert same.code == 0, same.stderr
     other = polyinr(*["evaluate", "--real", "reals", "-m", "model.safetensors", "--count", "16", "--json", "-q"])
-    near, far = (ran.lines[0]["figures"]["fd-lite2"]["value"] for ran in (same, other))
+    near, far = (ran.lines[0]["metrics"]["fd-lite2"]["value"] for ran in (same, other))
     assert near == pytest.approx(0, abs=1e-4 * far)
 
 

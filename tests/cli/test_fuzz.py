@@ -265,7 +265,7 @@ def make_directions(path: Path) -> None:
 def make_statistics(path: Path) -> None:
     """Write statistics of two images in a sense of three numbers."""
     from polyinr_core.evaluation.statistics_io import METADATA_KEY
-    from polyinr_core.metrics.feature_statistics import digest_of
+    from polyinr_core.metrics.feature_cache import digest_tensors
     from polyinr_core.runtime.format1 import FORMAT
     from polyinr_core.runtime.tensor_files import encode_tensors
 
@@ -273,12 +273,12 @@ def make_statistics(path: Path) -> None:
     facts = {
         "format": FORMAT,
         "images": {"kind": "images", "name": "x"},
-        "side": 16,
+        "resolution": 16,
         "count": 2,
-        "senses": [["lite2", "pooled"]],
-        "networks": {"lite2": {"name": "lite2", "sha256": "ab", "side": 64}},
+        "features": [["lite2", "pooled"]],
+        "networks": {"lite2": {"name": "lite2", "sha256": "ab", "resolution": 64}},
         "libraries": {"torch": "2"},
-        "digest": digest_of(tensors),
+        "digest": digest_tensors(tensors),
     }
     path.write_bytes(encode_tensors(tensors, key=METADATA_KEY, facts=facts))
 
@@ -410,7 +410,7 @@ FORMATS = [
     Format(
         "result.json",
         lambda path: path.write_text(
-            '{"format": 1, "figures": {"fid": {"value": 2.5, "low": 2, "high": 3}},'
+            '{"format": 2, "metrics": {"fid": {"value": 2.5, "low": 2, "high": 3}},'
             ' "card": {"reals": {"kind": "images"}, "protocols": {"fid": {"network": "inception"}}}}'
         ),
         changed_document,

@@ -20,7 +20,7 @@ from torch import Tensor
 from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.evaluation import protocols
-from polyinr_core.metrics.feature_pass import EVERY
+from polyinr_core.metrics.feature_pass import SAVE_INTERVAL
 
 QUIET = ("--json", "-q")
 
@@ -28,7 +28,7 @@ QUIET = ("--json", "-q")
 class Eyes(torch.nn.Module):
     """A judge of 5 features; interrupted at batch number `last`."""
 
-    dim, name, sha256, side = 5, "lite2", "cd" * 32, 8
+    dim, name, sha256, resolution = 5, "lite2", "cd" * 32, 8
     last = -1
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Eyes(torch.nn.Module):
 
 @pytest.fixture
 def eyes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "load_network", lambda name, **options: Eyes())
+    monkeypatch.setattr(protocols, "load_extractor", lambda name, **options: Eyes())
     monkeypatch.setattr(Eyes, "last", -1)
 
 
@@ -49,7 +49,7 @@ def eyes(monkeypatch: pytest.MonkeyPatch) -> None:
 def place(tmp_path: Path) -> Path:
     """Folders `reals` and `fakes` of 16 images at 16 px."""
     for seed, name in enumerate(("reals", "fakes")):
-        write_images(tmp_path / name, 16, side=16, seed=seed)
+        write_images(tmp_path / name, 16, resolution=16, seed=seed)
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_statistics_that_were_saved_give_the_same_figures(polyinr: Run, place: P
     first = polyinr(*taken, *QUIET)
     assert first.code == 0, first.stderr
     again = polyinr("evaluate", "--real", "s.safetensors", "--fake", "fakes", *QUIET)
-    assert again.lines[0]["figures"] == first.lines[0]["figures"]
+    assert again.lines[0]["metrics"] == first.lines[0]["metrics"]
     assert again.lines[0]["card"]["reals"]["statistics"]["name"] == "s.safetensors"
     refused(polyinr(*taken), "s.safetensors", "exists already", code=1)
     assert polyinr(*taken, "--overwrite", "-q").code == 0
@@ -104,26 +104,25 @@ def test_held_out_images_are_those_the_run_never_saw(polyinr: Run, place: Path, 
     for index in InfiniteSampler(16, seed=3, held_out=5).held_out.tolist():
         (place / "reals" / f"{index:03d}.png").rename(place / "apart" / f"{index:03d}.png")
     apart = polyinr("evaluate", "--real", "apart", *words[4:], *QUIET).lines[0]
-    value = ran.lines[0]["figures"]["fd-lite2"]["value"]
-    assert value == pytest.approx(apart["figures"]["fd-lite2"]["value"], rel=1e-9)
+    value = ran.lines[0]["metrics"]["fd-lite2"]["value"]
+    assert value == pytest.approx(apart["metrics"]["fd-lite2"]["value"], rel=1e-9)
 
 
 REFUSED = [
-    ("--real s.npz --real-count 3", 2, "--real s.npz are statistics", "leave out a count"),
+    ("--real s.npz --real-count 3", 2, "--real s.npz holds statistics", "leave out a count"),
     ("--real s.npz --held-out run", 2, "leave out --held-out"),
-    ("--real s.npz --save-statistics t.safetensors", 2, "are statistics already"),
+    ("--real s.npz --save-statistics t.safetensors", 2, "holds statistics already"),
     ("--real reals --save-statistics t.npz", 2, "--save-statistics t.npz", ".safetensors"),
     ("--real reals --save-statistics nowhere/file/x.safetensors", 1, "a part of this path is a file"),
     ("--real s.npz --metrics kd-lite2", 1, "s.npz: holds mean and covariance", "features"),
     ("--real wide.npz", 1, "statistics of another network"),
-    ("--real reals --split-over-ranks", 2, "--split-over-ranks", "torchrun"),
     ("--real reals --held-out run", 1, "reals: is not the data that run was trained on"),
-    ("--real data.zip --held-out nowhere", 1, "nowhere: is no folder of a training run"),
-    ("--real data.zip --held-out none", 2, "none held no images out"),
+    ("--real data.zip --held-out nowhere", 1, "nowhere: is not a run folder"),
+    ("--real data.zip --held-out none", 2, "none held out no images"),
     ("--real data.zip --held-out run --real-count 6", 2, "holds 5 images that run held out"),
     ("--real data.zip --held-out torn", 1, "config.json"),
     ("--real data.zip --held-out odd", 1, "does not say which images"),
-    ("--real gray", 1, "gray: all 4 reals look the same to lite2"),
+    ("--real gray", 1, "gray: all 4 reals have the same features in lite2"),
 ]
 
 
@@ -164,7 +163,7 @@ def test_gray_and_transparent_images_are_seen_on_white_as_prepare_does(polyinr: 
             flat = np.where(alpha == 255, gray, 255).astype(np.uint8)
         Image.fromarray(np.stack([flat] * 3, axis=2)).save(f"plain/{i}.png")
     found = [polyinr("evaluate", "--real", name, "--fake", "fakes", *QUIET).lines[0] for name in ("odd", "plain")]
-    assert found[0]["figures"] == found[1]["figures"]
+    assert found[0]["metrics"] == found[1]["metrics"]
 
 
 def test_ctrl_c_says_what_is_kept_and_goes_on(
@@ -175,7 +174,12 @@ def test_ctrl_c_says_what_is_kept_and_goes_on(
     expected = polyinr(*words)
     monkeypatch.setattr(Eyes, "last", 4 + 3)
     ran = polyinr(*words, "--cache", "kept")
-    refused(ran, "interrupted; 8 of 20 images of m.safetensors are kept in kept", "the same command", code=130)
+    refused(
+        ran,
+        "interrupted; the features of 8 of 20 images of m.safetensors are saved in kept",
+        "the same command",
+        code=130,
+    )
     monkeypatch.setattr(Eyes, "last", -1)
     again = polyinr(*words, "--cache", "kept")
     assert again.stdout == expected.stdout
@@ -210,11 +214,11 @@ def test_two_processes_give_the_result_of_one(place: Path) -> None:
     for path in (place / "kept").iterdir():
         path.unlink()
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = (run(place, *torchrun, *MAIN, *words, "--split-over-ranks"), figures(place))
+    two = (run(place, *torchrun, *MAIN, *words), figures(place))
     assert one[0] == two[0]  # the table, once
     assert one[1]["card"] == two[1]["card"]
-    for name, row in one[1]["figures"].items():
-        assert two[1]["figures"][name] == pytest.approx(row, rel=1e-9), name
+    for name, row in one[1]["metrics"].items():
+        assert two[1]["metrics"][name] == pytest.approx(row, rel=1e-9), name
 
 
 @pytest.mark.slow
@@ -237,9 +241,9 @@ def test_a_signal_leaves_a_state_to_go_on_from(place: Path) -> None:
         time.sleep(1.5)
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1]
-    assert time.monotonic() - started < EVERY * 4
+    assert time.monotonic() - started < SAVE_INTERVAL * 4
     assert process.returncode == 130, said
-    assert " of 240 images of m.safetensors are kept in kept" in said
+    assert " of 240 images of m.safetensors are saved in kept" in said
     assert not (place / "r.json").exists()
     run(place, *MAIN, *words)
     assert figures(place) == expected

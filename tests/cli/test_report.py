@@ -15,7 +15,7 @@ from polyinr_core.report import plots as charts
 from polyinr_core.report import plots as curves
 from polyinr_core.runtime.format1 import FORMAT
 
-RESULT = {"format": FORMAT, "figures": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
+RESULT = {"format": FORMAT, "metrics": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +30,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copies of both; a small judge; charts that take no time."""
-    monkeypatch.setattr("polyinr_core.metrics.extractors.load_network", lambda name: Eyes())
-    monkeypatch.setattr(charts, "as_svg", lambda drawing: b"<svg/>")
-    monkeypatch.setattr(charts, "DOTS", 30)
-    monkeypatch.setattr(curves, "KNOWN", curves.KNOWN[:1])
+    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: Eyes())
+    monkeypatch.setattr(charts, "to_svg", lambda drawing: b"<svg/>")
+    monkeypatch.setattr(charts, "DPI", 30)
+    monkeypatch.setattr(curves, "PANELS", curves.PANELS[:1])
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run"
 
@@ -66,24 +66,24 @@ def test_a_folder_gets_page_curves_and_realism(polyinr: Run, run: Path) -> None:
         Image.open(f"out/{name}.png").verify()
     text = " ".join(read(Path("out/report.html")).text.split())
     for words in (
-        "9 images that best.safetensors (1.5 kimg) draws, seeds 0 to 8, among the 12 of reals",
+        "9 images of best.safetensors (1.5 kimg), seeds 0 to 8, and the 12 images of reals",
         "seed 8",
     ):
         assert words in text
-    assert "is not the file that the run learns from" in text
+    assert "is not the run's training data" in text
     assert list(Path("kept").iterdir())
     assert polyinr("report", "run", "-o", "plain").code == 0
     assert sorted(path.name for path in Path("plain").iterdir()) == ["curves.png", "report.html"]
 
 
 def test_the_data_of_the_run_is_known_by_its_sum(polyinr: Run, run: Path) -> None:
-    from polyinr_core.evaluation.image_sources import open_images
+    from polyinr_core.evaluation.image_sources import DatasetImages
 
     config = json.loads((run / "config.json").read_text())
-    config["data"]["sha256"] = open_images(Path("reals")).data.sha256
+    config["data"]["sha256"] = DatasetImages.open(Path("reals")).data.sha256
     written(run / "config.json", config)
     assert polyinr("report", "run", "-o", "p.html", "--real", "reals", "--count", "3").code == 0
-    assert "is not the file" not in read(Path("p.html")).text
+    assert "is not the run's" not in read(Path("p.html")).text
 
 
 def test_another_model_draws(polyinr: Run, run: Path) -> None:
@@ -100,12 +100,12 @@ def test_results_are_given_and_found(polyinr: Run, run: Path) -> None:
     ran = polyinr("report", "run", "-o", "p.html", "--result", given[0], "--result", given[1])
     assert ran.code == 0, ran.stderr
     text = read(Path("p.html")).text
-    assert (text.count("Figures of given"), text.count("Figures of found"), "notes" in text) == (1, 1, False)
+    assert (text.count("Metrics of given"), text.count("Metrics of found"), "notes" in text) == (1, 1, False)
 
 
 def test_the_curves_alone_and_the_page_on_stdout(polyinr: Run, run: Path) -> None:
     assert polyinr("report", "run", "-o", "c.png").code == 0
-    assert Image.open("c.png").width == 2 * charts.WIDTH * charts.DOTS
+    assert Image.open("c.png").width == 2 * charts.WIDTH * charts.DPI
     ran = polyinr("report", "run", "-o", "-")
     assert ran.code == 0
     assert HtmlPage(ran.stdout.decode()).all("title")
@@ -113,7 +113,7 @@ def test_the_curves_alone_and_the_page_on_stdout(polyinr: Run, run: Path) -> Non
 
 REFUSED = [
     ("nowhere -o p.html", 1, "nowhere: no such folder"),
-    ("reals -o p.html", 1, "reals: is no run folder", "config.json"),
+    ("reals -o p.html", 1, "reals: is not a run folder", "config.json"),
     ("run/log.jsonl -o p.html", 1, "is a file"),
     ("run -o p.pdf", 2, "suffix '.pdf'", ".html", "a folder"),
     ("run -o out.txt", 2, "suffix '.txt'"),
@@ -151,7 +151,7 @@ def test_what_is_refused(polyinr: Run, run: Path, words: str, code: int, said: l
 
 @pytest.mark.parametrize(
     ("log", "said"),
-    [("", "holds no event"), ('{"kimg": 1, "resumed": true}', "no number"), ("x\ny\n", "damaged")],
+    [("", "holds no events"), ('{"kimg": 1, "resumed": true}', "no numbers"), ("x\ny\n", "damaged")],
 )
 def test_a_log_with_nothing_in_it_is_refused(polyinr: Run, run: Path, log: str, said: str) -> None:
     (run / "log.jsonl").write_text(log)
@@ -160,7 +160,7 @@ def test_a_log_with_nothing_in_it_is_refused(polyinr: Run, run: Path, log: str, 
 
 def test_a_run_without_a_model_is_told_from_one_that_has_none_yet(polyinr: Run, run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
-    refused(polyinr("report", "run", "-o", "p.html", "--real", "reals"), "holds no model as yet", code=1)
+    refused(polyinr("report", "run", "-o", "p.html", "--real", "reals"), "has no model yet", code=1)
     assert polyinr("report", "run", "-o", "p.html").code == 0
 
 
@@ -172,7 +172,7 @@ def test_a_damaged_log_and_damaged_images_are_named_in_the_page(polyinr: Run, ru
     assert polyinr("report", "run", "-o", "p.html").code == 0
     text = " ".join(read(Path("p.html")).text.split())
     for words in (
-        "lines that are damaged (1); lines on work",
+        "damaged lines (1); events of iterations",
         "fakes-000000000.png is damaged",
         "reals.png is damaged",
     ):
@@ -184,7 +184,7 @@ def test_an_interruption_leaves_nothing(polyinr: Run, run: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     before = sorted(Path().rglob("*"))
-    for place in ("polyinr_core.report.nearest_neighbors.realism", "polyinr_core.report.plots.svg"):
+    for place in ("polyinr_core.report.nearest_neighbors.realism", "polyinr_core.report.page.panel_svg"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
             ran = polyinr("report", "run", "-o", "out/", "--real", "reals", "--count", "3", "-q")

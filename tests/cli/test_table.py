@@ -80,7 +80,7 @@ def test_what_is_refused(polyinr: Run, file: str, code: int, said: list[str]) ->
         ("", "FILE"),
         ("a.json --format html", "--format"),
         ("a.json --paper imagenet", "no table 'imagenet'"),
-        ("a.json x/a.json --names one", "--names 'one' gives no name of its own to each of 2"),
+        ("a.json x/a.json --names one", "--names 'one' must give 2 different names"),
         ("a.json x/a.json --names one,one", "--names 'one,one'"),
         ("a.json x/a.json --names one,", "--names 'one,'"),
         ("a.json --psi 1", "--psi"),

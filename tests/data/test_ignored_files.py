@@ -12,7 +12,7 @@ from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.prepare import prepare
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import DatasetError, FileError
-from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.image_sources import DatasetImages
 
 A, B, C = (encoded(noise(8, seed)) for seed in range(3))
 SMALL, BROKEN = encoded(noise(4)), b"no image"
@@ -127,7 +127,7 @@ def test_files_of_other_kinds_are_counted_by_suffix(contained, tmp_path):
         prepare([path], tmp_path / "b.zip", resolution=8, strict=True)
     assert not list(tmp_path.glob("b.zip*"))
     if path.suffix != ".gz":
-        data = open_images(path).data
+        data = DatasetImages.open(path).data
         assert data.notes == report.notes
 
 
@@ -149,7 +149,7 @@ def test_linked_folders_are_followed(tmp_path):
     os.symlink("../store/eel", folder / "eel")
     report = prepare([folder], tmp_path / "a.zip", resolution=8, strict=True)
     assert (report.kept, report.class_names) == (6, ("cat", "dog", "eel"))
-    assert len(open_images(folder)) == 6
+    assert len(DatasetImages.open(folder)) == 6
     os.symlink(folder, tmp_path / "all")
     assert len(open_source(tmp_path / "all").names) == 6
     (tmp_path / "of-links").mkdir()
@@ -226,7 +226,7 @@ def test_special_files_are_skipped(tmp_path):
     assert facts["counts"] == {"found": 7, "kept": 4, "skipped": 3}
     with pytest.raises(FileError, match=r"pipe.png' is not a regular file .*--strict"):
         prepare([folder], tmp_path / "b.zip", resolution=8, strict=True)
-    judged = open_images(folder)
+    judged = DatasetImages.open(folder)
     assert len(judged) == 4
     assert judged.data.notes == ("skipped: 'pipe.png' is not a regular file (and 2 more)",)
 

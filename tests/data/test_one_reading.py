@@ -15,7 +15,7 @@ from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.prepare import prepare
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import DatasetError, FileError
-from polyinr_core.evaluation.image_sources import open_images
+from polyinr_core.evaluation.image_sources import DatasetImages
 
 IMAGES = [encoded(noise(8, seed)) for seed in range(4)]
 NUMBERS = [0, 1, 0, 1]
@@ -108,7 +108,7 @@ def test_every_command_reads_the_same_images_labels_and_names(tmp_path, layout, 
     assert (report.kept, report.classes, report.class_names) == (4, classes, names)
     sets = [ZipDataset.open(tmp_path / "a.zip")]
     if container != "tar.gz":
-        sets += [open_images(path).data]
+        sets += [DatasetImages.open(path).data]
         sets += [] if "folder" in container and path.is_dir() and "tars" not in container else [open_dataset(path)]
     for data in sets:
         assert found(data) == sorted(wanted)
@@ -235,7 +235,7 @@ def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwis
     report = prepare([path], tmp_path / "a.zip", resolution=8, labels="none", strict=True)
     assert (report.kept, report.classes) == (4, 0)
     if container != "tar.gz":
-        judged = open_images(path)
+        judged = DatasetImages.open(path)
         assert (len(judged), judged.data.labels, judged.data.classes) == (4, None, 0)
     if container in ("zip", "tar"):
         with pytest.raises(DatasetError, match="--no-cond"):

@@ -15,10 +15,9 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from polyinr_core.data.prepare import prepare
-from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.evaluation.set_metrics import evaluate
+from polyinr_core.evaluation.evaluate import evaluate
+from polyinr_core.evaluation.image_sources import DatasetImages
 from polyinr_core.metrics.inception import InceptionFeatures
-from polyinr_core.metrics.registry import metrics_named
 
 pytestmark = pytest.mark.slow
 COUNT, WIDTH = 30, 20
@@ -74,13 +73,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def ours(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """From archives, in batches that divide no count."""
     place = tmp_path_factory.mktemp("archives")
-    sides = []
+    sources = []
     for folder in folders:
         prepare([folder], place / f"{folder.name}.zip", resolution=16, workers=1)
-        sides.append(open_images(place / f"{folder.name}.zip"))
+        sources.append(DatasetImages.open(place / f"{folder.name}.zip"))
     inception = InceptionFeatures(random_inception(), "ab" * 32)
-    metrics = metrics_named(("fid-adm", "kid", "is", "pr-adm"))
-    return evaluate(*sides, metrics, {"inception": inception}, device=torch.device("cpu"))
+    reals, fakes = sources
+    names = ("fid-adm", "kid", "is", "pr-adm")
+    return evaluate(fakes, reals, metrics=names, extractors={"inception": inception})
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +117,10 @@ def theirs(folders: tuple[Path, Path]) -> dict[str, float]:
 )
 def test_the_whole_way(ours: dict[str, Any], theirs: dict[str, float], name: str, key: str, tolerance: float) -> None:
     """1e-4: our taps resize by another float32 formula than the network, and theirs sums means in float32."""
-    value = ours["figures"][name]["value"]
+    value = ours["metrics"][name]["value"]
     assert value == pytest.approx(theirs[key], rel=tolerance)
     assert 0 < value != 1
 
 
 def test_the_deviation_of_the_score(ours: dict[str, Any], theirs: dict[str, float]) -> None:
-    assert ours["figures"]["is"]["deviation"] == pytest.approx(theirs["inception_score_std"], rel=1e-3)
+    assert ours["metrics"]["is"]["deviation"] == pytest.approx(theirs["inception_score_std"], rel=1e-3)

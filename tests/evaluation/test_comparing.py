@@ -24,7 +24,7 @@ CARD: dict[str, Any] = {
         "sha256": "bb" * 32,
         "count": 1000,
         "seeds": "0-999",
-        "labels": "uniform by seed",
+        "labels": "uniform",
         "psi": 1.0,
     },
     "networks": {
@@ -110,7 +110,7 @@ def test_a_difference_is_said_of_the_figures_that_it_touches(
         {},
         {"reals__name": "copy.zip", "reals__of": 901, "fakes__name": "copy.safetensors"},
         {"fakes__reduction": "none"},
-        {"fakes__labels": "uniform"},  # as cards say it now; "uniform by seed" is of an older one
+        {"fakes__labels": "uniform"},
         {"fakes__labels": "dataset", "fakes__label_weights": "1 1 1"},
         {"networks__lite2__published": True},
         {"networks__vgg16": {"sha256": "ab", "resize": ""}, "protocols__pr": {"network": "vgg16"}},
@@ -152,9 +152,9 @@ def test_counts_touch_each_family_in_its_own_way() -> None:
 
 def test_halving_bounds_the_bias_more_closely() -> None:
     few, many = result(fakes__count=500), result(fakes__count=2000)
-    few.figures["fd-lite2"]["bias"] = 8.0
+    few.metrics["fd-lite2"]["bias"] = 8.0
     assert compare(many, few).verdicts["fd-lite2"].within == 16
-    few.figures["fd-lite2"]["bias"] = 1000.0
+    few.metrics["fd-lite2"]["bias"] = 1000.0
     assert compare(many, few).verdicts["fd-lite2"].within == 93.75
 
 
@@ -171,21 +171,21 @@ def test_the_bias_of_a_gaussian_sample_is_within_the_bound(n: int, more: int) ->
     samples = torch.randn(20, more, 20, generator=rng, dtype=torch.float64)
     values = [math.fsum(figure(part[:count]) for part in samples) / 20 for count in (n, more)]
     few, many = result(fakes__count=n), result(fakes__count=more)
-    few.figures["fd-lite2"], many.figures["fd-lite2"] = ({"value": value} for value in values)
+    few.metrics["fd-lite2"], many.metrics["fd-lite2"] = ({"value": value} for value in values)
     shift = values[0] - values[1]
     assert shift > 0.1 * values[0]
     assert compare(few, many).verdicts["fd-lite2"].within >= shift
-    few.figures["fd-lite2"]["bias"] = math.fsum(halving(figure, part[:n]).bias for part in samples) / 20
+    few.metrics["fd-lite2"]["bias"] = math.fsum(halving(figure, part[:n]).bias for part in samples) / 20
     assert compare(few, many).verdicts["fd-lite2"].within >= shift
 
 
 def test_intervals_say_whether_two_models_can_be_told_apart() -> None:
     a, b = result(), result(fakes__sha256="ee" * 32)
-    a.figures["fd-lite2"] = {"value": 100.0, "low": 97.0, "high": 103.0}
-    b.figures["fd-lite2"] = {"value": 104.9, "low": 101.0, "high": 109.0}
+    a.metrics["fd-lite2"] = {"value": 100.0, "low": 97.0, "high": 103.0}
+    b.metrics["fd-lite2"] = {"value": 104.9, "low": 101.0, "high": 109.0}
     verdict = compare(a, b).verdicts["fd-lite2"]
     assert (verdict.standing, verdict.within, verdict.better) == ("comparable", 5.0, None)
-    b.figures["fd-lite2"]["value"] = 105.1
+    b.metrics["fd-lite2"]["value"] = 105.1
     assert compare(a, b).verdicts["fd-lite2"].better == 0
     assert compare(b, a).verdicts["fd-lite2"].better == 1
     assert compare(a, b).verdicts["fd-lite2"].compares == ("the model",)
@@ -193,8 +193,8 @@ def test_intervals_say_whether_two_models_can_be_told_apart() -> None:
 
 def test_two_things_at_once_are_both_named() -> None:
     b = result(fakes__sha256="ee" * 32, fakes__psi=0.5)
-    b.figures["is"] = {"value": 10.0}
-    del b.figures["params"]
+    b.metrics["is"] = {"value": 10.0}
+    del b.metrics["params"]
     comparison = compare(result(), b)
     verdict = comparison.verdicts["is"]
     assert set(verdict.compares) == {"the model", "psi"}
@@ -204,8 +204,8 @@ def test_two_things_at_once_are_both_named() -> None:
 
 def test_all_that_a_real_card_says_is_known(polyinr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new field of the card needs a rule: what differs in it must not be of unknown effect."""
-    monkeypatch.setattr(protocols, "load_network", lambda name, **options: Eyes())
-    write_images(tmp_path / "reals", 8, side=24)
+    monkeypatch.setattr(protocols, "load_extractor", lambda name, **options: Eyes())
+    write_images(tmp_path / "reals", 8, resolution=24)
     small_checkpoint(tmp_path / "model.safetensors")
     words = "evaluate --real reals -m model.safetensors --res 24 --count 8 --json -q --metrics"
     ran = polyinr(*words.split(), "fd-lite2,kd-lite2,pr-lite2,upsampling-lite2,speed,params")
@@ -216,13 +216,13 @@ def test_all_that_a_real_card_says_is_known(polyinr: Run, tmp_path: Path, monkey
     def other(fact: Any) -> Any:
         return {name: other(part) for name, part in fact.items()} if isinstance(fact, dict) else f"not {fact}"
 
-    a = Result("a", facts["figures"], facts["card"])
-    comparison = compare(a, Result("b", facts["figures"], other(facts["card"])))
+    a = Result("a", facts["metrics"], facts["card"])
+    comparison = compare(a, Result("b", facts["metrics"], other(facts["card"])))
     grades = {field.field: [fact.grade for fact in field.effects] for field in comparison.differences}
     assert grades.pop(("reals", "kind")) == ["unknown"]  # no card says what is in statistics of others
     assert [field for field, found in grades.items() if "unknown" in found] == []
     assert {verdict.standing for verdict in compare(a, a).verdicts.values()} == {"comparable"}
-    families = {family_of(name) for name in facts["figures"]}
+    families = {family_of(name) for name in facts["metrics"]}
     assert families == {"frechet", "kernel", "neighbors", "upsampling", "speed", "params"}
 
 
@@ -240,8 +240,8 @@ def test_every_rule_is_reached() -> None:
 
 def test_times_and_scores_spread_by_what_their_rows_say() -> None:
     a, b = result(), result(fakes__sha256="ee" * 32)
-    a.figures["speed"], b.figures["speed"] = ({"value": 5.0, "least": 2.0, "most": 8.0} for _ in range(2))
-    a.figures["is"], b.figures["is"] = ({"value": value, "deviation": 3.0} for value in (9.0, 12.0))
+    a.metrics["speed"], b.metrics["speed"] = ({"value": 5.0, "min": 2.0, "max": 8.0} for _ in range(2))
+    a.metrics["is"], b.metrics["is"] = ({"value": value, "std": 3.0} for value in (9.0, 12.0))
     verdicts = compare(a, b).verdicts
     assert verdicts["speed"].within == verdicts["is"].within == pytest.approx(math.sqrt(18))
     assert verdicts["is"].better is None
@@ -250,7 +250,7 @@ def test_times_and_scores_spread_by_what_their_rows_say() -> None:
 def test_last_digits_make_no_figure_better() -> None:
     a, b = result(device={"type": "cpu", "threads": 1}), result(device={"type": "cpu", "threads": 2})
     for value, better in ((100.0005, None), (100.5, 0)):
-        a.figures["fd-lite2"], b.figures["fd-lite2"] = {"value": 100.0}, {"value": value}
+        a.metrics["fd-lite2"], b.metrics["fd-lite2"] = {"value": 100.0}, {"value": value}
         verdict = compare(a, b).verdicts["fd-lite2"]
         assert (verdict.standing, verdict.better) == ("within", better)
         assert verdict.within == pytest.approx(1e-5 * value)

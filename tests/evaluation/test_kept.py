@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eyes import CPU, NAMES, Eyes, values, write_images
+from eyes import CPU, Eyes, evaluated, values, write_images
 from PIL import Image
 
-from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.evaluation.set_metrics import Settings, evaluate, key_of
-from polyinr_core.metrics.feature_pass import look
-from polyinr_core.metrics.feature_statistics import Cache, Need, Seen
-from polyinr_core.metrics.registry import metrics_named
+from polyinr_core.evaluation.image_sources import DatasetImages
+from polyinr_core.evaluation.set_metrics import cache_key
+from polyinr_core.metrics.feature_cache import FeatureCache
+from polyinr_core.metrics.feature_pass import extract_features
+from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
 
 
 @pytest.fixture
@@ -26,20 +26,11 @@ def fakes(tmp_path: Path) -> Path:
 
 
 def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, fakes: Path) -> None:
-    metrics = metrics_named(NAMES)
-    settings = Settings(cache=tmp_path / "cache")
 
     def shown() -> tuple[int, dict]:
         eyes = Eyes()
-        result = evaluate(
-            open_images(reals),
-            open_images(fakes),
-            metrics,
-            {"lite2": eyes},
-            device=CPU,
-            settings=settings,
-        )
-        return eyes.seen, result["figures"]
+        result = evaluated(reals, fakes, eyes=eyes, cache=tmp_path / "cache")
+        return eyes.seen, result["metrics"]
 
     first, figures = shown()
     again, cached = shown()
@@ -54,31 +45,33 @@ def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, f
     assert other != figures
 
 
-def kept(folder: Path, reals: Path) -> tuple[Cache, dict, Seen]:
+def kept(folder: Path, reals: Path) -> tuple[FeatureCache, dict, FeatureStatistics]:
     """A cache that holds what was seen of the reals, its key and that."""
-    images, eyes = open_images(reals), Eyes()
+    images, eyes = DatasetImages.open(reals), Eyes()
     sense = ("lite2", "pooled")
-    seen = look(images, {"lite2": eyes}, {sense: Need(statistics=True, features=True)}, device=CPU)[sense]
-    cache, key = Cache(folder), key_of(images, sense, {"lite2": eyes}, CPU)
+    seen = extract_features(images, {"lite2": eyes}, {sense: Requirements(moments=True, features=True)}, device=CPU)[
+        sense
+    ]
+    cache, key = FeatureCache(folder), cache_key(images, sense, {"lite2": eyes}, CPU)
     assert cache.load(key) is None
-    cache.store(key, seen.count, seen.tensors())
+    cache.store(key, seen.count, seen.to_tensors())
     return cache, key, seen
 
 
 def test_what_is_kept_is_what_was_seen(tmp_path: Path, reals: Path) -> None:
     cache, key, seen = kept(tmp_path / "cache", reals)
     count, tensors = cache.load(key)
-    again = Seen.of(tensors, count, device=CPU)
+    again = FeatureStatistics.from_tensors(tensors, count, device=CPU)
     assert torch.equal(again.features, seen.features)
-    assert torch.equal(again.statistics.scatter, seen.statistics.scatter)
-    assert again.count == again.statistics.count == 24
+    assert torch.equal(again.moments.scatter, seen.moments.scatter)
+    assert again.count == again.moments.count == 24
 
 
 def test_a_damaged_or_renamed_file_is_not_used(tmp_path: Path, reals: Path) -> None:
     cache, key, _ = kept(tmp_path / "cache", reals)
     other = {**key, "tap": "spatial"}
-    path = cache.path(key)
-    cache.path(other).write_bytes(path.read_bytes())
+    path = cache.path_for(key)
+    cache.path_for(other).write_bytes(path.read_bytes())
     assert cache.load(other) is None
     data = bytearray(path.read_bytes())
     data[-3] ^= 1

@@ -4,18 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from eyes import CPU, NAMES, Eyes, features_of, statistics_of, values, write_images
+from eyes import Eyes, evaluated, features_of, moments_from_tensors, values, write_images
 from PIL import Image
 from torch import Tensor
 
 from polyinr_core.errors import FileError, PolyinrError, RequestError
-from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.evaluation.set_metrics import Settings, evaluate
+from polyinr_core.evaluation.image_sources import DatasetImages
 from polyinr_core.metrics.bootstrap import bootstrap, frechet_to
 from polyinr_core.metrics.frechet import frechet_distance
 from polyinr_core.metrics.kid import KernelReference
-from polyinr_core.metrics.prdc import manifold, overlap
-from polyinr_core.metrics.registry import metrics_named
+from polyinr_core.metrics.prdc import compute_prdc, manifold
 
 
 @pytest.fixture
@@ -31,9 +29,9 @@ def fakes(tmp_path: Path) -> Path:
 def test_figures_are_those_of_the_metrics_themselves(reals: Path, fakes: Path) -> None:
     x, y = features_of(fakes), features_of(reals)
     found = values(reals, fakes)
-    shared = overlap(manifold(x), manifold(y))
+    shared = compute_prdc(manifold(x), manifold(y))
     expected = {
-        "fd-lite2": frechet_distance(statistics_of(x).gaussian(), statistics_of(y).gaussian()),
+        "fd-lite2": frechet_distance(moments_from_tensors(x).gaussian(), moments_from_tensors(y).gaussian()),
         "kd-lite2": KernelReference(y, len(x)).distance(x),
         "pr-lite2/precision": shared.precision,
         "pr-lite2/recall": shared.recall,
@@ -56,24 +54,14 @@ def test_the_order_changes_nothing(tmp_path: Path, reals: Path, fakes: Path) -> 
 
 def test_each_image_is_looked_at_once(reals: Path, fakes: Path) -> None:
     eyes = Eyes()
-    metrics = metrics_named(NAMES)
-    evaluate(open_images(reals), open_images(fakes), metrics, {"lite2": eyes}, device=CPU)
+    evaluated(reals, fakes, eyes=eyes)
     assert eyes.seen == 24 + 20
 
 
 def test_intervals_are_those_of_the_bootstrap(reals: Path, fakes: Path) -> None:
-    metrics = metrics_named(NAMES)
-    result = evaluate(
-        open_images(reals),
-        open_images(fakes),
-        metrics,
-        {"lite2": Eyes()},
-        device=CPU,
-        settings=Settings(bootstrap=5),
-    )
-    rows = result["figures"]
-    figure = frechet_to(statistics_of(features_of(reals)).gaussian())
-    interval = bootstrap(figure, features_of(fakes), repeats=5)
+    rows = evaluated(reals, fakes, bootstrap=5)["metrics"]
+    figure = frechet_to(moments_from_tensors(features_of(reals)).gaussian())
+    interval = bootstrap(figure, features_of(fakes), resamples=5)
     assert rows["fd-lite2"]["low"] == pytest.approx(interval.low, rel=1e-9)
     assert rows["fd-lite2"]["bias"] > 0
     assert all(row["resamples"] == 5 for row in rows.values())
@@ -89,17 +77,17 @@ def gray_images(folder: Path) -> Path:
 def test_reals_of_one_image_again_and_again_are_refused(tmp_path: Path, fakes: Path) -> None:
     gray = gray_images(tmp_path / "gray")
     for names in (("fd-lite2",), ("kd-lite2",)):
-        with pytest.raises(FileError, match="all 8 reals look the same to lite2"):
+        with pytest.raises(FileError, match="all 8 reals have the same features in lite2"):
             values(gray, fakes, names)
 
 
 def test_fakes_of_one_image_are_judged_and_told_of(tmp_path: Path, reals: Path) -> None:
-    gray, told = open_images(gray_images(tmp_path / "gray")), []
-    metrics = metrics_named(NAMES)
-    result = evaluate(open_images(reals), gray, metrics, {"lite2": Eyes()}, device=CPU, warn=told.append)
-    assert result["figures"]["fd-lite2"]["value"] > 0
-    assert len(told) == 1
-    assert "all 8 fakes look the same" in told[0]
+    gray, warnings = gray_images(tmp_path / "gray"), []
+    result = evaluated(reals, gray, warn=warnings.append)
+    assert result["metrics"]["fd-lite2"]["value"] > 0
+    assert len(warnings) == 2
+    assert "all 8 fakes have the same features" in warnings[0]
+    assert "under 10000" in warnings[1]
 
 
 def test_too_few_images_are_refused(tmp_path: Path, fakes: Path) -> None:
@@ -113,14 +101,14 @@ def test_too_few_images_are_refused(tmp_path: Path, fakes: Path) -> None:
 
 
 def test_other_sizes_are_refused_and_named(tmp_path: Path, reals: Path) -> None:
-    large = write_images(tmp_path / "large", 6, side=12)
+    large = write_images(tmp_path / "large", 6, resolution=12)
     with pytest.raises(RequestError, match=r"reals of 8 px.*fakes of 12 px.*--res 8"):
         values(reals, large)
     with pytest.raises(FileError, match="none is enlarged"):
-        open_images(reals, side=9)
+        DatasetImages.open(reals, resolution=9)
     Image.new("RGB", (9, 9)).save(reals / "999.png")
     with pytest.raises(FileError, match=r"999.png: is 9 px"):
-        list(open_images(reals).passes())
+        list(DatasetImages.open(reals).batches())
 
 
 def test_features_that_are_no_numbers_are_refused(reals: Path, fakes: Path) -> None:
@@ -128,11 +116,5 @@ def test_features_that_are_no_numbers_are_refused(reals: Path, fakes: Path) -> N
         def forward(self, pixels: Tensor) -> Tensor:
             return super().forward(pixels) * torch.nan
 
-    with pytest.raises(PolyinrError, match=r"lite2 gives features that are no finite numbers.*reals"):
-        evaluate(
-            open_images(reals),
-            open_images(fakes),
-            metrics_named(["fd-lite2"]),
-            {"lite2": Blind()},
-            device=CPU,
-        )
+    with pytest.raises(PolyinrError, match=r"lite2 gives NaN or Inf for images of .*reals"):
+        evaluated(reals, fakes, ["fd-lite2"], eyes=Blind())

@@ -12,29 +12,30 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import RequestError, WeightsError
 from polyinr_core.evaluation import model_metrics as model_figures
-from polyinr_core.evaluation.generated_images import DrawnImages, paint, w_of
+from polyinr_core.evaluation.evaluate import add_model_metrics
+from polyinr_core.evaluation.image_sources import GeneratedImages, render_images, sample_w
 from polyinr_core.evaluation.model_metrics import (
-    REPEATS,
-    Means,
-    check_looks,
-    inversion_rows,
+    TIMED_IMAGES,
+    PerceptualNetworks,
+    check_resolutions,
+    describe_rule,
+    get_model_metric,
+    inversion_estimates,
     invert_images,
-    load_means,
-    model_figure_named,
-    model_path_lengths,
-    parameter_rows,
-    path_row,
-    rule_of,
-    speed_row,
-    with_figures,
+    load_perceptual,
+    parameter_counts,
+    ppl_estimate,
+    sample_path_lengths,
+    speed_estimate,
 )
 from polyinr_core.evaluation.results import base_of, family_of
 from polyinr_core.evaluation.tables import published
-from polyinr_core.evaluation.upsampling import FILTERS, Enlarging, drawn_at_once, enlarge
+from polyinr_core.evaluation.upsampling import FILTERS, UpsampledExtractor, native_name, upsample
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.inversion.loss import InversionLoss, PerceptualDistance
+from polyinr_core.inversion import loss as inversion_loss
+from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.latents.latents import LabelDistribution
-from polyinr_core.metrics.lpips import Look, load_look
+from polyinr_core.metrics.lpips import PerceptualMetric, load_perceptual_metric
 from polyinr_core.metrics.ppl import path_length
 from polyinr_core.metrics.psnr_ssim import psnr, ssim
 from polyinr_core.rendering.render import render_rows
@@ -45,9 +46,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return load_checkpoint(small_checkpoint(tmp_path_factory.mktemp("m") / "m.safetensors", classes=4))
 
 
-def plain() -> Look:
+def plain() -> PerceptualMetric:
     """The images themselves as features, with a channel that is never zero."""
-    return Look("plain", lambda x: [torch.cat([x, torch.ones_like(x[:, :1])], dim=1)])
+    return PerceptualMetric("plain", lambda x: [torch.cat([x, torch.ones_like(x[:, :1])], dim=1)])
 
 
 # Path length
@@ -55,28 +56,29 @@ def plain() -> Look:
 
 def test_a_image_is_that_of_bands(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for float32 products of other shapes."""
-    w = w_of(checkpoint, range(3), psi=0.7, classes_of=range(3))
-    whole, terms = paint(checkpoint, w, side=20), terms_of(checkpoint.generator.config)
+    w = sample_w(checkpoint, range(3), psi=0.7, label_seeds=range(3))
+    whole, terms = render_images(checkpoint, w, resolution=20), terms_of(checkpoint.generator.config)
     for maps, image in zip(checkpoint.generator.affine_each(w), whole, strict=True):
         bands = torch.cat(list(render_rows(checkpoint.generator.synthesis, maps, checkpoint.grid(20, 20))))
         assert_rounded(image.permute(1, 2, 0), bands, terms=terms)
     monkeypatch.setattr("polyinr_core.rendering.render.CPU_BATCH_PIXELS", 100)
-    assert_rounded(paint(checkpoint, w, side=20), whole, terms=terms)
+    assert_rounded(render_images(checkpoint, w, resolution=20), whole, terms=terms)
 
 
 def test_path_lengths_are_those_of_each_pair(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the step's two images in float64, one path at a time. 1e-2: float32 and a step of 1e-4."""
-    found = model_path_lengths(checkpoint, plain(), count=5, side=16, psi=0.8)
+    found = sample_path_lengths(GeneratedImages(checkpoint, name="m", count=5, resolution=16, psi=0.8), plain())
     wide = load_checkpoint_in_float64(checkpoint)
     for i in range(5):
         pair = [
-            w_of(wide, range(2 * i + j, 2 * i + j + 1), psi=0.8, classes_of=range(2 * i, 2 * i + 1)) for j in range(2)
+            sample_w(wide, range(2 * i + j, 2 * i + j + 1), psi=0.8, label_seeds=range(2 * i, 2 * i + 1))
+            for j in range(2)
         ]
         step = torch.lerp(*pair, 1e-4)
-        length = plain()(paint(wide, pair[0], side=16), paint(wide, step, side=16)) / 1e-8
+        length = plain()(render_images(wide, pair[0], resolution=16), render_images(wide, step, resolution=16)) / 1e-8
         assert float(found[i]) == pytest.approx(float(length), rel=1e-2)
     monkeypatch.setattr("polyinr_core.rendering.render.CPU_BATCH_PIXELS", 16 * 16 * 4)
-    again = model_path_lengths(checkpoint, plain(), count=5, side=16, psi=0.8)
+    again = sample_path_lengths(GeneratedImages(checkpoint, name="m", count=5, resolution=16, psi=0.8), plain())
     assert again.numpy() == pytest.approx(found.numpy(), rel=1e-2)
 
 
@@ -88,23 +90,25 @@ def load_checkpoint_in_float64(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def test_a_class_and_an_interval(checkpoint: Checkpoint) -> None:
-    lengths = model_path_lengths(checkpoint, plain(), count=20, side=8)
-    other = model_path_lengths(checkpoint, plain(), count=20, side=8, labels=LabelDistribution(label=1))
+    lengths = sample_path_lengths(GeneratedImages(checkpoint, name="m", count=20, resolution=8), plain())
+    other = sample_path_lengths(
+        GeneratedImages(checkpoint, name="m", count=20, resolution=8, labels=LabelDistribution(label=1)), plain()
+    )
     assert not torch.equal(lengths, other)
-    row = path_row(lengths, resamples=10)
-    assert row["value"] == path_row(lengths)["value"] == path_length(lengths)
+    row = ppl_estimate(lengths, resamples=10)
+    assert row["value"] == ppl_estimate(lengths)["value"] == path_length(lengths)
     assert row["low"] < row["value"] < row["high"]
     assert row["resamples"] == 10
 
 
 def test_lite2_s_look() -> None:
     """Nothing differs from itself; what differs more is farther. Its network is that of fd-lite2."""
-    look = load_look("lite2")
-    assert look.sha256.startswith("9656183e")
+    distance = load_perceptual_metric("lite2")
+    assert distance.sha256.startswith("9656183e")
     rng = torch.Generator().manual_seed(0)
     one = torch.rand(2, 3, 40, 40, generator=rng) * 2 - 1
     near = one + 0.05 * torch.randn(one.shape, generator=rng)
-    same, small, large = (look(one, other) for other in (one, near, one.flip(0)))
+    same, small, large = (distance(one, other) for other in (one, near, one.flip(0)))
     assert same.abs().max() == 0
     assert bool((small > 0).all())
     assert bool((large > small).all())
@@ -113,13 +117,13 @@ def test_lite2_s_look() -> None:
 def test_lpips_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("polyinr_core.metrics.lpips.cached_vgg16", lambda: None)
     with pytest.raises(WeightsError, match=r"vgg16-397923af\.pth.*--weights lpips=.*ppl-lite2 needs no file"):
-        load_look("lpips")
+        load_perceptual_metric("lpips")
 
 
 def test_what_is_too_small_to_look_at() -> None:
-    look = Look("lpips", lambda x: [x], least=16)
-    with pytest.raises(RequestError, match="16 pixels or more a side; these have 8"):
-        look(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
+    distance = PerceptualMetric("lpips", lambda x: [x], min_resolution=16)
+    with pytest.raises(RequestError, match="16 pixels or more, not 8"):
+        distance(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
 
 def test_heads_weigh_channels_as_lpips_does() -> None:
@@ -131,24 +135,24 @@ def test_heads_weigh_channels_as_lpips_does() -> None:
         return [x, x[:, :, ::2, ::2].square()]
 
     one, two = torch.rand(2, 3, 3, 64, 64, generator=rng) * 2 - 1
-    theirs = PerceptualDistance(features, heads)
+    theirs = inversion_loss.PerceptualDistance(features, heads)
     pairs = [(theirs.features(a[None]), theirs.features(b[None])) for a, b in zip(one, two, strict=True)]
     expected = [float(theirs.distance(*pair)) for pair in pairs]
-    assert Look("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
+    assert PerceptualMetric("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_that_draws_too_small(checkpoint: Checkpoint) -> None:
-    means = Means({"lpips": Look("lpips", lambda x: [x], least=32)})
-    with pytest.raises(RequestError, match=r"ppl looks at 32.*the model draws 16: give --res"):
-        check_looks({"ppl": model_figure_named("ppl")}, DrawnImages(checkpoint, name="m", count=2), means)
+    means = PerceptualNetworks({"lpips": PerceptualMetric("lpips", lambda x: [x], min_resolution=32)})
+    with pytest.raises(RequestError, match=r"ppl needs images of 32 px or more, not 16: give --res"):
+        check_resolutions({"ppl": get_model_metric("ppl")}, GeneratedImages(checkpoint, name="m", count=2), means)
 
 
 # Inversion
 
 
 def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
-    w = w_of(checkpoint, range(2), psi=0.5, classes_of=range(2))
-    drawn = [to_uint8(colors.permute(1, 2, 0)) for colors in paint(checkpoint, w, side=16)]
+    w = sample_w(checkpoint, range(2), psi=0.5, label_seeds=range(2))
+    drawn = [to_uint8(colors.permute(1, 2, 0)) for colors in render_images(checkpoint, w, resolution=16)]
     pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
     told = []
     found = invert_images(
@@ -161,7 +165,7 @@ def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
     )
     assert told == [(1, 2), (2, 2)]
     assert min(one["psnr"] for one in found) > 15
-    rows = inversion_rows(found, resamples=4)
+    rows = inversion_estimates(found, resamples=4)
     assert set(rows) == {"inversion/psnr", "inversion/ssim", "inversion/lpips"}
     assert rows["inversion/psnr"]["value"] == pytest.approx(np.mean([one["psnr"] for one in found]))
     assert rows["inversion/psnr"]["low"] <= rows["inversion/psnr"]["value"]
@@ -174,17 +178,17 @@ def test_figures_of_a_match_are_those_of_its_pixels() -> None:
     rng = np.random.default_rng(0)
     one, two = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     found = [{"psnr": psnr(one, two), "ssim": ssim(one, two)}, {"psnr": 30.0, "ssim": None}]
-    rows = inversion_rows(found)
+    rows = inversion_estimates(found)
     assert rows == {"inversion/psnr": {"value": pytest.approx((psnr(one, two) + 30) / 2)}}
 
 
-# Enlarging
+# UpsampledExtractor
 
 
 @pytest.mark.parametrize("filter", FILTERS)
 def test_enlarging_is_pillow_s(filter: str) -> None:
     pixels = torch.randint(0, 256, (2, 3, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    larger = enlarge(pixels, 10, filter)
+    larger = upsample(pixels, 10, filter)
     for enlarged, expected in zip(larger, pixels, strict=True):
         image = Image.fromarray(expected.permute(1, 2, 0).numpy()).resize((10, 10), Image.Resampling[filter.upper()])
         np.testing.assert_array_equal(enlarged.permute(1, 2, 0), np.asarray(image))
@@ -195,23 +199,25 @@ def test_enlarging_is_pillow_s(filter: str) -> None:
         def __call__(self, pixels: Tensor) -> Tensor:
             return pixels.flatten(1).float()
 
-    assert torch.equal(Enlarging(Eyes(), filter, side=10)(pixels), larger.flatten(1).float())
+    assert torch.equal(UpsampledExtractor(Eyes(), filter, resolution=10)(pixels), larger.flatten(1).float())
 
 
 def test_results_know_the_figures_of_upsampling() -> None:
     """As they are called here, results compare them, and set them beside the paper's of the same name."""
     rows = published("upsampling").rows
     for stem in ("upsampling", "upsampling-lite2", "upsampling-inception"):
-        names = {drawn_at_once(stem), *(f"{stem}/{filter}" for filter in FILTERS)}
+        names = {native_name(stem), *(f"{stem}/{filter}" for filter in FILTERS)}
         assert {family_of(name) for name in names} == {"upsampling"}
         assert {base_of(name) for name in names} == {stem}
-    assert all(row.figures.keys() == names for row in rows)
+    assert all(row.metrics.keys() == names for row in rows)
 
 
 @pytest.mark.parametrize("name", ["upsampling", "upsampling-timm:x/y"])
 def test_a_card_says_what_upsampling_is_once(name: str) -> None:
-    card = {"protocols": {drawn_at_once(name): {}, "fd-lite2": {}}, "fakes": {}}
-    joined = with_figures({"figures": {}, "card": card}, {}, {}, {"protocols": {name: {"rule": ""}}}, drawn=True)
+    card = {"protocols": {native_name(name): {}, "fd-lite2": {}}, "fakes": {}}
+    joined = add_model_metrics(
+        {"metrics": {}, "card": card}, {}, {}, {"protocols": {name: {"rule": ""}}}, has_count=True
+    )
     assert joined["card"]["protocols"].keys() == {name, "fd-lite2"}
 
 
@@ -220,10 +226,10 @@ def test_a_card_says_what_upsampling_is_once(name: str) -> None:
 
 def test_speed_and_size(checkpoint: Checkpoint) -> None:
     told = []
-    row = speed_row(checkpoint, side=16, progress=lambda done, total: told.append(done))
-    assert 0 < row["least"] <= row["value"] <= row["most"]
-    assert (row["repeats"], told[-1]) == (REPEATS, REPEATS + 2)
-    rows = parameter_rows(checkpoint)
+    row = speed_estimate(GeneratedImages(checkpoint, name="m", count=1), progress=lambda done, total: told.append(done))
+    assert 0 < row["min"] <= row["value"] <= row["max"]
+    assert (row["repeats"], told[-1]) == (TIMED_IMAGES, TIMED_IMAGES + 2)
+    rows = parameter_counts(checkpoint)
     whole = sum(parameter.numel() for parameter in checkpoint.generator.parameters())
     assert rows.pop("params") == {"value": whole}
     assert sum(row["value"] for row in rows.values()) == whole
@@ -234,13 +240,13 @@ def test_speed_and_size(checkpoint: Checkpoint) -> None:
 
 
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = {name: model_figure_named(name) for name in ("ppl", "ppl-lite2", "upsampling", "upsampling-timm:x")}
+    kinds = {name: get_model_metric(name) for name in ("ppl", "ppl-lite2", "upsampling", "upsampling-timm:x")}
     assert [figure.network for figure in kinds.values()] == ["lpips", "lite2", "lite2", "timm:x"]
     for name in ("ppl-", "ppl-inception", "upsampling-", "upsampling-lite3", "fid", "speeds", ""):
-        assert model_figure_named(name) is None
+        assert get_model_metric(name) is None
     monkeypatch.setattr(model_figures, "cached_vgg16", lambda: None)
-    figure = model_figure_named("inversion")
-    means = load_means([figure], {})
-    assert means.looks == {}
-    assert "EfficientNet-lite0" in rule_of(figure, means, steps=7)
-    assert "7 steps" in rule_of(figure, means, steps=7)
+    figure = get_model_metric("inversion")
+    means = load_perceptual([figure], {})
+    assert means.distances == {}
+    assert "EfficientNet-lite0" in describe_rule(figure, means, steps=7)
+    assert "7 steps" in describe_rule(figure, means, steps=7)

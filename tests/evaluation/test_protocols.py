@@ -4,19 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from eyes import CPU, statistics_of, write_images
+from eyes import evaluated, moments_from_tensors, write_images
 from inception_stand_in import write_inception_graph
 from stand_ins import write_inception
 
 from polyinr_core.errors import RequestError, WeightsError
-from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.evaluation.protocols import load_networks
-from polyinr_core.evaluation.set_metrics import evaluate
-from polyinr_core.metrics.extractors import load_network
+from polyinr_core.evaluation.image_sources import DatasetImages
+from polyinr_core.evaluation.protocols import load_extractors
+from polyinr_core.metrics.extractors import load_extractor
 from polyinr_core.metrics.frechet import frechet_distance
 from polyinr_core.metrics.inception import InceptionTaps
 from polyinr_core.metrics.inception_score import InceptionScore
-from polyinr_core.metrics.registry import metric_named, metrics_named, networks_of
+from polyinr_core.metrics.registry import get_metric, get_metrics, networks_of
 from polyinr_core.runtime.atomic_io import sha256_of
 
 
@@ -34,19 +33,19 @@ def fakes(tmp_path: Path) -> Path:
 def test_inception_s_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: Path) -> None:
     file = write_inception_graph(tmp_path / "inception.pt")
     names = ("fid", "sfid", "is", "kid", "pr-adm")
-    metrics = metrics_named(names)
-    networks = load_networks(networks_of(metrics.values()), {"inception": file})
+    metrics = get_metrics(names)
+    networks = load_extractors(networks_of(metrics.values()), {"inception": file})
     assert list(networks) == ["inception"]
-    result = evaluate(open_images(reals), open_images(fakes), metrics, networks, device=CPU)
-    taps = InceptionTaps(load_network("inception", file=file))
-    x, y = (taps(torch.cat(list(open_images(path).passes()))) for path in (fakes, reals))
+    result = evaluated(reals, fakes, names, networks=networks)
+    taps = InceptionTaps(load_extractor("inception", file=file))
+    x, y = (taps(torch.cat(list(DatasetImages.open(path).batches()))) for path in (fakes, reals))
     fid = frechet_distance(
-        statistics_of(x.pooled).gaussian(unbiased=False), statistics_of(y.pooled).gaussian(unbiased=False)
+        moments_from_tensors(x.pooled).gaussian(unbiased=False), moments_from_tensors(y.pooled).gaussian(unbiased=False)
     )
-    sfid = frechet_distance(statistics_of(x.spatial).gaussian(), statistics_of(y.spatial).gaussian())
+    sfid = frechet_distance(moments_from_tensors(x.spatial).gaussian(), moments_from_tensors(y.spatial).gaussian())
     score = InceptionScore(20, 1008)
     score.add(x.probabilities, first=0)
-    rows = result["figures"]
+    rows = result["metrics"]
     assert rows["fid"]["value"] == pytest.approx(fid, rel=1e-4)
     assert rows["sfid"]["value"] == pytest.approx(sfid, rel=1e-4)
     assert rows["is"]["value"] == pytest.approx(score.result()[0], rel=1e-4)
@@ -57,20 +56,20 @@ def test_inception_s_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: 
 def test_what_is_no_metric_is_refused_with_the_list() -> None:
     for name in ("fdi", "fd-", "fd-lite3", "fd-timm:", "", "xx-lite2"):
         with pytest.raises(RequestError, match="choose from fid, fid-clean"):
-            metric_named(name)
-    assert metric_named("fd-timm:resnet18").network == "timm:resnet18"
+            get_metric(name)
+    assert get_metric("fd-timm:resnet18").network == "timm:resnet18"
 
 
 @pytest.mark.parametrize(("metric", "network"), [("pr", "vgg16"), ("rfid", "rfid")])
 def test_networks_that_are_files_of_one_s_own(tmp_path: Path, metric: str, network: str) -> None:
-    names = networks_of([metric_named(metric)])
+    names = networks_of([get_metric(metric)])
     with pytest.raises(WeightsError, match=f"{metric} needs .* --weights {network}="):
-        load_networks(names, {})
+        load_extractors(names, {})
     file = write_inception(tmp_path / "any.pt", width=30)
-    loaded = load_networks(names, {network: file})[network]
+    loaded = load_extractors(names, {network: file})[network]
     assert (loaded.dim, loaded.sha256) == (30, sha256_of(file))
 
 
 def test_weights_that_nothing_uses() -> None:
     with pytest.raises(RequestError, match="dinov2"):
-        load_networks([], {"dinov2": Path("x")})
+        load_extractors([], {"dinov2": Path("x")})

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from polyinr_core.evaluation.results import base_of, best, better, distinct_names, family_of, parse_result
-from polyinr_core.metrics.registry import FORMS, METRICS
+from polyinr_core.metrics.registry import METRIC_NAMES, METRICS
 
 
 def test_names_that_tell_files_apart() -> None:
@@ -12,12 +12,12 @@ def test_names_that_tell_files_apart() -> None:
 
 
 def test_a_number_that_is_none_is_left_out() -> None:
-    text = b'{"format": 1, "figures": {"is": {"value": 2, "x": NaN}}, "card": {}}'
-    assert parse_result(text, Path("r")).figures == {"is": {"value": 2.0}}
+    text = b'{"format": 2, "metrics": {"is": {"value": 2, "x": NaN}}, "card": {}}'
+    assert parse_result(text, Path("r")).metrics == {"is": {"value": 2.0}}
 
 
 def test_every_metric_has_a_family_and_a_way() -> None:
-    names = [*METRICS, *(part for part in FORMS.replace(",", " ").split() if part[:3] in ("fd-", "kd-"))]
+    names = [*METRICS, *(part for part in METRIC_NAMES.replace(",", " ").split() if part[:3] in ("fd-", "kd-"))]
     names = [name for name in names if "NAME" not in name and "FILE" not in name]
     names += ["fd-timm:a/b", "ppl", "ppl-lite2", "inversion/psnr"]
     names += ["upsampling/drawn", "upsampling/bicubic", "upsampling-timm:x/y/drawn"]

@@ -12,25 +12,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_checkpoint
-from eyes import CPU, NAMES, Eyes, features_of, write_images
+from eyes import NAMES, Eyes, evaluated, features_of, write_images
 from safetensors import safe_open
 from safetensors.torch import save
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import FileError, RequestError
-from polyinr_core.evaluation.generated_images import DrawnImages, dataset_labels
-from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.evaluation.set_metrics import Settings, evaluate
+from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
 from polyinr_core.evaluation.statistics_io import (
     METADATA_KEY,
     SavedStatistics,
-    means_statistics,
+    is_statistics_path,
     open_statistics,
-    save_statistics,
 )
-from polyinr_core.metrics.feature_statistics import METADATA_KEY as KEPT_KEY
-from polyinr_core.metrics.feature_statistics import Cache, digest_of
-from polyinr_core.metrics.registry import metrics_named
+from polyinr_core.evaluation.validation import dataset_labels
+from polyinr_core.metrics.feature_cache import METADATA_KEY as KEPT_KEY
+from polyinr_core.metrics.feature_cache import FeatureCache, digest_tensors
 
 
 @pytest.fixture
@@ -44,18 +41,12 @@ def fakes(tmp_path: Path) -> Path:
 
 
 def measured(reals: Any, fakes: Any, names: tuple[str, ...] = NAMES, **how: Any) -> dict[str, Any]:
-    sides = [open_images(side) if isinstance(side, Path) else side for side in (reals, fakes)]
-    networks = {"lite2": how.pop("eyes", None) or Eyes(), **how.pop("networks", {})}
-    return evaluate(*sides, metrics_named(names), networks, device=CPU, **how)
+    return evaluated(reals, fakes, names, **how)
 
 
 def saved(path: Path, reals: Path, fakes: Path, names: tuple[str, ...] = NAMES) -> SavedStatistics:
     """What `save_statistics` wrote of the reals on the way, read again."""
-
-    def keep(seen: Any) -> None:
-        save_statistics(path, open_images(reals), seen, {"lite2": Eyes()})
-
-    measured(reals, fakes, names, keep_reals=keep)
+    measured(reals, fakes, names, save_statistics_to=path)
     return open_statistics(path)
 
 
@@ -63,7 +54,7 @@ def test_figures_against_saved_statistics_are_the_same(tmp_path: Path, reals: Pa
     statistics = saved(tmp_path / "s.safetensors", reals, fakes)
     eyes = Eyes()
     found, expected = measured(statistics, fakes, eyes=eyes), measured(reals, fakes)
-    assert found["figures"] == expected["figures"]
+    assert found["metrics"] == expected["metrics"]
     assert eyes.seen == 20
     card, told = expected["card"], found["card"]["reals"].pop("statistics")
     assert found["card"] == card
@@ -73,8 +64,7 @@ def test_figures_against_saved_statistics_are_the_same(tmp_path: Path, reals: Pa
 
 def test_saved_statistics_may_stand_for_the_fakes(tmp_path: Path, reals: Path, fakes: Path) -> None:
     statistics = saved(tmp_path / "s.safetensors", fakes, reals)
-    intervals = Settings(bootstrap=2)
-    found, expected = (measured(reals, side, settings=intervals)["figures"] for side in (statistics, fakes))
+    found, expected = (measured(reals, source, bootstrap=2)["metrics"] for source in (statistics, fakes))
     assert found == expected
 
 
@@ -90,35 +80,35 @@ def test_labels_are_saved_by_their_counts(tmp_path: Path, fakes: Path) -> None:
     """Drawn images, and so figures, are those against the images themselves."""
     there = labeled(tmp_path / "set", (14, 2, 6, 4))
     statistics = saved(tmp_path / "s.safetensors", there, fakes)
-    assert statistics.label_counts == open_images(there).label_counts == (14, 2, 6, 4)
+    assert statistics.label_counts == DatasetImages.open(there).label_counts == (14, 2, 6, 4)
     checkpoint = load_checkpoint(small_checkpoint(tmp_path / "m.safetensors", classes=4, resolution=8))
     found, expected = (
-        measured(side, DrawnImages(checkpoint, name="m", count=20, labels=dataset_labels(side, classes=4)))
-        for side in (statistics, open_images(there))
+        measured(source, GeneratedImages(checkpoint, name="m", count=20, labels=dataset_labels(source, classes=4)))
+        for source in (statistics, DatasetImages.open(there))
     )
-    assert found["figures"] == expected["figures"]
+    assert found["metrics"] == expected["metrics"]
     assert found["card"]["fakes"]["label_weights"] == "7 1 3 2"
 
 
 def test_the_labels_are_those_of_the_images_that_are_looked_at(tmp_path: Path) -> None:
     there = labeled(tmp_path / "set", (14, 2))
-    part = open_images(there, count=5)
-    names = [part.data.names[number] for number in part.order]
+    part = DatasetImages.open(there, count=5)
+    names = [part.data.names[number] for number in part.indices]
     assert part.label_counts == tuple(sum(f"class {label}" in name for name in names) for label in range(2))
     assert sum(part.label_counts) == 5
 
 
 def test_without_labels_nothing_says_how_often_a_class_occurs(tmp_path: Path, reals: Path, fakes: Path) -> None:
     foreign = write_npz(tmp_path / "s.npz", features_of(reals))
-    for side, said in (
-        (open_images(reals), "reals has no labels"),
+    for source, said in (
+        (DatasetImages.open(reals), "reals has no labels"),
         (saved(tmp_path / "s.safetensors", reals, fakes), r"s\.safetensors does not hold labels"),
         (foreign, r"s\.npz does not hold labels"),
-        (open_images(labeled(tmp_path / "set", (3, 2))), "set has labels of 2 classes, the model of 4"),
+        (DatasetImages.open(labeled(tmp_path / "set", (3, 2))), "set has labels of 2 classes, the model of 4"),
         (None, "give them with --real"),
     ):
         with pytest.raises(RequestError, match=said):
-            dataset_labels(side, classes=4)
+            dataset_labels(source, classes=4)
 
 
 @pytest.mark.parametrize("counts", ["absent", [24], [25, -1], [20, 3], [20.0, 4], {"0": 24}, "24", [True] * 24])
@@ -150,25 +140,25 @@ def test_an_npz_of_mu_and_sigma_gives_the_same_distance(tmp_path: Path, reals: P
     """NumPy's covariance is by N - 1, as fd-lite2 has it."""
     statistics = write_npz(tmp_path / "s.npz", features_of(reals))
     names = ("fd-lite2",)
-    expected = pytest.approx(measured(reals, fakes, names)["figures"]["fd-lite2"]["value"], rel=1e-9)
+    expected = pytest.approx(measured(reals, fakes, names)["metrics"]["fd-lite2"]["value"], rel=1e-9)
     found = measured(statistics, fakes, names)
-    assert found["figures"]["fd-lite2"]["value"] == expected
+    assert found["metrics"]["fd-lite2"]["value"] == expected
     assert found["card"]["reals"]["network"] == "taken on trust"
     assert found["card"]["resolution"] == 8
-    assert measured(fakes, statistics, names)["figures"]["fd-lite2"]["value"] == expected
+    assert measured(fakes, statistics, names)["metrics"]["fd-lite2"]["value"] == expected
 
 
 def test_statistics_of_another_network_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
     statistics = saved(tmp_path / "s.safetensors", reals, fakes)
-    for name, value in (("sha256", "ef" * 32), ("side", 16)):
+    for name, value in (("sha256", "ef" * 32), ("resolution", 16)):
         other = Eyes()
         setattr(other, name, value)
-        with pytest.raises(FileError, match=r"s\.safetensors: was seen by lite2 cdcd.*of another network"):
+        with pytest.raises(FileError, match=r"s\.safetensors: is of lite2 cdcd.*of another network"):
             measured(statistics, fakes, eyes=other)
-    with pytest.raises(FileError, match=r"has statistics of lite2 \(pooled\), none of dinov2"):
+    with pytest.raises(FileError, match=r"has statistics of lite2 \(pooled\), not of dinov2"):
         measured(statistics, fakes, ("fd-dinov2",), networks={"dinov2": Eyes()})
     narrow = write_npz(tmp_path / "n.npz", features_of(reals)[:, :5])
-    with pytest.raises(FileError, match=r"features of 5 numbers, lite2 \(pooled\) gives 6.*another network"):
+    with pytest.raises(FileError, match=r"features of dimension 5, lite2 \(pooled\) gives 6.*another network"):
         measured(narrow, fakes, ("fd-lite2",))
 
 
@@ -179,15 +169,15 @@ def test_what_was_not_saved_is_asked_for(tmp_path: Path, reals: Path, fakes: Pat
         with pytest.raises(FileError, match=r"not its features.*--save-statistics"):
             measured(statistics, fakes, ("kd-lite2",))
     with pytest.raises(FileError, match=r"not its features, which .*intervals"):
-        measured(reals, own, ("fd-lite2",), settings=Settings(bootstrap=2))
+        measured(reals, own, ("fd-lite2",), bootstrap=2)
     with pytest.raises(FileError, match="has no mu_s"):
         measured(foreign, fakes, ("sfid",), networks={"inception": Eyes()})
-    with pytest.raises(FileError, match="none of inception"):
-        measured(reals, own, ("is",), networks={"inception": Eyes()})
+    with pytest.raises(FileError, match="not of inception"):
+        measured(None, own, ("is",), networks={"inception": Eyes()})
 
 
 def test_statistics_of_another_size_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
-    large = write_images(tmp_path / "large", 20, side=12)
+    large = write_images(tmp_path / "large", 20, resolution=12)
     statistics = saved(tmp_path / "s.safetensors", reals, fakes)
     with pytest.raises(RequestError, match=r"reals of 8 px.*fakes of 12 px"):
         measured(statistics, large)
@@ -218,9 +208,9 @@ BAD_ARRAYS = [
     ({"mu": np.zeros((6, 1))}, "shapes"),
     ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, "shapes"),
     ({"mu": np.full(6, np.nan)}, "NaN or Inf"),
-    ({"sigma": np.triu(np.ones((6, 6)))}, "no covariance"),
-    ({"sigma": -np.eye(6)}, "no covariance"),
-    ({"mu": np.array(["a"] * 6)}, "no real numbers"),
+    ({"sigma": np.triu(np.ones((6, 6)))}, "not a covariance"),
+    ({"sigma": -np.eye(6)}, "not a covariance"),
+    ({"mu": np.array(["a"] * 6)}, "not floating-point"),
     ({"mu": np.array([None] * 6, dtype=object)}, "plain arrays"),
 ]
 
@@ -262,16 +252,16 @@ def test_an_npz_that_is_too_large_locked_or_packed_otherwise_is_refused(
 @pytest.mark.parametrize("facts", ["[" * 100_000, "[]", '{"count": 1e999}'], ids=lambda facts: facts[:9])
 def test_hostile_facts_are_refused_and_not_used(tmp_path: Path, facts: str) -> None:
     if facts.startswith("{"):
-        digest = digest_of({"a": torch.zeros(1)})
+        digest = digest_tensors({"a": torch.zeros(1)})
         facts = json.dumps({"format": 1, "key": {}, "digest": digest, "senses": [], **json.loads(facts)})
     for path, name in (
         (tmp_path / "s.safetensors", "polyinr_statistics"),
-        (Cache(tmp_path).path({}), KEPT_KEY),
+        (FeatureCache(tmp_path).path_for({}), KEPT_KEY),
     ):
         path.write_bytes(save({"a": torch.zeros(1)}, metadata={name: facts}))
     with pytest.raises(FileError, match="is damaged"):
         open_statistics(tmp_path / "s.safetensors")
-    assert Cache(tmp_path).load({}) is None
+    assert FeatureCache(tmp_path).load({}) is None
 
 
 def test_files_that_hold_no_statistics_are_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -283,4 +273,4 @@ def test_files_that_hold_no_statistics_are_refused(tmp_path: Path, tiny_checkpoi
     for name in ("nowhere.npz", "nowhere.safetensors"):
         with pytest.raises(FileError, match="no such file"):
             open_statistics(tmp_path / name)
-    assert not means_statistics(tmp_path / "x.zip")
+    assert not is_statistics_path(tmp_path / "x.zip")

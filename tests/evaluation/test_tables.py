@@ -10,7 +10,7 @@ from test_comparing import result
 
 from polyinr_core.errors import RequestError
 from polyinr_core.evaluation.results import Result, better
-from polyinr_core.evaluation.tables import Table, digits_of, published, table_of, tables, typeset
+from polyinr_core.evaluation.tables import Table, format_value, published, table_of, tables, typeset
 
 
 def row(name: str, figures: dict[str, Any], **changes: Any) -> Result:
@@ -107,11 +107,11 @@ def test_the_paper_s_figures_are_whole() -> None:
         known = published(name)
         assert known.rows
         for printed in known.rows:
-            for key, figure in printed.figures.items():
+            for key, figure in printed.metrics.items():
                 assert better(key) is not None, key
                 assert figure["value"] > 0
-    assert published("imagenet-512").rows[0].figures["is"]["value"] == 267.44
-    assert published("ffhq-256").rows[0].figures["params"]["value"] == pytest.approx(13.6e6)
+    assert published("imagenet-512").rows[0].metrics["is"]["value"] == 267.44
+    assert published("ffhq-256").rows[0].metrics["params"]["value"] == pytest.approx(13.6e6)
     with pytest.raises(RequestError, match=r"no table 'imagenet'; choose from imagenet-128, .*inversion"):
         published("imagenet")
 
@@ -135,7 +135,7 @@ def test_the_paper_is_data_of_the_package() -> None:
     ],
 )
 def test_digits(name: str, value: float, digits: str) -> None:
-    assert digits_of(name, value) == digits
+    assert format_value(name, value) == digits
 
 
 ODD = "a|b_c{50%}"

@@ -6,18 +6,15 @@ from typing import Any
 import pytest
 import torch
 from conftest import small_checkpoint
-from eyes import CPU, Eyes, write_images
+from eyes import CPU, Eyes, evaluated, write_images
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.evaluation.generated_images import DrawnImages
-from polyinr_core.evaluation.image_sources import open_images
-from polyinr_core.evaluation.set_metrics import Settings, evaluate
+from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
 from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics import feature_pass as keeping
-from polyinr_core.metrics.feature_pass import Interrupted
-from polyinr_core.metrics.feature_statistics import Need, Taker
-from polyinr_core.metrics.registry import metrics_named
+from polyinr_core.metrics.feature_pass import PassInterrupted
+from polyinr_core.metrics.feature_statistics import Accumulator, Requirements
 
 
 class Mortal(Eyes):
@@ -35,7 +32,7 @@ class Mortal(Eyes):
 
 @pytest.fixture
 def reals(tmp_path: Path) -> Path:
-    return write_images(tmp_path / "reals", 24, side=16)
+    return write_images(tmp_path / "reals", 24, resolution=16)
 
 
 @pytest.fixture
@@ -46,11 +43,10 @@ def model(tmp_path: Path) -> Path:
 def figures(
     folder: Path, model: Path, eyes: Eyes, cache: Path | None, *, batch: int = 6, count: int = 40, **how: Any
 ) -> dict[str, Any]:
-    fakes = DrawnImages(load_checkpoint(model), name="m", count=count, **how)
-    settings = Settings(batch=batch, cache=cache)
-    reals = open_images(folder, side=how.get("side"))
-    metrics = metrics_named(("fd-lite2", "pr-lite2"))  # what streams, and what is kept
-    return evaluate(reals, fakes, metrics, {"lite2": eyes}, device=CPU, settings=settings)["figures"]
+    fakes = GeneratedImages(load_checkpoint(model), name="m", count=count, **how)
+    reals = DatasetImages.open(folder, resolution=how.get("resolution"))
+    names = ("fd-lite2", "pr-lite2")  # by moments, and by features
+    return evaluated(reals, fakes, names, eyes=eyes, batch=batch, cache=cache)["metrics"]
 
 
 @pytest.mark.parametrize(("last", "said"), [(12, "12 of 24 images of .*reals"), (42, "18 of 40 images of m")])
@@ -59,7 +55,7 @@ def test_after_ctrl_c_it_goes_on_to_the_same_bits(
 ) -> None:
     expected = figures(reals, model, Eyes(), None)
     cache = tmp_path / "kept"
-    with pytest.raises(Interrupted, match=said) as stopped:
+    with pytest.raises(PassInterrupted, match=said) as stopped:
         figures(reals, model, Mortal(last, KeyboardInterrupt), cache)
     assert stopped.value.exit_code == 130
     assert str(cache) in str(stopped.value)
@@ -72,8 +68,8 @@ def test_after_ctrl_c_it_goes_on_to_the_same_bits(
 def test_after_another_death_it_goes_on_from_the_last_state(
     reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "EVERY", 0.0)
-    monkeypatch.setattr(keeping, "SHARE", 0)
+    monkeypatch.setattr(keeping, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(keeping, "SAVE_COST_RATIO", 0)
     expected = figures(reals, model, Eyes(), None)
     with pytest.raises(MemoryError):
         figures(reals, model, Mortal(42, MemoryError), tmp_path / "kept")
@@ -86,7 +82,7 @@ def test_states_are_not_written_all_the_time(
     reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
-    monkeypatch.setattr(keeping.Keeper, "keep", lambda self, takers: kept.append(1))
+    monkeypatch.setattr(keeping.PassCheckpoint, "save", lambda self, accumulators: kept.append(1))
     figures(reals, model, Eyes(), tmp_path / "kept")
     assert not kept  # within the first half minute
 
@@ -105,23 +101,23 @@ def test_nothing_kept_means_no_word_of_it(reals: Path, model: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "change", [{"psi": 0.5}, {"labels": LabelDistribution(label=1)}, {"side": 8}, {"count": 38}, {"batch": 7}]
+    "change", [{"psi": 0.5}, {"labels": LabelDistribution(label=1)}, {"resolution": 8}, {"count": 38}, {"batch": 7}]
 )
 def test_a_state_of_something_else_is_not_used(
     reals: Path, model: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(PassInterrupted):
         figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
     eyes = Eyes()
     found = figures(reals, model, eyes, tmp_path / "kept", **change)
     for name, row in figures(reals, model, Eyes(), None, **change).items():
         assert found[name] == pytest.approx(row, rel=1e-9)
     fakes = change.get("count", 40)
-    assert eyes.seen == fakes + (24 if "side" in change else 0)
+    assert eyes.seen == fakes + (24 if "resolution" in change else 0)
 
 
 def test_another_model_does_not_go_on(reals: Path, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
+    with pytest.raises(PassInterrupted):
         figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
     other, eyes = small_checkpoint(tmp_path / "other.safetensors", classes=3), Eyes()
     assert figures(reals, other, eyes, tmp_path / "kept") == figures(reals, other, Eyes(), None)
@@ -130,7 +126,7 @@ def test_another_model_does_not_go_on(reals: Path, model: Path, tmp_path: Path) 
 
 def test_a_state_holds_a_score_as_well() -> None:
     probabilities = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
-    takers = [Taker(Need(True, True, True), range(40), 40, CPU) for _ in range(2)]
+    takers = [Accumulator(Requirements(True, True, True), range(40), 40, CPU) for _ in range(2)]
     for part in probabilities[:24].split(8):
         takers[0].add(part)
     state = {name: tensor.clone() for name, tensor in takers[0].state().items()}
@@ -138,7 +134,7 @@ def test_a_state_holds_a_score_as_well() -> None:
     for taker in takers:
         for part in probabilities[24:].split(8):
             taker.add(part)
-    one, two = (taker.seen() for taker in takers)
-    assert one.score == two.score
+    one, two = (taker.result() for taker in takers)
+    assert one.inception_score == two.inception_score
     assert torch.equal(one.features, two.features)
-    assert torch.equal(one.statistics.scatter, two.statistics.scatter)
+    assert torch.equal(one.moments.scatter, two.moments.scatter)

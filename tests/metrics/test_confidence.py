@@ -22,12 +22,12 @@ def mean(features: Tensor) -> float:
 def test_the_spread_of_a_mean(replace: bool) -> None:
     """It is known: s / sqrt(N), and a normal interval of 1.96 of that. 15 %: a thousand resamples."""
     features = cloud(400, seed=0)
-    found = bootstrap(mean, features, repeats=1000, replace=replace)
+    found = bootstrap(mean, features, resamples=1000, replace=replace)
     expected = float(features.std()) / 20
-    assert found.deviation == pytest.approx(expected, rel=0.15)
+    assert found.std == pytest.approx(expected, rel=0.15)
     assert found.high - found.low == pytest.approx(2 * 1.96 * expected, rel=0.15)
     assert found.low < found.value == mean(features) < found.high
-    assert (found.level, found.repeats) == (0.95, 1000)
+    assert (found.level, found.resamples) == (0.95, 1000)
 
 
 @pytest.mark.parametrize("replace", [True, False])
@@ -36,7 +36,7 @@ def test_the_interval_holds_the_truth_as_often_as_the_known_one(replace: bool) -
     held = known = 0
     for seed in range(100):
         features = cloud(50, seed=seed)
-        found = bootstrap(mean, features, repeats=60, level=0.8, replace=replace, seed=seed)
+        found = bootstrap(mean, features, resamples=60, level=0.8, replace=replace, seed=seed)
         held += found.low <= 0 <= found.high
         known += abs(found.value) < 1.2816 * float(features.std()) / 50**0.5
     assert held == pytest.approx(known, abs=7)
@@ -44,7 +44,7 @@ def test_the_interval_holds_the_truth_as_often_as_the_known_one(replace: bool) -
 
 def test_the_seed_draws_the_resamples() -> None:
     features = cloud(30, seed=0)
-    one, again, other = (bootstrap(mean, features, repeats=9, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (bootstrap(mean, features, resamples=9, seed=seed) for seed in (0, 0, 1))
     assert one == again != other
 
 
@@ -63,13 +63,13 @@ def test_the_interval_lies_about_the_value() -> None:
     """Though resamples with replacement are all further away than the sample."""
     features = cloud(200, seed=0, dim=8)
     distance = frechet_to(Gaussian(torch.zeros(8).double(), torch.eye(8).double()))
-    found = bootstrap(distance, features, repeats=50)
+    found = bootstrap(distance, features, resamples=50)
     assert found.low < found.value < found.high
 
 
 def test_too_few() -> None:
     with pytest.raises(PolyinrError, match="from 1 resamples of 9 images"):
-        bootstrap(mean, cloud(9, seed=0), repeats=1)
+        bootstrap(mean, cloud(9, seed=0), resamples=1)
     with pytest.raises(PolyinrError, match=r"at level 1\.5"):
         bootstrap(mean, cloud(9, seed=0), level=1.5)
     with pytest.raises(PolyinrError, match="3 images cannot be halved"):

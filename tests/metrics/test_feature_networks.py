@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polyinr_core.errors import FileError, RequestError, WeightsError
 from polyinr_core.metrics import extractors as networks
-from polyinr_core.metrics.extractors import FeatureNetwork, load_network
+from polyinr_core.metrics.extractors import FeatureExtractor, load_extractor
 
 TINY_VIT, TINY_CONV = "test_vit", "test_efficientnet"  # timm's own, for tests
 
@@ -45,7 +45,7 @@ def assert_same_features(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-4 * float(expected.abs().max()))
 
 
-def check(network: FeatureNetwork, pixels: Tensor, *, file: Path, name: str) -> Tensor:
+def check(network: FeatureExtractor, pixels: Tensor, *, file: Path, name: str) -> Tensor:
     """Check what every network keeps to; return its features."""
     features = network(pixels)
     assert features.shape == (len(pixels), network.dim)
@@ -61,12 +61,12 @@ def check(network: FeatureNetwork, pixels: Tensor, *, file: Path, name: str) -> 
 def test_timm_s_network_by_its_own_rule(folder: Path, pixels: Tensor, model: str) -> None:
     """Oracle: timm's own transform of a Pillow image of the network's size, where nothing is resized."""
     file, plain = write_timm(folder, model)
-    network = load_network(f"timm:{model}", file=file)
+    network = load_extractor(f"timm:{model}", file=file)
     check(network, pixels, file=file, name=f"timm:{model}")
     rule = timm.data.resolve_model_data_config(plain)
-    side = rule["input_size"][-1]
-    assert network.side == side
-    square = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+    resolution = rule["input_size"][-1]
+    assert network.resolution == resolution
+    square = torch.randint(0, 256, (1, 3, resolution, resolution), dtype=torch.uint8)
     transform = timm.data.create_transform(**{**rule, "crop_pct": 1.0}, is_training=False)
     plain.reset_classifier(0)
     with torch.no_grad():
@@ -78,15 +78,15 @@ def test_a_side_of_one_s_own(folder: Path, pixels: Tensor) -> None:
     """A transformer's table of places is resampled; what looks in patches takes whole ones."""
     name = f"timm:{TINY_VIT}"
     file, _ = write_timm(folder, TINY_VIT)
-    own, small = (load_network(name, file=file, side=side) for side in (None, 64))
-    assert small.side == 64 < own.side
+    own, small = (load_extractor(name, file=file, resolution=resolution) for resolution in (None, 64))
+    assert small.resolution == 64 < own.resolution
     assert small.network.pos_embed.shape[1] < own.network.pos_embed.shape[1]
     assert not torch.allclose(own(pixels), small(pixels), atol=1e-4)
-    with pytest.raises(RequestError, match="patches of 16 pixels: 60 is no multiple"):
-        load_network(name, file=file, side=60)
+    with pytest.raises(RequestError, match="patches of 16 pixels; 60 is not a multiple"):
+        load_extractor(name, file=file, resolution=60)
     name = f"timm:{TINY_CONV}"
     file, _ = write_timm(folder, TINY_CONV)
-    check(load_network(name, file=file, side=40), pixels, file=file, name=name)
+    check(load_extractor(name, file=file, resolution=40), pixels, file=file, name=name)
 
 
 @pytest.mark.slow
@@ -94,9 +94,9 @@ def test_dinov2_at_224(folder: Path, pixels: Tensor, monkeypatch: pytest.MonkeyP
     """A small one of its kind in the place of the large: trained at 518 px, its table of places resampled."""
     monkeypatch.setattr(networks, "DINOV2", "vit_small_patch14_dinov2.lvd142m")
     file, plain = write_timm(folder, "vit_small_patch14_dinov2")
-    network = load_network("dinov2", file=file)
+    network = load_extractor("dinov2", file=file)
     check(network, pixels[:2], file=file, name="dinov2")
-    assert (network.side, network.interpolation, network.dim) == (224, "bicubic", 384)
+    assert (network.resolution, network.interpolation, network.dim) == (224, "bicubic", 384)
     assert network.network.pos_embed.shape[1] == 16 * 16 + 1
     assert plain.pos_embed.shape[1] == 37 * 37 + 1
     assert torch.equal(network.network.blocks[3].mlp.fc1.weight, plain.blocks[3].mlp.fc1.weight)
@@ -111,7 +111,7 @@ def test_weights_from_the_hub_s_cache(folder: Path, monkeypatch: pytest.MonkeyPa
         return str(file)
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cached)
-    assert load_network(f"timm:{TINY_VIT}").dim > 0
+    assert load_extractor(f"timm:{TINY_VIT}").dim > 0
     assert asked == [("timm/test_vit.r160_in1k", "model.safetensors")]
 
 
@@ -119,9 +119,9 @@ def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *asked: None)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsError, match=r"dinov2 weights are not on this machine.*lvd142m.*network lite2"):
-        load_network("dinov2")
+        load_extractor("dinov2")
     with pytest.raises(FileError, match="no such file"):
-        load_network(f"torchscript:{tmp_path / 'none.pt'}")
+        load_extractor(f"torchscript:{tmp_path / 'none.pt'}")
 
 
 @pytest.mark.parametrize("spoil", ["missing", "shape"])
@@ -136,45 +136,45 @@ def test_weights_of_another_network(folder: Path, spoil: str) -> None:
         state[key] = state[key][:2].clone()
     save_file(state, folder / "spoilt.safetensors")
     with pytest.raises(WeightsError, match=key):
-        load_network(f"timm:{TINY_VIT}", file=folder / "spoilt.safetensors")
+        load_extractor(f"timm:{TINY_VIT}", file=folder / "spoilt.safetensors")
 
 
 def test_torchscript(folder: Path, pixels: Tensor) -> None:
     """One that has features to return, and one that gives nothing else."""
     file = write_inception(folder / "any.pt", width=30)
-    features = check(load_network(f"torchscript:{file}"), pixels, file=file, name=f"torchscript:{file}")
+    features = check(load_extractor(f"torchscript:{file}"), pixels, file=file, name=f"torchscript:{file}")
     assert_same_features(features, StandIn(30)(pixels, return_features=True))
     plain = write_inception(folder / "plain.pt", width=None)
-    assert load_network(f"torchscript:{plain}").dim == 3 * networks.PROBE**2
+    assert load_extractor(f"torchscript:{plain}").dim == 3 * networks.PROBE_SIZE**2
 
 
 def test_inception_by_name(folder: Path, pixels: Tensor) -> None:
     file = write_inception_graph(folder / "inception.pt")
-    check(load_network("inception", file=file), pixels, file=file, name="inception")
+    check(load_extractor("inception", file=file), pixels, file=file, name="inception")
 
 
 def test_lite2_by_name(pixels: Tensor) -> None:
-    network = load_network("lite2", side=32)
-    assert (network.name, network.dim, network.side) == ("lite2", 1280, 32)
+    network = load_extractor("lite2", resolution=32)
+    assert (network.name, network.dim, network.resolution) == ("lite2", 1280, 32)
     assert network.sha256.startswith("9656183e")
     assert network(pixels).shape == (2, 1280)
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "message"),
+    ("name", "resolution", "message"),
     [
-        ("lite3", None, "no network is called 'lite3'; choose from lite2, inception"),
-        ("timm:", None, "no network is called 'timm:'"),
-        ("timm:nonsense", None, "timm knows no network 'nonsense'"),
-        ("inception", 128, "a size of its own"),
+        ("lite3", None, "feature extractor 'lite3' is unknown; choose from lite2, inception"),
+        ("timm:", None, "feature extractor 'timm:' is unknown"),
+        ("timm:nonsense", None, "timm has no network 'nonsense'"),
+        ("inception", 128, "fixed input size"),
     ],
 )
-def test_names_that_are_none(name: str, side: int | None, message: str) -> None:
+def test_names_that_are_none(name: str, resolution: int | None, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        load_network(name, side=side)
+        load_extractor(name, resolution=resolution)
 
 
 def test_a_file_that_is_no_network(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("nothing")
-    with pytest.raises(WeightsError, match="no TorchScript network from uint8"):
-        load_network(f"torchscript:{tmp_path / 'text.pt'}")
+    with pytest.raises(WeightsError, match="not a TorchScript network from uint8"):
+        load_extractor(f"torchscript:{tmp_path / 'text.pt'}")

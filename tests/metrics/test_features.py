@@ -1,4 +1,4 @@
-"""What judges look through: EfficientNet-lite2 from its package, Inception from a user's file."""
+"""What evaluation reads images through: EfficientNet-lite2 from its package, Inception from a user's file."""
 
 import hashlib
 import warnings
@@ -25,7 +25,7 @@ def test_lite2_is_timm_s_network() -> None:
     plain.reset_classifier(0)
     with torch.no_grad():
         expected = plain.eval()(pixels / 127.5 - 1)
-    features = Lite2Features(weights, side=64)(pixels)
+    features = Lite2Features(weights, resolution=64)(pixels)
     assert features.shape == (2, Lite2Features.dim)
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-3 * float(expected.max()))
 
@@ -33,7 +33,7 @@ def test_lite2_is_timm_s_network() -> None:
 def test_the_side_is_part_of_the_protocol() -> None:
     weights = load_pretrained("lite2")
     pixels = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
-    small, large = (Lite2Features(weights, side=side)(pixels) for side in (32, 128))
+    small, large = (Lite2Features(weights, resolution=resolution)(pixels) for resolution in (32, 128))
     assert small.shape == large.shape
     assert not torch.allclose(small, large, atol=1e-3)
 
@@ -63,7 +63,7 @@ def test_another_network_is_refused(tmp_path: Path, width: int | None) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a network"])
 def test_no_network_at_all(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.pt").write_bytes(content)
-    with pytest.raises(WeightsError, match="no TorchScript network"):
+    with pytest.raises(WeightsError, match="not a TorchScript network"):
         load_inception(tmp_path / "broken.pt")
 
 

@@ -13,7 +13,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.metrics.frechet import FeatureStatistics, Gaussian, frechet_distance
+from polyinr_core.metrics.frechet import Gaussian, RunningMoments, frechet_distance
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def expected(reference: Path) -> dict[str, float]:
     return json.loads((reference / "metrics_golden.json").read_text())["expected"]
 
 
-def statistics(features: Tensor, *, batch: int = 64) -> FeatureStatistics:
-    taken = FeatureStatistics(features.shape[1])
+def statistics(features: Tensor, *, batch: int = 64) -> RunningMoments:
+    taken = RunningMoments(features.shape[1])
     for part in features.split(batch):
         taken.add(part)
     return taken
@@ -77,14 +77,14 @@ def test_a_set_is_at_no_distance_from_itself(golden: dict[str, Tensor]) -> None:
 
 def test_features_that_are_no_numbers() -> None:
     good, bad = Gaussian(torch.zeros(2), torch.eye(2)), Gaussian(torch.zeros(2), torch.eye(2) * torch.nan)
-    with pytest.raises(PolyinrError, match="no finite numbers"):
+    with pytest.raises(PolyinrError, match="contain NaN or Inf"):
         frechet_distance(bad, good)
 
 
 def exact_distance(a: Gaussian, b: Gaussian) -> float:
     """The Fréchet distance with 60 digits, by mpmath's symmetric solver."""
     with mpmath.workdps(60):
-        one, two = (mpmath.matrix(side.covariance.tolist()) for side in (a, b))
+        one, two = (mpmath.matrix(gaussian.covariance.tolist()) for gaussian in (a, b))
         values, vectors = mpmath.eigsy(two)
         root = vectors * mpmath.diag([mpmath.sqrt(max(value, 0)) for value in values]) * vectors.T
         product = root * one * root

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyinr_core.errors import WeightsError
 from polyinr_core.metrics import inception
-from polyinr_core.metrics.extractors import load_network
+from polyinr_core.metrics.extractors import load_extractor
 from polyinr_core.metrics.inception import InceptionTaps, Taps, cached_inception, load_inception
 from polyinr_core.metrics.resize import clean_resize, corner_resize
 from polyinr_core.runtime.atomic_io import sha256_of
@@ -62,7 +62,7 @@ def test_the_other_taps_are_the_network_s_own(plain: InceptionStandIn, taps: Tap
 
 def test_clean_fid_s_inception(file: Path, plain: InceptionStandIn, pixels: Tensor) -> None:
     """Resized outside, the layers called on (x - 128) / 128, as clean-fid's wrapper does."""
-    network = load_network("inception-clean", file=file)
+    network = load_extractor("inception-clean", file=file)
     with torch.no_grad():
         expected = plain.layers((clean_resize(pixels) - 128) / 128).flatten(1)
     assert (network.name, network.sha256) == ("inception-clean", sha256_of(file))
@@ -80,14 +80,14 @@ def test_resizing_by_corners(plain: InceptionStandIn, pixels: Tensor) -> None:
 
 def test_a_network_that_resizes_otherwise_is_refused(tmp_path: Path) -> None:
     other = load_inception(write_inception_graph(tmp_path / "other.pt", corner=False))
-    with pytest.raises(WeightsError, match="do not give what it gives; give inception-2015-12-05"):
+    with pytest.raises(WeightsError, match="do not give its output; give inception-2015-12-05"):
         InceptionTaps(other)
 
 
 def test_a_network_without_the_block_is_refused(tmp_path: Path) -> None:
     """mixed_6 is left out: mixed_7 has the same shape, and the rest runs."""
     other = load_inception(write_inception_graph(tmp_path / "other.pt", without="mixed_6"))
-    with pytest.raises(WeightsError, match="no layers or output of Inception's names"):
+    with pytest.raises(WeightsError, match="its layers or its output do not have Inception's names"):
         InceptionTaps(other)
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.metrics import kid as kernel
-from polyinr_core.metrics.kid import SUBSET, SUBSETS, KernelReference, subset_sums, sums_of_all
+from polyinr_core.metrics.kid import MAX_SUBSET_SIZE, SUBSETS, KernelReference, subset_sums, sums_by_full_kernel
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,12 @@ def test_the_golden_distance(
     fakes, reals = golden["input.gen_features"], golden["input.real_features"]
     value = KernelReference(reals, len(fakes)).distance(fakes)
     assert value == pytest.approx(expected["kid_seed0_subsets100_max1000"], rel=1e-5)
-    value = KernelReference(reals, len(fakes), subsets=20, most=50).distance(fakes)
+    value = KernelReference(reals, len(fakes), subsets=20, max_size=50).distance(fakes)
     assert value == pytest.approx(expected["kid_seed0_subsets20_max50"], rel=1e-5)
 
 
 def test_the_golden_subsets(golden: dict[str, Tensor]) -> None:
-    reference = KernelReference(golden["input.real_features"], 300, most=50)
+    reference = KernelReference(golden["input.real_features"], 300, max_size=50)
     for rows, name in ((reference.in_fakes, "gen"), (reference.in_reals, "real")):
         assert torch.equal(rows[0], golden[f"debug.kid_seed0_max50_first_{name}_choice"].long())
 
@@ -49,14 +49,14 @@ def test_both_ways_to_the_sums_agree(
     """All features once, in blocks that divide nothing, or subset by subset; oracle: the sums written out."""
     monkeypatch.setattr(kernel, "BLOCK", 37)
     x, y = golden["input.gen_features"], golden["input.real_features"]
-    reference = KernelReference(y, len(x), subsets=subsets, most=most)
+    reference = KernelReference(y, len(x), subsets=subsets, max_size=most)
     arguments = x, reference.in_fakes, y, reference.in_reals
     expected = [
         ((x[own].double().numpy() @ y[other].double().numpy().T / x.shape[1] + 1) ** 3).sum()
         for own, other in zip(reference.in_fakes, reference.in_reals, strict=True)
     ]
     assert subset_sums(*arguments).tolist() == pytest.approx(expected, rel=1e-12)
-    assert sums_of_all(*arguments).tolist() == pytest.approx(expected, rel=1e-12)
+    assert sums_by_full_kernel(*arguments).tolist() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [50, 400, 20_000])
@@ -71,10 +71,10 @@ def test_products_do_not_grow_with_the_features(count: int, monkeypatch: pytest.
 
     monkeypatch.setattr(kernel, "kernel", counted)
     features = torch.randn(count, 2, generator=torch.Generator().manual_seed(0))
-    KernelReference(features, count, subsets=10, most=40).distance(features + 1)
+    KernelReference(features, count, subsets=10, max_size=40).distance(features + 1)
     assert sum(made) == 3 * min(count**2, 10 * 40**2)
     assert max(made) <= max(40**2, 50**2)
-    assert (SUBSETS, SUBSET) == (100, 1000)
+    assert (SUBSETS, MAX_SUBSET_SIZE) == (100, 1000)
 
 
 def test_whole_sets_are_the_unbiased_estimate() -> None:
@@ -92,6 +92,6 @@ def test_whole_sets_are_the_unbiased_estimate() -> None:
 
 def test_the_seed_draws_the_subsets(golden: dict[str, Tensor]) -> None:
     fakes, reals = golden["input.gen_features"], golden["input.real_features"]
-    references = [KernelReference(reals, len(fakes), subsets=2, most=20, seed=seed) for seed in (0, 0, 1)]
+    references = [KernelReference(reals, len(fakes), subsets=2, max_size=20, seed=seed) for seed in (0, 0, 1)]
     one, again, other = (reference.distance(fakes) for reference in references)
     assert one == again != other

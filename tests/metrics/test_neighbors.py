@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.metrics.prdc import Manifold, manifold, nearest, overlap, realism
+from polyinr_core.metrics.prdc import Manifold, compute_prdc, manifold, nearest, realism
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_golden_figures(
     golden: dict[str, Tensor], expected: dict[str, float], half: bool, name: str, block: int
 ) -> None:
     """The same counts; the golden figures are float32."""
-    found = overlap(*manifolds(golden, half=half, block=block), block=block)
+    found = compute_prdc(*manifolds(golden, half=half, block=block), block=block)
     assert np.float32(found.precision) == np.float32(expected[f"precision_{name}"])
     assert np.float32(found.recall) == np.float32(expected[f"recall_{name}"])
 
@@ -48,7 +48,7 @@ def test_blocks_make_no_difference(golden: dict[str, Tensor]) -> None:
     whole, parts = manifold(reals), manifold(reals, block=7)
     close = {"rtol": 1e-6, "atol": 0}  # float64, rounded to float32: to either of two neighbors
     torch.testing.assert_close(whole.squares, parts.squares, **close)
-    assert overlap(manifold(fakes), whole) == overlap(manifold(fakes, block=11), parts, block=13)
+    assert compute_prdc(manifold(fakes), whole) == compute_prdc(manifold(fakes, block=11), parts, block=13)
     torch.testing.assert_close(realism(fakes, whole), realism(fakes, whole, block=7), **close)
     (near, whose), (near_in_parts, whose_in_parts) = nearest(fakes, reals, 3), nearest(fakes, reals, 3, block=7)
     torch.testing.assert_close(near, near_in_parts, **close)
@@ -57,7 +57,7 @@ def test_blocks_make_no_difference(golden: dict[str, Tensor]) -> None:
 
 def test_to_swap_is_to_swap_precision_and_recall(golden: dict[str, Tensor]) -> None:
     fakes, reals = manifolds(golden)
-    one, other = overlap(fakes, reals), overlap(reals, fakes)
+    one, other = compute_prdc(fakes, reals), compute_prdc(reals, fakes)
     assert (one.precision, one.recall) == (other.recall, other.precision)
     assert one.precision != one.recall
 
@@ -68,7 +68,7 @@ def test_density_and_coverage() -> None:
     between = np.linalg.norm(fakes.double().numpy()[:, None] - reals.double().numpy()[None], axis=2)
     within = np.linalg.norm(reals.double().numpy()[:, None] - reals.double().numpy()[None], axis=2)
     radii = np.sort(within, axis=1)[:, k]
-    found = overlap(manifold(fakes), manifold(reals), k_density=k)
+    found = compute_prdc(manifold(fakes), manifold(reals), k_density=k)
     inside = between <= radii
     assert found.density == pytest.approx(inside.sum() / (k * 40), rel=1e-12)
     assert found.coverage == inside.any(axis=0).mean()
@@ -77,16 +77,16 @@ def test_density_and_coverage() -> None:
 
 def test_what_is_the_same_and_what_is_apart() -> None:
     reals = cloud(50, seed=1)
-    same = overlap(manifold(reals), manifold(reals))
+    same = compute_prdc(manifold(reals), manifold(reals))
     assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
-    apart = overlap(manifold(reals + 100), manifold(reals))
+    apart = compute_prdc(manifold(reals + 100), manifold(reals))
     assert (apart.precision, apart.recall, apart.density, apart.coverage) == (0, 0, 0, 0)
 
 
 def test_a_ball_holds_its_border() -> None:
     """Reals at 0 and 1: the ball about 1 reaches 2, where the fakes are."""
     reals, fakes = manifold(torch.tensor([[0.0], [1.0]]), k=1), manifold(torch.tensor([[2.0], [2.0]]), k=1)
-    found = overlap(fakes, reals, k=1, k_density=1)
+    found = compute_prdc(fakes, reals, k=1, k_density=1)
     assert (found.precision, found.recall, found.density, found.coverage) == (1, 0, 1, 0.5)
 
 
@@ -98,8 +98,8 @@ def test_copies_are_at_no_distance() -> None:
     assert numbers.flatten().tolist() == list(range(20))
     copies = reals[:1].repeat(12, 1)
     assert manifold(copies).radii(3).max() == 0
-    assert overlap(manifold(copies), manifold(reals)).precision == 1
-    assert overlap(manifold(copies), manifold(reals)).recall == 1 / 20
+    assert compute_prdc(manifold(copies), manifold(reals)).precision == 1
+    assert compute_prdc(manifold(copies), manifold(reals)).recall == 1 / 20
 
 
 def test_nearest_neighbors() -> None:
@@ -127,12 +127,12 @@ def test_realism_sorts_best_to_worst() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: manifold(cloud(5, seed=1)), "need 6 images or more, not 5"),
-        (lambda: manifold(cloud(9, seed=1) * torch.nan), "no finite numbers"),
-        (lambda: realism(cloud(9, seed=1) * torch.nan, manifold(cloud(9, seed=1))), "no finite numbers"),
-        (lambda: manifold(cloud(9, seed=1), k=3).radii(4), "neighbor 4: 3 are known"),
-        (lambda: nearest(cloud(2, seed=1), cloud(3, seed=1), 4), "4 neighbors cannot be found among 3"),
-        (lambda: nearest(cloud(2, seed=1), cloud(3, seed=1, dim=4)), "8 and of 4 numbers are of different"),
+        (lambda: manifold(cloud(5, seed=1)), "needs 6 images or more, not 5"),
+        (lambda: manifold(cloud(9, seed=1) * torch.nan), "NaN or Inf"),
+        (lambda: realism(cloud(9, seed=1) * torch.nan, manifold(cloud(9, seed=1))), "NaN or Inf"),
+        (lambda: manifold(cloud(9, seed=1), k=3).radii(4), "neighbor 4 is out of range 1-3"),
+        (lambda: nearest(cloud(2, seed=1), cloud(3, seed=1), 4), "4 neighbors are more than 3"),
+        (lambda: nearest(cloud(2, seed=1), cloud(3, seed=1, dim=4)), "8 and 4 come from different"),
     ],
 )
 def test_bad_features(wrong, message: str) -> None:

@@ -43,10 +43,10 @@ def test_the_trimmed_mean() -> None:
 
 @pytest.mark.parametrize("lengths", [torch.zeros(0), torch.tensor([1.0, torch.nan])])
 def test_lengths_that_are_none(lengths: Tensor) -> None:
-    with pytest.raises(PolyinrError, match="no finite numbers, or none"):
+    with pytest.raises(PolyinrError, match="empty or contain NaN or Inf"):
         path_length(lengths)
 
 
-@pytest.mark.parametrize(("side", "shrunk"), [(128, 128), (256, 256), (512, 256), (1024, 256), (600, 300)])
-def test_large_images_are_compared_small(side: int, shrunk: int) -> None:
-    assert shrink(torch.zeros(1, 1, side, side)).shape[-1] == shrunk
+@pytest.mark.parametrize(("resolution", "shrunk"), [(128, 128), (256, 256), (512, 256), (1024, 256), (600, 300)])
+def test_large_images_are_compared_small(resolution: int, shrunk: int) -> None:
+    assert shrink(torch.zeros(1, 1, resolution, resolution)).shape[-1] == shrunk

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polyinr_core.metrics.extractors import load_network
+from polyinr_core.metrics.extractors import load_extractor
 from polyinr_core.metrics.inception import RandomInception
 
 
@@ -23,7 +23,7 @@ def test_signals_keep_their_size(network: RandomInception) -> None:
 
 
 def test_the_seed_is_the_network(network: RandomInception) -> None:
-    other = load_network("rfid-seed1")
+    other = load_extractor("rfid-seed1")
     assert (network.name, other.name) == ("rfid-seed0", "rfid-seed1")
-    assert network.sha256 == load_network("rfid-seed0").sha256 != other.sha256
+    assert network.sha256 == load_extractor("rfid-seed0").sha256 != other.sha256
     assert not network.network.training

@@ -16,13 +16,13 @@ def images(height: int, width: int) -> Tensor:
     return torch.randint(0, 256, (2, 3, height, width), generator=rng, dtype=torch.uint8)
 
 
-def by_pillow(pixels: Tensor, side: int, filter: Image.Resampling) -> np.ndarray:
+def by_pillow(pixels: Tensor, resolution: int, filter: Image.Resampling) -> np.ndarray:
     """Resize channel by channel, as floats."""
     channels = [
-        np.asarray(Image.fromarray(channel.astype(np.float32)).resize((side, side), filter))
+        np.asarray(Image.fromarray(channel.astype(np.float32)).resize((resolution, resolution), filter))
         for channel in pixels.flatten(0, 1).numpy()
     ]
-    return np.stack(channels).reshape(*pixels.shape[:2], side, side).clip(0, 255)
+    return np.stack(channels).reshape(*pixels.shape[:2], resolution, resolution).clip(0, 255)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (299, 299), (400, 320)])

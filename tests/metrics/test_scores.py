@@ -51,14 +51,14 @@ def test_the_limits() -> None:
 
 
 def test_bad_probabilities() -> None:
-    with pytest.raises(PolyinrError, match="3 images cannot be scored in 10 splits"):
+    with pytest.raises(PolyinrError, match="3 images are too few for 10 splits"):
         InceptionScore(3, 5)
     taken = InceptionScore(4, 5, splits=2)
     for wrong in (torch.full((2, 5), 1.0), torch.full((2, 5), torch.nan)):
-        with pytest.raises(PolyinrError, match="give the softmax, not the logits"):
+        with pytest.raises(PolyinrError, match="pass the softmax, not the logits"):
             taken.add(wrong, first=0)
-    with pytest.raises(PolyinrError, match="images 3 to 4 of 4"):
+    with pytest.raises(PolyinrError, match="images 3 to 4 are not among 4"):
         taken.add(torch.full((2, 5), 0.2), first=3)
     taken.add(torch.full((2, 5), 0.2), first=1)
-    with pytest.raises(PolyinrError, match="2 of 4 images are scored"):
+    with pytest.raises(PolyinrError, match="2 of 4 images were added"):
         taken.result()

@@ -10,9 +10,9 @@ from polyinr_core.errors import RequestError
 from polyinr_core.metrics.psnr_ssim import psnr, ssim
 
 
-def images(side: int = 24) -> tuple[np.ndarray, np.ndarray]:
+def images(resolution: int = 24) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    one = rng.integers(0, 256, (side, side + 5, 3), dtype=np.uint8)
+    one = rng.integers(0, 256, (resolution, resolution + 5, 3), dtype=np.uint8)
     return one, np.clip(one.astype(int) + rng.integers(-20, 21, one.shape), 0, 255).astype(np.uint8)
 
 

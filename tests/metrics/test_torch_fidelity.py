@@ -7,15 +7,15 @@ from fidelity_extractor import register, torch_fidelity
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from polyinr_core.metrics.frechet import FeatureStatistics, frechet_distance
+from polyinr_core.metrics.frechet import RunningMoments, frechet_distance
 from polyinr_core.metrics.inception_score import InceptionScore
 from polyinr_core.metrics.kid import KernelReference
-from polyinr_core.metrics.prdc import manifold, overlap
+from polyinr_core.metrics.prdc import compute_prdc, manifold
 
 WIDTH, CLASSES, COUNT = 48, 10, 300
 
 
-class Images(Dataset[Tensor]):
+class ImageSource(Dataset[Tensor]):
     """Random gradients, uint8 [3, 12, 12], so much darker than others."""
 
     def __init__(self, seed: int, *, darker: float = 0.0) -> None:
@@ -48,13 +48,13 @@ class RandomNetwork(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def sets() -> tuple[Images, Images]:
+def sets() -> tuple[ImageSource, ImageSource]:
     """Fakes, reals."""
-    return Images(1, darker=0.2), Images(2)
+    return ImageSource(1, darker=0.2), ImageSource(2)
 
 
 @pytest.fixture(scope="module")
-def theirs(sets: tuple[Images, Images]) -> dict[str, float]:
+def theirs(sets: tuple[ImageSource, ImageSource]) -> dict[str, float]:
     register("random", RandomNetwork())
     return torch_fidelity.calculate_metrics(
         input1=sets[0],
@@ -75,13 +75,13 @@ def theirs(sets: tuple[Images, Images]) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def features(sets: tuple[Images, Images]) -> tuple[Tensor, Tensor]:
+def features(sets: tuple[ImageSource, ImageSource]) -> tuple[Tensor, Tensor]:
     return tuple(RandomNetwork()(images.pixels)[0] for images in sets)
 
 
 def test_fid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
     """1e-5: their features come in batches, and their means are summed in float32."""
-    fakes, reals = (FeatureStatistics(WIDTH) for _ in features)
+    fakes, reals = (RunningMoments(WIDTH) for _ in features)
     for statistics, part in zip((fakes, reals), features, strict=True):
         statistics.add(part)
     ours = frechet_distance(fakes.gaussian(), reals.gaussian())
@@ -91,11 +91,11 @@ def test_fid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
 def test_kid(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
     """The same subsets, as both draw them from NumPy's frozen generator. 1e-3: theirs cancels in float32."""
     fakes, reals = features
-    ours = KernelReference(reals, len(fakes), most=100, seed=2020).distance(fakes)
+    ours = KernelReference(reals, len(fakes), max_size=100, seed=2020).distance(fakes)
     assert ours == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3)
 
 
-def test_isc(theirs: dict[str, float], sets: tuple[Images, Images]) -> None:
+def test_isc(theirs: dict[str, float], sets: tuple[ImageSource, ImageSource]) -> None:
     logits = RandomNetwork()(sets[0].pixels)[1]
     taken = InceptionScore(COUNT, CLASSES)
     taken.add(logits.double().softmax(dim=1), first=0)
@@ -108,7 +108,7 @@ def test_isc(theirs: dict[str, float], sets: tuple[Images, Images]) -> None:
 def test_prc(theirs: dict[str, float], features: tuple[Tensor, Tensor]) -> None:
     """The same counts."""
     fakes, reals = features
-    ours = overlap(manifold(fakes), manifold(reals))
+    ours = compute_prdc(manifold(fakes), manifold(reals))
     assert np.float32(ours.precision) == np.float32(theirs["precision"])
     assert np.float32(ours.recall) == np.float32(theirs["recall"])
     assert 0 < ours.recall < 1

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.evaluation.generated_images import DrawnImages, w_of
+from polyinr_core.evaluation.image_sources import GeneratedImages, sample_w
 from polyinr_core.latents.latents import Latents, draw_labels, draw_z, from_seeds, to_affine
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import Part, RegularGrid
@@ -107,10 +107,10 @@ def test_training_s_samples_and_evaluation_s_images_do_not_depend_on_their_numbe
     for seed in (0, 3):
         assert torch.equal(drawn[seed], next(render_seeds(generator, [seed], resolution=40))[0])
     checkpoint = Checkpoint(generator=generator, resolution=40)
-    few = torch.cat(list(DrawnImages(checkpoint, name="m", count=count).passes()))
-    more = torch.cat(list(DrawnImages(checkpoint, name="m", count=23).passes()))
+    few = torch.cat(list(GeneratedImages(checkpoint, name="m", count=count).batches()))
+    more = torch.cat(list(GeneratedImages(checkpoint, name="m", count=23).batches()))
     assert torch.equal(few, more[:count])
-    w = w_of(checkpoint, range(count), psi=1.0, classes_of=range(count))
+    w = sample_w(checkpoint, range(count), psi=1.0, label_seeds=range(count))
     label = int(draw_labels([3], 4)[0]) if model.label is not None else None
     assert torch.equal(w[3], from_seeds(generator, [3], label=label).w[0])
 

@@ -33,7 +33,7 @@ def test_the_look_sees_what_is_wrong(tab: Tab, tmp_path: Path) -> None:
 
 
 def test_the_report(tab: Tab, polyinr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polyinr_core.metrics.extractors.load_network", lambda name: Eyes())
+    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: Eyes())
     make_run(tmp_path / "run")
     make_reals(tmp_path / "reals")
     ran = polyinr("report", "run", "-o", "page.html", "--real", "reals", "--count", "12", "-q")

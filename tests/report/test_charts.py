@@ -9,67 +9,69 @@ import pytest
 from PIL import Image
 
 from polyinr_core.report import plots as charts
-from polyinr_core.report.plots import Curve, Panel, smoothed
-from polyinr_core.report.run_reader import Points, Span
+from polyinr_core.report.plots import Curve, Panel, smooth_curve
+from polyinr_core.report.run_reader import Series, StageSpan
 
-SPANS = (Span(0, 16, 0.0, 2.0), Span(1, 32, 2.0, 40.0))
+SPANS = (StageSpan(0, 16, 0.0, 2.0), StageSpan(1, 32, 2.0, 40.0))
 
 
 def panel(name: str = "discriminator", count: int = 60, *, measured: bool = False) -> Panel:
     values = tuple(np.random.default_rng(0).normal(size=count))
-    points = Points(tuple(np.linspace(0, 40, count)), values)
-    return Panel("Losses", "loss", (Curve(name, points) if measured else smoothed(name, points),), measured)
+    points = Series(tuple(np.linspace(0, 40, count)), values)
+    return Panel("Losses", "loss", (Curve(name, points) if measured else smooth_curve(name, points),), measured)
 
 
 def test_svg_is_the_same_every_time() -> None:
-    assert charts.svg(panel(), SPANS) == charts.svg(panel(), SPANS)
+    assert charts.panel_svg(panel(), SPANS) == charts.panel_svg(panel(), SPANS)
 
 
 def test_the_dark_theme_has_no_color_of_the_light_one() -> None:
-    light = charts.svg(panel(), SPANS).decode()
-    dark = charts.darkened(light.encode()).decode()
+    light = charts.panel_svg(panel(), SPANS).decode()
+    dark = charts.to_dark(light.encode()).decode()
     colors = set(re.findall("#[0-9a-f]{6}", light))
-    own = {charts.LIGHT.paper, charts.LIGHT.ink, charts.LIGHT.grid, *charts.LIGHT.curves}
-    assert {charts.LIGHT.paper, charts.LIGHT.ink, charts.LIGHT.grid, charts.LIGHT.curves[0]} <= colors <= own
+    own = {charts.LIGHT.background, charts.LIGHT.foreground, charts.LIGHT.grid, *charts.LIGHT.curves}
+    assert (
+        {charts.LIGHT.background, charts.LIGHT.foreground, charts.LIGHT.grid, charts.LIGHT.curves[0]} <= colors <= own
+    )
     assert not colors & set(re.findall("#[0-9a-f]{6}", dark))
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "</svg><script>alert(1)</script>", "&amp;", "\u202e"])
 def test_a_hostile_name_is_drawn_as_text(name: str) -> None:
-    drawn = charts.svg(panel(name), SPANS)
+    drawn = charts.panel_svg(panel(name), SPANS)
     tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(drawn).iter()}
     assert not tags & {"script", "foreignObject", "image", "a"}
 
 
 def test_a_hostile_title_is_drawn_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "DOTS", 30)
+    monkeypatch.setattr(charts, "DPI", 30)
     strange = Panel("$\\frac{" + "a" * 300, "$y", panel().curves)
-    assert charts.png([strange], SPANS, title="Run $x$ " + "b" * 300)
+    assert charts.panels_png([strange], SPANS, title="Run $x$ " + "b" * 300)
 
 
 def test_a_persons_own_style_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib
 
-    before = charts.svg(panel(), SPANS)
+    before = charts.panel_svg(panel(), SPANS)
     monkeypatch.setitem(matplotlib.rcParams, "lines.linestyle", ":")
     monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
-    assert charts.svg(panel(), SPANS) == before
+    assert charts.panel_svg(panel(), SPANS) == before
     assert matplotlib.rcParams["lines.linestyle"] == ":"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5000])
 def test_curves_of_any_length(count: int) -> None:
-    assert len(charts.svg(panel(count=count), SPANS)) < 200_000
+    assert len(charts.panel_svg(panel(count=count), SPANS)) < 200_000
 
 
-@pytest.mark.parametrize("spans", [(), (Span(0, 16, 0.0, 0.0),), SPANS[:1]])
-def test_logs_without_stages_and_of_a_run_that_has_just_begun(spans: tuple[Span, ...]) -> None:
-    assert charts.svg(panel(count=1, measured=True), spans)
+@pytest.mark.parametrize("spans", [(), (StageSpan(0, 16, 0.0, 0.0),), SPANS[:1]])
+def test_logs_without_stages_and_of_a_run_that_has_just_begun(spans: tuple[StageSpan, ...]) -> None:
+    assert charts.panel_svg(panel(count=1, measured=True), spans)
 
 
 def test_distances_of_different_resolutions_are_not_joined() -> None:
-    points = Points((0.0, 1.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
-    drawn = charts.svg(Panel("fd", "distance", (Curve("fd", points),), measured=True), SPANS)
+    points = Series((0.0, 1.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
+    drawn = charts.panel_svg(Panel("fd", "distance", (Curve("fd", points),), measured=True), SPANS)
     color = charts.LIGHT.curves[0]
     lines = [e for e in ET.fromstring(drawn).iter() if f"stroke: {color}" in e.get("style", "") and e.get("d")]
     joined = [line for line in lines if "fill: none" in line.get("style", "")]
@@ -77,10 +79,10 @@ def test_distances_of_different_resolutions_are_not_joined() -> None:
 
 
 def test_png_holds_all_panels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "DOTS", 30)
+    monkeypatch.setattr(charts, "DPI", 30)
 
     def size(*panels: Panel) -> tuple[int, int]:
-        return Image.open(io.BytesIO(charts.png(panels, SPANS, title="Run x"))).size
+        return Image.open(io.BytesIO(charts.panels_png(panels, SPANS, title="Run x"))).size
 
     one, two, three = size(panel()), size(panel(), panel()), size(panel(), panel(), panel())
     assert two == (2 * one[0], one[1])
@@ -89,7 +91,7 @@ def test_png_holds_all_panels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_shares_grow_to_one() -> None:
     """A small oracle: 4 values, of which the axis' highest label is 100 %."""
-    drawn = charts.shares_svg({"a": [1.0, 2.0], "b": [3.0, 4.0]}, across="distance")
+    drawn = charts.ecdf_svg({"a": [1.0, 2.0], "b": [3.0, 4.0]}, xlabel="distance")
     assert drawn.startswith(b"<?xml")
     for color in charts.LIGHT.curves[:2]:
         assert color in drawn.decode()

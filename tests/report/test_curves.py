@@ -1,14 +1,14 @@
-"""Curves from a log: which share a panel, what is smoothed, how many points are drawn."""
+"""Curves from a log: which share a panel, what is smooth_curve, how many points are drawn."""
 
 import numpy as np
 import pytest
 
-from polyinr_core.report.plots import MAX_POINTS, inside, panels_of, running_mean, smoothed
-from polyinr_core.report.run_reader import Log, Points, Span
+from polyinr_core.report.plots import MAX_POINTS, panels_of, running_mean, smooth_curve, within_span
+from polyinr_core.report.run_reader import RunLog, Series, StageSpan
 
 
-def log_of(*events: dict) -> Log:
-    return Log(tuple(events))
+def log_of(*events: dict) -> RunLog:
+    return RunLog(tuple(events))
 
 
 def test_panels_are_metrics_first_then_the_known_ones() -> None:
@@ -21,9 +21,9 @@ def test_panels_are_metrics_first_then_the_known_ones() -> None:
     panels = {panel.title: panel for panel in panels_of(log, ["own"])}
     assert list(panels) == ["fd-lite2", "own", "Losses", "Memory"]
     assert [curve.name for curve in panels["Losses"].curves] == ["generator", "discriminator"]
-    assert [curve.name for curve in panels["Memory"].curves] == ["main memory", "GPU"]
+    assert [curve.name for curve in panels["Memory"].curves] == ["CPU", "GPU"]
     assert panels["fd-lite2"].curves[0].name == "best 6.5 at 3 kimg (32 px)"  # the other stage's does not compare
-    assert panels["fd-lite2"].words.startswith("fd-lite2, 0 to 3 kimg: best 6.5")
+    assert panels["fd-lite2"].description.startswith("fd-lite2, 0 to 3 kimg: best 6.5")
 
 
 def test_guidance_is_shown_where_something_guides() -> None:
@@ -32,9 +32,9 @@ def test_guidance_is_shown_where_something_guides() -> None:
 
 
 def test_few_points_are_drawn_as_they_are_and_more_have_a_mean() -> None:
-    few = smoothed("x", Points((1.0, 2.0), (3.0, 4.0)))
+    few = smooth_curve("x", Series((1.0, 2.0), (3.0, 4.0)))
     assert few.mean is None
-    many = smoothed("x", Points(tuple(map(float, range(100))), tuple(map(float, range(100)))))
+    many = smooth_curve("x", Series(tuple(map(float, range(100))), tuple(map(float, range(100)))))
     assert many.mean is not None
     assert many.mean.values[50] == pytest.approx(50)
     assert not many.low
@@ -42,7 +42,7 @@ def test_few_points_are_drawn_as_they_are_and_more_have_a_mean() -> None:
 
 def test_very_many_points_are_averaged_in_groups_that_keep_the_extremes() -> None:
     values = np.random.default_rng(0).normal(size=10_000)
-    curve = smoothed("x", Points(tuple(map(float, range(10_000))), tuple(values)))
+    curve = smooth_curve("x", Series(tuple(map(float, range(10_000))), tuple(values)))
     assert curve.mean is not None
     assert len(curve.mean) == len(curve.low) == len(curve.high) == MAX_POINTS
     assert (min(curve.low), max(curve.high)) == (values.min(), values.max())
@@ -59,6 +59,6 @@ def test_the_running_mean_is_that_of_what_is_there(window: int) -> None:
 
 
 def test_a_border_belongs_to_the_stage_that_ends() -> None:
-    points = Points((0.0, 2.0, 3.0), (1.0, 2.0, 3.0))
-    assert inside(points, Span(0, 16, 0.0, 2.0)).kimg == (0.0, 2.0)
-    assert inside(points, Span(1, 32, 2.0, 4.0)).kimg == (3.0,)
+    points = Series((0.0, 2.0, 3.0), (1.0, 2.0, 3.0))
+    assert within_span(points, StageSpan(0, 16, 0.0, 2.0)).kimg == (0.0, 2.0)
+    assert within_span(points, StageSpan(1, 32, 2.0, 4.0)).kimg == (3.0,)

@@ -8,18 +8,17 @@ from given_images import Eyes, Given, noise
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.evaluation.set_metrics import Settings
-from polyinr_core.report.nearest_neighbors import Likeness, likeness
-from polyinr_core.report.page import Kept, comparison, tiles_at
+from polyinr_core.report.nearest_neighbors import NearestNeighbors, find_neighbors
+from polyinr_core.report.page import ThumbnailSource, compare_with_reals, thumbnails_at
 
 
-def looked(reals: Tensor, fakes: Tensor, **settings: Any) -> Likeness:
-    return likeness(
+def looked(reals: Tensor, fakes: Tensor, **settings: Any) -> NearestNeighbors:
+    return find_neighbors(
         Given(reals, "reals"),
         Given(fakes, "fakes"),
         Eyes(),
         device=torch.device("cpu"),
-        settings=Settings(**settings),
+        **settings,
     )
 
 
@@ -30,10 +29,10 @@ def test_neighbors_gaps_and_realism_are_those_of_a_plain_computation() -> None:
     x, y = fakes.flatten(1).double(), reals.flatten(1).double()
     across, among = torch.cdist(x, y), torch.cdist(y, y)
     order = across.argsort(dim=1)[:, :5]
-    assert torch.equal(found.numbers, order)
+    assert torch.equal(found.indices, order)
     torch.testing.assert_close(found.distances.double(), across.gather(1, order), rtol=1e-6, atol=0)
     sorted_among = among.sort(dim=1).values
-    torch.testing.assert_close(found.gaps.double(), sorted_among[:, 1], rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.real_distances.double(), sorted_among[:, 1], rtol=1e-6, atol=0)
     radii = sorted_among[:, 3]
     small = radii <= radii.median()
     torch.testing.assert_close(found.realism.double(), (radii[small] / across[:, small]).amax(1), rtol=1e-5, atol=0)
@@ -43,10 +42,10 @@ def test_copies_stand_out() -> None:
     reals = noise(40, 1)
     honest = looked(reals, noise(20, 2))
     copied = looked(reals, torch.cat([reals[5:15], noise(10, 2)]))
-    assert honest.share_near < 0.3
-    assert copied.share_near >= 0.5
+    assert honest.fraction_near < 0.3
+    assert copied.fraction_near >= 0.5
     assert sorted(copied.nearest_of_all(10)) == list(range(10))
-    assert copied.numbers[0, 0] == 5
+    assert copied.indices[0, 0] == 5
     assert copied.distances[0, 0] == 0
     assert set(copied.ranked(4)["best"]) <= set(range(10))
     assert copied.realism.max() == torch.inf
@@ -60,11 +59,11 @@ def test_groups_by_realism_never_share_a_image() -> None:
 
 
 def test_a_real_may_be_judged_by_fewer_neighbors_than_are_shown() -> None:
-    assert looked(noise(4, 1), noise(2, 2)).numbers.shape == (2, 4)
+    assert looked(noise(4, 1), noise(2, 2)).indices.shape == (2, 4)
 
 
 @pytest.mark.parametrize(
-    ("reals", "said"), [(noise(3, 1), "3 images"), (noise(1, 1).expand(9, -1, -1, -1), "look the same")]
+    ("reals", "said"), [(noise(3, 1), "3 images"), (noise(1, 1).expand(9, -1, -1, -1), "have the same features")]
 )
 def test_reals_without_neighbors_are_refused(reals: Tensor, said: str) -> None:
     with pytest.raises(PolyinrError, match=said):
@@ -79,23 +78,23 @@ def test_the_cache_keeps_the_reals(tmp_path) -> None:
 
 
 def test_rows_show_the_images_that_the_numbers_name() -> None:
-    reals, fakes = Given(noise(12, 1), "reals"), Kept(Given(noise(10, 2), "fakes"))
-    found = likeness(reals, fakes, Eyes(), device=torch.device("cpu"), settings=Settings())
-    shown = comparison(found, reals, fakes, model="m", same_data=True)
+    reals, fakes = Given(noise(12, 1), "reals"), ThumbnailSource(Given(noise(10, 2), "fakes"))
+    found = find_neighbors(reals, fakes, Eyes(), device=torch.device("cpu"))
+    shown = compare_with_reals(found, reals, fakes, model="m", same_data=True)
     assert [row.seed for row in shown.first] == list(range(8))
     assert shown.nearest[0].reals[0].distance == float(found.distances[:, 0].min())
     near = shown.first[0].reals[0]
-    assert near.number == int(found.numbers[0, 0])
-    other = [row.reals[0] for row in shown.first if row.reals[0].number != near.number]
+    assert near.index == int(found.indices[0, 0])
+    other = [row.reals[0] for row in shown.first if row.reals[0].index != near.index]
     assert all(image.image.source != near.image.source for image in other)
     assert [share for share, *_ in shown.quantiles] == ["1%", "10%", "50%", "90%"]
 
 
-def test_tiles_are_kept_as_they_pass_and_found_by_number() -> None:
+def test_thumbnails_are_kept_as_they_pass_and_found_by_number() -> None:
     pixels = noise(12, 3)
-    kept = Kept(Given(pixels))
-    assert torch.equal(torch.cat(list(kept.passes())), pixels)
-    assert len(kept.tiles) == len(kept) == 12
-    (tile,) = tiles_at(Given(pixels), [7, 7]).values()
+    kept = ThumbnailSource(Given(pixels))
+    assert torch.equal(torch.cat(list(kept.batches())), pixels)
+    assert len(kept.thumbnails) == len(kept) == 12
+    (tile,) = thumbnails_at(Given(pixels), [7, 7]).values()
     assert (tile == pixels[7].permute(1, 2, 0).numpy()).all()
-    assert (kept.tiles[7] == tile).all()
+    assert (kept.thumbnails[7] == tile).all()

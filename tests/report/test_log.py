@@ -7,8 +7,8 @@ import pytest
 from run_stand_in import events, make_run
 
 from polyinr_core.errors import FileError
-from polyinr_core.report.page import stages_of
-from polyinr_core.report.run_reader import Points, Span, read_log, read_run
+from polyinr_core.report.page import stage_rows
+from polyinr_core.report.run_reader import Series, StageSpan, read_log, read_run
 
 
 def written(path: Path, *lines: object) -> Path:
@@ -18,11 +18,11 @@ def written(path: Path, *lines: object) -> Path:
 
 def test_work_that_was_done_again_gives_way(tmp_path: Path) -> None:
     log = read_log(make_run(tmp_path / "run") / "log.jsonl")
-    assert (log.seen, log.resumed, log.undone, log.damaged) == (4.0, (1.0,), 2, 0)
-    speed = log.points("img_per_sec")
+    assert (log.kimg, log.resumed, log.undone, log.damaged) == (4.0, (1.0,), 2, 0)
+    speed = log.series("img_per_sec")
     assert speed.kimg == tuple(0.25 * i for i in range(1, 17))
     assert speed.values == tuple([10.0 + i for i in range(4)] + [10.0 + i for i in range(7, 19)])
-    assert log.spans == (Span(0, 16, 0.0, 2.0), Span(1, 32, 2.0, 4.0))
+    assert log.spans == (StageSpan(0, 16, 0.0, 2.0), StageSpan(1, 32, 2.0, 4.0))
     assert log.warnings == ((4.0, "judging takes <b>long</b>"),)
     assert log.names[:3] == ("stage", "resolution", "kimg")
 
@@ -32,16 +32,16 @@ def test_a_run_that_was_started_anew_has_no_past(tmp_path: Path) -> None:
     first = [{"kimg": 0.0, "diversity": 0.1}, {"kimg": 5.0, "loss_d": 1.0}]
     again = [{"kimg": 0.0, "diversity": 0.2}, {"kimg": 1.0, "loss_d": 2.0}]
     log = read_log(written(tmp_path / "log.jsonl", *first, *again))
-    assert (log.seen, log.undone) == (1.0, 1)
-    assert log.points("diversity") == Points((0.0,), (0.2,))
-    assert log.points("loss_d") == Points((1.0,), (2.0,))
+    assert (log.kimg, log.undone) == (1.0, 1)
+    assert log.series("diversity") == Series((0.0,), (0.2,))
+    assert log.series("loss_d") == Series((1.0,), (2.0,))
 
 
 def test_a_stage_of_any_number_is_one_row(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     with (run / "log.jsonl").open("a") as file:
         file.write(json.dumps({"kimg": 5.0, "stage": 2**31 - 1, "resolution": 64}) + "\n")
-    assert [(row.number, row.resolution) for row in stages_of(read_run(run))] == [(1, 16), (2, 32), (2**31, 64)]
+    assert [(row.number, row.resolution) for row in stage_rows(read_run(run))] == [(1, 16), (2, 32), (2**31, 64)]
 
 
 DAMAGED = [
@@ -63,22 +63,22 @@ DAMAGED = [
 @pytest.mark.parametrize("line", DAMAGED, ids=lambda line: line[:16])
 def test_a_damaged_line_is_counted_and_left_out(tmp_path: Path, line: str) -> None:
     log = read_log(written(tmp_path / "log.jsonl", {"kimg": 1}, line, "", {"kimg": 2, "loss_d": 3}))
-    assert (log.seen, log.damaged, log.undone) == (2.0, 1, 0)
-    assert log.points("loss_d").values == (3.0,)
+    assert (log.kimg, log.damaged, log.undone) == (2.0, 1, 0)
+    assert log.series("loss_d").values == (3.0,)
 
 
 def test_a_line_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
     path = written(tmp_path / "log.jsonl", *events())
     path.write_bytes(path.read_bytes() + b'{"kimg": 4.2')
-    assert (read_log(path).damaged, read_log(path).seen) == (0, 4.0)
+    assert (read_log(path).damaged, read_log(path).kimg) == (0, 4.0)
 
 
 def test_what_is_no_number_is_no_point(tmp_path: Path) -> None:
     values = [None, "x", True, [1], 2, 1e31, -3.5]
     log = read_log(written(tmp_path / "log.jsonl", *({"kimg": i, "loss_d": v} for i, v in enumerate(values))))
-    assert log.points("loss_d") == Points((4.0, 6.0), (2.0, -3.5))
+    assert log.series("loss_d") == Series((4.0, 6.0), (2.0, -3.5))
     assert log.spans == ()
-    assert len(log.points("nothing")) == 0
+    assert len(log.series("nothing")) == 0
 
 
 @pytest.mark.parametrize(("text", "said"), [("", "holds no event"), ("{\nx\n", r"2 damaged lines\); wait")])

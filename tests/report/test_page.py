@@ -15,19 +15,19 @@ from run_stand_in import make_run
 from polyinr_core.evaluation.results import Result
 from polyinr_core.images.io import write_image
 from polyinr_core.report import plots as charts
-from polyinr_core.report.nearest_neighbors import Likeness
-from polyinr_core.report.page import Comparison, Kept, Maker, comparison, page
+from polyinr_core.report.nearest_neighbors import NearestNeighbors
+from polyinr_core.report.page import PageInfo, RealsComparison, ThumbnailSource, compare_with_reals, render_page
 from polyinr_core.report.plots import panels_of
 from polyinr_core.report.run_reader import StoredRun, read_run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://x.test/a.png onerror=alert(1)>&lt;{{ 7 * 7 }}"
-MAKER = Maker("1.2.3", "today")
+INFO = PageInfo("1.2.3", "today")
 
 
-def page_of(run: StoredRun, *results: Result, compared: Comparison | None = None) -> HtmlPage:
+def page_of(run: StoredRun, *results: Result, compared: RealsComparison | None = None) -> HtmlPage:
     """Two charts are enough."""
     panels = panels_of(run.log, run.metrics)[:2]
-    return HtmlPage(page(run, panels, results=results, comparison=compared, maker=MAKER))
+    return HtmlPage(render_page(run, panels, results=results, comparison=compared, info=INFO))
 
 
 @pytest.fixture
@@ -38,20 +38,20 @@ def run(tmp_path: Path) -> StoredRun:
 @pytest.fixture
 def blank_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts that take no time."""
-    monkeypatch.setattr(charts, "as_svg", lambda drawing: b"<svg/>")
+    monkeypatch.setattr(charts, "to_svg", lambda drawing: b"<svg/>")
 
 
 @pytest.fixture
-def compared() -> Comparison:
-    reals, fakes = Given(noise(9, 1), "reals"), Kept(Given(noise(12, 2), "fakes"))
-    list(fakes.passes())
-    found = Likeness(
+def compared() -> RealsComparison:
+    reals, fakes = Given(noise(9, 1), "reals"), ThumbnailSource(Given(noise(12, 2), "fakes"))
+    list(fakes.batches())
+    found = NearestNeighbors(
         distances=torch.rand(12, 5).sort(dim=1).values,
-        numbers=torch.randint(0, 9, (12, 5)),
-        gaps=torch.rand(9),
+        indices=torch.randint(0, 9, (12, 5)),
+        real_distances=torch.rand(9),
         realism=torch.rand(12),
     )
-    return comparison(found, reals, fakes, model="a model", same_data=False)
+    return compare_with_reals(found, reals, fakes, model="a model", same_data=False)
 
 
 def check(read: HtmlPage) -> None:
@@ -63,7 +63,7 @@ def check(read: HtmlPage) -> None:
     ids = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in read.tags:
-        for name in ("href", "aria-labeledby"):
+        for name in ("href", "aria-labelledby"):
             assert attributes.get(name, f"#{ids[0]}").removeprefix("#") in ids
     assert all(image["alt"] and int(image["width"]) and int(image["height"]) for image in read.all("img"))
     assert len(read.all("table")) == len(read.all("caption")) == len(read.all("thead"))
@@ -75,15 +75,15 @@ def check(read: HtmlPage) -> None:
 def test_a_page_without_reals_says_what_to_give(run: StoredRun, blank_charts: None) -> None:
     read = page_of(run)
     check(read)
-    for words in ("4 of 10 kimg", "stage 2 of 2 at 32 px", "Taken up again at 1 kimg", "--real DATA", "--result"):
+    for words in ("4 of 10 kimg", "stage 2 of 2 at 32 px", "Resumed at 1 kimg", "--real DATA", "--result"):
         assert words in re.sub(r"\s+", " ", read.text), words
-    left_out = "Left out of the log: lines on work that a stop lost and that was done again (2)."
+    left_out = "Ignored in the log: events of iterations that were lost and repeated (2)."
     assert left_out in re.sub(r"\s+", " ", read.text)
     assert len(read.all("img")) == 2 + 3  # charts, two sheets, the reals
     assert len(read.all("source")) == 2
 
 
-def test_a_page_with_all_parts(run: StoredRun, blank_charts: None, compared: Comparison) -> None:
+def test_a_page_with_all_parts(run: StoredRun, blank_charts: None, compared: RealsComparison) -> None:
     result = Result(
         "mine",
         {"fd-lite2": {"value": 12.5, "low": 12.0, "high": 13.0}, "dc-lite2/density": {"value": 0.25}},
@@ -91,7 +91,7 @@ def test_a_page_with_all_parts(run: StoredRun, blank_charts: None, compared: Com
     )
     read = page_of(run, result, compared=compared)
     check(read)
-    for words in ("mine", "12.5", "reals / name", "cats.zip", "is not the file that the run learns from"):
+    for words in ("mine", "12.5", "reals / name", "cats.zip", "is not the run's training data"):
         assert words in re.sub(r"\s+", " ", read.text), words
     neighbors = 2 * 8 * (1 + 5)
     assert len(read.all("img")) == 2 + 3 + 1 + neighbors + 3 * 4
@@ -100,7 +100,7 @@ def test_a_page_with_all_parts(run: StoredRun, blank_charts: None, compared: Com
     assert "is not the file" not in same.text
 
 
-def test_whatever_names_hold_is_text(run: StoredRun, compared: Comparison) -> None:
+def test_whatever_names_hold_is_text(run: StoredRun, compared: RealsComparison) -> None:
     stored = json.loads(run.folder.config.read_text())
     stored["training"][HOSTILE] = HOSTILE
     stored["training"]["metrics"] = [HOSTILE]
@@ -123,7 +123,7 @@ def test_a_run_that_has_just_begun(run: StoredRun) -> None:
     run.folder.log.write_text('{"kimg": 0.0, "spread": 0.5}\n')
     read = page_of(read_run(run.folder.path))
     check(read)
-    assert "holds no sheets" in read.text
+    assert "has no sample grids" in read.text
 
 
 @pytest.mark.slow
@@ -138,5 +138,5 @@ def test_the_page_stays_small(run: StoredRun) -> None:
     for path in run.folder.samples.iterdir():
         write_image(path, rng.integers(0, 256, (1030, 2062, 3), dtype=np.uint8), overwrite=True)
     read = read_run(run.folder.path)
-    assert read.log.seen == pytest.approx(19_999 / 4)
-    assert len(page(read, panels_of(read.log, ()), results=(), comparison=None, maker=MAKER)) < 5_000_000
+    assert read.log.kimg == pytest.approx(19_999 / 4)
+    assert len(render_page(read, panels_of(read.log, ()), results=(), comparison=None, info=INFO)) < 5_000_000

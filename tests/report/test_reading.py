@@ -7,10 +7,10 @@ import pytest
 from run_stand_in import make_run
 
 from polyinr_core.errors import FileError
-from polyinr_core.report.page import sheets_of, stages_of
+from polyinr_core.report.page import sample_grids, stage_rows
 from polyinr_core.report.run_reader import read_run
 
-RESULT = {"format": 2, "figures": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
+RESULT = {"format": 2, "metrics": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def folder(tmp_path: Path) -> Path:
 def test_a_run_is_read(folder: Path) -> None:
     run = read_run(folder)
     assert (run.name, run.data["name"], run.metrics) == ("a run", "images.zip", ("fd-lite2",))
-    assert [(kimg, path.name) for kimg, path in run.sheets] == [
+    assert [(kimg, path.name) for kimg, path in run.grids] == [
         (0.0, "fakes-000000000.png"),
         (4.0, "fakes-000004000.png"),
     ]
-    first, second = stages_of(run)
+    first, second = stage_rows(run)
     assert (first.resolution, first.kimg, first.settings) == (16, 2.0, {})
     assert second.span is not None
     assert (second.settings, second.span.start, second.span.end) == ({"batch": 8}, 2.0, 4.0)
@@ -48,7 +48,7 @@ def test_results_are_found_among_other_files(folder: Path) -> None:
     (folder / "torn.json").write_text("{")
     run = read_run(folder)
     assert [result.name for result in run.results()] == ["a", "b"]
-    assert [result.name for result in run.results(but=[folder / ".." / folder.name / "a.json"])] == ["b"]
+    assert [result.name for result in run.results(exclude=[folder / ".." / folder.name / "a.json"])] == ["b"]
 
 
 def test_of_many_sheets_some_are_shown_and_a_damaged_one_is_named(folder: Path) -> None:
@@ -56,7 +56,7 @@ def test_of_many_sheets_some_are_shown_and_a_damaged_one_is_named(folder: Path) 
     for i in range(40):
         (folder / "samples" / f"fakes-{i:09d}.png").write_bytes(whole if i else b"")
     (folder / "samples" / "fakes-old.png").write_bytes(whole)
-    sheets = sheets_of(read_run(folder))
+    sheets = sample_grids(read_run(folder))
     assert (len(sheets), sheets[0].image, sheets[-1].kimg) == (12, None, 4.0)
     assert all(sheet.image for sheet in sheets[1:])
 
@@ -65,7 +65,7 @@ def test_stages_that_the_configuration_does_not_name_come_from_the_log(folder: P
     config = json.loads((folder / "config.json").read_text())
     config["training"]["stages"] = "what?"
     (folder / "config.json").write_text(json.dumps(config))
-    assert [(row.number, row.resolution, row.kimg) for row in stages_of(read_run(folder))] == [
+    assert [(row.number, row.resolution, row.kimg) for row in stage_rows(read_run(folder))] == [
         (1, 16, None),
         (2, 32, None),
     ]
@@ -90,7 +90,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, said in {
         "nowhere": "no such folder",
-        "empty": "no run folder",
+        "empty": "not a run folder",
         "a run/log.jsonl": "is a file",
     }.items():
         with pytest.raises(FileError, match=said):

@@ -18,7 +18,7 @@ from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.latents.latents import LabelDistribution
-from polyinr_core.metrics.frechet import FeatureStatistics, frechet_distance
+from polyinr_core.metrics.frechet import RunningMoments, frechet_distance
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
@@ -90,7 +90,7 @@ def test_what_is_compared(weights: dict[str, Any], archive: ZipDataset, generato
     ):
         sides = []
         for images, count in zip((fakes, reals), counts, strict=True):
-            statistics = FeatureStatistics(network.dim)
+            statistics = RunningMoments(network.dim)
             statistics.add(torch.cat([network(image) for image in images[:count]]))
             sides.append(statistics.gaussian(unbiased=unbiased))
         expected[name] = frechet_distance(*sides)
@@ -148,9 +148,9 @@ def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: ZipDa
     assert found["fid"] != pytest.approx(uniform, rel=1e-3)
 
 
-def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDistribution) -> FeatureStatistics:
+def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDistribution) -> RunningMoments:
     """What Inception sees of 30 images whose labels are drawn so."""
-    statistics = FeatureStatistics(weights["inception"].dim)
+    statistics = RunningMoments(weights["inception"].dim)
     for seed in range(30):
         statistics.add(weights["inception"](render_uint8(generator, [seed], resolution=64, labels=labels)))
     return statistics
@@ -225,11 +225,11 @@ class Recorded:
 def test_statistics_merge() -> None:
     """Parts of any length, none at all too, add up to the statistics of the whole."""
     features = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 3 + 20
-    whole = FeatureStatistics(6)
+    whole = RunningMoments(6)
     whole.add(features)
     parts = []
     for part in features.split([30, 0, 20]):
-        parts.append(FeatureStatistics(6))
+        parts.append(RunningMoments(6))
         parts[-1].add(part)
     given: list[list[torch.Tensor]] = [[], [], []]
     for _ in range(3):  # a total needs the count's total, a scatter the mean's
