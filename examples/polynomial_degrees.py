@@ -18,11 +18,9 @@ import torch
 import typer
 from torch import Tensor
 
-from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.latents.latents import from_seeds
+import polyinr_core as polyinr
 
 matplotlib.use("Agg")
-BUNDLED = Path(__file__).parents[1] / "polyinr_core" / "assets" / "emoji.safetensors"
 
 
 def degree_shares(affine: Tensor) -> Tensor:
@@ -63,7 +61,7 @@ def main(
     """Save the plot of one image."""
     from matplotlib import pyplot
 
-    affine = from_seeds(load_checkpoint(model).generator, [seed]).affine
+    affine = polyinr.load(model).latents([seed]).affine
     assert affine is not None
     shares = degree_shares(affine[0])
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 5), layout="constrained")

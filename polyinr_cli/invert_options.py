@@ -8,12 +8,12 @@ import typer
 
 from polyinr_core.errors import RequestError
 
-from . import console as streams
+from . import console
 from .options import parse_res
-from .targets import Kind, Target
 
 if TYPE_CHECKING:
     from polyinr_core.inversion.target import TargetImage
+    from polyinr_core.rendering.writers import Output
 
 RANGES = {"steps": (1, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
 
@@ -146,10 +146,10 @@ def check_ranges(**values: int) -> None:
             raise RequestError(f"--{name.replace('_', '-')} {value} is out of range {low}-{high}")
 
 
-def delta_path(target: Target, named: Path | None) -> Path:
+def delta_path(target: "Output", named: Path | None) -> Path:
     """Return the output file of the delta. Raises RequestError."""
     if named is None:
-        if target.kind is Kind.stdout:
+        if target.stream is not None:
             raise RequestError("the latents go to stdout; name a file for the delta with --delta FILE")
         return target.path.with_name(f"{target.path.stem}.delta.safetensors")
     if named.suffix != ".safetensors":
@@ -159,7 +159,7 @@ def delta_path(target: Target, named: Path | None) -> Path:
     return named
 
 
-def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None:
+def check_outputs(target: "Output", delta: Path | None, show: Path | None) -> None:
     """Raise RequestError or FileError, before the computation, if an output file cannot be written."""
     from polyinr_core.images.io import format_of
     from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
@@ -174,8 +174,9 @@ def check_outputs(target: Target, delta: Path | None, show: Path | None) -> None
 
 def load_targets(photos: list[Path], *, res: int | None, size: str | None, resolution: int) -> "list[TargetImage]":
     """Return the photos at the size at which they are inverted. Raises RequestError, FileError."""
-    from polyinr_core.images.sizes import parse_size
     from polyinr_core.inversion.target import load_target
+
+    from .parsing import parse_size
 
     if sum(str(path) == "-" for path in photos) > 1:
         raise RequestError("- is given more than once; stdin holds one photo")
@@ -183,7 +184,7 @@ def load_targets(photos: list[Path], *, res: int | None, size: str | None, resol
         raise RequestError("--res and --size exclude each other; give one of the two")
     return [
         load_target(
-            streams.binary_stdin("image") if str(path) == "-" else path,
+            console.binary_stdin("image") if str(path) == "-" else path,
             name="stdin" if str(path) == "-" else str(path),
             size=None if size is None else parse_size(size),
             shorter_side=None if res is None else parse_size(str(res))[0],

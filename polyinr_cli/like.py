@@ -1,27 +1,28 @@
-"""`--like IMAGE`: what an image's note says of how it was drawn, for the options that are not given."""
+"""--like IMAGE: the settings that an image's metadata holds, for the options that are not given."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from polyinr_core.errors import FileError
-from polyinr_core.runtime.strict_json import to_unicode
 
-from .drawing import Painter
-from .named import Images
-from .notes import note_of, options_of
 from .options import Precision
-from .window import Window, parse_window_options
+from .parsing import ViewportOptions, parse_viewport_options
+
+if TYPE_CHECKING:
+    from polyinr_core.rendering.model import Model
+    from polyinr_core.rendering.requests import ImageRequests
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """An image drawn before: its model's hash, and its options as they would be typed, without dashes."""
+class ImageSettings:
+    """How an image was rendered: its model's hash, and its options as they would be typed, without dashes."""
 
     image: Path
     model: str
     precision: Precision
     options: dict[str, str]
-    index: int | None = None  # which of a latents file it is, if one of several
+    index: int | None = None  # in a latents file of several images
 
     @property
     def psi(self) -> float | None:
@@ -37,68 +38,64 @@ class Likeness:
 
     @property
     def latents(self) -> Path | None:
-        """The latents file it was drawn from: beside the image, or as it is named. Raises FileError."""
+        """The latents file: beside the image, or as it is named. Raises FileError."""
+        from polyinr_core.runtime.strict_json import to_unicode
+
         if "latents" not in self.options:
             return None
         name = self.options["latents"]
         for found in (self.image.parent / name, Path(name)):
             if found.is_file():
                 return found
-        for found in self.image.parent.iterdir():  # the note has a name that is not UTF-8 escaped
+        for found in self.image.parent.iterdir():  # a name that is not UTF-8 is escaped in the metadata
             if to_unicode(found.name) == Path(name).name and found.is_file():
                 return found
-        raise FileError(self.image, f"was drawn from {name}, which is not beside it; name it with --latents")
+        raise FileError(self.image, f"was rendered from {name}, which is not beside it; name it with --latents")
 
-    def check_model(self, painter: Painter) -> None:
+    def check_model(self, model: "Model") -> None:
         """Raise FileError if the image is of another model."""
-        if self.model != painter.checkpoint.sha256:
-            raise FileError(self.image, "was drawn with another model; name that one with -m, or give --force")
+        if self.model != model.sha256:
+            raise FileError(self.image, "was rendered with another model; name that one with -m, or give --force")
 
-    def only(self, images: Images) -> Images:
-        """Return the one of a latents file's images that it is, all if it shows them all."""
-        index = self.index
-        if index is None or index >= len(images):
-            return images
-        return Images(
-            images.names[index : index + 1],
-            lambda _: images.latents(index),
-            lambda latents, _: images.note(latents, index),
-        )
+    def select(self, images: "ImageRequests") -> "ImageRequests":
+        """Return the one image of a latents file that it shows, or all."""
+        return images if self.index is None or self.index >= len(images) else images.select([self.index])
 
-    def window(self, asked: Window, *, res: int | None) -> Window:
-        """Complete a window by the image's own; `res` is its new longer side. Raises RequestError."""
-        own = {name: self.options[name] for name in ("size", "grid", "transform", "warp") if name in self.options}
+    def complete(self, given: ViewportOptions, *, res: int | None) -> ViewportOptions:
+        """Complete viewport options by the image's own; `res` is its new longer side. Raises RequestError."""
+        stored = {name: self.options[name] for name in ("size", "grid", "transform", "warp") if name in self.options}
         supersample = int(self.options.get("supersample", 1))
-        drawn = parse_window_options(**own, supersample=supersample)  # type: ignore[arg-type]
-        assert drawn.sides is not None
-        sides = asked.sides or drawn.sides
-        if res is not None and asked.sides is not None:
-            scale = asked.sides[0] / max(drawn.sides)
-            sides = (max(1, round(drawn.sides[0] * scale)), max(1, round(drawn.sides[1] * scale)))
-        supersample = max(asked.supersample, supersample)
-        if replace(asked, sides=None, supersample=1) == Window():  # no other window is asked for
-            asked = drawn
-        return replace(asked, sides=sides, supersample=supersample)
+        own = parse_viewport_options(**stored, supersample=supersample)  # type: ignore[arg-type]
+        assert own.size is not None
+        size = given.size or own.size
+        if res is not None and given.size is not None:
+            scale = given.size[0] / max(own.size)
+            size = (max(1, round(own.size[0] * scale)), max(1, round(own.size[1] * scale)))
+        supersample = max(given.supersample, supersample)
+        if replace(given, size=None, supersample=1) == ViewportOptions():  # no other window is given
+            given = own
+        return replace(given, size=size, supersample=supersample)
 
 
-def likeness_of(image: Path, *, for_others: bool) -> Likeness:
-    """Read an image's note, to draw it again or to draw others in its window. Raises FileError."""
-    note = note_of(image)
-    if not note:
-        raise FileError(image, "carries no note of how it was drawn; JPEG and WebP keep none")
-    if "words" in note and not for_others:
+def read_settings(image: Path, *, viewport_only: bool) -> ImageSettings:
+    """Read the settings of an image, to render it again or only to take its viewport. Raises FileError."""
+    from polyinr_core.rendering.metadata import options_of, read_metadata
+
+    metadata = read_metadata(image)
+    if not metadata:
+        raise FileError(image, "carries no metadata; JPEG and WebP files have none")
+    if "words" in metadata and not viewport_only:
         raise FileError(
             image,
-            "is a sheet with a command of its own (`polyinr info` prints it), --seeds draws others in its window",
+            "is the result of another command (`polyinr info` prints it); with --seeds its viewport is used",
         )
-    if "words" in note and "size" not in note:
-        raise FileError(image, "shows no window; take the note of an image that does")
+    if "words" in metadata and "size" not in metadata:
+        raise FileError(image, "has no viewport; name an image that has one")
     try:
-        options = options_of(note)
+        options = options_of(metadata)
         if options.get("bits", "8") not in ("8", "16"):
             raise ValueError(options["bits"])
-        index = int(note["index"]) if note.get("count", 1) != 1 and "index" in note else None
-        precision = Precision(note["precision"])
-        return Likeness(image, str(note["model"]), precision, options, index)
+        index = int(metadata["index"]) if metadata.get("count", 1) != 1 and "index" in metadata else None
+        return ImageSettings(image, str(metadata["model"]), Precision(metadata["precision"]), options, index)
     except (KeyError, TypeError, ValueError) as error:
-        raise FileError(image, "its note is damaged, so it does not say how to draw it again") from error
+        raise FileError(image, "its metadata is damaged, so it does not say how to render it again") from error

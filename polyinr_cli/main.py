@@ -22,47 +22,47 @@ from . import console as streams
 from .options import Verbose
 from .runtime import die_of_signals, interrupt_on_signals, interruption, rank_or_first
 
-COMMANDS = {  # in the order of the help, each in a file of its name
-    "prepare": "Make an archive of square images to train on.",
+COMMANDS = {  # in the order of the help; each is the function and the module of its name
+    "prepare": "Prepare a dataset of square images for training.",
     "train": "Train a model, stage by stage.",
-    "sample": "Draw images at any size and in any window.",
-    "extrapolate": "Draw beyond the square that was trained on.",
-    "interpolate": "Walk from image to image.",
-    "mix": "Put levels of images into other images.",
-    "directions": "Find principal directions, move images along them.",
+    "sample": "Render images at any size and in any window.",
+    "extrapolate": "Render beyond the square that the model was trained on.",
+    "interpolate": "Interpolate from image to image.",
+    "mix": "Mix levels of images into other images.",
+    "directions": "Find principal directions and move images along them.",
     "invert": "Invert photos into the latent space.",
     "heatmap": "Visualize the activations of each level.",
     "view": "Open an interactive deep-zoom viewer.",
-    "evaluate": "Measure generated images against real ones.",
-    "compare": "Say why two results differ.",
-    "table": "Put results side by side.",
+    "evaluate": "Evaluate generated images against real ones.",
+    "compare": "Explain why two evaluation results differ.",
+    "table": "Tabulate evaluation results.",
     "gallery": "Build an HTML gallery of a model.",
-    "report": "Gather a run into one page.",
-    "convert": "Turn a released checkpoint into a model of ours.",
-    "info": "Say what a file is.",
-    "demo": "Show the main job, from images to images.",
+    "report": "Summarize a training run on one HTML page.",
+    "convert": "Convert a released checkpoint into a polyinr model.",
+    "info": "Describe a file.",
+    "demo": "Run the whole workflow on bundled images.",
 }
 SETTINGS: dict[str, Any] = {
     "add_completion": False,
     "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,  # plain help: half the time, and fit for pipes and for docs
+    "rich_markup_mode": None,  # plain help is twice as fast, and fit for pipes and docs
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
-INTERRUPTED = 130  # by Ctrl-C; another signal's number tells it from that
+INTERRUPTED = 130  # exit code of Ctrl-C; other signals have their own
 
 
 class Interrupted(PolyinrError):
-    """A person pressed Ctrl-C, or a signal like it came."""
+    """The command was interrupted by Ctrl-C or another signal."""
 
     exit_code = INTERRUPTED
 
 
 class ClosedPipe(PolyinrError):
-    """Who read our output has gone."""
+    """The reader of stdout has closed the pipe."""
 
 
 class Command(TyperCommand):
-    """A command that refuses an option given twice, of which the first would be dropped in silence."""
+    """A command that refuses an option given twice; Click would ignore the first one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
@@ -73,9 +73,9 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """The commands by name, each loaded when it is called; loading all would take longer than most of them.
+    """The commands by name, each imported when it is called, to start fast.
 
-    Also keeps Typer from ending the process itself at an interruption or a closed pipe.
+    Also keeps Typer from exiting by itself at an interruption or a closed pipe.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -104,7 +104,7 @@ class Commands(TyperGroup):
 
 
 def load(name: str) -> Any:
-    """Return a command, ready to be called: the function of its name in the module of its name."""
+    """Import a command: the function of its name in the module of its name."""
     alone = typer.Typer(**SETTINGS)
     alone.command(name, cls=Command)(getattr(importlib.import_module(f".commands.{name}", __package__), name))
     return typer.main.get_command(alone)
@@ -113,7 +113,7 @@ def load(name: str) -> Any:
 app = typer.Typer(
     name="polyinr",
     cls=Commands,
-    help="Draw images as polynomials of their coordinates: prepare a data set, train, draw at any size.",
+    help="Generate images as polynomials of the pixel coordinates: prepare a dataset, train, render.",
     **SETTINGS,
 )
 
@@ -129,27 +129,27 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw images as polynomials of their coordinates: prepare a data set, train, draw at any size."""
+    """Generate images as polynomials of the pixel coordinates: prepare a dataset, train, render."""
     if not verbose:
         logging.getLogger().setLevel(logging.WARNING)
 
 
 def run() -> NoReturn:
-    """Run the command that was typed; the console script `polyinr` starts here."""
+    """Run the command line; the entry point of the console script `polyinr`."""
     interrupt_on_signals()
     try:
         logging.basicConfig(format="polyinr: %(message)s", stream=sys.stderr, level=logging.WARNING)
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
         code = outcome(sys.argv[1:])
-    except KeyboardInterrupt as error:  # just before the command, or while its end was reported
+    except KeyboardInterrupt as error:  # just before the command, or while its error was reported
         code = _report(error)
     die_of_signals()
-    if interruption.is_raised:  # Python's own end would make 130 of an interruption that passed through `exec`
+    if interruption.is_raised:  # a regular exit would turn an interruption that passed through `exec` into 130
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
@@ -160,10 +160,10 @@ def run() -> NoReturn:
 
 def outcome(arguments: list[str]) -> int:
     """Run one command line and return its exit code; a failure is one line on stderr, never a traceback."""
-    interruption.forget()
+    interruption.reset()
     logging.captureWarnings(True)
     for chatty in ("py.warnings", "tifffile", "PIL"):
-        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # what matters of it, our own errors say
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # our own errors report what matters
     try:
         code = typer.main.get_command(app).main(
             args=arguments or ["--help"], prog_name="polyinr", standalone_mode=False
@@ -178,12 +178,12 @@ def outcome(arguments: list[str]) -> int:
 
 
 def _report(error: BaseException) -> int:
-    """Print the one line that says what went wrong, and return the exit code."""
+    """Print the error as one line and return the exit code."""
     if isinstance(error, ClosedPipe | BrokenPipeError):
         streams.abandon_stdout()
         return 1
     if isinstance(error, OSError):
-        streams.abandon_stdout()  # what is left in its buffer must not fail once more at exit
+        streams.abandon_stdout()  # or its buffer would raise the error again at exit
     message, code = _line_of(error)
     if code == INTERRUPTED:
         code = interruption.exit_code
@@ -193,14 +193,14 @@ def _report(error: BaseException) -> int:
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     if rank := rank_or_first():
         if isinstance(error, DistributedError | KeyboardInterrupt | Interrupted):
-            return code  # the first process says it, or the one that was the reason
+            return code  # rank 0 reports it, or the rank that caused it
         line = f"rank {rank}: {line}"
     streams.say(f"polyinr: {line}", always=True)
     return code
 
 
 def _line_of(error: BaseException) -> tuple[str, int]:
-    """Return what to say about an error, and the exit code."""
+    """Return an error's message and exit code."""
     if isinstance(error, PolyinrError):
         return str(error), error.exit_code
     if hasattr(error, "format_message"):  # a usage error of Click, which Typer carries inside or beside itself
@@ -208,12 +208,12 @@ def _line_of(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted", INTERRUPTED
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
-        return "not enough memory; ask for a smaller size or batch", 1
+        return "out of memory; use a smaller size or batch", 1
     if isinstance(error, OSError):
         return str(explain(Path(error.filename or "stdout"), error)), 1
     if interruption.is_raised:  # through a library that made another error of it
         return "interrupted", INTERRUPTED
-    hint = "this should not happen; -v shows the traceback"
+    hint = "internal error; rerun with -v for the traceback, and please report it"
     return f"{type(error).__name__}: {error} ({hint})", 1
 
 

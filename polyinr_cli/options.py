@@ -1,4 +1,4 @@
-"""Annotated options that two or more commands share: one spelling, one meaning, everywhere."""
+"""Options that several commands share, as annotated types."""
 
 import logging
 from enum import StrEnum
@@ -14,7 +14,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Precision(StrEnum):
-    """The number format in which a command computes."""
+    """The dtype in which a command computes."""
 
     auto = "auto"
     float32 = "float32"
@@ -42,45 +42,43 @@ def _checked_bits(bits: int | None) -> int | None:
 
 def _checked_tolerance(tolerance: float | None) -> float | None:
     if tolerance is not None and not 0 <= tolerance <= 255:
-        raise RequestError(f"--tolerance {tolerance:g} is outside 0-255; 0 draws exactly")
+        raise RequestError(f"--tolerance {tolerance:g} is outside 0-255; 0 renders exactly")
     return tolerance
 
 
 def parse_duration(text: str) -> float:
-    """Read --max-time, 90s, 9m, 24h or 2d, as seconds. Raises RequestError."""
+    """Parse --max-time, such as 90s, 9m, 24h or 2d, as seconds. Raises RequestError."""
     try:
         seconds = float(text[:-1]) * UNITS[text[-1:]]
     except (ValueError, KeyError):
         seconds = -1.0
     if not 0 < seconds < float("inf"):
-        raise RequestError(f"--max-time {text!r} is no duration; write 90s, 9m or 24h")
+        raise RequestError(f"--max-time {text!r} is not a duration; write 90s, 9m or 24h")
     return seconds
 
 
 def parse_res(text: str) -> int:
-    """Read --res, a number of pixels, in the range that the command has. Raises RequestError."""
+    """Parse --res, a number of pixels. Raises RequestError."""
     if not text.strip().isdecimal() or len(text) > MAX_DIGITS:
         raise RequestError(
-            f"--res {text!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
+            f"--res {text[:40]!r} is not a number of pixels; write an integer such as 256 (--size takes width x height)"
         )
     return int(text)
 
 
-_OUTPUT = typer.Option(
-    "-o", "--output", metavar="PATH", help="Where the result goes; the suffix says what it is. - is stdout."
-)
+_OUTPUT = typer.Option("-o", "--output", metavar="PATH", help="Output path; its suffix sets the format. - is stdout.")
 
 Output = Annotated[Path, _OUTPUT]
 OptionalOutput = Annotated[Path | None, _OUTPUT]
-# As typed: a closing slash, which Path drops, says "a folder".
+# As typed: a trailing slash, which Path drops, means a folder.
 OutputText = Annotated[str, _OUTPUT]
 OptionalOutputText = Annotated[str | None, _OUTPUT]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
-Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON lines on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=_lower_verbosity, help="No messages, no progress.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON lines on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=_lower_verbosity, help="Print errors only.")]
 Verbose = Annotated[
     bool,
-    typer.Option("-v", "--verbose", callback=_raise_verbosity, help="Say more; show tracebacks."),
+    typer.Option("-v", "--verbose", callback=_raise_verbosity, help="Print more messages, and tracebacks of errors."),
 ]
 
 Model = Annotated[
@@ -90,24 +88,28 @@ Model = Annotated[
         "--model",
         metavar="PATH",
         show_default=False,
-        help="A model, MODEL+DELTA, or a run folder for its newest. Without it: $POLYINR_MODEL, the newest below "
-        "./runs, the bundled one.",
+        help="Checkpoint, MODEL+DELTA, or run folder (its newest checkpoint). Default: $POLYINR_MODEL, else the newest "
+        "checkpoint below ./runs, else the bundled model.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto (a GPU if available), cpu, cuda or cuda:N.")
+]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="auto: bfloat16 where the hardware multiplies it natively, 8 bits are asked and the model bears it, "
-        "else float32.",
+        help="auto: bfloat16 if the hardware supports it, the output is 8-bit and the result is visually identical; "
+        "otherwise float32.",
     ),
 ]
 
-Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0-7,12", show_default=False, help="One image a seed.")]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", metavar="0-7,12", show_default=False, help="Seeds; one image each.")
+]
 LatentsFile = Annotated[
     Path | None,
-    typer.Option("--latents", metavar="FILE", show_default=False, help="Images from a latents file; - is stdin."),
+    typer.Option("--latents", metavar="FILE", show_default=False, help="Latents file to render; - is stdin."),
 ]
 Label = Annotated[
     str | None,
@@ -115,7 +117,7 @@ Label = Annotated[
         "--label",
         metavar="CLASS",
         show_default=False,
-        help="A class by name or number. Without it the seed draws the class as well.",
+        help="Class, by name or number. Default: drawn from the seed.",
     ),
 ]
 Psi = Annotated[
@@ -124,7 +126,7 @@ Psi = Annotated[
         "--psi",
         metavar="NUMBER",
         show_default=False,
-        help="Truncation: 1 is none (what seeds take), 0 the mean image. Latents stay as kept without it.",
+        help="Truncation psi: 1 is none (the default for seeds), 0 the mean image. Default for latents: as stored.",
     ),
 ]
 Res = Annotated[
@@ -136,23 +138,23 @@ Size = Annotated[
 ]
 Grid = Annotated[
     str,
-    typer.Option("--grid", metavar="A:B", help="The window, A:B or X0:X1,Y0:Y1; 0:1 is what the model was trained on."),
+    typer.Option("--grid", metavar="A:B", help="Window, A:B or X0:X1,Y0:Y1; 0:1 is the trained square."),
 ]
 Center = Annotated[
     str | None,
-    typer.Option("--center", metavar="X,Y", show_default=False, help="The window's middle, with --zoom."),
+    typer.Option("--center", metavar="X,Y", show_default=False, help="Center of the window, with --zoom."),
 ]
 Zoom = Annotated[
     float | None,
-    typer.Option("--zoom", metavar="Z", show_default=False, help="The shorter side spans 1/Z of the plane."),
+    typer.Option("--zoom", metavar="Z", show_default=False, help="Magnification; the shorter side spans 1/Z."),
 ]
 Rotate = Annotated[
     float,
-    typer.Option("--rotate", metavar="DEGREES", help="Turn it clockwise about the window's middle."),
+    typer.Option("--rotate", metavar="DEGREES", help="Rotate clockwise about the window's center."),
 ]
 Shear = Annotated[
     str | None,
-    typer.Option("--shear", metavar="X[,Y]", show_default=False, help="Shear it about the window's middle."),
+    typer.Option("--shear", metavar="X[,Y]", show_default=False, help="Shear about the window's center."),
 ]
 Transform = Annotated[
     str | None,
@@ -160,7 +162,7 @@ Transform = Annotated[
         "--transform",
         metavar="A,...,I",
         show_default=False,
-        help="A 3 x 3 matrix, row by row, from the window's points (x, y, 1) to those that are drawn.",
+        help="Homography: a 3 x 3 matrix, row by row, from the window's points (x, y, 1) to the plane's.",
     ),
 ]
 Warp = Annotated[
@@ -169,11 +171,11 @@ Warp = Annotated[
         "--warp",
         metavar="NAME|FILE",
         show_default=False,
-        help="fisheye, polar, or a map: a .npy file [H, W, 2] of the point x, y that each pixel shows.",
+        help="fisheye, polar, or a coordinate map: a .npy file [H, W, 2] of the point x, y of each pixel.",
     ),
 ]
 Supersample = Annotated[
-    int, typer.Option("--supersample", metavar="K", help="Average K x K points to a pixel, against jagged edges.")
+    int, typer.Option("--supersample", metavar="K", help="Average K x K points per pixel, against aliasing; 1 to 64.")
 ]
 Tolerance = Annotated[
     float | None,
@@ -182,12 +184,12 @@ Tolerance = Annotated[
         metavar="STEPS",
         callback=_checked_tolerance,
         show_default=False,
-        help="Draw coarse to fine, off by so many steps of 255 at most on 99.9 % of the pixels. 0: exactly.",
+        help="Adaptive rendering: error of at most STEPS/255 on 99.9 % of the pixels. 0 is exact.",
     ),
 ]
 _BITS = typer.Option(
-    "--bits", metavar="8|16", callback=_checked_bits, help="Bits a color, in PNG and TIFF; 8 without it."
+    "--bits", metavar="8|16", callback=_checked_bits, help="Bits per color channel, in PNG and TIFF. Default: 8."
 )
 Bits = Annotated[int, _BITS]
 OptionalBits = Annotated[int | None, _BITS]
-Force = Annotated[bool, typer.Option("--force", help="Take latents of another model, where their shapes fit.")]
+Force = Annotated[bool, typer.Option("--force", help="Accept latents of another model if their shapes fit.")]

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from polyinr_core.data.prepare import prepare
     from polyinr_core.errors import PolyinrError
+    from polyinr_core.gallery.builder import build_gallery
+    from polyinr_core.inversion.invert import invert
     from polyinr_core.latents.directions import Directions, find_directions, move
     from polyinr_core.latents.interpolation import interpolate, zoom
     from polyinr_core.latents.latents import Latents
     from polyinr_core.latents.mixing import mix
     from polyinr_core.models.config import GeneratorConfig
     from polyinr_core.models.generator import Generator
+    from polyinr_core.rendering.heatmap import heatmap
     from polyinr_core.rendering.model import Model, load
     from polyinr_core.rendering.viewport import Viewport
     from polyinr_core.training.config import TrainingConfig
@@ -37,8 +40,10 @@ _MODULES = {
     "PolyinrError": "errors",
     "TrainingConfig": "training.config",
     "Viewport": "rendering.viewport",
+    "build_gallery": "gallery.builder",
     "evaluate": "evaluation.evaluate",
     "find_directions": "latents.directions",
+    "heatmap": "rendering.heatmap",
     "interpolate": "latents.interpolation",
     "invert": "inversion.invert",
     "load": "rendering.model",
@@ -60,8 +65,10 @@ __all__ = [
     "PolyinrError",
     "TrainingConfig",
     "Viewport",
+    "build_gallery",
     "evaluate",
     "find_directions",
+    "heatmap",
     "interpolate",
     "invert",
     "load",

@@ -24,7 +24,7 @@ from polyinr_cli.evaluate_options import (
 )
 from polyinr_cli.model_lookup import load_model
 from polyinr_cli.options import Device, Json, Label, Model, OptionalOutput, Overwrite, Quiet, Verbose
-from polyinr_cli.runtime import choose_device, joined, own_device, own_rank
+from polyinr_cli.runtime import choose_device, joined, own_rank, rank_device
 from polyinr_cli.train_options import Download, Weights, parse_weights
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.runtime.memory import available_memory, total_memory
@@ -73,7 +73,7 @@ def evaluate(
 
     from polyinr_core.evaluation.evaluate import evaluate
 
-    own = own_device(choose_device(device))
+    own = rank_device(choose_device(device))
     name = None
     evaluated: Any = fake
     if fake is None:

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from polyinr_cli.drawing import drawing_at, load_painter
-from polyinr_cli.named import check_names, images_named
-from polyinr_cli.notes import again
+from polyinr_cli import console
+from polyinr_cli.model_lookup import open_model, renderer_for
 from polyinr_cli.options import (
     Center,
     Device,
@@ -33,11 +32,14 @@ from polyinr_cli.options import (
     Warp,
     Zoom,
 )
-from polyinr_cli.targets import Kind, target_for
-from polyinr_cli.window import WHOLE, parse_window_options
+from polyinr_cli.outputs import Reporter, parse_output
+from polyinr_cli.parsing import TRAINED_WINDOW, parse_viewport_options
+from polyinr_cli.selection import check_selection, select_images, split_over_ranks
 from polyinr_core.errors import RequestError
+from polyinr_core.rendering.metadata import format_options, renderer_metadata
+from polyinr_core.rendering.writers import OutputKind
 
-KINDS = frozenset({Kind.folder, Kind.image, Kind.array, Kind.stdout})
+KINDS = frozenset({OutputKind.folder, OutputKind.image, OutputKind.array, OutputKind.stdout})
 
 
 def heatmap(
@@ -64,7 +66,7 @@ def heatmap(
     ] = None,
     res: Res = None,
     size: Size = None,
-    grid: Grid = WHOLE,
+    grid: Grid = TRAINED_WINDOW,
     center: Center = None,
     zoom: Zoom = None,
     rotate: Rotate = 0.0,
@@ -89,7 +91,7 @@ def heatmap(
 
     Example: polyinr heatmap --seeds 3 -o levels.png
     """
-    window = parse_window_options(
+    viewport = parse_viewport_options(
         res=res,
         size=size,
         grid=grid,
@@ -104,13 +106,18 @@ def heatmap(
     if overlay is not None and not 0 <= overlay <= 1:
         raise RequestError(f"--overlay {overlay:g} is out of range 0-1")
     _check_colors(colors)
-    target = target_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet, kinds=KINDS)
-    check_names(seeds, latents)
+    target = parse_output(output, overwrite=overwrite, as_json=as_json, kinds=KINDS)
+    check_selection(seeds, latents)
 
-    eight_bits = target.kind is not Kind.array
-    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
-    chosen = _levels(levels, painter.checkpoint.generator.config.levels)
-    words = again(
+    is_8_bit = target.kind is not OutputKind.array
+    opened = open_model(model, precision=precision, device=device, is_8_bit=is_8_bit, quiet=quiet)
+    from polyinr_core.latents.naming import parse_levels
+    from polyinr_core.rendering.heatmap import HeatmapOptions, check_heatmaps, count_evaluations, write_heatmaps
+
+    count = opened.generator.config.levels
+    shown = range(count) if levels is None else parse_levels(levels, levels=count)
+    options = HeatmapOptions(tuple(shown), colors, overlay)
+    words = format_options(
         [],
         seeds=seeds,
         latents=None if latents is None else latents.name,
@@ -120,20 +127,20 @@ def heatmap(
         colors=colors,
         overlay=overlay,
     )
-    note = {"command": "heatmap", "words": words}
-    images = images_named(seeds, latents, painter, label=label, psi=psi, force=force)
-    from polyinr_cli.heat import HeatMaps, draw_heat
+    renderer = renderer_for(opened, viewport)
+    images = select_images(opened, seeds, latents, label=label, psi=psi, force=force)
+    metadata = {"command": "heatmap", "words": words, **renderer_metadata(renderer, warp=viewport.warp)}
+    images = split_over_ranks(images.with_metadata(metadata), target, quiet=quiet)
 
-    drawing = drawing_at(painter, window)
-    images = images.with_note(note | drawing.note(window)).share(target)
-    draw_heat(target, HeatMaps(drawing, chosen, colors, overlay), images)
-
-
-def _levels(text: str | None, levels: int) -> list[int]:
-    """Return the levels of --levels, by default all. Raises RequestError."""
-    from polyinr_core.latents.naming import parse_levels
-
-    return list(range(levels)) if text is None else parse_levels(text, levels=levels)
+    check_heatmaps(target, renderer, options, count=len(images))
+    reporter = Reporter(as_json=as_json, quiet=quiet)
+    total = count_evaluations(target, renderer, options, count=len(images))
+    with console.row_progress("rendering", total=total, quiet=quiet) as progress:
+        for path, facts in write_heatmaps(target, renderer, images, options, progress=progress):
+            reporter.json(path, facts)
+    if target.stream is None:
+        noun = "image" if len(images) == 1 else "images"
+        reporter.say(f"{len(options.levels)} levels of {len(images)} {noun} in {target.path}")
 
 
 def _check_colors(name: str) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyinr_cli import console as streams
-from polyinr_cli.notes import command_of, note_of
 from polyinr_cli.options import Json, OptionalOutput, Overwrite, Quiet, Verbose
 from polyinr_core.errors import FileError, RequestError
 
@@ -142,7 +141,9 @@ def _directions_facts(path: Path) -> Facts:
 
 def _image_facts(path: Path) -> Facts:
     """Return an image's note, with the command that draws it again."""
-    note = note_of(path)
+    from polyinr_core.rendering.metadata import command_of, read_metadata
+
+    note = read_metadata(path)
     if not note:
         return {
             "kind": "image",

@@ -1,4 +1,4 @@
-"""`polyinr interpolate`: walks from image to image, as a strip, an animation, frames, or latents."""
+"""`polyinr interpolate`: interpolate from image to image, as an animation, a grid, frames, or latents."""
 
 from dataclasses import replace
 from enum import StrEnum
@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from polyinr_cli.drawing import drawing_at, load_painter
-from polyinr_cli.frames import animate, check_frames, is_animation, pour
-from polyinr_cli.named import images_of
-from polyinr_cli.notes import again
+from polyinr_cli import console
+from polyinr_cli.model_lookup import open_model, renderer_for
 from polyinr_cli.options import (
     Center,
     Device,
@@ -34,20 +32,21 @@ from polyinr_cli.options import (
     Warp,
     Zoom,
 )
-from polyinr_cli.outputs import Arrangement, check_target, draw_to
+from polyinr_cli.outputs import Reporter, parse_output, write, write_animation
+from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM, TRAINED_WINDOW, ViewportOptions, parse_viewport_options
 from polyinr_cli.runtime import own_rank
-from polyinr_cli.targets import IMAGES, Kind, Target, target_for
-from polyinr_cli.walk import frames_of, load_features, smoothness_of, walk_of
-from polyinr_cli.window import WHOLE, Window, parse_window_options
+from polyinr_cli.selection import select_by_words, split_over_ranks
 from polyinr_core.errors import RequestError
+from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
+from polyinr_core.rendering.writers import IMAGE_KINDS, GridSpec, Output, OutputKind, check_frames, check_output
 
-KINDS = (IMAGES | {Kind.animation}) - {Kind.zoomable}
+KINDS = (IMAGE_KINDS | {OutputKind.animation}) - {OutputKind.zoomable}
 FPS = 30.0
 MAX_FRAMES = 1_000_000
 
 
 class PathSpace(StrEnum):
-    """The space that a walk leads through."""
+    """The space of the interpolation."""
 
     affine = "affine"
     w = "w"
@@ -55,14 +54,14 @@ class PathSpace(StrEnum):
 
 
 class PathCurve(StrEnum):
-    """The way between two images."""
+    """The curve between two images."""
 
     linear = "linear"
     spherical = "spherical"
 
 
 class PathEasing(StrEnum):
-    """How the speed changes between two images."""
+    """The speed between two images."""
 
     linear = "linear"
     smooth = "smooth"
@@ -74,25 +73,27 @@ def interpolate(
         typer.Argument(
             metavar="IMAGE...",
             show_default=False,
-            help="Two or more: seeds such as 3 or 0-7, latents files, - for latents on stdin.",
+            help="Two or more images: seeds such as 3 or 0-7, latents files, - for latents on stdin.",
         ),
     ],
     output: OutputText,
     space: Annotated[
-        PathSpace, typer.Option("--space", help="Where the way lies; in z all images are of one class.")
+        PathSpace, typer.Option("--space", help="Latent space to interpolate in. In z all images must be of one class.")
     ] = PathSpace.affine,
     curve: Annotated[
         PathCurve | None,
-        typer.Option("--curve", show_default=False, help="Without it spherical in z, linear elsewhere."),
+        typer.Option("--curve", show_default=False, help="Default: spherical in z, linear elsewhere."),
     ] = None,
     frames: Annotated[
-        int, typer.Option("--frames", metavar="N", help="How many in all, the images themselves included.")
+        int, typer.Option("--frames", metavar="N", help="Number of frames, the images themselves included.")
     ] = 60,
-    loop: Annotated[bool, typer.Option("--loop", help="Go on to the first image, without showing it twice.")] = False,
-    easing: Annotated[PathEasing, typer.Option("--easing", help="smooth: slower at each image.")] = PathEasing.linear,
+    loop: Annotated[bool, typer.Option("--loop", help="Return to the first image, without repeating it.")] = False,
+    easing: Annotated[
+        PathEasing, typer.Option("--easing", help="smooth slows down at each image.")
+    ] = PathEasing.linear,
     zoom_from: Annotated[
         float | None,
-        typer.Option("--zoom-from", metavar="Z", show_default=False, help="Zoom at the first frame."),
+        typer.Option("--zoom-from", metavar="Z", show_default=False, help="Magnification of the first frame."),
     ] = None,
     zoom_to: Annotated[
         float | None,
@@ -100,22 +101,22 @@ def interpolate(
             "--zoom-to",
             metavar="Z",
             show_default=False,
-            help="And at the last, by the same factor from frame to frame, about the window's middle.",
+            help="Magnification of the last frame, about the window's center; it grows exponentially.",
         ),
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option("--fps", metavar="N", show_default=False, help="Frames a second, for what moves. Without it 30."),
+        typer.Option("--fps", metavar="N", show_default=False, help="Frames per second of an animation. Default: 30."),
     ] = None,
     columns: Annotated[
         int | None,
-        typer.Option("--columns", metavar="N", show_default=False, help="Frames in a row of a strip. Without it all."),
+        typer.Option("--columns", metavar="N", show_default=False, help="Frames per row of a grid. Default: one row."),
     ] = None,
     label: Label = None,
     psi: Psi = None,
     res: Res = None,
     size: Size = None,
-    grid: Grid = WHOLE,
+    grid: Grid = TRAINED_WINDOW,
     center: Center = None,
     zoom: Zoom = None,
     rotate: Rotate = 0.0,
@@ -132,47 +133,58 @@ def interpolate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Walk from image to image, through the affine maps, w or z.
+    """Interpolate from image to image, in affine, w or z space.
 
-    .gif, .webp, .mp4 (which needs the extra `video`) are animations; .png, .jpg, .tif a strip of all frames;
-    a folder gets numbered frames; .npy the unclamped colors; .safetensors the frames' latents; - raw frames
-    of 24 bits a pixel for ffmpeg. --json also measures how smooth the walk is: the largest and the mean step
-    between frames in EfficientNet-lite0's features, looked at in 128 x 128 pixels.
+    The suffix of -o gives the form: .gif, .webp and .mp4 (which needs the extra `video`) are animations; .png,
+    .jpg and .tif a grid of all frames; a folder gets numbered frames; .npy the unclamped colors; .safetensors the
+    frames' latents; - raw frames of 24 bits per pixel for ffmpeg. --json also reports how smooth the path is: the
+    largest and the mean distance between successive frames in features of EfficientNet-lite0, at 128 x 128.
 
-    Example: polyinr interpolate 3 17 --space affine --frames 60 -o walk.gif
+    Example: polyinr interpolate 3 17 --space affine --frames 60 -o path.gif
     """
     zooms = _zooms(zoom_from, zoom_to, zoom=zoom, grid=grid)
-    window = parse_window_options(
+    viewport = parse_viewport_options(
         res=res,
         size=size,
         grid=grid,
         center=center,
-        zoom=1.0 if zooms and grid == WHOLE else zoom,
+        zoom=1.0 if zooms and grid == TRAINED_WINDOW else zoom,
         rotate=rotate,
         shear=shear,
         transform=transform,
         warp=warp,
         supersample=supersample,
     )
-    target = target_for(output, overwrite=overwrite, as_json=as_json, quiet=quiet, kinds=KINDS, payload="frame")
-    _check_use(target, fps=fps, columns=columns, frames=frames, window=window, zooming=zooms is not None)
-    speed = FPS if fps is None else fps
-    eight_bits = target.kind not in (Kind.array, Kind.latents)
-    painter = load_painter(model, precision=precision, device=device, eight_bits=eight_bits, quiet=quiet)
-    drawing = drawing_at(painter, window, sized=target.kind is not Kind.latents)
-    arrangement = Arrangement(columns=columns or frames)
-    if is_animation(target.path):
-        check_frames(target, drawing, count=frames, fps=speed)
-    else:
-        check_target(target, drawing, count=1 if target.kind is Kind.stdout else frames, arrangement=arrangement)
-    features = load_features(painter) if as_json and own_rank() == 0 else None
+    target = parse_output(output, overwrite=overwrite, as_json=as_json, kinds=KINDS, payload="frame")
+    _check_options(target, fps=fps, columns=columns, frames=frames, viewport=viewport, has_zooms=zooms is not None)
+    from polyinr_core.latents.interpolation import LatentPath
+    from polyinr_core.rendering.edits import frame_requests, frame_smoothness
 
-    ends = images_of(images, painter, label=label, psi=psi, force=force)
-    walk = walk_of(ends, painter, space=space, curve=curve)
-    words = again(
+    is_8_bit = target.kind not in (OutputKind.array, OutputKind.latents)
+    opened = open_model(model, precision=precision, device=device, is_8_bit=is_8_bit, quiet=quiet)
+    renderer = renderer_for(opened, viewport, is_sized=target.kind is not OutputKind.latents)
+    layout = GridSpec(columns=columns or frames)
+    rate = FPS if fps is None else fps
+    if target.is_animation:
+        check_frames(target, renderer, count=frames, fps=rate)
+    else:
+        check_output(target, renderer, count=1 if target.kind is OutputKind.stdout else frames, grid=layout)
+    features = None
+    if as_json and own_rank() == 0:
+        from polyinr_core.discriminator.backbones import Lite0Features
+        from polyinr_core.runtime.pretrained import load_pretrained
+
+        features = Lite0Features(load_pretrained("lite0")).to(opened.device)
+
+    ends = select_by_words(opened, images, label=label, psi=psi, force=force)
+    like = opened.generator.mapping.w_avg
+    path = LatentPath.through(
+        [image.latents.to(like) for image in ends], space=space.value, curve=None if curve is None else curve.value
+    )
+    words = format_options(
         images,
         space=space,
-        curve=walk.curve,
+        curve=path.curve,
         frames=frames,
         loop=loop,
         easing=easing,
@@ -183,54 +195,69 @@ def interpolate(
         label=label,
         psi=psi,
     )
-    note = {
-        **painter.note,
+    metadata = model_metadata(opened) | {
         "command": "interpolate",
         "words": words,
         "images": list(ends.names),
-        "space": str(space),
+        "space": space.value,
         "count": frames,
-        **drawing.note(window),
+        **renderer_metadata(renderer, warp=viewport.warp),
     }
-    shown = frames_of(walk, drawing, note, frames=frames, loop=loop, easing=easing, zooms=zooms)
-    own = shown.share(target)
-    if is_animation(target.path):
-        animate(target, drawing, own, fps=speed, note=note)
-    elif target.kind is Kind.stdout:
-        pour(target, drawing, own, fps=speed)
+    all_frames = frame_requests(
+        opened,
+        path,
+        renderer.viewport,
+        frames=frames,
+        metadata=metadata,
+        loop=loop,
+        easing=easing.value,
+        zooms=zooms,
+    )
+    reporter = Reporter(quiet=quiet)
+    shown = split_over_ranks(all_frames, target, quiet=quiet)
+    if target.is_animation or target.kind is OutputKind.stdout:
+        write_animation(target, renderer, shown, reporter, fps=rate, metadata=metadata)
     else:
-        draw_to(replace(target, as_json=False), drawing, own, arrangement=arrangement)
+        write(target, renderer, shown, reporter, grid=layout)
     if features is not None:
-        target.report([(target.path, note | {"smoothness": smoothness_of(drawing, shown, features, loop=loop)})])
+        with console.row_progress("comparing frames", total=frames, quiet=quiet) as done:
+            smoothness = frame_smoothness(renderer, all_frames, features, loop=loop, progress=done)
+        Reporter(as_json).json(target.path, metadata | {"smoothness": smoothness})
 
 
 def _zooms(start: float | None, end: float | None, *, zoom: float | None, grid: str) -> tuple[float, float] | None:
-    """Return the zooms at both ends, None if none is asked for. Raises RequestError."""
+    """Return the zooms of the first and the last frame, None if none is given. Raises RequestError."""
     if start is None and end is None:
         return None
     if zoom is not None:
-        raise RequestError("--zoom stands still; give it, or --zoom-from and --zoom-to")
+        raise RequestError("--zoom is constant; give either --zoom or --zoom-from and --zoom-to")
     zooms = (1.0 if start is None else start, 1.0 if end is None else end)
     for name, value in zip(("--zoom-from", "--zoom-to"), zooms, strict=True):
-        if not 1e-6 <= value <= 1e15:
-            raise RequestError(f"{name} {value:g} is outside 1e-6 to 1e15")
+        if not MIN_ZOOM <= value <= MAX_ZOOM:
+            raise RequestError(f"{name} {value:g} is outside {MIN_ZOOM:g} to {MAX_ZOOM:g}")
     return zooms
 
 
-def _check_use(
-    target: Target, *, fps: float | None, columns: int | None, frames: int, window: Window, zooming: bool
+def _check_options(
+    target: Output,
+    *,
+    fps: float | None,
+    columns: int | None,
+    frames: int,
+    viewport: ViewportOptions,
+    has_zooms: bool,
 ) -> None:
-    """Raise RequestError for options that the output has no use for."""
+    """Raise RequestError for options that do not apply to the output."""
     if not 2 <= frames <= MAX_FRAMES:
         raise RequestError(f"--frames {frames} is outside 2-{MAX_FRAMES}")
-    strip = target.kind is Kind.image and not is_animation(target.path)
-    if columns is not None and not strip:
-        raise RequestError("--columns arranges a strip of frames: .png, .jpg or .tif")
+    is_grid = target.kind is OutputKind.image and not target.is_animation
+    if columns is not None and not is_grid:
+        raise RequestError("--columns is for a grid of frames: .png, .jpg or .tif")
     if columns is not None and columns < 1:
-        raise RequestError(f"--columns {columns} leaves no place for a frame")
-    if fps is not None and not (is_animation(target.path) or target.kind is Kind.stdout):
-        raise RequestError("--fps is the speed of what moves: .gif, .webp, .mp4 or -")
+        raise RequestError(f"--columns {columns} is less than 1")
+    if fps is not None and not (target.is_animation or target.kind is OutputKind.stdout):
+        raise RequestError("--fps is for animations: .gif, .webp, .mp4 or -")
     if fps is not None and not 0 < fps <= 1000:
         raise RequestError(f"--fps {fps:g} is outside 0 to 1000")
-    if target.kind is Kind.latents:
-        (replace(window, center=None) if zooming else window).check_unused()
+    if target.kind is OutputKind.latents:
+        (replace(viewport, center=None) if has_zooms else viewport).check_unused()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyinr_cli import console as streams
+from polyinr_cli import console
 from polyinr_cli.invert_options import (
     DeltaFile,
     LossName,
@@ -31,11 +31,12 @@ from polyinr_cli.invert_options import (
     load_targets,
 )
 from polyinr_cli.model_lookup import load_model
-from polyinr_cli.named import class_index
 from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose
+from polyinr_cli.outputs import Reporter, parse_output
 from polyinr_cli.runtime import choose_device
-from polyinr_cli.targets import Kind, target_for, write_latents_to
+from polyinr_cli.selection import class_index
 from polyinr_core.errors import RequestError
+from polyinr_core.rendering.writers import OutputKind, write_latents_to
 from polyinr_core.runtime.memory import available_memory, total_memory
 
 if TYPE_CHECKING:
@@ -80,12 +81,11 @@ def invert(
     check_ranges(steps=steps, restarts=restarts, seed=seed)
     if not tune and (tune_rank, tune_steps, delta) != (None, None, None):
         raise RequestError("--tune-rank, --tune-steps and --delta require --tune")
-    target = target_for(
+    target = parse_output(
         output,
         overwrite=overwrite,
         as_json=as_json,
-        quiet=quiet,
-        kinds=(Kind.latents, Kind.stdout),
+        kinds=(OutputKind.latents, OutputKind.stdout),
         payload="latents",
     )
     delta_file = delta_path(target, delta) if tune else None
@@ -99,8 +99,8 @@ def invert(
         raise RequestError(f"--tune-rank {tune_rank} is out of range 1-{channels} (the model has {channels} channels)")
     index = class_index(label, checkpoint)
 
+    from polyinr_cli.parsing import parse_window
     from polyinr_core.images.io import write_image
-    from polyinr_core.images.sizes import parse_window
     from polyinr_core.inversion.invert import comparison_grid
     from polyinr_core.inversion.invert import invert as invert_image
     from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, load_loss
@@ -110,7 +110,7 @@ def invert(
     images = load_targets(photos, res=res, size=size, resolution=checkpoint.resolution)
     inversion_loss = load_loss(loss.value, vgg16=vgg16).to(torch_device)
     checkpoint.generator.to(torch_device)
-    streams.say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}", quiet=quiet, always=True)
+    console.say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}", quiet=quiet, always=True)
     for image in images:
         _report_conversion(image, quiet=quiet)
     memory = total_memory(torch_device) if torch_device.type == "cuda" else available_memory()
@@ -131,7 +131,7 @@ def invert(
                 progress=progress,
             )
         summary = f"{image.name}: {result}; {result.steps} steps in {result.seconds:.1f} s"
-        streams.say(summary, quiet=quiet, always=True)
+        console.say(summary, quiet=quiet, always=True)
         results.append(result)
 
     sha256, rows = checkpoint.sha256, [[image.pixels, one.image] for image, one in zip(images, results, strict=True)]
@@ -164,26 +164,28 @@ def invert(
         "window": list(window),
         "seed": seed,
     }
-    target.report((target.path, {**shared, "index": row, **fact}) for row, fact in enumerate(facts))
+    reporter = Reporter(as_json)
+    for number, fact in enumerate(facts):
+        reporter.json(target.path, {**shared, "index": number, **fact})
     if delta_file is not None:
-        target.report([(delta_file, delta_facts)])
+        reporter.json(delta_file, delta_facts)
 
 
 @contextmanager
 def _psnr_bar(description: str, *, quiet: bool) -> "Iterator[PsnrProgress]":
     """Yield a callback that moves a progress bar with the PSNR on stderr, or does nothing without a terminal."""
-    with streams.noted_progress(description, quiet=quiet) as move:
+    with console.noted_progress(description, quiet=quiet) as move:
         yield lambda done, total, psnr: move(done, total, f"PSNR {psnr:.1f} dB")
 
 
 def _report_conversion(image: "TargetImage", *, quiet: bool) -> None:
     """Report that only the first frame of a photo is used, or that it is resized."""
     if image.frames > 1:
-        streams.say(f"{image.name}: using the first of {image.frames} frames", quiet=quiet, always=True)
+        console.say(f"{image.name}: using the first of {image.frames} frames", quiet=quiet, always=True)
     if image.is_resized:
         height, width = image.pixels.shape[:2]
         resized = f"{image.name}: resized from {image.width}x{image.height} to {width}x{height}"
-        streams.say(resized, quiet=quiet, always=True)
+        console.say(resized, quiet=quiet, always=True)
 
 
 def _tune(
@@ -211,10 +213,10 @@ def _tune(
     model = apply_delta(checkpoint, delta, source=path)
     tuned = [render_with(result, model.generator.synthesis) for result in results]
     for result in tuned:
-        streams.say(f"{result.target.name}, tuned: {result}", quiet=quiet, always=True)
+        console.say(f"{result.target.name}, tuned: {result}", quiet=quiet, always=True)
     others = locality_psnr(checkpoint.generator, model.generator, seed=seed)
     seconds = time.monotonic() - started
-    streams.say(
+    console.say(
         f"{path}: rank {delta.rank}, {path.stat().st_size / 1024:,.0f} KiB, {steps} steps in {seconds:.1f} s; random "
         f"images before and after tuning: PSNR {others:.1f} dB",
         quiet=quiet,

@@ -11,7 +11,7 @@ from polyinr_cli import console, train_display
 from polyinr_cli import train_options as options
 from polyinr_cli.model_lookup import resolve_folder
 from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
-from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_device, own_rank, stopping
+from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_rank, rank_device, stopping
 from polyinr_core.errors import RequestError
 from polyinr_core.runtime.memory import check_gpu_memory, check_memory, total_memory
 
@@ -80,8 +80,8 @@ def train(
     from polyinr_core.training.run_dir import RunFolder
 
     config = make_config(preset, **given)
-    torch_device = own_device(choose_device(device))
-    dtype = choose_dtype(Precision(config.precision), torch_device, eight_bits=True)
+    torch_device = rank_device(choose_device(device))
+    dtype = choose_dtype(Precision(config.precision), torch_device, is_8_bit=True)
     quiet = quiet or own_rank() > 0
 
     from polyinr_core.checkpoints.checkpoint import load_checkpoint

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from polyinr_cli import console as streams
-from polyinr_cli.drawing import load_painter
+from polyinr_cli import console
+from polyinr_cli.model_lookup import open_model
 from polyinr_cli.options import Device, Json, Label, Model, Precision, PrecisionOption, Psi, Quiet, Tolerance, Verbose
 from polyinr_cli.runtime import interrupt, interruption
 from polyinr_core.errors import PolyinrError, RequestError
@@ -61,15 +61,15 @@ def view(
             f"the viewer requires {' and '.join(missing)}; install them with: pip install 'polyinr[view]'"
         )
     with listen(port) as listening:
-        painter = load_painter(model, precision=precision, device=device, eight_bits=True, quiet=quiet)
+        opened = open_model(model, precision=precision, device=device, is_8_bit=True, quiet=quiet)
         from polyinr_core.viewer.selection import parse_selection
         from polyinr_core.viewer.server import ViewerServer
         from polyinr_core.viewer.tiles import TileRenderer
 
         fields = {"seed": str(seed), "label": label or "", "psi": "" if psi is None else repr(psi)}
         server = ViewerServer(
-            TileRenderer(painter.checkpoint, painter.dtype, tolerance or 0.0),
-            initial=parse_selection(fields, painter.checkpoint),
+            TileRenderer(opened.checkpoint, opened.dtype, tolerance or 0.0),
+            initial=parse_selection(fields, opened.checkpoint),
             options=() if model is None else ("-m", str(model)),
         )
         port = listening.getsockname()[1]
@@ -93,12 +93,12 @@ def listen(port: int) -> socket.socket:
 def announce(url: str, port: int, *, as_json: bool, quiet: bool, open_browser: bool) -> None:
     """Print the address of the page, and open it if there is a terminal and a display."""
     if as_json:
-        streams.json_line({"url": url, "port": port})
+        console.json_line({"url": url, "port": port})
     else:
-        streams.line(url)
+        console.line(url)
         sys.stdout.flush()
-    streams.say("polyinr: serving; stop with Ctrl-C", quiet=quiet)
-    if open_browser and streams.is_terminal(sys.stderr) and has_display():
+    console.say("polyinr: serving; stop with Ctrl-C", quiet=quiet)
+    if open_browser and console.is_terminal(sys.stderr) and has_display():
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
@@ -117,7 +117,7 @@ def serve(app: "Starlette", listening: socket.socket) -> None:
     if signal.getsignal(signal.SIGHUP) is interrupt:  # uvicorn handles the other signals
 
         def hang_up(number: int, frame: FrameType | None) -> None:
-            interruption.note(number)
+            interruption.record(number)
             server.should_exit = True
 
         signal.signal(signal.SIGHUP, hang_up)

@@ -2,20 +2,20 @@
 "use strict";
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const one = (selector, root = document) => root.querySelector(selector);
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const CALM_FRAMES_A_SECOND = 2;
-const MAX_ENLARGED = 3;  // times, in the dialog
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
+const REDUCED_FRAMES_PER_SECOND = 2;
+const MAX_ENLARGEMENT = 3;  // in the dialog
 
-// A command's lines break between options where there is room, as in the page's own.
-const write = (code, command) => {
+// Commands wrap between options, as in the HTML.
+const writeCommand = (code, command) => {
   const parts = command.split(/ (?=-)/).map((textContent) => Object.assign(document.createElement("span"), { textContent }));
   code.replaceChildren(...parts.flatMap((part, index) => (index ? [" ", part] : [part])));
 };
 
-// Slides: all stand on the page for who has no script; here one is shown, which the slider chooses.
+// Slides: without JavaScript all are visible; here the slider selects the visible one.
 for (const box of all(".slides")) {
   const slides = all(".slide", box);
-  const range = one("input", box), told = one(".told", box), play = one(".play", box);
+  const range = one("input", box), value = one(".value", box), play = one(".play", box);
   const command = one(":scope > .command code", box);
   let timer = 0;
 
@@ -24,19 +24,19 @@ for (const box of all(".slides")) {
     const { name, command: text } = slides[index].dataset;
     range.value = index;
     range.setAttribute("aria-valuetext", name);
-    told.textContent = name;
-    if (text) write(command, text);
+    value.textContent = name;
+    if (text) writeCommand(command, text);
   };
   const stop = () => {
     clearInterval(timer);
     timer = 0;
-    told.setAttribute("aria-live", "polite");
+    value.setAttribute("aria-live", "polite");
     play.setAttribute("aria-pressed", "false");
     play.textContent = "Play";
   };
   const start = () => {
-    const speed = calm.matches ? CALM_FRAMES_A_SECOND : Number(box.dataset.framesASecond);
-    told.setAttribute("aria-live", "off");
+    const speed = reducedMotion.matches ? REDUCED_FRAMES_PER_SECOND : Number(box.dataset.framesPerSecond);
+    value.setAttribute("aria-live", "off");
     play.setAttribute("aria-pressed", "true");
     play.textContent = "Pause";
     timer = setInterval(() => show((Number(range.value) + 1) % slides.length), 1000 / speed);
@@ -47,22 +47,22 @@ for (const box of all(".slides")) {
     show(Number(range.value));
   });
   play?.addEventListener("click", () => (timer ? stop() : start()));
-  new IntersectionObserver((seen, observer) => {
-    if (!seen.some((entry) => entry.isIntersecting)) return;
-    for (const image of all("img", box)) image.loading = "eager";  // so that no slide comes late
+  new IntersectionObserver((entries, observer) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    for (const image of all("img", box)) image.loading = "eager";  // so that slides appear without delay
     observer.disconnect();
   }, { rootMargin: "600px" }).observe(box);
   one(".control", box).hidden = false;
-  box.classList.add("live");
+  box.classList.add("active");
   show(Number(range.value));
 }
 
-// Printed, everything is on the paper.
+// Print all images.
 addEventListener("beforeprint", () => {
   for (const image of all("img")) image.loading = "eager";
 });
 
-// An image opens larger, with its command.
+// A dialog shows an image enlarged, with its command.
 const dialog = one("#large");
 const large = one("img", dialog);
 let shown = [], at = 0;
@@ -76,9 +76,9 @@ const open = (index) => {
   large.height = image.height;
   const exact = link.classList.contains("exact");
   large.style.imageRendering = exact ? "pixelated" : "auto";
-  large.style.maxWidth = exact ? "" : `${MAX_ENLARGED * image.width}px`;
+  large.style.maxWidth = exact ? "" : `${MAX_ENLARGEMENT * image.width}px`;
   one("#large-caption").textContent = link.dataset.caption;
-  write(one("code", dialog), link.dataset.command);
+  writeCommand(one("code", dialog), link.dataset.command);
   one(".file", dialog).href = link.href;
 };
 document.addEventListener("click", (event) => {
@@ -100,7 +100,7 @@ dialog.addEventListener("keydown", (event) => {
 });
 for (const link of all("a.image")) link.setAttribute("aria-haspopup", "dialog");
 
-// Commands are copied; where the browser forbids it they are selected, for the person to do it.
+// Copy a command to the clipboard; if the browser forbids it, select the command instead.
 for (const button of all(".copy")) {
   const words = button.innerHTML;
   let timer = 0;

@@ -195,6 +195,6 @@ def _rounding(top: int) -> NDArray[np.uint8]:
     return ((510 * values + top) // (2 * top)).astype(np.uint8)
 
 
-def eight_bits(values: NDArray, *, top: int = 65535) -> NDArray[np.uint8]:
+def is_8_bit(values: NDArray, *, top: int = 65535) -> NDArray[np.uint8]:
     """Bring whole numbers of 0 .. top = 2^bits - 1 to 8 bits by the full scale: round(v / 257) for 16."""
     return values.astype(np.uint8, copy=False) if top == 255 else _rounding(top)[values]

@@ -13,7 +13,7 @@ from PIL import Image, ImageColor
 
 from polyinr_core.errors import DatasetError, ImageError, RequestError
 
-from .color import eight_bits, to_srgb
+from .color import is_8_bit, to_srgb
 from .stripping import Stripped, exif_orientation, stripped
 
 Color = tuple[int, int, int]
@@ -126,7 +126,7 @@ def read_png(
         image, _ = channels(image)
     alpha = None
     if depth == 16:
-        small = eight_bits(values)
+        small = is_8_bit(values)
         if color_type in (PNG_GRAY_ALPHA, PNG_RGBA):
             small, clear = small[..., :-1], small[..., -1]
             alpha = Image.fromarray(np.ascontiguousarray(clear))
@@ -179,7 +179,7 @@ def deep_gray(image: Image.Image) -> Image.Image:
     top = 1 if image.mode == "F" else 65535
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
         raise ImageError(f"has gray values outside 0-{top}")
-    return Image.fromarray(eight_bits(values) if top > 1 else np.rint(values * 255).astype(np.uint8))
+    return Image.fromarray(is_8_bit(values) if top > 1 else np.rint(values * 255).astype(np.uint8))
 
 
 def frame_count(data: bytes) -> int:

@@ -21,7 +21,7 @@ from PIL import Image, _imaging
 
 from polyinr_core.errors import ImageError
 
-from .color import eight_bits
+from .color import is_8_bit
 
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 JPEG = 7
@@ -321,7 +321,7 @@ def colors_of(samples: NDArray, page: Any) -> tuple[Image.Image, Image.Image | N
 def _eight_bits(values: NDArray, bits: int) -> NDArray[np.uint8]:
     """Bring samples to 8 bits by the full scale; floating point is 0 to 1. Raises ImageError."""
     if values.dtype.kind != "f":
-        return eight_bits(values, top=2**bits - 1)
+        return is_8_bit(values, top=2**bits - 1)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise ImageError("has values outside 0-1, and no certain white")
     return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
@@ -339,14 +339,14 @@ def _palette_of(page: Any) -> NDArray[np.uint8]:
     if table is None or page.bitspersample > 16 or table.shape != (3, 2**page.bitspersample):
         raise ImageError("lacks the palette of its colors, or has one of another size")
     # old writers fill in bytes; libtiff takes them so
-    return (table if table.max() < 256 else eight_bits(table)).T.astype(np.uint8)
+    return (table if table.max() < 256 else is_8_bit(table)).T.astype(np.uint8)
 
 
 def _lab(samples: NDArray, *, bits: int, signed: bool) -> NDArray[np.uint8]:
     """Return Lab in 8 bits, a and b as signed bytes. Raises ImageError."""
     if bits not in (8, 16) or samples.dtype.kind == "f":
         raise ImageError(f"holds Lab colors of {bits} bits; only 8 and 16 are supported")
-    lightness = eight_bits(samples[..., :1], top=2**bits - 1)
+    lightness = is_8_bit(samples[..., :1], top=2**bits - 1)
     zero = 0 if signed else 2 ** (bits - 1)
     axes = (samples[..., 1:] - zero).astype(samples.dtype).view(f"i{bits // 8}")  # wraps around
     if bits == 16:

@@ -1,148 +1,155 @@
-"""What a gallery shows of a model: which seeds, classes, psi, levels and sizes; bounded, whatever the model."""
+"""The plan of a gallery: which seeds, classes, psi values, levels and sizes it shows of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.naming import parse_seeds
 from polyinr_core.models.config import GeneratorConfig
 
-SEEDS = "0-15"
-PSI = "0,0.2,0.4,0.6,0.8,1,1.2"
-FRAMES = 48
-MIN_SIDE, MAX_SIDE = 8, 1024
-SMALL, LARGE = 128, 256  # pixels: images have the training resolution, but no less and no more than these
-UNKNOWN = 128  # pixels, of a model that does not say its resolution
-MAX_SEEDS, MAX_PSI, MAX_FRAMES = 128, 24, 480
-MAX_CLASSES, MAX_LEVELS = 16, 12
-IN_CLASS, SWEPT, MIXED, STOPS, HEATED, BEYOND = 6, 8, 4, 4, 3, 6  # of the seeds, in each part
-IN_PAGE = 16  # of the seeds, whose maps the page carries
-MARGIN = 0.25
+DEFAULT_SEEDS = tuple(range(16))
+DEFAULT_PSI = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+DEFAULT_FRAMES = 48
+MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
+MIN_DEFAULT_RESOLUTION, MAX_DEFAULT_RESOLUTION = 128, 256
+ENLARGED_RESOLUTION = 256  # of the seeds' images, which open enlarged
 SIZES = (64, 128, 256, 512, 1024)
-OPENED = 256  # pixels of the seeds' images, which open
+MARGIN = 0.25  # of the extrapolation, in widths of the trained window
+MAX_SEEDS, MAX_PSI_VALUES, MAX_PSI, MAX_FRAMES = 128, 24, 100.0, 480
+MAX_CLASSES, MAX_LEVELS = 16, 12
+CLASS_SEEDS, PSI_SEEDS, MIXING_SEEDS, KEYFRAMES, HEATMAP_SEEDS, EXTRAPOLATION_SEEDS = 6, 8, 4, 4, 3, 6
+LIVE_SEEDS = 16  # whose affine parameters are part of the page
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is shown. `classes` are those of the first part, of `of_classes`; all others draw the seeds' own."""
+class GalleryPlan:
+    """What a gallery shows. `classes` are those of the classes section; elsewhere seeds draw their class.
+
+    `resolution` is that of most images in pixels, `mixing_groups` are the groups of levels that are mixed.
+    """
 
     seeds: tuple[int, ...]
-    psis: tuple[float, ...]
-    side: int
+    psi_values: tuple[float, ...]
+    resolution: int
     frames: int
     label: int | None
     classes: tuple[int, ...]
-    of_classes: int
     levels: tuple[int, ...]
-    groups: tuple[tuple[int, ...], ...]
+    mixing_groups: tuple[tuple[int, ...], ...]
 
     @property
-    def in_class(self) -> tuple[int, ...]:
-        return self.seeds[:IN_CLASS]
+    def class_seeds(self) -> tuple[int, ...]:
+        return self.seeds[:CLASS_SEEDS]
 
     @property
-    def swept(self) -> tuple[int, ...]:
-        """The seeds that are drawn at every psi."""
-        return self.seeds[:SWEPT]
+    def psi_seeds(self) -> tuple[int, ...]:
+        return self.seeds[:PSI_SEEDS]
 
     @property
-    def mixed(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Sources and targets, empty where there is nothing to mix."""
-        half = min(MIXED, len(self.seeds) // 2) if self.groups else 0
-        return self.seeds[:half], self.seeds[half : 2 * half]
+    def mixing_seeds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Sources and targets, both empty if there is nothing to mix."""
+        count = min(MIXING_SEEDS, len(self.seeds) // 2) if self.mixing_groups else 0
+        return self.seeds[:count], self.seeds[count : 2 * count]
 
     @property
-    def stops(self) -> tuple[int, ...]:
-        """The images that the walk leads over, empty where there is one alone."""
-        stops = self.seeds[: min(STOPS, self.frames)]
-        return stops if len(stops) > 1 else ()
+    def keyframes(self) -> tuple[int, ...]:
+        """The seeds of the interpolation, empty if there is only one."""
+        keyframes = self.seeds[: min(KEYFRAMES, self.frames)]
+        return keyframes if len(keyframes) > 1 else ()
 
     @property
-    def heated(self) -> tuple[int, ...]:
-        return self.seeds[:HEATED]
+    def heatmap_seeds(self) -> tuple[int, ...]:
+        return self.seeds[:HEATMAP_SEEDS]
 
     @property
-    def beyond(self) -> tuple[int, ...]:
-        return self.seeds[:BEYOND]
+    def extrapolation_seeds(self) -> tuple[int, ...]:
+        return self.seeds[:EXTRAPOLATION_SEEDS]
 
     @property
-    def in_page(self) -> tuple[int, ...]:
-        """The seeds that the page can draw by itself."""
-        return self.seeds[:IN_PAGE]
+    def live_seeds(self) -> tuple[int, ...]:
+        return self.seeds[:LIVE_SEEDS]
 
     @property
-    def opened_side(self) -> int:
-        return max(self.side, OPENED)
+    def enlarged_resolution(self) -> int:
+        return max(self.resolution, ENLARGED_RESOLUTION)
 
     @property
-    def beyond_side(self) -> int:
-        return round(self.side * (1 + 2 * MARGIN))
+    def extrapolation_resolution(self) -> int:
+        return round(self.resolution * (1 + 2 * MARGIN))
 
 
-def plan_for(
+def plan_gallery(
     config: GeneratorConfig,
-    resolution: int,
+    trained_resolution: int,
     *,
-    seeds: str = SEEDS,
-    psis: str = PSI,
-    side: int | None = None,
-    frames: int = FRAMES,
+    seeds: Sequence[int] = DEFAULT_SEEDS,
+    psi_values: Sequence[float] = DEFAULT_PSI,
+    resolution: int | None = None,
+    frames: int = DEFAULT_FRAMES,
     label: int | None = None,
-) -> Plan:
-    """Return what is shown of a model of that resolution, 0 where it is unknown. Raises RequestError."""
-    chosen = parse_seeds(seeds)
-    if len(chosen) > MAX_SEEDS:
-        raise RequestError(f"--seeds names {len(chosen)} images; a page shows {MAX_SEEDS} at most")
-    if side is None:
-        side = min(max(resolution, SMALL), LARGE) if resolution else UNKNOWN
-    if not MIN_SIDE <= side <= MAX_SIDE:
-        raise RequestError(f"--res {side} is outside {MIN_SIDE}-{MAX_SIDE}")
+) -> GalleryPlan:
+    """Plan the gallery of a model.
+
+    Args:
+        config: the configuration of the model.
+        trained_resolution: the training resolution, 0 if unknown.
+        seeds: 1 to 128 seeds; each section shows the first of them.
+        psi_values: 1 to 24 truncations in -100 to 100.
+        resolution: of most images, 8 to 1024 pixels; by default the training resolution, at least 128 and at most 256.
+        frames: of the interpolation, 2 to 480.
+        label: the class of all images; by default each seed draws its own.
+
+    Raises RequestError.
+    """
+    if not 1 <= len(seeds) <= MAX_SEEDS:
+        raise RequestError(f"--seeds names {len(seeds)} images; a gallery shows 1 to {MAX_SEEDS}")
+    if resolution is None:
+        resolution = min(max(trained_resolution, MIN_DEFAULT_RESOLUTION), MAX_DEFAULT_RESOLUTION)
+    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        raise RequestError(f"--res {resolution} is out of range {MIN_RESOLUTION}-{MAX_RESOLUTION}")
     if not 2 <= frames <= MAX_FRAMES:
-        raise RequestError(f"--frames {frames} is outside 2-{MAX_FRAMES}")
-    classes = spread(range(config.classes), MAX_CLASSES) if label is None else (label,)
-    return Plan(
-        seeds=tuple(chosen),
-        psis=parse_psis(psis),
-        side=side,
+        raise RequestError(f"--frames {frames} is out of range 2-{MAX_FRAMES}")
+    values = {value + 0.0 for value in psi_values}  # -0.0 becomes 0.0
+    if not 1 <= len(values) <= MAX_PSI_VALUES:
+        raise RequestError(f"--psi names {len(values)} values; a gallery shows 1 to {MAX_PSI_VALUES}")
+    if not all(abs(value) <= MAX_PSI for value in values):
+        raise RequestError(f"--psi holds a value out of range -{MAX_PSI:g} to {MAX_PSI:g}")
+    return GalleryPlan(
+        seeds=tuple(seeds),
+        psi_values=tuple(sorted(values)),
+        resolution=resolution,
         frames=frames,
         label=label,
-        classes=classes,
-        of_classes=config.classes,
-        levels=spread(range(config.levels), MAX_LEVELS),
-        groups=groups_of(config.levels),
+        classes=evenly_spaced(range(config.classes), MAX_CLASSES) if label is None else (label,),
+        levels=evenly_spaced(range(config.levels), MAX_LEVELS),
+        mixing_groups=mixing_groups(config.levels),
     )
 
 
-def parse_psis(text: str) -> tuple[float, ...]:
-    """Read "0,0.5,1" as rising values of psi. Raises RequestError."""
+def parse_psi_values(text: str) -> tuple[float, ...]:
+    """Parse "0,0.5,1". Raises RequestError."""
     try:
-        values = {float(part) for part in text.split(",")}
-    except ValueError:
-        values = set()
-    if not values or not all(abs(value) <= 100 for value in values):
-        raise RequestError(f"--psi {text!r} is not understood; write values such as 0,0.5,1, none beyond 100")
-    if len(values) > MAX_PSI:
-        raise RequestError(f"--psi names {len(values)} values; the slider has {MAX_PSI} at most")
-    return tuple(sorted(value + 0.0 for value in values))  # -0.0 becomes 0.0
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise RequestError(f"--psi {text!r} is not a list of numbers; write for instance 0,0.5,1") from error
 
 
-def psi_text(psi: float) -> str:
-    """Write a psi as a person would: 1, 0.5."""
+def format_psi(psi: float) -> str:
+    """Format a psi without a trailing ".0": 1, 0.5."""
     return repr(psi).removesuffix(".0")
 
 
-def spread(items: Sequence[int], most: int) -> tuple[int, ...]:
-    """Return all items, or so many of them from the first to the last, evenly."""
-    if len(items) <= most:
+def evenly_spaced(items: Sequence[int], max_count: int) -> tuple[int, ...]:
+    """Return all items, or `max_count` evenly spaced ones that include the first and the last."""
+    if len(items) <= max_count:
         return tuple(items)
-    return tuple(items[i * (len(items) - 1) // (most - 1)] for i in range(most))
+    return tuple(items[i * (len(items) - 1) // (max_count - 1)] for i in range(max_count))
 
 
-def groups_of(levels: int) -> tuple[tuple[int, ...], ...]:
-    """Return the groups of levels to mix: the last two, as in the paper's Figure 6, and the others in halves.
+def mixing_groups(levels: int) -> tuple[tuple[int, ...], ...]:
+    """Return groups of levels to mix: the last two, as in the paper's Figure 6, and the others in halves.
 
-    A model of one level has nothing to mix.
+    Empty for a model of one level.
     """
     if levels < 2:
         return ()

@@ -1,6 +1,8 @@
 """Heat maps: the activations of each level, as the sum of its features weighted by their means. Paper, Figure 3."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,17 +10,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.errors import RequestError
-from polyinr_core.images.grid import Pixels, apply_colormap
+from polyinr_core.images.batch_writer import Image, write_images
+from polyinr_core.images.grid import Pixels, apply_colormap, blank
 from polyinr_core.images.quantize import check_finite
 from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import UNIT, Bounds, Grid
 from polyinr_core.models.generator import Synthesis
+from polyinr_core.runtime.atomic_io import refuse_overwrite, written_beside
+from polyinr_core.runtime.memory import check_disk, check_memory
 
+from .metadata import Metadata, grid_metadata
 from .model import Model
-from .render import in_bands, in_blocks
+from .render import Renderer, in_bands, in_chunks
+from .requests import ImageRequests
 from .viewport import Viewport
+from .writers import GridSpec, Output, OutputKind, Written, check_output, write_pixels
 
 Progress = Callable[[int], None]  # evaluated pixels
+HEAT_BYTES = 4 + 4 + 8  # per pixel and level: the heat, and its colors
+MIN_CAPTION_WIDTH = 60  # pixels of a cell whose caption is "level N" rather than "N"
 
 
 def heatmap(
@@ -30,6 +40,7 @@ def heatmap(
     size: tuple[int, int] | None = None,
     window: Bounds = UNIT,
     viewport: Viewport | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Compute the heat maps [N, K, H, W] of K levels of N images, before normalization.
 
@@ -41,6 +52,7 @@ def heatmap(
         size: Width and height in pixels, where they differ.
         window: The part x0, y0, x1, y1 of the plane, over which the means are taken.
         viewport: In place of the three before it.
+        progress: Called with the number of evaluated pixels, which is twice that of the heat maps.
 
     Raises RequestError, ConfigError.
     """
@@ -55,7 +67,7 @@ def heatmap(
         affine = model.affine_of(model.complete(latents[index]))[0]
         top = 0
         grid, k = model.grid(viewport), viewport.supersample
-        for band in heatmap_rows(model.synthesis, affine, grid, levels=levels, supersample=k):
+        for band in heatmap_rows(model.synthesis, affine, grid, levels=levels, supersample=k, progress=progress):
             maps[index, :, top : top + len(band)] = band.permute(2, 0, 1).cpu().numpy()
             top += len(band)
     return maps
@@ -96,6 +108,178 @@ def colorize(
     return np.rint((1 - opacity) * image + opacity * colors).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class HeatmapOptions:
+    """Which levels are shown, in which color map, and with which opacity over the image (None: without it)."""
+
+    levels: tuple[int, ...]
+    colormap: str = "inferno"
+    overlay: float | None = None
+
+
+def check_heatmaps(output: Output, renderer: Renderer, options: HeatmapOptions, *, count: int) -> None:
+    """Raise RequestError if the output cannot hold the heat maps of `count` images, before any is rendered."""
+    levels = len(options.levels)
+    check_output(output, renderer, count=count * (1 + levels), grid=_grid_of(renderer, options))
+    if output.kind is not OutputKind.array:
+        needed = renderer.width * renderer.height * levels * HEAT_BYTES
+        check_memory(needed, purpose=f"heat maps of {renderer.width}x{renderer.height}")
+
+
+def count_evaluations(output: Output, renderer: Renderer, options: HeatmapOptions, *, count: int) -> int:
+    """Return how many pixels `write_heatmaps` evaluates for `count` images."""
+    without_image = output.kind is OutputKind.folder and options.overlay is None
+    passes = 2 if output.kind is OutputKind.array or without_image else 3
+    return passes * renderer.grid.width * renderer.grid.height * count
+
+
+def write_heatmaps(
+    output: Output,
+    renderer: Renderer,
+    images: ImageRequests,
+    options: HeatmapOptions,
+    *,
+    progress: Progress = lambda pixels: None,
+) -> Iterator[Written]:
+    """Compute the heat maps of images and write them in the form of the output.
+
+    A folder gets a PNG for each image and level, an array (.npy) is [N, K, H, W] before normalization, and an image
+    file or a stream is a grid with a row for each image: the image, then its levels.
+
+    Args:
+        output: Where they go.
+        renderer: The model and the viewport.
+        images: Which images.
+        options: Levels and colors.
+        progress: Called with evaluated pixels, of `count_evaluations`.
+
+    Yields:
+        The file and the metadata of each image, or of each image and level, once the file is complete.
+
+    Raises PolyinrError.
+    """
+    check_heatmaps(output, renderer, options, count=len(images))
+    write = {OutputKind.folder: _write_folder, OutputKind.array: _write_array}.get(output.kind, _write_grid)
+    return write(output, renderer, images, options, progress)
+
+
+def _write_grid(
+    output: Output, renderer: Renderer, images: ImageRequests, options: HeatmapOptions, progress: Progress
+) -> Iterator[Written]:
+    columns, grid = 1 + len(options.levels), _grid_of(renderer, options)
+    layout = grid.layout(len(images) * columns, renderer)
+    pixels = blank(layout.size)
+    metadata, found = [], []
+    for index, image in enumerate(images):
+        cell = pixels[layout.place(index * columns)]
+        _render_image(cell, renderer, image.latents, progress)
+        maps = _compute(renderer, image.latents, options, progress)
+        for k, heat in enumerate(maps):
+            pixels[layout.place(index * columns + 1 + k)] = _colors(heat, cell, options)
+        metadata.append(image.metadata)
+        found.append(_with_ranges(image.metadata, options.levels, maps))
+    grid.draw_captions(pixels, layout)
+    write_pixels(output, pixels, grid_metadata(metadata))
+    for one in found:
+        yield output.path, one
+
+
+def _write_folder(
+    output: Output, renderer: Renderer, images: ImageRequests, options: HeatmapOptions, progress: Progress
+) -> Iterator[Written]:
+    names = [f"{name}-level{level}.png" for name in images.names for level in options.levels]
+    for name in names:
+        refuse_overwrite(output.path / name, overwrite=output.overwrite)
+    found: list[Metadata] = []
+
+    def render() -> Iterator[Image]:
+        for image in images:
+            cell = None
+            if options.overlay is not None:
+                cell = blank((renderer.width, renderer.height))
+                _render_image(cell, renderer, image.latents, progress)
+            metadata = {**image.metadata, "folder": output.path.name}  # the command renders all of the folder
+            for level, heat in zip(options.levels, _compute(renderer, image.latents, options, progress), strict=True):
+                name = names[len(found)]
+                found.append(_with_ranges(metadata, [level], heat[None]))
+                yield Image(name, _colors(heat, cell, options), metadata)
+
+    written = write_images(
+        output.path, render(), image_bytes=renderer.width * renderer.height * 3, overwrite=output.overwrite
+    )
+    with closing(written):
+        for index, path in enumerate(written):
+            yield path, found[index]
+
+
+def _write_array(
+    output: Output, renderer: Renderer, images: ImageRequests, options: HeatmapOptions, progress: Progress
+) -> Iterator[Written]:
+    """Write .npy band by band: float64 or float32."""
+    dtype = np.dtype("<f8" if renderer.model.dtype == torch.float64 else "<f4")
+    levels, row = len(options.levels), renderer.width * dtype.itemsize
+    plane = renderer.height * row
+    check_disk(output.path, len(images) * levels * plane)
+    metadata = []
+    with written_beside(output.path, overwrite=output.overwrite) as draft, draft.open("wb") as file:
+        shape = (len(images), levels, renderer.height, renderer.width)
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        for index, image in enumerate(images):
+            metadata.append(image.metadata)
+            top = 0
+            for band in _rows(renderer, image.latents, options, progress):
+                for k, heat in enumerate(band.permute(2, 0, 1).cpu().numpy().astype(dtype)):
+                    file.seek(start + (index * levels + k) * plane + top * row)
+                    file.write(heat.tobytes())
+                top += len(band)
+    for one in metadata:
+        yield output.path, one
+
+
+def _rows(renderer: Renderer, latents: Latents, options: HeatmapOptions, progress: Progress) -> Iterator[Tensor]:
+    model = renderer.model
+    return heatmap_rows(
+        model.synthesis,
+        model.affine_of(latents)[0],
+        renderer.grid,
+        levels=options.levels,
+        supersample=renderer.viewport.supersample,
+        progress=progress,
+    )
+
+
+def _compute(renderer: Renderer, latents: Latents, options: HeatmapOptions, progress: Progress) -> NDArray[np.float32]:
+    """Return the heat maps [K, H, W] of one image."""
+    model, viewport = renderer.model, renderer.viewport
+    return heatmap(model, latents, levels=options.levels, viewport=viewport, progress=progress)[0]
+
+
+def _render_image(pixels: Pixels, renderer: Renderer, latents: Latents, progress: Progress) -> None:
+    """Render the image itself; `progress` counts its evaluated pixels."""
+    per_row = renderer.grid.width * renderer.grid.height // renderer.height
+    renderer.fill(pixels, latents, progress=lambda rows: progress(rows * per_row))
+
+
+def _colors(heat: NDArray[np.float32], image: Pixels | None, options: HeatmapOptions) -> Pixels:
+    if options.overlay is None:
+        return colorize(heat, options.colormap)
+    return colorize(heat, options.colormap, image=image, opacity=options.overlay)
+
+
+def _with_ranges(metadata: Metadata, levels: Sequence[int], maps: NDArray[np.float32]) -> Metadata:
+    """Return metadata with the minimum and the maximum of each heat map."""
+    ranges = [[float(heat.min()), float(heat.max())] for heat in maps]
+    return {**metadata, "heat_of_levels": list(levels), "heat_ranges": ranges}
+
+
+def _grid_of(renderer: Renderer, options: HeatmapOptions) -> GridSpec:
+    is_wide = renderer.width >= MIN_CAPTION_WIDTH
+    names = [f"level {level}" if is_wide else str(level) for level in options.levels]
+    return GridSpec(columns=1 + len(names), column_names=("image" if is_wide else "", *names))
+
+
 @torch.no_grad()
 def feature_means(
     synthesis: Synthesis,
@@ -110,7 +294,7 @@ def feature_means(
     `affine` is [L, 3, n]. `progress` is called with the number of pixels of each chunk.
     """
     sums = affine.new_zeros(len(levels), affine.shape[-1], dtype=torch.float64)
-    for points in in_blocks(lambda points: points, grid, affine):
+    for points in in_chunks(lambda points: points, grid, affine):
         for k, x in enumerate(_features(synthesis, affine, points, levels)):
             sums[k] += x.sum(dim=0)
         if progress is not None:
@@ -138,7 +322,7 @@ def heat_rows(
         after = _features(synthesis, affine, points, levels)
         return torch.stack([x @ mean for x, mean in zip(after, means, strict=True)], dim=1)  # [P, K]
 
-    yield from in_bands(in_blocks(heat, grid, affine), grid, supersample=supersample)
+    yield from in_bands(in_chunks(heat, grid, affine), grid, supersample=supersample)
 
 
 def _features(synthesis: Synthesis, affine: Tensor, points: Tensor, levels: Sequence[int]) -> Iterator[Tensor]:

@@ -93,6 +93,12 @@ class Model:
         return self.checkpoint.class_names
 
     @property
+    def class_titles(self) -> tuple[str, ...]:
+        """The name of every class, or its number where it has none."""
+        names = self.class_names
+        return (*names, *map(str, range(len(names), self.generator.config.classes)))
+
+    @property
     def resolution(self) -> int:
         """The last training resolution, in pixels; 0 if unknown."""
         return self.checkpoint.resolution

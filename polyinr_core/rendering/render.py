@@ -1,19 +1,114 @@
-"""Draw one image of any size in bands of whole rows, in memory that the size does not touch."""
+"""Render images of any size, as bands of whole rows, in memory that does not depend on the size."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from polyinr_core.models.coordinates import Grid
-from polyinr_core.rendering.backends import Backend, select_backend
+from polyinr_core.images.grid import Pixels, blank, draw_frame
+from polyinr_core.images.quantize import fill_rows
+from polyinr_core.latents.latents import Latents
+from polyinr_core.models.coordinates import Blend, Bounds, Grid, Part
 
 from .adaptive import has_tiles, tiled
+from .backends import Backend, select_backend
+from .viewport import Viewport
 
-BLOCK = 2048  # pixels a matrix product: fixed, so that a pixel's arithmetic never depends on the image's size
-GPU_BLOCK = 2**14  # the same where 2048 would leave most of the device idle
-FEW = 512  # pixels a product where it is never known how many there are
-CPU_PIXELS, PIXELS = 2**14, 2**17  # a product where several images are drawn together
+if TYPE_CHECKING:
+    from .model import Model
+
+CHUNK = 2048  # pixels per product: fixed, so that a pixel's arithmetic never depends on the image's size
+GPU_CHUNK = 2**14  # on a GPU, which 2048 pixels would leave idle
+SMALL_CHUNK = 512  # where the number of pixels is not known in advance
+CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 2**14, 2**17  # per product where several images are rendered together
+FRAME_FRACTION = 200  # a frame is 1/200 of the shorter side thick
+FINE_PITCH = 4  # pixels per training pixel; an image has no finer detail
+PYRAMID_SUPERSAMPLE = 4  # of downscaled images with larger pixels than that
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """How images are rendered.
+
+    Attributes:
+        model: The model.
+        viewport: The size and the window.
+        bits: 8 or 16 per color channel.
+        blend_weights: [K, H, W], where an image is a blend of K images, whose affine parameters are stacked
+            (`stack_affine`).
+        frame: A window x0, y0, x1, y1 around which a frame is drawn, in images but not in arrays.
+        tolerance: Steps of 255 that 99.9 % of the pixels may be off by; 0 is exact.
+    """
+
+    model: "Model"
+    viewport: Viewport
+    bits: int = 8
+    blend_weights: Tensor | None = None
+    frame: Bounds | None = None
+    tolerance: float = 0.0
+
+    @property
+    def width(self) -> int:
+        return self.viewport.width
+
+    @property
+    def height(self) -> int:
+        return self.viewport.height
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The coordinates of the pixels."""
+        grid = self.model.grid(self.viewport)
+        return grid if self.blend_weights is None else Blend(grid, self.blend_weights, self.viewport.supersample)
+
+    def rows(self, latents: Latents) -> Iterator[Tensor]:
+        """Render one image, completed to its affine parameters, as bands [rows, W, 3], about -1 to 1."""
+        return self._rows(latents, self.grid)
+
+    def fill(self, target: Pixels, latents: Latents, *, progress: Callable[[int], None] | None = None) -> None:
+        """Render one image into an array [H, W, 3]; `progress` is called with the rows of each band."""
+        fill_rows(target, self._rows(latents, self.grid), progress=progress)
+        self._draw_frame(target)
+
+    def tile(self, latents: Latents, *, left: int, top: int, width: int, height: int) -> Pixels:
+        """Render a rectangle of one image's pixels: [height, width, 3]."""
+        k = self.viewport.supersample
+        pixels = blank((width, height), bits=self.bits)
+        fill_rows(pixels, self._rows(latents, Part(self.grid, k * left, k * top, k * width, k * height)))
+        self._draw_frame(pixels, left=left, top=top)
+        return pixels
+
+    def downscaled(self, level: int) -> "Renderer":
+        """Return the renderer of the image with pixels 2^level times as large, for a pyramid.
+
+        Pixels too large to show all that the model knows are averages of several points.
+        """
+        viewport, weights = self.viewport.downscaled(level), self.blend_weights
+        if level and viewport.pitch * self.model.resolution * FINE_PITCH > 1:
+            viewport = replace(viewport, supersample=max(viewport.supersample, PYRAMID_SUPERSAMPLE))
+        if level and weights is not None:
+            weights = functional.avg_pool2d(weights, 2**level, ceil_mode=True)
+        return replace(self, viewport=viewport, blend_weights=weights)
+
+    def _rows(self, latents: Latents, grid: Grid) -> Iterator[Tensor]:
+        affine = self.model.affine_of(latents)[0]
+        supersample = self.viewport.supersample
+        return render_rows(self.model.backend, affine, grid, supersample=supersample, tolerance=self.tolerance)
+
+    def _draw_frame(self, pixels: Pixels, *, left: int = 0, top: int = 0) -> None:
+        """Draw the frame into the image's pixels from `left` and `top` on, in place."""
+        if self.frame is None:
+            return
+        columns, rows = self.viewport.axes()
+        x0, y0, x1, y1 = self.frame
+        xs = [(x - columns.first) / columns.pitch - left for x in (x0, x1)]
+        ys = [(y - rows.first) / rows.pitch - top for y in (y0, y1)]
+        thickness = max(1, round(min(self.width, self.height) / FRAME_FRACTION))
+        draw_frame(pixels, (min(xs), min(ys), max(xs) + 1, max(ys) + 1), thickness=thickness)  # the border is inside
 
 
 @torch.no_grad()
@@ -26,15 +121,20 @@ def render_rows(
     supersample: int = 1,
     tolerance: float = 0.0,
 ) -> Iterator[Tensor]:
-    """Yield bands [rows, W, 3] of the image of affine [L, 3, n], from top to bottom, about [-1, 1].
+    """Yield bands [rows, W, 3] of one image, from top to bottom, about [-1, 1].
 
-    The network is drawn by what suits its device (select_backend), a drawer as it is.
-    Pixels are computed in blocks of one fixed shape (the last one filled up), in the dtype and on the device of
-    `affine`: an image is the same to the last bit whatever the band and whatever is drawn before it. By
-    default a band holds about a block. With a supersample k, each k x k points of the grid are averaged to a pixel.
+    Pixels are computed in chunks of one fixed shape, the last one padded, so an image is the same to the last
+    bit whatever the bands.
 
-    With a `tolerance`, in steps of 255, pixels are drawn only where a coarser lattice does not foretell them
-    (coarse.tiled). An image less than 65 pixels wide or high is drawn exactly whatever the tolerance.
+    Args:
+        network: A synthesis network, or its backend.
+        affine: [L, 3, n]; its dtype and device are those of the coordinates.
+        grid: The coordinates.
+        rows: Per band; by default about a chunk of pixels.
+        supersample: k, if each k x k points of the grid are averaged to a pixel.
+        tolerance: Steps of 255 that 99.9 % of the pixels may be off by. Pixels are then evaluated only where a
+            coarser lattice does not predict them (`adaptive`); images less than 65 pixels wide or high always
+            are.
     """
     drawer = select_backend(network, affine.device)
 
@@ -42,56 +142,56 @@ def render_rows(
         return drawer(affine.unsqueeze(0), points)[0]
 
     def at(whole: Grid, index: Tensor) -> Tensor:
-        few = [affine.new_empty(0, 3), *in_blocks(colors, whole, affine, index=index, block=FEW)]
+        few = [affine.new_empty(0, 3), *in_chunks(colors, whole, affine, index=index, chunk=SMALL_CHUNK)]
         return torch.cat(few)
 
     if tolerance and has_tiles(grid):
-        blocks = tiled(at, grid, tolerance=tolerance, device=affine.device)
+        chunks = tiled(at, grid, tolerance=tolerance, device=affine.device)
     else:
-        blocks = in_blocks(colors, grid, affine, block=BLOCK if affine.device.type == "cpu" else GPU_BLOCK)
-    yield from in_bands(blocks, grid, rows=rows, supersample=supersample)
+        chunks = in_chunks(colors, grid, affine, chunk=CHUNK if affine.device.type == "cpu" else GPU_CHUNK)
+    yield from in_bands(chunks, grid, rows=rows, supersample=supersample)
 
 
 def pixels_per_batch(device: torch.device) -> int:
-    """Return the pixels that are drawn in one product where several images are drawn together."""
-    return CPU_PIXELS if device.type == "cpu" else PIXELS
+    """Return the pixels per product where several images are rendered together."""
+    return CPU_BATCH_PIXELS if device.type == "cpu" else GPU_BATCH_PIXELS
 
 
-def in_blocks(
+def in_chunks(
     values: Callable[[Tensor], Tensor],
     grid: Grid,
     like: Tensor,
     *,
     index: Tensor | None = None,
-    block: int = BLOCK,
+    chunk: int = CHUNK,
 ) -> Iterator[Tensor]:
-    """Yield values(points [block, 3]) of a grid's pixels, block after block [P, C]; the last is cut short.
+    """Yield values(points [chunk, 3]) of a grid's pixels, chunk after chunk [P, C]; the last is cut short.
 
     The pixels are those of `index` [K], by default all. The points have the dtype and the device of `like`.
     """
     total = grid.width * grid.height if index is None else len(index)
-    for start in range(0, total, block):
-        stop = min(start + block, total)
+    for start in range(0, total, chunk):
+        stop = min(start + chunk, total)
         chosen = torch.arange(start, stop, device=like.device) if index is None else index[start:stop]
         points = grid.at(chosen, dtype=like.dtype)
-        if len(points) < block:
-            points = torch.cat([points, points.new_zeros(block - len(points), points.shape[1])])
+        if len(points) < chunk:
+            points = torch.cat([points, points.new_zeros(chunk - len(points), points.shape[1])])
         yield values(points)[: stop - start]
 
 
 def in_bands(
-    blocks: Iterable[Tensor], grid: Grid, *, rows: int | None = None, supersample: int = 1
+    chunks: Iterable[Tensor], grid: Grid, *, rows: int | None = None, supersample: int = 1
 ) -> Iterator[Tensor]:
-    """Join blocks [P, C] of a grid's pixels to bands [rows, W, C], each k x k of them averaged to one."""
-    rows = supersample * (rows or max(1, BLOCK // (grid.width * supersample)))
+    """Join chunks [P, C] of a grid's pixels to bands [rows, W, C], each k x k of them averaged to one."""
+    rows = supersample * (rows or max(1, CHUNK // (grid.width * supersample)))
     rows = min(grid.height, rows)
     missing = grid.width * grid.height
     waiting: list[Tensor] = []
     held, wanted = 0, rows * grid.width
-    for block in blocks:
-        waiting.append(block)
-        held += len(block)
-        missing -= len(block)
+    for chunk in chunks:
+        waiting.append(chunk)
+        held += len(chunk)
+        missing -= len(chunk)
         while held >= wanted or (not missing and held):
             joined = torch.cat(waiting) if len(waiting) > 1 else waiting[0]
             take = min(wanted, held)

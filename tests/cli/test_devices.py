@@ -53,19 +53,19 @@ def test_auto_precision_follows_the_hardware(
     (tmp_path / "cpuinfo").write_text(f"model name : x\n{flags}\n")
     found = devices.cpu_flags(tmp_path / "cpuinfo")
     monkeypatch.setattr(devices, "cpu_flags", lambda: found)
-    assert devices.choose_dtype(Precision.auto, CPU, eight_bits=True) == expected
-    assert devices.choose_dtype(Precision.auto, CPU, eight_bits=False) == torch.float32
+    assert devices.choose_dtype(Precision.auto, CPU, is_8_bit=True) == expected
+    assert devices.choose_dtype(Precision.auto, CPU, is_8_bit=False) == torch.float32
 
 
 @pytest.mark.parametrize(
     ("limit", "native"), [("AVX512_CORE", False), ("avx2", False), ("AVX512_CORE_BF16", True), ("DEFAULT", True)]
 )
-@pytest.mark.parametrize("name", devices.LIMITS)
+@pytest.mark.parametrize("name", devices.ONEDNN_VARIABLES)
 def test_auto_precision_follows_what_products_are_kept_to(
     monkeypatch: pytest.MonkeyPatch, name: str, limit: str, native: bool
 ):
     monkeypatch.setattr(devices, "cpu_flags", lambda: {"amx_bf16"})
-    for other in devices.LIMITS:
+    for other in devices.ONEDNN_VARIABLES:
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, limit)
     assert devices.multiplies_bfloat16(CPU) is native
@@ -79,7 +79,7 @@ def test_auto_precision_on_a_gpu(monkeypatch: pytest.MonkeyPatch, capability: tu
 
 def test_a_named_precision_is_taken():
     for name in ("float32", "bfloat16", "float64"):
-        assert devices.choose_dtype(Precision(name), CPU, eight_bits=True) == getattr(torch, name)
+        assert devices.choose_dtype(Precision(name), CPU, is_8_bit=True) == getattr(torch, name)
 
 
 def test_no_processor_file():

@@ -360,9 +360,9 @@ def read_run_as_others_do(path: Path) -> None:
 
 
 def warp(path: Path) -> None:
-    from polyinr_cli.window import parse_window_options
+    from polyinr_cli.parsing import parse_viewport_options
 
-    parse_window_options(warp=str(path))
+    parse_viewport_options(warp=str(path))
 
 
 def read_source(path: Path) -> None:

@@ -16,18 +16,17 @@ from conftest import Run, refused, small_checkpoint
 from html_page import HtmlPage
 from PIL import Image
 
-from polyinr_cli import exhibits, hall
 from polyinr_cli.main import load, outcome
-from polyinr_cli.notes import command_of
 from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from polyinr_core.gallery import plan
+from polyinr_core.gallery import jobs, plan, sections
 from polyinr_core.images.io import read_note
+from polyinr_core.rendering.metadata import command_of
 from polyinr_core.runtime.atomic_io import sha256_of
 
 HOSTILE = ("</script><script>alert(1)</script>", "\" onerror='x", "2", " a - b & c ")
 OPTIONS = ("--seeds", "0-3", "--psi", "0,0.5,1", "--frames", "4", "--res", "16", "--device", "cpu")
-ALWAYS = ["levels", "beyond", "sizes", "drawn"]
-PARTS = ["seeds", "classes", "psi", "mixing", "walk", *ALWAYS]
+ALWAYS = ["levels", "beyond", "sizes", "live"]
+PARTS = ["seeds", "classes", "psi", "mixing", "interpolation", *ALWAYS]
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +36,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exhibits, "SIZES", (8, 24))
-    monkeypatch.setattr(plan, "OPENED", 20)
-    monkeypatch.setattr(plan, "SMALL", 8)
+    monkeypatch.setattr(sections, "SIZES", (8, 24))
+    monkeypatch.setattr(plan, "ENLARGED_RESOLUTION", 20)
+    monkeypatch.setattr(plan, "MIN_DEFAULT_RESOLUTION", 8)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,7 @@ def test_it_can_be_heard_and_used_by_keyboard(made: Path) -> None:
     headings = {heading["id"] for heading in page.all("h2")}
     assert {section["aria-labeledby"] for section in page.all("section")} == headings
     silent = [image for image in page.all("img") if not image["alt"]]
-    assert len(silent) == 4 + 1  # the band, which the walk tells of, and the image still to be opened
+    assert len(silent) == 4 + 1  # the strip, which repeats the interpolation, and the image of the dialog
     assert all(button["type"] == "button" for button in page.all("button"))
     assert len([span for span in page.all("span") if span.get("role") == "status"]) == 4
 
@@ -177,10 +176,10 @@ def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
         ran = polyinr(*shlex.split(line)[1:], "--device", "cpu")
         assert ran.code == 0, ran.stderr
         assert Path(shlex.split(line)[-1]).is_file()
-    strip = Image.open("walk.gif")
+    strip = Image.open("interpolation.gif")
     assert strip.n_frames == 4
     first = np.asarray(strip.convert("RGB"), dtype=int)
-    own = np.asarray(Image.open(made / "site" / "images" / "walk-frame0000.png"), dtype=int)
+    own = np.asarray(Image.open(made / "site" / "images" / "interpolation-frame0000.png"), dtype=int)
     assert abs(first - own).mean() < 16  # a GIF has 256 colors
 
 
@@ -191,12 +190,12 @@ def test_the_commands_of_the_parts_run(made: Path, polyinr: Run) -> None:
         (
             {"form": "paper", "levels": 2},
             ["--seeds", "3"],
-            ["seeds", "psi", "levels", "beyond", "sizes", "drawn"],
+            ["seeds", "psi", "levels", "beyond", "sizes", "live"],
         ),
         (
             {"levels": 1, "resolution": 0},
             ["--seeds", "0,2"],
-            ["seeds", "psi", "walk", "levels", "beyond", "sizes", "drawn"],
+            ["seeds", "psi", "interpolation", "levels", "beyond", "sizes", "live"],
         ),
     ],
 )
@@ -246,9 +245,9 @@ def test_only_a_gallery_is_replaced(made: Path, polyinr: Run, tmp_path: Path) ->
     again = ["gallery", "-m", made / "model.safetensors", *few, "-o", "site"]
     refused(polyinr(*again), "site: exists already", "--overwrite", code=1)
     assert polyinr(*again, "--overwrite").code == 0
-    assert not (tmp_path / "site" / "images" / "walk-frame0000.png").exists()
+    assert not (tmp_path / "site" / "images" / "interpolation-frame0000.png").exists()
     (tmp_path / "site" / "CNAME").write_text("mine")
-    refused(polyinr(*again, "--overwrite"), "site: holds files that are no gallery's (CNAME)", code=1)
+    refused(polyinr(*again, "--overwrite"), "site: holds files that do not belong to a gallery (CNAME)", code=1)
     assert (tmp_path / "site" / "CNAME").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     assert polyinr(*again[:-1], "empty", "--overwrite").code == 0
@@ -259,7 +258,7 @@ def test_facts_that_are_damaged_name_nothing(made: Path, polyinr: Run, tmp_path:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "gallery.json").write_text(facts)
     ran = polyinr("gallery", "-m", made / "model.safetensors", "-o", "site", "--overwrite")
-    refused(ran, "site: holds files that are no gallery's (gallery.json)", code=1)
+    refused(ran, "site: holds files that do not belong to a gallery (gallery.json)", code=1)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -269,14 +268,14 @@ def test_interrupted_it_leaves_what_was_there(
     if overwrite:
         shutil.copytree(made / "site", tmp_path / "site")
     before = sorted(tmp_path.rglob("*"))
-    write = hall.Hall.write
+    write = jobs.write_png
 
-    def interrupted(self: hall.Hall, path: Path, *rest: object) -> None:
-        write(self, path, *rest)
-        if path.name.startswith("walk"):
+    def interrupted(path: Path, *rest: object) -> None:
+        write(path, *rest)
+        if path.name.startswith("interpolation"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(hall.Hall, "write", interrupted)
+    monkeypatch.setattr(jobs, "write_png", interrupted)
     line = ["gallery", "-m", made / "model.safetensors", "-o", "site", *OPTIONS]
     ran = polyinr(*line, *(["--overwrite"] if overwrite else []))
     refused(ran, "interrupted", code=130)
@@ -290,15 +289,15 @@ def test_interrupted_it_leaves_what_was_there(
         ("gallery -o -", 2, "path of a folder"),
         ("gallery -o page.html", 2, "page.html: a gallery is a folder"),
         ("gallery -o file", 1, "file: is a file"),
-        ("gallery -o . --overwrite", 1, "is the folder that you are in"),
+        ("gallery -o . --overwrite", 1, "is the current folder"),
         ("gallery -o file/site", 1, "a part of this path is a file"),
         ("gallery -o site -m missing.safetensors", 1, "missing.safetensors: no such file"),
-        ("gallery -o site --seeds 0-999 -m m.safetensors", 2, "1000 images; a page shows 128"),
+        ("gallery -o site --seeds 0-999 -m m.safetensors", 2, "1000 images; a gallery shows 1 to 128"),
         ("gallery -o site --seeds x -m m.safetensors", 2, "seeds 'x'"),
         ("gallery -o site --psi half -m m.safetensors", 2, "--psi 'half'"),
-        ("gallery -o site --frames 1 -m m.safetensors", 2, "--frames 1 is outside"),
+        ("gallery -o site --frames 1 -m m.safetensors", 2, "--frames 1 is out of range"),
         ("gallery -o site --res 32x16 -m m.safetensors", 2, "--res '32x16'"),
-        ("gallery -o site --res 4096 -m m.safetensors", 2, "--res 4096 is outside"),
+        ("gallery -o site --res 4096 -m m.safetensors", 2, "--res 4096 is out of range"),
         ("gallery -o site --label cat -m m.safetensors", 2, "no classes"),
         ("gallery -o site --device tpu -m m.safetensors", 2, "tpu"),
         ("gallery -o site --precision half -m m.safetensors", 2, "half"),

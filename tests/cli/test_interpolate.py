@@ -272,17 +272,18 @@ def test_sample_takes_a_walks_window(polyinr: Run, tiny_checkpoint: Path):
 
 def test_frames_are_made_one_at_a_time(polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     """A reader who goes after the first frame keeps the others from being drawn."""
-    from polyinr_cli import frames as module
+    from polyinr_cli import console
+    from polyinr_core.rendering.render import Renderer
 
     asked = []
-    original = module.maps_of
-    monkeypatch.setattr(module, "maps_of", lambda latents: asked.append(1) or original(latents))
+    original = Renderer.fill
+    monkeypatch.setattr(Renderer, "fill", lambda *args, **kwargs: asked.append(1) or original(*args, **kwargs))
 
     class Gone(io.BytesIO):
         def write(self, data: bytes) -> int:
             raise BrokenPipeError
 
-    monkeypatch.setattr(module.streams, "binary_stdout", lambda payload="image": Gone())
+    monkeypatch.setattr(console, "binary_stdout", lambda payload="image": Gone())
     ran = polyinr(*WALK, "-m", tiny_checkpoint, "-o", "-")
     assert (ran.code, ran.stderr, len(asked)) == (1, "", 1)
 

@@ -98,10 +98,10 @@ def test_the_exit_code_names_the_signal(
 ) -> None:
     def interrupted(**_: object) -> None:
         if number is not None:
-            interruption.note(number)
+            interruption.record(number)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(main, "load", lambda name: interrupted())
     assert main.outcome(["info", "x"]) == code
     assert capsys.readouterr().err == "polyinr: interrupted\n"
-    interruption.forget()
+    interruption.reset()

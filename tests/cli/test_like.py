@@ -52,7 +52,7 @@ def test_another_window_of_the_same_image(draw):
 
 
 def test_every_class_is_drawn_again_by_its_own_command(polyinr: Run, tiny_class_checkpoint: Path):
-    polyinr("sample", "-m", tiny_class_checkpoint, "--seeds", "1-2", "--class-sheet", "-o", "x.png")
+    polyinr("sample", "-m", tiny_class_checkpoint, "--seeds", "1-2", "--class-grid", "-o", "x.png")
     command = polyinr("info", "x.png", "--json").lines[0]["command"].split()
     command[command.index("-m") + 1] = str(tiny_class_checkpoint)
     assert polyinr(*command[1:]).code == 0
@@ -67,7 +67,7 @@ def test_what_cannot_be_followed_is_refused(polyinr: Run, tiny_checkpoint: Path,
     polyinr("mix", *own, "1", "2", "--levels", "1", "-o", "mixed.png")
     refused(polyinr("sample", "-m", other, "--like", "x.png", "-o", "y.png"), "another model", "--force", code=1)
     assert polyinr("sample", "-m", other, "--like", "x.png", "--force", "-o", "y.png").code == 0
-    refused(polyinr("sample", *own, "--like", "x.jpg", "-o", "z.png"), "no note", code=1)
+    refused(polyinr("sample", *own, "--like", "x.jpg", "-o", "z.png"), "no metadata", code=1)
     refused(polyinr("sample", *own, "--like", "mixed.png", "-o", "z.png"), "polyinr info", code=1)
     refused(polyinr("sample", *own, "--like", "none.png", "-o", "z.png"), "none.png", code=1)
     polyinr("sample", *own, "--seeds", "1", "-o", "kept.safetensors")
@@ -84,7 +84,7 @@ def test_the_window_of_a_image_of_another_command(polyinr: Run, draw, tiny_check
     assert Image.open("y.png").size == (9, 7)
     note = {key: value for key, value in read_note(Path("mixed.png")).items() if key not in ("size", "window")}
     write_image(Path("none.png"), np.zeros((7, 9, 3), dtype=np.uint8), note=note)
-    refused(polyinr("sample", *own, "--like", "none.png", "--seeds", "1", "-o", "z.png"), "no window", code=1)
+    refused(polyinr("sample", *own, "--like", "none.png", "--seeds", "1", "-o", "z.png"), "no viewport", code=1)
 
 
 def test_bits_that_there_are_none_of(polyinr: Run, draw, tiny_checkpoint: Path):

@@ -75,15 +75,15 @@ def test_no_command_shows_the_help(polyinr: Run):
         (RequestError("odd"), 2, "odd"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (typer.Abort(), 130, "interrupted"),
-        (MemoryError(), 1, "not enough memory"),
+        (MemoryError(), 1, "out of memory"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
             1,
-            "not enough memory",
+            "out of memory",
         ),
         (OSError(errno.ENOSPC, "No space", "x.png"), 1, "x.png: no space left"),
         (OSError(errno.EIO, "Input/output error"), 1, "input/output error"),
-        (ZeroDivisionError("oh"), 1, "ZeroDivisionError: oh (this should not happen; -v shows the traceback)"),
+        (ZeroDivisionError("oh"), 1, "ZeroDivisionError: oh (internal error; -v shows the traceback)"),
         (RecursionError("deep"), 1, "RecursionError"),
     ],
 )

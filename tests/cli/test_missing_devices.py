@@ -16,7 +16,7 @@ def test_a_gpu_that_is_not_there(
     for device in ("cpu", "cuda"):
         ran = polyinr(*f"sample --seeds 0 --res 8 --device {device} -o {device}.png".split(), "-m", tiny_checkpoint)
         assert ran.code == 0, ran.stderr
-    assert caplog.messages == ["device 'cuda' is not there: this machine shows 0 CUDA devices; drawing on the CPU"]
+    assert caplog.messages == ["device 'cuda' is not available: this machine has 0 CUDA devices; using the CPU"]
     assert Path("cpu.png").read_bytes() == Path("cuda.png").read_bytes()
 
 
@@ -28,4 +28,4 @@ def test_a_processor_without_bfloat16(
     assert polyinr(*draw, "--device", "cpu").code == 0
     assert caplog.messages == []
     assert polyinr(*draw, "--device", "cpu", "--precision", "bfloat16").code == 0
-    assert caplog.messages == ["this processor has no bfloat16 products of its own: slower than float32"]
+    assert caplog.messages == ["this processor has no native bfloat16: slower than float32"]

@@ -129,7 +129,7 @@ def test_sample_reports_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path:
     arguments = ["sample", "--seeds", "0-1", "-m", str(tiny_checkpoint), "-o", f"{tmp_path}/out/"]
     assert outcome(arguments) == 0
     shown = terminal[1]()
-    assert "drawing" in shown
+    assert "rendering" in shown
     assert "2 images of 16x16" in shown
     assert outcome([*arguments, "--overwrite", "-q"]) == 0
     assert terminal[1]() == ""

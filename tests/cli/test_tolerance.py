@@ -64,7 +64,7 @@ def test_like_keeps_it_unless_told(draw, polyinr: Run, tiny_checkpoint: Path):
 
 def test_sheets_of_classes(polyinr: Run, tiny_class_checkpoint: Path):
     common = ("sample", "-m", tiny_class_checkpoint, "--res", "70", "--tolerance", "1")
-    assert polyinr(*common, "--seeds", "1", "--class-sheet", "-o", "x.png").code == 0
+    assert polyinr(*common, "--seeds", "1", "--class-grid", "-o", "x.png").code == 0
     command = polyinr("info", "x.png", "--json").lines[0]["command"].split()
     command[command.index("-m") + 1] = str(tiny_class_checkpoint)
     assert polyinr(*command[1:]).code == 0

@@ -83,7 +83,7 @@ def test_a_browser_is_opened_where_a_person_sits(
 ) -> None:
     urls: SimpleQueue[str] = SimpleQueue()
     monkeypatch.setattr(command.webbrowser, "open", urls.put)
-    monkeypatch.setattr(command.streams, "is_terminal", lambda stream: terminal)
+    monkeypatch.setattr(command.console, "is_terminal", lambda stream: terminal)
     monkeypatch.setattr(command, "has_display", lambda: screen)
     ran = polyinr("view", "-m", tiny_checkpoint, "--port", "0", *options)
     if opened:

@@ -129,7 +129,7 @@ def test_a_map_gives_the_size_and_fits_any_other(polyinr: Run, tiny_checkpoint: 
     np.testing.assert_allclose(np.load("large.npy"), np.load("large-window.npy"), atol=1e-6)
     for option in ("--grid=0:2", "--zoom=2", "--center=0,0"):
         ran = polyinr(*common, "--warp", "map.npy", option, "-o", "no.npy")
-        refused(ran, "a map says where every pixel looks", code=2)
+        refused(ran, "a coordinate map places every pixel", code=2)
 
 
 def test_sixteen_bits(polyinr: Run, tiny_checkpoint: Path):
@@ -192,10 +192,10 @@ def test_the_levels_of_a_pyramid_lie_on_each_other(polyinr: Run, tiny_checkpoint
         assert abs(level - np.roll(shrunk, 1, axis=1)).mean() > abs(level - shrunk).mean()
 
 
-def test_a_class_sheet(polyinr: Run, tiny_class_checkpoint: Path):
+def test_a_class_grid(polyinr: Run, tiny_class_checkpoint: Path):
     """A row a class, a column a seed, the class's name at the left."""
     common = ("sample", "-m", tiny_class_checkpoint, "--seeds", "3,5")
-    assert polyinr(*common, "--class-sheet", "-o", "x.png").code == 0
+    assert polyinr(*common, "--class-grid", "-o", "x.png").code == 0
     found = pixels_of("x.png")
     left = found.shape[1] - (2 * 16 + 2)
     assert found.shape[0] == 4 * 18 - 2
@@ -205,7 +205,7 @@ def test_a_class_sheet(polyinr: Run, tiny_class_checkpoint: Path):
             drawn = pixels_of(polyinr(*one, "-o", "-").stdout)
             assert np.array_equal(found[18 * row :, left + 18 * column :][:16, :16], drawn)
         assert (found[18 * row : 18 * row + 16, :left] < 128).any()
-    refused(polyinr(*common, "--class-sheet", "--label", "1", "-o", "y.png"), "--class-sheet", code=2)
+    refused(polyinr(*common, "--class-grid", "--label", "1", "-o", "y.png"), "--class-grid", code=2)
 
 
 @pytest.mark.parametrize(
@@ -249,5 +249,5 @@ RES_COMMANDS = {
 def test_res_is_one_number_in_all_commands(polyinr: Run, command: str, res: str) -> None:
     """One type, one text: whoever knows it from one command knows it from all."""
     ran = polyinr(command, *RES_COMMANDS[command].split(), f"--res={res}")
-    words = f"--res {res!r} is no number of pixels; write an integer such as 256 (--size is width x height)"
+    words = f"--res {res[:40]!r} is not a number of pixels; write an integer such as 256 (--size takes width x height)"
     refused(ran, words, code=2)

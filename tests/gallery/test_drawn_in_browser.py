@@ -10,19 +10,19 @@ from conftest import small_checkpoint
 from driven_browser import NAMES, Tab
 from PIL import Image
 
-from polyinr_cli import exhibits
 from polyinr_cli.main import outcome
+from polyinr_core.gallery import sections
 
 pytestmark = pytest.mark.slow
 
-PLAYED = ("--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+SOFTWARE = ("--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 SIDE = 80  # more than a tile, and no multiple of one
 DRAWN = """async ([kind, number, window, side]) => {
   const model = readModel(document.querySelector("#network").textContent);
-  const drawer = kind === "WebGL2" ? webglDrawer(model, { played: true }) : scriptDrawer(model);
+  const renderer = kind === "WebGL2" ? webglRenderer(model, { allowSoftware: true }) : scriptRenderer(model);
   const context = canvasOf(side, side).getContext("2d");
-  const whole = await drawWindow(drawer, model.maps[number], context, window, () => true);
-  return drawer.name === kind && whole ? [...context.getImageData(0, 0, side, side).data] : [];
+  const whole = await renderWindow(renderer, model.affine[number], context, window, () => true);
+  return renderer.name === kind && whole ? [...context.getImageData(0, 0, side, side).data] : [];
 }"""
 WINDOWS = [(0, 0, 1, 1), (-0.5, 0.25, 1.5, 0.75)]
 
@@ -35,7 +35,7 @@ def tab() -> Iterator[Tab]:
     if program is None:
         pytest.skip("no chromium here (apt-get install chromium)")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=list(PLAYED))
+        browser = driver.chromium.launch(executable_path=program, args=list(SOFTWARE))
         yield Tab(browser.new_page())
         browser.close()
 
@@ -53,7 +53,7 @@ def drawn(folder: Path, seed: int, window: tuple[float, ...]) -> np.ndarray:
 def test_what_is_drawn_there_is_the_image(
     tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict
 ) -> None:
-    monkeypatch.setattr(exhibits, "SIZES", (8,))
+    monkeypatch.setattr(sections, "SIZES", (8,))
     path = small_checkpoint(tmp_path / "m.safetensors", **model)
     given = ["--seeds", "0-1", "--frames", "2", "--psi", "1", "--res", "8", "-q"]
     assert outcome(["gallery", "-m", str(path), "-o", str(tmp_path / "site"), *given]) == 0

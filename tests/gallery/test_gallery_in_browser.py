@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from driven_browser import Tab
 
-from polyinr_cli import exhibits
 from polyinr_cli.main import outcome
+from polyinr_core.gallery import sections
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ DECODED = "Promise.all([...document.querySelectorAll('img[src]')].map(i => i.dec
 SEEN = "[...document.querySelectorAll('{} .slide')].filter(s => !s.hidden).map(s => s.dataset.name)"
 NARROW = "document.documentElement.scrollWidth <= innerWidth"
 UNDER = "document.querySelector('section[aria-labeledby={}] .command code').textContent"
-EASEL = "document.querySelector('#easel').toDataURL()"
+CANVAS = "document.querySelector('#live-canvas').toDataURL()"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
 
@@ -24,7 +24,7 @@ def site(tiny_class_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("gallery") / "site"
     given = ["--seeds", "0-5", "--frames", "5", "--res", "16", "--psi", "0,0.5,1", "-q"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exhibits, "SIZES", (16, 64))
+        patch.setattr(sections, "SIZES", (16, 64))
         assert outcome(["gallery", "-m", str(tiny_class_checkpoint), "-o", str(folder), *given]) == 0
     return folder
 
@@ -63,7 +63,7 @@ def test_by_keys_alone(tab: Tab, site: Path) -> None:
     assert page.get_by_role("slider", name="truncation").get_attribute("aria-valuetext") == "psi 0"
     assert page.locator("section[aria-labeledby=psi] [role=status]").inner_text() == "psi 0"
 
-    page.get_by_role("slider", name="taken from the left").focus()
+    page.get_by_role("slider", name="levels from the left").focus()
     page.keyboard.press("Home")
     assert seen(tab, "mixing") == ["levels 0"]
     page.get_by_role("slider", name="size").focus()
@@ -96,25 +96,25 @@ def test_by_keys_alone(tab: Tab, site: Path) -> None:
 def test_the_page_draws_by_itself(tab: Tab, site: Path) -> None:
     page = tab.page
     tab.open((site / "index.html").as_uri())
-    easel = page.locator("#easel")
-    easel.scroll_into_view_if_needed()
-    drawn = page.locator("[data-drawn=JavaScript]")
+    canvas = page.locator("#live-canvas")
+    canvas.scroll_into_view_if_needed()
+    drawn = page.locator("[data-renderer=JavaScript]")
     drawn.wait_for()
-    colors = {tab.value(EASEL)}
+    colors = {tab.value(CANVAS)}
     for act in (
-        lambda: page.get_by_label("how far").press("End"),
+        lambda: page.get_by_label("interpolation", exact=True).press("End"),
         lambda: page.get_by_label("zoom").press("PageUp"),
-        lambda: easel.press("ArrowRight"),
+        lambda: canvas.press("ArrowRight"),
         lambda: page.get_by_role("button", name="Down").press("Enter"),
         lambda: page.get_by_label("to", exact=True).select_option(index=4),
     ):
         act()
         drawn.wait_for()
-        colors.add(tab.value(EASEL))
+        colors.add(tab.value(CANVAS))
     assert len(colors) == 6
-    assert easel.get_attribute("aria-label").startswith("seed 0, ")
-    assert "100 % of the way to seed 4" in easel.get_attribute("aria-label")
-    assert "128 × 128 points, drawn by JavaScript" in page.locator("#easel-told").inner_text()
+    assert canvas.get_attribute("aria-label").startswith("seed 0, ")
+    assert "100 % interpolated to seed 4" in canvas.get_attribute("aria-label")
+    assert "128 × 128 pixels, rendered in JavaScript" in page.locator("#live-status").inner_text()
     assert tab.complaints == []
 
 
@@ -123,21 +123,21 @@ def test_the_walk_plays_and_rests(tab: Tab, site: Path, motion: str) -> None:
     page = tab.page
     tab.open((site / "index.html").as_uri())
     page.emulate_media(reduced_motion=motion)
-    assert seen(tab, "walk") == ["frame 1 of 5"]
+    assert seen(tab, "interpolation") == ["frame 1 of 5"]
     page.clock.install(time=0)
     page.clock.pause_at(1000)  # time goes on only as it is told to
     page.get_by_role("button", name="Play").press("Enter")
     page.clock.run_for(300)
-    assert seen(tab, "walk") == ["frame 4 of 5" if motion == "no-preference" else "frame 1 of 5"]
+    assert seen(tab, "interpolation") == ["frame 4 of 5" if motion == "no-preference" else "frame 1 of 5"]
     page.clock.run_for(300)
-    assert seen(tab, "walk") == ["frame 3 of 5" if motion == "no-preference" else "frame 2 of 5"]
+    assert seen(tab, "interpolation") == ["frame 3 of 5" if motion == "no-preference" else "frame 2 of 5"]
     page.get_by_role("button", name="Pause").press("Enter")
-    rested = seen(tab, "walk")
+    rested = seen(tab, "interpolation")
     page.clock.run_for(2000)
-    assert seen(tab, "walk") == rested
+    assert seen(tab, "interpolation") == rested
     page.get_by_role("slider", name="frame").focus()
     page.keyboard.press("End")
-    assert seen(tab, "walk") == ["frame 5 of 5"]
+    assert seen(tab, "interpolation") == ["frame 5 of 5"]
     assert tab.complaints == []
 
 

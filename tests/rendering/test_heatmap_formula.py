@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from polyinr_core.errors import RequestError
+from polyinr_core.images.grid import color
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
@@ -113,7 +114,8 @@ def test_from_python(tiny_class_checkpoint: Path) -> None:
 
 def test_colors_over_an_image() -> None:
     heat, image = np.array([[0.0, 2.0]]), np.full((1, 2, 3), 100, dtype=np.uint8)
-    colors = colorize(heat, "gray")
-    assert colors.tolist() == [[[0, 0, 0], [255, 255, 255]]]
-    assert colorize(heat, "gray", image=image, opacity=0.25).tolist() == [[[75] * 3, [139] * 3]]
-    assert colorize(np.full((1, 2), 5.0), "gray").tolist() == [[[0] * 3] * 2]
+    expected = color(np.array([[0.0, 1.0]]), "gray")
+    assert np.array_equal(colorize(heat, "gray"), expected)
+    blended = np.rint(0.75 * image + 0.25 * expected)
+    assert np.array_equal(colorize(heat, "gray", image=image, opacity=0.25), blended)
+    assert np.array_equal(colorize(np.full((1, 2), 5.0), "gray"), expected[:, [0, 0]])

@@ -2,8 +2,9 @@
 
 import pytest
 
+from polyinr_cli.parsing import parse_size, parse_window
 from polyinr_core.errors import RequestError
-from polyinr_core.images.sizes import parse_size, parse_window, window_text
+from polyinr_core.rendering.metadata import format_window
 
 
 @pytest.mark.parametrize(
@@ -46,4 +47,4 @@ def test_nonsense_windows(text: str):
 
 @pytest.mark.parametrize("bounds", [(0.1, 0.1, 0.3, 0.3), (-1 / 3, 1e-17, 2 / 3, 0.1 + 0.2)])
 def test_a_window_is_written_to_the_last_bit(bounds: tuple[float, float, float, float]):
-    assert parse_window(window_text(bounds)) == bounds
+    assert parse_window(format_window(bounds)) == bounds

@@ -8,7 +8,8 @@ import pytest
 import torch
 from rounding import assert_rounded, terms_of
 
-from polyinr_core.gallery.page import fits_in_page, json_in_page, model_in_page
+from polyinr_core.gallery.page import inline_json
+from polyinr_core.gallery.webgl_export import export_webgl, fits_webgl
 from polyinr_core.latents.latents import from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
@@ -26,7 +27,7 @@ def drawn_from(network: dict, image: int, points: np.ndarray) -> np.ndarray:
         values, numbers = numbers[: np.prod(shape)].reshape(shape), numbers[np.prod(shape) :]
         return values
 
-    def bend(v: np.ndarray) -> np.ndarray:
+    def leaky_relu(v: np.ndarray) -> np.ndarray:
         return np.where(v < 0, network["slope"] * v, v)
 
     products = [(take(n, n), take(n)) for _ in range(levels - 1)]
@@ -34,10 +35,10 @@ def drawn_from(network: dict, image: int, points: np.ndarray) -> np.ndarray:
     maps = [take(levels, 3, n) for _ in range(network["images"])][image]
     assert len(numbers) == 0
     limit = network["clamp"]
-    x = bend(points @ maps[0]).clip(-limit, limit)
+    x = leaky_relu(points @ maps[0]).clip(-limit, limit)
     for (weight, own), matrix in zip(products, maps[1:], strict=True):
         m = points @ matrix
-        x = bend((x * (bend(m) if network["bent"] else m)) @ weight.T + own).clip(-limit, limit)
+        x = leaky_relu((x * (leaky_relu(m) if network["leaky"] else m)) @ weight.T + own).clip(-limit, limit)
     assert not x[:, 6:].any()
     return x @ colors.T + bias[:3]
 
@@ -48,7 +49,7 @@ def test_the_numbers_draw_the_image(form: str, levels: int) -> None:
     config = GeneratorConfig(form=form, levels=levels, channels=6, z_dim=4, w_dim=5)
     generator = Generator(config)
     images = [from_seeds(generator, [seed]) for seed in (0, 1)]
-    network = model_in_page(generator, images)
+    network = export_webgl(generator, images)
     assert (network["channels"], network["images"]) == (8, 2)
     grid = RegularGrid(5, 5)
     points = grid.points(0, 25, dtype=torch.float64, device=torch.device("cpu")).numpy()
@@ -58,11 +59,11 @@ def test_the_numbers_draw_the_image(form: str, levels: int) -> None:
 
 
 def test_large_models_stay_outside() -> None:
-    assert fits_in_page(Generator(GeneratorConfig(levels=10, channels=256, w_dim=4)))
-    assert not fits_in_page(Generator(GeneratorConfig(levels=10, channels=512, w_dim=4)))
+    assert fits_webgl(Generator(GeneratorConfig(levels=10, channels=256, w_dim=4)))
+    assert not fits_webgl(Generator(GeneratorConfig(levels=10, channels=512, w_dim=4)))
 
 
 def test_json_ends_no_element() -> None:
-    text = json_in_page({"a": "</script><!--"})
+    text = inline_json({"a": "</script><!--"})
     assert "<" not in text
     assert json.loads(text) == {"a": "</script><!--"}

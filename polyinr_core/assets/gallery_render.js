@@ -1,44 +1,45 @@
 
-// The network in this page, drawing by WebGL2, else by JavaScript alone: the same arithmetic as polyinr's own.
+// Renders the network of this page in WebGL2, or else in JavaScript, with the arithmetic of the Python code.
 //   x_0 = act(A_0 p),  x_i = act(W_i (x_{i-1} * mod(A_i p)) + b_i),  colors = C x + c,  p = (x, y, 1)
-// act is LeakyReLU, then a clamp; mod is LeakyReLU in the release's form and nothing in the paper's.
-// An image's maps A are n-vectors for x, y and 1, level after level.
+// act is LeakyReLU, then a clamp; mod is LeakyReLU in the release form and the identity in the paper form.
+// The affine parameters A of an image are n-vectors for x, y and 1, level after level.
 
 const readModel = (text) => {
-  const facts = JSON.parse(text);
-  const bytes = Uint8Array.from(atob(facts.numbers), (letter) => letter.charCodeAt(0));
+  const header = JSON.parse(text);
+  const bytes = Uint8Array.from(atob(header.numbers), (letter) => letter.charCodeAt(0));
   const numbers = new Float32Array(bytes.buffer);
-  const { channels: n, levels } = facts;
+  const { channels: n, levels } = header;
   let at = 0;
   const take = (count) => numbers.subarray(at, (at += count));
   const products = Array.from({ length: levels - 1 }, () => ({ weight: take(n * n), bias: take(n) }));
   const colors = { weight: take(3 * n), bias: take(4) };
-  const maps = Array.from({ length: facts.images }, () => take(levels * 3 * n));
-  return { ...facts, products, colors, maps };
+  const affine = Array.from({ length: header.images }, () => take(levels * 3 * n));
+  return { ...header, products, colors, affine };
 };
 
-// A drawer has a name, the side of an image that it draws in good time, a tile's largest width and height, and tile(maps, box) -> what drawImage takes.
-// A box is { x, y, dx, dy, width, height }: the first pixel's place, the step to the next, and how many.
+// A renderer has a name, a suitable image size, the maximum width and height of a tile, and tile(affine, box), whose
+// result is an argument of drawImage. A box is { x, y, dx, dy, width, height }: the coordinates of the first pixel, the
+// step to the next, and the number of pixels.
 
 const canvasOf = (width, height) => Object.assign(document.createElement("canvas"), { width, height });
 
-const scriptDrawer = (model) => {
-  const { channels: n, levels, slope, clamp, bent } = model;
-  const bend = (v) => (v < 0 ? v * slope : v);
-  const act = (v) => Math.max(-clamp, Math.min(clamp, bend(v)));
+const scriptRenderer = (model) => {
+  const { channels: n, levels, slope, clamp, leaky } = model;
+  const leakyRelu = (v) => (v < 0 ? v * slope : v);
+  const act = (v) => Math.max(-clamp, Math.min(clamp, leakyRelu(v)));
   const before = new Float32Array(n), after = new Float32Array(n);
   const canvas = canvasOf(64, 4), context = canvas.getContext("2d");
-  const level = (maps, index, c, x, y) => {
+  const level = (affine, index, c, x, y) => {
     const row = 3 * n * index + c;
-    return maps[row] * x + maps[row + n] * y + maps[row + 2 * n];
+    return affine[row] * x + affine[row + n] * y + affine[row + 2 * n];
   };
-  const pixel = (maps, x, y, out, to) => {
-    for (let c = 0; c < n; c += 1) after[c] = act(level(maps, 0, c, x, y));
+  const pixel = (affine, x, y, out, to) => {
+    for (let c = 0; c < n; c += 1) after[c] = act(level(affine, 0, c, x, y));
     for (let index = 1; index < levels; index += 1) {
       const { weight, bias } = model.products[index - 1];
       for (let c = 0; c < n; c += 1) {
-        const m = level(maps, index, c, x, y);
-        before[c] = after[c] * (bent ? bend(m) : m);
+        const m = level(affine, index, c, x, y);
+        before[c] = after[c] * (leaky ? leakyRelu(m) : m);
       }
       for (let o = 0; o < n; o += 1) {
         let a = 0, b = 0, c = 0, d = 0;
@@ -61,12 +62,12 @@ const scriptDrawer = (model) => {
   };
   return {
     name: "JavaScript", side: 128, width: canvas.width, height: canvas.height,
-    tile(maps, box) {
+    tile(affine, box) {
       const image = context.createImageData(canvas.width, canvas.height);
       for (let row = 0; row < box.height; row += 1) {
         for (let column = 0; column < box.width; column += 1) {
           const to = 4 * (row * canvas.width + column);
-          pixel(maps, box.x + column * box.dx, box.y + row * box.dy, image.data, to);
+          pixel(affine, box.x + column * box.dx, box.y + row * box.dy, image.data, to);
         }
       }
       context.putImageData(image, 0, 0);
@@ -75,8 +76,8 @@ const scriptDrawer = (model) => {
   };
 };
 
-// Features lie in float textures: of a tile's pixel (i, j), channels 4 g ... 4 g + 3 at (i, j + height g),
-// already multiplied with what the next level multiplies them with. One pass is one level of one tile.
+// Features are stored in float textures: channels 4 g ... 4 g + 3 of the tile's pixel (i, j) at (i, j + height g), already
+// multiplied by the affine form of the next level. One pass computes one level of one tile.
 
 const CORNERS = `#version 300 es
 void main() {
@@ -86,17 +87,17 @@ const SHARED = `#version 300 es
 precision highp float;
 precision highp int;
 precision highp sampler2D;
-uniform sampler2D maps, before, weight, bias;
-uniform vec4 box;  // the first pixel's place, the step to the next
+uniform sampler2D parameters, before, weight, bias;
+uniform vec4 box;  // the coordinates of the first pixel, the step to the next
 uniform int level, height, groups, levels;
 uniform float slope, limit;
-uniform bool bent;
-vec4 bend(vec4 v) { return mix(v, slope * v, vec4(lessThan(v, vec4(0.0)))); }
-vec4 act(vec4 v) { return clamp(bend(v), -limit, limit); }
+uniform bool leaky;
+vec4 leakyRelu(vec4 v) { return mix(v, slope * v, vec4(lessThan(v, vec4(0.0)))); }
+vec4 act(vec4 v) { return clamp(leakyRelu(v), -limit, limit); }
 vec4 affine(int index, int g, vec2 p) {
   int row = 3 * index;
-  return texelFetch(maps, ivec2(g, row), 0) * p.x + texelFetch(maps, ivec2(g, row + 1), 0) * p.y
-    + texelFetch(maps, ivec2(g, row + 2), 0);
+  return texelFetch(parameters, ivec2(g, row), 0) * p.x + texelFetch(parameters, ivec2(g, row + 1), 0) * p.y
+    + texelFetch(parameters, ivec2(g, row + 2), 0);
 }
 vec4 dots(int row, ivec2 at) {
   vec4 sum = vec4(0.0);
@@ -118,7 +119,7 @@ void main() {
   vec4 x = act(level == 0 ? affine(0, g, p) : dots(4 * g, at));
   if (level + 1 < levels) {
     vec4 m = affine(level + 1, g, p);
-    x *= bent ? bend(m) : m;
+    x *= leaky ? leakyRelu(m) : m;
   }
   result = x;
 }`;
@@ -129,18 +130,18 @@ void main() {
   result = vec4(floor(clamp((dots(0, at).xyz + 1.0) * 127.5, 0.0, 255.0)) / 255.0, 1.0);
 }`;
 
-const PLAYED = /swiftshader|llvmpipe|softpipe|software|basic render/i;
+const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 
-// Null where there is none, or only one that a processor plays, which is slower than the script.
-const webglDrawer = (model, { played = false } = {}) => {
+// Null without WebGL2, or if a CPU emulates it, which is slower than JavaScript.
+const webglRenderer = (model, { allowSoftware = false } = {}) => {
   const { channels: n, levels } = model;
   const groups = n / 4, width = 64, height = Math.max(1, Math.min(64, Math.floor(2048 / groups)));
   const canvas = canvasOf(width, height);
-  const kind = { alpha: false, antialias: false, preserveDrawingBuffer: true, failIfMajorPerformanceCaveat: !played };
+  const kind = { alpha: false, antialias: false, preserveDrawingBuffer: true, failIfMajorPerformanceCaveat: !allowSoftware };
   const gl = canvas.getContext("webgl2", kind);
   if (!gl || !gl.getExtension("EXT_color_buffer_float")) return null;
   const named = gl.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER;
-  if (!played && PLAYED.test(gl.getParameter(named))) return null;
+  if (!allowSoftware && SOFTWARE.test(gl.getParameter(named))) return null;
   if (gl.getParameter(gl.MAX_TEXTURE_SIZE) < Math.max(height * groups, n, 3 * levels)) return null;
 
   const texture = (columns, rows, values) => {
@@ -162,17 +163,17 @@ const webglDrawer = (model, { played = false } = {}) => {
     if (!gl.getProgramParameter(made, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(made));
     gl.useProgram(made);
     const place = (name) => gl.getUniformLocation(made, name);
-    ["maps", "before", "weight", "bias"].forEach((name, unit) => gl.uniform1i(place(name), unit));
+    ["parameters", "before", "weight", "bias"].forEach((name, unit) => gl.uniform1i(place(name), unit));
     gl.uniform1i(place("height"), height);
     gl.uniform1i(place("groups"), groups);
     gl.uniform1i(place("levels"), levels);
-    gl.uniform1i(place("bent"), model.bent ? 1 : 0);
+    gl.uniform1i(place("leaky"), model.leaky ? 1 : 0);
     gl.uniform1f(place("slope"), model.slope);
     gl.uniform1f(place("limit"), model.clamp);
     return { made, level: place("level"), box: place("box") };
   };
 
-  const four = new Float32Array(4 * n);  // the colors' weights, with a row of zeros
+  const four = new Float32Array(4 * n);  // to_rgb's weights, padded with a row of zeros
   four.set(model.colors.weight);
   const products = model.products.map(({ weight, bias }) => ({
     weight: texture(groups, n, weight), bias: texture(groups, 1, bias),
@@ -185,8 +186,8 @@ const webglDrawer = (model, { played = false } = {}) => {
     return { holds, frame };
   });
   if (gl.checkFramebufferStatus(gl.FRAMEBUFFER) !== gl.FRAMEBUFFER_COMPLETE) return null;
-  const [features, painted] = [program(LEVEL), program(COLORS)];
-  const bound = texture(groups, 3 * levels, model.maps[0]);
+  const [features, colored] = [program(LEVEL), program(COLORS)];
+  const bound = texture(groups, 3 * levels, model.affine[0]);
   const bind = (unit, held) => {
     gl.activeTexture(gl.TEXTURE0 + unit);
     gl.bindTexture(gl.TEXTURE_2D, held);
@@ -195,10 +196,10 @@ const webglDrawer = (model, { played = false } = {}) => {
 
   return {
     name: "WebGL2", side: 256, width, height,
-    tile(maps, box) {
+    tile(affine, box) {
       bind(0, bound);
-      if (maps !== latest) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, groups, 3 * levels, gl.RGBA, gl.FLOAT, maps);
-      latest = maps;
+      if (affine !== latest) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, groups, 3 * levels, gl.RGBA, gl.FLOAT, affine);
+      latest = affine;
       gl.useProgram(features.made);
       gl.uniform4f(features.box, box.x, box.y, box.dx, box.dy);
       gl.viewport(0, 0, width, height * groups);
@@ -213,7 +214,7 @@ const webglDrawer = (model, { played = false } = {}) => {
       const last = targets[(levels - 1) % 2];
       [last.holds, colors.weight, colors.bias].forEach((held, unit) => bind(unit + 1, held));
       gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-      gl.useProgram(painted.made);
+      gl.useProgram(colored.made);
       gl.viewport(0, 0, width, height);
       gl.drawArrays(gl.TRIANGLES, 0, 3);
       return gl.isContextLost() ? null : canvas;
@@ -221,26 +222,26 @@ const webglDrawer = (model, { played = false } = {}) => {
   };
 };
 
-const drawerOf = (model) => {
+const selectRenderer = (model) => {
   try {
-    return webglDrawer(model) ?? scriptDrawer(model);
+    return webglRenderer(model) ?? scriptRenderer(model);
   } catch {
-    return scriptDrawer(model);
+    return scriptRenderer(model);
   }
 };
 
-// Draw a window of the plane, its borders under the outermost pixels; false if `wanted` says no on the way.
-const drawWindow = async (drawer, maps, context, { x0, y0, x1, y1 }, wanted) => {
+// Render a window of the plane, its borders at the outermost pixel centers; false once `isCurrent` returns false.
+const renderWindow = async (renderer, affine, context, { x0, y0, x1, y1 }, isCurrent) => {
   const { width, height } = context.canvas;
   const dx = (x1 - x0) / (width - 1), dy = (y1 - y0) / (height - 1);
-  for (let top = 0; top < height; top += drawer.height) {
-    for (let left = 0; left < width; left += drawer.width) {
-      const size = { width: Math.min(drawer.width, width - left), height: Math.min(drawer.height, height - top) };
-      const tile = drawer.tile(maps, { x: x0 + left * dx, y: y0 + top * dy, dx, dy, ...size });
+  for (let top = 0; top < height; top += renderer.height) {
+    for (let left = 0; left < width; left += renderer.width) {
+      const size = { width: Math.min(renderer.width, width - left), height: Math.min(renderer.height, height - top) };
+      const tile = renderer.tile(affine, { x: x0 + left * dx, y: y0 + top * dy, dx, dy, ...size });
       if (!tile) return false;
       context.drawImage(tile, 0, 0, size.width, size.height, left, top, size.width, size.height);
       await new Promise((done) => { setTimeout(done); });
-      if (!wanted()) return false;
+      if (!isCurrent()) return false;
     }
   }
   return true;

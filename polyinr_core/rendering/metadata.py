@@ -1,0 +1,171 @@
+"""The metadata that a rendered image carries, and the command line that renders it again."""
+
+import shlex
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyinr_core.runtime.atomic_io import PathLike
+
+if TYPE_CHECKING:
+    from polyinr_core.latents.latents import Latents
+
+    from .model import Model
+    from .render import Renderer
+    from .viewport import Viewport
+
+Metadata = dict[str, Any]
+
+
+@cache
+def version() -> str:
+    """Return the installed version, "unknown" in a bare source tree."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("polyinr")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def model_metadata(model: "Model") -> Metadata:
+    """Return what the metadata of every image begins with: the version, the model, its dtype and device."""
+    return {
+        "polyinr": version(),
+        "model": model.sha256,
+        "model_file": "" if model.path is None else model.path.name,
+        "precision": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+    }
+
+
+def class_metadata(latents: "Latents", class_names: Sequence[str]) -> Metadata:
+    """Return the class of an image, by index and, where it has one, by name."""
+    if latents.label is None:
+        return {}
+    index = int(latents.label[0])
+    return {"label": index, "class": class_names[index]} if index < len(class_names) else {"label": index}
+
+
+def viewport_metadata(viewport: "Viewport", *, warp: str | None = None) -> Metadata:
+    """Return the size, window, homography, warp and supersampling; `warp` names the file of a coordinate map."""
+    from .viewport import IDENTITY
+
+    metadata: Metadata = {"size": [viewport.width, viewport.height], "window": list(viewport.window)}
+    if viewport.matrix != IDENTITY:
+        metadata["transform"] = [number for row in viewport.matrix for number in row]
+    if warp or viewport.warp:
+        metadata["warp"] = warp or viewport.warp
+    if viewport.supersample > 1:
+        metadata["supersample"] = viewport.supersample
+    return metadata
+
+
+def renderer_metadata(renderer: "Renderer", *, warp: str | None = None) -> Metadata:
+    """Return the viewport, the bits if they are not 8, and the tolerance if there is one."""
+    metadata = viewport_metadata(renderer.viewport, warp=warp)
+    if renderer.bits != 8:
+        metadata["bits"] = renderer.bits
+    if renderer.tolerance:
+        metadata["tolerance"] = renderer.tolerance
+    return metadata
+
+
+def grid_metadata(images: Sequence[Metadata]) -> Metadata:
+    """Return the metadata of a grid of images, from that of the images."""
+    first = images[0]
+    if "words" in first:  # of the command that renders all of them again
+        return {key: value for key, value in first.items() if all(image.get(key) == value for image in images)}
+    metadata = {key: value for key, value in first.items() if key not in ("seed", "label", "class", "index")}
+    if "latents" not in first:
+        metadata["seeds"] = [image["seed"] for image in images]
+    if "label" in first:
+        metadata["labels"] = [image["label"] for image in images]
+    return metadata
+
+
+def read_metadata(image: PathLike) -> Metadata:
+    """Return the metadata of a PNG, TIFF, MP4 or DeepZoom image, empty if it has none. Raises FileError."""
+    from polyinr_core.images.animation import read_mp4_note
+    from polyinr_core.images.io import read_note
+    from polyinr_core.images.tiled import SUFFIX, read_deep_zoom_note
+
+    path = Path(image)
+    suffix = path.suffix.lower()
+    if suffix == ".mp4":
+        return read_mp4_note(path)
+    return read_deep_zoom_note(path) if suffix == SUFFIX else read_note(path)
+
+
+def options_of(metadata: Metadata) -> dict[str, str]:
+    """Return the options, by name without dashes, that render an image again with its own model.
+
+    Damaged metadata is a KeyError, TypeError or ValueError.
+    """
+    from polyinr_core.latents.naming import seeds_text
+
+    options = {}
+    if "words" in metadata:  # they name the images
+        pass
+    elif "latents" in metadata:
+        options["latents"] = str(metadata["latents"])
+    else:
+        options["seeds"] = seeds_text(metadata["seeds"] if "seeds" in metadata else [metadata["seed"]])
+        labels = metadata["labels"] if "labels" in metadata else [metadata["label"]] if "label" in metadata else []
+        if len(set(labels)) == 1:
+            options["label"] = str(labels[0])
+    if "psi" in metadata and "words" not in metadata:
+        options["psi"] = repr(float(metadata["psi"]))
+    if "size" in metadata or "words" not in metadata:  # not every command has a window
+        width, height = metadata["size"]
+        options["size"] = f"{width}x{height}"
+        options["grid"] = format_window(tuple(metadata["window"]))
+    if "transform" in metadata:
+        options["transform"] = ",".join(repr(float(number)) for number in metadata["transform"])
+    if "warp" in metadata:
+        options["warp"] = str(metadata["warp"])
+    if "supersample" in metadata:
+        options["supersample"] = str(int(metadata["supersample"]))
+    if "tolerance" in metadata:
+        tolerance = float(metadata["tolerance"])
+        if not 0 <= tolerance <= 255:
+            raise ValueError(tolerance)
+        options["tolerance"] = repr(tolerance)
+    if "bits" in metadata:
+        options["bits"] = str(int(metadata["bits"]))
+    return options
+
+
+def format_window(window: tuple[float, float, float, float]) -> str:
+    """Return a window as --grid takes it, exactly: A:B or X0:X1,Y0:Y1."""
+    x0, y0, x1, y1 = window
+    across, down = f"{x0!r}:{x1!r}", f"{y0!r}:{y1!r}"
+    return across if across == down else f"{across},{down}"
+
+
+def format_options(words: Sequence[str], **options: object) -> list[str]:
+    """Return words with options after them: None and False are left out, True is a flag, a list is repeated."""
+    formatted = list(words)
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            formatted.append(option)
+        elif isinstance(value, list | tuple):
+            formatted += [part for one in value for part in (option, str(one))]
+        elif value is not None and value is not False:
+            formatted += [option, str(value)]
+    return formatted
+
+
+def command_of(metadata: Metadata, *, output: str) -> str:
+    """Return the command line that renders an image again. Damaged metadata is a KeyError or TypeError."""
+    from polyinr_core.checkpoints.locate import is_bundled
+
+    words = ["polyinr", str(metadata.get("command", "sample")), *map(str, metadata.get("words", ()))]
+    for name, value in options_of(metadata).items():
+        words += [f"--{name}", value]
+    words += ["--precision", str(metadata["precision"]), "--device", str(metadata["device"])]
+    if not is_bundled(metadata.get("model", "")):
+        words += ["-m", str(metadata["model_file"])]
+    return shlex.join([*words, "-o", output])
