@@ -73,11 +73,7 @@ def evaluate(
 
     from polyinr_core.evaluation.evaluate import evaluate
 
-<<<<<<< HEAD
     torch_device = rank_device(choose_device(device))
-=======
-    own = rank_device(choose_device(device))
->>>>>>> eval2
     name = None
     evaluated: Any = fake
     if fake is None:
