@@ -17,7 +17,7 @@ from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.models.generator import flops_per_pixel
 from polyinr_core.training.classifier_guidance import Classifier
 from polyinr_core.training.config import PRESETS, TrainingConfig
-from polyinr_core.training.dry_run import stand_in
+from polyinr_core.training.dry_run import random_weights
 
 DAY = 86400
 
@@ -33,7 +33,7 @@ class Passes:
 
 def count_passes(config: TrainingConfig, *, classes: int) -> Passes:
     """Count them by running one image through networks of the right shapes."""
-    weights = {name: stand_in(name) for name in {*config.backbones, config.classifier}}
+    weights = {name: random_weights(name) for name in {*config.backbones, config.classifier}}
     discriminator = ProjectedDiscriminator(config.discriminator(classes), weights).eval()
     guide = Classifier(config.classifier, weights[config.classifier], side=config.disc_res).eval()
     x, label = torch.zeros(1, 3, config.disc_res, config.disc_res), torch.zeros(1, dtype=torch.long)

@@ -34,8 +34,8 @@ from polyinr_core.rendering.precision import in_precision
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.state import begin_stage, first_generator
-from polyinr_core.training.step import Batch, Setting, iterate
+from polyinr_core.training.state import create_generator, start_stage
+from polyinr_core.training.step import Batch, StepOptions, train_step
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "reference"
 BF16 = torch.bfloat16
@@ -194,15 +194,15 @@ def our_iteration(
     chunk: int,
 ) -> Callable[[], object]:
     """Return an iteration of ours; afterwards its weights are checked to be finite."""
-    first = first_generator(config, 0, None)
-    networks = begin_stage(config, first, stage=0, weights=weights, device=bench.device, dtype=dtype).networks
+    first = create_generator(config, 0, None)
+    networks = start_stage(config, first, stage=0, weights=weights, device=bench.device, dtype=dtype)
     side = reals.shape[-1]
     points = RegularGrid(side, side).points(0, side**2, dtype=torch.float32, device=bench.device)
-    setting = Setting(points, micro_batch=len(z), sigma=2.0, rng=generator_for, chunk=chunk)
+    options = StepOptions(points, micro_batch=len(z), blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
     fakes = Batch(z, None)
 
     def work() -> None:
-        iterate(networks, setting, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, beta=0.9)
+        train_step(networks, options, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
 
     work()
     if not all(parameter.isfinite().all() for parameter in networks.generator.parameters()):

@@ -29,12 +29,12 @@ from turns import Work, take_turns
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.rendering.render import render_rows
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import PRESETS
-from polyinr_core.training.state import begin_stage, first_generator
-from polyinr_core.training.step import Batch, Setting, iterate
+from polyinr_core.training.state import create_generator, start_stage
+from polyinr_core.training.step import Batch, StepOptions, train_step
 
 MIN_PIXELS = 2**17  # a measurement: several small images make one
 CPU, SIDE = torch.device("cpu"), 32
@@ -93,22 +93,22 @@ def against_images(counts: list[int]) -> list[dict[str, Any]]:
 def train(rank: int, count: int, alone: bool, iterations: int, store: str, begun: Barrier, answer: Any) -> None:
     """Train the emoji preset in one of `count` processes, all of a job or each by itself; tell the seconds."""
     torch.set_num_threads(1)
-    ranks = Ranks() if alone else Ranks(rank, count)
+    ranks = DistributedContext() if alone else DistributedContext(rank, count)
     if not alone:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
     config = PRESETS["emoji"]
     weights = {name: load_pretrained(name) for name in config.backbones}
-    generator = first_generator(config, 0, None)
-    session = begin_stage(config, generator, stage=0, weights=weights, device=CPU, ranks=ranks)
+    generator = create_generator(config, 0, None)
+    session = start_stage(config, generator, stage=0, weights=weights, device=CPU, dist=ranks)
     points = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=CPU)
-    setting = Setting(points, micro_batch=config.batch, sigma=2.0, rng=generator_for, ranks=ranks)
-    own = ranks.rows(config.batch, config.batch)
+    options = StepOptions(points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=generator_for, dist=ranks)
+    own = ranks.local_rows(config.batch, config.batch)
     torch.manual_seed(0)
     reals = Batch((torch.rand(config.batch, 3, SIDE, SIDE) * 2 - 1)[own], None)
     fakes = Batch(torch.randn(config.batch, config.z_dim)[own], None)
 
     def once() -> None:
-        iterate(session.networks, setting, reals=reals, g_fakes=fakes, d_fakes=fakes, beta=0.9)
+        train_step(session, options, reals=reals, g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
 
     once()
     begun.wait()

@@ -19,7 +19,7 @@ from recording import facts, write
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.checkpoints.delta import apply_delta, save_delta
-from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.inversion.invert import invert, render_with
 from polyinr_core.inversion.loss import load_loss
 from polyinr_core.inversion.pivotal_tuning import locality_psnr, tune
@@ -59,7 +59,7 @@ def archived(archive: Path, count: int, side: int) -> list[tuple[str, np.ndarray
 
 def main(
     model: Path,
-    archive: Annotated[Path, typer.Argument()] = bundled_images(),  # noqa: B008 - a path, made once
+    archive: Annotated[Path, typer.Argument()] = bundled_dataset(),  # noqa: B008 - a path, made once
     images: int = 2,
     side: int = 32,
     steps: int = 400,

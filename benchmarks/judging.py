@@ -13,16 +13,16 @@ import torch
 import typer
 from recording import facts, write
 
-from polyinr_core.data.dataset import bundled_images
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import bundled_dataset
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import PRESETS
-from polyinr_core.training.metrics_hook import BATCH, Judge, draw
-from polyinr_core.training.state import begin_stage, first_generator
-from polyinr_core.training.step import Batch, Setting, iterate
+from polyinr_core.training.metrics_hook import BATCH, MetricsHook, render_uint8
+from polyinr_core.training.state import create_generator, start_stage
+from polyinr_core.training.step import Batch, StepOptions, train_step
 
 
 def main(
@@ -36,30 +36,32 @@ def main(
     """Measure a preset on the CPU; `every` is in kimg, `most` limits the images judged."""
     config, device = PRESETS[preset], torch.device("cpu")
     weights = {name: load_pretrained(name) for name in (*config.backbones, "lite2")}
-    with ZipDataset.open(bundled_images()) as archive:
-        feed = Feed(archive, resolution=res, seed=0)
-        generator = first_generator(config, archive.classes, None)
-        session = begin_stage(config, generator, stage=0, weights=weights, device=device)
+    with ZipDataset.open(bundled_dataset()) as archive:
+        feed = TrainLoader(archive, resolution=res, seed=0)
+        generator = create_generator(config, archive.classes, None)
+        state = start_stage(config, generator, stage=0, weights=weights, device=device)
         points = RegularGrid(res, res).points(0, res * res, dtype=torch.float32, device=device)
-        setting = Setting(points, micro_batch=config.batch, sigma=2.0, rng=lambda *key: generator_for(*key))
+        options = StepOptions(
+            points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=lambda *key: generator_for(*key)
+        )
         reals = Batch(*feed.batch(0, config.batch))
         fakes = Batch(torch.randn(config.batch, config.z_dim), reals.label)
 
         def iterations() -> float:
-            step = lambda: iterate(  # noqa: E731
-                session.networks, setting, reals=reals, g_fakes=fakes, d_fakes=fakes, beta=0.9
+            step = lambda: train_step(  # noqa: E731
+                state, options, reals=reals, g_fakes=fakes, d_fakes=fakes, ema_beta=0.9
             )
             return median(seconds(step) for _ in range(3)) / config.batch
 
-        judge = Judge(metrics.split(","), weights, feed, device=device)
+        judge = MetricsHook(metrics.split(","), weights, feed, device=device)
         judge.reals = judge.fakes = {"lite2": min(judge.fakes["lite2"], most)}
-        ema = session.networks.ema
+        ema = state.ema
         pace = iterations()
         first = judge.measure(ema)["seconds"]
         again = judge.measure(ema)["seconds"]
         pace = (pace + iterations()) / 2
-        drawing = seconds(lambda: draw(ema, range(BATCH), resolution=res)) / BATCH
-        pixels = draw(ema, range(BATCH), resolution=res)
+        drawing = seconds(lambda: render_uint8(ema, range(BATCH), resolution=res)) / BATCH
+        pixels = render_uint8(ema, range(BATCH), resolution=res)
         looking = seconds(lambda: judge.networks["lite2"](pixels)) / BATCH
     count = judge.fakes["lite2"]
     figures = {

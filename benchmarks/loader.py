@@ -21,8 +21,8 @@ import typer
 from made import images, write_archive
 from recording import facts, processor, write
 
-from polyinr_core.data.dataset import ImageSet, open_data
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import ImageDataset, open_dataset
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.zip_dataset import ZipDataset
 
 BATCH = 32
@@ -31,10 +31,10 @@ ENOUGH = 3  # times what training takes
 WAYS = {"in memory": {}, **{f"{n} workers": {"workers": n, "cache_bytes": 0} for n in (0, 1, 2)}}
 
 
-def make_sets(folder: Path, side: int, count: int) -> dict[str, ImageSet]:
+def make_sets(folder: Path, side: int, count: int) -> dict[str, ImageDataset]:
     """Write the images as an archive of PNGs, and as shards of PNGs and of JPEGs, and open them."""
     archive = write_archive(folder / "set.zip", side, count)
-    sets: dict[str, ImageSet] = {"archive, PNG": ZipDataset.open(archive)}
+    sets: dict[str, ImageDataset] = {"archive, PNG": ZipDataset.open(archive)}
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg")):
         below = folder / suffix
         below.mkdir()
@@ -43,16 +43,16 @@ def make_sets(folder: Path, side: int, count: int) -> dict[str, ImageSet]:
                 entry = tarfile.TarInfo(f"{index:06d}.{suffix}")
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
-        sets[f"shards, {kind}"] = open_data(below)
+        sets[f"shards, {kind}"] = open_dataset(below)
     return sets
 
 
-def speeds(data: ImageSet, resolution: int, seconds: float, how: dict[str, Any]) -> tuple[float, float]:
+def speeds(data: ImageDataset, resolution: int, seconds: float, how: dict[str, Any]) -> tuple[float, float]:
     """Return images a second, and a second of this process's work; in memory after a first epoch."""
-    feed = Feed(data, resolution=resolution, seed=0, **how)
-    if feed.memory:
+    feed = TrainLoader(data, resolution=resolution, seed=0, **how)
+    if feed.cache:
         feed.batch(0, len(data))
-    with closing(feed.stream(0, batch=BATCH, micro_batch=BATCH)) as stream:
+    with closing(feed.batches(0, batch=BATCH, micro_batch=BATCH)) as stream:
         for _ in range(WARM_UP):
             next(stream)
         start, work, batches = time.perf_counter(), time.process_time(), 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.zip_dataset import ZipDataset
 
 GRAIN = 3.0  # standard deviation, of 255
@@ -17,7 +17,7 @@ GRAIN = 3.0  # standard deviation, of 255
 def images(side: int, count: int, kind: str) -> Iterator[bytes]:
     """Yield image files of that side."""
     rng = np.random.default_rng(0)
-    with ZipDataset.open(bundled_images()) as bundled:
+    with ZipDataset.open(bundled_dataset()) as bundled:
         for index in range(count):
             image = Image.fromarray(bundled.read(index % len(bundled))).resize((side, side), Image.Resampling.BICUBIC)
             noisy = np.asarray(image) + rng.normal(0, GRAIN, (side, side, 1))

@@ -28,25 +28,25 @@ from polyinr_core.models.generator import Synthesis
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.state import begin_stage, first_generator
-from polyinr_core.training.step import Batch, Networks, Setting, iterate
+from polyinr_core.training.state import TrainingState, create_generator, start_stage
+from polyinr_core.training.step import Batch, StepOptions, train_step
 
 SIDE, BATCH, CPU = 32, 8, torch.device("cpu")
 CONFIG = TrainingConfig(batch=BATCH, channels=512, backbones=("lite0",), cond=False)
 
 
-def ours(reals: Tensor, z: Tensor, *, chunk: int = 0, fused: bool = True) -> tuple[Work, Networks]:
+def ours(reals: Tensor, z: Tensor, *, chunk: int = 0, fused: bool = True) -> tuple[Work, TrainingState]:
     """Return one iteration of polyinr, and its networks."""
     weights = {"lite0": load_pretrained("lite0")}
-    networks = begin_stage(CONFIG, first_generator(CONFIG, 0, None), stage=0, weights=weights, device=CPU).networks
+    networks = start_stage(CONFIG, create_generator(CONFIG, 0, None), stage=0, weights=weights, device=CPU)
     for optimizer in (networks.g_optimizer, networks.d_optimizer):
         optimizer.param_groups[0]["fused"] = fused
     points = RegularGrid(SIDE, SIDE).points(0, SIDE * SIDE, dtype=torch.float32, device=CPU)
-    setting = Setting(points, micro_batch=BATCH, sigma=2.0, rng=generator_for, chunk=chunk)
+    options = StepOptions(points, micro_batch=BATCH, blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
     fakes = Batch(z, None)
 
     def work() -> None:
-        iterate(networks, setting, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, beta=0.9)
+        train_step(networks, options, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
 
     return work, networks
 
@@ -67,7 +67,7 @@ def with_autograd(work: Work) -> Work:
     return patched
 
 
-def floor(networks: Networks, reals: Tensor) -> Work:
+def floor(networks: TrainingState, reals: Tensor) -> Work:
     """Return the matrix products and convolutions of an iteration, without all that stands between them."""
     n, levels = CONFIG.channels, CONFIG.levels
     h, weight = torch.randn(BATCH * SIDE * SIDE, n), torch.randn(n, n)

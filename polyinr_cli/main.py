@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from polyinr_core.errors import PolyinrError, RanksError
+from polyinr_core.errors import DistributedError, PolyinrError
 from polyinr_core.runtime.atomic_io import explain, remove_drafts
 
 from . import console as streams
@@ -192,7 +192,7 @@ def _report(error: BaseException) -> int:
         streams.say("".join(traceback.format_exception(error)), always=True)
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
     if rank := rank_or_first():
-        if isinstance(error, RanksError | KeyboardInterrupt | CommandInterrupted):
+        if isinstance(error, DistributedError | KeyboardInterrupt | CommandInterrupted):
             return code  # rank 0 reports it, or the rank that caused it
         line = f"rank {rank}: {line}"
     streams.say(f"polyinr: {line}", always=True)

@@ -20,7 +20,7 @@ from polyinr_core.errors import RequestError
 if TYPE_CHECKING:
     import torch
 
-    from polyinr_core.runtime.distributed import Ranks
+    from polyinr_core.runtime.distributed import DistributedContext
 
 
 logger = logging.getLogger(__name__)
@@ -114,13 +114,13 @@ def rank_device(device: "torch.device") -> "torch.device":
 
 
 @contextmanager
-def joined(device: "torch.device") -> Iterator["Ranks"]:
+def joined(device: "torch.device") -> Iterator["DistributedContext"]:
     """Join the process group: NCCL between GPUs, Gloo otherwise; a world of size 1 without torchrun."""
-    from polyinr_core.runtime.distributed import ALONE, Ranks
+    from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
     if not several():
         warn_if_alone()
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     for name, form in RENDEZVOUS_VARIABLES.items():
         if not re.fullmatch(form, value := os.environ.get(name, "")):
@@ -128,7 +128,7 @@ def joined(device: "torch.device") -> Iterator["Ranks"]:
     import torch.distributed as dist
 
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
-    yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+    yield DistributedContext(dist.get_rank(), dist.get_world_size(), device)
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 

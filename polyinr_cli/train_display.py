@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor
 
-    from polyinr_core.data.dataset import ImageSet
+    from polyinr_core.data.dataset import ImageDataset
     from polyinr_core.training.config import TrainingConfig
     from polyinr_core.training.dry_run import Plan, StagePlan
 
 
 REFRESH = 0.5  # seconds between two drawings
 BAR = 40  # columns
-LOSSES = {"loss_g": "generator", "loss_d": "discriminator", "guidance": "guidance"}  # log key: shown name
+LOSSES = {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}  # log key: shown name
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -138,19 +138,19 @@ class Display:
         yield "stage", f"{number}: {thousands(self.images, images)}{stage_left}"
         yield "run", f"{thousands(self.seen, self.total)}{run_left}"
         if self.deadline is not None:
-            yield "stops", f"in {duration(self.deadline - time.monotonic())}, as --max-time says"
+            yield "stops", f"in {duration(self.deadline - time.monotonic())} (--max-time)"
         if "img_per_sec" in facts:
             yield "speed", f"{facts['img_per_sec']:.4g} images/s"
         if losses := [f"{name} {facts[key]:.3f}" for key, name in LOSSES.items() if key in facts]:
             yield "losses", ", ".join(losses)
-        if "fake_sign" in facts and "real_sign" in facts:
-            yield "signs", f"drawn {facts['fake_sign']:+.2f}, real {facts['real_sign']:+.2f}"
+        if "d_sign_fake" in facts and "d_sign_real" in facts:
+            yield "signs", f"fakes {facts['d_sign_fake']:+.2f}, reals {facts['d_sign_real']:+.2f}"
         if self.distance and self.best:
             last, best = (f"{value:.5g} at {kimg:g}" for value, kimg in (self.distance, self.best))
             yield self.metric or "", f"{last} kimg, best {best}"
-        if "resident_mib" in facts:
-            cuda = f", {facts['cuda_mib']:.0f} MiB at most on the GPU" if "cuda_mib" in facts else ""
-            yield "memory", f"{facts['resident_mib']:.0f} MiB{cuda}"
+        if "cpu_mem_mib" in facts:
+            cuda = f", {facts['gpu_mem_mib']:.0f} MiB peak on the GPU" if "gpu_mem_mib" in facts else ""
+            yield "memory", f"{facts['cpu_mem_mib']:.0f} MiB{cuda}"
         if "warning" in facts:
             yield "warning", facts["warning"].partition(":")[0]
         yield "folder", str(self.folder)
@@ -244,23 +244,21 @@ def show(plan: "Plan", *, as_json: bool = False) -> None:
 
 def show_plan(
     config: "TrainingConfig",
-    data: "ImageSet",
-    names: list[str],
+    data: "ImageDataset",
     files: dict[str, Path],
     *,
     device: "torch.device",
     dtype: "torch.dtype",
     as_json: bool,
 ) -> None:
-    """Make the plan of a run and show it; weights that are missing do not stop it. Raises PolyinrError."""
+    """Make the plan of a run and print it; weights that are not on this machine are replaced. Raises PolyinrError."""
     from polyinr_core.training.dry_run import make_plan
-    from polyinr_core.training.loop import check_run
+    from polyinr_core.training.loop import check_run, required_networks
 
     check_run(config, data)
-    weights, missing = weights_at_hand({*names} - {"inception"}, files)
-    memory = total_memory(device)
-    made = make_plan(config, data, weights, device=device, dtype=dtype, memory=memory)
-    show(replace(made, notes=(*made.notes, *missing)), as_json=as_json)
+    weights, missing = weights_at_hand({*required_networks(config)} - {"inception"}, files)
+    plan = make_plan(config, data, weights, device=device, dtype=dtype, device_memory=total_memory(device))
+    show(replace(plan, notes=(*plan.notes, *missing)), as_json=as_json)
 
 
 def lines_of(plan: "Plan") -> list[str]:

@@ -1,8 +1,8 @@
-"""The recipe of a training run: its options, and the configuration that a preset and they make up."""
+"""The options of `polyinr train`, and those of pretrained weights."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,137 +10,162 @@ from polyinr_core.errors import RequestError
 
 from .options import Precision
 
-if TYPE_CHECKING:
-    from polyinr_core.training.config import TrainingConfig
 
-
-def over(flags: str, help: str, *, metavar: str | None = None) -> Any:
-    """Make an option that goes over the preset's value, where it is given."""
+def preset_option(flags: str, help: str, *, metavar: str | None = None) -> Any:
+    """Make an option whose default is the preset's value."""
     return typer.Option(*flags.split(), metavar=metavar, show_default=False, help=help)
 
 
 Preset = Annotated[
     str,
-    typer.Option("--preset", metavar="NAME", help="emoji, tiny, imagenet or ffhq; other options go over it."),
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Start from these settings: emoji, tiny, imagenet or ffhq. Options override them.",
+    ),
 ]
 Stages = Annotated[
     str | None,
-    over(
+    preset_option(
         "--stages",
-        "As 32:200,64:100. A stage may have its own batch, g_lr, d_lr, mirror, guidance: 64:100:batch=32.",
+        "Resolution and length of each stage, as 32:200,64:100 (px:kimg). A stage can override batch, g_lr, d_lr, "
+        "mirror and guidance: 64:100:batch=32.",
         metavar="RES:KIMG,...",
     ),
 ]
-Batch = Annotated[int | None, over("--batch", "Images an iteration, of all processes together.", metavar="N")]
-MicroBatch = Annotated[int | None, over("--micro-batch", "Images in memory at once; divides the batch.", metavar="N")]
+Batch = Annotated[
+    int | None, preset_option("--batch", "Images per iteration, of all processes together (2-65536).", metavar="N")
+]
+MicroBatch = Annotated[
+    int | None,
+    preset_option(
+        "--micro-batch",
+        "Images per forward pass, of all processes together; a divisor of --batch. 0: --batch.",
+        metavar="N",
+    ),
+]
 Chunk = Annotated[
     int | None,
-    over(
+    preset_option(
         "--chunk",
-        "Pixels of the generator's backward pass at once, 0 for all. Without it: as memory needs.",
+        "Pixels of the generator's backward pass at a time, to save memory. 0: all. Default: as memory requires.",
         metavar="PIXELS",
     ),
 ]
 TrainingPrecision = Annotated[
-    Precision | None, over("--precision", "auto: bfloat16 where the hardware has it. Weights stay float32.")
+    Precision | None,
+    preset_option("--precision", "Type of the matrix products. auto: bfloat16 where supported. Weights stay float32."),
 ]
-Seed = Annotated[int | None, over("--seed", "Of every random draw of the run.", metavar="N")]
-Channels = Annotated[int | None, over("--channels", "Width of every level.", metavar="N")]
+Seed = Annotated[
+    int | None, preset_option("--seed", "Seed of all random numbers of the run (0 to 2^32-1).", metavar="N")
+]
+Channels = Annotated[int | None, preset_option("--channels", "Width of the synthesis network.", metavar="N")]
 Backbones = Annotated[
-    str | None, over("--backbones", "What the discriminator looks through: lite0, deit-base or both.", metavar="A,B")
+    str | None,
+    preset_option("--backbones", "Backbones of the discriminator: lite0, deit-base, or both.", metavar="A,B"),
 ]
 DiscriminatorRes = Annotated[
-    int | None, over("--disc-res", "Side at which the backbones look, as 128 or 224.", metavar="N")
+    int | None,
+    preset_option("--disc-res", "Resolution of the backbones' input in px, as 128 or 224.", metavar="N"),
 ]
-Cond = Annotated[bool | None, over("--cond/--no-cond", "Learn the classes. Default: where the data has some.")]
-Mirror = Annotated[bool | None, over("--mirror/--no-mirror", "Show mirrored images too.")]
+Cond = Annotated[
+    bool | None,
+    preset_option("--cond/--no-cond", "Train a class-conditional model. Default: if the dataset has labels."),
+]
+Mirror = Annotated[bool | None, preset_option("--mirror/--no-mirror", "Also train on mirrored images.")]
 Classifier = Annotated[
-    str | None, over("--classifier", "What guides towards the classes: lite2 or deit-small.", metavar="NAME")
+    str | None,
+    preset_option("--classifier", "Network of classifier guidance: lite2 or deit-small.", metavar="NAME"),
 ]
-Guidance = Annotated[float | None, over("--guidance", "Weight of the classifier's loss; 0 is none.", metavar="WEIGHT")]
+Guidance = Annotated[
+    float | None, preset_option("--guidance", "Weight of the classifier's loss. 0: no guidance.", metavar="WEIGHT")
+]
 HeldOut = Annotated[
     int | None,
-    over(
+    preset_option(
         "--held-out",
-        "Images kept from training, to notice over-fitting. Default: 2 %, at most 512, of 500 or more.",
+        "Images withheld from training, to detect overfitting. Default: 2 %, at most 512, of a dataset of 500 or more.",
         metavar="N",
     ),
 ]
 Workers = Annotated[
-    int | None, over("--workers", "Processes that read images. Default: as the data needs.", metavar="N")
-]
-InitFrom = Annotated[
-    Path | None, over("--init-from", "Start from this model, or a run folder's newest.", metavar="CHECKPOINT")
-]
-AutoAdvance = Annotated[
     int | None,
-    over(
-        "--auto-advance",
-        "End a stage after N measurements in a row that were no better than the best.",
+    preset_option(
+        "--workers",
+        "Processes that decode images (0-256). Default: up to 4, for a dataset above 1 GiB.",
         metavar="N",
     ),
 ]
-StateEvery = Annotated[float | None, over("--state-every", "What resuming needs, written so often.", metavar="KIMG")]
+InitFrom = Annotated[
+    Path | None,
+    preset_option(
+        "--init-from", "Start from this checkpoint, or from the newest one of a run folder.", metavar="CHECKPOINT"
+    ),
+]
+AutoAdvance = Annotated[
+    int | None,
+    preset_option(
+        "--auto-advance",
+        "End a stage after N measurements in a row without improvement. 0: never.",
+        metavar="N",
+    ),
+]
+StateEvery = Annotated[
+    float | None,
+    preset_option("--state-every", "Save a resumable training state every KIMG thousand images.", metavar="KIMG"),
+]
 CheckpointEvery = Annotated[
-    float | None, over("--checkpoint-every", "A model and a sheet of its images, so often.", metavar="KIMG")
+    float | None,
+    preset_option(
+        "--checkpoint-every", "Save a checkpoint and a grid of samples every KIMG thousand images.", metavar="KIMG"
+    ),
 ]
 MetricEvery = Annotated[
-    float | None, over("--metric-every", "Distances to the data, so often; 0 is never.", metavar="KIMG")
+    float | None,
+    preset_option("--metric-every", "Compute the metrics every KIMG thousand images. 0: never.", metavar="KIMG"),
 ]
 Metrics = Annotated[
     str | None,
-    over("--metrics", "fd-lite2, kd-lite2, fid; the first one is watched.", metavar="A,B"),
+    preset_option(
+        "--metrics",
+        "Metrics to compute: fd-lite2, kd-lite2, fid. The first one decides which checkpoint is the best.",
+        metavar="A,B",
+    ),
 ]
-Keep = Annotated[int | None, over("--keep", "Newest models kept, beside the best; 0 is all.", metavar="N")]
+Keep = Annotated[
+    int | None,
+    preset_option("--keep", "Keep the N newest checkpoints, beside the best. 0: all.", metavar="N"),
+]
 Weights = Annotated[
     list[str] | None,
     typer.Option(
         "--weights",
         metavar="NAME=FILE",
         show_default=False,
-        help="A network's weights from a file of yours; may be given several times.",
+        help="Read a pretrained network's weights from FILE. Can be repeated.",
     ),
 ]
-Download = Annotated[bool, typer.Option("--download", help="Fetch weights that are not on this machine.")]
-MaxTime = Annotated[str | None, over("--max-time", "Stop and save after 90s, 9m, 24h.", metavar="9m")]
-RunDir = Annotated[Path | None, over("--run-dir", "Default: runs/PRESET-DATA.", metavar="DIR")]
+Download = Annotated[bool, typer.Option("--download", help="Download pretrained weights that are not on this machine.")]
+MaxTime = Annotated[
+    str | None,
+    preset_option("--max-time", "Save and exit after this time: 90s, 9m, 24h. Default: no limit.", metavar="TIME"),
+]
+RunDir = Annotated[Path | None, preset_option("--run-dir", "The run folder. Default: runs/PRESET-DATA.", metavar="DIR")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the plan, with time and memory from a short probe, and exit.")
+    bool,
+    typer.Option("--dry-run", help="Print the plan, with time and memory measured on a few iterations, and exit."),
 ]
 
 
 def given_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """Return those of a command's options that are fields of a configuration and were given, as its values."""
-    from polyinr_core.training.config import TrainingConfig, parse_stages
+    """Return those of a command's options that are fields of a training configuration and were given."""
+    from polyinr_core.training.config import TrainingConfig
 
     names = {field.name for field in fields(TrainingConfig)} - {"init_from"}
     given = {name: value for name, value in options.items() if name in names and value is not None}
-    for name in ("backbones", "metrics"):
-        if name in given:
-            given[name] = tuple(given[name].split(","))
-    if "stages" in given:
-        given["stages"] = parse_stages(given["stages"])
     if "precision" in given:
         given["precision"] = str(given["precision"])
     return given
-
-
-def configure(preset: str, given: dict[str, Any]) -> "TrainingConfig":
-    """Return a preset's configuration with the given fields over it, also over those of its stages.
-
-    Raises ConfigError, RequestError.
-    """
-    from polyinr_core.training.config import PRESETS, SETTINGS
-
-    if preset not in PRESETS:
-        raise RequestError(f"preset {preset!r} is unknown; choose from {', '.join(PRESETS)}")
-    config = PRESETS[preset]
-    own: dict[str, Any] = dict.fromkeys(given.keys() & SETTINGS)
-    stages = tuple(replace(stage, **own) for stage in config.stages)
-    config = replace(config, **{"stages": stages, **given})
-    if "metrics" in given and not config.metric_every:
-        raise RequestError("--metrics says what to measure, but it is never done: give --metric-every, too")
-    return config
 
 
 def parse_weights(texts: list[str]) -> dict[str, Path]:

@@ -63,7 +63,7 @@ class EvaluationError(PolyinrError):
     """Metrics that are not finite."""
 
 
-class RanksError(PolyinrError):
+class DistributedError(PolyinrError):
     """Another process of a distributed job has gone, or no longer agrees with this one."""
 
 

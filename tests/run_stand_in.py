@@ -13,16 +13,16 @@ from polyinr_core.training.run_dir import DataFacts, RunFolder
 
 def events() -> list[dict]:
     """The log of 4 kimg: 16 px to 2 kimg, then 32 px; at 1.5 a stop lost what was done since 1."""
-    found: list[dict] = [{"kimg": 0.0, "fd-lite2": 900.0, "reals": 8, "fakes": 8}, {"kimg": 0.0, "spread": 0.2}]
+    found: list[dict] = [{"kimg": 0.0, "fd-lite2": 900.0, "reals": 8, "fakes": 8}, {"kimg": 0.0, "diversity": 0.2}]
     steps = [0.25 * i for i in range(1, 7)] + [1.0] + [0.25 * i for i in range(5, 17)]
     for number, kimg in enumerate(steps):
         if number == 6:
             found.append({"kimg": 1.0, "resumed": True})
             continue
-        losses = {"loss_g": 1.0 + kimg, "loss_d": 2.0 - kimg / 4, "fake_sign": -0.5, "real_sign": 0.5}
-        logits = {"fake_logit": -kimg, "real_logit": kimg, "img_per_sec": 10.0 + number}
-        found.append({"kimg": kimg, **losses, **logits, "resident_mib": 1600.0, "guidance": 0.0})
-    found += [{"kimg": 4.0, "fd-lite2": 700.0}, {"kimg": 4.0, "spread": 0.3}]
+        losses = {"loss_g": 1.0 + kimg, "loss_d": 2.0 - kimg / 4, "d_sign_fake": -0.5, "d_sign_real": 0.5}
+        logits = {"d_logit_fake": -kimg, "d_logit_real": kimg, "img_per_sec": 10.0 + number}
+        found.append({"kimg": kimg, **losses, **logits, "cpu_mem_mib": 1600.0, "loss_guidance": 0.0})
+    found += [{"kimg": 4.0, "fd-lite2": 700.0}, {"kimg": 4.0, "diversity": 0.3}]
     found.append({"kimg": 4.0, "warning": "judging takes <b>long</b>"})
     return [
         {"stage": int(event["kimg"] > 2), "resolution": 32 if event["kimg"] > 2 else 16, **event} for event in found

@@ -18,7 +18,7 @@ import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
-from polyinr_core.data.dataset import open_data
+from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.labels import LabelInfo
 from polyinr_core.data.prepare import prepare
 from polyinr_core.data.prepare_journal import WorkFolder, write_zip_dataset
@@ -38,7 +38,7 @@ from polyinr_core.report.run_reader import read_log, read_run
 from polyinr_core.runtime.strict_json import MAX_DEPTH, JsonError, format_json, parse_json, plain_json, to_unicode
 from polyinr_core.training.config import PRESETS
 from polyinr_core.training.run_dir import DataFacts, RunFolder
-from polyinr_core.training.state import State, read_state, write_state
+from polyinr_core.training.state import SavedState, read_state, write_state
 
 TRIES = 60  # a format
 NOT_HELD = object()  # of a format that has no place for facts of any kind
@@ -189,11 +189,11 @@ def of_log(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
 
 
 def of_state(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
-    write_state(path, State({"a": torch.zeros(1)}, {"stage": 0, "images": 4, "notes": made}), images=4)
+    write_state(path, SavedState({"a": torch.zeros(1)}, {"stage": 0, "images": 4, "hooks": made}), images=4)
     state, damaged = read_state(path)
     assert state is not None
     assert not damaged
-    return state.counters["notes"]
+    return state.counters["hooks"]
 
 
 def of_archive(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
@@ -348,7 +348,7 @@ def test_readers_and_writers_take_any_kind_of_path(kind: Callable[[Path], Any], 
     write_image(kind(image), np.zeros((3, 4, 3), np.uint8), note={"polyinr": "1"})
     assert read_note(kind(image)) == {"polyinr": "1"}
     prepare([kind(image)], kind(zipped), resolution=2)
-    with open_data(kind(zipped)) as data:
+    with open_dataset(kind(zipped)) as data:
         assert len(data) == 1
     write_latents(kind(tmp_path / "l.safetensors"), Latents(z=torch.rand(1, 3)))
     assert len(read_latents(kind(tmp_path / "l.safetensors"))) == 1

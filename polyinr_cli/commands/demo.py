@@ -57,12 +57,12 @@ def demo(
 
 def commands(output: Path, max_time: str) -> list[list[str]]:
     """Return the commands that are run, without the leading `polyinr`."""
-    from polyinr_core.data.dataset import bundled_images
+    from polyinr_core.data.dataset import bundled_dataset
 
     data, run_dir = f"{output}/emoji-32.zip", f"{output}/run"
     sample = ["sample", "--overwrite", "-m", run_dir]
     return [
-        ["prepare", str(bundled_images()), "-o", data, "--res", "32", "--overwrite"],
+        ["prepare", str(bundled_dataset()), "-o", data, "--res", "32", "--overwrite"],
         [
             "train",
             data,

@@ -166,7 +166,7 @@ def evaluate(
             warn=lambda text: streams.say(f"polyinr: {text}", quiet=quiet, always=True),
             keep_reals=keep_reals,
         )
-        if not ranks.leads:
+        if not ranks.is_main:
             return
     _warn(subject, result, quiet=quiet)
     _report(result, output, overwrite=overwrite, as_json=as_json)

@@ -11,7 +11,7 @@ from polyinr_cli.options import Json, OptionalOutput, Overwrite, Quiet, Verbose
 from polyinr_core.errors import FileError, RequestError
 
 if TYPE_CHECKING:
-    from polyinr_core.data.dataset import ImageSet
+    from polyinr_core.data.dataset import ImageDataset
     from polyinr_core.data.labels import LabelInfo
 
 Facts = dict[str, Any]
@@ -161,10 +161,10 @@ def _image_facts(path: Path) -> Facts:
 
 def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
     """Return a dataset's facts; write a grid of its images to `output`."""
-    from polyinr_core.data.dataset import open_data
+    from polyinr_core.data.dataset import open_dataset
 
     with streams.progress("reading", quiet=quiet) as progress:
-        data = open_data(path, progress=progress)
+        data = open_dataset(path, progress=progress)
     streams.say_notes(path, data.notes, quiet=quiet)
     with data:
         facts: Facts = {
@@ -209,7 +209,7 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     }
 
 
-def _class_counts(data: "ImageSet | LabelInfo") -> dict[str, int]:
+def _class_counts(data: "ImageDataset | LabelInfo") -> dict[str, int]:
     """Count the images of each class, by its name where it has one."""
     import numpy as np
 
@@ -220,7 +220,7 @@ def _class_counts(data: "ImageSet | LabelInfo") -> dict[str, int]:
     return {names[i] if i < len(names) else str(i): count for i, count in enumerate(counts)}
 
 
-def _write_grid(data: "ImageSet", output: Path, *, overwrite: bool, quiet: bool) -> None:
+def _write_grid(data: "ImageDataset", output: Path, *, overwrite: bool, quiet: bool) -> None:
     """Write a grid of images, evenly spread over the dataset."""
     import numpy as np
 

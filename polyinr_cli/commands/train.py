@@ -1,17 +1,14 @@
-"""polyinr train: from an archive to a model, through stages of growing resolution."""
+"""polyinr train: train a model on a dataset, through stages of growing resolution."""
 
 import re
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polyinr_cli import console as streams
-from polyinr_cli import train_display as live
-from polyinr_cli import train_display as plan
-from polyinr_cli import train_options as recipe
+from polyinr_cli import console, train_display
+from polyinr_cli import train_options as options
 from polyinr_cli.model_lookup import resolve_folder
 from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
 from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_rank, rank_device, stopping
@@ -21,10 +18,9 @@ from polyinr_core.runtime.memory import check_gpu_memory, check_memory, total_me
 if TYPE_CHECKING:
     import torch
 
-    from polyinr_core.checkpoints.checkpoint import Checkpoint
     from polyinr_core.training.config import TrainingConfig
 
-VALUE_BYTES = 5 * 4  # a weight, its average, gradient and two moments, float32
+BYTES_PER_PARAMETER = 5 * 4  # weight, average, gradient and two moments, in float32
 
 
 def train(
@@ -33,178 +29,155 @@ def train(
         typer.Argument(
             metavar="DATA",
             show_default=False,
-            help="An archive, or tar shards: a folder, a file, a pattern. Without it: the bundled emoji.",
+            help="A dataset: a .zip, or tar shards (a folder, a file, a pattern). Default: the bundled emoji.",
         ),
     ] = None,
-    run_dir: recipe.RunDir = None,
-    preset: recipe.Preset = "emoji",
-    stages: recipe.Stages = None,
-    batch: recipe.Batch = None,
-    micro_batch: recipe.MicroBatch = None,
-    chunk: recipe.Chunk = None,
-    precision: recipe.TrainingPrecision = None,
-    seed: recipe.Seed = None,
-    channels: recipe.Channels = None,
-    backbones: recipe.Backbones = None,
-    disc_res: recipe.DiscriminatorRes = None,
-    cond: recipe.Cond = None,
-    mirror: recipe.Mirror = None,
-    classifier: recipe.Classifier = None,
-    guidance: recipe.Guidance = None,
-    weights: recipe.Weights = None,
-    download: recipe.Download = False,
-    init_from: recipe.InitFrom = None,
-    held_out: recipe.HeldOut = None,
-    workers: recipe.Workers = None,
-    max_time: recipe.MaxTime = None,
-    auto_advance: recipe.AutoAdvance = None,
-    state_every: recipe.StateEvery = None,
-    checkpoint_every: recipe.CheckpointEvery = None,
-    keep: recipe.Keep = None,
-    metric_every: recipe.MetricEvery = None,
-    metrics: recipe.Metrics = None,
-    dry_run: recipe.DryRun = False,
+    run_dir: options.RunDir = None,
+    preset: options.Preset = "emoji",
+    stages: options.Stages = None,
+    batch: options.Batch = None,
+    micro_batch: options.MicroBatch = None,
+    chunk: options.Chunk = None,
+    precision: options.TrainingPrecision = None,
+    seed: options.Seed = None,
+    channels: options.Channels = None,
+    backbones: options.Backbones = None,
+    disc_res: options.DiscriminatorRes = None,
+    cond: options.Cond = None,
+    mirror: options.Mirror = None,
+    classifier: options.Classifier = None,
+    guidance: options.Guidance = None,
+    weights: options.Weights = None,
+    download: options.Download = False,
+    init_from: options.InitFrom = None,
+    held_out: options.HeldOut = None,
+    workers: options.Workers = None,
+    max_time: options.MaxTime = None,
+    auto_advance: options.AutoAdvance = None,
+    state_every: options.StateEvery = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    keep: options.Keep = None,
+    metric_every: options.MetricEvery = None,
+    metrics: options.Metrics = None,
+    dry_run: options.DryRun = False,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a model on an archive, stage by stage, from 32 px up.
+    """Train a model on a dataset, stage by stage, at growing resolutions.
 
-    The run folder keeps the log, sample sheets, checkpoints and the state. The same command goes on where it
-    stopped: after Ctrl-C, after --max-time, after a crash. Several processes share the work under
-    torchrun --nproc-per-node N -m polyinr_cli train ...
+    The run folder holds the log, samples, checkpoints and training states. The same command resumes a run after Ctrl-C,
+    --max-time or a crash. Train with several processes by torchrun --nproc-per-node N -m polyinr_cli train ...
 
     Example: polyinr train cats.zip --stages 32:2000,64:1000 --max-time 9m
     """
-    given = recipe.given_fields(locals())
+    given = options.given_fields(locals())
     deadline = None if max_time is None else time.monotonic() + parse_duration(max_time)
-    config = recipe.configure(preset, given)
-    place = rank_device(choose_device(device))
-    dtype = choose_dtype(Precision(config.precision), place, is_8_bit=True)
-    quiet = quiet or own_rank() > 0
 
-    from polyinr_core.data.dataset import bundled_images, open_data
-    from polyinr_core.training.loop import Run
+    from polyinr_core.data.dataset import bundled_dataset, open_dataset
+    from polyinr_core.training.config import make_config
     from polyinr_core.training.run_dir import RunFolder
 
-    start, config = start_from(init_from, config, given=set(given), quiet=quiet)
-    check_width(config, place)
-    files = recipe.parse_weights(weights or [])
-    if unused := files.keys() - networks_for(config):
+    config = make_config(preset, **given)
+    torch_device = rank_device(choose_device(device))
+    dtype = choose_dtype(Precision(config.precision), torch_device, is_8_bit=True)
+    quiet = quiet or own_rank() > 0
+
+    from polyinr_core.checkpoints.checkpoint import load_checkpoint
+    from polyinr_core.training.init import adopt
+    from polyinr_core.training.loop import load_networks, required_networks
+    from polyinr_core.training.loop import train as train_model
+
+    checkpoint = None
+    if init_from is not None:
+        checkpoint = load_checkpoint(resolve_folder(init_from, "--init-from", quiet=quiet))
+        config = adopt(config, checkpoint, set(given))
+    check_width(config, torch_device)
+    files = options.parse_weights(weights or [])
+    if unused := files.keys() - set(required_networks(config)):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
-    path = data or bundled_images()
-    name = re.sub(r"[^\w.-]+", "_", path.stem)
+    data = data or bundled_dataset()
+    name = re.sub(r"[^\w.-]+", "_", data.stem)
     folder = RunFolder(run_dir or Path("runs", f"{preset}-{name}"))
-    with streams.progress("scanning", quiet=quiet) as scanned:
-        images = open_data(
-            path,
+    with console.progress("scanning", quiet=quiet) as scanned:
+        images = open_dataset(
+            data,
             index=folder.path if folder.config.exists() else None,
             progress=scanned,
             labels="auto" if config.cond else "none",
         )
-    streams.say_notes(path, images.notes, quiet=quiet)
+    console.say_notes(data, images.notes, quiet=quiet)
     with images:
         if cond and not images.classes:
-            raise RequestError(f"{path}: has no labels, which --cond needs; train with --no-cond")
+            raise RequestError(f"{data}: has no labels, which --cond needs; train with --no-cond")
         if dry_run:
-            plan.show_plan(config, images, networks_for(config), files, device=place, dtype=dtype, as_json=as_json)
+            train_display.show_plan(config, images, files, device=torch_device, dtype=dtype, as_json=as_json)
             return
-        networks = {name: load_network(name, files.get(name), download=download) for name in networks_for(config)}
+        networks = load_networks(config, files, download=download)
         with (
-            stopping() as wish,
-            joined(place) as ranks,
-            folder.locked() if ranks.leads else nullcontext(),
-            live.display(
+            stopping() as signal,
+            joined(torch_device) as dist,
+            train_display.display(
                 folder.path,
                 config.lengths,
                 metric=config.metrics[0] if config.metric_every else None,
                 deadline=deadline,
                 quiet=quiet,
                 as_json=as_json,
-            ) as show,
+            ) as shown,
         ):
-            gone: list[BrokenPipeError] = []  # who read our JSON lines: a reason to stop, none to lose work
+            broken: list[BrokenPipeError] = []  # the reader of our JSON lines has gone: save and stop
 
             def report(event: dict[str, Any]) -> None:
-                show.event(event)
-                if as_json and "message" not in event and not gone:
+                shown.event(event)
+                if as_json and "message" not in event and not broken:
                     try:
-                        streams.json_line(event)
+                        console.json_line(event)
                     except BrokenPipeError as error:
-                        gone.append(error)
-                        streams.abandon_stdout()
+                        broken.append(error)
+                        console.abandon_stdout()
 
-            run = Run(
-                config,
+            finished = train_model(
                 images,
-                folder,
+                run_dir=folder.path,
+                config=config,
+                init_from=checkpoint,
                 weights=networks,
-                device=place,
-                report=report,
-                start=start,
+                device=torch_device,
                 dtype=dtype,
-                memory=total_memory(place),
-                ranks=ranks,
+                device_memory=total_memory(torch_device),
+                dist=dist,
+                report=report,
+                progress=lambda at: shown.moved(at.total_images, stage=at.stage, images=at.images),
+                stop=lambda: signal.asked() or bool(broken) or (deadline is not None and time.monotonic() > deadline),
             )
-            ended = run.train(
-                stop=lambda: wish.asked() or bool(gone) or (deadline is not None and time.monotonic() > deadline),
-                progress=lambda at: show.moved(at.seen, stage=at.stage, images=at.images),
-            )
-    if ended:
-        streams.say(f"done: {folder.path}; draw with `polyinr sample --seeds 0-7 -o images/`", quiet=quiet)
+    if finished:
+        console.say(
+            f"polyinr: finished; the model is in {folder.path}; sample it with `polyinr sample --seeds 0-7 -o images/`",
+            quiet=quiet,
+        )
         return
-    streams.say(f"polyinr: saved in {folder.path}; the same command goes on", quiet=quiet, always=True)
-    if wish.since is not None:
+    console.say(
+        f"polyinr: training state saved to {folder.path}; run the same command again to resume",
+        quiet=quiet,
+        always=True,
+    )
+    if signal.since is not None:
         raise KeyboardInterrupt
-    if gone:
-        raise gone[0]
-
-
-def start_from(
-    path: Path | None, config: "TrainingConfig", *, given: set[str], quiet: bool = False
-) -> tuple["Checkpoint | None", "TrainingConfig"]:
-    """Read the model that a run is to start from, of a run folder the newest; the configuration takes its sizes.
-
-    Raises PolyinrError.
-    """
-    if path is None:
-        return None, config
-    from polyinr_core.checkpoints.checkpoint import load_checkpoint
-    from polyinr_core.training.init import adopt
-
-    checkpoint = load_checkpoint(resolve_folder(path, "--init-from", quiet=quiet))
-    return checkpoint, adopt(config, checkpoint, given)
+    if broken:
+        raise broken[0]
 
 
 def check_width(config: "TrainingConfig", device: "torch.device") -> None:
-    """Raise RequestError if the generator, its average, gradients and moments do not fit into the device."""
+    """Raise RequestError if the generator with its average, gradients and moments does not fit into memory."""
     from polyinr_core.models.generator import Generator
     from polyinr_core.runtime.rng import meta_init
 
     with meta_init():
-        values = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
-    needed, purpose = values * VALUE_BYTES, f"training a generator of {config.channels} channels"
+        parameters = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
+    needed, purpose = parameters * BYTES_PER_PARAMETER, f"training a generator of {config.channels} channels"
     if device.type == "cuda":
-        check_gpu_memory(needed, device, purpose=purpose, advice="take fewer --channels")
+        check_gpu_memory(needed, device, purpose=purpose, advice="use fewer --channels")
     else:
-        check_memory(needed, purpose=purpose, advice="take fewer --channels")
-
-
-def networks_for(config: "TrainingConfig") -> list[str]:
-    """Return the pretrained networks that a run looks through."""
-    from polyinr_core.training.classifier_guidance import is_guided
-    from polyinr_core.training.config import networks_of
-
-    judges = networks_of(config.metrics) if config.metric_every else ()
-    return sorted({*config.backbones, "lite0", *judges, *([config.classifier] if is_guided(config) else [])})
-
-
-def load_network(name: str, file: Path | None, *, download: bool) -> Any:
-    """Load a pretrained network, or its weights under timm's names. Raises WeightsError."""
-    from polyinr_core.metrics.inception import load_inception
-    from polyinr_core.runtime import pretrained
-
-    if name == "inception":
-        return load_inception(file)
-    return pretrained.load_pretrained(name, file=file, download=download)
+        check_memory(needed, purpose=purpose, advice="use fewer --channels")

@@ -1,4 +1,4 @@
-"""A set of images to learn from, whatever file or files it lies in: a zip archive, or tar shards."""
+"""A dataset of images to train on, whatever it lies in: a zip, or tar shards."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -15,15 +15,20 @@ from .labels import LabelUse
 from .tar_dataset import TarDataset, means_shards
 from .zip_dataset import ZipDataset
 
-__all__ = ["ImageSet", "means_shards", "open_data"]
+__all__ = ["ImageDataset", "bundled_dataset", "means_shards", "open_dataset"]
 
 
-class ImageSet(Protocol):
-    """Square RGB images of one size, in a fixed order. Reading is safe from threads; it can be pickled.
+class ImageDataset(Protocol):
+    """Square RGB images of one size, in a fixed order. Reading is thread-safe; the object can be pickled.
 
-    `labels` is int64 [N] or None, `classes` their number (0: unlabeled), `class_names` may be empty; `notes` are
-    sentences on what was ignored; `shard_of` is int32 [N], which file each image lies in, or None where
-    there is one file only.
+    Attributes:
+        path: Where the images lie; its name stands for the dataset in messages.
+        resolution: Width and height of every image.
+        labels: int64 [N], or None.
+        classes: Number of classes, 0 for an unlabeled dataset.
+        class_names: Their names; may be empty.
+        notes: Sentences about what was left out.
+        shard_of: int32 [N], the file that each image lies in; None where there is one file only.
     """
 
     path: Path
@@ -37,7 +42,7 @@ class ImageSet(Protocol):
 
     @property
     def sha256(self) -> str:
-        """What tells this set from others, as hexadecimal digits."""
+        """Identifies the dataset, in hexadecimal digits."""
 
     def __len__(self) -> int: ...
 
@@ -54,18 +59,23 @@ class ImageSet(Protocol):
     ) -> None: ...
 
 
-def open_data(
+def open_dataset(
     path: PathLike,
     *,
     index: PathLike | None = None,
     progress: Callable[[int, int], None] | None = None,
     labels: LabelUse = "auto",
-) -> ImageSet:
-    """Open a zip archive, a folder of .tar shards, one .tar, or a pattern as `data-{000..099}.tar`, `a/*.tar`.
+) -> ImageDataset:
+    """Open a zip, a folder of .tar shards, one .tar, or a pattern as `data-{000..099}.tar`, `a/*.tar`.
 
-    TarDataset are scanned once, and `progress` is told (shards scanned, shards in all); what was found is kept in
-    the folder `index`, if one is given, for the next time. Labels that cannot be used are refused; with `labels`
-    "usable" they are left out, with "none" all are. Raises DatasetError, FileError.
+    Args:
+        path: The file, folder or pattern.
+        index: A folder in which the scan of the shards is kept for the next time.
+        progress: Called with (shards scanned, shards in all).
+        labels: Unusable labels are refused ("auto"), or left out ("usable"); "none" leaves all out.
+
+    Raises:
+        DatasetError, FileError.
     """
     path, index = Path(path), None if index is None else Path(index)
     if means_shards(path):
@@ -73,6 +83,6 @@ def open_data(
     return ZipDataset.open(path, labels=labels)
 
 
-def bundled_images() -> Path:
-    """Return the path of the bundled archive."""
+def bundled_dataset() -> Path:
+    """Return the path of the dataset that is installed with polyinr: 1562 emoji of 64 px."""
     return Path(str(files("polyinr_core").joinpath("assets", "emoji-64.zip")))

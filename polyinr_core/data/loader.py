@@ -1,4 +1,4 @@
-"""Reading ahead: a thread takes the next items of an iterator while the last ones are at work."""
+"""Batches for training: read at a stage's resolution, cached on the device or read ahead by worker processes."""
 
 import atexit
 import os
@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import chain, tee
-from itertools import count as counted
+from itertools import chain, count, tee
 from multiprocessing import resource_tracker
 from threading import Lock
 from typing import Any, TypeVar
@@ -18,22 +17,211 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence_libraries
-from polyinr_core.runtime.distributed import ALONE, CPU, Ranks
+from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.process_pool import end_with_parent, interrupts_held
 
-from .dataset import ImageSet
+from .dataset import ImageDataset
 from .resample import area_average, area_weights, normalized
-from .sampler import Order
+from .sampler import InfiniteSampler
+
+CACHE_BYTES = 2**30  # a set that needs no more is cached on the device
+PREFETCH = 2  # batches
+MAX_WORKERS = 4  # by default
+MAX_THREADS = 16
 
 T = TypeVar("T")
+Images = tuple[Tensor, Tensor | None]  # float32 [B, 3, r, r] in [-1, 1], labels int64 [B] (None: unlabeled)
+WorkerResult = Tensor | PolyinrError
 
 
-def ahead(items: Generator[T, None, None], *, depth: int) -> Generator[T, None, None]:
-    """Yield the items of a generator, none of them None, up to `depth` of them made in advance, in one thread.
+class TrainLoader:
+    """Batches of a dataset at `resolution`, by exact area averaging from its own, on `device`.
+
+    The order is that of `InfiniteSampler`: a batch is a function of the seed and its position alone. A set that fits
+    `cache_bytes` is decoded once and stays on the device. A larger one is decoded again each time, by `workers`
+    processes.
+
+    Args:
+        data: The images.
+        resolution: Of the batches, at most the dataset's.
+        seed, mirror, held_out, window: As for `InfiniteSampler`.
+        workers: Processes that read images for `batches`. 0: threads of this process. None: up to 4, as needed.
+        device: Of the batches.
+        cache_bytes: Limit of the cache.
+
+    Raises:
+        DatasetError: `resolution` is above the dataset's.
+        ConfigError: Another argument is out of range.
+    """
+
+    def __init__(
+        self,
+        data: ImageDataset,
+        *,
+        resolution: int,
+        seed: int,
+        mirror: bool = False,
+        held_out: int = 0,
+        workers: int | None = 0,
+        window: int = 0,
+        device: torch.device = CPU,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        if resolution < 1:
+            raise ConfigError(f"resolution {resolution} is below 1")
+        if workers is not None and workers < 0:
+            raise ConfigError(f"{workers} workers are below 0; give 0 to read in this process")
+        if resolution > data.resolution:
+            raise DatasetError(
+                data.path,
+                f"holds images of {data.resolution} px, {resolution} px are asked for; prepare it with "
+                f"--res {resolution}",
+            )
+        self.data = data
+        self.resolution = resolution
+        self.device = torch.empty(0, device=device).device  # with its index: each thread has a default of its own
+        shards = None if data.shard_of is None else torch.from_numpy(data.shard_of).long()
+        self.sampler = InfiniteSampler(
+            len(data), seed=seed, mirror=mirror, held_out=held_out, shards=shards, window=window
+        )
+        self.resized = ResizedDataset(data, resolution)
+        self.cache = DeviceCache(self.resized, self.device) if self.resized.total_bytes <= cache_bytes else None
+        self.workers = 0
+        if self.cache is None:
+            self.workers = min(MAX_WORKERS, (os.cpu_count() or 1) - 1) if workers is None else workers
+        self.labels = None if data.labels is None else torch.from_numpy(data.labels)
+
+    def __len__(self) -> int:
+        """Return the number of images that are trained on: all that are not held out."""
+        return len(self.sampler.kept)
+
+    def batches(
+        self, position: int, *, batch: int, micro_batch: int, dist: DistributedContext = SINGLE_PROCESS
+    ) -> Generator[Images, None, None]:
+        """Yield this rank's part of each batch from `position` on, without end, two batches ahead, from a thread.
+
+        A rank has its part of each micro-batch, one after the other. Close the iterator (`contextlib.closing`) to end
+        its thread and processes. Raises DatasetError, FileError, PolyinrError.
+        """
+        if micro_batch < 1 or batch < 1 or batch % micro_batch:
+            raise ConfigError(f"micro-batch {micro_batch} does not divide the batch of {batch}")
+        rows = dist.local_rows(batch, micro_batch)
+        indices = (self.sampler.indices(start, batch)[rows] for start in count(position, batch))
+        return prefetch(self.load_all(indices), depth=PREFETCH)
+
+    def batch(self, position: int, size: int) -> Images:
+        """Return the images at `position` to `position + size - 1` of the sequence, and their labels.
+
+        An image is the same to the last bit in any batch. Raises DatasetError, FileError.
+        """
+        return self.load(self.sampler.indices(position, size))
+
+    def held_out(self, size: int) -> Images:
+        """Return the first `size` of the held-out images. Raises ConfigError."""
+        held_out = self.sampler.held_out
+        if not 0 <= size <= len(held_out):
+            raise ConfigError(f"{size} held-out images are asked for, {len(held_out)} are held out")
+        return self.load(held_out[:size])
+
+    def sample_labels(self, rng: torch.Generator, size: int) -> Tensor | None:
+        """Return the labels of random images, int64 [size] on the CPU, so that fakes have the data's classes.
+
+        None: the dataset is unlabeled.
+        """
+        if self.labels is None:
+            return None
+        return self.labels[self.sampler.kept[torch.randint(len(self), (size,), generator=rng)]]
+
+    def load_all(self, batches: Iterator[Tensor]) -> Generator[Images, None, None]:
+        """Yield the images at each batch of indices."""
+        if not self.workers:
+            for indices in batches:
+                yield self.load(indices)
+            return
+        batches, ahead = tee(batches)
+        items = ((indices % len(self.data)).tolist() for indices in ahead)
+        with closing(read_by_workers(self.resized, items, workers=self.workers)) as pixels_of_batches:
+            for indices, pixels in zip(batches, pixels_of_batches, strict=True):
+                yield self.finish(pixels, indices)
+
+    def load(self, indices: Tensor) -> Images:
+        """Return the images at the indices. Raises DatasetError, FileError."""
+        items = indices % len(self.data)
+        pixels = self.cache.read(items) if self.cache else self.resized.read(items.tolist())
+        return self.finish(pixels, indices)
+
+    def finish(self, pixels: Tensor, indices: Tensor) -> Images:
+        """Return pixels on the device, in [-1, 1], mirrored where the index says so, with their labels."""
+        images = normalized(pixels.to(self.device))
+        mirrored = (indices >= len(self.data)).to(self.device)
+        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        if self.labels is None:
+            return images, None
+        return images, self.labels[indices % len(self.data)].to(self.device)
+
+
+class ResizedDataset:
+    """A dataset at `resolution`: uint8 where that is its own, else float32 area averages in [-1, 1]."""
+
+    def __init__(self, data: ImageDataset, resolution: int) -> None:
+        self.data = data
+        self.resolution = resolution
+        self.weights = None if resolution == data.resolution else area_weights(data.resolution, resolution)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the images."""
+        return torch.uint8 if self.weights is None else torch.float32
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory that all images take."""
+        return len(self.data) * 3 * self.resolution**2 * self.dtype.itemsize
+
+    def read(self, items: list[int], *, threads: int = min(MAX_THREADS, os.cpu_count() or 1)) -> Tensor:
+        """Return [B, 3, r, r]; Pillow releases the interpreter lock while it decodes. Raises DatasetError."""
+        if threads == 1 or len(items) < 2:
+            return torch.stack([self.image(item) for item in items])
+        with ThreadPoolExecutor(min(len(items), threads)) as pool:
+            return torch.stack(list(pool.map(self.image, items)))
+
+    def image(self, item: int) -> Tensor:
+        """Return one image, [3, r, r]. Raises DatasetError, FileError."""
+        pixels = torch.from_numpy(self.data.read(item)).permute(2, 0, 1)
+        return pixels if self.weights is None else area_average(pixels, self.weights)
+
+
+class DeviceCache:
+    """All images of a resized dataset, [N, 3, r, r] on `device`, read at their first use, from any thread."""
+
+    def __init__(self, resized: ResizedDataset, device: torch.device) -> None:
+        self.resized = resized
+        self.device = device
+        self.values: Tensor | None = None  # allocated at the first read: some loaders are only asked for labels
+        self.is_cached = torch.zeros(len(resized.data), dtype=torch.bool)
+        self.lock = Lock()
+
+    def read(self, items: Tensor) -> Tensor:
+        """Return [B, 3, r, r] on the device, decoding only what is not cached. Raises DatasetError."""
+        resolution = self.resized.resolution
+        with self.lock:
+            if self.values is None:
+                shape = (len(self.is_cached), 3, resolution, resolution)
+                self.values = torch.empty(shape, dtype=self.resized.dtype, device=self.device)
+            missing = items[~self.is_cached[items]].unique()
+            if len(missing):
+                pixels = self.resized.read(missing.tolist())
+                self.values[missing.to(self.device)] = pixels.to(self.device)
+                self.is_cached[missing] = True
+        return self.values[items.to(self.device)]
+
+
+def prefetch(items: Generator[T, None, None], *, depth: int) -> Generator[T, None, None]:
+    """Yield the items of a generator, none of them None, computed up to `depth` ahead in one thread.
 
     What the generator raises is raised here, in its turn. Closing this closes it, within its thread.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
         pending: deque[Future[T | None]] = deque(thread.submit(next, items, None) for _ in range(depth))
         try:
             while (item := pending.popleft().result()) is not None:
@@ -45,272 +233,94 @@ def ahead(items: Generator[T, None, None], *, depth: int) -> Generator[T, None, 
             thread.submit(items.close).result()
 
 
-THREADS = 16
+def read_by_workers(
+    resized: ResizedDataset, batches: Iterator[list[int]], *, workers: int
+) -> Generator[Tensor, None, None]:
+    """Yield `resized.read(batch)` for each batch in order, read by the worker processes of a torch DataLoader.
 
-
-class Reader:
-    """Reads items at `resolution`: uint8 where it is the set's own, else float32 area averages in [-1, 1]."""
-
-    def __init__(self, data: ImageSet, resolution: int) -> None:
-        self.data = data
-        self.resolution = resolution
-        self.weights = None if resolution == data.resolution else area_weights(data.resolution, resolution)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Return the type of what is read."""
-        return torch.uint8 if self.weights is None else torch.float32
-
-    @property
-    def set_bytes(self) -> int:
-        """Return how much memory the whole set takes as it is read."""
-        return len(self.data) * 3 * self.resolution**2 * self.dtype.itemsize
-
-    def read(self, items: list[int], *, threads: int = min(THREADS, os.cpu_count() or 1)) -> Tensor:
-        """Return [B, 3, r, r]; Pillow lets go of Python's lock while it decodes. Raises DatasetError."""
-        if threads == 1 or len(items) < 2:
-            return torch.stack([self.image(item) for item in items])
-        with ThreadPoolExecutor(min(len(items), threads)) as pool:
-            return torch.stack(list(pool.map(self.image, items)))
-
-    def image(self, item: int) -> Tensor:
-        """Return one item, [3, r, r]. Raises DatasetError, FileError."""
-        pixels = torch.from_numpy(self.data.read(item)).permute(2, 0, 1)
-        return pixels if self.weights is None else area_average(pixels, self.weights)
-
-
-class Cache:
-    """What the reader reads, [N, 3, r, r] on `device`, filled as images are asked for, from any thread."""
-
-    def __init__(self, reader: Reader, device: torch.device) -> None:
-        self.reader = reader
-        self.device = device
-        self.values: Tensor | None = None  # made at the first reading: a feed may be made only to be asked
-        self.held = torch.zeros(len(reader.data), dtype=torch.bool)
-        self.lock = Lock()
-
-    def read(self, items: Tensor) -> Tensor:
-        """Return [B, 3, r, r] on the device, decoding only what is not held yet. Raises DatasetError."""
-        side = self.reader.resolution
-        with self.lock:
-            if self.values is None:
-                shape = (len(self.held), 3, side, side)
-                self.values = torch.empty(shape, dtype=self.reader.dtype, device=self.device)
-            missing = items[~self.held[items]].unique()
-            if len(missing):
-                found = self.reader.read(missing.tolist())
-                self.values[missing.to(self.device)] = found.to(self.device)
-                self.held[missing] = True
-        return self.values[items.to(self.device)]
-
-
-Result = Tensor | PolyinrError
-
-
-def read_by_workers(reader: Reader, batches: Iterator[list[int]], *, workers: int) -> Generator[Tensor, None, None]:
-    """Yield `reader.read(batch)` for each batch in order; closing this ends the processes.
-
-    Meant for a thread other than the main one: there DataLoader would answer a worker's death by an error in the
-    middle of anything. Should workers die (of too little memory, of a signal sent to all), others take up the
-    work; if these die before they have read a batch, PolyinrError is raised. Raises DatasetError, FileError.
+    DataLoader itself has no answer to a worker's death (too little memory, a signal to the whole group) but an error
+    raised at an arbitrary point of the main thread. So this runs in another thread than the main one, remembers which
+    batches were requested, and restarts the workers there; the sequence stays the same, as the batches are a function
+    of their indices. If new workers die before they have read a batch, PolyinrError is raised. Closing this ends the
+    processes. Raises DatasetError, FileError.
     """
     while True:
-        asked: deque[list[int]] = deque()  # and not yet here
-        loader = start(reader, noted(batches, asked), workers=workers)
+        requested: deque[list[int]] = deque()  # and not yet read
+        loader = start_workers(resized, record(batches, requested), workers=workers)
         is_first = True
         try:
             for result in loader:
                 if isinstance(result, PolyinrError):
                     raise result
-                asked.popleft()
+                requested.popleft()
                 is_first = False
                 yield result
             return
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-            # the last three: a batch whose worker died before it could hand over its memory
+            # the last three: a worker died before it could hand over the shared memory of its batch
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
         finally:
-            del loader  # the last mention of it: this ends its processes
+            del loader  # the last reference: this ends the processes
         if is_first:
             raise PolyinrError(
-                "the processes that read images died, of too little memory perhaps (main or /dev/shm); give "
+                "the processes that read images died, perhaps of too little memory (main memory or /dev/shm); use "
                 "fewer --workers"
             )
-        batches = chain(asked, batches)
+        batches = chain(requested, batches)
 
 
-def noted(batches: Iterable[list[int]], asked: deque[list[int]]) -> Iterator[list[int]]:
-    """Yield the batches, noting each."""
+def record(batches: Iterable[list[int]], requested: deque[list[int]]) -> Iterator[list[int]]:
+    """Yield the batches, and append each to `requested`."""
     for batch in batches:
-        asked.append(batch)
+        requested.append(batch)
         yield batch
 
 
-def start(reader: Reader, batches: Iterable[list[int]], *, workers: int) -> Iterator[Result]:
-    """Start workers, afresh, so that nothing of this process is copied; Ctrl-C does not reach them."""
-    # how many there are is the caller's choice; set for good, as a passing change would touch other threads
+def start_workers(resized: ResizedDataset, batches: Iterable[list[int]], *, workers: int) -> Iterator[WorkerResult]:
+    """Start workers by "spawn", so that they hold no copy of this process; Ctrl-C does not reach them."""
+    # the number is the caller's choice; filtered for good, as a temporary filter would reach other threads
     warnings.filterwarnings("ignore", message="This DataLoader will create")
-    loader: DataLoader[Result] = DataLoader(
-        Work(reader),
+    loader: DataLoader[WorkerResult] = DataLoader(
+        WorkerDataset(resized),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=as_it_is,
+        collate_fn=identity,
         multiprocessing_context="spawn",
-        prefetch_factor=AHEAD,
-        worker_init_fn=begin,
+        prefetch_factor=PREFETCH,
+        worker_init_fn=init_worker,
         generator=torch.Generator(),  # or it would draw from the global one
     )
-    resource_tracker.ensure_running()  # begun below, it would let interrupts through to what comes after it
+    resource_tracker.ensure_running()  # started below, with interrupts held, it would never receive one
     with interrupts_held():
         return iter(loader)
 
 
-class Work(Dataset[Result]):
-    """What a worker does."""
+class WorkerDataset(Dataset[WorkerResult]):
+    """What a worker reads: whole batches."""
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+    def __init__(self, resized: ResizedDataset) -> None:
+        self.resized = resized
 
-    def __getitems__(self, items: list[int]) -> Result:
-        """Return a batch, or why there is none: raised here, it would arrive as another error."""
+    def __getitems__(self, items: list[int]) -> WorkerResult:
+        """Return a batch, or the error: raised here, DataLoader would turn it into another one."""
         try:
-            return self.reader.read(items, threads=1)
+            return self.resized.read(items, threads=1)
         except PolyinrError as error:
             return error
 
 
-def as_it_is(result: Any) -> Any:
-    """Return a batch as it was read."""
+def identity(result: Any) -> Any:
+    """Return a batch as it was read: a collate_fn that can be pickled."""
     return result
 
 
-def begin(worker: int) -> None:
-    """Begin a worker's life, and see to its end.
+def init_worker(worker: int) -> None:
+    """Prepare a worker process, and its exit.
 
-    It ends before Python takes itself down: a thread of the queue that is just sending a batch would abort then,
-    with a word on stderr.
+    It exits before the interpreter shuts down: the queue's feeder thread, if it is sending a batch, would abort then
+    with a message on stderr.
     """
     silence_libraries()
     end_with_parent()
     atexit.register(os._exit, 0)
-
-
-CACHE_BYTES = 2**30
-AHEAD = 2  # iterations
-MAX_WORKERS = 4  # that are started where their number is left to us
-
-Images = tuple[Tensor, Tensor | None]  # float32 [B, 3, r, r] in [-1, 1], labels int64 [B] (None: unlabeled)
-
-
-class Feed:
-    """Batches from an image set at `resolution`, by exact area averaging from the set's own, on `device`.
-
-    Every epoch shows every image once (with `mirror`, once as it is and once mirrored) in an order drawn from
-    `seed` and the epoch's number; but `held_out` of them, chosen by the seed, are never shown. Images are kept
-    on the device once read, if all of them fit in `cache_bytes`. If not, they are read again each time, in this
-    process's threads or, in `stream`, by `workers` processes (None: by need). `window` shuffles within so many
-    shards at a time (0: within the whole set), for disks that are slow at reading here and there.
-    Raises DatasetError if `resolution` is above the set's, ConfigError.
-    """
-
-    def __init__(
-        self,
-        data: ImageSet,
-        *,
-        resolution: int,
-        seed: int,
-        mirror: bool = False,
-        held_out: int = 0,
-        workers: int | None = 0,
-        window: int = 0,
-        device: torch.device = CPU,
-        cache_bytes: int = CACHE_BYTES,
-    ) -> None:
-        side = data.resolution
-        if resolution < 1:
-            raise ConfigError(f"resolution {resolution} is below 1")
-        if workers is not None and workers < 0:
-            raise ConfigError(f"{workers} workers are below 0; give 0 to read in this process")
-        if resolution > side:
-            problem = f"holds images of {side} px, {resolution} px are asked for; prepare it with --res {resolution}"
-            raise DatasetError(data.path, problem)
-        self.data = data
-        self.resolution = resolution
-        self.device = torch.empty(0, device=device).device  # with its number, as threads each have their default
-        shards = None if data.shard_of is None else torch.from_numpy(data.shard_of).long()
-        self.order = Order(len(data), seed=seed, mirror=mirror, held_out=held_out, shards=shards, window=window)
-        self.reader = Reader(data, resolution)
-        self.memory = Cache(self.reader, self.device) if self.reader.set_bytes <= cache_bytes else None
-        self.workers = 0
-        if self.memory is None:
-            self.workers = min(MAX_WORKERS, (os.cpu_count() or 1) - 1) if workers is None else workers
-        self._classes = None if data.labels is None else torch.from_numpy(data.labels)
-
-    def __len__(self) -> int:
-        """Return how many images the stream shows: all that are not held out."""
-        return len(self.order.kept)
-
-    def batch(self, position: int, size: int) -> Images:
-        """Return the images number `position` to `position + size - 1` of the stream, and their labels.
-
-        Each is the same to the last bit however the stream is cut. Raises DatasetError, FileError.
-        """
-        return self.shown(self.order.places(position, size))
-
-    def held_out(self, count: int) -> Images:
-        """Return the first `count` of the images that the stream never shows. Raises ConfigError."""
-        apart = self.order.apart
-        if not 0 <= count <= len(apart):
-            raise ConfigError(f"{count} held-out images are asked for, {len(apart)} are held out")
-        return self.shown(apart[:count])
-
-    def labels(self, rng: torch.Generator, size: int) -> Tensor | None:
-        """Return int64 [B] labels of uniformly random images of the stream, so that fakes follow the data.
-
-        They are on the CPU; None: unlabeled.
-        """
-        if self._classes is None:
-            return None
-        return self._classes[self.order.kept[torch.randint(len(self), (size,), generator=rng)]]
-
-    def stream(
-        self, position: int, *, batch: int, micro_batch: int, ranks: Ranks = ALONE
-    ) -> Generator[Images, None, None]:
-        """Yield this rank's part of each batch from `position` on, without end, read ahead in a thread.
-
-        Of each micro-batch in its turn the rank has its share, and these follow one another. Close the iterator
-        (`contextlib.closing`) to end what reads ahead. Raises DatasetError, FileError, PolyinrError.
-        """
-        if micro_batch < 1 or batch < 1 or batch % micro_batch:
-            raise ConfigError(f"micro-batch {micro_batch} does not divide the batch of {batch}")
-        own = ranks.rows(batch, micro_batch)
-        places = (self.order.places(start, batch)[own] for start in counted(position, batch))
-        return ahead(self.read_on(places), depth=AHEAD)
-
-    def read_on(self, places: Iterator[Tensor]) -> Generator[Images, None, None]:
-        """Yield the images at each of the stretches of places."""
-        if not self.workers:
-            for stretch in places:
-                yield self.shown(stretch)
-            return
-        shown, asked = tee(places)
-        items = ((stretch % len(self.data)).tolist() for stretch in asked)
-        with closing(read_by_workers(self.reader, items, workers=self.workers)) as batches:
-            for stretch, values in zip(shown, batches, strict=True):
-                yield self.finished(values, stretch)
-
-    def shown(self, places: Tensor) -> Images:
-        """Return the images at these places. Raises DatasetError, FileError."""
-        items = places % len(self.data)
-        values = self.memory.read(items) if self.memory else self.reader.read(items.tolist())
-        return self.finished(values, places)
-
-    def finished(self, values: Tensor, places: Tensor) -> Images:
-        """Bring what was read to the device, in [-1, 1], mirrored where the place says so, with its labels."""
-        images = normalized(values.to(self.device))
-        flipped = (places >= len(self.data)).to(self.device)
-        images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        if self._classes is None:
-            return images, None
-        return images, self._classes[places % len(self.data)].to(self.device)

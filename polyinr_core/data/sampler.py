@@ -1,4 +1,4 @@
-"""The order of an endless stream of images: a pure function of the seed and the position in it."""
+"""The order in which training sees images: an infinite sequence, a pure function of the seed and the position."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,22 @@ from polyinr_core.errors import ConfigError
 from polyinr_core.runtime.rng import generator_for
 
 
-class Order:
-    """Places of a stream: item numbers 0 .. count - 1; `count` is added to those shown mirrored.
+class InfiniteSampler:
+    """Indices of an infinite sequence of images: 0 to count - 1, plus `count` where the image is mirrored.
 
-    Every epoch has every place once, in an order drawn from `seed` and the epoch's number, so no stretch of the
-    stream repeats or skips an image. `held_out` items, chosen by the seed alone, are in no epoch: `apart`, in
-    their drawn order. With `shards`, the number of the file that each item lies in, an epoch goes through the
-    files in a drawn order, `window` of them at a time, and shuffles within each window. Raises ConfigError.
+    Every epoch holds every image once (with `mirror`, once as it is and once mirrored), in an order drawn from the seed
+    and the epoch's number. So a run resumes at a position, without any state of the sampler.
+
+    Args:
+        count: Images of the dataset.
+        seed: Of the order and of the choice of held-out images.
+        mirror: Show mirrored images too.
+        held_out: Images, chosen by the seed alone, that are in no epoch.
+        shards: The number of the file that each image lies in, int64 [count].
+        window: Shuffle within so many shards at a time, 0 for the whole set: for disks with slow random access.
+
+    Raises:
+        ConfigError.
     """
 
     def __init__(
@@ -27,27 +36,27 @@ class Order:
         window: int = 0,
     ) -> None:
         if not 0 <= held_out < count:
-            raise ConfigError(f"held out {held_out} of {count} images; hold out fewer than all, or 0")
+            raise ConfigError(f"cannot hold out {held_out} of {count} images; hold out fewer than all, or 0")
         if window < 0:
             raise ConfigError(f"a window of {window} shards is below 0; give 0 to shuffle the whole set")
         self.count = count
         self.seed = seed
-        self.apart = torch.randperm(count, generator=generator_for(seed, "held out"))[:held_out]
+        self.held_out = torch.randperm(count, generator=generator_for(seed, "held out"))[:held_out]  # in drawn order
         kept = torch.ones(count, dtype=torch.bool)
-        kept[self.apart] = False
+        kept[self.held_out] = False
         self.kept = kept.nonzero()[:, 0]  # [K], rising
-        self.all_places = torch.cat([self.kept, self.kept + count]) if mirror else self.kept
+        self.epoch_indices = torch.cat([self.kept, self.kept + count]) if mirror else self.kept
         self.shards = shards if window else None
         self.window = window
         self._epochs: dict[int, Tensor] = {}
 
     @property
     def epoch_size(self) -> int:
-        """Return the number of places in an epoch."""
-        return len(self.all_places)
+        """Number of indices of an epoch."""
+        return len(self.epoch_indices)
 
-    def places(self, position: int, size: int) -> Tensor:
-        """Return int64 [size]: the places number `position` to `position + size - 1` of the stream."""
+    def indices(self, position: int, size: int) -> Tensor:
+        """Return int64 [size]: the indices at `position` to `position + size - 1` of the sequence."""
         pieces = []
         while size > 0:
             epoch, start = divmod(position, self.epoch_size)
@@ -57,19 +66,19 @@ class Order:
         return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
 
     def epoch(self, number: int) -> Tensor:
-        """Return an epoch's places, keeping the last two that were asked for."""
-        found = self._epochs.get(number)
-        if found is None:
-            found = self.drawn(number)
-            self._epochs = dict([*self._epochs.items(), (number, found)][-2:])
-        return found
+        """Return an epoch's indices; the last two epochs that were asked for are cached."""
+        indices = self._epochs.get(number)
+        if indices is None:
+            indices = self.shuffle(number)
+            self._epochs = dict([*self._epochs.items(), (number, indices)][-2:])
+        return indices
 
-    def drawn(self, epoch: int) -> Tensor:
-        """Draw an epoch's places."""
+    def shuffle(self, epoch: int) -> Tensor:
+        """Draw an epoch's order."""
         rng = generator_for(self.seed, "feed", epoch)
-        shuffled = self.all_places[torch.randperm(self.epoch_size, generator=rng)]
+        shuffled = self.epoch_indices[torch.randperm(self.epoch_size, generator=rng)]
         if self.shards is None:
             return shuffled
-        turns = torch.randperm(int(self.shards.max()) + 1, generator=rng)  # when each shard has its turn
-        windows = turns[self.shards[shuffled % self.count]] // self.window
+        order = torch.randperm(int(self.shards.max()) + 1, generator=rng)  # of the shards
+        windows = order[self.shards[shuffled % self.count]] // self.window
         return shuffled[windows.argsort(stable=True)]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polyinr_core.errors import ConfigError, LabelError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.rng import seeded_init
 
 from .backbones import Frozen, PixelwiseConv2d, features_of
@@ -145,11 +145,11 @@ class ProjectedDiscriminator(nn.Module):
             if isinstance(head, Head) and head.table is not None:
                 head.table.weight.data[: len(table)] = table.to(head.table.weight)
 
-    def share_statistics(self, ranks: Ranks) -> None:
-        """Let every BatchNorm take its statistics over the images that all `ranks` see together."""
+    def share_statistics(self, dist: DistributedContext) -> None:
+        """Let every BatchNorm take its statistics over the images that all `dist` see together."""
         for layer in self.heads.modules():
             if isinstance(layer, SharedBatchNorm):
-                layer.ranks = ranks
+                layer.dist = dist
 
     def own_state(self) -> dict[str, Tensor]:
         """The state dict without the pretrained networks, which their source gives again."""

@@ -10,29 +10,29 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from polyinr_core.models.layers import SLOPE, EqualizedLinear
-from polyinr_core.runtime.distributed import ALONE, Ranks, SumOverRanks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, AllReduce, DistributedContext
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over the images of all `ranks` together; alone it is PyTorch's own.
+    """BatchNorm over the images of all `dist` together; alone it is PyTorch's own.
 
     PyTorch's SyncBatchNorm does the same on GPUs only.
     """
 
-    ranks: Ranks = ALONE
+    dist: DistributedContext = SINGLE_PROCESS
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
     momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.ranks.count == 1 or not self.training:
+        if self.dist.world_size == 1 or not self.training:
             return super().forward(x)
         wide = x if x.dtype == torch.float64 else x.float()
-        count = self.ranks.count * x.numel() // x.shape[1]  # the pieces are of one size
-        mean = SumOverRanks.apply(wide.sum(dim=(0, 2, 3)), self.ranks) / count  # [C]
+        count = self.dist.world_size * x.numel() // x.shape[1]  # the pieces are of one size
+        mean = AllReduce.apply(wide.sum(dim=(0, 2, 3)), self.dist) / count  # [C]
         centerd = wide - mean[:, None, None]
-        variance = SumOverRanks.apply(centerd.square().sum(dim=(0, 2, 3)), self.ranks) / count
+        variance = AllReduce.apply(centerd.square().sum(dim=(0, 2, 3)), self.dist) / count
         self.remember(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = (variance + self.eps).rsqrt() * self.weight
         return (centerd * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)

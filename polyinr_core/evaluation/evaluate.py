@@ -11,7 +11,7 @@ from polyinr_core.metrics.extractors import FeatureNetwork
 from polyinr_core.metrics.feature_pass import Progress
 from polyinr_core.metrics.feature_statistics import Seen
 from polyinr_core.metrics.registry import Metric, Sense
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .generated_images import DrawnImages
 from .model_metrics import Means, ModelSettings, card_facts, check_looks, model_rows, with_figures
@@ -71,7 +71,7 @@ def measure(
     *,
     device: torch.device,
     progress: Callable[[str], Progress],
-    ranks: Ranks = ALONE,
+    ranks: DistributedContext = SINGLE_PROCESS,
     warn: Callable[[str], None] | None = None,
     keep_reals: Callable[[Mapping[Sense, Seen]], None] | None = None,
 ) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def measure(
             progress=progress("small fakes"),
             ranks=ranks,
         )
-    if not ranks.leads:
+    if not ranks.is_main:
         return {}
     more, by_image = model_rows(
         figures,

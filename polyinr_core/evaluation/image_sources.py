@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polyinr_core.data.dataset import ImageSet, means_shards, open_data
+from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
 from polyinr_core.data.listing import Ignored
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.sampler import Order
+from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import FileError, ImageError, RequestError
 from polyinr_core.images.io import read_note
@@ -94,7 +94,7 @@ class StoredImages:
 
     def __init__(
         self,
-        data: ImageSet | Folder,
+        data: ImageDataset | Folder,
         *,
         side: int | None = None,
         count: int | None = None,
@@ -169,7 +169,7 @@ def open_images(
 ) -> StoredImages:
     """Open an archive, tar shards, or a folder of image files. Raises FileError, RequestError."""
     path = Path(path)
-    data = Folder(path) if path.is_dir() and not means_shards(path) else open_data(path, labels="usable")
+    data = Folder(path) if path.is_dir() and not means_shards(path) else open_dataset(path, labels="usable")
     return StoredImages(data, side=side, count=count, held_out=held_out)
 
 
@@ -182,7 +182,7 @@ def is_own_checkpoint(path: Path) -> bool:
     return bool(note) and "bits" not in note
 
 
-def numbers_of(held_out: HeldOut, data: ImageSet | Folder) -> list[int]:
+def numbers_of(held_out: HeldOut, data: ImageDataset | Folder) -> list[int]:
     """Return which images a run held out, ascending. Raises RequestError, FileError for other data."""
     if not held_out.count:
         raise RequestError(f"{held_out.run} held no images out; train with --held-out, or judge by other data")
@@ -192,7 +192,7 @@ def numbers_of(held_out: HeldOut, data: ImageSet | Folder) -> list[int]:
             f"{held_out.data_sha256[:12]}); give that, as it was"
         )
         raise FileError(data.path, problem)
-    return sorted(Order(len(data), seed=held_out.seed, held_out=held_out.count).apart.tolist())
+    return sorted(InfiniteSampler(len(data), seed=held_out.seed, held_out=held_out.count).held_out.tolist())
 
 
 def sha256_of_files(files: list[Path], names: tuple[str, ...] | list[str]) -> str:

@@ -17,7 +17,7 @@ from polyinr_core.metrics.frechet import frechet_distance
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.metrics.prdc import Overlap, manifold, overlap
 from polyinr_core.metrics.registry import DENSE_NEIGHBOR, FIGURES, NEIGHBOR, Metric, Sense
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.format1 import FORMAT
 
 from .provenance import card_of, versions
@@ -99,7 +99,7 @@ def evaluate(
     device: torch.device,
     settings: Settings = Settings(),
     progress: Callable[[str], Progress] | None = None,
-    ranks: Ranks = ALONE,
+    ranks: DistributedContext = SINGLE_PROCESS,
     warn: Callable[[str], None] | None = None,
     keep_reals: Callable[[Mapping[Sense, Seen]], None] | None = None,
 ) -> dict[str, Any]:
@@ -122,17 +122,17 @@ def evaluate(
     seen: dict[str, dict[Sense, Seen]] = {"reals": {}, "fakes": {}}
     for kind, side in sides.items():
         seen[kind] = seen_of(side, needs[kind], networks, settings, device=device, progress=moves(kind), ranks=ranks)
-        check_variety(kind, side, seen[kind], warn if ranks.leads else None)
-        if kind == "reals" and keep_reals is not None and ranks.leads:
+        check_variety(kind, side, seen[kind], warn if ranks.is_main else None)
+        if kind == "reals" and keep_reals is not None and ranks.is_main:
             keep_reals(seen[kind])
-    if not ranks.leads:
-        return ranks.fact({})
+    if not ranks.is_main:
+        return ranks.broadcast_object({})
     figures: dict[str, Row] = {}
     for name, metric in metrics.items():
         of_reals, of_fakes = seen["reals"].get(metric.sense), seen["fakes"][metric.sense]
         figures |= figures_of(name, metric, of_reals, of_fakes, settings.bootstrap)
     card = card_of(reals, fakes, metrics, networks, device=device)
-    return ranks.fact({"format": FORMAT, "figures": figures, "card": card})
+    return ranks.broadcast_object({"format": FORMAT, "figures": figures, "card": card})
 
 
 def check(reals: Side | None, fakes: Side, metrics: Mapping[str, Metric], settings: Settings) -> None:
@@ -186,7 +186,7 @@ def seen_of(
     *,
     device: torch.device,
     progress: Progress,
-    ranks: Ranks = ALONE,
+    ranks: DistributedContext = SINGLE_PROCESS,
 ) -> dict[Sense, Seen]:
     """Return what is seen of images: from the cache what it has, and the rest in one pass, which is kept.
 
@@ -199,17 +199,19 @@ def seen_of(
     if settings.cache is None:
         return look(side, networks, needs, **how)
     cache = Cache(settings.cache)
-    keys = ranks.fact({sense: key_of(side, sense, networks, device) for sense in needs} if ranks.leads else {})
+    keys = ranks.broadcast_object(
+        {sense: key_of(side, sense, networks, device) for sense in needs} if ranks.is_main else {}
+    )
     found: dict[Sense, Seen] = {}
-    for sense, need in needs.items() if ranks.leads else ():
+    for sense, need in needs.items() if ranks.is_main else ():
         if (kept := cache.load(keys[sense])) is not None:
             seen = Seen.of(kept[1], kept[0], device=place)
             if seen.serves(need):
                 found[sense] = seen
-    missing: dict[Sense, Need] = ranks.fact({s: need.kept for s, need in needs.items() if s not in found})
+    missing: dict[Sense, Need] = ranks.broadcast_object({s: need.kept for s, need in needs.items() if s not in found})
     keeper = Keeper(cache, key_of_state(keys, missing, span_of(len(side), settings.batch, ranks), settings.batch))
     looked = look(side, networks, missing, keeper=keeper, **how)
-    if ranks.leads:
+    if ranks.is_main:
         for sense, seen in looked.items():
             cache.store(keys[sense], seen.count, seen.tensors())
     if missing:

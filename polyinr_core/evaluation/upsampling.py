@@ -13,7 +13,7 @@ from polyinr_core.metrics.extractors import FeatureNetwork
 from polyinr_core.metrics.feature_pass import Progress
 from polyinr_core.metrics.feature_statistics import Need, Seen
 from polyinr_core.metrics.registry import Metric, Sense
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .generated_images import DrawnImages
 from .set_metrics import Row, Settings, figures_of, seen_of
@@ -77,7 +77,7 @@ def enlarged_rows(
     *,
     device: torch.device,
     progress: Progress,
-    ranks: Ranks = ALONE,
+    ranks: DistributedContext = SINGLE_PROCESS,
 ) -> dict[str, Row]:
     """Return the distances of enlarged images, as NAME/nearest and so on; every rank must call it.
 
@@ -102,7 +102,7 @@ def enlarged_rows(
         ranks=ranks,
     )
     rows: dict[str, Row] = {}
-    for name, metric in metrics.items() if ranks.leads else ():
+    for name, metric in metrics.items() if ranks.is_main else ():
         for filter in FILTERS:
             fakes = seen[seers[metric.network, filter].name, "pooled"]
             rows |= figures_of(f"{name}/{filter}", metric, reals[metric.sense], fakes, settings.bootstrap)

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from polyinr_core.data.loader import ahead
+from polyinr_core.data.loader import prefetch
 from polyinr_core.errors import PolyinrError
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .extractors import FeatureNetwork
 from .feature_statistics import Cache, Need, Seen, Taker
@@ -121,7 +121,7 @@ def look(
     batch: int = BATCH,
     device: torch.device,
     progress: Progress | None = None,
-    ranks: Ranks = ALONE,
+    ranks: DistributedContext = SINGLE_PROCESS,
     keeper: Keeper | None = None,
 ) -> dict[Sense, Seen]:
     """Show the images, `batch` at a time, to the networks that `needs` names; every rank must call it.
@@ -152,7 +152,7 @@ def look(
             takers[name, tap].add(features.float())
 
     hand = ThreadPoolExecutor(1, thread_name_prefix="taking in")  # no interruption reaches it: a state is whole
-    batches = ahead(rebatched(images.passes(range(span.start + done(), span.stop)), batch), depth=AHEAD)
+    batches = prefetch(rebatched(images.passes(range(span.start + done(), span.stop)), batch), depth=AHEAD)
     try:
         with closing(batches), hand:
             for pixels in batches:
@@ -179,9 +179,9 @@ def look(
     return {sense: taker.seen(ranks) for sense, taker in takers.items()}
 
 
-def span_of(count: int, batch: int, ranks: Ranks) -> range:
+def span_of(count: int, batch: int, ranks: DistributedContext) -> range:
     """Return this rank's contiguous share of so many images, in whole batches."""
-    share = ranks.share(-(-count // batch))
+    share = ranks.local_slice(-(-count // batch))
     return range(min(share.start * batch, count), min(share.stop * batch, count))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyinr_core.errors import FileError
 from polyinr_core.runtime.atomic_io import PathLike, written_beside
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, plain_json
 from polyinr_core.runtime.tensor_files import (
     TensorFileError,
@@ -167,16 +167,16 @@ class Taker:
         if self.need.score:
             self.score = InceptionScore(self.whole, dim, splits=SPLITS, device=self.place)
 
-    def seen(self, ranks: Ranks = ALONE) -> Seen:
+    def seen(self, ranks: DistributedContext = SINGLE_PROCESS) -> Seen:
         """Return what all ranks have seen, the same on each; to be called once, at the end."""
-        dim = max(ranks.numbers(self.dim))
+        dim = max(ranks.all_gather_int(self.dim))
         if not self.dim:
             self._begin(dim)  # this rank had no image
-        seen = Seen(sum(ranks.numbers(self.count)))
+        seen = Seen(sum(ranks.all_gather_int(self.count)))
         if self.statistics is not None:
             seen.statistics = self.statistics.merged(ranks)
         if self.features is not None:
-            seen.features = ranks.gathered(self.features)
+            seen.features = ranks.all_gather(self.features)
         if self.score is not None:
             self.score.gather(ranks)
             seen.score = self.score.result()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 
 class FeatureStatistics:
@@ -30,15 +30,15 @@ class FeatureStatistics:
         self.mean += shift * (len(batch) / total)
         self.count = total
 
-    def merged(self, ranks: Ranks) -> "FeatureStatistics":
+    def merged(self, ranks: DistributedContext) -> "FeatureStatistics":
         """Return the statistics of all ranks' features together, the same on each."""
-        if ranks.count == 1:
+        if ranks.world_size == 1:
             return self
         whole = FeatureStatistics(len(self.mean), device=self.mean.device)
-        whole.count = sum(ranks.numbers(self.count))
-        whole.mean = ranks.total(self.mean * self.count) / max(whole.count, 1)
+        whole.count = sum(ranks.all_gather_int(self.count))
+        whole.mean = ranks.all_reduce(self.mean * self.count) / max(whole.count, 1)
         shift = self.mean - whole.mean
-        whole.scatter = ranks.total(self.scatter + torch.outer(shift, shift) * self.count)
+        whole.scatter = ranks.all_reduce(self.scatter + torch.outer(shift, shift) * self.count)
         return whole
 
     def gaussian(self, *, unbiased: bool = True) -> "Gaussian":

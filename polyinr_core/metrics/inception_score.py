@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 from .registry import SPLITS
 
@@ -42,10 +42,10 @@ class InceptionScore:
         self.sums.index_add_(0, splits, p)
         self.negative_entropies.index_add_(0, splits, torch.xlogy(p, p).sum(dim=1))
 
-    def gather(self, ranks: Ranks) -> None:
+    def gather(self, ranks: DistributedContext) -> None:
         """Add up what all ranks have seen, each other images; then all hold the whole."""
-        self.seen, self.sums = ranks.total(self.seen), ranks.total(self.sums)
-        self.negative_entropies = ranks.total(self.negative_entropies)
+        self.seen, self.sums = ranks.all_reduce(self.seen), ranks.all_reduce(self.sums)
+        self.negative_entropies = ranks.all_reduce(self.negative_entropies)
 
     def result(self) -> tuple[float, float]:
         """Return the score's mean over the splits, and its deviation, divided by their number.

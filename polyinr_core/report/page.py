@@ -21,7 +21,7 @@ from polyinr_core.images.io import encode_image
 from polyinr_core.images.quantize import quantize
 from polyinr_core.metrics.feature_pass import Images
 from polyinr_core.training.config import SETTINGS
-from polyinr_core.training.samples import thinned
+from polyinr_core.training.samples import thin
 
 from . import plots as charts
 from .nearest_neighbors import Likeness
@@ -212,7 +212,7 @@ def chart_of(svg: bytes, *, title: str, words: str) -> Chart:
 def sheets_of(run: StoredRun) -> tuple[Sheet, ...]:
     """Return the run's sheets of samples, of many so many, evenly from the first to the last."""
     kimg = {path: seen for seen, path in run.sheets}
-    return tuple(sheet_of(path, kimg[path]) for path in thinned(list(kimg), MAX_SHEETS))
+    return tuple(sheet_of(path, kimg[path]) for path in thin(list(kimg), MAX_SHEETS))
 
 
 def sheet_of(path: Path, kimg: float) -> Sheet:

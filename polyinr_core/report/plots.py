@@ -35,16 +35,16 @@ class Kind:
 
 
 KNOWN = (
-    Kind("Losses", "loss", {"loss_g": "generator", "loss_d": "discriminator", "guidance": "guidance"}),
+    Kind("Losses", "loss", {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}),
     Kind(
         "Logits of the discriminator",
         "mean logit",
-        {"real_logit": "real", "fake_logit": "drawn", "held_out_logit": "held out"},
+        {"d_logit_real": "real", "d_logit_fake": "drawn", "d_logit_held_out": "held out"},
     ),
-    Kind("Signs of the discriminator's logits", "mean sign", {"real_sign": "real", "fake_sign": "drawn"}),
-    Kind("Spread of the samples", "distance to the nearest", {"spread": "seeds 0 to 31"}, measured=True),
+    Kind("Signs of the discriminator's logits", "mean sign", {"d_sign_real": "real", "d_sign_fake": "drawn"}),
+    Kind("Diversity of the samples", "distance to the nearest", {"diversity": "seeds 0 to 31"}, measured=True),
     Kind("Speed", "images a second", {"img_per_sec": "trained on"}, from_zero=True),
-    Kind("Memory", "MiB", {"resident_mib": "main memory", "cuda_mib": "GPU"}, from_zero=True),
+    Kind("Memory", "MiB", {"cpu_mem_mib": "main memory", "gpu_mem_mib": "GPU"}, from_zero=True),
 )
 
 

@@ -17,7 +17,28 @@ KEYS = {
     "quantisation": "quantization",
     "snapshot_every": "checkpoint_every",
 }
-LOG_KEYS = {"critic": "loss_d", "generator": "loss_g", "pictures_per_second": "img_per_sec"}  # log.jsonl
+LOG_KEYS = {  # log.jsonl
+    "critic": "loss_d",
+    "cuda_mib": "gpu_mem_mib",
+    "discriminator": "loss_d",
+    "fake_logit": "d_logit_fake",
+    "fake_sign": "d_sign_fake",
+    "generator": "loss_g",
+    "guidance": "loss_guidance",
+    "held_out_logit": "d_logit_held_out",
+    "images_per_second": "img_per_sec",
+    "pictures_per_second": "img_per_sec",
+    "real_logit": "d_logit_real",
+    "real_sign": "d_sign_real",
+    "resident_mib": "cpu_mem_mib",
+    "spread": "diversity",
+}
+COUNTER_KEYS = {  # of a training state
+    "best_spread": "best_diversity",
+    "diagnosis": "diagnostics",
+    "notes": "hooks",
+    "patience": "early_stopping",
+}
 VALUES = {"pictures": "images"}  # of a "kind"
 OPTIONS = {"--colours": "--colors"}  # among the "words" of a command
 COLORMAPS = {"fire": "inferno", "bmy": "plasma", "bgy": "viridis", "kbc": "cividis"}  # the nearest of matplotlib's
@@ -56,6 +77,13 @@ def upgrade(facts: Any) -> Any:
 def upgrade_event(event: dict[str, Any]) -> dict[str, Any]:
     """Return an event of a run's log with its keys renamed; one log may hold events of both formats."""
     return {LOG_KEYS.get(key, key): value for key, value in event.items()}
+
+
+def upgrade_counters(counters: Any) -> Any:
+    """Return the counters of a training state with their keys renamed at every depth."""
+    if not isinstance(counters, dict):
+        return counters
+    return {COUNTER_KEYS.get(key, key): upgrade_counters(value) for key, value in counters.items()}
 
 
 def upgrade_tensor_name(name: str) -> str:

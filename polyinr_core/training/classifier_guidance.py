@@ -9,8 +9,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
 
-from polyinr_core.data.dataset import ImageSet
-from polyinr_core.data.loader import Reader
+from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.loader import ResizedDataset
 from polyinr_core.data.resample import normalized
 from polyinr_core.discriminator.backbones import IMAGENET_MEAN, IMAGENET_STD, Frozen, quicken
 from polyinr_core.discriminator.discriminator import Weights
@@ -90,14 +90,16 @@ def is_guided(config: TrainingConfig) -> bool:
     return any(config.at(stage).guidance for stage in config.stages)
 
 
-def check_classes(config: TrainingConfig, data: ImageSet) -> None:
+def check_classes(config: TrainingConfig, data: ImageDataset) -> None:
     """Raise ConfigError where a classifier is to guide and there are no classes."""
     if is_guided(config) and not config.classes_of(data.classes):
         why = "the data has no classes" if config.cond else "the run is unconditional"
         raise ConfigError(f"a classifier cannot guide where {why}: give guidance 0 at every stage")
 
 
-def make_guide(config: TrainingConfig, data: ImageSet, weights: Weights, *, device: torch.device) -> Classifier | None:
+def make_guide(
+    config: TrainingConfig, data: ImageDataset, weights: Weights, *, device: torch.device
+) -> Classifier | None:
     """Return the classifier that guides a run, or None where it has no weight at any stage.
 
     For data of 1000 classes it answers with its own logits: the classes must be ImageNet's, in its order. For
@@ -123,7 +125,7 @@ def make_guide(config: TrainingConfig, data: ImageSet, weights: Weights, *, devi
 
 @torch.no_grad()
 def features_of_data(
-    network: Classifier, config: TrainingConfig, data: ImageSet, *, device: torch.device
+    network: Classifier, config: TrainingConfig, data: ImageDataset, *, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return features [M, d] of at most 64 images a class and about 4096 in all, and their labels [M].
 
@@ -133,7 +135,7 @@ def features_of_data(
     assert data.labels is not None
     most = min(MAX_OF_A_CLASS, max(MIN_OF_A_CLASS, MOST // data.classes))
     sides = sorted({min(stage.resolution, data.resolution) for stage in config.stages})
-    readers = [Reader(data, side) for side in sides]
+    readers = [ResizedDataset(data, side) for side in sides]
     features, labels = [], []
     for label in range(data.classes):
         members = np.flatnonzero(data.labels == label)

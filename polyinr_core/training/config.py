@@ -12,7 +12,7 @@ from polyinr_core.models.config import Form, GeneratorConfig
 
 
 @dataclass(frozen=True)
-class Sight:
+class SampleCount:
     """How many images a network is shown while training: at most so many of each kind (None: all there are).
 
     With `balanced`, no more fakes than reals.
@@ -23,9 +23,9 @@ class Sight:
     balanced: bool
 
 
-SIGHTS = {
-    "lite2": Sight(reals=10_000, fakes=2_000, balanced=True),
-    "inception": Sight(reals=None, fakes=50_000, balanced=False),  # as StyleGAN-XL: 50k fakes, all reals
+SAMPLE_COUNTS = {
+    "lite2": SampleCount(reals=10_000, fakes=2_000, balanced=True),
+    "inception": SampleCount(reals=None, fakes=50_000, balanced=False),  # as StyleGAN-XL: 50k fakes, all reals
 }
 DISTANCES = metrics_named(("fd-lite2", "kd-lite2", "fid"))  # by which a run is judged; smaller is better
 
@@ -358,3 +358,36 @@ PRESETS = {
         head_resolution=128,
     ),
 }
+
+
+def make_config(
+    preset: str = "emoji", *, stages: str | Sequence[Stage] | None = None, **changes: Any
+) -> TrainingConfig:
+    """Return a preset's configuration with fields replaced, also where its stages have values of their own.
+
+    Args:
+        preset: A name in PRESETS.
+        stages: Text as "32:200,64:100" or stages, in place of the preset's.
+        **changes: Fields of `TrainingConfig`; backbones and metrics may be text as "fd-lite2,fid".
+
+    Raises:
+        ConfigError: A name is unknown or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r} is unknown; choose from {', '.join(PRESETS)}")
+    if unknown := changes.keys() - {field.name for field in fields(TrainingConfig)}:
+        raise ConfigError(f"a training configuration has no field {', '.join(sorted(unknown))}")
+    for name in ("backbones", "metrics"):
+        if name in changes:
+            value = changes[name]
+            changes[name] = tuple(value.split(",") if isinstance(value, str) else value)
+    base = PRESETS[preset]
+    if stages is None:
+        overridden: dict[str, Any] = dict.fromkeys(changes.keys() & SETTINGS)  # the run's value in place of a stage's
+        stages = [replace(stage, **overridden) for stage in base.stages]
+    elif isinstance(stages, str):
+        stages = parse_stages(stages)
+    config = replace(base, **{**changes, "stages": tuple(stages)})
+    if "metrics" in changes and not config.metric_every:
+        raise ConfigError("--metrics names what is never measured: give metric_every (--metric-every KIMG), too")
+    return config

@@ -1,4 +1,4 @@
-"""How much images differ from each other: what a collapsing generator loses."""
+"""Warnings about a run that goes wrong: saturation, collapse, overfitting, a rising distance, slow metrics."""
 
 import math
 from collections.abc import Callable
@@ -12,207 +12,208 @@ from scipy.spatial.distance import pdist, squareform
 from polyinr_core.images.grid import Pixels
 from polyinr_core.runtime.strict_json import are_texts, is_number, is_whole
 
-SIDE = 16  # pixels: shapes and colors, no texture
+# A warning is given at *_BAD, and given again only after the number has been at *_GOOD.
+# Signs: the running mean of (real - fake) / 2 with a half-life of 1 kimg. Over docs/training-run/log.jsonl, an
+# hour without trouble, it stays below 0.91 after 2 kimg; over first-attempt.jsonl, which collapsed between 12 and 16
+# kimg, it exceeds 0.94 at 13. That run's distance to the data rose from 504 to 565 (1.12 times) and 795 (1.58).
+SIGN_HALF_LIFE = 1000  # images
+SIGN_FROM = 2000  # images of a stage: a new discriminator easily separates a new generator's images
+SIGN_BAD, SIGN_GOOD = 0.94, 0.9
+# Diversity: over the sample grids of that hour and of five shorter runs it was between 0.6 and 1 of its best, and
+# between 0.4 and 0.9 of the data's; fewer than 16 shapes among 32 samples bring it near 0. It does not see the
+# collapse of the first attempt, to a few shapes in many colors: signs and distance do.
+DIVERSITY_OF_BEST, DIVERSITY_OF_DATA, DIVERSITY_MARGIN = 0.4, 0.2, 1.25
+DIVERSITY_FROM = 20000  # images of a stage: with the release's start values all images are one color for a while
+DIVERSITY_RESOLUTION = 16  # pixels: shapes and colors, no texture
+# Overfitting: StyleGAN2-ADA's r_v, 0 for a discriminator that rates held-out images as training images, 1 if as fakes,
+# from running means of the logits, as one batch's are noise. The `tiny` preset at 32 px, against 300 images that its
+# discriminator never saw: 0.02 to 0.05 over 20 epochs of 150 images, 0.16 to 0.22 over 30 to 120 epochs of 16.
+OVERFITTING_BAD, OVERFITTING_GOOD = 0.15, 0.1
+LOGITS_FROM, LOGITS_WINDOW = 8, 32  # measurements
+MIN_LOGIT_GAP = 0.5  # between training images and fakes; the margin of the hinge loss is 1
+DISTANCE_BAD, DISTANCE_GOOD = 1.25, 1.1  # of the stage's best
+METRIC_TIME_BAD, METRIC_TIME_GOOD = 0.1, 0.08  # of the time
+METRIC_TIME_FROM = 60.0  # seconds of training
 
 
-def spread(images: Pixels) -> float:
-    """Return the mean over images [N, r, r, 3] of the distance to the one that is most like it, 0 to 2.
+@dataclass
+class Diagnostics:
+    """Running statistics of a run, and the warnings that follow from them.
 
-    The distance is the root mean square over the colors in [-1, 1], brought to 16 px by area. The nearest
-    image, unlike the mean over all pairs, shows a generator that has a few shapes left, each of its own color
-    or place: those are far from each other, and each is drawn many times.
+    Every `update_*` method returns the warning that is due, or None. A warning is given once a stage, and again only
+    after its number has recovered. All but the times is saved with the training state, so that a resumed run warns as
+    an uninterrupted one.
+    """
+
+    raised: list[str] = field(default_factory=list)
+    sign: float = 0.0
+    sign_weight: float = 0.0
+    best_diversity: float = 0.0  # relative to the data's
+    logits: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # training images, held-out images, fakes
+    logits_count: int = 0
+    metric: str = ""  # whose distance is the best
+    best_distance: float | None = None
+    measured: bool = field(default=False, metadata={"saved": False})
+    metric_seconds: float = field(default=0.0, metadata={"saved": False})
+    training_seconds: float = field(default=0.0, metadata={"saved": False})
+
+    def start_stage(self) -> None:
+        """Reset all but the times: a stage has a discriminator of its own."""
+        initial = Diagnostics()
+        for name in self.to_dict():
+            setattr(self, name, getattr(initial, name))
+
+    def update_signs(self, *, fake: float, real: float, images: int, stage_images: int) -> str | None:
+        """Add the mean signs of the discriminator's logits over `images` images, after `stage_images` of the stage."""
+        sign = (real - fake) / 2
+        if not math.isfinite(sign):
+            return None
+        decay = 0.5 ** (images / SIGN_HALF_LIFE)
+        self.sign = decay * self.sign + (1 - decay) * sign
+        self.sign_weight = decay * self.sign_weight + (1 - decay)
+        if stage_images < SIGN_FROM or not self.sign_weight:
+            return None
+        mean = self.sign / self.sign_weight
+        return self.warn_once(
+            "saturation",
+            bad=mean > SIGN_BAD,
+            good=mean < SIGN_GOOD,
+            text=lambda: (
+                f"the discriminator is saturated (mean sign {mean:.2f} of 1), so the generator learns little: start "
+                "from an earlier checkpoint with --init-from and a lower learning rate of the discriminator, as "
+                "--stages 32:200:d_lr=5e-5, or a larger --batch"
+            ),
+        )
+
+    def update_diversity(self, *, samples: float, data: float, stage_images: int) -> str | None:
+        """Add the `diversity` of the averaged generator's samples, and that of as many images of the data."""
+        if not (math.isfinite(samples) and data > 0):
+            return None
+        ratio = samples / data
+        self.best_diversity = max(self.best_diversity, min(ratio, 1.0))  # above 1 it is an untrained generator's noise
+        dropped = ratio < DIVERSITY_OF_BEST * self.best_diversity
+        low = ratio < DIVERSITY_OF_DATA and stage_images >= DIVERSITY_FROM
+        recovered = ratio > DIVERSITY_MARGIN * max(DIVERSITY_OF_BEST * self.best_diversity, DIVERSITY_OF_DATA)
+        return self.warn_once(
+            "collapse",
+            bad=dropped or low,
+            good=recovered,
+            text=lambda: (
+                f"the samples are alike: their diversity is {ratio:.2f} of the data's, and was "
+                f"{self.best_diversity:.2f}; the generator may be collapsing (see samples/progress.png): start from an "
+                "earlier checkpoint with --init-from and lower learning rates, as "
+                "--stages 32:200:g_lr=1e-4:d_lr=5e-5, or a larger --batch"
+            ),
+        )
+
+    def update_logits(self, *, training: float, held_out: float, fakes: float) -> str | None:
+        """Add the discriminator's mean logits of training images, of held-out images, and of fakes."""
+        values = (training, held_out, fakes)
+        if not all(map(math.isfinite, values)):
+            return None
+        self.logits_count += 1
+        weight = 1 / min(self.logits_count, LOGITS_WINDOW)
+        self.logits = [mean + weight * (value - mean) for mean, value in zip(self.logits, values, strict=True)]
+        r_v = overfitting(*self.logits)
+        return self.warn_once(
+            "overfitting",
+            bad=r_v > OVERFITTING_BAD and self.logits_count >= LOGITS_FROM,
+            good=r_v < OVERFITTING_GOOD,
+            text=lambda: (
+                f"the discriminator is overfitting (r_v = {r_v:.2f}): add images, or use --mirror; an earlier "
+                "checkpoint may be the better model"
+            ),
+        )
+
+    def update_distance(self, name: str, value: float) -> str | None:
+        """Add a Fréchet distance to the data. Kernel distances approach 0, where a ratio means nothing."""
+        if not name.startswith(("fd", "fid")) or not math.isfinite(value):
+            return None
+        if name != self.metric:  # a resumed run may use another metric
+            self.metric, self.best_distance = name, None
+        best = self.best_distance = value if self.best_distance is None else min(self.best_distance, value)
+        return self.warn_once(
+            "distance",
+            bad=value > DISTANCE_BAD * best,
+            good=value < DISTANCE_GOOD * best,
+            text=lambda: (
+                f"{name} has risen to {value:.4g} from {best:.4g}, the best of this stage: the training may be "
+                "diverging; checkpoints/best.safetensors is the better model, to start from with --init-from"
+            ),
+        )
+
+    def add_training_time(self, seconds: float) -> None:
+        """Add the time of an iteration."""
+        self.training_seconds += seconds
+
+    def add_metric_time(self, seconds: float) -> str | None:
+        """Add the time of a measurement; the first one, which reads the reals as well, starts the count."""
+        if not self.measured:
+            self.measured, self.training_seconds = True, 0.0
+            return None
+        self.metric_seconds += seconds
+        fraction = self.metric_seconds / max(self.metric_seconds + self.training_seconds, 1e-9)
+        return self.warn_once(
+            "metric_time",
+            bad=fraction > METRIC_TIME_BAD and self.training_seconds > METRIC_TIME_FROM,
+            good=fraction < METRIC_TIME_GOOD,
+            text=lambda: f"metrics take {fraction:.0%} of the time: increase --metric-every",
+        )
+
+    def warn_once(self, name: str, *, bad: bool, good: bool, text: Callable[[], str]) -> str | None:
+        """Return the text if the number has just become bad; it must become good before it is returned again."""
+        if bad and name not in self.raised:
+            self.raised.append(name)
+            return text()
+        if good and name in self.raised:
+            self.raised.remove(name)
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a training state saves, as plain JSON values."""
+        saved = {entry.name for entry in fields(self) if entry.metadata.get("saved", True)}
+        timeless = {"raised": [name for name in self.raised if name != "metric_time"]}
+        return {name: value for name, value in asdict(self).items() if name in saved} | timeless
+
+    @classmethod
+    def from_dict(cls, counters: dict[str, Any]) -> Self:
+        """Read what `to_dict` returned; a missing or damaged field starts again."""
+        intact: dict[str, bool] = {}
+        for name, value in counters.items() if isinstance(counters, dict) else ():
+            if name == "raised":
+                intact[name] = are_texts(value)
+            elif name == "logits":
+                intact[name] = isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
+            elif name == "metric":
+                intact[name] = isinstance(value, str)
+            elif name == "logits_count":
+                intact[name] = is_whole(value)
+            elif name in ("sign", "sign_weight", "best_diversity", "best_distance"):
+                intact[name] = is_number(value) or (value is None and name == "best_distance")
+        return cls(**{name: counters[name] for name, is_intact in intact.items() if is_intact})
+
+
+def diversity(images: Pixels) -> float:
+    """Return the mean over images [N, r, r, 3] of the distance to the most similar other one, 0 to 2.
+
+    The distance is the root mean square over the colors in [-1, 1], reduced to 16 px by area. The nearest image, unlike
+    the mean over all pairs, reveals a generator with a few shapes left, each in a color or place of its own: those are
+    far from each other, but each occurs many times.
     """
     if len(images) < 2:
         return 0.0
-    small = [Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX) for image in images]
+    size = (DIVERSITY_RESOLUTION, DIVERSITY_RESOLUTION)
+    small = [Image.fromarray(image).resize(size, Image.Resampling.BOX) for image in images]
     flat = np.stack([np.asarray(image, dtype=np.float64).ravel() for image in small]) / 127.5
     distances = squareform(pdist(flat)) / np.sqrt(flat.shape[1])  # [N, N]
     np.fill_diagonal(distances, np.inf)
     return float(distances.min(axis=1).mean())
 
 
-# Signs: the running mean of (real - fake) / 2 with a half-life of 1 kimg. Over docs/training-run/log.jsonl, a
-# healthy hour, it stays below 0.91 after 2 kimg; over first-attempt.jsonl, which collapsed between 12 and 16, it
-# passes 0.94 at 13. That run's distance to the data rose from 504 to 565 (1.12 times) and 795 (1.58).
-SIGN_HALF_LIFE = 1000  # images
-SIGN_FROM = 2000  # images of a stage: a new discriminator tells a new generator's images easily
-SIGN_BAD, SIGN_WELL = 0.94, 0.9
-# Spread: over the sheets of that healthy run and of five shorter ones it lay between 0.6 and 1 of its best, and
-# between 0.4 and 0.9 of the data's; fewer than 16 shapes among 32 samples bring it near 0. What it cannot see is
-# the collapse of the first attempt, to a few shapes in many colors: the signs and the distance do.
-SPREAD_OF_BEST, SPREAD_OF_DATA = 0.4, 0.2
-SPREAD_FROM = 20000  # images of a stage: a generator of the release's start values draws one color for a while
-# Over-fitting: StyleGAN2-ADA's r_v, 0 for a discriminator that treats held-out images as its own, 1 if as drawn ones,
-# from running means of the logits, as one batch's are noise. The `tiny` preset at 32 px, against 300 others that
-# its discriminator never saw: 0.02 to 0.05 over 20 epochs of 150 images, 0.16 to 0.22 over 30 to 120 epochs of 16.
-OVERFITTING_BAD, OVERFITTING_WELL = 0.15, 0.1
-LOGITS_FROM, LOGITS_WINDOW = 8, 32  # measurements
-MIN_GAP = 0.5  # between the logits of training images and drawn ones; the hinge's margin is 1
-DISTANCE_BAD, DISTANCE_WELL = 1.25, 1.1  # of the stage's best
-JUDGING_BAD, JUDGING_WELL = 0.1, 0.08  # of the time
-JUDGING_FROM = 60.0  # seconds of training
-
-
-@dataclass
-class Diagnosis:
-    """Hears the numbers of a run, and says in words what they mean when they are bad.
-
-    Every method returns the warning that is due now, or None. A warning is raised once a stage, and again only
-    after its number has been well in between. All but the time is kept by a state, so that a resumed run warns as
-    the uninterrupted one would.
-    """
-
-    raised: list[str] = field(default_factory=list)
-    sign: float = 0.0
-    sign_weight: float = 0.0
-    best_spread: float = 0.0  # a share of the data's
-    logits: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # training, held out, drawn
-    logits_count: int = 0
-    metric: str = ""  # whose distance is the best
-    best_distance: float | None = None
-    judging: bool = field(default=False, metadata={"kept": False})
-    judging_seconds: float = field(default=0.0, metadata={"kept": False})
-    training_seconds: float = field(default=0.0, metadata={"kept": False})
-
-    def begin_stage(self) -> None:
-        """Forget all but the time spent: a stage has a discriminator and images of its own."""
-        anew = Diagnosis()
-        for name in self.to_dict():
-            setattr(self, name, getattr(anew, name))
-
-    def hear_signs(self, *, fake: float, real: float, images: int, seen: int) -> str | None:
-        """Take in the mean signs of the discriminator's logits over `images` images; the stage has `seen` so many."""
-        told = (real - fake) / 2
-        if not math.isfinite(told):
-            return None
-        kept = 0.5 ** (images / SIGN_HALF_LIFE)
-        self.sign = kept * self.sign + (1 - kept) * told
-        self.sign_weight = kept * self.sign_weight + (1 - kept)
-        if seen < SIGN_FROM or not self.sign_weight:
-            return None
-        mean = self.sign / self.sign_weight
-        return self.raise_once(
-            "saturation",
-            bad=mean > SIGN_BAD,
-            well=mean < SIGN_WELL,
-            text=lambda: (
-                f"the discriminator tells real from drawn almost without fail (mean sign {mean:.2f} of 1), "
-                "so the generator learns little: go on from an earlier checkpoint with --init-from and a lower "
-                "rate of the discriminator, as --stages 32:200:d_lr=5e-5, or a larger --batch"
-            ),
-        )
-
-    def see_spread(self, *, samples: float, data: float, seen: int) -> str | None:
-        """Take in the `spread` of the averaged generator's samples, and of as many images of the data."""
-        if not (math.isfinite(samples) and data > 0):
-            return None
-        share = samples / data
-        self.best_spread = max(self.best_spread, min(share, 1.0))  # a young generator's noise is no measure
-        fallen = share < SPREAD_OF_BEST * self.best_spread
-        small = share < SPREAD_OF_DATA and seen >= SPREAD_FROM
-        grown = share > 1.25 * max(SPREAD_OF_BEST * self.best_spread, SPREAD_OF_DATA)
-        return self.raise_once(
-            "collapse",
-            bad=fallen or small,
-            well=grown,
-            text=lambda: (
-                f"the samples are alike: their spread, {share:.2f} of the data's, was {self.best_spread:.2f}; "
-                "the generator may be collapsing (see samples/progress.png): go on from an earlier checkpoint "
-                "with --init-from and lower rates, as --stages 32:200:g_lr=1e-4:d_lr=5e-5, or a larger --batch"
-            ),
-        )
-
-    def hear_logits(self, *, training: float, held_out: float, fakes: float) -> str | None:
-        """Take in the discriminator's mean logits on training images, on ones never trained on, and on drawn ones."""
-        told = (training, held_out, fakes)
-        if not all(map(math.isfinite, told)):
-            return None
-        self.logits_count += 1
-        share = 1 / min(self.logits_count, LOGITS_WINDOW)
-        self.logits = [mean + share * (value - mean) for mean, value in zip(self.logits, told, strict=True)]
-        ratio = overfitting(*self.logits)
-        return self.raise_once(
-            "overfitting",
-            bad=ratio > OVERFITTING_BAD and self.logits_count >= LOGITS_FROM,
-            well=ratio < OVERFITTING_WELL,
-            text=lambda: (
-                f"the discriminator learns its images by heart (others are {ratio:.0%} on the way to drawn ones): "
-                "give more images, or --mirror; a checkpoint from before this may be the better model"
-            ),
-        )
-
-    def hear_distance(self, name: str, value: float) -> str | None:
-        """Take in a Fréchet distance to the data. Kernel distances reach 0, and their ratio says nothing."""
-        if not name.startswith(("fd", "fid")) or not math.isfinite(value):
-            return None
-        if name != self.metric:  # a run that goes on may be judged otherwise
-            self.metric, self.best_distance = name, None
-        best = self.best_distance = value if self.best_distance is None else min(self.best_distance, value)
-        return self.raise_once(
-            "distance",
-            bad=value > DISTANCE_BAD * best,
-            well=value < DISTANCE_WELL * best,
-            text=lambda: (
-                f"{name} has risen to {value:.4g} from {best:.4g}, the best of this stage: the training may be "
-                "falling apart; checkpoints/best.safetensors holds the better model, from which --init-from goes on"
-            ),
-        )
-
-    def count_training(self, seconds: float) -> None:
-        """Take in how long iterations took."""
-        self.training_seconds += seconds
-
-    def count_judging(self, seconds: float) -> str | None:
-        """Take in how long a measurement took; the first, which looks at the data as well, begins the count."""
-        if not self.judging:
-            self.judging, self.training_seconds = True, 0.0
-            return None
-        self.judging_seconds += seconds
-        share = self.judging_seconds / max(self.judging_seconds + self.training_seconds, 1e-9)
-        return self.raise_once(
-            "judging",
-            bad=share > JUDGING_BAD and self.training_seconds > JUDGING_FROM,
-            well=share < JUDGING_WELL,
-            text=lambda: f"judging takes {share:.0%} of the time; a larger --metric-every makes it less than a tenth",
-        )
-
-    def raise_once(self, name: str, *, bad: bool, well: bool, text: Callable[[], str]) -> str | None:
-        """Return the text if the number has just become bad; wait for it to be well before doing so again."""
-        if bad and name not in self.raised:
-            self.raised.append(name)
-            return text()
-        if well and name in self.raised:
-            self.raised.remove(name)
-        return None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a state keeps, as plain JSON values."""
-        kept = {entry.name for entry in fields(self) if entry.metadata.get("kept", True)}
-        timeless = {"raised": [name for name in self.raised if name != "judging"]}
-        return {name: value for name, value in asdict(self).items() if name in kept} | timeless
-
-    @classmethod
-    def from_dict(cls, counters: dict[str, Any]) -> Self:
-        """Take up what `to_dict` returned; what an older state does not hold, or holds damaged, begins anew."""
-        kinds: dict[str, bool] = {}
-        for name, value in counters.items() if isinstance(counters, dict) else ():
-            if name == "raised":
-                kinds[name] = are_texts(value)
-            elif name == "logits":
-                kinds[name] = isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
-            elif name == "metric":
-                kinds[name] = isinstance(value, str)
-            elif name == "logits_count":
-                kinds[name] = is_whole(value)
-            elif name in ("sign", "sign_weight", "best_spread", "best_distance"):
-                kinds[name] = is_number(value) or (value is None and name == "best_distance")
-        return cls(**{name: counters[name] for name, fits in kinds.items() if fits})
-
-
 def overfitting(training: float, held_out: float, fakes: float) -> float:
-    """Return r_v = (training - held_out) / (training - fakes) of mean logits; 0 where nothing is told apart.
+    """Return r_v = (training - held_out) / (training - fakes) of mean logits; 0 where the gap is too small.
 
     StyleGAN2-ADA (Karras et al. 2020), Eq. 1.
     """
     gap = training - fakes
-    return (training - held_out) / gap if gap >= MIN_GAP else 0.0
+    return (training - held_out) / gap if gap >= MIN_LOGIT_GAP else 0.0

@@ -1,203 +1,37 @@
-"""A short look at what training costs on this machine: seconds and bytes of a pixel, an image, a parameter."""
+"""The dry run: what a configuration would train, with time and memory measured on a few real iterations a stage."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from threading import Event, Thread
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.optim import Adam
 
-from polyinr_core.data.dataset import ImageSet
-from polyinr_core.discriminator.discriminator import ProjectedDiscriminator, Weights
-from polyinr_core.discriminator.losses import generator_loss, hinge_disc_real
-from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.models.generator import Generator
+from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.discriminator.discriminator import Weights
 from polyinr_core.runtime.pretrained import SOURCES, expected_shapes
-from polyinr_core.runtime.rng import seeded_init
 
 from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, is_guided
 from .config import Stage, TrainingConfig
-from .loop import chunk_of
+from .logging import resident_bytes
+from .loop import Trainer, chunk_size, required_networks
+from .state import TrainingState, create_generator
 
-LONG_ENOUGH = 0.25  # seconds of the last measurement
-FIRST_PIXELS = 512
-FEWEST = 2  # images: BatchNorm needs two
-VALUES = 2**20
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one more pixel, image or value costs: seconds, and bytes kept for the backward pass.
-
-    `fixed` bytes are kept once a pass, however many there are.
-    """
-
-    seconds: float
-    bytes: float = 0.0
-    fixed: float = 0.0
-
-
-def cost_of(
-    step: Callable[[int], Tensor],
-    *,
-    start: int,
-    most: int,
-    device: torch.device,
-    known: nn.Module,
-    fixed: float = 0.0,
-) -> Cost:
-    """Return what `step(count)` and the backward pass of the loss that it returns cost for each of `count`.
-
-    The count grows from `start` to at most `most` until the measurement is long enough. Tensors of `known` are
-    not counted as kept; `fixed` are the bytes taken as kept once where a single measurement cannot tell.
-    """
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*known.parameters(), *known.buffers()]}
-    count, seconds, bytes_kept = start, *once(step, start, device=device, own=own)
-    slope = max(0.0, bytes_kept - fixed) / count
-    while (seconds < LONG_ENOUGH or count == start) and count < most:  # two counts tell what an image adds
-        growth = 4 if seconds < LONG_ENOUGH / 4 else 2
-        before, kept_before = count, bytes_kept
-        count = min(most, growth * count)
-        seconds, bytes_kept = once(step, count, device=device, own=own)
-        slope = (bytes_kept - kept_before) / (count - before)
-    if seconds < LONG_ENOUGH:  # all that a pass can hold is still quick: the first time is not the best
-        seconds = min(seconds, once(step, count, device=device, own=own)[0])
-    return Cost(seconds / count, slope, max(0.0, bytes_kept - slope * count))
-
-
-def once(step: Callable[[int], Tensor], count: int, *, device: torch.device, own: set[int]) -> tuple[float, int]:
-    """Take one step and its backward pass; return the seconds, and the bytes of all storages kept in between."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    start = now(device)
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = step(count)
-        total = sum(kept.values())
-        if loss.requires_grad:
-            loss.backward()
-    return now(device) - start, total
-
-
-def now(device: torch.device) -> float:
-    """Return the time in seconds, once the device has done what it was asked."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def probe_drawing(generator: Generator, *, most: int) -> tuple[Cost, Cost]:
-    """Return the cost of a pixel that is only drawn, and of one drawn with a backward pass.
-
-    `most` is the number of pixels that a pass of the training draws: no more are drawn here.
-    """
-    config, mean = generator.config, generator.mapping.w_avg
-
-    def step(pixels: int) -> Tensor:
-        points = RegularGrid(pixels // FEWEST, 1).points(0, pixels // FEWEST, dtype=mean.dtype, device=mean.device)
-        z = torch.linspace(-1, 1, FEWEST * config.z_dim, dtype=mean.dtype, device=mean.device).view(FEWEST, -1)
-        label = torch.arange(FEWEST, device=mean.device) % config.classes if config.classes else None
-        return generator(z, points, label).square().mean()
-
-    def only_drawn(pixels: int) -> Tensor:
-        with torch.no_grad():
-            return step(pixels)
-
-    costs = []
-    for way in (only_drawn, step):
-        costs.append(cost_of(way, start=min(FIRST_PIXELS, most), most=most, device=mean.device, known=generator))
-        generator.zero_grad(set_to_none=True)
-    return costs[0], costs[1]
-
-
-def probe_disc(
-    discriminator: ProjectedDiscriminator, *, side: int, most: int, dtype: torch.dtype | None, device: torch.device
-) -> tuple[Cost, Cost]:
-    """Return the cost of an image of this side in the generator's step, and in the discriminator's.
-
-    `dtype` is a narrower format than the weights', None for theirs. At most `most` images are shown.
-    """
-    wide = next(discriminator.heads.parameters()).dtype
-    classes = discriminator.config.classes
-
-    def look(count: int, *, of_generator: bool) -> Tensor:
-        images = torch.zeros(count, 3, side, side, dtype=wide, device=device, requires_grad=of_generator)
-        label = torch.arange(count, device=device) % classes if classes else None
-        discriminator.heads.requires_grad_(not of_generator)
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            logits = discriminator(images, label)
-        return generator_loss(logits) if of_generator else hinge_disc_real(logits)
-
-    own_copies = sum(p.numel() * p.element_size() for p in discriminator.heads.parameters())  # weights, normalized
-    costs = []
-    for of_generator in (True, False):
-        cost = cost_of(
-            partial(look, of_generator=of_generator),
-            start=min(FEWEST, most),
-            most=most,
-            device=device,
-            known=discriminator,
-            fixed=own_copies,
-        )
-        costs.append(cost)
-        discriminator.zero_grad(set_to_none=True)
-    return costs[0], costs[1]
-
-
-def probe_guide(guide: nn.Module, *, side: int, most: int, dtype: torch.dtype | None, device: torch.device) -> Cost:
-    """Return the cost of an image of this side that a classifier guides."""
-
-    def look(count: int) -> Tensor:
-        images = torch.zeros(count, 3, side, side, device=device, requires_grad=True)
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            loss: Tensor = guide(images, torch.zeros(count, dtype=torch.int64, device=device))
-        return loss
-
-    return cost_of(look, start=min(FEWEST, most), most=most, device=device, known=guide)
-
-
-def probe_optimizer(device: torch.device) -> Cost:
-    """Return the seconds that a parameter's step and its place in the average cost."""
-    values = nn.Parameter(torch.zeros(VALUES, device=device))
-    values.grad = torch.ones_like(values)
-    average = torch.zeros_like(values)
-    optimizer = Adam([values], lr=1e-3)
-    measured = []
-    for _ in range(3):
-        start = now(device)
-        optimizer.step()
-        torch._foreach_lerp_([average], [values.data], 0.5)
-        measured.append(now(device) - start)
-    return Cost(min(measured) / VALUES)
-
-
-def stand_in(name: str) -> Mapping[str, Tensor]:
-    """Return weights of the shapes of the pretrained network of `name`, to measure with where it is missing."""
-    shapes = expected_shapes(SOURCES[name].model)
-    return {
-        key: torch.ones(shape) if key.endswith("running_var") else torch.full(shape, 0.01)
-        for key, shape in shapes.items()
-    }
-
-
-IMAGE_COPIES = 4  # of a micro-batch: drawn, resized or mixed, and their gradients
+ITERATIONS = 2  # of each measured size, after one that is not counted
+MIN_IMAGES = 2  # BatchNorm needs two
+MAX_SECONDS = 5.0  # of an iteration that is measured only because a larger one is more exact
+MAX_SECONDS_SMALLEST = 30.0  # of the smallest iteration of a stage; beyond, the stage is extrapolated
+SAMPLING_PERIOD = 0.01  # seconds between two looks at the resident size
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage: what is asked of it, and what it would cost. Rates, mirror and guidance are those used there.
+    """What a stage would do and cost. Rates, mirror and guidance are those in effect there.
 
-    `blur` is the blur's width in pixels at the start; `chunk` the pixels of the generator's backward pass at
-    once (0: all); `memory` the bytes at the peak.
+    `blur` is the width of the blur at the start, in pixels; `chunk` the pixels of the generator's backward pass at a
+    time (0: all); `memory` the peak in bytes: of tensors on a GPU, of the process on a CPU.
     """
 
     resolution: int
@@ -218,7 +52,7 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. `data` are facts; `parameters` count by part, the frozen ones apart."""
+    """What a run would do. `data` are facts about the dataset; `parameters` are counts by network."""
 
     data: dict[str, Any]
     parameters: dict[str, int]
@@ -227,16 +61,16 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Return the seconds of all stages."""
+        """Seconds of all stages."""
         return sum(stage.seconds for stage in self.stages)
 
     @property
     def memory(self) -> int:
-        """Return the bytes at the highest peak."""
+        """Bytes at the highest peak."""
         return max(stage.memory for stage in self.stages)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return the plan as JSON objects, each with its `kind`: data, parameters, stages, notes, the sum."""
+        """Return the plan as JSON objects, each with its `kind`: data, parameters, stage, note, total."""
         return [
             {"kind": "data", **self.data},
             {"kind": "parameters", **self.parameters},
@@ -247,150 +81,225 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What the probe found; the discriminator's by backbone, seen at the side of the first stage's images."""
+class Cost:
+    """Seconds and peak bytes of an iteration."""
 
-    drawn: Cost  # a pixel
-    learned: Cost  # a pixel, with the backward pass
-    fooled: dict[str, Cost]  # an image in the generator's step
-    judged: dict[str, Cost]  # an image in the discriminator's
-    guided: Cost
-    stepped: Cost  # a parameter
+    seconds: float
+    memory: float
+
+    def scaled(self, factor: float) -> "Cost":
+        """Return the cost times a factor."""
+        return Cost(self.seconds * factor, self.memory * factor)
+
+    def extended(self, smaller: "Cost", *, steps: float) -> "Cost":
+        """Return the cost on the line through `smaller` and this one, `steps` such distances further."""
+        return Cost(
+            self.seconds + steps * max(0.0, self.seconds - smaller.seconds),
+            self.memory + steps * max(0.0, self.memory - smaller.memory),
+        )
 
 
 def make_plan(
     config: TrainingConfig,
-    data: ImageSet,
+    data: ImageDataset,
     weights: Weights,
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-    memory: int | None = None,
+    device_memory: int | None = None,
 ) -> Plan:
-    """Return the plan of a run, its times and bytes from a probe of a few seconds at the real widths.
+    """Return the plan of a run. Nothing is written.
 
-    `weights` as for the run; for a network that is missing there, others of its shapes are measured, and a
-    note says so. `dtype` is the number format, `memory` what the device has, in bytes. Times are those of this
-    process alone, without reading, measuring or keeping records; memory is that of tensors alone. Raises
-    ConfigError.
+    Each stage is measured by the real training step on the real networks: at two images, then at as many images of a
+    micro-batch as an iteration of a few seconds takes; larger batches are extrapolated along that line. A stage whose
+    smallest iteration would take too long is extrapolated from the measured ones by its pixels, and a note says so.
+    Times are those of one process without metrics and checkpoints.
+
+    Args:
+        config, data, device, dtype, device_memory: As for `loop.train`.
+        weights: The pretrained networks by name. One that is missing is measured with arbitrary values of its shapes,
+            and a note says so.
+
+    Raises:
+        ConfigError.
     """
     check_classes(config, data)
-    classes = config.classes_of(data.classes)
-    wide = torch.promote_types(dtype, torch.float32)
-    narrow = dtype if dtype != wide else None
-    names = [*config.backbones, *([config.classifier] if is_guided(config) else [])]
+    names = [name for name in required_networks(config) if name in {*config.backbones, "lite0", config.classifier}]
     missing = [name for name in names if name not in weights]
-    networks = {**weights, **{name: stand_in(name) for name in missing}}
-    most = {stage: config.micro_batch or config.at(stage).batch for stage in config.stages}
-    first = min(config.stages, key=lambda stage: stage.resolution)
-    side, shown = first.resolution, most[first]
-
-    with seeded_init("plan"):
-        generator = Generator(config.generator(classes)).to(device, wide)
-    parameters = {"generator": size_of(generator)}
-    generator.synthesis.product_dtype = narrow
-    drawn, learned = probe_drawing(generator, most=shown * side**2)
-    del generator
-    fooled, judged, frozen = {}, {}, 0
-    for name in config.backbones:
-        discriminator = ProjectedDiscriminator(replace(config, backbones=(name,)).discriminator(classes), networks)
-        discriminator = discriminator.to(device, wide).train()
-        fooled[name], judged[name] = probe_disc(discriminator, side=side, most=shown, dtype=narrow, device=device)
-        parameters["discriminator"] = parameters.get("discriminator", 0) + size_of(discriminator.heads)
-        frozen += size_of(discriminator) - size_of(discriminator.heads)
-    parameters["backbones"] = frozen
-    guided = Cost(0)
-    if is_guided(config):
-        head = None if classes == OWN_CLASSES else nn.Identity()
-        guide = Classifier(config.classifier, networks[config.classifier], side=config.disc_res, head=head)
-        guided = probe_guide(guide.to(device), side=side, most=shown, dtype=narrow, device=device)
-        parameters["classifier"] = size_of(guide)
-    costs = Costs(drawn, learned, fooled, judged, guided, probe_optimizer(device))
-    stages = tuple(
-        plan_stage(
-            config.at(stage),
-            stage,
-            costs,
-            classes=classes,
-            parameters=parameters,
-            chunk=chunk_of(config.at(stage), most[stage] * stage.resolution**2, memory=memory),
-            size=wide.itemsize,
-        )
-        for stage in config.stages
-    )
+    networks = {**weights, **{name: random_weights(name) for name in missing}}
+    notes = [f"the {name} weights are missing here: measured with random ones" for name in missing]
+    trainer = Trainer(config, data, weights=networks, device=device, dtype=dtype, device_memory=device_memory)
+    trainer.__dict__["classifier"] = unfitted_classifier(trainer)
+    costs: dict[tuple[Any, ...], Cost] = {}
+    measured: dict[int, Cost] = {}  # of a micro-batch's smallest iteration, by resolution
+    parameters: dict[str, int] = {}
+    for index, stage in sorted(enumerate(config.stages), key=lambda item: item[1].resolution):
+        key = cost_key(config, stage)
+        if key in costs:
+            continue
+        last = max(measured, default=None)
+        growth = 1.0 if last is None else (stage.resolution / last) ** 2
+        if last is not None and measured[last].seconds * growth > MAX_SECONDS_SMALLEST:
+            (_, batch, *_), cost = next(item for item in reversed(costs.items()) if item[0][0] == last)
+            costs[key] = cost.scaled(growth * key[1] / batch)
+            notes.append(f"{stage.resolution} px was not measured, but extrapolated from {last} px by its pixels")
+            continue
+        state = trainer.start_stage(index, create_generator(config, trainer.classes), resumed=True)  # no class means
+        parameters = parameters or count_parameters(trainer, state)
+        smallest, costs[key] = measure_stage(trainer, state)
+        measured[stage.resolution] = smallest
+        del state
     facts = {
         "name": data.path.name,
         "images": len(data),
         "resolution": data.resolution,
-        "classes": classes,
+        "classes": trainer.classes,
         "held_out": config.held_out_of(len(data)),
     }
-    notes = [f"the {name} weights are missing here: measured with others of their shapes" for name in missing]
+    stages = tuple(plan_stage(trainer, stage, costs[cost_key(config, stage)]) for stage in config.stages)
     return Plan(facts, parameters, stages, tuple(notes))
 
 
-def plan_stage(
-    config: TrainingConfig,
-    stage: Stage,
-    costs: Costs,
-    *,
-    classes: int,
-    parameters: dict[str, int],
-    chunk: int,
-    size: int,
-) -> StagePlan:
-    """Return the plan of a stage, `config` being the one at that stage; `size` is a value's in bytes."""
-    batch = config.batch
-    micro_batch = config.micro_batch or batch
-    iterations = -(-stage.images // batch)
-    area = stage.resolution**2
-    guidance = config.guidance if classes else 0.0
-    discriminator = config.discriminator(classes)
-    base = min(one.resolution for one in config.stages)
-    wider = {
-        name: (discriminator.view(name, stage.resolution) / discriminator.view(name, base)) ** 2
-        for name in costs.fooled
-    }
-    fooled = sum(wider[name] * cost.seconds for name, cost in costs.fooled.items())
-    judged = sum(wider[name] * cost.seconds for name, cost in costs.judged.items())
-    pixel = costs.drawn.seconds + costs.learned.seconds + (costs.drawn.seconds if chunk else 0.0)
-    image = area * pixel + fooled + 2 * judged + (costs.guided.seconds if guidance else 0.0)
-    trained = parameters["generator"] + parameters["discriminator"]
-    seconds = batch * image + trained * costs.stepped.seconds
+def cost_key(config: TrainingConfig, stage: Stage) -> tuple[Any, ...]:
+    """Return what an iteration's cost depends on: resolution, batch, micro-batch, and whether there is guidance."""
+    stage_config = config.at(stage)
+    return stage.resolution, stage_config.batch, config.micro_batch, bool(stage_config.guidance)
 
-    pixels = min(chunk, micro_batch * area) if chunk else micro_batch * area
-    learning = costs.learned.fixed + pixels * costs.learned.bytes
-    looking = sum(cost.fixed + micro_batch * wider[name] * cost.bytes for name, cost in costs.fooled.items())
-    if guidance:
-        looking += costs.guided.fixed + micro_batch * costs.guided.bytes
-    judging = sum(cost.fixed + micro_batch * wider[name] * cost.bytes for name, cost in costs.judged.items())
-    # chunks are drawn again after the discriminator's graph has gone
-    busiest = max(learning, looking, judging) if chunk else max(learning + looking, judging)
-    still = size * (
-        parameters["generator"] * 5  # weights, average, gradients, two moments
-        + parameters["discriminator"] * 4
-        + parameters["backbones"]
-        + parameters.get("classifier", 0)
-        + IMAGE_COPIES * 3 * micro_batch * area
-    )
+
+def measure_stage(trainer: Trainer, state: TrainingState) -> tuple[Cost, Cost]:
+    """Return the costs of the smallest iteration, two images, and of a whole batch of the state's stage."""
+    stage = trainer.config.stages[state.stage]
+    config = trainer.config.at(stage)
+    micro_batch = config.micro_batch or config.batch
+    smallest = measure_iteration(trainer, state, images=min(MIN_IMAGES, micro_batch))
+    images, cost = MIN_IMAGES, smallest
+    if micro_batch > MIN_IMAGES:
+        affordable = int(MAX_SECONDS / max(smallest.seconds / MIN_IMAGES, 1e-9))
+        images = max(2 * MIN_IMAGES, min(micro_batch, affordable))
+        images = min(images, micro_batch)
+        cost = measure_iteration(trainer, state, images=images)
+        cost = cost.extended(smallest, steps=(micro_batch - images) / (images - MIN_IMAGES))
+    parts = config.batch // micro_batch
+    return smallest, Cost(cost.seconds * parts, cost.memory)  # micro-batches follow one another in the same memory
+
+
+def measure_iteration(trainer: Trainer, state: TrainingState, *, images: int) -> Cost:
+    """Return the cost of training iterations on `images` images: the faster of two, and the peak of all."""
+    stages = list(trainer.config.stages)
+    stage = stages[state.stage]
+    chunk = plan_stage(trainer, stage, Cost(0, 0)).chunk  # of the whole micro-batch
+    stages[state.stage] = replace(stage, batch=images)
+    small = replace(trainer, config=replace(trainer.config, micro_batch=0, chunk=chunk, stages=tuple(stages)))
+    small.__dict__["classifier"] = trainer.classifier  # built once
+    loader = small.loader(stages[state.stage])
+    reals = loader.batch(0, images)
+    seconds = []
+    with PeakMemory(trainer.device) as peak:
+        for _ in range(1 + ITERATIONS):
+            synchronize(trainer.device)
+            start = time.perf_counter()
+            small.train_iteration(state, loader, reals)
+            synchronize(trainer.device)
+            seconds.append(time.perf_counter() - start)
+    return Cost(min(seconds[1:]), peak.bytes)
+
+
+def unfitted_classifier(trainer: Trainer) -> Classifier | None:
+    """Return the classifier of guidance with a head of the right shape, as fitting one to the data takes long."""
+    config = trainer.config
+    if not is_guided(config):
+        return None
+    own_head = trainer.classes == OWN_CLASSES
+    name, head = config.classifier, None if own_head else nn.Identity()
+    classifier = Classifier(name, trainer.weights[name], side=config.disc_res, head=head)
+    if not own_head:
+        classifier.head = nn.Linear(classifier.network.num_features, trainer.classes)
+        classifier.freeze()
+    return classifier.to(trainer.device)
+
+
+class PeakMemory:
+    """Measures the peak of memory within a `with` block: of tensors on a GPU, else the process's resident size."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes = 0
+        self.done = Event()
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self.thread = Thread(target=self.sample, daemon=True)
+            self.thread.start()
+        return self
+
+    def sample(self) -> None:
+        """Look at the resident size until the block ends."""
+        while True:
+            self.bytes = max(self.bytes, resident_bytes() or 0)
+            if self.done.wait(SAMPLING_PERIOD):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self.done.set()
+            self.thread.join()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def count_parameters(trainer: Trainer, state: TrainingState) -> dict[str, int]:
+    """Return the number of parameters of each network."""
+    heads = sum(p.numel() for p in state.discriminator.head_parameters())
+    counts = {
+        "generator": parameters_of(state.generator),
+        "discriminator": heads,
+        "backbones": parameters_of(state.discriminator) - heads,
+    }
+    if isinstance(trainer.classifier, nn.Module):
+        counts["classifier"] = parameters_of(trainer.classifier)
+    return counts
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Return the number of a network's parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def plan_stage(trainer: Trainer, stage: Stage, cost: Cost) -> StagePlan:
+    """Return the plan of a stage."""
+    config = trainer.config.at(stage)
+    micro_batch = config.micro_batch or config.batch
+    iterations = -(-stage.images // config.batch)
     return StagePlan(
         resolution=stage.resolution,
         kimg=stage.kimg,
-        batch=batch,
+        batch=config.batch,
         micro_batch=micro_batch,
         iterations=iterations,
         g_lr=config.g_lr,
         d_lr=config.d_lr,
         mirror=config.mirror,
-        guidance=guidance,
+        guidance=config.guidance if trainer.classes else 0.0,
         blur=config.blur_at(0, stage),
-        chunk=chunk,
-        seconds_per_iteration=seconds,
-        seconds=iterations * seconds,
-        memory=round(still + busiest),
+        chunk=chunk_size(config, micro_batch * stage.resolution**2, device_memory=trainer.device_memory),
+        seconds_per_iteration=cost.seconds,
+        seconds=iterations * cost.seconds,
+        memory=round(cost.memory),
     )
 
 
-def size_of(network: nn.Module) -> int:
-    """Return the number of a network's parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
+def random_weights(name: str) -> Mapping[str, Tensor]:
+    """Return values of the shapes of the pretrained network of `name`, to measure with where it is missing."""
+    shapes = expected_shapes(SOURCES[name].model)
+    return {
+        key: torch.ones(shape) if key.endswith("running_var") else torch.full(shape, 0.01)
+        for key, shape in shapes.items()
+    }

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.dataset import ImageSet
-from polyinr_core.data.loader import Reader
+from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.loader import ResizedDataset
 from polyinr_core.data.resample import normalized
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError
@@ -76,7 +76,7 @@ SIDE = 128
 
 
 @torch.no_grad()
-def class_means(data: ImageSet, features: Lite0Features) -> Tensor:
+def class_means(data: ImageDataset, features: Lite0Features) -> Tensor:
     """Return [classes, 320]: the deepest tap averaged over space and over up to 32 images of each class.
 
     A class without images gets the mean of the others. The release starts every data set from such a table
@@ -84,7 +84,7 @@ def class_means(data: ImageSet, features: Lite0Features) -> Tensor:
     paper and release differ"). Computed where `features` is, returned on the CPU.
     """
     device = next(features.parameters()).device
-    reader = Reader(data, data.resolution)
+    reader = ResizedDataset(data, data.resolution)
     rows: list[Tensor | None] = []
     for label in range(data.classes):
         members = np.flatnonzero(data.labels == label)[:IMAGES_PER_CLASS]

@@ -1,338 +1,399 @@
-"""The iterations of one stage: each is a function of the seed, the stage and the images seen."""
+"""The training loop: `train` runs the stages of a configuration in a run folder, and resumes an interrupted run."""
 
-from collections import abc
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.dataset import ImageSet
-from polyinr_core.data.loader import Feed, Images
+from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.loader import Images, TrainLoader
+from polyinr_core.data.torch_dataset import as_image_dataset
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError, TrainingError
+from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import TRACE_BYTES
-from polyinr_core.runtime.distributed import ALONE, CPU, Ranks
+from polyinr_core.runtime import pretrained
+from polyinr_core.runtime.atomic_io import PathLike
+from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
 from .classifier_guidance import check_classes, is_guided, make_guide
-from .config import Stage, TrainingConfig, networks_of
-from .hooks import Upkeep
-from .init import class_means, describe_start, generator_from
+from .config import Stage, TrainingConfig, make_config, networks_of
+from .hooks import Hooks
+from .init import adopt, class_means, describe_start, generator_from
 from .logging import Event
 from .run_dir import DataFacts, RunFolder
-from .state import Session, State, begin_stage, first_generator, read_state, shared_state, unpack
-from .step import Batch, Guide, Losses, Setting, ema_beta, half_life, iterate
+from .state import TrainingState, broadcast_state, create_generator, read_state, start_stage, unpack_state
+from .step import Batch, ClassifierLoss, StepOptions, StepStats, ema_beta, ema_half_life, train_step
+
+# a fake's latents depend on this key; the second one keeps its first name, so that runs of format 1 resume exactly
+LATENT_KEYS = {"g_fakes": "generator", "d_fakes": "critic"}
 
 
-class Iterations:
-    """Trains a session, one iteration after another, on this rank's part of each batch.
+def train(
+    data: PathLike | ImageDataset | Dataset[Any],
+    *,
+    run_dir: PathLike,
+    stages: str | Sequence[Stage] | None = None,
+    preset: str = "emoji",
+    config: TrainingConfig | None = None,
+    init_from: PathLike | Checkpoint | None = None,
+    weights: Mapping[str, Any] | None = None,
+    device: str | torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    device_memory: int | None = None,
+    dist: DistributedContext = SINGLE_PROCESS,
+    report: Callable[[Event], None] | None = None,
+    progress: Callable[[TrainingState], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    **fields: Any,
+) -> bool:
+    """Train a model, stage by stage. The same call resumes where an earlier one stopped.
 
-    `config` is the run's at stage number `index`, `memory` what the device has, in bytes (None: unknown).
+    Every random draw is a function of the seed, the stage and the images seen, so a resumed run is the uninterrupted
+    one: bit for bit on one CPU.
+
+    Args:
+        data: Path of a dataset (.zip, .tar shards), or a map-style torch Dataset of (image, label) pairs: uint8
+            [3, H, W] or [H, W, 3], all square and of one size; a class number, or None.
+        run_dir: The run folder; made if it does not exist.
+        stages: Resolutions and lengths in kimg, as "32:200,64:100". Default: the preset's.
+        preset: A name in `config.PRESETS`, whose values `fields` replace.
+        config: The whole configuration, in place of preset, stages and fields.
+        init_from: A checkpoint to start from, instead of new weights.
+        weights: The pretrained networks by name (see `load_networks`). Default: those that are on this machine.
+        device: Where to train.
+        dtype: Of the matrix products: bfloat16, float32 or float64.
+        device_memory: Bytes of the device, from which `chunk` is chosen. None: unknown.
+        dist: The ranks that train together. All of them call this; rank 0 writes the run folder.
+        report: Called with each event of the log, and with {"message": ...} for messages.
+        progress: Called with the training state after every iteration.
+        stop: Asked after every iteration; once it returns True on any rank, everything is saved.
+        **fields: Fields of `TrainingConfig`, as `batch=16` or `mirror=True`.
+
+    Returns:
+        True at the end of the last stage, False when stopped.
+
+    Raises:
+        ConfigError, TrainingError, DatasetError, FileError, WeightsError, DistributedError.
     """
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        index: int,
-        feed: Feed,
-        *,
-        classes: int,
-        guide: Guide | None,
-        device: torch.device,
-        dtype: torch.dtype,
-        memory: int | None,
-        ranks: Ranks,
-    ) -> None:
-        self.stage = config.stages[index]
-        self.config = config.at(self.stage)
-        self.index = index
-        self.feed = feed
-        self.classes = classes
-        self.guide = guide if self.config.guidance else None
-        self.device = device
-        self.dtype = torch.promote_types(dtype, torch.float32)
-        self.ranks = ranks
-        self.micro_batch = self.config.micro_batch or self.config.batch
-        side = self.stage.resolution
-        grid = RegularGrid(side, side)
-        self.points = grid.points(0, side**2, dtype=self.dtype, device=device)
-        pixels = self.micro_batch // ranks.count * side**2
-        self.chunk = chunk_of(self.config, pixels, memory=memory)
-        self.own = ranks.rows(self.config.batch, self.micro_batch)
-
-    def reals(self, images: int) -> abc.Generator[Images, None, None]:
-        """Yield this rank's images of each iteration from `images` on, read ahead; to be closed."""
-        sizes = {"batch": self.config.batch, "micro_batch": self.micro_batch}
-        return self.feed.stream(images, **sizes, ranks=self.ranks)
-
-    def train(self, session: Session, reals: Images) -> tuple[Setting, Losses]:
-        """Run one iteration and count its images; return how it looked at them and what it tells."""
-        images, batch = session.images, self.config.batch
-        setting = self.setting(images)
-        losses = iterate(
-            session.networks,
-            setting,
-            reals=self.on_device(*reals),
-            g_fakes=self.fakes("generator", images),
-            d_fakes=self.fakes("discriminator", images),
-            beta=ema_beta(batch=batch, images=images, half_life=half_life(batch)),
+    if config is None:
+        config = make_config(preset, stages=stages, **fields)
+    elif stages is not None or fields:
+        raise ConfigError("give either a config, or stages and fields")
+    if init_from is not None:
+        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_checkpoint(init_from)
+        config = adopt(config, checkpoint, set(fields))
+    else:
+        checkpoint = None
+    folder = RunFolder(Path(run_dir))
+    with ExitStack() as stack:
+        images = as_image_dataset(data, labels="auto" if config.cond else "none")
+        if images is not data:
+            stack.enter_context(images)
+        check_run(config, images, dist=dist)
+        if dist.is_main:
+            stack.enter_context(folder.locked())
+        trainer = Trainer(
+            config,
+            images,
+            weights=load_networks(config) if weights is None else weights,
+            device=torch.device(device),
+            dtype=dtype,
+            device_memory=device_memory,
+            dist=dist,
         )
-        session.images += batch
-        return setting, losses
-
-    def setting(self, images: int) -> Setting:
-        """Return how the iteration after `images` images of the stage looks at images."""
-        config, key = self.config, (self.config.seed, self.index, images)
-        return Setting(
-            self.points,
-            micro_batch=self.micro_batch,
-            sigma=config.blur_at(images, self.stage),
-            rng=lambda name, part: generator_for("augment", name, part, *key),
-            ranks=self.ranks,
-            chunk=self.chunk,
-            guide=self.guide,
-            guidance=config.guidance,
+        if dist.is_main:
+            folder.claim(config, DataFacts(images.path.name, images.sha256, len(images), trainer.classes))
+        hooks = Hooks(
+            config,
+            images,
+            folder,
+            weights=trainer.weights,
+            device=trainer.device,
+            report=report or (lambda event: None),
+            dist=dist,
         )
-
-    def fakes(self, name: str, images: int) -> Batch:
-        """Draw the latents of a pass: those of the whole batch, of which this rank takes its own."""
-        config = self.config
-        rng = generator_for("z", name, config.seed, self.index, images)
-        z = torch.randn(config.batch, config.z_dim, generator=rng)
-        label = self.feed.labels(rng, config.batch)
-        return self.on_device(z[self.own], None if label is None else label[self.own])
-
-    def on_device(self, content: Tensor, label: Tensor | None) -> Batch:
-        """Bring images or latents to the device, without labels in an unconditional run."""
-        labels = label.to(self.device) if self.classes and label is not None else None
-        return Batch(content.to(self.device, self.dtype), labels)
+        stack.enter_context(closing(hooks.logger))
+        return run_stages(trainer, hooks, init_from=checkpoint, progress=progress, stop=stop)
 
 
-def chunk_of(config: TrainingConfig, pixels: int, *, memory: int | None) -> int:
-    """Return how many of a pass's pixels the generator's backward pass takes at once, 0 for all.
+def run_stages(
+    trainer: "Trainer",
+    hooks: Hooks,
+    *,
+    init_from: Checkpoint | None = None,
+    progress: Callable[[TrainingState], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> bool:
+    """Resume or start, and train to the end of the last stage. Return False if `stop` returned True before that."""
+    stages, dist = trainer.config.stages, trainer.dist
+    state = resume(trainer, hooks) or start(trainer, hooks, init_from)
+    while True:
+        stage = stages[state.stage]
+        is_last = state.stage + 1 == len(stages)
+        if not is_finished(state, stage, hooks):
+            loader = trainer.loader(stage)
+            hooks.on_stage_start(state, loader)
+            config = trainer.config.at(stage)
+            sizes = {"batch": config.batch, "micro_batch": config.micro_batch or config.batch}
+            with closing(loader.batches(state.images, **sizes, dist=dist)) as batches:
+                for reals in batches:
+                    options, stats = trainer.train_iteration(state, loader, reals)
+                    ended = state.images >= stage.images
+                    if progress:
+                        progress(state)
+                    run_is_over = is_last and is_finished(state, stage, hooks)
+                    stopped = dist.any(stop is not None and stop()) and not run_is_over
+                    early = hooks.on_step_end(state, options, stats, ended=ended, stopped=stopped)
+                    if stopped:
+                        return False
+                    if ended or early:
+                        break
+        if is_last:
+            return True
+        state = trainer.start_stage(state.stage + 1, state.ema, images_before=state.total_images)
 
-    By need: all, as long as what they leave in memory is less than a quarter of the device's.
+
+def is_finished(state: TrainingState, stage: Stage, hooks: Hooks) -> bool:
+    """Return whether the state's stage has seen all its images, or early stopping has ended it."""
+    return state.images >= stage.images or hooks.stopped_early(state)
+
+
+def resume(trainer: "Trainer", hooks: Hooks) -> TrainingState | None:
+    """Return the newest intact training state of the run folder, None if there is none."""
+    config, dist = trainer.config, trainer.dist
+    saved = None
+    if dist.is_main:
+        saved, damaged = read_state(hooks.folder.state)
+        for message in damaged:
+            hooks.info(message)
+    saved = broadcast_state(saved, dist)
+    if saved is None:
+        return None
+    stage = saved.counters.get("stage")
+    if stage is None or stage >= len(config.stages):
+        raise TrainingError(
+            f"the training state is of stage {stage}, but this run has {len(config.stages)} stages; restore the run's "
+            "own state/, or move it away to start a new run"
+        )
+    state = trainer.start_stage(stage, Generator(config.generator(trainer.classes)), resumed=True)
+    unpack_state(state, saved)
+    if stage + 1 < len(config.stages) or not is_finished(state, config.stages[stage], hooks):
+        hooks.log(state, {"resumed": True})
+        hooks.info(f"resuming at {state.total_images / 1000:g} kimg")
+    return state
+
+
+def start(trainer: "Trainer", hooks: Hooks, init_from: Checkpoint | None) -> TrainingState:
+    """Return the training state at the start of the first stage."""
+    config, names = trainer.config, trainer.data.class_names
+    if is_guided(config) and config.metric_every and config.classifier in networks_of(config.metrics):
+        hooks.info(f"{config.classifier} both guides and measures the generator: its distances are too small; see fid")
+    if init_from is None:
+        generator = create_generator(config, trainer.classes, trainer.class_means)
+    else:
+        for message in describe_start(init_from, trainer.classes, names):
+            hooks.info(message)
+        generator = generator_from(
+            init_from, classes=trainer.classes, class_names=names, table=trainer.class_means, seed=config.seed
+        )
+    return trainer.start_stage(0, generator)
+
+
+@dataclass
+class Trainer:
+    """The computation of a run, without files: makes training states and trains them, one iteration at a time.
+
+    Args:
+        config: The run's configuration.
+        data: The images.
+        weights: The pretrained networks by name (see `load_networks`).
+        device, dtype, device_memory, dist: As for `train`.
     """
-    chunk = config.chunk
-    if chunk is None:
-        most = (memory or 2**62) // 4 // (TRACE_BYTES * config.channels * config.levels)
-        chunk = 0 if pixels <= most else max(1024, 1 << (most // 4).bit_length() - 1)
-    return chunk if chunk < pixels else 0
 
+    config: TrainingConfig
+    data: ImageDataset
+    weights: Mapping[str, Any]
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+    device_memory: int | None = None
+    dist: DistributedContext = SINGLE_PROCESS
 
-class Run:
-    """A training run in its folder.
-
-    `weights` holds pretrained networks under timm's names: each backbone, `lite0` for the class tables of a
-    conditional model, the classifier if one guides, and what the judge looks through. `start` is a checkpoint to
-    start from. `report` gets each event of the log as a dict, and messages for a person as {"message": ...}.
-    `memory` is what the device has, in bytes. Everything random is a function of the seed, the stage and the
-    images seen: going on from a state gives the very run that was interrupted (to the bit, on one CPU). Each
-    of the `ranks` has a Run of its own; the first one writes. Raises TrainingError, ConfigError, DatasetError,
-    FileError, RanksError.
-    """
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        data: ImageSet,
-        folder: RunFolder,
-        *,
-        weights: Mapping[str, Any],
-        device: torch.device,
-        report: Callable[[Event], None],
-        start: Checkpoint | None = None,
-        dtype: torch.dtype = torch.float32,
-        memory: int | None = None,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        self.config = config
-        self.data = data
-        self.folder = folder
-        self.weights = weights
-        self.device = device
-        self.start_from = start
-        self.dtype = dtype
-        self.memory = memory
-        self.ranks = ranks
-        self.classes = config.classes_of(data.classes)
-        check_run(config, data, ranks=ranks)
-        if ranks.leads:
-            folder.claim(config, DataFacts(data.path.name, data.sha256, len(data), self.classes))
-        self.upkeep = Upkeep(config, data, folder, weights=weights, device=device, report=report, ranks=ranks)
-
-    def feed(self, stage: Stage) -> Feed:
-        """Return the images of a stage."""
-        return feed_of(self.config, self.data, stage, device=self.device)
+    @property
+    def classes(self) -> int:
+        """Number of classes that the model learns, 0 for an unconditional one."""
+        return self.config.classes_of(self.data.classes)
 
     @cached_property
-    def table(self) -> Tensor | None:
-        """The class means of the data, [classes, 320]; None in an unconditional run."""
+    def class_means(self) -> Tensor | None:
+        """Mean features of each class, [classes, 320], from which class tables start; None without classes."""
         if not self.classes:
             return None
-        if self.ranks.leads:
-            table = class_means(self.data, Lite0Features(self.weights["lite0"]).to(self.device))
+        if self.dist.is_main:
+            means = class_means(self.data, Lite0Features(self.weights["lite0"]).to(self.device))
         else:
-            table = torch.empty(self.classes, Lite0Features.widths[-1])
-        self.ranks.same_as_first([table])
-        return table
-
-    def train(self, *, stop: Callable[[], bool], progress: Callable[[Session], None] | None = None) -> bool:
-        """Train to the end and return True; or, once `stop()` says so on any rank, save all and return False.
-
-        `stop` is asked and `progress` told where the run stands after every iteration.
-        """
-
-        def stopping(session: Session) -> bool:
-            if progress:
-                progress(session)
-            return self.ranks.any(stop()) and not self.over(session)
-
-        with closing(self.upkeep.journal):
-            session = self.resume() or self.start()
-            while self.train_stage(session, stopping=stopping):
-                if session.stage + 1 == len(self.config.stages):
-                    return True
-                session = self.begin(session.stage + 1, session.networks.ema, images_before=session.seen)
-        return False
-
-    def over(self, session: Session) -> bool:
-        """Say whether nothing is left to train."""
-        *before, last = self.config.stages
-        return session.stage == len(before) and (session.images >= last.images or self.upkeep.stands_still(session))
+            means = torch.empty(self.classes, Lite0Features.widths[-1])
+        self.dist.broadcast([means])
+        return means
 
     @cached_property
-    def guide(self) -> Guide | None:
-        """The loss of the classifier that guides, None where there is none."""
-        guide = make_guide(self.config, self.data, self.weights, device=self.device)
-        if guide is not None:
-            self.ranks.same_as_first(guide.head.state_dict().values())
-        return guide
+    def classifier(self) -> ClassifierLoss | None:
+        """The loss of classifier guidance, None if no stage uses it."""
+        classifier = make_guide(self.config, self.data, self.weights, device=self.device)
+        if classifier is not None:
+            self.dist.broadcast(classifier.head.state_dict().values())
+        return classifier
 
-    def start(self) -> Session:
-        """Begin the first stage."""
-        judges = networks_of(self.config.metrics) if self.config.metric_every else ()
-        if is_guided(self.config) and self.config.classifier in judges:
-            self.upkeep.say(f"{self.config.classifier} guides and judges: its distances flatter; see fid")
-        if self.start_from is None:
-            return self.begin(0, first_generator(self.config, self.classes, self.table))
-        names = self.data.class_names
-        for line in describe_start(self.start_from, self.classes, names):
-            self.upkeep.say(line)
-        generator = generator_from(
-            self.start_from, classes=self.classes, class_names=names, table=self.table, seed=self.config.seed
-        )
-        return self.begin(0, generator)
+    def loader(self, stage: Stage) -> TrainLoader:
+        """Return the images of a stage."""
+        return loader_of(self.config, self.data, stage, device=self.device)
 
-    def resume(self) -> Session | None:
-        """Return the session of the newest sound state, if there is one."""
-        state: State | None = None
-        if self.ranks.leads:
-            state, damaged = read_state(self.folder.state)
-            for line in damaged:
-                self.upkeep.say(line)
-        state = shared_state(state, self.ranks)
-        if state is None:
-            return None
-        generator = Generator(self.config.generator(self.classes))
-        stage = state.counters.get("stage")
-        if stage is None or stage >= len(self.config.stages):
-            raise TrainingError(
-                f"the state is of stage {stage}, this run has {len(self.config.stages)}; "
-                "put its own state/ back, or move it away to start anew"
-            )
-        session = self.begin(stage, generator, fresh=False)
-        unpack(session, state)
-        if not self.over(session):
-            self.upkeep.log(session, {"resumed": True})
-            self.upkeep.say(f"going on at {session.seen / 1000:g} kimg")
-        return session
-
-    def begin(self, stage: int, generator: Generator, *, images_before: int = 0, fresh: bool = True) -> Session:
-        """Begin a stage from a generator, with a new discriminator; a fresh one starts from the data's class means."""
-        session = begin_stage(
+    def start_stage(
+        self, stage: int, generator: Generator, *, images_before: int = 0, resumed: bool = False
+    ) -> TrainingState:
+        """Return the state at the start of a stage; a resumed one gets its class tables from its saved state."""
+        state = start_stage(
             self.config.at(self.config.stages[stage]),
             generator,
             stage=stage,
             weights=self.weights,
             device=self.device,
             dtype=self.dtype,
-            table=self.table if fresh else None,
-            ranks=self.ranks,
+            class_means=None if resumed else self.class_means,
+            dist=self.dist,
         )
-        session.images_before = images_before
-        return session
+        state.images_before = images_before
+        return state
 
-    def train_stage(self, session: Session, *, stopping: Callable[[Session], bool]) -> bool:
-        """Train from where the session stands to its stage's end; see to what is due after each iteration.
-
-        `stopping` is told where the run stands after every iteration; once it says True, save and return False.
-        """
-        stage = self.config.stages[session.stage]
-        if session.images >= stage.images or self.upkeep.stands_still(session):
-            return True
-        feed = self.feed(stage)
-        iterations = Iterations(
-            self.config,
-            session.stage,
-            feed,
-            classes=self.classes,
-            guide=self.guide,
-            device=self.device,
-            dtype=self.dtype,
-            memory=self.memory,
-            ranks=self.ranks,
+    def train_iteration(
+        self, state: TrainingState, loader: TrainLoader, reals: Images
+    ) -> tuple[StepOptions, StepStats]:
+        """Train one iteration on this rank's images, and count those of all ranks."""
+        options = self.step_options(state)
+        batch = self.config.at(self.config.stages[state.stage]).batch
+        stats = train_step(
+            state,
+            options,
+            reals=self.to_device(*reals),
+            g_fakes=self.latents(state, loader, "g_fakes"),
+            d_fakes=self.latents(state, loader, "d_fakes"),
+            ema_beta=ema_beta(batch=batch, images=state.images, half_life=ema_half_life(batch)),
         )
-        self.upkeep.begin(session, feed)
-        with closing(iterations.reals(session.images)) as stream:
-            for reals in stream:
-                setting, losses = iterations.train(session, reals)
-                ended, stopped = session.images >= stage.images, stopping(session)
-                still = self.upkeep.after(session, setting, losses, ended=ended, stopped=stopped)
-                if stopped:
-                    return False
-                if ended or still:
-                    break
-        return True
+        state.images += batch
+        return options, stats
+
+    def step_options(self, state: TrainingState) -> StepOptions:
+        """Return the options of the next iteration."""
+        stage = self.config.stages[state.stage]
+        config, resolution = self.config.at(stage), stage.resolution
+        micro_batch = config.micro_batch or config.batch
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        key = (config.seed, state.stage, state.images)
+        pixels = micro_batch // self.dist.world_size * resolution**2
+        return StepOptions(
+            RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=self.device),
+            micro_batch=micro_batch,
+            blur_sigma=config.blur_at(state.images, stage),
+            augment_rng=lambda name, index: generator_for("augment", name, index, *key),
+            chunk=chunk_size(config, pixels, device_memory=self.device_memory),
+            classifier=self.classifier if config.guidance else None,
+            guidance=config.guidance,
+            dist=self.dist,
+        )
+
+    def latents(self, state: TrainingState, loader: TrainLoader, name: str) -> Batch:
+        """Return this rank's z and labels of the next iteration's fakes, drawn for the whole batch."""
+        config = self.config.at(self.config.stages[state.stage])
+        rng = generator_for("z", LATENT_KEYS[name], config.seed, state.stage, state.images)
+        z = torch.randn(config.batch, config.z_dim, generator=rng)
+        label = loader.sample_labels(rng, config.batch)
+        local = self.dist.local_rows(config.batch, config.micro_batch or config.batch)
+        return self.to_device(z[local], None if label is None else label[local])
+
+    def to_device(self, data: Tensor, label: Tensor | None) -> Batch:
+        """Return images or latents on the device; an unconditional run ignores labels."""
+        labels = label.to(self.device) if self.classes and label is not None else None
+        return Batch(data.to(self.device, torch.promote_types(self.dtype, torch.float32)), labels)
 
 
-def check_run(config: TrainingConfig, data: ImageSet, *, ranks: Ranks = ALONE) -> None:
-    """Refuse what cannot be trained before anything is written. Raises PolyinrError."""
+def chunk_size(config: TrainingConfig, pixels: int, *, device_memory: int | None) -> int:
+    """Return how many of `pixels` the generator's backward pass holds at a time, 0 for all.
+
+    Unless the configuration says so: all, as long as what autograd saves of them fits a quarter of the device's memory.
+    """
+    chunk = config.chunk
+    if chunk is None:
+        largest = (device_memory or 2**62) // 4 // (TRACE_BYTES * config.channels * config.levels)
+        chunk = 0 if pixels <= largest else max(1024, 1 << (largest // 4).bit_length() - 1)
+    return chunk if chunk < pixels else 0
+
+
+def check_run(config: TrainingConfig, data: ImageDataset, *, dist: DistributedContext = SINGLE_PROCESS) -> None:
+    """Raise PolyinrError if the configuration cannot be trained on the data, before anything is written."""
     classes = config.classes_of(data.classes)
     if classes == 1:
-        raise TrainingError(f"{data.path}: has one class only; train with --no-cond")
+        raise TrainingError(f"{data.path}: has only one class; train with --no-cond")
     check_classes(config, data)
     discriminator = config.discriminator(classes)
     for stage in config.stages:
-        own, feed = config.at(stage), feed_of(config, data, stage)
-        if len(feed) < own.batch:
-            apart = f", with {held_out} held out," if (held_out := own.held_out_of(len(data))) else ""
-            less = "--batch or --held-out" if held_out else "--batch"
-            raise TrainingError(
-                f"{data.path}: {len(feed)} images{apart} are fewer than the batch of {own.batch}; give more "
-                f"images or a smaller {less}"
+        stage_config, loader = config.at(stage), loader_of(config, data, stage)
+        if len(loader) < stage_config.batch:
+            held_out = stage_config.held_out_of(len(data))
+            without, options = (
+                (f" without the {held_out} held out", "--batch or --held-out") if held_out else ("", "--batch")
             )
-        if (micro_batch := own.micro_batch or own.batch) % ranks.count:
-            raise ConfigError(f"a micro-batch of {micro_batch} cannot be divided among {ranks.count} processes")
+            raise TrainingError(
+                f"{data.path}: {len(loader)} images{without} are fewer than the batch of {stage_config.batch}; "
+                f"add images, or reduce {options}"
+            )
+        if (micro_batch := stage_config.micro_batch or stage_config.batch) % dist.world_size:
+            raise ConfigError(f"a micro-batch of {micro_batch} cannot be divided among {dist.world_size} processes")
         for backbone in discriminator.backbones:
             discriminator.view(backbone, stage.resolution)
 
 
-def feed_of(config: TrainingConfig, data: ImageSet, stage: Stage, *, device: torch.device = CPU) -> Feed:
-    """Return the images of a stage. Raises DatasetError if they are smaller."""
-    own = config.at(stage)
-    return Feed(
+def loader_of(config: TrainingConfig, data: ImageDataset, stage: Stage, *, device: torch.device = CPU) -> TrainLoader:
+    """Return the images of a stage. Raises DatasetError if they are smaller than its resolution."""
+    config = config.at(stage)
+    return TrainLoader(
         data,
         resolution=stage.resolution,
-        seed=own.seed,
-        mirror=own.mirror,
-        held_out=own.held_out_of(len(data)),
-        workers=own.workers,
+        seed=config.seed,
+        mirror=config.mirror,
+        held_out=config.held_out_of(len(data)),
+        workers=config.workers,
         device=device,
     )
+
+
+def required_networks(config: TrainingConfig) -> list[str]:
+    """Return the names of the pretrained networks that a run uses."""
+    metrics = networks_of(config.metrics) if config.metric_every else ()
+    return sorted({*config.backbones, "lite0", *metrics, *([config.classifier] if is_guided(config) else [])})
+
+
+def load_networks(
+    config: TrainingConfig, files: Mapping[str, PathLike] | None = None, *, download: bool = False
+) -> dict[str, Any]:
+    """Return the pretrained networks that a run uses: tensors under timm's names, `inception` as a module.
+
+    `files` names weight files by network. Raises WeightsError for one that is not on this machine, unless `download`.
+    """
+    networks: dict[str, Any] = {}
+    for name in required_networks(config):
+        file = (files or {}).get(name)
+        if name == "inception":
+            networks[name] = load_inception(None if file is None else Path(file))
+        else:
+            networks[name] = pretrained.load_pretrained(name, file=file, download=download)
+    return networks

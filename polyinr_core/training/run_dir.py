@@ -1,4 +1,4 @@
-"""The run folder: what stands where, who may write there, which configuration it belongs to, and its log."""
+"""The run folder: its paths, its lock, the configuration it belongs to, and its log."""
 
 import os
 import re
@@ -17,19 +17,19 @@ from polyinr_core.runtime.format1 import FORMAT, run_subfolder, upgrade
 from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json, plain_json
 
 from .config import TrainingConfig, parse_stages, stage_changes
-from .state import reached
+from .state import read_progress
 
-# between a run and its continuation: how often and how it is done; the data is known by its sum, not by its name
+# these may differ when a run resumes; the dataset is identified by its SHA-256, not its name
 MAY_CHANGE = {
     *("state_every", "checkpoint_every", "metric_every", "metrics", "auto_advance", "keep"),
     *("chunk", "workers", "name"),
 }
-SUMS = {"init_from": "--init-from of SHA-256", "sha256": "data of SHA-256"}  # how a message names them
+SHA256_FIELDS = {"init_from": "--init-from of SHA-256", "sha256": "data of SHA-256"}  # their names in messages
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Which images a run learns from."""
+    """The dataset of a run."""
 
     name: str
     sha256: str
@@ -60,11 +60,11 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """There while a process writes to the folder; it is the lock on the file that counts, not the file."""
+        """A file on which the process that writes the folder holds a lock."""
         return self.path / "run.lock"
 
     @property
-    def charts(self) -> Path:
+    def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
     @property
@@ -83,10 +83,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep all other processes out of the folder, and clear away what a killed one left half-written.
+        """Lock the folder against other processes, and remove the incomplete files of one that was killed.
 
-        A process that ends, however it ends, frees the lock. Where nothing comes into a new folder, it goes
-        again. Raises TrainingError when another process has the lock or this is no place for a run, FileError.
+        The lock is released when the process ends, however it does. A new folder that stays empty is removed again.
+        Raises TrainingError when another process holds the lock or the folder holds something else, FileError.
         """
         self.check_place()
         try:
@@ -98,7 +98,7 @@ class RunFolder:
             lock.acquire(blocking=False)
         except Timeout as error:
             raise TrainingError(
-                f"{self.path}: another process is training here; wait for its end, or choose another --run-dir"
+                f"{self.path}: another process is training here; wait until it ends, or choose another --run-dir"
             ) from error
         except OSError as error:
             unmake_folders(made)
@@ -108,34 +108,34 @@ class RunFolder:
             yield
         finally:
             with suppress(OSError):
-                self.lock.unlink()  # while it is ours: who waits for this very file sees that it has gone
+                self.lock.unlink()  # while locked, so that no other process can lock a file that is then removed
             lock.release()
             unmake_folders(made)
 
     def check_place(self) -> None:
-        """Raise TrainingError where something else than a run is; what a killed process left is nothing."""
+        """Raise TrainingError if the folder holds anything but a run, or the leftovers of a killed process."""
         try:
             if self.config.exists() or not self.path.exists():
                 return
-            mine = not self.path.is_dir() or any(
+            occupied = not self.path.is_dir() or any(
                 path != self.lock and not is_draft(path, of=self.config) for path in self.path.iterdir()
             )
         except OSError as error:
             raise explain(self.path, error) from error
-        if mine:
-            raise TrainingError(f"{self.path}: is there already and is no run folder; choose another --run-dir")
+        if occupied:
+            raise TrainingError(f"{self.path}: already exists and is no run folder; choose another --run-dir")
 
     def clear_drafts(self) -> None:
-        """Remove the half-written files of a process that was killed."""
+        """Remove the incomplete files of a process that was killed."""
         for folder in (self.path, self.state, self.checkpoints, self.samples):
             for path in folder.glob(".*.part"):
                 shutil.rmtree(path, ignore_errors=True)
 
     def claim(self, config: TrainingConfig, data: DataFacts) -> None:
-        """Write the configuration into a new folder, or check that it is one that the started run can go on with.
+        """Write the configuration into a new folder, or check that the run in the folder can resume with it.
 
-        It is the one that the run has, or differs in what may change (MAY_CHANGE, and the stages that are still
-        to come); then it takes the stored one's place. Raises TrainingError naming all that differs, FileError.
+        It may differ in the fields of MAY_CHANGE and in stages still to come; then it replaces the stored one. Raises
+        TrainingError naming all other differences, FileError.
         """
         try:
             now = plain_json({"format": FORMAT, "training": config.to_dict(), "data": asdict(data)})
@@ -147,7 +147,7 @@ class RunFolder:
             if changes := differences(stored, now):
                 raise TrainingError(
                     f"{self.path}: this run was started with {'; '.join(changes)}; "
-                    "give the same again to go on, or another --run-dir to start anew"
+                    "give the same settings to resume, or another --run-dir to start a new run"
                 )
             self.check_stages(stored["training"].get("stages"), config)
             if stored == now:
@@ -156,17 +156,17 @@ class RunFolder:
             draft.write_text(format_json(now, indent=2, sort_keys=False) + "\n", encoding="utf-8")
 
     def check_stages(self, stored: Any, config: TrainingConfig) -> None:
-        """Raise TrainingError unless the stored stages, as far as they are trained, are those of `config`."""
+        """Raise TrainingError unless the stored stages, as far as they have been trained, are those of `config`."""
         try:
             if not isinstance(stored, str):
-                raise ConfigError("its stages are no text")
+                raise ConfigError("its stages are not text")
             before = parse_stages(stored)
         except ConfigError as error:
-            raise TrainingError(f"{self.config}: damaged; choose another --run-dir to start anew") from error
-        if changes := stage_changes(before, config.stages, reached=reached(self.state)):
+            raise TrainingError(f"{self.config}: damaged; choose another --run-dir to start a new run") from error
+        if changes := stage_changes(before, config.stages, reached=read_progress(self.state)):
             raise TrainingError(
-                f"{self.path}: {'; '.join(changes)}; this run has --stages {stored}: make the last ones longer, "
-                "add others, or choose another --run-dir to start anew"
+                f"{self.path}: {'; '.join(changes)}; this run has --stages {stored}: extend the last "
+                "one, add others, or choose another --run-dir to start a new run"
             )
 
     def read(self) -> dict[str, Any]:
@@ -174,11 +174,14 @@ class RunFolder:
         try:
             stored = upgrade(parse_json(read_bytes(self.config)))
         except JsonError as error:
-            raise TrainingError(f"{self.config}: {error}; choose another --run-dir to start anew") from error
-        if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-            raise TrainingError(f"{self.config}: a run of another format than {FORMAT}; choose another --run-dir")
+            raise TrainingError(f"{self.config}: {error}; choose another --run-dir to start a new run") from error
+        number = stored.get("format") if isinstance(stored, dict) else None
+        if number != FORMAT:
+            raise TrainingError(
+                f"{self.config}: has format {number}, this polyinr reads {FORMAT} and older; choose another --run-dir"
+            )
         if not all(isinstance(stored.get(part), dict) for part in ("training", "data")):
-            raise TrainingError(f"{self.config}: damaged; choose another --run-dir to start anew")
+            raise TrainingError(f"{self.config}: damaged; choose another --run-dir to start a new run")
         return stored
 
     def append(self, event: dict[str, Any]) -> None:
@@ -186,17 +189,17 @@ class RunFolder:
         try:
             line = format_json(event, sort_keys=False).encode() + b"\n"
         except JsonError as error:
-            raise FileError(self.log, f"cannot take an event: {error}") from error
+            raise FileError(self.log, f"cannot hold an event: {error}") from error
         try:
             with self.log.open("a+b", buffering=0) as file:
                 end = file.seek(0, os.SEEK_END)
                 file.seek(max(0, end - 1))
-                if file.read(1) not in (b"", b"\n"):  # a crash cut the last line off: keep the next one whole
+                if file.read(1) not in (b"", b"\n"):  # a crash cut off the last line: start a new one
                     line = b"\n" + line
                 try:
-                    left = line
-                    while left:  # the system takes what fits, and says why not more when asked once more
-                        left = left[file.write(left) :]
+                    rest = line
+                    while rest:  # a full disk takes what fits; writing the rest then raises
+                        rest = rest[file.write(rest) :]
                 except OSError:
                     with suppress(OSError):
                         file.truncate(end)
@@ -206,22 +209,22 @@ class RunFolder:
 
 
 def is_draft(path: Path, *, of: Path) -> bool:
-    """Say whether `written_beside` made this beside the file."""
+    """Return whether the path is a draft that `written_beside` made for the file `of`."""
     return path.name.startswith(f".{of.name}.") and path.suffix == ".part"
 
 
 def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return a phrase for each field of the run or its data that differs and may not, stages apart."""
+    """Return a phrase for each field, apart from the stages, that differs and may not."""
     return [
-        f"{SUMS.get(field, field)} {shown(stored[part].get(field))} (now {shown(value)})"
+        f"{SHA256_FIELDS.get(field, field)} {format_value(stored[part].get(field))} (now {format_value(value)})"
         for part in ("training", "data")
         for field, value in now[part].items()
         if field not in MAY_CHANGE | {"stages"} and stored[part].get(field) != value
     ]
 
 
-def shown(value: Any) -> str:
-    """Return a stored value as a message has it: nothing in words, and the first digits of a SHA-256 sum."""
+def format_value(value: Any) -> str:
+    """Return a value for a message: "none" if empty, the first digits of a SHA-256."""
     if value in ("", None):
         return "none"
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):

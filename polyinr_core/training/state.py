@@ -1,4 +1,4 @@
-"""State on disk: all that resuming needs, written whole, with its SHA-256 beside it."""
+"""The training state: networks, optimizers and counters in memory, and as files that a run resumes from."""
 
 import copy
 import os
@@ -18,63 +18,229 @@ from polyinr_core.discriminator.discriminator import ProjectedDiscriminator, Wei
 from polyinr_core.errors import ConfigError, FileError, TrainingError
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
-from polyinr_core.runtime.distributed import ALONE, Ranks
-from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_tensor_name
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
+from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_counters, upgrade_tensor_name
 from polyinr_core.runtime.rng import generator_for, seeded_init
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json, plain_json
-from polyinr_core.runtime.tensor_files import read_tensors as mapped_tensors
+from polyinr_core.runtime.tensor_files import read_tensors as map_tensors
 
 from .config import TrainingConfig
 from .init import balance
-from .step import Networks
 
-KEPT = 2  # the newest state and the one before it
+KEPT_STATES = 2  # the newest and the one before it
+MAX_STAGES = 1000  # of one seed, each with its own discriminator
 
 
-class State(NamedTuple):
-    """Tensors by name and the counters that go with them: plain JSON, `stage` and `images` among them."""
+@dataclass
+class TrainingState:
+    """Networks, optimizers and counters. Every random draw of a run is a function of the seed and of the counters.
+
+    Attributes:
+        stage: Number of the stage, from 0.
+        images: Images seen in this stage.
+        images_before: Images seen in earlier stages.
+        hooks: What the hooks remember from one iteration to the next, as JSON.
+    """
+
+    generator: Generator
+    ema: Generator
+    discriminator: ProjectedDiscriminator
+    g_optimizer: Optimizer
+    d_optimizer: Optimizer
+    stage: int = 0
+    images: int = 0
+    images_before: int = 0
+    hooks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def total_images(self) -> int:
+        """Images seen in all stages."""
+        return self.images_before + self.images
+
+    @property
+    def ema_float32(self) -> Generator:
+        """The averaged generator in float32, as checkpoints hold it and metrics measure it."""
+        ema = self.ema
+        return ema if ema.mapping.w_avg.dtype == torch.float32 else copy.deepcopy(ema).float()
+
+
+def create_generator(config: TrainingConfig, classes: int, class_means: Tensor | None = None) -> Generator:
+    """Build the generator of the first stage; `class_means` [classes, 320] are the first rows of its class table."""
+    with seeded_init("generator", config.seed):
+        generator = Generator(config.generator(classes))
+    if config.start == "balanced":
+        balance(generator, generator_for("start", config.seed))
+    if class_means is not None:
+        generator.mapping.table.weight.data[: len(class_means)] = class_means
+    return generator
+
+
+def start_stage(
+    config: TrainingConfig,
+    generator: Generator,
+    *,
+    stage: int = 0,
+    weights: Weights,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    class_means: Tensor | None = None,
+    dist: DistributedContext = SINGLE_PROCESS,
+) -> TrainingState:
+    """Build the training state at the start of a stage: the discriminator, the optimizers and the average are new.
+
+    Args:
+        config: The configuration at that stage (`TrainingConfig.at`).
+        generator: Continues to be trained, in place.
+        stage: Number of the stage, from 0.
+        weights: The backbones' pretrained weights by name.
+        device: Where to train.
+        dtype: Of the matrix products. Weights are float64 with float64, otherwise float32.
+        class_means: Rows [classes, 320] that the class tables of the discriminator's heads start from.
+        dist: The ranks that train together; all start from the values of rank 0.
+    """
+    discriminator = ProjectedDiscriminator(
+        config.discriminator(generator.config.classes), weights, seed=config.seed * MAX_STAGES + stage
+    )
+    if class_means is not None:
+        discriminator.start_tables(class_means)
+    discriminator.share_statistics(dist)
+    weight_dtype = torch.promote_types(dtype, torch.float32)
+    generator = generator.to(device, weight_dtype).train().requires_grad_(True)
+    generator.synthesis.product_dtype = dtype if dtype != weight_dtype else None
+    discriminator = discriminator.to(device, weight_dtype).train()
+    dist.broadcast([*generator.state_dict().values(), *discriminator.own_state().values()])
+    # fused: one pass over the weights, measured five times as fast as PyTorch's default on a CPU
+    g_optimizer = Adam(generator.parameters(), lr=config.g_lr, betas=(0.0, config.g_beta2), eps=1e-8, fused=True)
+    d_optimizer = Adam(
+        discriminator.head_parameters(), lr=config.d_lr, betas=(0.0, config.d_beta2), eps=1e-8, fused=True
+    )
+    ema = copy.deepcopy(generator).eval().requires_grad_(False)
+    ema.synthesis.product_dtype = None
+    return TrainingState(generator, ema, discriminator, g_optimizer, d_optimizer, stage)
+
+
+class SavedState(NamedTuple):
+    """A training state as it lies on disk: tensors by name PART/NAME, and counters as plain JSON."""
 
     tensors: dict[str, Tensor]
     counters: dict[str, Any]
 
 
-def write_state(folder: Path, state: State, *, images: int) -> None:
-    """Write the state reached after `images` images; keep the one before it. Raises FileError.
+def pack_state(state: TrainingState) -> SavedState:
+    """Return what to save of a training state."""
+    parts = {
+        "generator": state.generator.state_dict(),
+        "ema": state.ema.state_dict(),
+        "discriminator": state.discriminator.own_state(),
+        "g_optimizer": pack_optimizer(state.g_optimizer),
+        "d_optimizer": pack_optimizer(state.d_optimizer),
+    }
+    tensors = {f"{part}/{key}": value.detach() for part, values in parts.items() for key, value in values.items()}
+    counters = {
+        "stage": state.stage,
+        "images": state.images,
+        "images_before": state.images_before,
+        "hooks": state.hooks,
+    }
+    return SavedState(tensors, counters)
 
-    The manifest is written last: a state without one, or whose sum differs, was never finished. All other
-    states go: older ones, newer ones (which were damaged, or the run would stand there), and half-written ones.
+
+def unpack_state(state: TrainingState, saved: SavedState) -> None:
+    """Load a saved state into a training state at the start of the same stage.
+
+    Raises TrainingError if the tensors do not fit: they are those of another run.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in saved.tensors.items():
+        part, _, key = name.partition("/")
+        parts.setdefault(part, {})[key] = tensor
+    try:
+        state.generator.load_state_dict(parts["generator"])
+        state.ema.load_state_dict(parts["ema"])
+        state.discriminator.load_own_state(parts["discriminator"])
+        unpack_optimizer(state.g_optimizer, parts.get("g_optimizer", {}))
+        unpack_optimizer(state.d_optimizer, parts.get("d_optimizer", {}))
+        images, images_before = saved.counters["images"], saved.counters["images_before"]
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, ConfigError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"the training state does not fit this run ({reason}); restore the run's own state/, or move it away to "
+            "start a new run"
+        ) from error
+    state.images, state.images_before = images, images_before
+    state.hooks = saved.counters.get("hooks", {})
+
+
+def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's moments as named tensors: `<parameter index>.<moment>`."""
+    moments = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, slot in moments.items() for name, value in slot.items()}
+
+
+def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load what `pack_optimizer` returned."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        moments.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def broadcast_state(saved: SavedState | None, dist: DistributedContext) -> SavedState | None:
+    """Return the saved state of rank 0 on every rank; the other ranks read no files."""
+    if dist.world_size == 1:
+        return saved
+    layout = dist.broadcast_object(
+        saved and (saved.counters, {key: (t.shape, t.dtype) for key, t in saved.tensors.items()})
+    )
+    if layout is None:
+        return None
+    counters, shapes = layout
+    tensors = (
+        saved.tensors if saved else {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in shapes.items()}
+    )
+    dist.broadcast(tensors.values())
+    return SavedState(tensors, counters)
+
+
+def write_state(folder: Path, saved: SavedState, *, images: int) -> None:
+    """Write the state reached after `images` images and keep the one before it. Raises FileError.
+
+    The manifest with the SHA-256 is written last: a state without one, or whose sum differs, is incomplete. All other
+    states are removed: older ones, newer ones (damaged, or the run would have resumed there), and incomplete ones.
     """
     weights = folder / f"{images:012d}.safetensors"
     try:
-        counters = checked_counters(plain_json(state.counters))
+        counters = check_counters(plain_json(saved.counters))
     except (JsonError, ValueError) as error:
         raise FileError(weights, f"cannot be written: {error}") from error
     with written_beside(weights, overwrite=True) as draft:
-        write_tensors(draft, state.tensors)
+        write_tensors(draft, saved.tensors)
         sha256 = sha256_of(draft)
     with written_beside(weights.with_suffix(".json"), overwrite=True) as draft:
         manifest = format_json({"format": FORMAT, "sha256": sha256, "counters": counters})
         draft.write_text(manifest, encoding="utf-8")
-    clear_others(folder, newest=weights.stem)
+    remove_other_states(folder, newest=weights.stem)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors straight to a file, without a copy of all of them in memory. Raises OSError."""
+    """Write a safetensors file without holding a copy of all tensors in memory. Raises OSError."""
     path.touch()
     mode = path.stat().st_mode
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # the library wraps what the system says into a text
+    except SafetensorError as error:  # safetensors puts the system's error into a text
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-    path.chmod(mode)  # the library makes it readable to its owner alone
+    path.chmod(mode)  # safetensors makes it readable to its owner alone
 
 
-def clear_others(folder: Path, *, newest: str) -> None:
+def remove_other_states(folder: Path, *, newest: str) -> None:
     """Remove all states but the newest and the one before it, manifests first, and drafts. Raises FileError."""
-    kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= newest)[-KEPT:]
+    kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= newest)[-KEPT_STATES:]
     for path in [*folder.glob("*.json"), *folder.glob("*.safetensors")]:
         if path.stem not in kept:
             try:
@@ -85,14 +251,14 @@ def clear_others(folder: Path, *, newest: str) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def read_state(folder: Path) -> tuple[State | None, list[str]]:
-    """Return the newest sound state, if any, and a line about each newer one that is damaged.
+def read_state(folder: Path) -> tuple[SavedState | None, list[str]]:
+    """Return the newest intact state, if there is one, and a message about each newer, damaged one.
 
-    Raises FileError when there are states and none is sound, or one cannot be read, or is of another format:
-    starting anew, or from further back, must be the user's choice.
+    Raises FileError when there are states and none is intact, or one cannot be read, or has an unknown format: to start
+    over, or from further back, must be the user's decision.
     """
     damaged: list[str] = []
-    manifests = manifests_in(folder)
+    manifests = list_manifests(folder)
     for manifest in manifests:
         try:
             sha256, counters = read_manifest(manifest)
@@ -101,20 +267,17 @@ def read_state(folder: Path) -> tuple[State | None, list[str]]:
                 raise ValueError(f"{weights.name} is missing")
             if sha256_of(weights) != sha256:
                 raise ValueError("its SHA-256 differs")
-            return State(read_tensors(weights), counters), damaged
+            return SavedState(read_state_tensors(weights), counters), damaged
         except ValueError as error:
-            damaged.append(f"{manifest}: damaged ({error}); the state before it is used")
+            damaged.append(f"{manifest}: damaged ({error}); the training state before it is used")
     if manifests:
-        raise FileError(folder, "no state here is sound; move the folder away to start anew")
+        raise FileError(folder, "no training state here is intact; move the folder away to start a new run")
     return None, damaged
 
 
-def reached(folder: Path) -> tuple[int, int] | None:
-    """Return the stage and the images seen in it by the newest state's counters, None without one.
-
-    The tensors are not looked at. Raises FileError.
-    """
-    for manifest in manifests_in(folder):
+def read_progress(folder: Path) -> tuple[int, int] | None:
+    """Return the stage and the images seen in it, from the newest manifest; None without one. Raises FileError."""
+    for manifest in list_manifests(folder):
         try:
             _, counters = read_manifest(manifest)
             return counters["stage"], counters["images"]
@@ -123,10 +286,10 @@ def reached(folder: Path) -> tuple[int, int] | None:
     return None
 
 
-def manifests_in(folder: Path) -> list[Path]:
-    """Return the manifests of a folder, the newest first. Raises FileError where one may not look."""
+def list_manifests(folder: Path) -> list[Path]:
+    """Return the manifests of a folder, the newest first. Raises FileError where the folder cannot be listed."""
     try:
-        names = os.listdir(folder)  # a glob would find nothing where it may not look, and the run start anew
+        names = os.listdir(folder)  # where it may not be listed a glob finds nothing, and the run would start over
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -135,179 +298,28 @@ def manifests_in(folder: Path) -> list[Path]:
 
 
 def read_manifest(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return a state's SHA-256 and counters. Raises FileError; ValueError if damaged."""
-    facts = parse_json(read_bytes(path))
-    facts = upgrade(facts)
-    form = facts.get("format", FORMAT) if isinstance(facts, dict) else FORMAT
-    if form != FORMAT:
-        raise FileError(path, f"a state of format {form!r}, this polyinr reads {FORMAT}; update polyinr")
-    if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
+    """Return a state's SHA-256 and counters. Raises FileError; ValueError if it is damaged."""
+    manifest = upgrade(parse_json(read_bytes(path)))
+    number = manifest.get("format", FORMAT) if isinstance(manifest, dict) else FORMAT
+    if number != FORMAT:
+        raise FileError(path, f"has format {number!r}, this polyinr reads {FORMAT} and older; update polyinr")
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), str):
         raise ValueError("it holds no SHA-256")
-    return facts["sha256"], checked_counters(facts.get("counters"))
+    return manifest["sha256"], check_counters(upgrade_counters(manifest.get("counters")))
 
 
-def checked_counters(counters: Any) -> dict[str, Any]:
-    """Return a state's counters. Raises ValueError unless each that is there is of its kind."""
+def check_counters(counters: Any) -> dict[str, Any]:
+    """Return the counters of a state. Raises ValueError if one of those present has the wrong type."""
     if not isinstance(counters, dict):
         raise ValueError("it holds no counters")
     for name in ("stage", "images", "images_before"):
         if not is_whole(counters.get(name, 0)):
             raise ValueError(f"its counter {name} is no whole number")
-    if not isinstance(counters.get("notes", {}), dict):
-        raise ValueError("its notes are no object")
+    if not isinstance(counters.get("hooks", {}), dict):
+        raise ValueError("its counter hooks is no object")
     return counters
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_state_tensors(path: Path) -> dict[str, Tensor]:
     """Return a file's tensors as copies, one after another: a file that is mapped to memory may change."""
-    return {upgrade_tensor_name(name): tensor.clone() for name, tensor in mapped_tensors(path).items()}
-
-
-def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return an optimizer's moments as named tensors: `<parameter index>.<moment>`."""
-    moments = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, slot in moments.items() for name, value in slot.items()}
-
-
-def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `pack_optimizer` returned."""
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
-
-
-MAX_STAGES = 1000  # of one seed, each with its own discriminator
-
-
-@dataclass
-class Session:
-    """What a run carries from iteration to iteration. Every random draw is a function of the seed and of this."""
-
-    networks: Networks
-    stage: int = 0
-    images: int = 0  # seen in this stage
-    images_before: int = 0  # seen in earlier stages
-    notes: dict[str, Any] = field(default_factory=dict)  # what those who watch a run remember, as JSON
-
-    @property
-    def seen(self) -> int:
-        """Return the images seen in all stages."""
-        return self.images_before + self.images
-
-    @property
-    def averaged(self) -> Generator:
-        """Return the averaged generator in float32, as it is kept and judged."""
-        ema = self.networks.ema
-        return ema if ema.mapping.w_avg.dtype == torch.float32 else copy.deepcopy(ema).float()
-
-
-def first_generator(config: TrainingConfig, classes: int, table: Tensor | None) -> Generator:
-    """Make the generator that the first stage starts from; `table` [classes, 320] starts its class table."""
-    with seeded_init("generator", config.seed):
-        generator = Generator(config.generator(classes))
-    if config.start == "balanced":
-        balance(generator, generator_for("start", config.seed))
-    if table is not None:
-        generator.mapping.table.weight.data[: len(table)] = table
-    return generator
-
-
-def begin_stage(
-    config: TrainingConfig,
-    generator: Generator,
-    *,
-    stage: int,
-    weights: Weights,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    table: Tensor | None = None,
-    ranks: Ranks = ALONE,
-) -> Session:
-    """Start a stage: the generator goes on from `generator`; discriminator, optimizers and average start anew.
-
-    `table` [classes, 320] starts the class tables of the discriminator's heads. In float64 all networks compute so; in
-    a narrower format weights stay float32.
-    """
-    discriminator = ProjectedDiscriminator(
-        config.discriminator(generator.config.classes), weights, seed=config.seed * MAX_STAGES + stage
-    )
-    if table is not None:
-        discriminator.start_tables(table)
-    discriminator.share_statistics(ranks)
-    wide = torch.promote_types(dtype, torch.float32)
-    generator = generator.to(device, wide).train().requires_grad_(True)
-    generator.synthesis.product_dtype = dtype if dtype != wide else None
-    discriminator = discriminator.to(device, wide).train()
-    ranks.same_as_first([*generator.state_dict().values(), *discriminator.own_state().values()])
-    # fused: one pass over the weights, measured five times as fast as PyTorch's default on a CPU
-    g_optimizer = Adam(generator.parameters(), lr=config.g_lr, betas=(0.0, config.g_beta2), eps=1e-8, fused=True)
-    d_optimizer = Adam(
-        discriminator.head_parameters(), lr=config.d_lr, betas=(0.0, config.d_beta2), eps=1e-8, fused=True
-    )
-    ema = copy.deepcopy(generator).eval().requires_grad_(False)
-    ema.synthesis.product_dtype = None
-    return Session(Networks(generator, ema, discriminator, g_optimizer, d_optimizer), stage)
-
-
-def pack(session: Session) -> State:
-    """Return the session as a state."""
-    networks = session.networks
-    parts = {
-        "generator": networks.generator.state_dict(),
-        "ema": networks.ema.state_dict(),
-        "discriminator": networks.discriminator.own_state(),
-        "g_optimizer": pack_optimizer(networks.g_optimizer),
-        "d_optimizer": pack_optimizer(networks.d_optimizer),
-    }
-    tensors = {f"{part}/{key}": value.detach() for part, values in parts.items() for key, value in values.items()}
-    counters = {
-        "stage": session.stage,
-        "images": session.images,
-        "images_before": session.images_before,
-        "notes": session.notes,
-    }
-    return State(tensors, counters)
-
-
-def unpack(session: Session, state: State) -> None:
-    """Put the tensors of a state into a session that has just begun the same stage, and set its counters.
-
-    Raises TrainingError where they do not fit: the state of another run.
-    """
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in state.tensors.items():
-        part, _, key = name.partition("/")
-        parts.setdefault(part, {})[key] = tensor
-    networks = session.networks
-    try:
-        networks.generator.load_state_dict(parts["generator"])
-        networks.ema.load_state_dict(parts["ema"])
-        networks.discriminator.load_own_state(parts["discriminator"])
-        unpack_optimizer(networks.g_optimizer, parts.get("g_optimizer", {}))
-        unpack_optimizer(networks.d_optimizer, parts.get("d_optimizer", {}))
-        images, images_before = state.counters["images"], state.counters["images_before"]
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, ConfigError) as error:
-        reason = str(error).partition("\n")[0]
-        raise TrainingError(
-            f"the state does not fit this run ({reason}); put its own state/ back, or move it away to start anew"
-        ) from error
-    session.images, session.images_before = images, images_before
-    session.notes = state.counters.get("notes", {})
-
-
-def shared_state(state: State | None, ranks: Ranks) -> State | None:
-    """Return the first rank's state on every rank; only that one reads files."""
-    if ranks.count == 1:
-        return state
-    layout = ranks.fact(state and (state.counters, {key: (t.shape, t.dtype) for key, t in state.tensors.items()}))
-    if layout is None:
-        return None
-    counters, shapes = layout
-    tensors = (
-        state.tensors if state else {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in shapes.items()}
-    )
-    ranks.same_as_first(tensors.values())
-    return State(tensors, counters)
+    return {upgrade_tensor_name(name): tensor.clone() for name, tensor in map_tensors(path).items()}

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from polyinr_cli import train_display as plan
-from polyinr_core.data.dataset import ImageSet
+from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.evaluation import protocols
 
 Files = dict[str, bytes]
@@ -91,7 +91,7 @@ CONTAINERS: dict[str, Callable[[Files], Path]] = {
 }
 
 
-def data_facts(data: ImageSet) -> tuple[int, int]:
+def data_facts(data: ImageDataset) -> tuple[int, int]:
     return len(data), data.classes
 
 

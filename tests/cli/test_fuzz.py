@@ -25,7 +25,7 @@ from conftest import REFERENCE, Run, small_checkpoint
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
 from polyinr_core.checkpoints.export import load_any_checkpoint, read_card
-from polyinr_core.data.dataset import open_data
+from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import read_result
@@ -38,7 +38,7 @@ from polyinr_core.latents.latents import Latents
 from polyinr_core.report.run_reader import read_run
 from polyinr_core.training.config import PRESETS
 from polyinr_core.training.run_dir import DataFacts, RunFolder
-from polyinr_core.training.state import State, reached, read_state, write_state
+from polyinr_core.training.state import SavedState, read_progress, read_state, write_state
 
 FILES = int(os.environ.get("FUZZ_FILES", "600"))  # a format, through the library
 COMMANDS = max(1, FILES // 10)  # a format, through the command line
@@ -311,13 +311,13 @@ def make_run(path: Path) -> None:
     for kimg in (0.0, 0.5, 1.0):
         folder.append({"kimg": kimg, "stage": 0, "resolution": 16, "loss_d": 1.0, "warning": "look"})
     counters = {"stage": 0, "images": 8, "images_before": 0, "notes": {"patience": asdict_patience()}}
-    write_state(folder.state, State({"a": torch.zeros(2)}, counters), images=8)
+    write_state(folder.state, SavedState({"a": torch.zeros(2)}, counters), images=8)
 
 
 def asdict_patience() -> dict[str, Any]:
-    from polyinr_core.training.hooks import Patience
+    from polyinr_core.training.hooks import EarlyStopping
 
-    return asdict(Patience())
+    return asdict(EarlyStopping())
 
 
 def make_shards(path: Path) -> None:
@@ -336,13 +336,13 @@ def make_npz(path: Path) -> None:
 
 def read_all(path: Path) -> None:
     """Open a data set and read all its images."""
-    with open_data(path) as data:
+    with open_dataset(path) as data:
         for index in range(len(data)):
             data.read(index)
 
 
 def read_state_of(path: Path) -> object:
-    return reached(path / "state"), read_state(path / "state")
+    return read_progress(path / "state"), read_state(path / "state")
 
 
 def claim(path: Path) -> None:

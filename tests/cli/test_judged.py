@@ -17,7 +17,7 @@ from eyes import write_images
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.data.sampler import Order
+from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.evaluation import protocols
 from polyinr_core.metrics.feature_pass import EVERY
@@ -101,7 +101,7 @@ def test_held_out_images_are_those_the_run_never_saw(polyinr: Run, place: Path, 
     assert (facts["count"], facts["of"]) == (5, 16)
     assert facts["held_out"] == {"run": "run", "seed": 3, "count": 5}
     (place / "apart").mkdir()
-    for index in Order(16, seed=3, held_out=5).apart.tolist():
+    for index in InfiniteSampler(16, seed=3, held_out=5).held_out.tolist():
         (place / "reals" / f"{index:03d}.png").rename(place / "apart" / f"{index:03d}.png")
     apart = polyinr("evaluate", "--real", "apart", *words[4:], *QUIET).lines[0]
     value = ran.lines[0]["figures"]["fd-lite2"]["value"]

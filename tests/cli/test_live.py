@@ -18,7 +18,7 @@ from polyinr_cli import train_display as live
 from polyinr_cli.train_display import Display, duration, thousands
 
 STAGES = [(32, 200_000), (64, 100_000)]
-LOSSES = {"loss_g": 2.99, "loss_d": 0.332, "fake_sign": -0.78, "real_sign": 0.94, "img_per_sec": 6.76}
+LOSSES = {"loss_g": 2.99, "loss_d": 0.332, "d_sign_fake": -0.78, "d_sign_real": 0.94, "img_per_sec": 6.76}
 EVENT = {"kimg": 12.3, "stage": 0, "resolution": 32, **LOSSES}
 
 
@@ -86,19 +86,19 @@ def test_it_shows_where_the_run_stands(now: list[float]) -> None:
     show.moved(12_000, stage=0, images=12_000)
     now[0] += 100
     show.moved(13_000, stage=0, images=13_000)
-    show.event({**EVENT, "resident_mib": 612.3, "cuda_mib": 812.0})
+    show.event({**EVENT, "cpu_mem_mib": 612.3, "gpu_mem_mib": 812.0})
     show.event({**EVENT, "kimg": 10, "fd-lite2": 475.04})
     show.event({**EVENT, "kimg": 12, "fd-lite2": 500.0})
     lines = shown(show)
     assert [line.strip() for line in lines[1:]] == [
         "stage    1 of 2, 32 px: 13.0 of 200 kimg, 6%, 5 h 11 min left",
         "run      13.0 of 300 kimg, 4%, more than 7 h 58 min left",
-        "stops    in 58 min, as --max-time says",
+        "stops    in 58 min (--max-time)",
         "speed    6.76 images/s",
         "losses   generator 2.990, discriminator 0.332",
-        "signs    drawn -0.78, real +0.94",
+        "signs    fakes -0.78, reals +0.94",
         "fd-lite2 500 at 12 kimg, best 475.04 at 10",
-        "memory   612 MiB, 812 MiB at most on the GPU",
+        "memory   612 MiB, 812 MiB peak on the GPU",
         "folder   runs/emoji",
     ]
     assert "━" in lines[0]

@@ -21,12 +21,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from polyinr_cli.commands.train import train
-from polyinr_cli.train_options import configure
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime import pretrained
 from polyinr_core.training import loop as training
-from polyinr_core.training.config import parse_stages
+from polyinr_core.training.config import make_config, parse_stages
 
 once = cache(pretrained.load_pretrained)
 TINY = ("--preset", "tiny", "--stages", "8:0.008", "--batch", "4")
@@ -45,11 +44,16 @@ def networks_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> list[training.Run]:
-    """Gather the runs that are begun; none of them trains."""
-    runs: list[training.Run] = []
-    monkeypatch.setattr(training.Run, "train", lambda self, **_: bool(runs.append(self)) or True)
-    return runs
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[training.Trainer]:
+    """Gather the trainers of the runs that are begun; none of them trains."""
+    trainers: list[training.Trainer] = []
+
+    def record(trainer: training.Trainer, *_: object, **__: object) -> bool:
+        trainers.append(trainer)
+        return True
+
+    monkeypatch.setattr(training, "run_stages", record)
+    return trainers
 
 
 def config_of(folder: str = "run") -> dict[str, Any]:
@@ -82,7 +86,7 @@ CONFIGURED = {
 
 
 @pytest.mark.parametrize("option", CONFIGURED)
-def test_an_option_changes_the_configuration(polyinr: Run, data: Path, begun: list[training.Run], option: str):
+def test_an_option_changes_the_configuration(polyinr: Run, data: Path, begun: list[training.Trainer], option: str):
     """config.json and the run itself hold the value; the preset holds another."""
     words, field, expected = CONFIGURED[option]
     common = ["--stages", "8:1", "--batch", "4"] if option == "preset" else ["--preset", "tiny"]
@@ -93,16 +97,16 @@ def test_an_option_changes_the_configuration(polyinr: Run, data: Path, begun: li
     if option == "cond":
         assert [run.classes for run in begun] == [0, 3]
     run = begun[0]
-    feed = run.feed(run.config.stages[0])
+    feed = run.loader(run.config.stages[0])
     if option == "mirror":
-        assert feed.order.epoch_size == 2 * len(run.data)
+        assert feed.sampler.epoch_size == 2 * len(run.data)
     if option == "held_out":
         assert len(feed) == len(run.data) - 2
     if option == "precision":
         assert run.dtype == torch.float64
 
 
-def test_data_and_run_dir_have_defaults(polyinr: Run, data: Path, begun: list[training.Run]):
+def test_data_and_run_dir_have_defaults(polyinr: Run, data: Path, begun: list[training.Trainer]):
     assert polyinr("train", data, "--preset", "tiny").code == 0
     assert Path("runs/tiny-data/config.json").is_file()
     assert polyinr("train", "--run-dir", "here").code == 0
@@ -111,7 +115,7 @@ def test_data_and_run_dir_have_defaults(polyinr: Run, data: Path, begun: list[tr
 
 
 def test_backbones_weights_and_download_reach_the_loader(
-    polyinr: Run, data: Path, begun: list[training.Run], monkeypatch: pytest.MonkeyPatch
+    polyinr: Run, data: Path, begun: list[training.Trainer], monkeypatch: pytest.MonkeyPatch
 ):
     """No network is needed: what would load is asked for and recorded."""
     asked = {}
@@ -134,10 +138,10 @@ def test_backbones_weights_and_download_reach_the_loader(
 
 def test_an_option_goes_over_the_preset_s_stages():
     """The large preset guides at some of its stages; what is typed for a stage stays."""
-    stages = configure("imagenet", {"guidance": 0.0, "batch": 32}).stages
+    stages = make_config("imagenet", guidance=0.0, batch=32).stages
     assert {(stage.guidance, stage.batch) for stage in stages} == {(None, None)}
     for own in ({}, {"guidance": 0.0}):
-        config = configure("imagenet", {"stages": parse_stages("8:1:guidance=1"), **own})
+        config = make_config("imagenet", stages=parse_stages("8:1:guidance=1"), **own)
         assert config.at(config.stages[0]).guidance == 1.0
 
 
@@ -175,7 +179,9 @@ def test_what_is_passed_over_is_told(polyinr: Run, tmp_path: Path):
     assert "polyinr: some.zip: ignored: 1 file of other types (1 .heic)" in ran.stderr
 
 
-def test_a_run_starts_from_a_model(polyinr: Run, data: Path, tiny_class_checkpoint: Path, begun: list[training.Run]):
+def test_a_run_starts_from_a_model(
+    polyinr: Run, data: Path, tiny_class_checkpoint: Path, begun: list[training.Trainer]
+):
     """Its sizes are taken; an option that contradicts them is refused."""
     common = ("train", data, "--preset", "tiny", "--run-dir", "run", "--init-from")
     ran = polyinr(*common, tiny_class_checkpoint, "--channels", "24")
@@ -188,10 +194,10 @@ def test_a_run_starts_from_a_model(polyinr: Run, data: Path, tiny_class_checkpoi
     save_checkpoint(model, checkpoint)
     assert polyinr(*common, model).code == 0
     assert begun[1].config.channels == 24
-    assert begun[1].config.init_from == begun[1].start_from.sha256 != ""
+    assert begun[1].config.init_from == load_checkpoint(model).sha256 != ""
 
 
-def test_weights_of_ones_own_are_used(polyinr: Run, data: Path, begun: list[training.Run]):
+def test_weights_of_ones_own_are_used(polyinr: Run, data: Path, begun: list[training.Trainer]):
     changed = {name: tensor.clone().contiguous() for name, tensor in once("lite0").items()}
     changed["conv_stem.weight"] += 1
     save_file(changed, "own.safetensors")
@@ -200,7 +206,7 @@ def test_weights_of_ones_own_are_used(polyinr: Run, data: Path, begun: list[trai
     assert torch.equal(begun[0].weights["lite0"]["conv_stem.weight"], changed["conv_stem.weight"])
 
 
-def test_the_device_is_the_runs(polyinr: Run, data: Path, begun: list[training.Run]):
+def test_the_device_is_the_runs(polyinr: Run, data: Path, begun: list[training.Trainer]):
     assert polyinr("train", data, "--preset", "tiny", "--device", "cpu", "--run-dir", "run").code == 0
     assert begun[0].device == torch.device("cpu")
 
@@ -210,12 +216,15 @@ def test_a_run_tells_keeps_and_stops(polyinr: Run, data: Path):
     often = ("--state-every", "0.004", "--checkpoint-every", "0.004", "--metric-every", "0.004")
     common = ("train", data, *TINY, "--run-dir", "run", *often)
     first = polyinr(*common, "--max-time", "0.001s", "--json")
-    assert (first.code, first.stderr) == (0, "polyinr: saved in run; the same command goes on\n")
+    assert (first.code, first.stderr) == (
+        0,
+        "polyinr: training state saved to run; run the same command again to resume\n",
+    )
     assert [line["fd-lite2"] >= 0 for line in first.lines if "fd-lite2" in line] == [True, True]
     checkpoints = sorted(path.stem for path in Path("run/checkpoints").iterdir())
     assert checkpoints == ["000000000", "000000004", "best"]
     second = polyinr(*common)
-    assert (second.code, second.stdout, second.stderr) == (0, b"", "polyinr: going on at 0.004 kimg\n")
+    assert (second.code, second.stdout, second.stderr) == (0, b"", "polyinr: resuming at 0.004 kimg\n")
     again = polyinr(*common, "--quiet", "--json")
     assert again == Ran(0, b"", "")
     events = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
@@ -293,13 +302,13 @@ def test_ctrl_c_on_a_terminal_saves_and_the_same_command_goes_on(tmp_path: Path)
     first.wait(lambda: images() >= 8 and "kimg" in first.shown)
     assert first.interrupt() == 130
     assert "images/s" in first.shown
-    assert "polyinr: saved in run; the same command goes on" in first.shown
+    assert "polyinr: training state saved to run; run the same command again to resume" in first.shown
     assert first.shown.rstrip().endswith("polyinr: interrupted")
     assert "Traceback" not in first.shown
     kept = images()
     second = Terminal(command, tmp_path)
     second.wait(lambda: images() > kept)
     assert second.interrupt() == 130
-    assert f"polyinr: going on at {kept / 1000:g} kimg" in second.shown
+    assert f"polyinr: resuming at {kept / 1000:g} kimg" in second.shown
     numbered = (tmp_path / "run/checkpoints").glob("[0-9]*")
     assert load_checkpoint(max(numbered)).kimg == images() / 1000

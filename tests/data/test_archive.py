@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from specimens import encoded, noise, stylegan_names, write_archive, write_zip
 
-from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import DatasetError, FileError
 from polyinr_core.runtime.atomic_io import sha256_of
@@ -217,12 +217,12 @@ def test_several_processes_and_threads_read_one_archive(tmp_path, method):
 
 
 def test_the_bundled_images_open():
-    with ZipDataset.open(bundled_images()) as archive:
+    with ZipDataset.open(bundled_dataset()) as archive:
         assert (len(archive), archive.resolution, archive.classes) == (1562, 64, 8)
         assert len(archive.class_names) == 8
         assert np.bincount(archive.labels).min() > 0
         assert "MIT" in archive.provenance["sources"][0]["provenance"]["license"]
         assert Image.fromarray(archive.read(0)).size == (64, 64)
-    notice = (bundled_images().parent / "NOTICE.txt").read_text()
+    notice = (bundled_dataset().parent / "NOTICE.txt").read_text()
     assert "Copyright (c) Microsoft Corporation" in notice
     assert "Permission is hereby granted" in notice

@@ -7,7 +7,7 @@ import pytest
 import torch
 from specimens import write_archive
 
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import ConfigError, DatasetError
@@ -20,12 +20,12 @@ def archive(tmp_path):
 
 
 def test_native_resolution_is_the_release_s_scale(archive):
-    feed = Feed(archive, resolution=8, seed=1)
+    feed = TrainLoader(archive, resolution=8, seed=1)
     images, labels = feed.batch(0, 10)
     assert images.shape == (10, 3, 8, 8)
     assert images.dtype == torch.float32
     assert labels.dtype == torch.int64
-    items = feed.order.places(0, 10).tolist()
+    items = feed.sampler.indices(0, 10).tolist()
     expected = np.stack([archive.read(item) for item in items]).astype(np.float32) / np.float32(127.5) - 1
     assert np.array_equal(images.numpy(), expected.transpose(0, 3, 1, 2))  # exact: the same two operations
     assert labels.tolist() == archive.labels[items].tolist()
@@ -33,19 +33,19 @@ def test_native_resolution_is_the_release_s_scale(archive):
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_every_epoch_shows_every_image_once_in_another_order(archive, mirror):
-    feed = Feed(archive, resolution=4, seed=3, mirror=mirror)
+    feed = TrainLoader(archive, resolution=4, seed=3, mirror=mirror)
     size = 20 if mirror else 10
-    epochs = [feed.order.places(epoch * size, size).tolist() for epoch in range(4)]
+    epochs = [feed.sampler.indices(epoch * size, size).tolist() for epoch in range(4)]
     assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
     assert len(set(map(tuple, epochs))) == 4
-    other = Feed(archive, resolution=4, seed=4, mirror=mirror)
-    assert other.order.places(0, size).tolist() != epochs[0]
+    other = TrainLoader(archive, resolution=4, seed=4, mirror=mirror)
+    assert other.sampler.indices(0, size).tolist() != epochs[0]
 
 
 def test_mirror_doubles_the_epoch_by_flipped_images(archive):
-    feed = Feed(archive, resolution=8, seed=0, mirror=True)
+    feed = TrainLoader(archive, resolution=8, seed=0, mirror=True)
     images, labels = feed.batch(0, 20)
-    place = feed.order.places(0, 20).tolist()
+    place = feed.sampler.indices(0, 20).tolist()
     for item in range(10):
         straight, flipped = place.index(item), place.index(item + 10)
         assert torch.equal(images[straight].flip(2), images[flipped])
@@ -55,8 +55,8 @@ def test_mirror_doubles_the_epoch_by_flipped_images(archive):
 @pytest.mark.parametrize("cache_bytes", [2**30, 0])
 @pytest.mark.parametrize("resolution", [8, 5, 4, 3, 1])
 def test_a_batch_is_a_pure_function_of_its_position(archive, resolution, cache_bytes):
-    feed = Feed(archive, resolution=resolution, seed=5, mirror=True, cache_bytes=cache_bytes)
-    whole, labels = Feed(archive, resolution=resolution, seed=5, mirror=True).batch(0, 70)
+    feed = TrainLoader(archive, resolution=resolution, seed=5, mirror=True, cache_bytes=cache_bytes)
+    whole, labels = TrainLoader(archive, resolution=resolution, seed=5, mirror=True).batch(0, 70)
     for start, size in [(63, 7), (0, 1), (17, 30), (5, 3), (39, 2)]:  # any order, across epochs, any size
         images, some = feed.batch(start, size)
         assert torch.equal(images, whole[start : start + size])  # to the last bit
@@ -93,28 +93,30 @@ def test_weights_are_exact_whole_numbers():
 def test_fake_labels_follow_the_data(tmp_path):
     names = [f"00000/img{index:08d}.png" for index in range(10)]
     labels = [[name, int(index == 0)] for index, name in enumerate(names)]
-    feed = Feed(ZipDataset.open(write_archive(tmp_path / "a.zip", count=10, labels=labels)), resolution=4, seed=0)
-    drawn = feed.labels(generator_for(0, "fakes"), 20_000)
+    feed = TrainLoader(
+        ZipDataset.open(write_archive(tmp_path / "a.zip", count=10, labels=labels)), resolution=4, seed=0
+    )
+    drawn = feed.sample_labels(generator_for(0, "fakes"), 20_000)
     assert drawn.dtype == torch.int64
     assert abs(drawn.double().mean().item() - 0.1) < 0.01  # five standard deviations of 20 000 draws
-    assert torch.equal(drawn, feed.labels(generator_for(0, "fakes"), 20_000))
+    assert torch.equal(drawn, feed.sample_labels(generator_for(0, "fakes"), 20_000))
 
 
 def test_no_labels_are_none(tmp_path):
-    feed = Feed(ZipDataset.open(write_archive(tmp_path / "a.zip", labels=None)), resolution=4, seed=0)
+    feed = TrainLoader(ZipDataset.open(write_archive(tmp_path / "a.zip", labels=None)), resolution=4, seed=0)
     assert feed.batch(0, 2)[1] is None
-    assert feed.labels(generator_for(0), 2) is None
+    assert feed.sample_labels(generator_for(0), 2) is None
 
 
 def test_enlarging_is_refused(archive):
     with pytest.raises(DatasetError, match=r"holds images of 8 px, 16 px are asked for; prepare it with --res 16"):
-        Feed(archive, resolution=16, seed=0)
+        TrainLoader(archive, resolution=16, seed=0)
     with pytest.raises(ConfigError):
-        Feed(archive, resolution=0, seed=0)
+        TrainLoader(archive, resolution=0, seed=0)
 
 
 def test_a_cached_image_is_not_read_again(archive, monkeypatch):
-    feed = Feed(archive, resolution=4, seed=0)
+    feed = TrainLoader(archive, resolution=4, seed=0)
     before = feed.batch(0, 10)[0]
     monkeypatch.setattr(ZipDataset, "read", None)
     assert torch.equal(feed.batch(0, 10)[0], before)
@@ -126,11 +128,11 @@ def test_a_damaged_image_is_a_clear_error(tmp_path):
     data[data.rindex(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(DatasetError, match="damaged"):
-        Feed(ZipDataset.open(path), resolution=4, seed=0).batch(0, 10)
+        TrainLoader(ZipDataset.open(path), resolution=4, seed=0).batch(0, 10)
 
 
 def test_a_batch_is_quick_once_cached(tmp_path):
-    feed = Feed(ZipDataset.open(write_archive(tmp_path / "a.zip", count=32, side=64)), resolution=32, seed=0)
+    feed = TrainLoader(ZipDataset.open(write_archive(tmp_path / "a.zip", count=32, side=64)), resolution=32, seed=0)
     feed.batch(0, 32)
     seconds = []
     for position in range(0, 160, 16):

@@ -7,7 +7,7 @@ import socket
 import pytest
 from specimens import encoded, noise, stylegan_names, write_folder, write_tar, write_zip
 
-from polyinr_core.data.dataset import open_data
+from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.prepare import prepare
 from polyinr_core.data.zip_dataset import ZipDataset
@@ -140,7 +140,7 @@ def test_archives_and_shards_that_train_say_what_they_pass_over(tmp_path):
     files = labeled({"a.png": A, "b.heic": b"x"}, [["a.png", 1]])
     for path in (write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)):
         for _ in range(2):
-            assert open_data(path, index=tmp_path / "cache").notes == ("ignored: 1 file of other types (1 .heic)",)
+            assert open_dataset(path, index=tmp_path / "cache").notes == ("ignored: 1 file of other types (1 .heic)",)
 
 
 def test_linked_folders_are_followed(tmp_path):

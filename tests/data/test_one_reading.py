@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
 
-from polyinr_core.data.dataset import open_data
+from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.data.prepare import prepare
 from polyinr_core.data.zip_dataset import ZipDataset
@@ -109,7 +109,7 @@ def test_every_command_reads_the_same_images_labels_and_names(tmp_path, layout, 
     sets = [ZipDataset.open(tmp_path / "a.zip")]
     if container != "tar.gz":
         sets += [open_images(path).data]
-        sets += [] if "folder" in container and path.is_dir() and "tars" not in container else [open_data(path)]
+        sets += [] if "folder" in container and path.is_dir() and "tars" not in container else [open_dataset(path)]
     for data in sets:
         assert found(data) == sorted(wanted)
         assert (data.classes, data.class_names) == (classes, names)
@@ -162,16 +162,16 @@ def test_labels_of_shards_in_any_order_and_over_several_tars(tmp_path):
     for number in range(2):
         part = {name: data for name, data in files.items() if int(name[:4]) // 2 == number}
         write_tar(tmp_path / "s" / f"{number}.tar", part)
-    assert open_data(tmp_path / "s").labels.tolist() == open_source(tmp_path / "s").facts.labels.tolist() == NUMBERS
+    assert open_dataset(tmp_path / "s").labels.tolist() == open_source(tmp_path / "s").facts.labels.tolist() == NUMBERS
     (tmp_path / "s" / "dataset.json").write_text(json.dumps({"class_names": ["cat", "dog"]}))
-    assert open_data(tmp_path / "s").class_names == open_source(tmp_path / "s").facts.class_names == ("cat", "dog")
+    assert open_dataset(tmp_path / "s").class_names == open_source(tmp_path / "s").facts.class_names == ("cat", "dog")
     pattern = tmp_path / "s" / "*.tar"
     assert open_source(pattern).facts.labels.tolist() == NUMBERS
     (tmp_path / "c").mkdir()
     for number, folder in enumerate(["set/cat/deep", "set/dog"]):
         write_tar(tmp_path / "c" / f"{number}.tar", {f"{folder}/1.png": IMAGES[number]})
-    assert open_data(tmp_path / "c").labels.tolist() == open_source(tmp_path / "c").facts.labels.tolist() == [0, 1]
-    assert open_data(tmp_path / "c").class_names == ("cat", "dog")
+    assert open_dataset(tmp_path / "c").labels.tolist() == open_source(tmp_path / "c").facts.labels.tolist() == [0, 1]
+    assert open_dataset(tmp_path / "c").class_names == ("cat", "dog")
 
 
 def test_labels_beside_shards_by_the_names_inside(tmp_path):
@@ -182,12 +182,12 @@ def test_labels_beside_shards_by_the_names_inside(tmp_path):
     beside.write_text(json.dumps({"labels": [["c.png", 2], ["b.png", 0], ["a.png", 1]]}))
     cache = tmp_path / "cache"
     for _ in range(2):
-        assert open_data(tmp_path / "s", index=cache).labels.tolist() == [1, 0, 2]
+        assert open_dataset(tmp_path / "s", index=cache).labels.tolist() == [1, 0, 2]
     assert open_source(tmp_path / "s").facts.labels.tolist() == [1, 0, 2]
     beside.write_text(json.dumps({"labels": [["elsewhere.png", 2]], "class_names": ["x"]}))
-    assert open_data(tmp_path / "s", index=cache).labels is None  # it is about other files
+    assert open_dataset(tmp_path / "s", index=cache).labels is None  # it is about other files
     write_tar(tmp_path / "s" / "1.tar", {"cat/c.png": IMAGES[2], "dog/c.png": IMAGES[2]})
-    assert open_data(tmp_path / "s" / "1.tar").class_names == ("cat", "dog")
+    assert open_dataset(tmp_path / "s" / "1.tar").class_names == ("cat", "dog")
 
 
 def test_a_dataset_json_that_is_about_no_image_here(tmp_path):
@@ -239,22 +239,22 @@ def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwis
         assert (len(judged), judged.data.labels, judged.data.classes) == (4, None, 0)
     if container in ("zip", "tar"):
         with pytest.raises(DatasetError, match="--no-cond"):
-            open_data(path)
+            open_dataset(path)
         for use in ("none", "usable"):
-            assert (len(data := open_data(path, labels=use)), data.labels) == (4, None)
+            assert (len(data := open_dataset(path, labels=use)), data.labels) == (4, None)
 
 
 def test_labels_that_can_be_used_are_there_when_asked_for_so(tmp_path):
     path = write_archive(tmp_path / "a.zip")
-    assert open_data(path, labels="usable").labels.tolist() == [0, 1, 2] * 2
-    none = open_data(path, labels="none")
-    assert (none.labels, none.classes, none.sha256) == (None, 0, open_data(path).sha256)
+    assert open_dataset(path, labels="usable").labels.tolist() == [0, 1, 2] * 2
+    none = open_dataset(path, labels="none")
+    assert (none.labels, none.classes, none.sha256) == (None, 0, open_dataset(path).sha256)
 
 
 def test_a_sample_with_two_images_that_cannot_be_told_apart_is_refused(tmp_path):
     for files in (samples(".left.png", ".right.png", cls=text), samples(".png", ".jpg")):
         path = write_tar(tmp_path / "0.tar", files)
-        for read in (open_source, open_data):
+        for read in (open_source, open_dataset):
             with pytest.raises(DatasetError, match="the sample '0000' holds 2 images; keep one of them"):
                 read(path)
 
@@ -263,13 +263,13 @@ def test_dotted_names_without_labels_are_images_each(tmp_path):
     files = {f"IMG.2020.01.0{i}.png": image for i, image in enumerate(IMAGES)}
     for path in (write_tar(tmp_path / "0.tar", files), write_folder(tmp_path / "set", files)):
         assert len(open_source(path).names) == 4
-    assert len(open_data(tmp_path / "0.tar")) == 4
+    assert len(open_dataset(tmp_path / "0.tar")) == 4
 
 
 def test_one_name_twice_is_refused(tmp_path):
     for name, write in (("a.tar", write_tar), ("a.zip", write_zip)):
         path = write(tmp_path / name, {"a.png": IMAGES[0], "./a.png": IMAGES[1]})
-        for read in (open_source, open_data):
+        for read in (open_source, open_dataset):
             with pytest.raises(DatasetError, match="holds one name twice"):
                 read(path)
 
@@ -283,7 +283,7 @@ def test_links_inside_a_tar_are_told(tmp_path):
             tar.add(tmp_path / name, name)
     assert open_source(tmp_path / "0.tar").left_out == tuple((n, "is not a regular file") for n in ("b.png", "eel"))
     notes = ("skipped: 'b.png' is not a regular file (and 1 more)",)
-    assert open_data(tmp_path / "0.tar").notes == notes
+    assert open_dataset(tmp_path / "0.tar").notes == notes
 
 
 def test_a_folder_with_images_and_tars_is_refused(tmp_path):
@@ -291,7 +291,7 @@ def test_a_folder_with_images_and_tars_is_refused(tmp_path):
     write_tar(folder / "0.tar", {"b.png": IMAGES[1]})
     with pytest.raises(FileError, match=r"holds \.tar files and images \('cat/a.png'\)"):
         open_source(folder)
-    assert open_data(folder).notes == ("ignored: images beside the .tar files ('cat/a.png')",)
+    assert open_dataset(folder).notes == ("ignored: images beside the .tar files ('cat/a.png')",)
     assert len(open_source(folder / "*.tar").names) == len(open_source(folder / "cat").names) == 1
 
 
@@ -355,7 +355,7 @@ def by_prepare(path: Path) -> list:
 
 
 def by_train(path: Path) -> list:
-    data = open_data(path)
+    data = open_dataset(path)
     images = [IMAGES[PIXELS.index(data.read(index).tobytes())] for index in range(len(data))]
     labels = None if data.labels is None else data.labels.tolist()
     return [images, labels, data.classes, data.class_names]

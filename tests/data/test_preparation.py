@@ -372,8 +372,8 @@ def test_a_killed_run_with_workers_is_taken_up(tmp_path):
 
 
 def test_the_bundled_archive_says_how_it_was_made():
-    from polyinr_core.data.dataset import bundled_images
+    from polyinr_core.data.dataset import bundled_dataset
 
-    facts = ZipDataset.open(bundled_images()).provenance
+    facts = ZipDataset.open(bundled_dataset()).provenance
     assert facts["counts"] == {"found": 1562, "kept": 1562, "skipped": 0}
     assert facts["resize"] == "lanczos"

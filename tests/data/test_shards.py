@@ -11,7 +11,7 @@ import pytest
 import webdataset
 from specimens import encoded, noise, write_archive, write_tar
 
-from polyinr_core.data.dataset import open_data
+from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import DatasetError, FileError
@@ -39,7 +39,7 @@ def write_shards(folder, *, count=10, each=4, side=8, label="cls"):
 def test_shards_of_the_library_are_read_as_it_reads_them(tmp_path, label):
     folder = write_shards(tmp_path / "set", label=label)
     told = []
-    data = open_data(folder, progress=lambda done, of: told.append((done, of)))
+    data = open_dataset(folder, progress=lambda done, of: told.append((done, of)))
     assert isinstance(data, TarDataset)
     assert told == [(1, 3), (2, 3), (3, 3)]
     oracle = webdataset.WebDataset(
@@ -62,37 +62,37 @@ def test_shards_of_the_library_are_read_as_it_reads_them(tmp_path, label):
 def test_the_ways_to_name_shards(tmp_path, monkeypatch):
     write_shards(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
-    assert len(open_data("set")) == 10
-    assert len(open_data("set/set-000.tar")) == 4
-    assert len(open_data("set/set-{000..001}.tar")) == 8
-    assert len(open_data("set/set-*.tar")) == 10
-    assert len(open_data("set/set-00[12].tar")) == 6
+    assert len(open_dataset("set")) == 10
+    assert len(open_dataset("set/set-000.tar")) == 4
+    assert len(open_dataset("set/set-{000..001}.tar")) == 8
+    assert len(open_dataset("set/set-*.tar")) == 10
+    assert len(open_dataset("set/set-00[12].tar")) == 6
     with pytest.raises(FileError, match=r"set-003\.tar: no such file"):
-        open_data("set/set-{000..003}.tar")
+        open_dataset("set/set-{000..003}.tar")
     with pytest.raises(DatasetError, match="no file has such a name"):
-        open_data("set/other-*.tar")
+        open_dataset("set/other-*.tar")
     with pytest.raises(DatasetError, match="is no pattern"):
-        open_data("set/set-{000..001.tar")
+        open_dataset("set/set-{000..001.tar")
     with pytest.raises(FileError, match="no such file"):
-        open_data("none.tar")
+        open_dataset("none.tar")
 
 
 def test_other_data_is_an_archive(tmp_path):
-    assert isinstance(open_data(write_archive(tmp_path / "a.zip")), ZipDataset)
+    assert isinstance(open_dataset(write_archive(tmp_path / "a.zip")), ZipDataset)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="is a folder; make a dataset of it with `polyinr prepare`"):
-        open_data(tmp_path / "empty")
+        open_dataset(tmp_path / "empty")
 
 
 def test_class_names_beside_the_shards(tmp_path):
     folder = write_shards(tmp_path / "set")
     facts = {"class_names": ["x", "y", "z", "none"], "provenance": {"source": "here"}}
     (folder / "dataset.json").write_text(json.dumps(facts))
-    data = open_data(folder)
+    data = open_dataset(folder)
     assert (data.class_names, data.classes, data.provenance) == (("x", "y", "z", "none"), 4, {"source": "here"})
     (folder / "dataset.json").write_text(json.dumps({"class_names": ["x"]}))
     with pytest.raises(DatasetError, match="names 1 classes, its labels need 3"):
-        open_data(folder)
+        open_dataset(folder)
 
 
 def test_gray_and_jpeg_are_rgb_and_deep_folders_are_fine(tmp_path):
@@ -102,7 +102,7 @@ def test_gray_and_jpeg_are_rgb_and_deep_folders_are_fine(tmp_path):
         "./a.b/2.JPG": encoded(noise(), "JPEG"),
     }
     files |= {"./a.b/2.cls": b"0", "readme.txt": b"x", "._1.png": b"x"}
-    data = open_data(write_tar(tmp_path / "0.tar", files))
+    data = open_dataset(write_tar(tmp_path / "0.tar", files))
     assert np.array_equal(data.read(0), np.repeat(noise()[..., :1], 3, 2))
     assert data.read(1).shape == (8, 8, 3)
     assert data.labels.tolist() == [1, 0]
@@ -111,7 +111,7 @@ def test_gray_and_jpeg_are_rgb_and_deep_folders_are_fine(tmp_path):
 def test_the_index_is_kept_and_verified(tmp_path, monkeypatch):
     folder = write_shards(tmp_path / "set")
     cache = tmp_path / "cache"
-    before = open_data(folder, index=cache)
+    before = open_dataset(folder, index=cache)
     (kept,) = cache.iterdir()
 
     def fail(file, beside):
@@ -119,34 +119,34 @@ def test_the_index_is_kept_and_verified(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("polyinr_core.data.tar_dataset.scan_shard", fail)
-        after = open_data(folder, index=cache)
+        after = open_dataset(folder, index=cache)
         for name in ("labels", "shard_of"):
             assert np.array_equal(getattr(before, name), getattr(after, name))
         assert all(np.array_equal(before.read(index), after.read(index)) for index in range(10))
         assert before.sha256 == after.sha256
         os.utime(folder / "set-001.tar", ns=(1, 1))
         with pytest.raises(AssertionError):
-            open_data(folder, index=cache)  # another time: not trusted
+            open_dataset(folder, index=cache)  # another time: not trusted
     write_shards(folder, count=9)
-    assert len(open_data(folder, index=cache)) == 9
+    assert len(open_dataset(folder, index=cache)) == 9
     kept.write_bytes(kept.read_bytes()[:50])
-    assert len(open_data(folder, index=cache)) == 9  # damaged: made anew
+    assert len(open_dataset(folder, index=cache)) == 9  # damaged: made anew
     assert len(list(cache.iterdir())) == 1
     assert not list((folder).glob("*.safetensors"))
 
 
 def test_the_digest_follows_labels_and_names_not_the_clock(tmp_path):
     folder = write_shards(tmp_path / "set")
-    digest = open_data(folder).sha256
+    digest = open_dataset(folder).sha256
     os.utime(folder / "set-001.tar", ns=(1, 1))
-    assert open_data(folder).sha256 == digest
-    assert open_data(write_shards(tmp_path / "other")).sha256 == digest
-    assert open_data(write_shards(tmp_path / "none", label="none")).sha256 != digest
-    assert open_data(write_shards(tmp_path / "more", count=11)).sha256 != digest
+    assert open_dataset(folder).sha256 == digest
+    assert open_dataset(write_shards(tmp_path / "other")).sha256 == digest
+    assert open_dataset(write_shards(tmp_path / "none", label="none")).sha256 != digest
+    assert open_dataset(write_shards(tmp_path / "more", count=11)).sha256 != digest
 
 
 def test_shards_are_small_to_send_and_read_after(tmp_path):
-    data = open_data(write_shards(tmp_path / "set"))
+    data = open_dataset(write_shards(tmp_path / "set"))
     again = pickle.loads(pickle.dumps(data))
     assert np.array_equal(again.read(7), data.read(7))
 
@@ -181,7 +181,7 @@ BROKEN = {
 def test_broken_shards_get_one_clear_line(tmp_path, case):
     files, message = BROKEN[case]
     with pytest.raises(DatasetError, match=message) as caught:
-        open_data(write_tar(tmp_path / "0.tar", files))
+        open_dataset(write_tar(tmp_path / "0.tar", files))
     assert str(caught.value).startswith(f"{tmp_path / '0.tar'}: ")
     assert "\n" not in str(caught.value)
 
@@ -193,7 +193,7 @@ def test_a_name_twice_is_refused(tmp_path):
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     with pytest.raises(DatasetError, match="holds one name twice"):
-        open_data(tmp_path / "0.tar")
+        open_dataset(tmp_path / "0.tar")
 
 
 def test_every_cut_is_noticed(tmp_path):
@@ -204,23 +204,23 @@ def test_every_cut_is_noticed(tmp_path):
     for length in [*range(0, end + 512, 256), 1, 511, 513]:
         path.write_bytes(whole[:length])
         with pytest.raises(DatasetError, match=r"is empty|is not a whole tar file"):
-            open_data(path)
+            open_dataset(path)
     path.write_bytes(whole[:1024] + b"x" * 512 + whole[1536:])
     with pytest.raises(DatasetError):
-        open_data(path)
+        open_dataset(path)
 
 
 def test_compressed_and_sparse_tars_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="is a compressed tar"):
-        open_data(write_tar(tmp_path / "0.tar", {"a.png": A}, "w:gz"))
+        open_dataset(write_tar(tmp_path / "0.tar", {"a.png": A}, "w:gz"))
     sparse_tar(tmp_path / "1.tar")
     with pytest.raises(DatasetError, match="stored with holes"):
-        open_data(tmp_path / "1.tar")
+        open_dataset(tmp_path / "1.tar")
 
 
 def test_what_is_wrong_in_the_midst_is_found_when_read(tmp_path):
     files = {"a.png": A, "b.png": b"broken", "c.png": encoded(noise(4))}
-    data = open_data(write_tar(tmp_path / "0.tar", files))
+    data = open_dataset(write_tar(tmp_path / "0.tar", files))
     with pytest.raises(DatasetError, match=r"0\.tar: the image 'b\.png' is not an image of a known format"):
         data.read(1)
     with pytest.raises(DatasetError, match=r"'c\.png' is 4x4, not 8x8 as the first"):

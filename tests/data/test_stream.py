@@ -15,20 +15,20 @@ import torch
 from specimens import write_archive
 from test_shards import write_shards
 
-from polyinr_core.data.dataset import open_data
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import open_dataset
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.errors import ConfigError, DatasetError, PolyinrError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 
 @pytest.fixture
 def data(tmp_path):
-    return open_data(write_archive(tmp_path / "a.zip", count=10))
+    return open_dataset(write_archive(tmp_path / "a.zip", count=10))
 
 
 def taken(feed, count, position=0, **how):
     """The first items of a stream, and then it is closed."""
-    with closing(feed.stream(position, **({"batch": 6, "micro_batch": 6} | how))) as stream:
+    with closing(feed.batches(position, **({"batch": 6, "micro_batch": 6} | how))) as stream:
         return list(islice(stream, count))
 
 
@@ -40,8 +40,8 @@ def children() -> set[int]:
 @pytest.mark.parametrize("cache_bytes", [2**30, 0])
 @pytest.mark.parametrize("resolution", [8, 5])
 def test_the_stream_is_the_batches_in_their_order(data, cache_bytes, resolution):
-    feed = Feed(data, resolution=resolution, seed=5, mirror=True, held_out=2, cache_bytes=cache_bytes)
-    assert (feed.memory is None) == (cache_bytes == 0)
+    feed = TrainLoader(data, resolution=resolution, seed=5, mirror=True, held_out=2, cache_bytes=cache_bytes)
+    assert (feed.cache is None) == (cache_bytes == 0)
     for start in (0, 13):
         for index, (images, labels) in enumerate(taken(feed, 7, start)):
             expected = feed.batch(start + 6 * index, 6)
@@ -52,9 +52,11 @@ def test_the_stream_is_the_batches_in_their_order(data, cache_bytes, resolution)
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("micro_batch", [6, 12])
 def test_ranks_share_each_micro_batch(data, count, micro_batch):
-    feed = Feed(data, resolution=8, seed=5, mirror=True)
+    feed = TrainLoader(data, resolution=8, seed=5, mirror=True)
     whole = taken(feed, 3, batch=12, micro_batch=12)
-    parts = [taken(feed, 3, batch=12, micro_batch=micro_batch, ranks=Ranks(rank, count)) for rank in range(count)]
+    parts = [
+        taken(feed, 3, batch=12, micro_batch=micro_batch, dist=DistributedContext(rank, count)) for rank in range(count)
+    ]
     for index, (images, labels) in enumerate(whole):
         pieces = [[part[index][kind].split(micro_batch // count) for part in parts] for kind in (0, 1)]
         micro_batches = range(12 // micro_batch)
@@ -63,19 +65,19 @@ def test_ranks_share_each_micro_batch(data, count, micro_batch):
 
 
 def test_held_out_images_never_come(data):
-    feed = Feed(data, resolution=8, seed=0, held_out=3)
+    feed = TrainLoader(data, resolution=8, seed=0, held_out=3)
     assert len(feed) == 7
     apart, labels = feed.held_out(3)
     assert apart.shape == (3, 3, 8, 8)
-    assert labels.tolist() == data.labels[feed.order.apart].tolist()
+    assert labels.tolist() == data.labels[feed.sampler.held_out].tolist()
     assert torch.equal(feed.held_out(2)[0], apart[:2])
     seen = torch.cat([images for images, _ in taken(feed, 5)])
     assert len(torch.unique(seen, dim=0)) == 7
     assert not any(torch.equal(one, other) for one in seen for other in apart)
-    kept = set(range(10)) - set(feed.order.apart.tolist())
-    only = Feed(data, resolution=8, seed=0, held_out=9)
-    (last,) = set(range(10)) - set(only.order.apart.tolist())
-    assert set(only.labels(torch.Generator(), 50).tolist()) == {int(data.labels[last])}
+    kept = set(range(10)) - set(feed.sampler.held_out.tolist())
+    only = TrainLoader(data, resolution=8, seed=0, held_out=9)
+    (last,) = set(range(10)) - set(only.sampler.held_out.tolist())
+    assert set(only.sample_labels(torch.Generator(), 50).tolist()) == {int(data.labels[last])}
     assert len(kept) == 7
     with pytest.raises(ConfigError, match="4 held-out images are asked for, 3 are held out"):
         feed.held_out(4)
@@ -83,53 +85,53 @@ def test_held_out_images_never_come(data):
 
 def test_impossible_numbers_are_refused(data):
     with pytest.raises(ConfigError, match="micro-batch 4 does not divide the batch of 6"):
-        Feed(data, resolution=8, seed=0).stream(0, batch=6, micro_batch=4)
+        TrainLoader(data, resolution=8, seed=0).batches(0, batch=6, micro_batch=4)
     with pytest.raises(ConfigError, match="-1 workers"):
-        Feed(data, resolution=8, seed=0, workers=-1)
+        TrainLoader(data, resolution=8, seed=0, workers=-1)
 
 
 def test_workers_are_started_by_need(data):
-    assert Feed(data, resolution=8, seed=0, workers=2).workers == 0  # all in memory
-    assert Feed(data, resolution=8, seed=0, workers=2, cache_bytes=0).workers == 2
-    found = Feed(data, resolution=8, seed=0, workers=None, cache_bytes=0).workers
+    assert TrainLoader(data, resolution=8, seed=0, workers=2).workers == 0  # all in memory
+    assert TrainLoader(data, resolution=8, seed=0, workers=2, cache_bytes=0).workers == 2
+    found = TrainLoader(data, resolution=8, seed=0, workers=None, cache_bytes=0).workers
     assert found == min(4, (os.cpu_count() or 1) - 1)
 
 
 def test_what_fits_is_judged_at_the_resolution_of_the_feed(data):
     room = 10 * 3 * 2 * 2 * 4  # ten averages of 2 px in float32
-    assert Feed(data, resolution=2, seed=0, cache_bytes=room).memory is not None
-    assert Feed(data, resolution=2, seed=0, cache_bytes=room - 1).memory is None
-    assert Feed(data, resolution=8, seed=0, cache_bytes=10 * 3 * 64).memory is not None
+    assert TrainLoader(data, resolution=2, seed=0, cache_bytes=room).cache is not None
+    assert TrainLoader(data, resolution=2, seed=0, cache_bytes=room - 1).cache is None
+    assert TrainLoader(data, resolution=8, seed=0, cache_bytes=10 * 3 * 64).cache is not None
 
 
 def test_the_next_batches_are_read_while_the_last_one_is_at_work(data, monkeypatch):
     read = []
-    feed = Feed(data, resolution=8, seed=0, cache_bytes=0)
-    plain = feed.shown
+    feed = TrainLoader(data, resolution=8, seed=0, cache_bytes=0)
+    plain = feed.load
 
     def shown(places):
         read.append(threading.current_thread().name)
         return plain(places)
 
-    monkeypatch.setattr(feed, "shown", shown)
-    with closing(feed.stream(0, batch=2, micro_batch=2)) as stream:
+    monkeypatch.setattr(feed, "load", shown)
+    with closing(feed.batches(0, batch=2, micro_batch=2)) as stream:
         next(stream)
         deadline = time.monotonic() + 10
         while len(read) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
         assert len(read) == 3  # this one and two in advance, no more
-    assert all(name.startswith("ahead") for name in read)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert all(name.startswith("prefetch") for name in read)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_a_stream_closed_before_its_first_item_or_dropped_leaves_nothing(data):
-    feed = Feed(data, resolution=8, seed=0, cache_bytes=0, workers=2)
-    feed.stream(0, batch=2, micro_batch=2).close()
-    stream = Feed(data, resolution=8, seed=0).stream(0, batch=2, micro_batch=2)
+    feed = TrainLoader(data, resolution=8, seed=0, cache_bytes=0, workers=2)
+    feed.batches(0, batch=2, micro_batch=2).close()
+    stream = TrainLoader(data, resolution=8, seed=0).batches(0, batch=2, micro_batch=2)
     next(stream)
     del stream
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
     assert not children()
 
 
@@ -139,7 +141,7 @@ def test_a_damaged_image_is_a_clear_error_in_its_turn(tmp_path, workers):
     raw = bytearray(path.read_bytes())
     raw[raw.rindex(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(raw)
-    feed = Feed(open_data(path), resolution=4, seed=0, cache_bytes=0, workers=workers)
+    feed = TrainLoader(open_dataset(path), resolution=4, seed=0, cache_bytes=0, workers=workers)
     with pytest.raises(DatasetError, match=r"a\.zip: .*damaged") as caught:
         taken(feed, 5, batch=2, micro_batch=2)
     assert type(caught.value) is DatasetError
@@ -151,12 +153,14 @@ def test_a_damaged_image_is_a_clear_error_in_its_turn(tmp_path, workers):
 @pytest.mark.parametrize(("kind", "workers"), [("archive", 1), ("shards", 2)])
 def test_worker_processes_read_the_same_stream(tmp_path, kind, workers):
     path = write_shards(tmp_path / "set") if kind == "shards" else write_archive(tmp_path / "a.zip", count=10)
-    data = open_data(path)
+    data = open_dataset(path)
     how = {"resolution": 5, "seed": 5, "mirror": True, "held_out": 1, "window": 2, "cache_bytes": 0}
-    expected = taken(Feed(data, **how), 12, 3, batch=4, micro_batch=2, ranks=Ranks(1, 2))
+    expected = taken(TrainLoader(data, **how), 12, 3, batch=4, micro_batch=2, dist=DistributedContext(1, 2))
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    found = taken(Feed(data, **how, workers=workers), 12, 3, batch=4, micro_batch=2, ranks=Ranks(1, 2))
+    found = taken(
+        TrainLoader(data, **how, workers=workers), 12, 3, batch=4, micro_batch=2, dist=DistributedContext(1, 2)
+    )
     for (images, labels), (others, their_labels) in zip(expected, found, strict=True):
         assert torch.equal(images, others)
         assert torch.equal(labels, their_labels)
@@ -166,9 +170,9 @@ def test_worker_processes_read_the_same_stream(tmp_path, kind, workers):
 
 @pytest.mark.slow
 def test_dead_workers_are_replaced_and_their_images_not_lost(data):
-    feed = Feed(data, resolution=8, seed=5, cache_bytes=0, workers=2)
+    feed = TrainLoader(data, resolution=8, seed=5, cache_bytes=0, workers=2)
     found = []
-    with closing(feed.stream(0, batch=6, micro_batch=6)) as stream:
+    with closing(feed.batches(0, batch=6, micro_batch=6)) as stream:
         for index in range(24):
             found.append(next(stream))
             if index == 2:
@@ -197,10 +201,10 @@ class Fatal:
 
 @pytest.mark.slow
 def test_workers_that_die_at_once_are_a_clear_error(data):
-    feed = Feed(Fatal(data), resolution=8, seed=5, cache_bytes=0, workers=1)
+    feed = TrainLoader(Fatal(data), resolution=8, seed=5, cache_bytes=0, workers=1)
     with (
-        closing(feed.stream(0, batch=2, micro_batch=2)) as stream,
-        pytest.raises(PolyinrError, match=r"the processes that read images died.*give fewer --workers"),
+        closing(feed.batches(0, batch=2, micro_batch=2)) as stream,
+        pytest.raises(PolyinrError, match=r"the processes that read images died.*use fewer --workers"),
     ):
         next(stream)
     assert not children()
@@ -209,12 +213,12 @@ def test_workers_that_die_at_once_are_a_clear_error(data):
 SCRIPT = """
 import signal, sys, time
 from contextlib import closing
-from polyinr_core.data.loader import Feed
-from polyinr_core.data.dataset import open_data
+from polyinr_core.data.loader import TrainLoader
+from polyinr_core.data.dataset import open_dataset
 
 def main():
-    feed = Feed(open_data(sys.argv[1]), resolution=8, seed=0, cache_bytes=0, workers=2)
-    stream = feed.stream(0, batch=2, micro_batch=2)
+    feed = TrainLoader(open_dataset(sys.argv[1]), resolution=8, seed=0, cache_bytes=0, workers=2)
+    stream = feed.batches(0, batch=2, micro_batch=2)
     next(stream)
     try:
         print("here", flush=True)

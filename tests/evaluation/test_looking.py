@@ -17,14 +17,14 @@ from polyinr_core.evaluation.set_metrics import Settings, evaluate
 from polyinr_core.metrics.feature_pass import AHEAD, look, rebatched, span_of
 from polyinr_core.metrics.feature_statistics import Need, Taker
 from polyinr_core.metrics.registry import metrics_named
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 ALL = {("lite2", "pooled"): Need(statistics=True, features=True)}
 
 
 def busy() -> list[str]:
     """The threads of ours that still run."""
-    ours = ("ahead", "decoding", "taking in")
+    ours = ("prefetch", "decoding", "taking in")
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
@@ -44,7 +44,7 @@ def test_ranks_give_the_figures_of_one(tmp_path: Path, count: int) -> None:
     reals, fakes = write_images(tmp_path / "reals", 24), write_images(tmp_path / "fakes", 20, seed=1)
     metrics, kept = metrics_named(NAMES), []
 
-    def measured(ranks: Ranks) -> dict[str, Any]:
+    def measured(ranks: DistributedContext) -> dict[str, Any]:
         return evaluate(
             open_images(reals),
             open_images(fakes),
@@ -56,7 +56,7 @@ def test_ranks_give_the_figures_of_one(tmp_path: Path, count: int) -> None:
             keep_reals=kept.append,
         )
 
-    alone = measured(Ranks())
+    alone = measured(DistributedContext())
     together = as_ranks(measured, count)
     assert all(result == together[0] for result in together)
     assert together[0]["card"] == alone["card"]
@@ -69,7 +69,7 @@ def test_ranks_with_a_cache_give_the_figures_of_one(tmp_path: Path) -> None:
     reals, fakes = write_images(tmp_path / "reals", 24), write_images(tmp_path / "fakes", 20, seed=1)
     metrics, shown = metrics_named(NAMES), []
 
-    def measured(ranks: Ranks) -> dict[str, Any]:
+    def measured(ranks: DistributedContext) -> dict[str, Any]:
         eyes = Eyes()
         settings = Settings(batch=4, cache=tmp_path / f"cache {ranks.rank}")
         sides = open_images(reals), open_images(fakes)
@@ -85,7 +85,7 @@ def test_ranks_with_a_cache_give_the_figures_of_one(tmp_path: Path) -> None:
 
 
 def test_ranks_take_whole_batches() -> None:
-    spans = [span_of(22, 4, Ranks(rank, 3)) for rank in range(3)]
+    spans = [span_of(22, 4, DistributedContext(rank, 3)) for rank in range(3)]
     assert [*spans[0], *spans[1], *spans[2]] == list(range(22))
     assert all(span.start % 4 == 0 for span in spans)
 
@@ -93,14 +93,14 @@ def test_ranks_take_whole_batches() -> None:
 def test_a_score_of_ranks_is_that_of_one() -> None:
     probabilities = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
 
-    def scored(ranks: Ranks) -> tuple[float, float] | None:
+    def scored(ranks: DistributedContext) -> tuple[float, float] | None:
         span = span_of(40, 8, ranks)
         taker = Taker(Need(score=True), span, 40, CPU)
         for part in probabilities[span.start : span.stop].split(8):
             taker.add(part)
         return taker.seen(ranks).score
 
-    alone = scored(Ranks())
+    alone = scored(DistributedContext())
     assert as_ranks(scored, 2) == [pytest.approx(alone, rel=1e-12)] * 2
 
 
@@ -133,7 +133,7 @@ def test_images_are_made_beside_the_look_and_not_too_many() -> None:
     images = Recorded(40, eyes)
     seen = look(images, {"lite2": eyes}, ALL, batch=4, device=CPU)["lite2", "pooled"]
     assert seen.count == eyes.seen == 40
-    assert all(name.startswith("ahead") for name in images.makers)
+    assert all(name.startswith("prefetch") for name in images.makers)
     assert images.waiting <= 4 * (AHEAD + 2)
     assert not busy()
 

@@ -1,4 +1,4 @@
-"""Ranks that are threads of one process: they talk over a table instead of a network."""
+"""DistributedContext that are threads of one process: they talk over a table instead of a network."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,18 +7,18 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 
 T = TypeVar("T")
 
 
-class ThreadRanks(Ranks):
-    """Ranks with PyTorch's collectives, as far as evaluation calls them, among threads."""
+class ThreadRanks(DistributedContext):
+    """DistributedContext with PyTorch's collectives, as far as evaluation calls them, among threads."""
 
     table: list[Any]
     barrier: Barrier
 
-    def talk(self, collective: Any, *arguments: Any, **options: Any) -> None:
+    def call(self, collective: Any, *arguments: Any, **options: Any) -> None:
         self.table[self.rank] = arguments
         self.barrier.wait()
         given = list(self.table)
@@ -36,7 +36,7 @@ class ThreadRanks(Ranks):
         self.barrier.wait()
 
 
-def as_ranks(work: Callable[[Ranks], T], count: int) -> list[T]:
+def as_ranks(work: Callable[[DistributedContext], T], count: int) -> list[T]:
     """Return what each of so many ranks makes of the work."""
     table, barrier = [None] * count, Barrier(count, timeout=60)
     ranks = [ThreadRanks(rank, count) for rank in range(count)]

@@ -17,7 +17,7 @@ from polyinr_core.models.coordinates import Part, RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import ALIGNMENT, aligned, batch_invariant
 from polyinr_core.rendering.render import render_rows
-from polyinr_core.training.samples import draw_seeds
+from polyinr_core.training.samples import render_seeds
 
 OFFSETS = range(ALIGNMENT // 4)  # where a float32 may begin in a cache line
 
@@ -103,9 +103,9 @@ def test_what_is_mapped_beside_a_seed_does_not_matter(model: Model, seeds: list[
 def test_training_s_samples_and_evaluation_s_images_do_not_depend_on_their_number(model: Model, count: int) -> None:
     generator = model.generator
     seeds = list(range(count))
-    drawn = torch.cat(list(draw_seeds(generator, seeds, resolution=40)))
+    drawn = torch.cat(list(render_seeds(generator, seeds, resolution=40)))
     for seed in (0, 3):
-        assert torch.equal(drawn[seed], next(draw_seeds(generator, [seed], resolution=40))[0])
+        assert torch.equal(drawn[seed], next(render_seeds(generator, [seed], resolution=40))[0])
     checkpoint = Checkpoint(generator=generator, resolution=40)
     few = torch.cat(list(DrawnImages(checkpoint, name="m", count=count).passes()))
     more = torch.cat(list(DrawnImages(checkpoint, name="m", count=23).passes()))

@@ -14,8 +14,8 @@ def log_of(*events: dict) -> Log:
 def test_panels_are_metrics_first_then_the_known_ones() -> None:
     log = log_of(
         {"kimg": 0.0, "stage": 0, "resolution": 16, "fd-lite2": 5.0, "reals": 9, "other": 3.0, "own": 1.0},
-        {"kimg": 1.0, "stage": 0, "resolution": 16, "loss_d": 1.0, "loss_g": 2.0, "guidance": 0.0},
-        {"kimg": 2.0, "stage": 1, "resolution": 32, "fd-lite2": 7.0, "resident_mib": 100.0, "cuda_mib": 50.0},
+        {"kimg": 1.0, "stage": 0, "resolution": 16, "loss_d": 1.0, "loss_g": 2.0, "loss_guidance": 0.0},
+        {"kimg": 2.0, "stage": 1, "resolution": 32, "fd-lite2": 7.0, "cpu_mem_mib": 100.0, "gpu_mem_mib": 50.0},
         {"kimg": 3.0, "stage": 1, "resolution": 32, "fd-lite2": 6.5, "own": 2.0},
     )
     panels = {panel.title: panel for panel in panels_of(log, ["own"])}
@@ -27,7 +27,7 @@ def test_panels_are_metrics_first_then_the_known_ones() -> None:
 
 
 def test_guidance_is_shown_where_something_guides() -> None:
-    (panel,) = panels_of(log_of({"kimg": 1.0, "loss_d": 0.0, "guidance": 0.5}), ())
+    (panel,) = panels_of(log_of({"kimg": 1.0, "loss_d": 0.0, "loss_guidance": 0.5}), ())
     assert [curve.name for curve in panel.curves] == ["discriminator", "guidance"]
 
 

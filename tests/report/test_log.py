@@ -29,11 +29,11 @@ def test_work_that_was_done_again_gives_way(tmp_path: Path) -> None:
 
 def test_a_run_that_was_started_anew_has_no_past(tmp_path: Path) -> None:
     """Without a word of it, as where somebody removed the states; of two values at one kimg the later counts."""
-    first = [{"kimg": 0.0, "spread": 0.1}, {"kimg": 5.0, "loss_d": 1.0}]
-    again = [{"kimg": 0.0, "spread": 0.2}, {"kimg": 1.0, "loss_d": 2.0}]
+    first = [{"kimg": 0.0, "diversity": 0.1}, {"kimg": 5.0, "loss_d": 1.0}]
+    again = [{"kimg": 0.0, "diversity": 0.2}, {"kimg": 1.0, "loss_d": 2.0}]
     log = read_log(written(tmp_path / "log.jsonl", *first, *again))
     assert (log.seen, log.undone) == (1.0, 1)
-    assert log.points("spread") == Points((0.0,), (0.2,))
+    assert log.points("diversity") == Points((0.0,), (0.2,))
     assert log.points("loss_d") == Points((1.0,), (2.0,))
 
 

@@ -81,7 +81,7 @@ def test_workers_keep_what_libraries_say_from_stderr(capfd: pytest.CaptureFixtur
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_very_large_images_are_prepared_without_a_word(workers: int, tmp_path: Path) -> None:
-    images = Path(__file__).parent / "reported" / "worker-warnings"  # of 100 million pixels each
+    images = Path(__file__).parent.parent / "data" / "reported" / "worker-warnings"  # of 100 million pixels each
     command = [sys.executable, "-c", "from polyinr_cli.main import run; run()", "prepare", images, "-q"]
     command += ["-o", tmp_path / "a.zip", "--res", "32", "--workers", str(workers)]
     ran = subprocess.run(command, capture_output=True)

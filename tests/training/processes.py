@@ -29,8 +29,8 @@ NURSERY = """
 import json, os, signal, sys
 from functools import cache
 from polyinr_cli.main import outcome
-from polyinr_core.training import presets, run
-from polyinr_core.weights import pretrained
+from polyinr_core.training import loop
+from polyinr_core.runtime import pretrained
 pretrained.load_pretrained = cache(pretrained.load_pretrained)
 for name in ("lite0", "lite2"):
     pretrained.load_pretrained(name, file=None, download=False)

@@ -129,7 +129,7 @@ def test_ctrl_c_saves_and_stops_the_job(tmp_path: Path) -> None:
     assert trainer.wait_for((folder / "run/checkpoints/000000008.safetensors").exists), trainer.said
     os.killpg(trainer.number, signal.SIGINT)
     assert trainer.end() != 0
-    assert "polyinr: saved in run; the same command goes on" in trainer.said
+    assert "polyinr: training state saved to run; run the same command again to resume" in trainer.said
     state, damaged = read_state(folder / "run/state")
     assert state.counters["images"] >= 8
     assert not damaged

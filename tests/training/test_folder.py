@@ -14,7 +14,7 @@ import torch
 from polyinr_core.errors import FileError, TrainingError
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
 from polyinr_core.training.run_dir import MAY_CHANGE, DataFacts, RunFolder
-from polyinr_core.training.state import State, write_state
+from polyinr_core.training.state import SavedState, write_state
 
 DATA = DataFacts("data.zip", "ab" * 32, 12, 3)
 
@@ -28,7 +28,7 @@ def begun(path: Path, stages: str, *, stage: int, images: int) -> RunFolder:
     folder = RunFolder(path)
     folder.claim(config(stages), DATA)
     counters = {"stage": stage, "images": images, "images_before": 0}
-    write_state(folder.state, State({"a": torch.zeros(1)}, counters), images=images)
+    write_state(folder.state, SavedState({"a": torch.zeros(1)}, counters), images=images)
     return folder
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.coordinates import homogeneous
 from polyinr_core.models.generator import Generator
-from polyinr_core.training.step import Batch, Networks, Setting, ema_beta, iterate
+from polyinr_core.training.state import TrainingState
+from polyinr_core.training.step import Batch, StepOptions, ema_beta, train_step
 
 pytestmark = pytest.mark.slow  # float64 through EfficientNet at 224 px
 
@@ -40,33 +41,43 @@ def released_grid_learner(path: Path) -> GridLearner:
     return generator.double().requires_grad_(True)
 
 
+def sum_over_samples(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Make the gradients of the mean over a batch those of the sum, as in the release; exact, as BATCH is 2^3."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.mul_(BATCH)
+
+
 @pytest.fixture(scope="module")
-def trained(reference: Path) -> Networks:
+def trained(reference: Path) -> TrainingState:
     """The networks after the two iterations."""
     generator = released_grid_learner(reference / "generator_small.safetensors")
     ema = released_grid_learner(reference / "generator_small.safetensors").requires_grad_(False)
     discriminator, _ = released_disc("projected_discriminator_cond_small", probed_lite0())
     recipe = json.loads((reference / "train_step_small.json").read_text())["recipe"]
-    networks = Networks(
+    networks = TrainingState(
         generator,
         ema,
         discriminator,
-        torch.optim.Adam(generator.parameters(), **recipe["optimizer_G"]),
-        torch.optim.Adam(discriminator.head_parameters(), **recipe["optimizer_D"]),
+        torch.optim.Adam(generator.parameters(), **recipe["optimiser_G"]),
+        torch.optim.Adam(discriminator.head_parameters(), **recipe["optimiser_D"]),
     )
+    for optimizer in (networks.g_optimizer, networks.d_optimizer):
+        optimizer.register_step_pre_hook(sum_over_samples)
     vectors = load_file(reference / "train_step_small.safetensors")
     own_grid = torch.ones(32 * 32, 3, dtype=torch.float64)  # replaced by the learned one
-    setting = Setting(own_grid, micro_batch=MICRO_BATCH, reduction="sum")
+    options = StepOptions(own_grid, micro_batch=MICRO_BATCH)
     for i in range(2):
         given = {key.partition(f"input.it{i}.")[2]: value for key, value in vectors.items()}
         images = START + i * BATCH
-        iterate(
+        train_step(
             networks,
-            setting,
+            options,
             reals=Batch(given["real_uint8"].double() / 127.5 - 1, given["real_class"]),
             g_fakes=Batch(given["z_per_phase"][0], given["class_per_phase"][0]),
             d_fakes=Batch(given["z_per_phase"][2], given["class_per_phase"][2]),
-            beta=ema_beta(batch=BATCH, images=images, half_life=BATCH * 10 / 32 * 1000),
+            ema_beta=ema_beta(batch=BATCH, images=images, half_life=BATCH * 10 / 32 * 1000),
         )
     return networks
 
@@ -96,7 +107,7 @@ def released_tensors(generator: GridLearner) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("which", ["G", "G_ema"])
-def test_generators(trained: Networks, reference: Path, which: str) -> None:
+def test_generators(trained: TrainingState, reference: Path, which: str) -> None:
     """Every released tensor's L2 norm, and the stored tensors element by element."""
     tensors = released_tensors(trained.generator if which == "G" else trained.ema)
     norms = json.loads((reference / "train_step_small.json").read_text())[f"{which}_param_l2"]
@@ -117,7 +128,7 @@ def test_generators(trained: Networks, reference: Path, which: str) -> None:
     assert compared >= 8
 
 
-def test_disc(trained: Networks, reference: Path) -> None:
+def test_disc(trained: TrainingState, reference: Path) -> None:
     own = trained.discriminator.own_state()
     norms = json.loads((reference / "train_step_small.json").read_text())["D_state_l2"]
     for name, norm in norms.items():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.config import GeneratorConfig
@@ -33,7 +33,7 @@ def weights() -> dict[str, dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def emoji() -> ZipDataset:
-    return ZipDataset.open(bundled_images())
+    return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")

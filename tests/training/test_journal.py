@@ -12,10 +12,10 @@ import torch
 
 from polyinr_core.errors import FileError
 from polyinr_core.training import logging as memory
-from polyinr_core.training.logging import Journal, memory_facts
+from polyinr_core.training.logging import Logger, memory_stats
 from polyinr_core.training.run_dir import RunFolder
 
-EVENT = {"kimg": 0.25, "stage": 0, "resolution": 8, "loss_g": 2.5, "fake_sign": -0.5, "fd-lite2": 7.0}
+EVENT = {"kimg": 0.25, "stage": 0, "resolution": 8, "loss_g": 2.5, "d_sign_fake": -0.5, "fd-lite2": 7.0}
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def told() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def journal(tmp_path: Path, told: list) -> Journal:
-    return Journal(RunFolder(tmp_path), told.append)
+def journal(tmp_path: Path, told: list) -> Logger:
+    return Logger(RunFolder(tmp_path), told.append)
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def charted(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
 
 
-def test_an_event_is_logged_reported_and_charted(journal: Journal, told: list, tmp_path: Path) -> None:
+def test_an_event_is_logged_reported_and_charted(journal: Logger, told: list, tmp_path: Path) -> None:
     journal.write(EVENT)
     journal.close()
     assert logged(tmp_path) == told == [EVENT]
@@ -52,24 +52,24 @@ def test_an_event_is_logged_reported_and_charted(journal: Journal, told: list, t
         "run/stage": [(250, 0.0)],
         "run/resolution": [(250, 8.0)],
         "loss/loss_g": [(250, 2.5)],
-        "sign/fake_sign": [(250, -0.5)],
-        "judge/fd-lite2": [(250, 7.0)],
+        "sign/d_sign_fake": [(250, -0.5)],
+        "metrics/fd-lite2": [(250, 7.0)],
     }
 
 
-def test_what_is_no_number_stays_out_of_json(journal: Journal, told: list, tmp_path: Path) -> None:
+def test_what_is_no_number_stays_out_of_json(journal: Logger, told: list, tmp_path: Path) -> None:
     odd = {"loss_g": float("nan"), "loss_d": np.float32("-inf"), "reals": np.int64(3), "is": np.float32(0.5)}
     journal.write({**EVENT, **odd, "resumed": True, "warning": "text"})
     told_now = {"loss_g": None, "loss_d": None, "reals": 3, "is": 0.5, "resumed": True, "warning": "text"}
     assert logged(tmp_path) == told == [{**EVENT, **told_now}]
-    assert not {"loss/loss_g", "loss/loss_d", "judge/resumed"} & charted(tmp_path).keys()
+    assert not {"loss/loss_g", "loss/loss_d", "metrics/resumed"} & charted(tmp_path).keys()
 
 
 def test_a_resumed_run_appends(tmp_path: Path, told: list, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log keeps what came after the state; TensorBoard shows what the run did in the end."""
     for number, kimgs in enumerate(([0.1, 0.2, 0.3], [0.2, 0.3])):
         monkeypatch.setattr("os.getpid", lambda number=number: number)  # another process
-        journal = Journal(RunFolder(tmp_path), told.append)
+        journal = Logger(RunFolder(tmp_path), told.append)
         for kimg in kimgs:
             journal.write({"kimg": kimg, "loss_d": float(number)} | ({"resumed": True} if number else {}))
         journal.close()
@@ -78,10 +78,10 @@ def test_a_resumed_run_appends(tmp_path: Path, told: list, monkeypatch: pytest.M
     assert charted(tmp_path)["loss/loss_d"] == [(100, 0.0), (200, 0.0), (200, 1.0), (300, 1.0)]
 
 
-def test_sheets_are_charted_small(journal: Journal, tmp_path: Path) -> None:
+def test_sheets_are_charted_small(journal: Logger, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    journal.image("fakes", np.full((30, 2500, 3), 200, np.uint8), seen=40)
+    journal.image("fakes", np.full((30, 2500, 3), 200, np.uint8), images=40)
     journal.close()
     reader = EventAccumulator(str(tmp_path / "tensorboard"))
     reader.Reload()
@@ -90,17 +90,17 @@ def test_sheets_are_charted_small(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_without_tensorboard_there_is_silence(
-    journal: Journal, told: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Logger, told: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     journal.write(EVENT)
-    journal.image("fakes", np.zeros((2, 2, 3), np.uint8), seen=0)
+    journal.image("fakes", np.zeros((2, 2, 3), np.uint8), images=0)
     journal.close()
     assert told == [EVENT]
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_a_full_disk_ends_the_charts_only(journal: Journal, told: list, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_charts_only(journal: Logger, told: list, tmp_path: Path) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     journal.write(EVENT)
@@ -111,22 +111,22 @@ def test_a_full_disk_ends_the_charts_only(journal: Journal, told: list, tmp_path
     journal.close()
     assert logged(tmp_path) == [EVENT] * 4
     (message,) = [event["message"] for event in told if event != EVENT]
-    assert "no more charts" in message
+    assert "TensorBoard logging to" in message
     assert "space" in message
 
 
-def test_a_folder_that_cannot_be_ends_the_charts_only(journal: Journal, told: list, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_ends_the_charts_only(journal: Logger, told: list, tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file")
     journal.write(EVENT)
     journal.write(EVENT)
     assert len(told) == 3
-    assert "no more charts" in told[1]["message"]
+    assert "TensorBoard logging to" in told[1]["message"]
 
 
 def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path, told: list) -> None:
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(FileError):
-        Journal(RunFolder(tmp_path), told.append).write(EVENT)
+        Logger(RunFolder(tmp_path), told.append).write(EVENT)
 
 
 @pytest.mark.slow
@@ -135,10 +135,10 @@ def test_charting_is_silent_and_needs_no_tensorflow(tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").write_text("raise RuntimeError('loaded')")
     program = (
         "import threading, pathlib\n"
-        "from polyinr_core.training.logging import Journal\n"
+        "from polyinr_core.training.logging import Logger\n"
         "from polyinr_core.training.run_dir import RunFolder\n"
         "told = []\n"
-        f"journal = Journal(RunFolder(pathlib.Path({str(tmp_path)!r})), told.append)\n"
+        f"journal = Logger(RunFolder(pathlib.Path({str(tmp_path)!r})), told.append)\n"
         "journal.write({'kimg': 1, 'discriminator': 2.0})\n"
         "assert journal.charting and len(told) == 1 and threading.active_count() == 1, told\n"
         "journal.close()\n"
@@ -148,13 +148,13 @@ def test_charting_is_silent_and_needs_no_tensorflow(tmp_path: Path) -> None:
 
 
 def test_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    facts = memory_facts(torch.device("cpu"))
-    assert facts.keys() == {"resident_mib"}
-    assert 20 < facts["resident_mib"] < 1e5
+    facts = memory_stats(torch.device("cpu"))
+    assert facts.keys() == {"cpu_mem_mib"}
+    assert 20 < facts["cpu_mem_mib"] < 1e5
     monkeypatch.setattr(memory, "STATM", tmp_path / "absent")
-    assert 20 < memory_facts(torch.device("cpu"))["resident_mib"] < 1e5
+    assert 20 < memory_stats(torch.device("cpu"))["cpu_mem_mib"] < 1e5
 
 
 def test_memory_of_a_cuda_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
-    assert memory_facts(torch.device("cuda"))["cuda_mib"] == 3.0
+    assert memory_stats(torch.device("cuda"))["gpu_mem_mib"] == 3.0

@@ -14,22 +14,25 @@ from rounding import assert_rounded
 from stand_ins import NarrowInception, NarrowLite2
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.data.dataset import bundled_images
-from polyinr_core.data.loader import Feed
+from polyinr_core.data.dataset import bundled_dataset
+from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.frechet import FeatureStatistics, frechet_distance
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.distributed import ALONE, Ranks
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training import metrics_hook as judging
-from polyinr_core.training.config import DISTANCES, SIGHTS, Sight, networks_of
-from polyinr_core.training.metrics_hook import Judge, Lite2Features, draw, quantize
+from polyinr_core.training.config import DISTANCES, SAMPLE_COUNTS, SampleCount, networks_of
+from polyinr_core.training.metrics_hook import Lite2Features, MetricsHook, quantize, render_uint8
 
 CPU = torch.device("cpu")
-FEW = {"lite2": Sight(reals=20, fakes=14, balanced=True), "inception": Sight(reals=24, fakes=30, balanced=False)}
+FEW = {
+    "lite2": SampleCount(reals=20, fakes=14, balanced=True),
+    "inception": SampleCount(reals=24, fakes=30, balanced=False),
+}
 ALL = ("fd-lite2", "kd-lite2", "fid")
 
 
@@ -37,13 +40,13 @@ ALL = ("fd-lite2", "kd-lite2", "fid")
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at few images, in batches that divide none of the counts, through narrow networks."""
     monkeypatch.setattr(judging, "Lite2Features", NarrowLite2)
-    monkeypatch.setattr(judging, "SIGHTS", FEW)
+    monkeypatch.setattr(judging, "SAMPLE_COUNTS", FEW)
     monkeypatch.setattr(judging, "BATCH", 4)
 
 
 @pytest.fixture(scope="module")
 def archive() -> ZipDataset:
-    return ZipDataset.open(bundled_images())
+    return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +59,29 @@ def generator(tiny_checkpoint: Path) -> Generator:
     return load_checkpoint(tiny_checkpoint).generator
 
 
-def judge(
-    metrics: tuple[str, ...], weights: dict[str, Any], archive: ZipDataset, *, ranks: Ranks = ALONE, **feed: Any
-) -> Judge:
-    return Judge(
+def hook(
+    metrics: tuple[str, ...],
+    weights: dict[str, Any],
+    archive: ZipDataset,
+    *,
+    dist: DistributedContext = SINGLE_PROCESS,
+    **feed: Any,
+) -> MetricsHook:
+    return MetricsHook(
         metrics,
         weights,
-        Feed(archive, **{"resolution": 64, "seed": 0, **feed}),
+        TrainLoader(archive, **{"resolution": 64, "seed": 0, **feed}),
         device=CPU,
-        ranks=ranks,
+        dist=dist,
     )
 
 
 def test_what_is_compared(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Oracle: the archive's own pixels and single images. 1e-5: float32 features, in other batches."""
-    measured = judge(ALL, weights, archive).distances(generator)
+    measured = hook(ALL, weights, archive).distances(generator)
     chosen = torch.randperm(len(archive), generator=generator_for("reals")).tolist()
     reals = [torch.from_numpy(archive.read(item)).permute(2, 0, 1)[None] for item in chosen[:24]]
-    fakes = [draw(generator, [seed], resolution=64) for seed in range(30)]
+    fakes = [render_uint8(generator, [seed], resolution=64) for seed in range(30)]
     lite2, inception = NarrowLite2({}), weights["inception"]
     expected = {}
     for name, network, counts, unbiased in (
@@ -93,7 +101,7 @@ def test_what_is_compared(weights: dict[str, Any], archive: ZipDataset, generato
 
 def test_the_facts(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Flat, of JSON's kinds; the watched distance comes first, with six digits."""
-    whole = judge(ALL, weights, archive)
+    whole = hook(ALL, weights, archive)
     facts = whole.measure(generator)
     assert list(facts)[:3] == list(ALL)
     assert facts["fd-lite2"] == pytest.approx(whole.distances(generator)["fd-lite2"], rel=1e-5)
@@ -115,8 +123,8 @@ def test_how_many_images_are_seen(
     weights: dict[str, Any], archive: ZipDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All reals up to a limit; as many fakes for lite2, StyleGAN's 50 thousand for fid."""
-    monkeypatch.setattr(judging, "SIGHTS", SIGHTS)
-    whole = judge(("fd-lite2", "fid"), weights, archive)
+    monkeypatch.setattr(judging, "SAMPLE_COUNTS", SAMPLE_COUNTS)
+    whole = hook(("fd-lite2", "fid"), weights, archive)
     assert whole.reals == {"lite2": 1562, "inception": 1562}
     assert whole.fakes == {"lite2": 1562, "inception": 50_000}
 
@@ -124,7 +132,7 @@ def test_how_many_images_are_seen(
 def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: ZipDataset, tmp_path: Path) -> None:
     """All images of the set count, the held-out ones too. Oracle: images in the classes that these draw."""
     conditional = load_checkpoint(small_checkpoint(tmp_path / "model.safetensors", classes=8)).generator
-    measured = judge(("fid",), weights, archive, held_out=500, seed=3)
+    measured = hook(("fid",), weights, archive, held_out=500, seed=3)
     counts = tuple(np.bincount(archive.labels).tolist())
     assert measured.labels.counts == counts
     assert len(set(counts)) > 1
@@ -144,7 +152,7 @@ def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDi
     """What Inception sees of 30 images whose labels are drawn so."""
     statistics = FeatureStatistics(weights["inception"].dim)
     for seed in range(30):
-        statistics.add(weights["inception"](draw(generator, [seed], resolution=64, labels=labels)))
+        statistics.add(weights["inception"](render_uint8(generator, [seed], resolution=64, labels=labels)))
     return statistics
 
 
@@ -152,8 +160,8 @@ def test_mirrored_and_held_out_images_change_nothing(
     weights: dict[str, Any], archive: ZipDataset, generator: Generator
 ) -> None:
     """The reals are all images of the set as they are, whatever of them training sees and when."""
-    plain = judge(("fid",), weights, archive, resolution=16)
-    other = judge(("fid",), weights, archive, resolution=16, mirror=True, held_out=100, seed=7)
+    plain = hook(("fid",), weights, archive, resolution=16)
+    other = hook(("fid",), weights, archive, resolution=16, mirror=True, held_out=100, seed=7)
     assert plain.distances(generator) == other.distances(generator)
 
 
@@ -162,12 +170,16 @@ def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
 ) -> None:
     """For both networks together; a second measurement draws only."""
     shown, drawn = [], []
-    show, plain = Feed.shown, judging.draw
-    monkeypatch.setattr(Feed, "shown", lambda self, places: (shown.extend(places.tolist()), show(self, places))[1])
+    show, plain = TrainLoader.load, judging.render_uint8
     monkeypatch.setattr(
-        judging, "draw", lambda model, seeds, **options: (drawn.extend(seeds), plain(model, seeds, **options))[1]
+        TrainLoader, "load", lambda self, places: (shown.extend(places.tolist()), show(self, places))[1]
     )
-    whole = judge(("fd-lite2", "fid"), weights, archive, resolution=16)
+    monkeypatch.setattr(
+        judging,
+        "render_uint8",
+        lambda model, seeds, **options: (drawn.extend(seeds), plain(model, seeds, **options))[1],
+    )
+    whole = hook(("fd-lite2", "fid"), weights, archive, resolution=16)
     first = whole.distances(generator)
     assert sorted(drawn) == list(range(30))
     assert len(shown) == len(set(shown)) == 24
@@ -180,7 +192,7 @@ def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: ZipDataset, g
     """Neither in the generator nor in PyTorch's own randomness."""
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     state = torch.random.get_rng_state()
-    judge(("fd-lite2",), weights, archive).measure(generator)
+    hook(("fd-lite2",), weights, archive).measure(generator)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
 
@@ -196,18 +208,18 @@ class Recorded:
     """Ranks in one process, one after another: the first pass notes what each gives, the second adds it up."""
 
     rank: int
-    count: int
+    world_size: int
     given: list[list[torch.Tensor]]
     asked: int = field(default=0)
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         self.given[self.rank][self.asked : self.asked + 1] = [tensor]
         parts = [given[self.asked] for given in self.given if len(given) > self.asked]
         self.asked += 1
         return torch.stack(parts).sum(dim=0)
 
-    def numbers(self, number: int) -> list[int]:
-        return [int(self.total(torch.tensor(number)))]
+    def all_gather_int(self, number: int) -> list[int]:
+        return [int(self.all_reduce(torch.tensor(number)))]
 
 
 def test_statistics_merge() -> None:
@@ -230,12 +242,12 @@ def test_statistics_merge() -> None:
 
 def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
     """Measure as one of the processes of a job, and write down what came out."""
-    judging.SIGHTS, judging.BATCH = FEW, 4
+    judging.SAMPLE_COUNTS, judging.BATCH = FEW, 4
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
-    with ZipDataset.open(bundled_images()) as archive:
-        whole = judge(ALL, weights, archive, ranks=Ranks(rank, count))
+    with ZipDataset.open(bundled_dataset()) as archive:
+        whole = hook(ALL, weights, archive, dist=DistributedContext(rank, count))
         facts = [whole.distances(load_checkpoint(model).generator), whole.measure(load_checkpoint(model).generator)]
     (folder / f"{rank}.json").write_text(json.dumps(facts))
     dist.destroy_process_group()
@@ -250,7 +262,7 @@ def test_two_processes_measure_what_one_does(
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # features must come from the same kernels
-    alone = judge(ALL, weights, archive).distances(generator)
+    alone = hook(ALL, weights, archive).distances(generator)
     torch.set_num_threads(threads)
     torch.multiprocessing.spawn(measure_as, (2, tmp_path, tiny_checkpoint), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
@@ -259,5 +271,5 @@ def test_two_processes_measure_what_one_does(
 
 
 def test_networks_of_distances() -> None:
-    assert {metric.network for metric in DISTANCES.values()} == set(SIGHTS)
+    assert {metric.network for metric in DISTANCES.values()} == set(SAMPLE_COUNTS)
     assert networks_of(("kd-lite2", "fid", "fd-lite2")) == ("lite2", "inception")

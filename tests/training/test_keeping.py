@@ -10,7 +10,7 @@ import pytest
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, read_facts
 from polyinr_core.errors import FileError
 from polyinr_core.training import hooks as keeping
-from polyinr_core.training.hooks import BEST, Patience, keep_best, prune
+from polyinr_core.training.hooks import BEST, EarlyStopping, keep_best, prune_checkpoints
 
 
 @pytest.fixture
@@ -103,20 +103,20 @@ def test_the_last_stay(tmp_path: Path, kept: int, left: list[str]) -> None:
         *others,
     ]:
         (tmp_path / name).touch()
-    prune(tmp_path, kept)
+    prune_checkpoints(tmp_path, kept)
     assert numbered(tmp_path) == sorted([*(f"{stem}.safetensors" for stem in left), *others])
 
 
 def test_nothing_to_prune(tmp_path: Path) -> None:
-    prune(tmp_path, 2)
-    prune(tmp_path / "nowhere", 2)
+    prune_checkpoints(tmp_path, 2)
+    prune_checkpoints(tmp_path / "nowhere", 2)
 
 
-def patience_after(values: list[float], *, blurred: bool = False) -> Patience:
-    patience = Patience()
+def early_stopping_after(values: list[float], *, blurred: bool = False) -> EarlyStopping:
+    early_stopping = EarlyStopping()
     for value in values:
-        patience = patience.after("fid", value, blurred=blurred)
-    return patience
+        early_stopping = early_stopping.after("fid", value, blurred=blurred)
+    return early_stopping
 
 
 @pytest.mark.parametrize(
@@ -124,28 +124,28 @@ def patience_after(values: list[float], *, blurred: bool = False) -> Patience:
     [([], 0), ([5.0], 0), ([5.0, 4.0], 0), ([5.0, 5.0], 1), ([5.0, 6.0, 5.5], 2), ([5.0, 6.0, 4.0, 4.5], 1)],
 )
 def test_measurements_without_improvement_are_counted(values: list[float], waited: int) -> None:
-    assert patience_after(values).waited == waited
+    assert early_stopping_after(values).waited == waited
 
 
 def test_the_end_of_patience() -> None:
-    patience = patience_after([5.0, 6.0, math.nan])
-    assert [patience.over(limit) for limit in (0, 1, 2, 3)] == [False, True, True, False]
+    early_stopping = early_stopping_after([5.0, 6.0, math.nan])
+    assert [early_stopping.is_over(limit) for limit in (0, 1, 2, 3)] == [False, True, True, False]
 
 
 def test_blurred_measurements_do_not_count() -> None:
     """Neither for the wait nor as a best that sharp images would have to beat."""
-    blurred = patience_after([5.0, 6.0, 7.0], blurred=True)
-    assert not blurred.over(1)
-    assert blurred.after("fid", 9.0, blurred=False) == Patience("fid", best=9.0)
+    blurred = early_stopping_after([5.0, 6.0, 7.0], blurred=True)
+    assert not blurred.is_over(1)
+    assert blurred.after("fid", 9.0, blurred=False) == EarlyStopping("fid", best=9.0)
 
 
 def test_distances_of_another_kind_do_not_count() -> None:
     """A kernel distance is a thousandth of a Fréchet distance, which would never be better."""
-    patience = patience_after([0.1, 0.2, 0.3]).after("fd-lite2", 400.0, blurred=False)
-    assert patience == Patience("fd-lite2", best=400.0)
+    early_stopping = early_stopping_after([0.1, 0.2, 0.3]).after("fd-lite2", 400.0, blurred=False)
+    assert early_stopping == EarlyStopping("fd-lite2", best=400.0)
 
 
 def test_patience_lives_in_a_state() -> None:
-    patience = patience_after([5.0, 6.0])
-    assert Patience.from_dict(json.loads(json.dumps(patience.to_dict()))) == patience
-    assert Patience.from_dict(Patience().to_dict()) == Patience()
+    early_stopping = early_stopping_after([5.0, 6.0])
+    assert EarlyStopping.from_dict(json.loads(json.dumps(early_stopping.to_dict()))) == early_stopping
+    assert EarlyStopping.from_dict(EarlyStopping().to_dict()) == EarlyStopping()

@@ -92,7 +92,7 @@ def test_a_new_folder_in_which_nothing_comes_goes_again(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="is there already and is no run folder"):
+    with pytest.raises(TrainingError, match="already exists and is no run folder"):
         RunFolder(tmp_path).locked().__enter__()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from polyinr_core.errors import RanksError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.errors import DistributedError
+from polyinr_core.runtime.distributed import DistributedContext
 
 BEGIN = f"""
 import sys
@@ -17,27 +17,27 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 from polyinr_core.errors import PolyinrError
-from polyinr_core.runtime.distributed import Ranks
+from polyinr_core.runtime.distributed import DistributedContext
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-ranks = Ranks(rank, 2)
+ranks = DistributedContext(rank, 2)
 """
 NOT_FINITE = """
-from test_step import latents, reals, setting, small_networks
-from polyinr_core.training.step import iterate
+from test_step import latents, options, reals, small_state
+from polyinr_core.training.step import train_step
 fakes, shown = latents(), reals()
 {spoil}
 try:
-    own = setting(ranks=ranks, micro_batch=8)
-    iterate(small_networks(), own, reals=shown, g_fakes=fakes, d_fakes=fakes, beta=0.5)
+    own = options(dist=ranks, micro_batch=8)
+    train_step(small_state(), own, reals=shown, g_fakes=fakes, d_fakes=fakes, ema_beta=0.5)
 except PolyinrError as error:
     print(type(error).__name__, error)
 """
 GONE = """
-ranks.total(torch.ones(1))
+ranks.all_reduce(torch.ones(1))
 if rank == 0:
     try:
-        ranks.total(torch.ones(1))
+        ranks.all_reduce(torch.ones(1))
     except PolyinrError as error:
         print(type(error).__name__, error)
 """
@@ -72,7 +72,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both(tmp_path: Path, rank: 
 @pytest.mark.slow
 def test_a_process_that_has_ended_is_said_by_the_other(tmp_path: Path) -> None:
     first, second = both(tmp_path, GONE)
-    assert first.startswith("RanksError rank 0 of 2: another process of this job has ended (")
+    assert first.startswith("DistributedError rank 0 of 2: another process of this job has exited (")
     assert second == ""
 
 
@@ -89,8 +89,8 @@ def test_a_lost_connection_is_told_from_other_errors(error: RuntimeError) -> Non
     def fail(*_: object) -> None:
         raise error
 
-    with pytest.raises(RanksError, match="rank 1 of 2: another process of this job has ended"):
-        Ranks(1, 2).talk(fail)
+    with pytest.raises(DistributedError, match="rank 1 of 2: another process of this job has exited"):
+        DistributedContext(1, 2).call(fail)
 
 
 @pytest.mark.parametrize("words", ["The size of tensor a (3) must match the size of tensor b (4)", "", "out of memory"])
@@ -99,5 +99,5 @@ def test_an_error_of_ones_own_stays_what_it_is(words: str) -> None:
         raise RuntimeError(words)
 
     with pytest.raises(RuntimeError, match=r"^" + words.replace("(", r"\(").replace(")", r"\)")) as caught:
-        Ranks(1, 2).talk(fail)
+        DistributedContext(1, 2).call(fail)
     assert type(caught.value) is RuntimeError

@@ -1,20 +1,23 @@
-"""The plan of a run: exact where it counts, near the truth where it estimates, and it writes nothing."""
+"""The dry run: exact where it counts, measured on the real training step, and it writes nothing."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from polyinr_core.data.dataset import bundled_images
+from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.errors import ConfigError
-from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.pretrained import load_pretrained
-from polyinr_core.training import dry_run as probe
+from polyinr_core.training import dry_run, loop
 from polyinr_core.training.config import PRESETS, parse_stages
-from polyinr_core.training.dry_run import Plan, cost_of, make_plan, probe_drawing, stand_in
+from polyinr_core.training.dry_run import Cost, Plan, make_plan, random_weights
+from polyinr_core.training.loop import Trainer
+from polyinr_core.training.state import TrainingState
+from polyinr_core.training.step import StepOptions, train_step
 
 CPU = torch.device("cpu")
 SMALL = replace(
@@ -27,7 +30,7 @@ SMALL = replace(
 
 @pytest.fixture(scope="module")
 def emoji() -> ZipDataset:
-    return ZipDataset.open(bundled_images())
+    return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +40,7 @@ def weights() -> dict:
 
 @pytest.fixture(scope="module")
 def plan(emoji: ZipDataset, weights: dict) -> Plan:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "LONG_ENOUGH", 0.02)
-        return make_plan(SMALL, emoji, weights, device=CPU)
+    return make_plan(SMALL, emoji, weights, device=CPU)
 
 
 def test_what_is_known_is_exact(plan: Plan, weights: dict) -> None:
@@ -59,10 +60,11 @@ def test_what_is_known_is_exact(plan: Plan, weights: dict) -> None:
     generator = sum(p.numel() for p in Generator(SMALL.generator(8)).parameters())
     heads = sum(p.numel() for p in ProjectedDiscriminator(SMALL.discriminator(8), weights).head_parameters())
     assert (plan.parameters["generator"], plan.parameters["discriminator"]) == (generator, heads)
+    assert plan.parameters["backbones"] > 0 < plan.parameters["classifier"]
     assert plan.notes == ()
 
 
-def test_what_is_estimated_is_of_the_right_kind(plan: Plan) -> None:
+def test_what_is_measured_is_of_the_right_kind(plan: Plan) -> None:
     for stage in plan.stages:
         assert stage.seconds == stage.iterations * stage.seconds_per_iteration > 0
         assert stage.memory > 20 * plan.parameters["generator"]
@@ -70,50 +72,63 @@ def test_what_is_estimated_is_of_the_right_kind(plan: Plan) -> None:
     assert plan.memory == max(stage.memory for stage in plan.stages)
 
 
-def test_kept_bytes_are_counted() -> None:
-    """Oracle: y = x w keeps x, of 4 bytes a value; the weights are not counted, nor is x a second time."""
-    layer = torch.nn.Linear(8, 8, bias=False)
+def test_the_real_step_is_measured(
+    emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Three iterations of two images and of the whole batch, as the run makes them; nothing is written."""
+    seen: list[tuple[int, int, StepOptions]] = []
 
-    def step(count: int) -> torch.Tensor:
-        x = torch.zeros(count, 8)
-        return layer(x).sum() + layer(x).sum()
+    def record(state: TrainingState, options: StepOptions, **batches: object) -> object:
+        seen.append((len(batches["reals"].data), options.micro_batch, options))
+        return train_step(state, options, **batches)
 
-    cost = cost_of(step, start=2, most=1024, device=CPU, known=layer)
-    assert cost.bytes == 32
-    assert cost.fixed == 0
-
-
-def test_a_pixel_s_bytes_are_those_that_autograd_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against one whole pass of 2 x 32 x 32 pixels, counted apart: within a tenth."""
-    monkeypatch.setattr(probe, "LONG_ENOUGH", 60.0)  # so that it measures twice on the slowest machine
-    generator = Generator(SMALL.generator(0))
-    kept: dict[int, int] = {}
-    own = {parameter.data_ptr() for parameter in generator.parameters()}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    points = RegularGrid(32, 32).points(0, 1024, dtype=torch.float32, device=CPU)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        colors = generator(torch.ones(2, 64), points)
-    total = sum(count for pointer, count in kept.items() if pointer not in own)
-    _, learned = probe_drawing(generator, most=4096)
-    assert colors.requires_grad
-    assert learned.fixed + 2048 * learned.bytes == pytest.approx(total, rel=0.1)
-    assert all(parameter.grad is None for parameter in generator.parameters())
+    monkeypatch.setattr(loop, "train_step", record)
+    monkeypatch.chdir(tmp_path)
+    config = replace(SMALL, chunk=256, stages=parse_stages("16:0.1:guidance=2"))
+    plan = make_plan(config, emoji, weights, device=CPU)
+    assert [sizes[:2] for sizes in seen] == [(2, 2)] * 3 + [(8, 8)] * 3
+    assert {len(options.coordinates) for _, _, options in seen} == {16**2}
+    assert {(options.chunk, options.guidance) for _, _, options in seen} == {(256, 2.0)}
+    assert all(options.classifier is not None and options.augment_rng is not None for _, _, options in seen)
+    assert plan.stages[0].chunk == 256
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_chunks_take_less_memory(emoji: ZipDataset, weights: dict, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "LONG_ENOUGH", 0.02)
-    chunked = make_plan(replace(SMALL, chunk=256), emoji, weights, device=CPU)
-    assert [stage.chunk for stage in chunked.stages] == [256, 256]
-    assert all(a.memory < b.memory for a, b in zip(chunked.stages, plan.stages, strict=True))
+def measured(monkeypatch: pytest.MonkeyPatch, costs: dict[int, Cost]) -> list[int]:
+    """Let iterations cost what is given, by their images; return the list of the sizes that are measured."""
+    sizes: list[int] = []
+
+    def measure_iteration(trainer: Trainer, state: TrainingState, *, images: int) -> Cost:
+        sizes.append(images)
+        return costs[images]
+
+    monkeypatch.setattr(dry_run, "measure_iteration", measure_iteration)
+    return sizes
 
 
-def test_missing_weights_are_measured_all_the_same(emoji: ZipDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "LONG_ENOUGH", 0.01)
+def test_a_large_batch_is_extrapolated(emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Along the line through two sizes. Of micro-batches, times add up and memory does not."""
+    sizes = measured(monkeypatch, {2: Cost(4.0, 100.0), 4: Cost(6.0, 120.0)})
+    config = replace(SMALL, batch=32, micro_batch=16, stages=parse_stages("16:0.1"))
+    (stage,) = make_plan(config, emoji, weights, device=CPU).stages
+    assert sizes == [2, 4]
+    assert stage.seconds_per_iteration == 2 * (6.0 + 6 * 2.0)
+    assert stage.memory == 120 + 6 * 20
+
+
+def test_a_stage_that_would_take_long_is_extrapolated(
+    emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times the pixels and half the batch of one whose smallest iteration takes ten seconds."""
+    sizes = measured(monkeypatch, {2: Cost(10.0, 100.0), 4: Cost(14.0, 120.0)})
+    config = replace(SMALL, batch=4, stages=parse_stages("16:0.1,32:0.1:batch=2"))
+    first, second = (plan := make_plan(config, emoji, weights, device=CPU)).stages
+    assert sizes == [2, 4]
+    assert (first.seconds_per_iteration, second.seconds_per_iteration) == (14.0, 28.0)
+    assert "32 px was not measured" in plan.notes[0]
+
+
+def test_missing_weights_are_measured_all_the_same(emoji: ZipDataset) -> None:
     config = replace(SMALL, stages=parse_stages("16:1"))
     plan = make_plan(config, emoji, {}, device=CPU)
     assert plan.stages[0].seconds > 0
@@ -121,11 +136,11 @@ def test_missing_weights_are_measured_all_the_same(emoji: ZipDataset, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["lite0", "deit-small"])
-def test_a_stand_in_has_the_shapes_of_the_network(name: str) -> None:
-    assert all(tensor.isfinite().all() for tensor in stand_in(name).values())
+def test_random_weights_have_the_shapes_of_the_network(name: str) -> None:
+    assert all(tensor.isfinite().all() for tensor in random_weights(name).values())
     if name == "lite0":
         real = load_pretrained(name)
-        assert {key: tensor.shape for key, tensor in stand_in(name).items()} == {
+        assert {key: tensor.shape for key, tensor in random_weights(name).items()} == {
             key: tensor.shape for key, tensor in real.items()
         }
 

@@ -13,7 +13,7 @@ from polyinr_core.images.io import write_image
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.training.run_dir import RunFolder
-from polyinr_core.training.samples import LARGEST_TILE, MAX_ROWS, film_strip, save_film_strip, save_record
+from polyinr_core.training.samples import MAX_ROWS, MAX_TILE, film_strip, save_checkpoint_and_samples, save_film_strip
 
 COLUMNS, ROWS = 8, 4
 
@@ -56,7 +56,7 @@ def test_small_images_are_repeated_pixels_and_large_ones_area_means(tmp_path: Pa
     for name, images in (("small", small), ("large", large)):
         write_image(tmp_path / f"{name}.png", make_grid(images, COLUMNS))
     strip = strip_of([tmp_path / "small.png", tmp_path / "large.png"])
-    tile = LARGEST_TILE
+    tile = MAX_TILE
     assert strip.shape == (2 * tile + 2, 8 * (tile + 2) - 2, 3)
     assert np.array_equal(strip[:tile, :tile], small[0].repeat(2, axis=0).repeat(2, axis=1))
     means = large[0].reshape(tile, 2, tile, 2, 3).mean(axis=(1, 3))
@@ -122,7 +122,7 @@ def test_a_record_is_a_checkpoint_a_sheet_and_a_row(tmp_path: Path) -> None:
     generator = Generator(GeneratorConfig(form="release", levels=3, channels=16, z_dim=8, w_dim=12))
     for seen, side in ((500, 8), (1500, 16)):
         checkpoint = Checkpoint(generator, class_names=(), resolution=side, kimg=seen / 1000, data_sha256="ab" * 32)
-        pixels = save_record(folder, checkpoint, seen=seen)
+        pixels = save_checkpoint_and_samples(folder, checkpoint, images=seen)
         assert pixels.shape == (32, side, side, 3)
         assert folder.checkpoint(seen).exists()
         shown = np.asarray(Image.open(folder.sample(f"fakes-{seen:09d}")))

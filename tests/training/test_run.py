@@ -19,10 +19,10 @@ from polyinr_core.report.run_reader import read_log
 from polyinr_core.runtime.atomic_io import sha256_of
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
-from polyinr_core.training.hooks import Upkeep
-from polyinr_core.training.loop import Run
+from polyinr_core.training.hooks import Hooks
+from polyinr_core.training.loop import train
 from polyinr_core.training.run_dir import RunFolder
-from polyinr_core.training.state import State, read_state, write_state
+from polyinr_core.training.state import SavedState, read_state, write_state
 
 SMALL = replace(
     PRESETS["tiny"],
@@ -62,10 +62,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> ZipDataset:
 def run(config: TrainingConfig, archive: ZipDataset, folder: Path, weights: dict, *, stop_after: int = 10**9) -> bool:
     """Train; stop after so many iterations."""
     left = iter(range(stop_after - 1))
-    training = Run(
-        config, archive, RunFolder(folder), weights=weights, device=torch.device("cpu"), report=lambda event: None
-    )
-    return training.train(stop=lambda: next(left, None) is None)
+    return train(archive, run_dir=folder, config=config, weights=weights, stop=lambda: next(left, None) is None)
 
 
 def losses_in(folder: Path) -> list[dict]:
@@ -156,7 +153,7 @@ def test_the_log_is_appended_to(archive: ZipDataset, weights: dict, whole: Path,
     told = [json.loads(line) for line in log.read_text()[len(before) :].splitlines() if line]
     assert told[0] == {"kimg": 0.016, "stage": 1, "resolution": 16, "resumed": True}
     last, again = losses_in(whole)[-1], losses_in(folder)[-1]
-    for name in ("img_per_sec", "resident_mib"):
+    for name in ("img_per_sec", "cpu_mem_mib"):
         assert last.pop(name) > 0 < again.pop(name)
     assert again == last
 
@@ -165,18 +162,15 @@ def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: ZipDataset, weights
     """Stages of 10 and 9 images, four at a time, are 24 images; a stop at 20 is before the end."""
     config = replace(SMALL, stages=parse_stages("8:0.01,16:0.009"))
     told: list[tuple[int, int, int]] = []
-    training = Run(
-        config,
+    finished = train(
         archive,
-        RunFolder(tmp_path / "run"),
+        run_dir=tmp_path / "run",
+        config=config,
         weights=weights,
-        device=torch.device("cpu"),
-        report=lambda event: None,
+        stop=lambda: told[-1][0] >= 20,
+        progress=lambda at: told.append((at.total_images, at.stage, at.images)),
     )
-    stopped = training.train(
-        stop=lambda: told[-1][0] >= 20, progress=lambda at: told.append((at.seen, at.stage, at.images))
-    )
-    assert not stopped
+    assert not finished
     assert told == [(4, 0, 4), (8, 0, 8), (12, 0, 12), (16, 1, 4), (20, 1, 8)]
 
 
@@ -185,8 +179,10 @@ def test_a_stop_writes_once(
 ) -> None:
     """At a stage's end all is written anyway."""
     written: list[int] = []
-    save = Upkeep.save
-    monkeypatch.setattr(Upkeep, "save", lambda self, session: (written.append(session.seen), save(self, session)))
+    save = Hooks.save_state
+    monkeypatch.setattr(
+        Hooks, "save_state", lambda self, state: (written.append(state.total_images), save(self, state))
+    )
     assert not run(SMALL, archive, tmp_path / "run", weights, stop_after=3)
     assert written == [4, 8, 12]
 
@@ -299,7 +295,7 @@ def test_a_weight_that_is_no_number_stops_the_run(archive: ZipDataset, weights: 
     state = RunFolder(folder).state
     tensors = last_state(folder)
     tensors["generator/synthesis.products.1.bias"][0] = float("nan")  # in all features, whatever the discriminator says
-    write_state(state, State(tensors, read_state(state)[0].counters), images=4)
+    write_state(state, SavedState(tensors, read_state(state)[0].counters), images=4)
     with pytest.raises(TrainingError, match=r"loss is not finite, generator\.synthesis\.products\.1\.bias first"):
         run(huge, archive, folder, weights)
     assert sorted(path.name for path in state.iterdir()) == good

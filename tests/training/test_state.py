@@ -1,4 +1,4 @@
-"""State on disk: whole, summed, and the one before it kept."""
+"""SavedState on disk: whole, summed, and the one before it kept."""
 
 import json
 import os
@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from polyinr_core.errors import FileError
-from polyinr_core.training.state import State, pack_optimizer, reached, read_state, unpack_optimizer, write_state
+from polyinr_core.training.state import (
+    SavedState,
+    pack_optimizer,
+    read_progress,
+    read_state,
+    unpack_optimizer,
+    write_state,
+)
 
 MANIFESTS = {
     "an empty manifest": b"",
@@ -24,7 +31,7 @@ MANIFESTS = {
 
 
 def write(folder: Path, images: int) -> None:
-    write_state(folder, State({"a/b": torch.full((3,), float(images))}, {"images": images}), images=images)
+    write_state(folder, SavedState({"a/b": torch.full((3,), float(images))}, {"images": images}), images=images)
 
 
 def test_the_newest_is_read_and_two_are_kept(tmp_path: Path) -> None:
@@ -72,7 +79,7 @@ def test_a_state_of_another_format_is_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path, 20)
     manifest = tmp_path / f"{20:012d}.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 3}))
-    with pytest.raises(FileError, match="a state of format 3, this polyinr reads 2; update polyinr"):
+    with pytest.raises(FileError, match="has format 3, this polyinr reads 2 and older; update polyinr"):
         read_state(tmp_path)
 
 
@@ -84,13 +91,13 @@ def test_where_one_may_not_look_is_not_empty(tmp_path: Path) -> None:
 
 
 def test_how_far_a_run_came_is_read_without_its_tensors(tmp_path: Path) -> None:
-    assert reached(tmp_path / "none") is None
+    assert read_progress(tmp_path / "none") is None
     for images in (10, 20):
-        write_state(tmp_path, State({}, {"stage": 1, "images": images, "best": None}), images=images)
+        write_state(tmp_path, SavedState({}, {"stage": 1, "images": images, "best": None}), images=images)
     (tmp_path / f"{20:012d}.safetensors").unlink()
-    assert reached(tmp_path) == (1, 20)
+    assert read_progress(tmp_path) == (1, 20)
     (tmp_path / f"{20:012d}.json").write_text("{")
-    assert reached(tmp_path) == (1, 10)
+    assert read_progress(tmp_path) == (1, 10)
 
 
 def test_counters_are_any_json(tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_counters_are_any_json(tmp_path: Path) -> None:
         "warned": ["collapse"],
         "left": None,
     }
-    write_state(tmp_path, State({"a": torch.ones(2, dtype=torch.bfloat16)}, counters), images=4)
+    write_state(tmp_path, SavedState({"a": torch.ones(2, dtype=torch.bfloat16)}, counters), images=4)
     state, _ = read_state(tmp_path)
     assert state.counters == counters
     assert state.tensors["a"].dtype == torch.bfloat16
@@ -179,7 +186,7 @@ def test_what_does_not_fit_leaves_the_state_before(tmp_path: Path, size: int) ->
 def test_nothing_sound_is_an_error_not_a_new_start(tmp_path: Path) -> None:
     write(tmp_path, 10)
     (tmp_path / f"{10:012d}.safetensors").write_bytes(b"half")
-    with pytest.raises(FileError, match="no state here is sound"):
+    with pytest.raises(FileError, match="no training state here is intact"):
         read_state(tmp_path)
 
 
@@ -205,7 +212,7 @@ def test_a_state_is_readable_as_other_files_are(tmp_path: Path) -> None:
     """By whom the user's mask allows, not by the owner alone."""
     before = os.umask(0o022)
     try:
-        write_state(tmp_path, State({"a": torch.ones(1)}, {}), images=1)
+        write_state(tmp_path, SavedState({"a": torch.ones(1)}, {}), images=1)
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("0*")} == {0o644}

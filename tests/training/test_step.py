@@ -15,21 +15,30 @@ from polyinr_core.models.checkpointing import draw_replayed
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.distributed import ALONE
+from polyinr_core.runtime.distributed import SINGLE_PROCESS
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training import step
-from polyinr_core.training.step import Batch, Networks, Setting, draw, finish, iterate, mean_logit, train_generator
+from polyinr_core.training.state import TrainingState
+from polyinr_core.training.step import (
+    Batch,
+    StepOptions,
+    mean_logit,
+    render_fakes,
+    step_optimizer,
+    train_generator,
+    train_step,
+)
 
 SIDE = 8
 
 
 @pytest.fixture
-def networks() -> Networks:
-    return small_networks()
+def state() -> TrainingState:
+    return small_state()
 
 
-def small_networks() -> Networks:
+def small_state() -> TrainingState:
     torch.manual_seed(0)
     config = GeneratorConfig(levels=3, channels=8, z_dim=4, w_dim=8, classes=2, table_dim=6)
     generator, ema = Generator(config), Generator(config).requires_grad_(False)
@@ -38,13 +47,13 @@ def small_networks() -> Networks:
         DiscriminatorConfig(classes=2, **sizes), {"lite0": load_pretrained("lite0")}
     ).train()
     optimizers = (torch.optim.Adam(part.parameters(), lr=1e-3) for part in (generator, discriminator.heads))
-    return Networks(generator, ema, discriminator, *optimizers)
+    return TrainingState(generator, ema, discriminator, *optimizers)
 
 
-def setting(**changes: object) -> Setting:
-    points = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=torch.device("cpu"))
-    given = {"micro_batch": 4, "sigma": 1.0, "rng": lambda name, part: generator_for(name, part)}
-    return Setting(points, **(given | changes))
+def options(**changes: object) -> StepOptions:
+    coordinates = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=torch.device("cpu"))
+    given = {"micro_batch": 4, "blur_sigma": 1.0, "augment_rng": lambda name, part: generator_for(name, part)}
+    return StepOptions(coordinates, **(given | changes))
 
 
 def latents() -> Batch:
@@ -63,57 +72,57 @@ def test_a_gradient_that_is_no_number_is_named() -> None:
     network(torch.ones(1, 2)).sum().backward()
     network[1].weight.grad[0, 0] = float("inf")
     with pytest.raises(TrainingError, match=r"gradient of 1\.weight \(generator\) is not finite"):
-        finish(network, optimizer, ALONE, name="generator")
+        step_optimizer(network, optimizer, SINGLE_PROCESS, name="generator")
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_a_guide_that_goes_wrong_is_noticed(networks: Networks) -> None:
-    broken = setting(guide=lambda images, label: images.sum() * float("nan"), guidance=1.0)
+def test_a_guide_that_goes_wrong_is_noticed(state: TrainingState) -> None:
+    broken = options(classifier=lambda images, label: images.sum() * float("nan"), guidance=1.0)
     with pytest.raises(TrainingError, match="the loss is not finite"):
-        train_generator(networks, broken, latents())
+        train_generator(state, broken, latents())
 
 
-def test_the_guide_s_loss_is_told_and_weighs(networks: Networks) -> None:
+def test_the_guide_s_loss_is_told_and_weighs(state: TrainingState) -> None:
     """A guide that wants images to be bright."""
-    weight = networks.generator.synthesis.to_rgb.bias
-    told = train_generator(networks, setting(guide=lambda x, label: -100 * x.mean(), guidance=1000.0), latents())
+    weight = state.generator.synthesis.to_rgb.bias
+    told = train_generator(state, options(classifier=lambda x, label: -100 * x.mean(), guidance=1000.0), latents())
     assert torch.isfinite(told).all()
     assert told[1] != 0
     assert (weight.grad < -1e4).all()
 
 
-def test_asking_the_discriminator_changes_nothing(networks: Networks) -> None:
-    before = {name: tensor.clone() for name, tensor in networks.discriminator.state_dict().items()}
-    first, again = (mean_logit(networks, setting(), reals(), name="held out") for _ in range(2))
+def test_asking_the_discriminator_changes_nothing(state: TrainingState) -> None:
+    before = {name: tensor.clone() for name, tensor in state.discriminator.state_dict().items()}
+    first, again = (mean_logit(state, options(), reals(), name="held out") for _ in range(2))
     assert first == again
-    assert all(torch.equal(tensor, before[name]) for name, tensor in networks.discriminator.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.discriminator.state_dict().items())
 
 
-def gradients_of(networks: Networks, **changes: object) -> torch.Tensor:
-    """Return the generator's gradients after its step, as one vector; `networks` stay as they are."""
-    networks = copy.deepcopy(networks)
-    train_generator(networks, setting(**changes), latents())
-    return torch.cat([p.grad.flatten() for p in networks.generator.parameters() if p.grad is not None])
+def gradients_of(state: TrainingState, **changes: object) -> torch.Tensor:
+    """Return the generator's gradients after its step, as one vector; `state` stay as they are."""
+    state = copy.deepcopy(state)
+    train_generator(state, options(**changes), latents())
+    return torch.cat([p.grad.flatten() for p in state.generator.parameters() if p.grad is not None])
 
 
-def test_the_chunk_changes_rounding_only(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunk_changes_rounding_only(state: TrainingState, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the length of the gradient: float32 in another order, through the kinks of 50 layers."""
-    plain = gradients_of(networks)
+    plain = gradients_of(state)
     with monkeypatch.context() as patch:
         chunks: list[int] = []
         patch.setattr(step, "draw_replayed", lambda *a, chunk: chunks.append(chunk) or draw_replayed(*a, chunk=chunk))
-        replayed = gradients_of(networks, chunk=24)
+        replayed = gradients_of(state, chunk=24)
     assert chunks == [24]
     assert (replayed - plain).norm() < 1e-3 * plain.norm()
 
 
-def test_a_step_in_bfloat16_is_close(networks: Networks) -> None:
+def test_a_step_in_bfloat16_is_close(state: TrainingState) -> None:
     """Images within a hundredth; weights stay float32. Gradients pass the kinks of 50 layers in 8 bits."""
-    plain, image = gradients_of(networks), draw(networks.generator, setting(), latents()).content
-    networks.generator.synthesis.product_dtype = torch.bfloat16
-    narrow, drawn = gradients_of(networks), draw(networks.generator, setting(), latents()).content
+    plain, image = gradients_of(state), render_fakes(state.generator, options(), latents()).data
+    state.generator.synthesis.product_dtype = torch.bfloat16
+    narrow, drawn = gradients_of(state), render_fakes(state.generator, options(), latents()).data
     assert 0 < (drawn - image).norm() < 1e-2 * image.norm()
     assert torch.cosine_similarity(narrow, plain, dim=0) > 0.5
-    losses = iterate(networks, setting(), reals=reals(), g_fakes=latents(), d_fakes=latents(), beta=0.5)
+    losses = train_step(state, options(), reals=reals(), g_fakes=latents(), d_fakes=latents(), ema_beta=0.5)
     assert all(math.isfinite(value) for value in asdict(losses).values())
-    assert all(p.dtype == torch.float32 for p in networks.generator.parameters())
+    assert all(p.dtype == torch.float32 for p in state.generator.parameters())

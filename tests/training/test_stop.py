@@ -11,11 +11,11 @@ from conftest import Run, refused
 from processes import TINY, Nursery, Trainer, drafts, nursery, states, write_data
 
 from polyinr_core.training import state as state_files
-from polyinr_core.training.state import State, read_state, write_state
+from polyinr_core.training.state import SavedState, read_state, write_state
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks after its processes in /proc")
 LONG = ["--stages", "8:4", "--state-every", "4", "--checkpoint-every", "0.004"]
-SAVED = "polyinr: saved in run; the same command goes on"
+SAVED = "polyinr: training state saved to run; run the same command again to resume"
 INTERRUPTED = "polyinr: interrupted"
 
 
@@ -72,7 +72,7 @@ def test_a_signal_saves_and_stops_within_an_iteration(processes: Nursery, folder
     assert again.wait_for(lambda: seen(folder) > after), again.said
     again.kill(signal.SIGTERM)
     assert again.end() == 143
-    assert f"polyinr: going on at {after / 1000:g} kimg" in again.said
+    assert f"polyinr: resuming at {after / 1000:g} kimg" in again.said
 
 
 @linux
@@ -134,17 +134,17 @@ def test_an_interruption_while_a_state_is_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """A second Ctrl-C, a second later."""
-    write_state(tmp_path, State({"a": torch.zeros(3)}, {"images": 4}), images=4)
+    write_state(tmp_path, SavedState({"a": torch.zeros(3)}, {"images": 4}), images=4)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(state_files, ("sha256_of", "clear_others")[number], interrupt)
+        patch.setattr(state_files, ("sha256_of", "remove_other_states")[number], interrupt)
         if number:
             patch.setattr(state_files, "format_json", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            write_state(tmp_path, State({"a": torch.ones(3)}, {"images": 8}), images=8)
+            write_state(tmp_path, SavedState({"a": torch.ones(3)}, {"images": 8}), images=8)
     state, damaged = read_state(tmp_path)
     assert (state.counters, damaged) == ({"images": 4}, [])
     assert not list(tmp_path.glob(".*.part"))

@@ -7,7 +7,7 @@ import pytest
 
 from polyinr_core.errors import ConfigError
 from polyinr_core.training.config import PRESETS, Stage, format_stages, parse_stages
-from polyinr_core.training.step import half_life
+from polyinr_core.training.step import ema_half_life
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -89,7 +89,7 @@ def test_the_release_s_rates() -> None:
     assert config.d_lr == pytest.approx(2e-4 * 16 / 17, rel=1e-5)
     assert config.g_beta2 == pytest.approx(0.99 ** (4 / 5), rel=1e-6)
     assert config.d_beta2 == pytest.approx(0.99 ** (16 / 17), rel=1e-6)
-    assert half_life(config.batch) == 20_000
+    assert ema_half_life(config.batch) == 20_000
     assert config.backbones == ("deit-base", "lite0")
 
 

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from processes import write_data
 
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.runtime.pretrained import load_pretrained
-from polyinr_core.training import hooks as upkeep
+from polyinr_core.training import hooks, loop
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
-from polyinr_core.training.loop import Run
-from polyinr_core.training.run_dir import RunFolder
 from polyinr_core.training.state import read_state
 
 CONFIG = replace(
@@ -40,7 +37,7 @@ def archive(tmp_path: Path) -> ZipDataset:
     return ZipDataset.open(tmp_path / "data.zip")
 
 
-class Judge:
+class MetricsHook:
     """Tells the same distance every time."""
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -56,21 +53,20 @@ class Seen:
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def __call__(self, *, seen: int, **_: float) -> None:
-        self.seen.append(seen)
+    def __call__(self, *, stage_images: int, **_: float) -> None:
+        self.seen.append(stage_images)
 
 
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "Judge", Judge)
+    monkeypatch.setattr(hooks, "MetricsHook", MetricsHook)
 
 
 def train(config: TrainingConfig, archive: ZipDataset, weights: dict, *, stop_after: int = 1000) -> bool:
     """Train in the folder "run" beside the archive; stop after so many iterations."""
     left = iter(range(stop_after - 1))
-    folder = RunFolder(archive.path.parent / "run")
-    run = Run(config, archive, folder, weights=weights, device=torch.device("cpu"), report=lambda event: None)
-    return run.train(stop=lambda: next(left, None) is None)
+    folder = archive.path.parent / "run"
+    return loop.train(archive, run_dir=folder, config=config, weights=weights, stop=lambda: next(left, None) is None)
 
 
 def counters(archive: ZipDataset) -> dict[str, Any]:
@@ -97,21 +93,21 @@ def test_a_stop_leaves_no_trace_in_what_is_remembered(
     archive: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It writes a sheet of samples that is not due; the warnings of the run do not depend on it."""
-    monkeypatch.setattr(upkeep.Diagnosis, "see_spread", see := Seen())
+    monkeypatch.setattr(hooks.Diagnostics, "update_diversity", see := Seen())
     assert not train(CONFIG, archive, weights, stop_after=2)
     assert train(CONFIG, archive, weights)
     assert see.seen == [0, 12]
 
 
-@pytest.mark.parametrize("notes", [None, {"diagnosis": {"raised": 3, "sign": "x"}, "patience": []}])
-def test_a_state_without_sound_notes_goes_on(archive: ZipDataset, weights: dict, notes: dict | None) -> None:
+@pytest.mark.parametrize("saved", [None, {"diagnostics": {"raised": 3, "sign": "x"}, "early_stopping": []}])
+def test_a_state_without_sound_notes_goes_on(archive: ZipDataset, weights: dict, saved: dict | None) -> None:
     """As an older version wrote it, or where they are damaged: what they told begins anew."""
     assert not train(CONFIG, archive, weights, stop_after=2)
     (manifest,) = (archive.path.parent / "run/state").glob("*8.json")
     facts = json.loads(manifest.read_text())
-    del facts["counters"]["notes"]
-    if notes is not None:
-        facts["counters"]["notes"] = notes
+    del facts["counters"]["hooks"]
+    if saved is not None:
+        facts["counters"]["hooks"] = saved
     manifest.write_text(json.dumps(facts))
     assert train(CONFIG, archive, weights)
     assert counters(archive)["images"] == 12
