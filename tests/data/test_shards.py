@@ -221,7 +221,7 @@ def test_compressed_and_sparse_tars_are_refused(tmp_path):
 def test_what_is_wrong_in_the_midst_is_found_when_read(tmp_path):
     files = {"a.png": A, "b.png": b"broken", "c.png": encoded(noise(4))}
     data = open_dataset(write_tar(tmp_path / "0.tar", files))
-    with pytest.raises(DatasetError, match=r"0\.tar: the image 'b\.png' is not an image of a known kind"):
+    with pytest.raises(DatasetError, match=r"0\.tar: the image 'b\.png' is not an image of a known format"):
         data.read(1)
     with pytest.raises(DatasetError, match=r"'c\.png' is 4x4, not 8x8 as the first"):
         data.read(2)
