@@ -168,18 +168,19 @@ def test_edit(model: polyinr.Model) -> None:
     assert model.render(moved).shape == (2, 3, 16, 16)
 
 
-def python_blocks() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_documented_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [DOCS, DOCS.parent.parent / "README.md"], ids=lambda page: page.name)
+def test_the_documented_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one namespace, one after another, in an empty folder, on the bundled model."""
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    blocks = python_blocks()
-    assert len(blocks) >= 5
+    blocks = python_blocks(page)
+    assert blocks
     for block in blocks:
-        exec(compile(block, str(DOCS), "exec"), namespace)
+        exec(compile(block, str(page), "exec"), namespace)
 
 
 def test_every_public_name_is_documented() -> None:

@@ -93,7 +93,7 @@ def report(
         raise RequestError(f"--count {count} is {'below 1' if count < 1 else f'above {MAX_COUNT}'}")
 
     from polyinr_core.evaluation.results import read_result
-    from polyinr_core.report.page import PageInfo, render_page
+    from polyinr_core.report.page import ReportInfo, render_page
     from polyinr_core.report.plots import panels_of, panels_png
     from polyinr_core.report.run_reader import read_run
 
@@ -115,7 +115,7 @@ def report(
         contents[target.realism] = realism_png
     if target.page is not None:
         results += stored.results(exclude=result or ())
-        info = PageInfo(metadata.version("polyinr"), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
+        info = ReportInfo(metadata.version("polyinr"), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
         page = render_page(stored, panels, results=results, comparison=compared, info=info)
         contents[target.page] = to_unicode(page).encode()
     for path, data in contents.items():

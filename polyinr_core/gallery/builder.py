@@ -16,7 +16,7 @@ from polyinr_core.runtime.memory import check_disk
 from polyinr_core.runtime.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
 
 from .jobs import Progress, RenderJobs
-from .page import PageInfo, render_page
+from .page import GalleryInfo, render_page
 from .plan import DEFAULT_FRAMES, DEFAULT_PSI, DEFAULT_SEEDS, GalleryPlan, plan_gallery
 from .sections import plan_sections
 from .webgl_export import export_webgl, fits_webgl
@@ -109,7 +109,7 @@ class GalleryBuilder:
             images = from_seed_numbers(self.model, self.plan.live_seeds, label=self.plan.label)
             network = export_webgl(generator, [image.latents for image in images])
         created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-        info = PageInfo(version(), created, self.model_file, self.is_bundled)
+        info = GalleryInfo(version(), created, self.model_file, self.is_bundled)
         return render_page(self.model.checkpoint, self.plan, self.sections, network=network, info=info)
 
     def _facts(self, folder: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class GallerySections:
 
 
 @dataclass(frozen=True)
-class PageInfo:
+class GalleryInfo:
     """The version of polyinr, the time of creation, and the name of the model file."""
 
     version: str
@@ -104,7 +104,7 @@ def render_page(
     sections: GallerySections,
     *,
     network: dict[str, Any] | None,
-    info: PageInfo,
+    info: GalleryInfo,
 ) -> str:
     """Return the page as HTML. Names and metadata are escaped.
 

@@ -25,7 +25,7 @@ LOSS_DESCRIPTIONS = {
 }
 
 
-class FeatureExtractor(Protocol):
+class PerceptualFeatures(Protocol):
     """A frozen network: images [N, 3, H, W] in [-1, 1] to feature maps [N, c, h, w] at several depths."""
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]: ...
@@ -35,7 +35,7 @@ class FeatureExtractor(Protocol):
 class PerceptualDistance:
     """The LPIPS form of a distance in a network's features; `weights` are its linear heads, None for ones."""
 
-    extractor: FeatureExtractor
+    extractor: PerceptualFeatures
     weights: tuple[Tensor, ...] | None = None
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -129,7 +129,7 @@ class RealsComparison:
 
 
 @dataclass(frozen=True)
-class PageInfo:
+class ReportInfo:
     """The version of polyinr that made a page, and the date."""
 
     version: str
@@ -142,7 +142,7 @@ def render_page(
     *,
     results: Sequence[Result],
     comparison: RealsComparison | None,
-    info: PageInfo,
+    info: ReportInfo,
 ) -> str:
     """Return the page as HTML. Names, labels and warnings are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

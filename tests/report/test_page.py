@@ -16,12 +16,12 @@ from polyinr_core.evaluation.results import Result
 from polyinr_core.images.io import write_image
 from polyinr_core.report import plots as charts
 from polyinr_core.report.nearest_neighbors import NearestNeighbors
-from polyinr_core.report.page import PageInfo, RealsComparison, ThumbnailSource, compare_with_reals, render_page
+from polyinr_core.report.page import RealsComparison, ReportInfo, ThumbnailSource, compare_with_reals, render_page
 from polyinr_core.report.plots import panels_of
 from polyinr_core.report.run_reader import StoredRun, read_run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://x.test/a.png onerror=alert(1)>&lt;{{ 7 * 7 }}"
-INFO = PageInfo("1.2.3", "today")
+INFO = ReportInfo("1.2.3", "today")
 
 
 def page_of(run: StoredRun, *results: Result, compared: RealsComparison | None = None) -> HtmlPage:
