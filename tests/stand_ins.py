@@ -35,7 +35,7 @@ class NarrowInception(InceptionFeatures):
 class NarrowLite2(nn.Module):
     """EfficientNet-lite2's place in a judge, with 16 features; its weights are not looked at."""
 
-    dim, side = 16, 128
+    dim, resolution = 16, 128
 
     def __init__(self, weights: object) -> None:
         super().__init__()
