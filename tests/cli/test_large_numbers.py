@@ -32,8 +32,7 @@ def whole_numbers() -> list[tuple[str, str]]:
     """Return the options of all commands that take a whole number, as (command, name)."""
     found = []
     for name in COMMANDS:
-        word = name.split()[-1]
-        function = getattr(importlib.import_module(f"polyinr_cli.commands.{word}"), word)
+        function = getattr(importlib.import_module(f"polyinr_cli.commands.{name}"), name)
         for option, hint in typing.get_type_hints(function).items():
             if hint in (int, int | None):
                 found.append((name, option))
