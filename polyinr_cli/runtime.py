@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.atomic_io import has_drafts
 
 if TYPE_CHECKING:
     import torch
@@ -223,10 +224,24 @@ interruption = Interruption()
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle a signal: raise KeyboardInterrupt, unless it is the one before, forwarded."""
+    """Handle a signal: raise KeyboardInterrupt, unless it is the one before, forwarded.
+
+    While modules are imported and no file is written, the signal kills the process: an exception there would abort
+    libraries in C++ with a message of their own.
+    """
+    if is_importing(frame) and not has_drafts():
+        die_of_signals()
+        os.kill(os.getpid(), number)
     if interruption.record(number):
         interruption.is_raised = True
         raise KeyboardInterrupt
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Return whether a module is being imported below a stack frame."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def interrupt_on_signals() -> None:

@@ -113,6 +113,11 @@ def draft_folder(parent: Path, name: str) -> Iterator[Path]:
         _drafts.discard(beside)
 
 
+def has_drafts() -> bool:
+    """Return whether this process is writing a file."""
+    return bool(_drafts)
+
+
 def remove_drafts() -> None:
     """Remove the drafts of this process that an interruption has left."""
     for beside in list(_drafts):

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +94,16 @@ def test_under_nohup_the_end_of_the_terminal_is_no_reason() -> None:
         send(signal.SIGHUP)
         assert not stop.asked()
     assert signal.signal(signal.SIGHUP, signal.SIG_DFL) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_a_signal_during_an_import_kills_without_a_word(number: int, tmp_path: Path) -> None:
+    """An exception there would abort PyTorch's C++ with a message; nothing is written that would have to be removed."""
+    (tmp_path / "slow_module.py").write_text(
+        "import os\nos.kill(os.getpid(), int(os.environ['NUMBER']))\nprint('missed')"
+    )
+    code = "from polyinr_cli.runtime import interrupt_on_signals; interrupt_on_signals(); import slow_module"
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "NUMBER": str(int(number)), "PYTHONPATH": paths}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-number, "", "")

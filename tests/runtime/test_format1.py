@@ -60,7 +60,7 @@ def test_words_and_options_of_a_command() -> None:
 
 def test_a_result_of_0_1() -> None:
     result = read_result(FILES / "result.json")
-    assert result.figures["fd-lite2"]["value"] == 1004.3694416804833
+    assert result.metrics["fd-lite2"]["value"] == 1004.3694416804833
     assert result.card["quantization"] == "uint8, x * 127.5 + 128, clamped"
     assert result.card["reals"]["kind"] == "images"
     old = {"protocols": {"pr-lite2": {"rule": "balls to neighbour 3"}, "speed": {"rule": "a picture at a time"}}}
@@ -75,9 +75,9 @@ def test_the_configuration_and_the_log_of_a_run_of_0_1() -> None:
     assert stored["training"].keys() == TrainingConfig().to_dict().keys()
     assert (stored["training"]["disc_res"], stored["data"]["images"]) == (64, 1562)
     log = read_log(folder.log)
-    assert log.points("loss_d").values == (0.2486419677734375,)
-    assert log.points("loss_g").values == (1.8853759765625,)
-    assert log.points("img_per_sec").values == (12.31,)
+    assert log.series("loss_d").values == (0.2486419677734375,)
+    assert log.series("loss_g").values == (1.8853759765625,)
+    assert log.series("img_per_sec").values == (12.31,)
 
 
 def test_a_run_keeps_the_folder_names_it_began_with(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_run_of_format_1_goes_on_exactly(archive: ZipDataset, weights: dict, w
         "state",
         "tensorboard",
     ]
-    assert read_log(folder / "log.jsonl").points("loss_d") == read_log(whole / "log.jsonl").points("loss_d")
+    assert read_log(folder / "log.jsonl").series("loss_d") == read_log(whole / "log.jsonl").series("loss_d")
 
 
 def to_format_1(folder: Path) -> None:
