@@ -98,7 +98,7 @@ def test_under_nohup_the_end_of_the_terminal_is_no_reason() -> None:
 
 @pytest.mark.parametrize("number", ALL)
 def test_a_signal_during_an_import_kills_without_a_word(number: int, tmp_path: Path) -> None:
-    """An exception there would abort PyTorch's C++ with a message; nothing is written that would have to be removed."""
+    """An exception there would abort PyTorch's C++ with a message, and no file is being written."""
     (tmp_path / "slow_module.py").write_text(
         "import os\nos.kill(os.getpid(), int(os.environ['NUMBER']))\nprint('missed')"
     )
