@@ -5,7 +5,7 @@ from pathlib import Path
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.latents import UNIFORM, LabelDistribution
+from polyinr_core.latents.latents import UNIFORM, LabelDistribution, check_psi
 from polyinr_core.latents.naming import parse_label
 from polyinr_core.metrics.registry import PARTS
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
@@ -18,7 +18,6 @@ from .upsampling import at_training_resolution
 
 MAX_COUNT = 100_000_000  # of whatever is counted
 MAX_STEPS = 10**6
-MAX_PSI = 1e6
 
 
 def choose_labels(
@@ -85,8 +84,7 @@ def check_numbers(counts: Mapping[str, int | None], *, bootstrap: int, psi: floa
             raise RequestError(f"--{name} {number} is above {limit}")
     if bootstrap < 0 or bootstrap == 1 or bootstrap > MAX_COUNT:
         raise RequestError(f"--bootstrap {bootstrap} is out of range 2-{MAX_COUNT}; 100 is usual, 0 is off")
-    if not abs(psi) <= MAX_PSI:
-        raise RequestError(f"psi {psi} is out of range; 0.5 to 1 is usual")
+    check_psi(psi)
 
 
 def check_arguments(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from polyinr_core.errors import RequestError
+from polyinr_core.latents.latents import check_psi
 from polyinr_core.models.config import GeneratorConfig
 
 DEFAULT_SEEDS = tuple(range(16))
@@ -15,7 +16,7 @@ MIN_DEFAULT_RESOLUTION, MAX_DEFAULT_RESOLUTION = 128, 256
 ENLARGED_RESOLUTION = 256  # of the seeds' images, which open enlarged
 SIZES = (64, 128, 256, 512, 1024)
 MARGIN = 0.25  # of the extrapolation, in widths of the trained window
-MAX_SEEDS, MAX_PSI_VALUES, MAX_PSI, MAX_FRAMES = 128, 24, 100.0, 480
+MAX_SEEDS, MAX_PSI_VALUES, MAX_FRAMES = 128, 24, 480
 MAX_CLASSES, MAX_LEVELS = 16, 12
 CLASS_SEEDS, PSI_SEEDS, MIXING_SEEDS, KEYFRAMES, HEATMAP_SEEDS, EXTRAPOLATION_SEEDS = 6, 8, 4, 4, 3, 6
 LIVE_SEEDS = 16  # whose affine parameters are part of the page
@@ -112,8 +113,8 @@ def plan_gallery(
     values = {value + 0.0 for value in psi_values}  # -0.0 becomes 0.0
     if not 1 <= len(values) <= MAX_PSI_VALUES:
         raise RequestError(f"--psi names {len(values)} values; a gallery shows 1 to {MAX_PSI_VALUES}")
-    if not all(abs(value) <= MAX_PSI for value in values):
-        raise RequestError(f"--psi holds a value out of range -{MAX_PSI:g} to {MAX_PSI:g}")
+    for value in values:
+        check_psi(value)
     return GalleryPlan(
         seeds=tuple(seeds),
         psi_values=tuple(sorted(values)),

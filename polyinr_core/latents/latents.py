@@ -187,6 +187,12 @@ def from_seeds(generator: Generator, seeds: Sequence[int], *, label: int | None 
 
 
 @torch.no_grad()
+def check_psi(psi: float) -> None:
+    """Raise RequestError for a truncation psi out of range, or NaN."""
+    if not abs(psi) <= MAX_NUMBER:
+        raise RequestError(f"psi {psi} is outside -1e6 to 1e6; 0.5 to 1 is usual")
+
+
 def to_affine(generator: Generator, latents: Latents, *, psi: float | None = None) -> Latents:
     """Complete latents up to their affine parameters [N, L, 3, n].
 
@@ -196,8 +202,8 @@ def to_affine(generator: Generator, latents: Latents, *, psi: float | None = Non
     """
     if psi is None and latents.affine is not None:
         return latents
-    if psi is not None and not abs(psi) <= MAX_NUMBER:
-        raise RequestError(f"psi {psi} is outside -1e6 to 1e6; 0.5 to 1 is usual")
+    if psi is not None:
+        check_psi(psi)
     like = generator.mapping.w_avg
     w = None if latents.w is None else latents.w.to(like)
     label = None if latents.label is None else latents.label.to(like.device)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.latents import Latents, draw_labels, from_seeds, to_affine
+from polyinr_core.latents.latents import Latents, check_psi, draw_labels, from_seeds, to_affine
 from polyinr_core.latents.mixing import mix
 from polyinr_core.latents.naming import MAX_SEED, parse_label, parse_levels, seeds_text
 
 FIELDS = ("seed", "label", "psi", "other", "levels")
-MAX_PSI = 1e6
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,5 @@ def _psi(text: str) -> float:
         psi = float(text)
     except ValueError:
         psi = float("nan")
-    if not abs(psi) <= MAX_PSI:
-        raise RequestError(f"psi {text[:40]!r} is out of range; 0.5 to 1 is usual")
+    check_psi(psi)
     return psi

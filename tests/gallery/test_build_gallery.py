@@ -43,7 +43,7 @@ def test_what_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     for options, error, words in (
         ({"overwrite": False}, FileError, "exists already"),
         ({"overwrite": True, "seeds": []}, RequestError, "1 to 128"),
-        ({"overwrite": True, "psi_values": [float("nan")]}, RequestError, "out of range"),
+        ({"overwrite": True, "psi_values": [float("nan")]}, RequestError, "psi nan is outside"),
         ({"overwrite": True, "label": "cat"}, LabelError, "no classes"),
     ):
         with pytest.raises(error, match=words):

@@ -31,9 +31,9 @@ def test_psi_values_are_sorted() -> None:
     assert str(plan.psi_values[0]) == "0.0"  # not -0.0
 
 
-@pytest.mark.parametrize("text", ["", "1,", "half", "nan", "inf", "101", ",".join(map(str, range(25)))])
+@pytest.mark.parametrize("text", ["", "1,", "half", "nan", "inf", "1e7", ",".join(map(str, range(25)))])
 def test_other_words_are_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="--psi"):
+    with pytest.raises(RequestError, match="psi"):
         plan_gallery(TINY, 32, psi_values=parse_psi_values(text))
 
 
