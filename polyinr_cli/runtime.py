@@ -226,10 +226,9 @@ interruption = Interruption()
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Handle a signal: raise KeyboardInterrupt, unless it is the one before, forwarded.
 
-    While modules are imported and no file is written, the signal kills the process: an exception there would abort
-    libraries in C++ with a message of their own.
+    While PyTorch is imported, the signal kills the process: an exception there may abort its C++ with a message.
     """
-    if is_importing(frame) and not has_drafts():
+    if is_importing("torch") and not has_drafts():
         die_of_signals()
         os.kill(os.getpid(), number)
     if interruption.record(number):
@@ -237,11 +236,9 @@ def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
-def is_importing(frame: FrameType | None) -> bool:
-    """Return whether a module is being imported below a stack frame."""
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back
-    return frame is not None
+def is_importing(name: str) -> bool:
+    """Return whether a module has begun, but not finished, to be imported."""
+    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
 
 
 def interrupt_on_signals() -> None:

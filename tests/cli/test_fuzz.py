@@ -351,9 +351,9 @@ def claim(path: Path) -> None:
 
 
 def read_run_as_others_do(path: Path) -> None:
-    from polyinr_cli.evaluate_options import held_out_of
+    from polyinr_core.evaluation.image_sources import HeldOut
 
-    held_out_of(path)
+    HeldOut.from_run(path)
     stored = read_run(path)
     assert stored.log.spans is not None
     assert (stored.name, stored.metrics, stored.log.warnings, stored.log.names) is not None
