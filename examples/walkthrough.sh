@@ -2,7 +2,7 @@
 # From a folder of images to images at any size; about three minutes on two CPU cores. Usage: walkthrough.sh [FOLDER]
 set -euo pipefail
 work=$(mktemp -d)
-images=${1:-$(python -c 'from polyinr_core.data.dataset import bundled_images; print(bundled_images())')}
+images=${1:-$(python -c 'from polyinr_core.data.dataset import bundled_dataset; print(bundled_dataset())')}
 
 polyinr prepare "$images" -o "$work/data.zip" --res 32
 polyinr info "$work/data.zip" -o "$work/contact.png"
