@@ -63,7 +63,7 @@ def both(tmp_path: Path, script: str) -> list[str]:
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("what", ["fakes", "shown"])
 def test_a_loss_that_is_not_finite_on_one_rank_stops_both(tmp_path: Path, rank: int, what: str) -> None:
-    spoil = f"if rank == {rank}: {what}.content[0] = torch.nan"
+    spoil = f"if rank == {rank}: {what}.data[0] = torch.nan"
     first, second = both(tmp_path, NOT_FINITE.format(spoil=spoil))
     assert first == second
     assert first.startswith("TrainingError the loss is not finite, the images first; ")
