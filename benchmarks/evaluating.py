@@ -125,21 +125,21 @@ def main(
     """Measure paces, memory and neighbors."""
     described = facts(batch=BATCH_SIZE, block=BLOCK, paces=[], memory=[], neighbors=[])
 
-    def told(kind: str, row: dict[str, Any]) -> None:
+    def report(kind: str, row: dict[str, Any]) -> None:
         described[kind].append(row)
         write(output, described)
         print(f"{kind}: " + ", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
 
     # first, as a process starts with the peak of the one that started it
     for small in SMALL:
-        told("memory", apart(memory_of, small))
+        report("memory", apart(memory_of, small))
     for size in neighbors.split(","):
-        told("neighbors", apart(neighbors_of, int(size)))
-    told("neighbors", on_paper(described["neighbors"][-1]))
+        report("neighbors", apart(neighbors_of, int(size)))
+    report("neighbors", on_paper(described["neighbors"][-1]))
     with tempfile.TemporaryDirectory() as folder, given_or_fresh(model) as drawn:
         archive = write_archive(Path(folder) / "set.zip", resolution, count)
         for name in NETWORKS:
-            told("paces", speeds(archive, drawn, name, seconds))
+            report("paces", speeds(archive, drawn, name, seconds))
 
 
 if __name__ == "__main__":

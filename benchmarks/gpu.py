@@ -56,7 +56,7 @@ def ceilings(bench: Bench) -> Row:
 
 @torch.no_grad()
 def golden(bench: Bench) -> Iterator[Row]:
-    """Yield how far each drawer is from the golden images, which float32 holds to 1e-4."""
+    """Yield how far each backend is from the golden images, which float32 holds to 1e-4."""
     for name in ("generator_small", "generator_uncond_small"):
         vectors = load_file(GOLDEN / f"{name}.safetensors")
         generator = load_official_checkpoint(GOLDEN / f"{name}.safetensors").generator.to(bench.device)
@@ -64,12 +64,12 @@ def golden(bench: Bench) -> Iterator[Row]:
         affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
         expected = vectors["output.image_psi1_res32"].to(bench.device)
         points = RegularGrid(32, 32).points(0, 1024, dtype=torch.float32, device=bench.device)
-        for form, drawer in drawers(bench, generator.synthesis, torch.float32):
-            drawn = drawer(affine, points).mT.unflatten(2, (32, 32))
+        for form, backend in backends(bench, generator.synthesis, torch.float32):
+            drawn = backend(affine, points).mT.unflatten(2, (32, 32))
             yield {"file": name, "form": form, "off": float((drawn - expected).abs().max())}
 
 
-def drawers(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
+def backends(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
     """Yield what draws a network: plain, with each of Triton's tiles, and what would be chosen."""
     n, word = synthesis.config.channels, str(dtype).removeprefix("torch.")
     yield f"eager {word}", synthesis
@@ -93,12 +93,12 @@ def sampling(bench: Bench) -> Iterator[Row]:
         z = torch.randn(batch, generator.config.z_dim, device=bench.device)
         works: dict[str, Callable[[], object]] = {"literal float32": partial(literal, z)}
         forms = itertools.chain(
-            drawers(bench, generator.synthesis, torch.float32),
-            drawers(bench, in_precision(generator.synthesis, BF16), BF16),
+            backends(bench, generator.synthesis, torch.float32),
+            backends(bench, in_precision(generator.synthesis, BF16), BF16),
         )
-        for form, drawer in forms:
-            works[form] = partial(drawer, affine, points)
-            works[f"{form}, in parts"] = partial(in_parts, drawer, affine, points)
+        for form, backend in forms:
+            works[form] = partial(backend, affine, points)
+            works[f"{form}, in parts"] = partial(in_parts, backend, affine, points)
         exact = None
         floor = products(bench, side**2 * batch, n) / batch
         yield {"channels": n, "side": side, "batch": batch, "form": "floor bfloat16", "ms": floor}
@@ -120,9 +120,9 @@ def sampling(bench: Bench) -> Iterator[Row]:
             yield row
 
 
-def in_parts(drawer: Backend, affine: Tensor, points: Tensor) -> Tensor:
+def in_parts(backend: Backend, affine: Tensor, points: Tensor) -> Tensor:
     """Draw so few pixels at a time that their features stay in cache."""
-    return torch.cat([drawer(affine, part) for part in points.split(max(1, PART // len(affine)))], dim=1)
+    return torch.cat([backend(affine, part) for part in points.split(max(1, PART // len(affine)))], dim=1)
 
 
 def products(bench: Bench, pixels: int, n: int) -> float:

@@ -40,7 +40,7 @@ MIN_PIXELS = 2**17  # a measurement: several small images make one
 CPU, SIDE = torch.device("cpu"), 32
 
 
-def drawer(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work, int]:
+def render_work(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work, int]:
     """Return the drawing of images of a side, of `least` pixels in all, and how many pixels they have."""
     generator, grid = random_generator(config), RegularGrid(side, side)
     with torch.no_grad():
@@ -57,7 +57,7 @@ def drawer(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work,
 
 def against_pixels(sides: list[int], rounds: int) -> list[dict[str, Any]]:
     """Return nanoseconds a pixel and what memory drawing takes, for images of each side."""
-    works = {side: drawer(EMOJI, side, least=MIN_PIXELS) for side in sides}
+    works = {side: render_work(EMOJI, side, least=MIN_PIXELS) for side in sides}
     mib = {}
     for side, (work, _) in works.items():
         with Peak() as peak:
@@ -74,7 +74,7 @@ def against_pixels(sides: list[int], rounds: int) -> list[dict[str, Any]]:
 
 def against_channels(widths: list[int], rounds: int) -> list[dict[str, Any]]:
     """Return the seconds of an image of 64 px with each width, and the power of n between one and the next."""
-    works = {str(n): drawer(GeneratorConfig(channels=n), 64)[0] for n in widths}
+    works = {str(n): render_work(GeneratorConfig(channels=n), 64)[0] for n in widths}
     times = take_turns(works, rounds=rounds)
     taken = {n: times.processor_seconds(str(n)) for n in widths}
     powers = [None, *(math.log(taken[b] / taken[a]) / math.log(b / a) for a, b in pairwise(widths))]
@@ -164,17 +164,17 @@ def main(
     torch.set_num_threads(1)
     described = facts(network=EMOJI.to_dict())
 
-    def told(name: str, rows: Any) -> None:
+    def report(name: str, rows: Any) -> None:
         described[name] = rows
         write(output, described)
         for row in rows if isinstance(rows, list) else [rows]:
             print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
     # those of other processes first, as a process starts with the peak of the one that started it
-    told("images", against_images([int(count) for count in counts.split(",")]))
-    told("processes", against_processes(iterations, rounds))
-    told("pixels", against_pixels([int(side) for side in sides.split(",")], rounds))
-    told("channels", against_channels([int(n) for n in widths.split(",")], rounds))
+    report("images", against_images([int(count) for count in counts.split(",")]))
+    report("processes", against_processes(iterations, rounds))
+    report("pixels", against_pixels([int(side) for side in sides.split(",")], rounds))
+    report("channels", against_channels([int(n) for n in widths.split(",")], rounds))
     chart.parent.mkdir(parents=True, exist_ok=True)
     draw_chart(described, chart)
 

@@ -34,7 +34,7 @@ STATED = Path(__file__).with_name("held.json")
 Measure = Callable[[], dict[str, float]]
 
 
-def drawer(generator: Generator, side: int, *, tolerance: float = 0.0) -> Work:
+def render_work(generator: Generator, side: int, *, tolerance: float = 0.0) -> Work:
     """Return the drawing of an image from its z on."""
     z, grid = torch.randn(1, generator.config.z_dim), RegularGrid(side, side)
 
@@ -55,7 +55,7 @@ def drawing() -> dict[str, float]:
     floor, scale = drawing_products(pixels=side**2, channels=n, levels=config.levels, dtype=torch.float32, most=side**2)
     works: dict[str, Work] = {
         "literal": torch.no_grad()(lambda: literal(z)),
-        "ours": drawer(random_generator(config), side),
+        "ours": render_work(random_generator(config), side),
         "floor": floor,
     }
     times = take_turns(works, rounds=4)
@@ -68,7 +68,7 @@ def drawing() -> dict[str, float]:
 def tolerant_drawing() -> dict[str, float]:
     """Draw 256 px of a smooth image with 128 channels exactly and to a tolerance of 1."""
     generator = random_generator(GeneratorConfig(form="paper", channels=128))
-    works = {"exact": drawer(generator, 256), "tolerant": drawer(generator, 256, tolerance=1.0)}
+    works = {"exact": render_work(generator, 256), "tolerant": render_work(generator, 256, tolerance=1.0)}
     return {"tolerance 1, times exact": take_turns(works, rounds=4).processor_ratio("exact", "tolerant")}
 
 

@@ -1,4 +1,4 @@
-"""Time a step of inversion against the method told plainly: python benchmarks/inversion_step.py
+"""Time a step of inversion against a naive PyTorch implementation: python benchmarks/inversion_step.py
 
 A step draws one image with gradients, judges it by lite0's features and its pixels, and brings the gradient
 back to what the image is made of. The literal form draws by a chain of grids (benchmarks/literal.py) and goes

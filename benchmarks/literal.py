@@ -1,4 +1,4 @@
-"""The method as it is told, without a thought for speed: what the benchmarks compare with.
+"""A naive PyTorch implementation of the method, which the benchmarks compare with.
 
 Plain PyTorch in float32: a chain of grids from level to level, every map at every pixel, no folding, BatchNorm as
 it stands in the pretrained network, Adam as PyTorch gives it. Unconditional. It imports nothing of polyinr.

@@ -118,8 +118,8 @@ def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> di
             for name, way in ways.items():
                 start, own = time.perf_counter(), used()
                 with Peak() as peak:
-                    told = way()
-                passed = told if isinstance(told, float) else time.perf_counter() - start
+                    measured = way()
+                passed = measured if isinstance(measured, float) else time.perf_counter() - start
                 clock.setdefault(name, []).append(passed)
                 processor.setdefault(name, []).append(used() - own)
                 peaks.setdefault(name, peak.mib)

@@ -1,4 +1,4 @@
-"""Time drawing against the method told plainly and against its bare products: python benchmarks/sampling.py
+"""Time drawing against a naive PyTorch implementation and against its bare products: python benchmarks/sampling.py
 
 For each width, side and batch, from z to colors: the literal form (float32, eager, a chain of grids;
 benchmarks/literal.py), ours in each number format, and the floor, which is the n x n products of the same shapes

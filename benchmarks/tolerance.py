@@ -41,11 +41,11 @@ def maps_of(generator: Generator, seeds: int) -> Tensor:
 def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[str, float]]:
     """Yield what each tolerance gives for the image of affine maps [L, 3, n]."""
     grid = RegularGrid(side, side)
-    drawer, drawn = select_backend(generator.synthesis, affine.device), []
+    backend, drawn = select_backend(generator.synthesis, affine.device), []
 
     def counted(maps: Tensor, points: Tensor) -> Tensor:
         drawn.append(len(points))
-        return drawer(maps, points)
+        return backend(maps, points)
 
     def timed(tolerance: float) -> tuple[Tensor, float]:
         drawn.clear()

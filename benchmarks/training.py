@@ -1,4 +1,4 @@
-"""Whole training iterations against the method told plainly: python benchmarks/training.py
+"""Whole training iterations against a naive PyTorch implementation: python benchmarks/training.py
 
 32 px, 512 channels, ten levels, batch 8, unconditional; EfficientNet-lite0 at 224 px under the full heads. All
 variants do the same work and take turns in one process, so that a busy machine slows them alike. Prints images

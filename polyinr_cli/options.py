@@ -72,7 +72,6 @@ Output = Annotated[Path, _OUTPUT]
 OptionalOutput = Annotated[Path | None, _OUTPUT]
 # As typed: a trailing slash, which Path drops, means a folder.
 OutputText = Annotated[str, _OUTPUT]
-OptionalOutputText = Annotated[str | None, _OUTPUT]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON lines on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=_lower_verbosity, help="Print errors only.")]

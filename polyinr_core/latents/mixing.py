@@ -1,7 +1,7 @@
 """Style mixing: exchange levels between images. Paper, Figure 6."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from polyinr_core.errors import RequestError
 from .latents import MAX_NUMBER, Latents, common_dtype, common_label, in_space
 
 MixSpace = Literal["affine", "w"]
-MIX_SPACES: tuple[MixSpace, ...] = get_args(MixSpace)
 
 
 def mix(
