@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -226,11 +226,12 @@ interruption = Interruption()
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Handle a signal: raise KeyboardInterrupt, unless it is the one before, forwarded.
 
-    While PyTorch is imported, the signal kills the process: an exception there may abort its C++ with a message.
+    While PyTorch is imported, the process exits at once: an exception there may abort its C++ with a message.
     """
     if is_importing("torch") and not has_drafts():
-        die_of_signals()
-        os.kill(os.getpid(), number)
+        with suppress(OSError):
+            os.write(2, b"polyinr: interrupted\n")
+        os._exit(128 + number)
     if interruption.record(number):
         interruption.is_raised = True
         raise KeyboardInterrupt

@@ -84,7 +84,7 @@ def _seed(text: str) -> int:
 def _psi(text: str) -> float:
     try:
         psi = float(text)
-    except ValueError:
-        psi = float("nan")
-    check_psi(psi)
+        check_psi(psi)
+    except (ValueError, RequestError) as error:
+        raise RequestError(f"psi {text[:40]!r} is out of range; 0.5 to 1 is usual") from error
     return psi

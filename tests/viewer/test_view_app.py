@@ -108,7 +108,7 @@ def test_a_tile_is_a_image(tiny_class_checkpoint: Path) -> None:
         ("/tile/9/-1/0", "column '-1' is not an integer"),
         ("/tile/nine/0/0", "level 'nine'"),
         ("/tile/9/0/²", "not an integer"),
-        ("/tile/9/0/0?psi=nan", "psi nan is outside -1e6 to 1e6"),
+        ("/tile/9/0/0?psi=nan", "psi 'nan' is out of range"),
         ("/tile/9/0/0?seed=x", "seed 'x'"),
         ("/tile/9/0/0?label=zebra", "class 'zebra' is unknown"),
         ("/tile/9/0/0?other=1&levels=3", "level 3 is"),
