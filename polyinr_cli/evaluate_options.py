@@ -37,15 +37,11 @@ Real = Annotated[
     typer.Option(
         "--real",
         metavar="DATA",
-        show_default=False,
         help="Real images: a .zip, tar shards or a folder; or their statistics, .safetensors or .npz.",
     ),
 ]
 Fake = Annotated[
-    Path | None,
-    typer.Option(
-        "--fake", metavar="DATA", show_default=False, help="Generated images, likewise. Default: those of the model."
-    ),
+    Path | None, typer.Option("--fake", metavar="DATA", help="Generated images, likewise. Default: those of the model.")
 ]
 Metrics = Annotated[
     str,
@@ -68,21 +64,16 @@ Count = Annotated[
     typer.Option(
         "--count",
         metavar="N",
-        show_default=False,
         help="Evaluate N generated images: seeds 0 to N-1, or N of --fake. Default: 10000 seeds, or all of --fake.",
     ),
 ]
-RealCount = Annotated[
-    int | None,
-    typer.Option("--real-count", metavar="N", show_default=False, help="Use N real images. Default: all."),
-]
+RealCount = Annotated[int | None, typer.Option("--real-count", metavar="N", help="Use N real images. Default: all.")]
 Resolution = Annotated[
     int | None,
     typer.Option(
         "--res",
         metavar="N",
         parser=parse_res,
-        show_default=False,
         help="Render at N pixels, and reduce larger stored images to N. Default: the model's training resolution.",
     ),
 ]
@@ -90,7 +81,6 @@ LabelsOption = Annotated[
     Labels | None,
     typer.Option(
         "--labels",
-        show_default=False,
         help="Draw the classes of generated images with the frequencies in --real (dataset) or uniformly. Default: "
         "dataset, but uniform with --protocol adm.",
     ),
@@ -108,23 +98,16 @@ CacheFolder = Annotated[
     typer.Option(
         "--cache",
         metavar="DIR",
-        show_default=False,
         help="Cache features and statistics in DIR; an interrupted evaluation resumes from it.",
     ),
 ]
 Steps = Annotated[
-    int | None,
-    typer.Option(
-        "--steps", metavar="N", show_default=False, help="Optimization steps of each inversion. Default: 400."
-    ),
+    int | None, typer.Option("--steps", metavar="N", help="Optimization steps of each inversion. Default: 400.")
 ]
 HeldOutRun = Annotated[
     Path | None,
     typer.Option(
-        "--held-out",
-        metavar="RUN",
-        show_default=False,
-        help="Use only the images of --real that the training run in this folder held out.",
+        "--held-out", metavar="RUN", help="Use only the images of --real that the training run in this folder held out."
     ),
 ]
 SaveStatistics = Annotated[
@@ -132,7 +115,6 @@ SaveStatistics = Annotated[
     typer.Option(
         "--save-statistics",
         metavar="FILE",
-        show_default=False,
         help="Save the statistics of the real images as .safetensors, to use as --real later.",
     ),
 ]

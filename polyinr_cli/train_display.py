@@ -267,10 +267,7 @@ def lines_of(plan: "Plan") -> list[str]:
     classes = f"{data['classes'] or 'no'} classes"
     held_out = f" ({data['held_out']:,} held out)" if data["held_out"] else ""
     images = f"{data['images']:,} images{held_out}"
-    parts = {
-        "trained": ("generator", "discriminator"),
-        "frozen": ("backbones", "classifier"),
-    }
+    parts = {"trained": ("generator", "discriminator"), "frozen": ("backbones", "classifier")}
     counted = {
         kind: [f"{name} {plan.parameters[name]:,}" for name in names if name in plan.parameters]
         for kind, names in parts.items()

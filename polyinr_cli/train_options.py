@@ -13,7 +13,7 @@ from .options import Precision
 
 def preset_option(flags: str, help: str, *, metavar: str | None = None) -> Any:
     """Make an option whose default is the preset's value."""
-    return typer.Option(*flags.split(), metavar=metavar, show_default=False, help=help)
+    return typer.Option(*flags.split(), metavar=metavar, help=help)
 
 
 Preset = Annotated[
@@ -65,8 +65,7 @@ Backbones = Annotated[
     preset_option("--backbones", "Backbones of the discriminator: lite0, deit-base, or both.", metavar="A,B"),
 ]
 DiscriminatorRes = Annotated[
-    int | None,
-    preset_option("--disc-res", "Resolution of the backbones' input in px, as 128 or 224.", metavar="N"),
+    int | None, preset_option("--disc-res", "Resolution of the backbones' input in px, as 128 or 224.", metavar="N")
 ]
 Cond = Annotated[
     bool | None,
@@ -74,8 +73,7 @@ Cond = Annotated[
 ]
 Mirror = Annotated[bool | None, preset_option("--mirror/--no-mirror", "Also train on mirrored images.")]
 Classifier = Annotated[
-    str | None,
-    preset_option("--classifier", "Network of classifier guidance: lite2 or deit-small.", metavar="NAME"),
+    str | None, preset_option("--classifier", "Network of classifier guidance: lite2 or deit-small.", metavar="NAME")
 ]
 Guidance = Annotated[
     float | None, preset_option("--guidance", "Weight of the classifier's loss. 0: no guidance.", metavar="WEIGHT")
@@ -91,9 +89,7 @@ HeldOut = Annotated[
 Workers = Annotated[
     int | None,
     preset_option(
-        "--workers",
-        "Processes that decode images (0-256). Default: up to 4, for a dataset above 1 GiB.",
-        metavar="N",
+        "--workers", "Processes that decode images (0-256). Default: up to 4, for a dataset above 1 GiB.", metavar="N"
     ),
 ]
 InitFrom = Annotated[
@@ -105,9 +101,7 @@ InitFrom = Annotated[
 AutoAdvance = Annotated[
     int | None,
     preset_option(
-        "--auto-advance",
-        "End a stage after N measurements in a row without improvement. 0: never.",
-        metavar="N",
+        "--auto-advance", "End a stage after N measurements in a row without improvement. 0: never.", metavar="N"
     ),
 ]
 StateEvery = Annotated[
@@ -133,16 +127,12 @@ Metrics = Annotated[
     ),
 ]
 Keep = Annotated[
-    int | None,
-    preset_option("--keep", "Keep the N newest checkpoints, beside the best. 0: all.", metavar="N"),
+    int | None, preset_option("--keep", "Keep the N newest checkpoints, beside the best. 0: all.", metavar="N")
 ]
 Weights = Annotated[
     list[str] | None,
     typer.Option(
-        "--weights",
-        metavar="NAME=FILE",
-        show_default=False,
-        help="Read a pretrained network's weights from FILE. Can be repeated.",
+        "--weights", metavar="NAME=FILE", help="Read a pretrained network's weights from FILE. Can be repeated."
     ),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Download pretrained weights that are not on this machine.")]
@@ -152,8 +142,7 @@ MaxTime = Annotated[
 ]
 RunDir = Annotated[Path | None, preset_option("--run-dir", "The run folder. Default: runs/PRESET-DATA.", metavar="DIR")]
 DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Print the plan, with time and memory measured on a few iterations, and exit."),
+    bool, typer.Option("--dry-run", help="Print the plan, with time and memory measured on a few iterations, and exit.")
 ]
 
 

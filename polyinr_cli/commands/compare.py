@@ -29,11 +29,8 @@ HEADINGS: "dict[Grade, str]" = {
 
 
 def compare(
-    first: Annotated[
-        Path,
-        typer.Argument(metavar="A.json", show_default=False, help="A result of polyinr evaluate -o; - is stdin."),
-    ],
-    second: Annotated[Path, typer.Argument(metavar="B.json", show_default=False, help="Another result.")],
+    first: Annotated[Path, typer.Argument(metavar="A.json", help="A result of polyinr evaluate -o; - is stdin.")],
+    second: Annotated[Path, typer.Argument(metavar="B.json", help="Another result.")],
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -191,10 +188,5 @@ def _listed(words: tuple[str, ...]) -> str:
 
 def _wrapped(text: str, *, first: str = "", others: str = "") -> list[str]:
     return wrap(
-        text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=others,
-        break_long_words=False,
-        break_on_hyphens=False,
+        text, WIDTH, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
     )

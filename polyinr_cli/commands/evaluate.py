@@ -22,12 +22,12 @@ from polyinr_cli.evaluate_options import (
     SaveStatistics,
     Steps,
 )
-from polyinr_cli.model_lookup import load_model
 from polyinr_cli.options import Device, Json, Label, Model, OptionalOutput, Overwrite, Quiet, Verbose
+from polyinr_cli.rendering import load_model
 from polyinr_cli.runtime import choose_device, joined, own_rank, rank_device
 from polyinr_cli.train_options import Download, Weights, parse_weights
 from polyinr_core.errors import FileError, RequestError
-from polyinr_core.runtime.memory import available_memory, total_memory
+from polyinr_core.runtime.memory import working_memory
 
 
 def evaluate(
@@ -102,7 +102,7 @@ def evaluate(
             save_statistics_to=save_statistics,
             overwrite=overwrite,
             device=torch_device,
-            memory=total_memory(torch_device) if torch_device.type == "cuda" else available_memory(),
+            memory=working_memory(torch_device),
             name=name,
             ranks=ranks,
             progress=bar,

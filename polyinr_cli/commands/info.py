@@ -21,10 +21,7 @@ MAX_LISTED = 12  # items on a line
 
 def info(
     file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", show_default=False, help="A checkpoint, delta, dataset, image, latents or directions file."
-        ),
+        Path, typer.Argument(metavar="FILE", help="A checkpoint, delta, dataset, image, latents or directions file.")
     ],
     output: OptionalOutput = None,
     overwrite: Overwrite = False,
@@ -145,10 +142,7 @@ def _image_facts(path: Path) -> Facts:
 
     metadata = read_metadata(path)
     if not metadata:
-        return {
-            "kind": "image",
-            "metadata": "none; JPEG and WebP files have none, nor have other programs' images",
-        }
+        return {"kind": "image", "metadata": "none; JPEG and WebP files have none, nor have other programs' images"}
     again = f"{path.stem}-again"
     single_of_many = "folder" in metadata or (metadata.get("count", 1) != 1 and "index" in metadata)
     try:

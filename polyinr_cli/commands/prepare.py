@@ -44,9 +44,7 @@ def prepare(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE",
-            show_default=False,
-            help="Folders, zip files, tar files, patterns of tar shards, or single images.",
+            metavar="SOURCE", help="Folders, zip files, tar files, patterns of tar shards, or single images."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DATA.zip", help="The dataset to write.")],
@@ -56,7 +54,6 @@ def prepare(
             "--res",
             metavar="N",
             parser=parse_res,
-            show_default=False,
             help="Width and height of the images, 1-8192 pixels. Smaller images are skipped, not enlarged.",
         ),
     ],
@@ -79,19 +76,11 @@ def prepare(
         typer.Option("--labels", help="auto takes the labels of the source, else its class folders; none writes none."),
     ] = LabelMode.auto,
     strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Fail instead of skipping images, ignoring other files or losing labels."),
+        bool, typer.Option("--strict", help="Fail instead of skipping images, ignoring other files or losing labels.")
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            min=1,
-            max=512,
-            show_default=False,
-            help="Number of processes. Default: one for each core.",
-        ),
+        typer.Option("--workers", metavar="N", min=1, max=512, help="Number of processes. Default: one for each core."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,

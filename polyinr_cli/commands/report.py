@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.model_lookup import load_model
 from polyinr_cli.options import Device, OutputText, Overwrite, Quiet, Verbose
+from polyinr_cli.rendering import load_model
 from polyinr_cli.runtime import choose_device
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite, written_beside
@@ -27,14 +27,13 @@ MAX_COUNT = 100_000_000
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", show_default=False, help="A run folder of polyinr train.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of polyinr train.")],
     output: OutputText,
     real: Annotated[
         Path | None,
         typer.Option(
             "--real",
             metavar="DATA",
-            show_default=False,
             help="The training data: generated images are shown beside their nearest reals, and ranked by realism.",
         ),
     ] = None,
@@ -43,7 +42,6 @@ def report(
         typer.Option(
             "--result",
             metavar="FILE",
-            show_default=False,
             help="A result of polyinr evaluate -o; repeatable. Results in the run folder are always included.",
         ),
     ] = None,
@@ -53,24 +51,17 @@ def report(
             "-m",
             "--model",
             metavar="PATH",
-            show_default=False,
             help="The model to compare with --real. Default: the run's best checkpoint, else its newest.",
         ),
     ] = None,
     count: Annotated[
         int | None,
         typer.Option(
-            "--count",
-            metavar="N",
-            show_default=False,
-            help=f"Compare the images of seeds 0 to N-1 with --real. Default: {DEFAULT_COUNT}.",
+            "--count", metavar="N", help=f"Compare the images of seeds 0 to N-1 with --real. Default: {DEFAULT_COUNT}."
         ),
     ] = None,
     cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", metavar="DIR", show_default=False, help="Cache the features of the real images in DIR."
-        ),
+        Path | None, typer.Option("--cache", metavar="DIR", help="Cache the features of the real images in DIR.")
     ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -164,14 +155,7 @@ def _refuse(options: Mapping[str, object], beside: str) -> None:
 
 
 def _compare(
-    stored: "StoredRun",
-    real: Path,
-    *,
-    model: Path | None,
-    count: int,
-    cache: Path | None,
-    device: str,
-    quiet: bool,
+    stored: "StoredRun", real: Path, *, model: Path | None, count: int, cache: Path | None, device: str, quiet: bool
 ) -> tuple["RealsComparison", bytes]:
     """Return the comparison of a model's images with the reals, and the realism grid as PNG."""
     from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages

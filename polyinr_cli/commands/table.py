@@ -22,18 +22,12 @@ class Format(StrEnum):
 
 
 def table(
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE", show_default=False, help="Results of polyinr evaluate -o; - is stdin."),
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Results of polyinr evaluate -o; - is stdin.")],
     format: Annotated[Format, typer.Option("--format", help="The format of the table.")] = Format.markdown,
     names: Annotated[
         str | None,
         typer.Option(
-            "--names",
-            metavar="A,B",
-            show_default=False,
-            help="Names of the rows, one for each file. Default: the names of the files.",
+            "--names", metavar="A,B", help="Names of the rows, one for each file. Default: the names of the files."
         ),
     ] = None,
     paper: Annotated[
@@ -41,7 +35,6 @@ def table(
         typer.Option(
             "--paper",
             metavar="TABLE",
-            show_default=False,
             help="Append the paper's rows of a table: imagenet-128, imagenet-256, imagenet-512, ffhq-256, ffhq-1024, "
             "upsampling, inversion.",
         ),

@@ -9,8 +9,8 @@ import typer
 
 from polyinr_cli import console, train_display
 from polyinr_cli import train_options as options
-from polyinr_cli.model_lookup import resolve_folder
 from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
+from polyinr_cli.rendering import resolve_folder
 from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_rank, rank_device, stopping
 from polyinr_core.errors import RequestError
 from polyinr_core.runtime.memory import check_gpu_memory, check_memory, total_memory
@@ -28,7 +28,6 @@ def train(
         Path | None,
         typer.Argument(
             metavar="DATA",
-            show_default=False,
             help="A dataset: a .zip, or tar shards (a folder, a file, a pattern). Default: the bundled emoji.",
         ),
     ] = None,
