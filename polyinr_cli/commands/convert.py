@@ -26,7 +26,6 @@ def convert(
     card: Annotated[
         Path | None,
         typer.Option(
-            "--card",
             metavar="FILE.json",
             help="Model card to store in the checkpoint: a JSON object with data, license, metrics.",
         ),

@@ -19,20 +19,14 @@ def gallery(
         str, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to make; index.html in it is the page.")
     ],
     seeds: Annotated[
-        str,
-        typer.Option("--seeds", metavar="0-7,12", help="Seeds to show, 1-128 of them; each section shows the first."),
+        str, typer.Option(metavar="0-7,12", help="Seeds to show, 1-128 of them; each section shows the first.")
     ] = "0-15",
     label: Label = None,
     psi: Annotated[
-        str,
-        typer.Option(
-            "--psi", metavar="NUMBERS", help="Truncations of the slider, at most 24 (1: none, 0: the mean image)."
-        ),
+        str, typer.Option(metavar="NUMBERS", help="Truncations of the slider, at most 24 (1: none, 0: the mean image).")
     ] = "0,0.2,0.4,0.6,0.8,1,1.2",
     res: Res = None,
-    frames: Annotated[
-        int, typer.Option("--frames", metavar="N", help="Number of frames of the interpolation, 2-480.")
-    ] = 48,
+    frames: Annotated[int, typer.Option(metavar="N", help="Number of frames of the interpolation, 2-480.")] = 48,
     run: RunOptions,
 ) -> None:
     """Build an HTML gallery: seeds, classes, psi, mixing, interpolation, heat maps, extrapolation, sizes.

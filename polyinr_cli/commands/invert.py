@@ -40,7 +40,7 @@ def invert(
         Literal["auto", "lpips", "lite0", "pixels"],
         typer.Option(
             help="Mean squared error of the pixels, alone (pixels) or plus LPIPS-VGG (lpips) or EfficientNet-lite0 "
-            "features (lite0). auto: lpips if the VGG16 weights are available, else lite0.",
+            "features (lite0). auto: lpips if the VGG16 weights are available, else lite0."
         ),
     ] = "auto",
     vgg16: Annotated[

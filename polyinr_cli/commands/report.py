@@ -32,7 +32,6 @@ def report(
     real: Annotated[
         Path | None,
         typer.Option(
-            "--real",
             metavar="DATA",
             help="The training data: generated images are shown beside their nearest reals, and ranked by realism.",
         ),
@@ -40,7 +39,6 @@ def report(
     result: Annotated[
         list[Path] | None,
         typer.Option(
-            "--result",
             metavar="FILE",
             help="A result of polyinr evaluate -o; repeatable. Results in the run folder are always included.",
         ),
@@ -56,12 +54,10 @@ def report(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option(
-            "--count", metavar="N", help=f"Compare the images of seeds 0 to N-1 with --real. Default: {DEFAULT_COUNT}."
-        ),
+        typer.Option(metavar="N", help=f"Compare the images of seeds 0 to N-1 with --real. Default: {DEFAULT_COUNT}."),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Cache the features of the real images in DIR.")
+        Path | None, typer.Option(metavar="DIR", help="Cache the features of the real images in DIR.")
     ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,

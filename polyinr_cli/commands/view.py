@@ -29,13 +29,11 @@ TOLERANCE = 1.0  # many times as fast as exact rendering, without visible differ
 
 
 def view(
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Seed of the image shown at first, 0-4294967295.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the image shown at first, 0-4294967295.")] = 0,
     label: Label = None,
     psi: Psi = None,
     port: Annotated[
-        int, typer.Option("--port", metavar="N", help="Serve at http://127.0.0.1:N/, 0-65535; 0 selects a free port.")
+        int, typer.Option(metavar="N", help="Serve at http://127.0.0.1:N/, 0-65535; 0 selects a free port.")
     ] = PORT,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     model: Model = None,
