@@ -102,6 +102,19 @@ def refuse_options(given: dict[str, object], *, beside: str) -> None:
             raise RequestError(f"{name} does not apply to {beside}; leave it out")
 
 
+def parse_weights(texts: list[str]) -> dict[str, Path]:
+    """Read NAME=FILE. Raises RequestError."""
+    files = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals or not file:
+            raise RequestError(f"--weights {text!r} is not NAME=FILE, as deit-base=deit.safetensors")
+        if name in files:
+            raise RequestError(f"--weights names two files for {name}; give one")
+        files[name] = Path(file)
+    return files
+
+
 _OUTPUT = typer.Option("-o", "--output", metavar="PATH", help="Output path; its suffix sets the format. - is stdout.")
 
 Output = Annotated[Path, _OUTPUT]
@@ -176,3 +189,10 @@ _BITS = typer.Option(
 Bits = Annotated[int, _BITS]
 OptionalBits = Annotated[int | None, _BITS]
 Force = Annotated[bool, typer.Option("--force", help="Accept latents of another model if their shapes fit.")]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights", metavar="NAME=FILE", help="Read a pretrained network's weights from FILE. Can be repeated."
+    ),
+]
+Download = Annotated[bool, typer.Option("--download", help="Download pretrained weights that are not on this machine.")]

@@ -1,5 +1,6 @@
 """polyinr compare: the differences between two results, and which of their metrics can be compared."""
 
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.evaluate_options import load_results
 from polyinr_cli.options import Json, Quiet, Verbose
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ def compare(
     Example: polyinr compare ours.json theirs.json
     """
     from polyinr_core.evaluation.compare import compare
+    from polyinr_core.evaluation.results import read_results
 
-    a, b = load_results([first, second])
+    a, b = read_results([first, second], stdin=partial(console.binary_stdin, "result"))
     comparison = compare(a, b)
     if as_json:
         console.json_line(_facts_of(a, b, comparison))

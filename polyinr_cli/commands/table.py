@@ -1,13 +1,13 @@
 """polyinr table: results resolution by resolution, as Markdown, LaTeX or CSV, with the paper's rows."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.evaluate_options import load_results
 from polyinr_cli.options import Quiet, Verbose
 from polyinr_core.errors import RequestError
 
@@ -37,10 +37,11 @@ def table(
 
     Example: polyinr table runs/*/result.json --paper imagenet-256
     """
+    from polyinr_core.evaluation.results import read_results
     from polyinr_core.evaluation.tables import published, table_of, typeset
 
     known = published(paper) if paper is not None else None
-    results = load_results(files)
+    results = read_results(files, stdin=partial(console.binary_stdin, "result"))
     if names is not None:
         titles = [name.strip() for name in names.split(",")]
         if len(titles) != len(results) or len(set(titles)) != len(titles) or "" in titles:

@@ -1,12 +1,12 @@
 """Result files of `polyinr evaluate`: the metrics and the card of one evaluation, written and read back."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from polyinr_core.errors import EvaluationError, FileError
+from polyinr_core.errors import EvaluationError, FileError, RequestError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special
 from polyinr_core.runtime.format1 import FORMAT, upgrade
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_number, parse_json, to_unicode
@@ -114,6 +114,37 @@ def _are_estimates(metrics: object) -> bool:
 def _numbers(estimate: dict[str, Any]) -> Estimate:
     """Return the finite numbers of an estimate."""
     return {name: float(fact) for name, fact in estimate.items() if is_number(fact) and abs(fact) < MAX_VALUE}
+
+
+def metric_lines(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line for each metric: its name, its value, and its interval or standard deviation if there is one."""
+    width = max(map(len, metrics))
+    lines = []
+    for name, estimate in metrics.items():
+        value = estimate["value"]
+        line = f"{name:<{width}}  " + (f"{value:12d}" if isinstance(value, int) else f"{value:12.6g}")
+        if "low" in estimate:
+            line += f"  {estimate['low']:.6g} to {estimate['high']:.6g}"
+        elif "std" in estimate:
+            line += f"  +- {estimate['std']:.3g}"
+        lines.append(line)
+    return lines
+
+
+def read_results(files: Sequence[PathLike], *, stdin: Callable[[], bytes] | None = None) -> list[Result]:
+    """Read result files, each under a unique name; "-" is what `stdin` returns. Raises RequestError, FileError."""
+    paths = [Path("stdin") if stdin and str(file) == "-" else Path(file).resolve() for file in files]
+    for file, path in zip(files, paths, strict=True):
+        if paths.count(path) > 1:
+            raise RequestError(f"{file} is given twice")
+    names = distinct_names(
+        [Path(file) if path.is_absolute() else path for file, path in zip(files, paths, strict=True)]
+    )
+    results = [
+        read_result(file) if path.is_absolute() or stdin is None else parse_result(stdin(), path)
+        for file, path in zip(files, paths, strict=True)
+    ]
+    return [replace(result, name=name) for result, name in zip(results, names, strict=True)]
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

@@ -106,7 +106,6 @@ def tune(
     return _difference(synthesis, generator.synthesis, model_sha256=checkpoint.sha256, origin=origin or {})
 
 
-@torch.no_grad()
 @dataclass(frozen=True)
 class TuningResult:
     """The delta as it was saved, the model with it, and the results with the image and the scores of that model."""
@@ -168,6 +167,7 @@ def tune_to_file(
     )
 
 
+@torch.no_grad()
 def locality_psnr(before: Generator, after: Generator, *, seed: int, count: int = 16, resolution: int = 32) -> float:
     """Return the PSNR in dB between `count` random images before and after tuning, at most 99."""
     like = before.mapping.w_avg
