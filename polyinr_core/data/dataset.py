@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 
 from polyinr_core.runtime.atomic_io import PathLike
 
-from .labels import LabelUse
+from .labels import LabelInfo, LabelUse
 from .tar_dataset import TarDataset, means_shards
 from .zip_dataset import ZipDataset
 
-__all__ = ["ImageDataset", "bundled_dataset", "means_shards", "open_dataset"]
+__all__ = [
+    "ImageDataset",
+    "bundled_dataset",
+    "dataset_grid",
+    "describe_classes",
+    "describe_dataset",
+    "means_shards",
+    "open_dataset",
+]
 
 
 class ImageDataset(Protocol):
@@ -86,3 +94,32 @@ def open_dataset(
 def bundled_dataset() -> Path:
     """Return the path of the dataset that is installed with polyinr: 1562 emoji of 64 px."""
     return Path(str(files("polyinr_core").joinpath("assets", "emoji-64.zip")))
+
+
+def describe_dataset(data: ImageDataset) -> dict[str, Any]:
+    """Return a dataset's facts: its size, its classes, where it comes from, and its hash."""
+    return {
+        "kind": "data set",
+        "count": len(data),
+        "shards": None if data.shard_of is None else int(data.shard_of[-1]) + 1,
+        "resolution": data.resolution,
+        **describe_classes(data),
+        "provenance": data.provenance,
+        "sha256": data.sha256,
+    }
+
+
+def describe_classes(data: ImageDataset | LabelInfo) -> dict[str, Any]:
+    """Return the number of classes, their names, and the number of images of each, by name where it has one."""
+    names = list(data.class_names)
+    counts = [] if data.labels is None else np.bincount(data.labels, minlength=data.classes).tolist()
+    of_class = {names[index] if index < len(names) else str(index): count for index, count in enumerate(counts)}
+    return {"classes": data.classes, "class_names": names, "images_of_class": of_class}
+
+
+def dataset_grid(data: ImageDataset, *, count: int = 64) -> NDArray[np.uint8]:
+    """Return one image with a grid of `count` images, evenly spread over the dataset, or of all."""
+    from polyinr_core.images.grid import make_grid
+
+    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist()
+    return make_grid(np.stack([data.read(index) for index in chosen]))

@@ -17,6 +17,7 @@ from polyinr_core.errors import DatasetError, FileError, ImageError
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special
 
 from .containers import FACTS_NAME, is_hidden, is_image, open_zip, tar_members
+from .dataset import describe_classes
 from .decode import MAX_IMAGE_BYTES, decode
 from .labels import LabelInfo, concatenated, known_labels
 from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, Payload, Source, fingerprint_of
@@ -297,3 +298,22 @@ def pixels_of(item: Any) -> NDArray[np.uint8] | ImageError:
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
         return ImageError(f"is no image but {pixels.dtype} of shape {list(pixels.shape)}; give uint8 or Pillow images")
     return np.ascontiguousarray(np.broadcast_to(pixels.reshape(*pixels.shape[:2], -1), (*pixels.shape[:2], 3)))
+
+
+def describe_folder(path: PathLike) -> tuple[dict[str, Any], list[str]]:
+    """Return the facts of a folder of images as `prepare` takes it, and notes on what it leaves out.
+
+    Raises FileError.
+    """
+    path = Path(path)
+    listing = list_folder(path)
+    if not listing.names:
+        raise FileError(path, "is a folder without images; name a file, or a folder of images or .tar shards")
+    kept = without_broken_strays(path, listing)
+    labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
+    ignored = Ignored(listing)
+    broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
+    ignored.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
+    facts = {"kind": "folder of images", "count": len(kept), **describe_classes(labels)}
+    facts["provenance"] = labels.provenance
+    return facts, [*ignored.lines(), *([] if note is None else [note])]

@@ -58,6 +58,21 @@ class Directions:
     def __len__(self) -> int:
         return len(self.components)
 
+    def describe(self) -> dict[str, Any]:
+        """Return how the directions were found, and the fraction of the variance that each explains."""
+        return {
+            "kind": "directions",
+            "count": len(self),
+            "space": self.space,
+            "shape": list(self.mean.shape),
+            "samples": self.samples,
+            "psi": self.psi,
+            "label": self.label,
+            "shares": [round(share, 4) for share in self.shares.tolist()],
+            "deviations": [round(deviation, 4) for deviation in self.deviations.tolist()],
+            "model": self.model_sha256,
+        }
+
 
 class HasGenerator(Protocol):
     """A `Model` or a `Checkpoint`."""

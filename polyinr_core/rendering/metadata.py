@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .viewport import Viewport
 
 Metadata = dict[str, Any]
+DAMAGED = "its metadata is damaged, so it does not say how to render it again"
 
 
 @cache
@@ -238,4 +239,19 @@ def read_settings(image: PathLike, *, viewport_only: bool = False) -> StoredSett
         index = int(metadata["index"]) if metadata.get("count", 1) != 1 and "index" in metadata else None
         return StoredSettings(path, str(metadata["model"]), precision, options, index)
     except (KeyError, TypeError, ValueError) as error:
-        raise FileError(path, "its metadata is damaged, so it does not say how to render it again") from error
+        raise FileError(path, DAMAGED) from error
+
+
+def describe_image(image: PathLike) -> Metadata:
+    """Return an image's metadata, with the command that renders it again. Raises FileError."""
+    path, metadata = Path(image), read_metadata(image)
+    if not metadata:
+        return {"kind": "image", "metadata": "none; JPEG and WebP files have none, nor have other programs' images"}
+    again = f"{path.stem}-again"
+    single_of_many = "folder" in metadata or (metadata.get("count", 1) != 1 and "index" in metadata)
+    try:
+        command = command_of(metadata, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FileError(path, DAMAGED) from error
+    shown = {key: value for key, value in metadata.items() if key not in ("command", "words")}
+    return {"kind": "image", **shown, "command": command}
