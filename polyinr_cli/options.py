@@ -1,7 +1,7 @@
 """Options that several commands share, as annotated types, and groups of options."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from inspect import Parameter, Signature, signature
@@ -95,7 +95,7 @@ def parse_res(text: str) -> int:
     return int(text)
 
 
-def refuse_options(given: dict[str, object], *, beside: str) -> None:
+def refuse_options(given: Mapping[str, object], *, beside: str) -> None:
     """Raise RequestError for an option, such as --count, that is given and does not apply."""
     for name, value in given.items():
         if value is not None and value != []:
