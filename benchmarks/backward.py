@@ -15,10 +15,9 @@ import typer
 from recording import facts, write
 from resident import MIB, Peak
 
-from polyinr_core.models.checkpointing import draw_replayed
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.models.generator import Generator
+from polyinr_core.models.generator import Generator, render_checkpointed
 
 CONFIG = GeneratorConfig(channels=512)
 
@@ -27,13 +26,13 @@ def measure(side: int, chunk: int, device: str, answer: Connection) -> None:
     """Send (bytes, seconds) of one forward and backward pass."""
     torch.manual_seed(0)
     generator = Generator(CONFIG).to(device)
-    points = RegularGrid(side, side).points(0, side * side, dtype=torch.float32, device=torch.device(device))
+    points = RegularGrid(side, side).coordinates(device=torch.device(device))
     grad = torch.randn(1, side * side, 3, device=device)
 
     def once(points: torch.Tensor, grad: torch.Tensor) -> None:
         affine = generator.affine(generator.w(torch.ones(1, CONFIG.z_dim, device=device)))
         if chunk:
-            colors = draw_replayed(generator.synthesis, affine, points, chunk=chunk)
+            colors = render_checkpointed(generator.synthesis, affine, points, chunk=chunk)
         else:
             colors = generator.synthesis(affine, points)
         colors.backward(grad)

@@ -27,7 +27,7 @@ def random_generator(config: GeneratorConfig) -> Generator:
     generator = Generator(config).eval()
     synthesis = generator.synthesis
     affine = generator.affine(generator.w(torch.randn(1, config.z_dim)))
-    points = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=torch.device("cpu"))
+    points = RegularGrid(SIDE, SIDE).coordinates()
     for level, product in enumerate(synthesis.products):
         for index, features in enumerate(synthesis.features(affine, points)):
             if index == level:

@@ -63,7 +63,7 @@ def golden(bench: Bench) -> Iterator[Row]:
         label = vectors["input.class_id"].to(bench.device) if generator.config.classes else None
         affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
         expected = vectors["output.image_psi1_res32"].to(bench.device)
-        points = RegularGrid(32, 32).points(0, 1024, dtype=torch.float32, device=bench.device)
+        points = RegularGrid(32, 32).coordinates(device=bench.device)
         for form, backend in backends(bench, generator.synthesis, torch.float32):
             drawn = backend(affine, points).mT.unflatten(2, (32, 32))
             yield {"file": name, "form": form, "off": float((drawn - expected).abs().max())}
@@ -88,7 +88,7 @@ def sampling(bench: Bench) -> Iterator[Row]:
     for n, side, batch in [(16, 8, 2)] if bench.quick else cases:
         generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
         affine = generator.affine(generator.w(torch.randn(batch, generator.config.z_dim, device=bench.device)))
-        points = RegularGrid(side, side).points(0, side**2, dtype=torch.float32, device=bench.device)
+        points = RegularGrid(side, side).coordinates(device=bench.device)
         literal = LiteralGenerator(side, n).eval().to(bench.device)
         z = torch.randn(batch, generator.config.z_dim, device=bench.device)
         works: dict[str, Callable[[], object]] = {"literal float32": partial(literal, z)}
@@ -197,7 +197,7 @@ def our_iteration(
     first = create_generator(config, 0, None)
     networks = start_stage(config, first, stage=0, weights=weights, device=bench.device, dtype=dtype)
     side = reals.shape[-1]
-    points = RegularGrid(side, side).points(0, side**2, dtype=torch.float32, device=bench.device)
+    points = RegularGrid(side, side).coordinates(device=bench.device)
     options = StepOptions(points, micro_batch=len(z), blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
     fakes = Batch(z, None)
 

@@ -100,7 +100,7 @@ def train(rank: int, count: int, alone: bool, iterations: int, store: str, begun
     weights = {name: load_pretrained(name) for name in config.backbones}
     generator = create_generator(config, 0, None)
     session = start_stage(config, generator, stage=0, weights=weights, device=CPU, dist=ranks)
-    points = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=CPU)
+    points = RegularGrid(SIDE, SIDE).coordinates()
     options = StepOptions(points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=generator_for, dist=ranks)
     own = ranks.local_rows(config.batch, config.batch)
     torch.manual_seed(0)

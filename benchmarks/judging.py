@@ -40,7 +40,7 @@ def main(
         feed = TrainLoader(archive, resolution=res, seed=0)
         generator = create_generator(config, archive.classes, None)
         state = start_stage(config, generator, stage=0, weights=weights, device=device)
-        points = RegularGrid(res, res).points(0, res * res, dtype=torch.float32, device=device)
+        points = RegularGrid(res, res).coordinates(device=device)
         options = StepOptions(
             points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=lambda *key: generator_for(*key)
         )

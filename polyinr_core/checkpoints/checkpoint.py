@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyinr_core.errors import CheckpointError, ConfigError
 from polyinr_core.models.config import GeneratorConfig
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid, LearnedGrid, RegularGrid
+from polyinr_core.models.coordinates import UNIT, Grid, LearnedGrid, RegularGrid, Window
 from polyinr_core.models.generator import Generator, count_parameters, flops_per_pixel
 from polyinr_core.models.layers import aligned
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
@@ -51,11 +51,11 @@ class Checkpoint:
     learned_grid: Tensor | None = None
     sha256: str = ""
 
-    def grid(self, width: int, height: int, *, bounds: Bounds = UNIT) -> Grid:
+    def grid(self, width: int, height: int, *, window: Window = UNIT) -> Grid:
         """Return the learned grid at exactly its own resolution and window, the regular one everywhere else."""
-        if self.learned_grid is not None and (width, height) == (self.resolution,) * 2 and bounds == UNIT:
+        if self.learned_grid is not None and (width, height) == (self.resolution,) * 2 and window == UNIT:
             return LearnedGrid(self.learned_grid, width, height)
-        return RegularGrid(width, height, bounds)
+        return RegularGrid(width, height, window)
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:

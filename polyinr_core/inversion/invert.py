@@ -18,7 +18,7 @@ from polyinr_core.images.quantize import to_uint8
 from polyinr_core.latents.latents import Latents
 from polyinr_core.latents.naming import parse_label
 from polyinr_core.metrics.psnr_ssim import psnr, ssim
-from polyinr_core.models.coordinates import UNIT, Bounds
+from polyinr_core.models.coordinates import UNIT, Window
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.atomic_io import PathLike
@@ -101,7 +101,7 @@ def invert(
     label: int | str | None = None,
     size: tuple[int, int] | None = None,
     shorter_side: int | None = None,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
     memory: int | None = None,
     progress: PsnrProgress | None = None,
 ) -> InversionResult:
@@ -136,7 +136,7 @@ def invert(
         loss = load_loss(loss).to(like.device)
 
     height, width = target.pixels.shape[:2]
-    regular_or_learned = checkpoint.grid(width, height, bounds=window)
+    regular_or_learned = checkpoint.grid(width, height, window=window)
     grid = target_grid(generator.config, width=width, height=height, like=like, grid=regular_or_learned, memory=memory)
     colors = target.colors(like)
     target_loss = loss.for_target(colors)

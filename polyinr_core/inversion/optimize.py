@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from polyinr_core.errors import PolyinrError
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import UNIT, Bounds
+from polyinr_core.models.coordinates import UNIT, Window
 from polyinr_core.models.generator import Generator, check_label
 from polyinr_core.runtime.rng import generator_for
 
@@ -73,7 +73,7 @@ def search_spaces(
     restarts: int,
     seed: int,
     label: int | None = None,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
 ) -> list[SearchSpace]:
     """Return search spaces around `restarts` starting points for a target [1, 3, H, W], the best first.
 
@@ -116,7 +116,7 @@ def _scale(random: Tensor, space: SpaceName) -> Tensor:
     return (rows * overall).sqrt().clamp_min(1e-3 * overall) if overall > 0 else torch.ones_like(rows)
 
 
-def _squared_errors(generator: Generator, affine: Tensor, target: Tensor, window: Bounds) -> Tensor:
+def _squared_errors(generator: Generator, affine: Tensor, target: Tensor, window: Window) -> Tensor:
     """Return the mean squared errors [N] of the images of affine [N, L, 3, n] at START_SIDE pixels."""
     height, width = target.shape[-2:]
     shrink = min(1.0, START_SIDE / max(width, height))

@@ -14,7 +14,7 @@ from polyinr_core.images.batch_writer import Image, write_images
 from polyinr_core.images.grid import Pixels, apply_colormap, blank
 from polyinr_core.images.quantize import check_finite
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid
+from polyinr_core.models.coordinates import UNIT, Grid, Window
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.runtime.atomic_io import refuse_overwrite, written_beside
 from polyinr_core.runtime.memory import check_disk, check_memory
@@ -38,7 +38,7 @@ def heatmap(
     levels: Sequence[int] | None = None,
     resolution: int | None = None,
     size: tuple[int, int] | None = None,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
     viewport: Viewport | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
