@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from polyinr_core.errors import EvaluationError, FileError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special
-from polyinr_core.runtime.format1 import FORMAT, upgrade
-from polyinr_core.runtime.strict_json import JsonError, format_json, is_number, parse_json, to_unicode
+from polyinr_core.runtime.strict_json import FORMAT, JsonError, format_json, is_number, parse_json, to_unicode, upgrade
 
 MAX_DEPTH = 9
 MAX_VALUE = 1e300
@@ -84,7 +83,7 @@ FORMAT_1_VALUES = {"uniform by seed": "uniform"}
 
 
 def upgrade_result(facts: Any) -> Any:
-    """Return the JSON of a result of format 1, after `format1.upgrade`, with the keys of format 2."""
+    """Return the JSON of a result of format 1, after `strict_json.upgrade`, with the keys of format 2."""
     if isinstance(facts, dict):
         return {FORMAT_1_KEYS.get(name, name): upgrade_result(fact) for name, fact in facts.items()}
     if isinstance(facts, list):

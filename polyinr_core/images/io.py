@@ -16,8 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from polyinr_core.errors import FileError, PolyinrError, RequestError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special, written_beside
-from polyinr_core.runtime.format1 import upgrade
-from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json
+from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json, upgrade
 
 FORMATS = {
     ".png": "png",

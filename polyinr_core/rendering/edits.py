@@ -18,7 +18,7 @@ from polyinr_core.latents.latents import Latents
 from polyinr_core.latents.mixing import MixSpace, mix, stack_affine
 from polyinr_core.latents.naming import seeds_text
 from polyinr_core.runtime.atomic_io import read_bytes
-from polyinr_core.runtime.memory import check_memory
+from polyinr_core.runtime.resources import check_memory
 
 from .metadata import Metadata, model_metadata
 from .model import Model

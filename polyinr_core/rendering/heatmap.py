@@ -17,7 +17,7 @@ from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import UNIT, Grid, Window
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.runtime.atomic_io import refuse_overwrite, written_beside
-from polyinr_core.runtime.memory import check_disk, check_memory
+from polyinr_core.runtime.resources import check_disk, check_memory
 
 from .metadata import Metadata, grid_metadata
 from .model import Model
