@@ -2,7 +2,7 @@
 
 Two ceilings first: a large copy on the device and a square bfloat16 product. Then, each as long as there is time
 and written down at once: is everything correct (golden files, bfloat16 against float32, a training step); drawing
-against the literal form and the floor of its products, by each of Triton's tiles; training against the literal
+against the baseline and the floor of its products, by each of Triton's tiles; training against the baseline
 form. Medians of several runs after warm-up, timed by the device's own events. Weights are random.
 
 Its logic runs without a GPU: python benchmarks/gpu.py --device cpu --quick
@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 import typer
-from counts import table
-from events import Bench
-from fresh import random_generator
-from literal import LEVELS, LiteralGenerator, LiteralTrainer
-from recording import facts, write
+from baseline import LEVELS, BaselineGenerator, BaselineTrainer
+from level_cost import table
+from random_models import random_generator
+from results_io import facts, write
 from safetensors.torch import load_file
+from timing import Bench
 from torch import Tensor
 
 from polyinr_core.checkpoints.official import load_official_checkpoint
@@ -89,9 +89,9 @@ def sampling(bench: Bench) -> Iterator[Row]:
         generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
         affine = generator.affine(generator.w(torch.randn(batch, generator.config.z_dim, device=bench.device)))
         points = RegularGrid(side, side).coordinates(device=bench.device)
-        literal = LiteralGenerator(side, n).eval().to(bench.device)
+        baseline = BaselineGenerator(side, n).eval().to(bench.device)
         z = torch.randn(batch, generator.config.z_dim, device=bench.device)
-        works: dict[str, Callable[[], object]] = {"literal float32": partial(literal, z)}
+        works: dict[str, Callable[[], object]] = {"baseline float32": partial(baseline, z)}
         forms = itertools.chain(
             backends(bench, generator.synthesis, torch.float32),
             backends(bench, in_precision(generator.synthesis, BF16), BF16),
@@ -141,7 +141,7 @@ def differences(drawn: Tensor, exact: Tensor) -> Row:
 
 
 def training(bench: Bench) -> Iterator[Row]:
-    """Yield images a second and peak memory of whole iterations, literal and ours."""
+    """Yield images a second and peak memory of whole iterations, baseline and ours."""
     weights = {"lite0": load_pretrained("lite0")}
     cases = [(side, n) for n in (512, 1024, 256) for side in (32, 64, 128, 256)]
     for side, n in [(8, 16)] if bench.quick else cases:
@@ -154,13 +154,13 @@ def training(bench: Bench) -> Iterator[Row]:
             ("ours bfloat16", BF16, 0),
             ("ours bfloat16, replayed", BF16, 16384),
         ]
-        for form, dtype, chunk in [("literal float32", torch.float32, 0), *forms]:
+        for form, dtype, chunk in [("baseline float32", torch.float32, 0), *forms]:
             if not bench:
                 return
             row: Row = {"side": side, "channels": n, "batch": batch, "form": form}
             try:
-                if form.startswith("literal"):
-                    work = literal_iteration(bench, weights["lite0"], reals, z, n=n)
+                if form.startswith("baseline"):
+                    work = baseline_iteration(bench, weights["lite0"], reals, z, n=n)
                 else:
                     work = our_iteration(bench, config, weights, reals, z, dtype=dtype, chunk=chunk)
                 row["images_a_second"] = 1000 * batch / bench.milliseconds(work)
@@ -171,10 +171,10 @@ def training(bench: Bench) -> Iterator[Row]:
             yield row
 
 
-def literal_iteration(bench: Bench, weights: Any, reals: Tensor, z: Tensor, *, n: int) -> Callable[[], object]:
-    """Return an iteration of the literal form; it makes its random numbers where it stands."""
+def baseline_iteration(bench: Bench, weights: Any, reals: Tensor, z: Tensor, *, n: int) -> Callable[[], object]:
+    """Return an iteration of the baseline; it makes its random numbers where it stands."""
     with bench.device:
-        trainer = LiteralTrainer({name: w.to(bench.device) for name, w in weights.items()}, side=reals.shape[-1], n=n)
+        trainer = BaselineTrainer({name: w.to(bench.device) for name, w in weights.items()}, side=reals.shape[-1], n=n)
 
     def work() -> None:
         with bench.device:

@@ -2,7 +2,7 @@
 
 For each side and tolerance: how much faster than the exact form, which share of the pixels is drawn, and how far
 colors are off, in steps of 255. Writes JSON below benchmarks/results/. Besides MODEL, if given, whose first
-seeds are drawn, there is a network of random weights in each form (benchmarks/fresh.py). Times are those of the
+seeds are drawn, there is a network of random weights in each form (benchmarks/random_models.py). Times are those of the
 process's own processor, so run it with OMP_NUM_THREADS=1. Both forms of drawing take turns.
 """
 
@@ -14,8 +14,8 @@ from typing import Annotated, get_args
 
 import torch
 import typer
-from fresh import random_generator
-from recording import facts, write
+from random_models import random_generator
+from results_io import facts, write
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint

@@ -1,9 +1,9 @@
 """Whole training iterations against a naive PyTorch implementation: python benchmarks/training.py
 
-32 px, 512 channels, ten levels, batch 8, unconditional; EfficientNet-lite0 at 224 px under the full heads. All
-variants do the same work and take turns in one process, so that a busy machine slows them alike. Prints images
-a second by the clock and by processor time, then both relative to the plain method; medians of several turns,
-also written as JSON below benchmarks/results/.
+512 channels, ten levels, batch 8, unconditional; EfficientNet-lite0 at 224 px under the full heads. All variants do the
+same work and take turns in one process, so that a busy machine slows them alike. Prints images a second by the clock
+and by processor time, both relative to the baseline (medians of several turns), and the peak memory of an iteration in
+a process of its own; writes JSON below benchmarks/results/.
 
 The floor is the matrix products and convolutions of an iteration alone, of the same shapes. The variants between
 are ours with one thing changed. `--heap` sets glibc's variables so that freed memory stays with the process.
@@ -15,14 +15,13 @@ from pathlib import Path
 
 import torch
 import typer
-from apart import KEPT_HEAP, apart
-from literal import LiteralTrainer
-from products import convolutions_of, convolve, convolve_back
-from recording import facts, write
-from resident import Peak
+from baseline import BaselineTrainer
+from floor import convolutions_of, convolve, convolve_back
+from peak_memory import KEPT_HEAP, Peak, run_in_process
+from results_io import facts, write
+from timing import Work, take_turns
 from torch import Tensor, nn
 from torch.nn import functional
-from turns import Work, take_turns
 
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Synthesis
@@ -43,21 +42,23 @@ OURS = {  # what is changed in each
 }
 
 
-def inputs(side: int) -> tuple[Tensor, Tensor]:
+def inputs(side: int, batch: int) -> tuple[Tensor, Tensor]:
     """Return reals [N, 3, side, side] and z [N, 64]."""
     torch.manual_seed(0)
-    return torch.rand(BATCH, 3, side, side) * 2 - 1, torch.randn(BATCH, CONFIG.z_dim)
+    return torch.rand(batch, 3, side, side) * 2 - 1, torch.randn(batch, CONFIG.z_dim)
 
 
-def ours(side: int, *, chunk: int = 0, fused: bool = True, plain: bool = False) -> tuple[Work, TrainingState]:
+def ours(
+    side: int, *, batch: int = BATCH, chunk: int = 0, fused: bool = True, plain: bool = False
+) -> tuple[Work, TrainingState]:
     """Return one iteration of polyinr, and its networks."""
-    reals, z = inputs(side)
+    reals, z = inputs(side, batch)
     weights = {"lite0": load_pretrained("lite0")}
     networks = start_stage(CONFIG, create_generator(CONFIG, 0, None), stage=0, weights=weights, device=CPU)
     for optimizer in (networks.g_optimizer, networks.d_optimizer):
         optimizer.param_groups[0]["fused"] = fused
     coordinates = RegularGrid(side, side).coordinates()
-    options = StepOptions(coordinates, micro_batch=BATCH, blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
+    options = StepOptions(coordinates, micro_batch=batch, blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
     fakes = Batch(z, None)
 
     def work() -> None:
@@ -66,16 +67,16 @@ def ours(side: int, *, chunk: int = 0, fused: bool = True, plain: bool = False) 
     return with_autograd(work) if plain else work, networks
 
 
-def literal(side: int) -> Work:
-    """Return one iteration of the plain method."""
-    reals, z = inputs(side)
-    trainer = LiteralTrainer(load_pretrained("lite0"), side=side, n=CONFIG.channels)
+def baseline(side: int, *, batch: int = BATCH) -> Work:
+    """Return one iteration of the baseline."""
+    reals, z = inputs(side, batch)
+    trainer = BaselineTrainer(load_pretrained("lite0"), side=side, n=CONFIG.channels)
     return lambda: trainer.iterate(reals, z, z, sigma=2.0, beta=0.9)
 
 
 def peak_mib(name: str, side: int) -> float:
     """Return by how many MiB the resident set grows at its peak in an iteration after the first."""
-    work = literal(side) if name == "literal" else ours(side, **OURS[name])[0]
+    work = baseline(side) if name == "baseline" else ours(side, **OURS[name])[0]
     work()
     with Peak() as peak:
         work()
@@ -102,7 +103,7 @@ def floor(networks: TrainingState, side: int) -> Work:
     """Return the matrix products and convolutions of an iteration, without all that stands between them."""
     n, levels = CONFIG.channels, CONFIG.levels
     h, weight = torch.randn(BATCH * side * side, n), torch.randn(n, n)
-    calls = convolutions_of(networks.discriminator, inputs(side)[0])
+    calls = convolutions_of(networks.discriminator, inputs(side, BATCH)[0])
     learning = set(networks.discriminator.heads.modules())
     first = {head.blocks[0].conv for heads in networks.discriminator.heads.values() for head in heads}
 
@@ -129,7 +130,7 @@ def main(
     """Let all variants take turns."""
     if heap and not KEPT_HEAP.items() <= os.environ.items():  # glibc reads them once, at the start
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEPT_HEAP)
-    variants: dict[str, Work] = {"literal": literal(side)}
+    variants: dict[str, Work] = {"baseline": baseline(side)}
     for name, changed in OURS.items():
         variants[name], networks = ours(side, **changed)
     variants["floor"] = floor(networks, side)
@@ -139,11 +140,11 @@ def main(
         rows[name] = {
             "images_a_second": round(BATCH / times.seconds(name), 3),
             "images_a_processor_second": round(BATCH / times.processor_seconds(name), 3),
-            "to_literal": round(times.ratio("literal", name), 3),
-            "to_literal_processor": round(times.processor_ratio("literal", name), 3),
+            "to_baseline": round(times.ratio("baseline", name), 3),
+            "to_baseline_processor": round(times.processor_ratio("baseline", name), 3),
         }
         if name != "floor":
-            rows[name]["peak_mib"] = apart(peak_mib, name, side)
+            rows[name]["peak_mib"] = run_in_process(peak_mib, name, side)
         print(f"{name:36}" + "  ".join(f"{value:8.3f}" for value in rows[name].values()), flush=True)
     write(output, facts(allocator="kept" if heap else "default", side=side, figures=rows))
 

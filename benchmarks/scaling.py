@@ -1,9 +1,9 @@
-"""How time and memory grow: python benchmarks/growth.py
+"""How time and memory scale: python benchmarks/scaling.py
 
-Drawing against pixels and against channels, memory against pixels, evaluation against images, training against
+Rendering against pixels and against channels, memory against pixels, evaluation against images, training against
 processes. Small networks, one thread a process, and processor time wherever one process is measured, as other
-programs matter little to it. Prints figures, writes them as JSON below benchmarks/results/ and draws them into
-docs/images/growth.png.
+programs matter little to it. Prints figures, writes them as JSON below benchmarks/results/ and plots them into
+docs/images/scaling.png.
 """
 
 import math
@@ -18,13 +18,13 @@ from typing import Annotated, Any
 import torch
 import torch.distributed as dist
 import typer
-from apart import apart
-from evaluating import memory_of
-from fresh import EMOJI, random_generator
-from growth_chart import draw_chart
-from recording import facts, write
-from resident import Peak
-from turns import Work, take_turns
+from evaluation import memory_of
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from peak_memory import Peak, run_in_process
+from random_models import EMOJI, random_generator
+from results_io import facts, write
+from timing import Work, take_turns
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
@@ -38,6 +38,7 @@ from polyinr_core.training.step import Batch, StepOptions, train_step
 
 MIN_PIXELS = 2**17  # a measurement: several small images make one
 CPU, SIDE = torch.device("cpu"), 32
+BLUE, GRAY = "#1f5fa8", "#b8b8b8"
 
 
 def render_work(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work, int]:
@@ -86,7 +87,7 @@ def against_channels(widths: list[int], rounds: int) -> list[dict[str, Any]]:
 
 def against_images(counts: list[int]) -> list[dict[str, Any]]:
     """Return seconds and peak memory of evaluating so many small images against as many."""
-    rows = [apart(memory_of, count) for count in counts]
+    rows = [run_in_process(memory_of, count) for count in counts]
     return [{**row, "ms_a_image": round(1000 * row["seconds"] / row["images"], 2)} for row in rows]
 
 
@@ -151,14 +152,67 @@ def against_processes(iterations: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def curve(axes: Axes, x: list[float], y: list[float], *, power: int, title: str, across: str, up: str) -> None:
+    """Draw measured points over the straight line that a power of x is, through the last of them."""
+    axes.plot(x, [y[-1] * (one / x[-1]) ** power for one in x], color=GRAY, linewidth=4)
+    axes.plot(x, y, "o-", color=BLUE, markersize=5)
+    axes.set(xscale="log", yscale="log", title=title, xlabel=across, ylabel=up)
+    axes.set_xticks(x, [f"{one:g}" for one in x])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+
+
+def plot_chart(found: dict[str, Any], path: Path) -> None:
+    """Plot what was measured."""
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    (pixels, memory), (channels, images) = figure.subplots(2, 2)
+    sides = [row["side"] for row in found["pixels"]]
+    seconds = [row["ns_a_pixel"] * row["side"] ** 2 / 1e9 for row in found["pixels"]]
+    curve(
+        pixels,
+        sides,
+        seconds,
+        power=2,
+        title="Drawing: linear in the pixels",
+        across="pixels a side",
+        up="processor seconds",
+    )
+    memory.plot(sides, [row["mib"] for row in found["pixels"]], "o-", color=BLUE, markersize=5)
+    memory.set(xscale="log", title="Drawing: memory beside the weights", xlabel="pixels a side", ylabel="MiB")
+    memory.set_xticks(sides, [f"{side}" for side in sides])
+    memory.set_ylim(0, 2 * max(row["mib"] for row in found["pixels"]))
+    memory.minorticks_off()
+    memory.grid(alpha=0.25)
+    curve(
+        channels,
+        [row["channels"] for row in found["channels"]],
+        [row["seconds"] for row in found["channels"]],
+        power=2,
+        title="Drawing: quadratic in the channels",
+        across="channels",
+        up="processor seconds, 64 px",
+    )
+    curve(
+        images,
+        [row["images"] for row in found["images"]],
+        [row["seconds"] for row in found["images"]],
+        power=1,
+        title="Evaluating: linear in the images",
+        across="images on either side",
+        up="seconds",
+    )
+    figure.text(0.995, 0.005, "pale: the law", ha="right", va="bottom", color="#777777", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
 def main(
     sides: str = "64,128,256,512,1024,2048,4096",
     widths: str = "64,128,256,512,1024",
     counts: Annotated[str, typer.Option(help="Images that are evaluated.")] = "1000,2000,4000,8000,16000",
     iterations: Annotated[int, typer.Option(help="Of training, in a turn.")] = 5,
     rounds: int = 3,
-    output: Path = Path("benchmarks/results/growth.json"),
-    chart: Path = Path("docs/images/growth.png"),
+    output: Path = Path("benchmarks/results/scaling.json"),
+    chart: Path = Path("docs/images/scaling.png"),
 ) -> None:
     """Measure all curves."""
     torch.set_num_threads(1)
@@ -176,7 +230,7 @@ def main(
     report("pixels", against_pixels([int(side) for side in sides.split(",")], rounds))
     report("channels", against_channels([int(n) for n in widths.split(",")], rounds))
     chart.parent.mkdir(parents=True, exist_ok=True)
-    draw_chart(described, chart)
+    plot_chart(described, chart)
 
 
 if __name__ == "__main__":

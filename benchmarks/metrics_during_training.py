@@ -1,4 +1,4 @@
-"""Time judging against training: python benchmarks/judging.py --preset emoji --res 32
+"""Time judging against training: python benchmarks/metrics_during_training.py --preset emoji --res 32
 
 Prints what a measurement on the bundled images costs, in iterations' time and as a part of the time between
 two measurements. Iterations are timed before and after, as a shared machine changes its pace.
@@ -11,7 +11,7 @@ from statistics import median
 
 import torch
 import typer
-from recording import facts, write
+from results_io import facts, write
 
 from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.loader import TrainLoader

@@ -1,4 +1,4 @@
-"""Peak memory of drawing, whole process: python benchmarks/memory.py [MODEL.safetensors] [--suffix .tif]"""
+"""Peak memory of drawing, whole process: python benchmarks/rendering_memory.py [MODEL.safetensors] [--suffix .tif]"""
 
 import tempfile
 import time
@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from apart import apart
-from resident import peak
+from peak_memory import peak, run_in_process
 
 
 def draw(model: str, side: int, path: str) -> dict[str, Any]:
@@ -22,15 +21,15 @@ def draw(model: str, side: int, path: str) -> dict[str, Any]:
 def measure(model: Path | None, side: int, suffix: str) -> dict[str, Any]:
     """Measure an image, by default one of random weights."""
     with tempfile.TemporaryDirectory() as folder:
-        drawn = model or apart(write_fresh, Path(folder) / "fresh.safetensors")
-        return apart(draw, str(drawn), side, f"{folder}/image{suffix}")
+        drawn = model or run_in_process(write_random_model, Path(folder) / "fresh.safetensors")
+        return run_in_process(draw, str(drawn), side, f"{folder}/image{suffix}")
 
 
-def write_fresh(path: Path) -> Path:
+def write_random_model(path: Path) -> Path:
     """Write a model of random weights; apart, as a process starts with the peak of the one that starts it."""
-    from fresh import save_fresh
+    from random_models import save_random_model
 
-    return save_fresh(path)
+    return save_random_model(path)
 
 
 def main(
@@ -47,7 +46,7 @@ def main(
         row = measure(model, side, suffix)
         rows.append(row)
         print("{side:6} px  {mib:6} MiB  {seconds:7} s  exit code {exit_code}".format(**row), flush=True)
-    from recording import facts, write  # with torch, which would count as the drawing processes' own
+    from results_io import facts, write  # with torch, which would count as the drawing processes' own
 
     write(output, facts(figures=rows))
 

@@ -1,12 +1,28 @@
-"""How much memory work takes at its peak, by the resident set of this process (Linux)."""
+"""Peak memory of work, by the resident set of this process (Linux) or of a fresh process, and glibc's allocator."""
 
 import ctypes
+import multiprocessing
+import os
 import resource
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
 
+Allocator = Literal["default", "kept"]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# freed memory stays with the process; by default every large tensor is mapped, and its pages faulted, anew
+KEPT_HEAP = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
 MIB = 2**20
 UNIT = MIB if sys.platform == "darwin" else 2**10  # of ru_maxrss, in MiB
 
@@ -56,3 +72,23 @@ def release() -> None:
     """Give back what the allocator keeps, or it would hide what the next piece of work takes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def run_in_process(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return what a module's function returns in a fresh process. Raises BrokenProcessPool if that dies."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *args, **kwargs).result()
+
+
+@contextmanager
+def heap(allocator: Allocator) -> Iterator[None]:
+    """Let processes that are started meanwhile have glibc's allocator so; it reads its variables at the start."""
+    before = {name: os.environ.pop(name, None) for name in KEPT_HEAP}
+    os.environ.update(KEPT_HEAP if allocator == "kept" else {})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

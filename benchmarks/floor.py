@@ -10,7 +10,7 @@ ROWS = 2048  # pixels a product: more are not faster
 Call = tuple[nn.Conv2d, Tensor]
 
 
-def drawing_products(
+def rendering_products(
     *, pixels: int, channels: int, levels: int, dtype: torch.dtype, most: int
 ) -> tuple[Callable[[], None], float]:
     """Return the n x n products of a drawing, and how many times as many there really are.

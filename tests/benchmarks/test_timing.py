@@ -1,4 +1,4 @@
-"""Tests of benchmarks/turns.py: who is timed when, and what is made of the times."""
+"""Tests of benchmarks/timing.py: who is timed when, and what is made of the times."""
 
 from collections.abc import Callable
 from pathlib import Path

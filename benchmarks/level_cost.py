@@ -1,4 +1,4 @@
-"""Count on paper what a level costs a pixel, in operations and in bytes moved: python benchmarks/counts.py"""
+"""Count on paper what a level costs a pixel, in operations and in bytes moved: python benchmarks/level_cost.py"""
 
 from dataclasses import dataclass
 

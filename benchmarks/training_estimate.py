@@ -1,4 +1,4 @@
-"""Estimate on paper what training on ImageNet takes: python benchmarks/estimate.py --rate 200
+"""Estimate on paper what training on ImageNet takes: python benchmarks/training_estimate.py --rate 200
 
 Counts the operations of the matrix products and convolutions of the schedule, by image and stage, and
 divides them by the rate that a GPU was measured to keep up in training (--rate, in 10^12 a second: iterations a

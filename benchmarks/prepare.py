@@ -1,7 +1,7 @@
-"""Time `polyinr prepare` on one core and on all: python benchmarks/preparing.py
+"""Time `polyinr prepare` on one core and on all: python benchmarks/prepare.py
 
 Prints images a second of preparing photographs, made of the bundled images enlarged, with a sensor's
-grain: plainly, with Pillow in a loop (literal); by `prepare` in this process, and in as many as there are cores;
+grain: plainly, with Pillow in a loop (baseline); by `prepare` in this process, and in as many as there are cores;
 and by as many processes that each do their share of the work without a word to one another, which is what this
 machine can give (floor). All take turns. Also what the steps of an image cost, in Pillow and, for decoding, in
 torchvision. Writes it all as JSON below benchmarks/results/.
@@ -21,11 +21,10 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
-from apart import apart
-from made import images
+from noisy_images import images
+from peak_memory import Peak, run_in_process
 from PIL import Image
-from resident import Peak
-from turns import Work, take_turns
+from timing import Work, take_turns
 
 from polyinr_core.data.decode import WHITE
 from polyinr_core.data.prepare import LEVEL, Request, prepare, result_of, usable_cores
@@ -108,7 +107,7 @@ def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> di
                 starts.append(time.perf_counter() - start)
 
         ways: dict[str, Any] = {
-            "literal": partial(plainly, files, folder / "plain.zip", resolution),
+            "baseline": partial(plainly, files, folder / "plain.zip", resolution),
             "one core": partial(made, folder / "one.zip", workers=1),
             "all cores": partial(made, folder / "all.zip", workers=cores, progress=progress),
             "independent, one": Independent(files, request, 1),
@@ -134,7 +133,7 @@ def speeds(side: int, resolution: int, kind: str, count: int, rounds: int) -> di
         "images": count,
         "cores": cores,
         **{name: round(count / median(taken), 1) for name, taken in clock.items()},
-        "to_literal": round(ratio("literal", "all cores"), 2),
+        "to_baseline": round(ratio("baseline", "all cores"), 2),
         "of_cores": round(ratio("one core", "all cores") / cores, 3),
         "machine_of_cores": round(ratio("independent, one", "independent, all") / cores, 3),
         "of_floor": round(ratio("independent, all", "all cores"), 3),
@@ -172,26 +171,26 @@ def main(
     kinds: Annotated[str, typer.Option(help="JPEG, PNG or both.")] = "JPEG",
     count: Annotated[int, typer.Option(help="Images of 512 px, and the more of smaller ones.")] = 1000,
     rounds: int = 3,
-    output: Path = Path("benchmarks/results/preparing.json"),
+    output: Path = Path("benchmarks/results/prepare.json"),
 ) -> None:
     """Measure each size and kind."""
-    from recording import facts, write
+    from results_io import facts, write
 
     rows: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
     described = facts(figures=rows, steps=costs)
     for size in sizes.split(","):
         side, resolution = map(int, size.split(":"))
-        costs.append({"side": side, "resolution": resolution, "milliseconds": apart(steps, side, resolution)})
+        costs.append({"side": side, "resolution": resolution, "milliseconds": run_in_process(steps, side, resolution)})
         print(f"{side} px to {resolution}, ms an image: {costs[-1]['milliseconds']}", flush=True)
         for kind in kinds.split(","):
             row = speeds(side, resolution, kind, round(count * 512 / side), rounds)
             rows.append(row)
             write(output, described)
             print(
-                f"{kind} of {side} px to {resolution}, images a second: plain loop {row['literal']:.0f}, "
+                f"{kind} of {side} px to {resolution}, images a second: plain loop {row['baseline']:.0f}, "
                 f"one core {row['one core']:.0f}, {row['cores']} cores {row['all cores']:.0f} "
-                f"({row['of_cores']:.2f} of cores x one, {row['to_literal']:.1f} x the loop), processes apart "
+                f"({row['of_cores']:.2f} of cores x one, {row['to_baseline']:.1f} x the loop), processes apart "
                 f"{row['independent, all']:.0f} ({row['machine_of_cores']:.2f} of cores x one); "
                 f"{row['start_seconds']:.1f} s until the first image; {row['mib']['all cores']:.0f} MiB",
                 flush=True,

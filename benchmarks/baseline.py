@@ -57,7 +57,7 @@ class Level(nn.Module):
         return torch.clip(x, -256, 256), grid
 
 
-class LiteralGenerator(nn.Module):
+class BaselineGenerator(nn.Module):
     """z to w, then level after level to colors. docs/method.md, "One formula", the release's form."""
 
     def __init__(self, side: int, n: int) -> None:
@@ -174,11 +174,11 @@ def diff_augment(x: Tensor) -> Tensor:
     return x * mask.unsqueeze(1)
 
 
-class LiteralTrainer:
+class BaselineTrainer:
     """Generator, discriminator, average and both optimizers. docs/method.md, "Where paper and release differ"."""
 
     def __init__(self, weights: Mapping[str, Tensor], *, side: int, n: int) -> None:
-        self.generator, self.discriminator = LiteralGenerator(side, n).train(), LiteralDiscriminator(weights).train()
+        self.generator, self.discriminator = BaselineGenerator(side, n).train(), LiteralDiscriminator(weights).train()
         self.ema = copy.deepcopy(self.generator).eval()
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), lr=8e-5, betas=(0.0, 0.991992))
         heads = self.discriminator.heads.parameters()

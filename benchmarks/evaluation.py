@@ -1,4 +1,4 @@
-"""Time evaluation and measure its memory: python benchmarks/evaluating.py [-m MODEL.safetensors]
+"""Time evaluation and measure its memory: python benchmarks/evaluation.py [-m MODEL.safetensors]
 
 Prints images a second for reading an archive alone, for features alone, for both at once, for drawing alone and
 for drawing with features; the peak memory of processes that evaluate a thousand and twenty thousand small
@@ -14,11 +14,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from apart import apart
-from fresh import given_or_fresh
-from made import write_archive
-from recording import facts, write
-from resident import peak
+from noisy_images import write_archive
+from peak_memory import peak, run_in_process
+from random_models import given_or_random
+from results_io import facts, write
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.evaluation.evaluate import evaluate
@@ -120,7 +119,7 @@ def main(
     count: Annotated[int, typer.Option(help="Images in the archive.")] = 256,
     seconds: Annotated[float, typer.Option(help="The least time of each pace.")] = 8.0,
     neighbors: Annotated[str, typer.Option(help="Images on either side of precision and recall.")] = "5000,10000",
-    output: Path = Path("benchmarks/results/evaluating.json"),
+    output: Path = Path("benchmarks/results/evaluation.json"),
 ) -> None:
     """Measure paces, memory and neighbors."""
     described = facts(batch=BATCH_SIZE, block=BLOCK, paces=[], memory=[], neighbors=[])
@@ -132,11 +131,11 @@ def main(
 
     # first, as a process starts with the peak of the one that started it
     for small in SMALL:
-        report("memory", apart(memory_of, small))
+        report("memory", run_in_process(memory_of, small))
     for size in neighbors.split(","):
-        report("neighbors", apart(neighbors_of, int(size)))
+        report("neighbors", run_in_process(neighbors_of, int(size)))
     report("neighbors", on_paper(described["neighbors"][-1]))
-    with tempfile.TemporaryDirectory() as folder, given_or_fresh(model) as drawn:
+    with tempfile.TemporaryDirectory() as folder, given_or_random(model) as drawn:
         archive = write_archive(Path(folder) / "set.zip", resolution, count)
         for name in NETWORKS:
             report("paces", speeds(archive, drawn, name, seconds))

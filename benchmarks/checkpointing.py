@@ -1,4 +1,4 @@
-"""Peak memory of the generator's forward and backward pass against resolution: python benchmarks/backward.py
+"""Peak memory of the generator's forward and backward pass against resolution: python benchmarks/checkpointing.py
 
 One image, n = 512, ten levels, float32; plain, and replayed in chunks. Each figure comes from a fresh process:
 on a CPU its resident set at the peak less that just before the pass, on a GPU what PyTorch had allocated at the
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 import typer
-from recording import facts, write
-from resident import MIB, Peak
+from peak_memory import MIB, Peak
+from results_io import facts, write
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
@@ -58,7 +58,7 @@ def main(
     chunk: int = 2048,
     plain_to: int = 256,
     device: str = "cpu",
-    output: Path = Path("benchmarks/results/backward.json"),
+    output: Path = Path("benchmarks/results/checkpointing.json"),
 ) -> None:
     """Measure sides with and without replay; without, only up to `plain_to` pixels a side."""
     rows = []

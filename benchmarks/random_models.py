@@ -42,7 +42,7 @@ def random_generator(config: GeneratorConfig) -> Generator:
     return generator
 
 
-def save_fresh(path: Path, config: GeneratorConfig = EMOJI, *, resolution: int = 32) -> Path:
+def save_random_model(path: Path, config: GeneratorConfig = EMOJI, *, resolution: int = 32) -> Path:
     """Write a model file of random weights."""
     generator = random_generator(config)
     save_checkpoint(path, Checkpoint(generator, class_names=(), resolution=resolution, kimg=0.0, data_sha256=""))
@@ -50,7 +50,7 @@ def save_fresh(path: Path, config: GeneratorConfig = EMOJI, *, resolution: int =
 
 
 @contextmanager
-def given_or_fresh(model: Path | None) -> Iterator[Path]:
+def given_or_random(model: Path | None) -> Iterator[Path]:
     """Give the model file, or for as long as the block runs one of random weights."""
     with TemporaryDirectory() as folder:
-        yield model or save_fresh(Path(folder) / "fresh.safetensors")
+        yield model or save_random_model(Path(folder) / "fresh.safetensors")
