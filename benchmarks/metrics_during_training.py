@@ -31,7 +31,7 @@ def main(
     every: float = 10.0,
     metrics: str = "fd-lite2",
     most: int = 2000,
-    output: Path = Path("benchmarks/results/judging.json"),
+    output: Path = Path("benchmarks/results/metrics_during_training.json"),
 ) -> None:
     """Measure a preset on the CPU; `every` is in kimg, `most` limits the images judged."""
     config, device = PRESETS[preset], torch.device("cpu")

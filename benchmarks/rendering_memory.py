@@ -38,7 +38,7 @@ def main(
         str, typer.Option(help="Pixels a side, each drawn by a process of its own.")
     ] = "32,1024,2048,4096",
     suffix: Annotated[str, typer.Option(help="What is written: .png, .tif, .dzi, .npy.")] = ".png",
-    output: Path = Path("benchmarks/results/memory.json"),
+    output: Path = Path("benchmarks/results/rendering_memory.json"),
 ) -> None:
     """Measure images of several sizes."""
     rows = []
