@@ -1,4 +1,4 @@
-"""A naive PyTorch implementation of the method, which the benchmarks compare with.
+"""The baseline of the benchmarks: a naive PyTorch implementation of the method.
 
 Plain PyTorch in float32: a chain of grids from level to level, every map at every pixel, no folding, BatchNorm as
 it stands in the pretrained network, Adam as PyTorch gives it. Unconditional. It imports nothing of polyinr.

@@ -1,6 +1,6 @@
 """Peak memory of the generator's forward and backward pass against resolution: python benchmarks/checkpointing.py
 
-One image, n = 512, ten levels, float32; plain, and replayed in chunks. Each figure comes from a fresh process:
+One image, n = 512, ten levels, float32; plain, and with checkpointing in chunks. Each figure is of a fresh process:
 on a CPU its resident set at the peak less that just before the pass, on a GPU what PyTorch had allocated at the
 peak less what it held before. Prints a table and writes it as JSON below benchmarks/results/.
 """
@@ -26,29 +26,29 @@ def measure(side: int, chunk: int, device: str, answer: Connection) -> None:
     """Send (bytes, seconds) of one forward and backward pass."""
     torch.manual_seed(0)
     generator = Generator(CONFIG).to(device)
-    points = RegularGrid(side, side).coordinates(device=torch.device(device))
+    coordinates = RegularGrid(side, side).coordinates(device=torch.device(device))
     grad = torch.randn(1, side * side, 3, device=device)
 
-    def once(points: torch.Tensor, grad: torch.Tensor) -> None:
+    def once(coordinates: torch.Tensor, grad: torch.Tensor) -> None:
         affine = generator.affine(generator.w(torch.ones(1, CONFIG.z_dim, device=device)))
         if chunk:
-            colors = render_checkpointed(generator.synthesis, affine, points, chunk=chunk)
+            colors = render_checkpointed(generator.synthesis, affine, coordinates, chunk=chunk)
         else:
-            colors = generator.synthesis(affine, points)
+            colors = generator.synthesis(affine, coordinates)
         colors.backward(grad)
 
-    once(points[:16], grad[:, :16])  # gradients and libraries are in place
+    once(coordinates[:16], grad[:, :16])  # gradients and libraries are in place
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         held, start = torch.cuda.memory_allocated(), time.perf_counter()
-        once(points, grad)
+        once(coordinates, grad)
         torch.cuda.synchronize()
         answer.send((torch.cuda.max_memory_allocated() - held, time.perf_counter() - start))
         return
     with Peak() as peak:
         start = time.perf_counter()
-        once(points, grad)
+        once(coordinates, grad)
         seconds = time.perf_counter() - start
     answer.send((peak.bytes, seconds))
 
@@ -60,12 +60,12 @@ def main(
     device: str = "cpu",
     output: Path = Path("benchmarks/results/checkpointing.json"),
 ) -> None:
-    """Measure sides with and without replay; without, only up to `plain_to` pixels a side."""
+    """Measure sides with checkpointing, and without it up to `plain_to` pixels a side."""
     rows = []
     context = multiprocessing.get_context("spawn")
     for side in map(int, sides.split(",")):
         row: dict[str, float] = {"side": side}
-        for name, size in (("plain", 0), ("replayed", chunk)):
+        for name, size in (("plain", 0), ("in chunks", chunk)):
             if not size and side > plain_to:
                 continue
             receiver, sender = context.Pipe(duplex=False)

@@ -1,7 +1,7 @@
 """Time evaluation and measure its memory: python benchmarks/evaluation.py [-m MODEL.safetensors]
 
-Prints images a second for reading an archive alone, for features alone, for both at once, for drawing alone and
-for drawing with features; the peak memory of processes that evaluate a thousand and twenty thousand small
+Prints images a second for reading an archive alone, for features alone, for both at once, for rendering alone and
+for rendering with features; the peak memory of processes that evaluate a thousand and twenty thousand small
 images; and time and memory of precision and recall at sizes from which those of 50000 x 50000 x 4096 follow.
 Writes them as JSON below benchmarks/results/.
 """
@@ -43,9 +43,9 @@ def pace(work: Callable[[], int], seconds: float) -> float:
 
 
 def speeds(archive: Path, model: Path, name: str, seconds: float) -> dict[str, Any]:
-    """Return images a second of each stage alone and of stages together; the model draws at its own size."""
+    """Return images a second of each stage alone and of stages together; the model renders at its own size."""
     network, stored, checkpoint = load_extractor(name), DatasetImages.open(archive), load_checkpoint(model)
-    drawn = GeneratedImages(checkpoint, name="model", count=len(stored))
+    rendered = GeneratedImages(checkpoint, name="model", count=len(stored))
     batch = torch.cat(list(stored.batches(range(BATCH_SIZE))))
     needs = {(name, "pooled"): STREAMED}
 
@@ -59,12 +59,12 @@ def speeds(archive: Path, model: Path, name: str, seconds: float) -> dict[str, A
     return {
         "network": name,
         "stored_side": stored.resolution,
-        "drawn_side": drawn.resolution,
+        "drawn_side": rendered.resolution,
         "reading": pace(lambda: made(stored.batches()), seconds),
         "features": pace(lambda: len(network(batch)), seconds),
         "reading and features": pace(lambda: looked(stored), seconds),
-        "drawing": pace(lambda: made(drawn.batches()), seconds),
-        "drawing and features": pace(lambda: looked(drawn), seconds),
+        "rendering": pace(lambda: made(rendered.batches()), seconds),
+        "rendering and features": pace(lambda: looked(rendered), seconds),
     }
 
 
@@ -135,10 +135,10 @@ def main(
     for size in neighbors.split(","):
         report("neighbors", run_in_process(neighbors_of, int(size)))
     report("neighbors", on_paper(described["neighbors"][-1]))
-    with tempfile.TemporaryDirectory() as folder, given_or_random(model) as drawn:
+    with tempfile.TemporaryDirectory() as folder, given_or_random(model) as rendered:
         archive = write_archive(Path(folder) / "set.zip", resolution, count)
         for name in NETWORKS:
-            report("paces", speeds(archive, drawn, name, seconds))
+            report("paces", speeds(archive, rendered, name, seconds))
 
 
 if __name__ == "__main__":

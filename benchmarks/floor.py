@@ -1,4 +1,4 @@
-"""Floors: the bare matrix products and convolutions of a computation, without all that stands between them."""
+"""The floor of a computation: its matrix products and convolutions alone."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Call = tuple[nn.Conv2d, Tensor]
 def rendering_products(
     *, pixels: int, channels: int, levels: int, dtype: torch.dtype, most: int
 ) -> tuple[Callable[[], None], float]:
-    """Return the n x n products of a drawing, and how many times as many there really are.
+    """Return the n x n products of a rendering, and how many times as many there really are.
 
     All are alike, so of a large image no more than `most` pixels' are done.
     """

@@ -1,7 +1,7 @@
-"""What a large GPU does, in one run: python benchmarks/gpu.py --minutes 25
+"""Correctness and speed on a large GPU, in one run: python benchmarks/gpu.py --minutes 25
 
 Two ceilings first: a large copy on the device and a square bfloat16 product. Then, each as long as there is time
-and written down at once: is everything correct (golden files, bfloat16 against float32, a training step); drawing
+and written down at once: is everything correct (golden files, bfloat16 against float32, a training step); rendering
 against the baseline and the floor of its products, by each of Triton's tiles; training against the baseline
 form. Medians of several runs after warm-up, timed by the device's own events. Weights are random.
 
@@ -63,14 +63,14 @@ def golden(bench: Bench) -> Iterator[Row]:
         label = vectors["input.class_id"].to(bench.device) if generator.config.classes else None
         affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
         expected = vectors["output.image_psi1_res32"].to(bench.device)
-        points = RegularGrid(32, 32).coordinates(device=bench.device)
+        coordinates = RegularGrid(32, 32).coordinates(device=bench.device)
         for form, backend in backends(bench, generator.synthesis, torch.float32):
-            drawn = backend(affine, points).mT.unflatten(2, (32, 32))
-            yield {"file": name, "form": form, "off": float((drawn - expected).abs().max())}
+            rendered = backend(affine, coordinates).mT.unflatten(2, (32, 32))
+            yield {"file": name, "form": form, "off": float((rendered - expected).abs().max())}
 
 
 def backends(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
-    """Yield what draws a network: plain, with each of Triton's tiles, and what would be chosen."""
+    """Yield what renders a network: plain, with each of Triton's tiles, and what would be chosen."""
     n, word = synthesis.config.channels, str(dtype).removeprefix("torch.")
     yield f"eager {word}", synthesis
     if has_kernels(synthesis, bench.device):
@@ -88,7 +88,7 @@ def sampling(bench: Bench) -> Iterator[Row]:
     for n, side, batch in [(16, 8, 2)] if bench.quick else cases:
         generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
         affine = generator.affine(generator.w(torch.randn(batch, generator.config.z_dim, device=bench.device)))
-        points = RegularGrid(side, side).coordinates(device=bench.device)
+        coordinates = RegularGrid(side, side).coordinates(device=bench.device)
         baseline = BaselineGenerator(side, n).eval().to(bench.device)
         z = torch.randn(batch, generator.config.z_dim, device=bench.device)
         works: dict[str, Callable[[], object]] = {"baseline float32": partial(baseline, z)}
@@ -97,8 +97,8 @@ def sampling(bench: Bench) -> Iterator[Row]:
             backends(bench, in_precision(generator.synthesis, BF16), BF16),
         )
         for form, backend in forms:
-            works[form] = partial(backend, affine, points)
-            works[f"{form}, in parts"] = partial(in_parts, backend, affine, points)
+            works[form] = partial(backend, affine, coordinates)
+            works[f"{form}, in parts"] = partial(in_parts, backend, affine, coordinates)
         exact = None
         floor = products(bench, side**2 * batch, n) / batch
         yield {"channels": n, "side": side, "batch": batch, "form": "floor bfloat16", "ms": floor}
@@ -107,22 +107,22 @@ def sampling(bench: Bench) -> Iterator[Row]:
                 return
             row: Row = {"channels": n, "side": side, "batch": batch, "form": form}
             try:
-                drawn = work()
+                rendered = work()
                 if form == "eager float32":
-                    exact = drawn
-                if isinstance(drawn, Tensor) and exact is not None and drawn.shape == exact.shape:
-                    row |= differences(drawn, exact)
+                    exact = rendered
+                if isinstance(rendered, Tensor) and exact is not None and rendered.shape == exact.shape:
+                    row |= differences(rendered, exact)
                 row["ms"] = bench.milliseconds(work) / batch
                 row |= {"to_floor": row["ms"] / floor, "mib": bench.peak(work)}
             except Exception as error:  # a form that fails is a finding, and the next one is measured
                 row["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
-            drawn = None
+            rendered = None
             yield row
 
 
-def in_parts(backend: Backend, affine: Tensor, points: Tensor) -> Tensor:
-    """Draw so few pixels at a time that their features stay in cache."""
-    return torch.cat([backend(affine, part) for part in points.split(max(1, PART // len(affine)))], dim=1)
+def in_parts(backend: Backend, affine: Tensor, coordinates: Tensor) -> Tensor:
+    """Render so few pixels at a time that their features stay in cache."""
+    return torch.cat([backend(affine, part) for part in coordinates.split(max(1, PART // len(affine)))], dim=1)
 
 
 def products(bench: Bench, pixels: int, n: int) -> float:
@@ -132,9 +132,9 @@ def products(bench: Bench, pixels: int, n: int) -> float:
     return bench.milliseconds(lambda: [torch.mm(h, weight, out=out) for _ in range(LEVELS - 1)])
 
 
-def differences(drawn: Tensor, exact: Tensor) -> Row:
+def differences(rendered: Tensor, exact: Tensor) -> Row:
     """Return how far images are off, of the whole's size, and in steps of 255 on 99.9 % of the pixels."""
-    off = (drawn - exact).abs()
+    off = (rendered - exact).abs()
     steps = 127.5 * off.amax(dim=2).flatten()
     share = steps.kthvalue(max(1, int(0.999 * len(steps)))).values
     return {"relative": float(off.norm() / exact.norm()), "steps_999": float(share)}
@@ -152,7 +152,7 @@ def training(bench: Bench) -> Iterator[Row]:
         forms: list[tuple[str, torch.dtype, int]] = [
             ("ours float32", torch.float32, 0),
             ("ours bfloat16", BF16, 0),
-            ("ours bfloat16, replayed", BF16, 16384),
+            ("ours bfloat16, in chunks", BF16, 16384),
         ]
         for form, dtype, chunk in [("baseline float32", torch.float32, 0), *forms]:
             if not bench:
@@ -197,8 +197,8 @@ def our_iteration(
     first = create_generator(config, 0, None)
     networks = start_stage(config, first, stage=0, weights=weights, device=bench.device, dtype=dtype)
     side = reals.shape[-1]
-    points = RegularGrid(side, side).coordinates(device=bench.device)
-    options = StepOptions(points, micro_batch=len(z), blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
+    coordinates = RegularGrid(side, side).coordinates(device=bench.device)
+    options = StepOptions(coordinates, micro_batch=len(z), blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
     fakes = Batch(z, None)
 
     def work() -> None:

@@ -1,10 +1,9 @@
 """Time a step of inversion against a naive PyTorch implementation: python benchmarks/inversion_step.py
 
-A step draws one image with gradients, judges it by lite0's features and its pixels, and brings the gradient
-back to what the image is made of. The baseline draws by a chain of grids (benchmarks/baseline.py) and goes
-back to z; ours goes back to the affine maps, whole and in chunks that are drawn again; the floor is the
-products and convolutions of ours alone. All take turns, float32. Prints a table and writes JSON below
-benchmarks/results/.
+A step renders one image with gradients, computes the loss from its pixels and lite0's features, and takes the gradient
+with respect to the latent. The baseline (benchmarks/baseline.py) goes back to z; ours goes back to the affine
+parameters, in one pass and with checkpointing in chunks; the floor is the products and convolutions of ours alone. All
+take turns, float32. Prints a table and writes JSON below benchmarks/results/.
 """
 
 from pathlib import Path
@@ -24,7 +23,7 @@ from polyinr_core.inversion.loss import TargetLoss, load_loss
 from polyinr_core.inversion.target import TargetGrid, target_grid
 from polyinr_core.models.config import GeneratorConfig
 
-CHUNK = 4096  # pixels, of the form that draws again
+CHUNK = 4096  # pixels, with checkpointing
 
 
 def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
@@ -57,7 +56,7 @@ def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
 
 
 def back(target_loss: TargetLoss, image: Tensor, latent: Tensor) -> None:
-    """Judge an image and take the gradient at its latent."""
+    """Take the gradient of the loss of an image with respect to its latent."""
     torch.autograd.grad(target_loss(image).loss, latent)
 
 

@@ -1,4 +1,4 @@
-"""Count on paper what a level costs a pixel, in operations and in bytes moved: python benchmarks/level_cost.py"""
+"""Count the operations and the bytes moved by a level per pixel, on paper: python benchmarks/level_cost.py"""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ def counts(channels: int, size: int, *, levels: int = 10) -> list[Count]:
     eager reads and writes the features at every step: modulation (written), its bend, the product with the
     features, rounding, the n x n product, LeakyReLU, clamp; modulations are float32. compiled makes one pass of
     what stands before the n x n product and one of what stands after. A kernel a level reads x_{i-1} and writes
-    x_i. A kernel in all keeps features in cache: points come in and colors go out, once for all levels.
+    x_i. A kernel in all keeps features in cache: coordinates are read and colors written once for all levels.
     """
     n = channels
     flops = 2 * n * n + SMALL * n

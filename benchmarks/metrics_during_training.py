@@ -1,7 +1,7 @@
-"""Time judging against training: python benchmarks/metrics_during_training.py --preset emoji --res 32
+"""Time metrics against training: python benchmarks/metrics_during_training.py --preset emoji --res 32
 
-Prints what a measurement on the bundled images costs, in iterations' time and as a part of the time between
-two measurements. Iterations are timed before and after, as a shared machine changes its pace.
+Prints what a measurement on the bundled images costs, in iterations and as a share of the time between two
+measurements. Iterations are timed before and after, as the load of a shared machine changes.
 """
 
 import time
@@ -33,16 +33,16 @@ def main(
     most: int = 2000,
     output: Path = Path("benchmarks/results/metrics_during_training.json"),
 ) -> None:
-    """Measure a preset on the CPU; `every` is in kimg, `most` limits the images judged."""
+    """Measure a preset on the CPU; `every` is in kimg, `most` limits the images measured."""
     config, device = PRESETS[preset], torch.device("cpu")
     weights = {name: load_pretrained(name) for name in (*config.backbones, "lite2")}
     with ZipDataset.open(bundled_dataset()) as archive:
         feed = TrainLoader(archive, resolution=res, seed=0)
         generator = create_generator(config, archive.classes, None)
         state = start_stage(config, generator, stage=0, weights=weights, device=device)
-        points = RegularGrid(res, res).coordinates(device=device)
+        coordinates = RegularGrid(res, res).coordinates(device=device)
         options = StepOptions(
-            points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=lambda *key: generator_for(*key)
+            coordinates, micro_batch=config.batch, blur_sigma=2.0, augment_rng=lambda *key: generator_for(*key)
         )
         reals = Batch(*feed.batch(0, config.batch))
         fakes = Batch(torch.randn(config.batch, config.z_dim), reals.label)
@@ -53,33 +53,33 @@ def main(
             )
             return median(seconds(step) for _ in range(3)) / config.batch
 
-        judge = MetricsHook(metrics.split(","), weights, feed, device=device)
-        judge.reals = judge.fakes = {"lite2": min(judge.fakes["lite2"], most)}
+        hook = MetricsHook(metrics.split(","), weights, feed, device=device)
+        hook.reals = hook.fakes = {"lite2": min(hook.fakes["lite2"], most)}
         ema = state.ema
         pace = iterations()
-        first = judge.measure(ema)["seconds"]
-        again = judge.measure(ema)["seconds"]
+        first = hook.measure(ema)["seconds"]
+        again = hook.measure(ema)["seconds"]
         pace = (pace + iterations()) / 2
-        drawing = seconds(lambda: render_uint8(ema, range(BATCH), resolution=res)) / BATCH
+        rendering = seconds(lambda: render_uint8(ema, range(BATCH), resolution=res)) / BATCH
         pixels = render_uint8(ema, range(BATCH), resolution=res)
-        looking = seconds(lambda: judge.networks["lite2"](pixels)) / BATCH
-    count = judge.fakes["lite2"]
+        features = seconds(lambda: hook.networks["lite2"](pixels)) / BATCH
+    count = hook.fakes["lite2"]
     figures = {
         "training": round(1 / pace, 2),  # images a second
         "first_seconds": round(first, 2),
         "seconds": round(again, 2),
-        "drawing_seconds": round(drawing * count, 2),
-        "looking_seconds": round(looking * count, 2),
+        "rendering_seconds": round(rendering * count, 2),
+        "feature_seconds": round(features * count, 2),
         "as_images_trained": round(again / pace),
         "share": round(again / (again + pace * every * 1000), 4),
     }
-    rest = again - count * (drawing + looking)
+    rest = again - count * (rendering + features)
     print(f"{preset}, {res} px, {metrics}, {count} reals and fakes, {torch.get_num_threads()} threads")
     print(f"training: {1 / pace:.1f} images a second")
     print(f"first measurement {first:.1f} s, later ones {again:.1f} s: the time of {again / pace:.0f} images")
-    print(f"  drawing {drawing * count:.1f} s, looking {looking * count:.1f} s, comparing about {rest:.1f} s")
+    print(f"  rendering {rendering * count:.1f} s, features {features * count:.1f} s, comparing about {rest:.1f} s")
     print(f"every {every:g} kimg: {figures['share']:.1%} of the time")
-    write(output, facts(preset=preset, resolution=res, metrics=metrics, judged=count, figures=figures))
+    write(output, facts(preset=preset, resolution=res, metrics=metrics, measured=count, figures=figures))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""Images made for a measurement: the bundled ones enlarged, with the grain of a photograph."""
+"""Test images: the bundled ones enlarged, with the noise of a photograph."""
 
 import io
 import zipfile

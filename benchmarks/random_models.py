@@ -1,4 +1,4 @@
-"""Models of random weights, for a checkout in which nothing has been trained."""
+"""Models of random weights, for a checkout without a trained model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,21 +21,21 @@ def random_generator(config: GeneratorConfig) -> Generator:
     """Return a generator whose features neither fade nor grow from level to level.
 
     Each level is scaled to features of root mean square 1, colors to a standard deviation of 0.5; PyTorch's
-    start values would draw nearly one color.
+    start values would render nearly one color.
     """
     torch.manual_seed(0)
     generator = Generator(config).eval()
     synthesis = generator.synthesis
     affine = generator.affine(generator.w(torch.randn(1, config.z_dim)))
-    points = RegularGrid(SIDE, SIDE).coordinates()
+    coordinates = RegularGrid(SIDE, SIDE).coordinates()
     for level, product in enumerate(synthesis.products):
-        for index, features in enumerate(synthesis.features(affine, points)):
+        for index, features in enumerate(synthesis.features(affine, coordinates)):
             if index == level:
                 scale = 1 / features.square().mean().sqrt()
                 break
         product.weight.mul_(scale)  # type: ignore[operator]
         product.bias.mul_(scale)  # type: ignore[operator]
-    colors = synthesis(affine, points)
+    colors = synthesis(affine, coordinates)
     scale = 0.5 / colors.std(dim=1).mean()
     synthesis.to_rgb.weight.mul_(scale)
     synthesis.to_rgb.bias.copy_(synthesis.to_rgb.bias - colors.mean(dim=(0, 1))).mul_(scale)
@@ -43,7 +43,7 @@ def random_generator(config: GeneratorConfig) -> Generator:
 
 
 def save_random_model(path: Path, config: GeneratorConfig = EMOJI, *, resolution: int = 32) -> Path:
-    """Write a model file of random weights."""
+    """Save a checkpoint of random weights."""
     generator = random_generator(config)
     save_checkpoint(path, Checkpoint(generator, class_names=(), resolution=resolution, kimg=0.0, data_sha256=""))
     return path
@@ -51,6 +51,6 @@ def save_random_model(path: Path, config: GeneratorConfig = EMOJI, *, resolution
 
 @contextmanager
 def given_or_random(model: Path | None) -> Iterator[Path]:
-    """Give the model file, or for as long as the block runs one of random weights."""
+    """Yield the model file, or one of random weights that is removed afterwards."""
     with TemporaryDirectory() as folder:
         yield model or save_random_model(Path(folder) / "fresh.safetensors")

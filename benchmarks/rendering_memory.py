@@ -1,4 +1,4 @@
-"""Peak memory of drawing, whole process: python benchmarks/rendering_memory.py [MODEL.safetensors] [--suffix .tif]"""
+"""Peak memory of a process that renders: python benchmarks/rendering_memory.py [MODEL.safetensors] [--suffix .tif]"""
 
 import tempfile
 import time
@@ -9,8 +9,8 @@ import typer
 from peak_memory import peak, run_in_process
 
 
-def draw(model: str, side: int, path: str) -> dict[str, Any]:
-    """Draw one image and return the peak of this process."""
+def render(model: str, side: int, path: str) -> dict[str, Any]:
+    """Render one image and return the peak of this process."""
     from polyinr_cli.main import outcome
 
     start = time.perf_counter()
@@ -21,8 +21,8 @@ def draw(model: str, side: int, path: str) -> dict[str, Any]:
 def measure(model: Path | None, side: int, suffix: str) -> dict[str, Any]:
     """Measure an image, by default one of random weights."""
     with tempfile.TemporaryDirectory() as folder:
-        drawn = model or run_in_process(write_random_model, Path(folder) / "fresh.safetensors")
-        return run_in_process(draw, str(drawn), side, f"{folder}/image{suffix}")
+        rendered = model or run_in_process(write_random_model, Path(folder) / "fresh.safetensors")
+        return run_in_process(render, str(rendered), side, f"{folder}/image{suffix}")
 
 
 def write_random_model(path: Path) -> Path:
@@ -35,7 +35,7 @@ def write_random_model(path: Path) -> Path:
 def main(
     model: Annotated[Path | None, typer.Argument(help="By default one of random weights.")] = None,
     sides: Annotated[
-        str, typer.Option(help="Pixels a side, each drawn by a process of its own.")
+        str, typer.Option(help="Pixels a side, each rendered by a process of its own.")
     ] = "32,1024,2048,4096",
     suffix: Annotated[str, typer.Option(help="What is written: .png, .tif, .dzi, .npy.")] = ".png",
     output: Path = Path("benchmarks/results/rendering_memory.json"),
@@ -46,7 +46,7 @@ def main(
         row = measure(model, side, suffix)
         rows.append(row)
         print("{side:6} px  {mib:6} MiB  {seconds:7} s  exit code {exit_code}".format(**row), flush=True)
-    from results_io import facts, write  # with torch, which would count as the drawing processes' own
+    from results_io import facts, write  # with torch, which would count as the rendering processes' own
 
     write(output, facts(figures=rows))
 

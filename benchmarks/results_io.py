@@ -1,4 +1,4 @@
-"""What a benchmark writes down beside its figures: command, machine, versions, load."""
+"""Results of a benchmark as JSON, with command, machine, versions and load."""
 
 import json
 import os
@@ -15,7 +15,7 @@ THREADS = "OMP_NUM_THREADS"
 
 
 def facts(**more: Any) -> dict[str, Any]:
-    """Return what figures depend on, as things are now; `more` is added."""
+    """Return what figures depend on, and `more`."""
     return {
         "command": command(),
         "date": date.today().isoformat(),

@@ -1,7 +1,7 @@
-"""Time drawing against a naive PyTorch implementation and against its bare products: python benchmarks/sampling.py
+"""Time rendering against a naive PyTorch implementation and against its bare products: python benchmarks/sampling.py
 
 For each width, side and batch, from z to colors: the baseline (float32, eager, a chain of grids;
-benchmarks/baseline.py), ours in each number format, and the floor, which is the n x n products of the same shapes
+benchmarks/baseline.py), ours in each dtype, and the floor, which is the n x n products of the same shapes
 and format alone. All take turns in one process; once with glibc's heap as people have it and once with the heap
 kept, as every large tensor of the baseline is otherwise mapped and faulted anew. Prints a table and writes it
 as JSON below benchmarks/results/. Rows come cheapest first; what the time or the memory does not hold is left
@@ -39,7 +39,7 @@ BASELINE_COPIES = 4.5  # of all features of a level, that the baseline holds at 
 
 @dataclass(frozen=True)
 class Case:
-    """What is drawn, and on which allocator."""
+    """What is rendered, and on which allocator."""
 
     channels: int
     side: int
@@ -62,7 +62,7 @@ class Case:
 
 @torch.no_grad()
 def measure(case: Case, types: list[str], rounds: int, seconds: float, with_baseline: bool) -> list[dict[str, Any]]:
-    """Return a row for each number format, measured within about so many seconds; this runs apart."""
+    """Return a row for each dtype, measured within about so many seconds; this runs apart."""
     config = GeneratorConfig(channels=case.channels, levels=LEVELS)
     generator = random_generator(config)
     z, grid = torch.randn(case.batch, config.z_dim), RegularGrid(case.side, case.side)

@@ -42,7 +42,7 @@ BLUE, GRAY = "#1f5fa8", "#b8b8b8"
 
 
 def render_work(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[Work, int]:
-    """Return the drawing of images of a side, of `least` pixels in all, and how many pixels they have."""
+    """Return the rendering of images of a side, of `least` pixels in all, and how many pixels they have."""
     generator, grid = random_generator(config), RegularGrid(side, side)
     with torch.no_grad():
         affine = generator.affine(generator.w(torch.randn(1, config.z_dim)))[0]
@@ -57,7 +57,7 @@ def render_work(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[
 
 
 def against_pixels(sides: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Return nanoseconds a pixel and what memory drawing takes, for images of each side."""
+    """Return nanoseconds a pixel and what memory rendering takes, for images of each side."""
     works = {side: render_work(EMOJI, side, least=MIN_PIXELS) for side in sides}
     mib = {}
     for side, (work, _) in works.items():
@@ -101,8 +101,8 @@ def train(rank: int, count: int, alone: bool, iterations: int, store: str, begun
     weights = {name: load_pretrained(name) for name in config.backbones}
     generator = create_generator(config, 0, None)
     session = start_stage(config, generator, stage=0, weights=weights, device=CPU, dist=ranks)
-    points = RegularGrid(SIDE, SIDE).coordinates()
-    options = StepOptions(points, micro_batch=config.batch, blur_sigma=2.0, augment_rng=generator_for, dist=ranks)
+    coordinates = RegularGrid(SIDE, SIDE).coordinates()
+    options = StepOptions(coordinates, micro_batch=config.batch, blur_sigma=2.0, augment_rng=generator_for, dist=ranks)
     own = ranks.local_rows(config.batch, config.batch)
     torch.manual_seed(0)
     reals = Batch((torch.rand(config.batch, 3, SIDE, SIDE) * 2 - 1)[own], None)
@@ -148,12 +148,12 @@ def against_processes(iterations: int, rounds: int) -> dict[str, Any]:
     return {
         "seconds": {"one": round(one, 3), "two": round(two, 3), "two apart": round(apart_, 3)},
         "faster": round(one / two, 2),
-        "machine": round(2 * one / apart_, 2),  # what two processes of any kind do more than one
+        "machine": round(2 * one / apart_, 2),  # what two independent processes do more than one
     }
 
 
 def curve(axes: Axes, x: list[float], y: list[float], *, power: int, title: str, across: str, up: str) -> None:
-    """Draw measured points over the straight line that a power of x is, through the last of them."""
+    """Plot measured values over the line of a power of x through the last of them."""
     axes.plot(x, [y[-1] * (one / x[-1]) ** power for one in x], color=GRAY, linewidth=4)
     axes.plot(x, y, "o-", color=BLUE, markersize=5)
     axes.set(xscale="log", yscale="log", title=title, xlabel=across, ylabel=up)
@@ -173,12 +173,12 @@ def plot_chart(found: dict[str, Any], path: Path) -> None:
         sides,
         seconds,
         power=2,
-        title="Drawing: linear in the pixels",
+        title="Rendering: linear in the pixels",
         across="pixels a side",
         up="processor seconds",
     )
     memory.plot(sides, [row["mib"] for row in found["pixels"]], "o-", color=BLUE, markersize=5)
-    memory.set(xscale="log", title="Drawing: memory beside the weights", xlabel="pixels a side", ylabel="MiB")
+    memory.set(xscale="log", title="Rendering: memory beside the weights", xlabel="pixels a side", ylabel="MiB")
     memory.set_xticks(sides, [f"{side}" for side in sides])
     memory.set_ylim(0, 2 * max(row["mib"] for row in found["pixels"]))
     memory.minorticks_off()
@@ -188,7 +188,7 @@ def plot_chart(found: dict[str, Any], path: Path) -> None:
         [row["channels"] for row in found["channels"]],
         [row["seconds"] for row in found["channels"]],
         power=2,
-        title="Drawing: quadratic in the channels",
+        title="Rendering: quadratic in the channels",
         across="channels",
         up="processor seconds, 64 px",
     )

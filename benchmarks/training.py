@@ -86,8 +86,8 @@ def peak_mib(name: str, side: int) -> float:
 def with_autograd(work: Work) -> Work:
     """Return the work with the levels' gradients left to PyTorch."""
 
-    def plain(self: Synthesis, product: nn.Module, h: Tensor, matrix: Tensor, points: Tensor) -> Tensor:
-        return self.activate(self.multiply(product, h * self.modulation(matrix, points)))
+    def plain(self: Synthesis, product: nn.Module, h: Tensor, matrix: Tensor, coordinates: Tensor) -> Tensor:
+        return self.activate(self.multiply(product, h * self.modulation(matrix, coordinates)))
 
     def patched() -> None:
         written, Synthesis.level = Synthesis.level, plain

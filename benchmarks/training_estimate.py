@@ -51,12 +51,12 @@ def count_passes(config: TrainingConfig, *, classes: int) -> Passes:
 def image_flops(config: TrainingConfig, resolution: int, passes: Passes, *, classes: int) -> float:
     """Return the operations of a training iteration, an image of its batch.
 
-    The generator draws two: one forward and backward (three times a pass), one forward. The frozen networks see
+    The generator renders two: one forward and backward (three times a pass), one forward. The frozen networks see
     three, and once the gradient at the input is wanted (a pass more); of the heads' three passes that one costs
     a pass more, the other two each two more, as they learn. The guide sees one, forward and backward.
     """
-    drawn = 4 * resolution**2 * flops_per_pixel(config.generator(classes))
-    return drawn + 4 * passes.frozen + 8 * passes.heads + 2 * passes.guide * bool(config.guidance)
+    rendered = 4 * resolution**2 * flops_per_pixel(config.generator(classes))
+    return rendered + 4 * passes.frozen + 8 * passes.heads + 2 * passes.guide * bool(config.guidance)
 
 
 def schedule(preset: str, *, classes: int) -> list[dict[str, Any]]:
