@@ -189,11 +189,7 @@ def frame_count(data: bytes) -> int:
 
 
 def finish(
-    image: Image.Image,
-    alpha: Image.Image | None,
-    profile: bytes | None,
-    orientation: int,
-    background: Color,
+    image: Image.Image, alpha: Image.Image | None, profile: bytes | None, orientation: int, background: Color
 ) -> Image.Image:
     """Convert an image to sRGB, on `background`, upright, without metadata."""
     image = to_srgb(image, profile)

@@ -156,11 +156,7 @@ class UnresolvedLabels:
         return kept[np.isin(self.folder[kept], outside)]
 
     def resolve_for(
-        self,
-        use: LabelUse,
-        path: Path,
-        name_of: Callable[[int], str],
-        kept: NDArray[np.int64] | None = None,
+        self, use: LabelUse, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None
     ) -> tuple[LabelInfo, str | None]:
         """Return the labels of the images `kept` (None: all) according to `use`, and a note about lost labels.
 

@@ -29,15 +29,7 @@ CCITT = (2, 3, 4)
 STREAMS = (UNCOMPRESSED, PACKBITS, LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # that know nothing of images
 PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # with the others libtiff disregards a predictor
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
-COLORS = {
-    WHITE_IS_0: 1,
-    BLACK_IS_0: 1,
-    RGB: 3,
-    PALETTE: 1,
-    CMYK: 4,
-    CIELAB: 3,
-    ICCLAB: 3,
-}  # channels without alpha
+COLORS = {WHITE_IS_0: 1, BLACK_IS_0: 1, RGB: 3, PALETTE: 1, CMYK: 4, CIELAB: 3, ICCLAB: 3}  # channels without alpha
 UNSPECIFIED, PREMULTIPLIED, STRAIGHT, COREL_DRAW = 0, 1, 2, 999  # what an extra channel is
 UNSIGNED, SIGNED, FLOATING, UNDEFINED = 1, 2, 3, 4
 BITS = {UNSIGNED: range(1, 17), FLOATING: (16, 32, 64)}
@@ -249,14 +241,7 @@ def _packed(kind: str, values: Sequence[int]) -> bytes:
 
 
 def _numbers(
-    packed: NDArray[np.uint8],
-    *,
-    bits: int,
-    kind: int,
-    byteorder: ByteOrder,
-    predictor: int,
-    tiles: int,
-    together: int,
+    packed: NDArray[np.uint8], *, bits: int, kind: int, byteorder: ByteOrder, predictor: int, tiles: int, together: int
 ) -> NDArray:
     """Turn rows of bytes into rows of numbers [H, N]; `tiles` side by side were predicted apart."""
     height = len(packed)

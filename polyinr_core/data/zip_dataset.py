@@ -27,13 +27,7 @@ class ZipDataset:
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        zipped: zipfile.ZipFile,
-        names: list[str],
-        facts: LabelInfo,
-        notes: tuple[str, ...] = (),
+        self, path: Path, *, zipped: zipfile.ZipFile, names: list[str], facts: LabelInfo, notes: tuple[str, ...] = ()
     ) -> None:
         self.path = path
         self.names = names

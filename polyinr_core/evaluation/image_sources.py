@@ -23,8 +23,8 @@ from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
-from polyinr_core.images.io import read_note
-from polyinr_core.images.quantize import check_finite, quantize
+from polyinr_core.images.grid import check_finite, quantize
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.rendering.backends import Backend, select_backend
 from polyinr_core.rendering.render import pixels_per_batch
@@ -325,7 +325,7 @@ def render_images(checkpoint: Checkpoint, w: Tensor, *, resolution: int, backend
 def is_written_by_sample(path: Path) -> bool:
     """Return whether an image file's metadata says that polyinr wrote it in 8 bits; not for a damaged one."""
     try:
-        metadata = read_note(path)
+        metadata = read_metadata(path)
     except FileError:
         return False
     return bool(metadata) and "bits" not in metadata

@@ -101,11 +101,7 @@ def with_chunks(data: bytes, chunks: bytes, *, before: bytes = b"IDAT") -> bytes
 
 
 def icc_profile(
-    *,
-    space: bytes = b"RGB ",
-    gamma: float = 1.0,
-    colorants: Sequence[Sequence[float]] = (),
-    name: str = "a profile",
+    *, space: bytes = b"RGB ", gamma: float = 1.0, colorants: Sequence[Sequence[float]] = (), name: str = "a profile"
 ) -> bytes:
     """A color profile of a plain power; `colorants` are the XYZ of red, green, blue under D50."""
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"

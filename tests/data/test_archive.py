@@ -97,10 +97,7 @@ BROKEN = {
     "labels no list": (labeled({"a": 1}), "labels in its dataset.json is no list"),
     "no pairs": (labeled([["a"]]), "pairs"),
     "missing entry": (labeled(CLASSES[:2]), "no label for 1 of 3 images .first '00000/img00000002.png'"),
-    "entry that is not there": (
-        labeled([*CLASSES, ["x.png", 1]]),
-        "labels 1 images that are not there .*x.png",
-    ),
+    "entry that is not there": (labeled([*CLASSES, ["x.png", 1]]), "labels 1 images that are not there .*x.png"),
     "double entry": (labeled([*CLASSES, CLASSES[0]]), "labels '00000/img00000000.png' twice"),
     "float": (labeled([[n, 0.5] for n in NAMES]), "is 0.5; a whole number or a one-hot vector"),
     "not a number": (labeled([[n, float("nan")] for n in NAMES]), "is NaN; a whole number"),

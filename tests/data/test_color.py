@@ -32,12 +32,7 @@ def as_srgb(color: tuple[int, ...], *, gamma: float, colorants: tuple = ()) -> n
     return srgb_curve(np.clip(light, 0, 1)) * 255
 
 
-KINDS = {
-    "PNG": {},
-    "JPEG": {"quality": 100, "subsampling": 0},
-    "TIFF": {},
-    "WEBP": {"lossless": True},
-}
+KINDS = {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "TIFF": {}, "WEBP": {"lossless": True}}
 
 
 @pytest.mark.parametrize("name", ["any", "sRGB IEC61966-2.1", "GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc"])
@@ -182,12 +177,7 @@ def test_color_chunks_of_png(case):
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [
-        (b"\x09\x10\0\1", "PQ"),
-        (b"\x09\x12\0\1", "HLG"),
-        (b"\x03\x0d\0\1", "primaries 3"),
-        (b"\1\x0d\0\0", "video"),
-    ],
+    [(b"\x09\x10\0\1", "PQ"), (b"\x09\x12\0\1", "HLG"), (b"\x03\x0d\0\1", "primaries 3"), (b"\1\x0d\0\0", "video")],
 )
 def test_colors_that_srgb_cannot_show_are_refused(code, message):
     with pytest.raises(ImageError, match=message):

@@ -70,11 +70,7 @@ def palette(*, kind: str = "PNG", **options: object) -> bytes:
 
 def test_palettes_with_and_without_transparency():
     assert decoded(palette())[0].tolist() == [list(RED), list(GREEN), list(BLUE)]
-    assert decoded(palette(transparency=1), background=(1, 2, 3))[0].tolist() == [
-        list(RED),
-        [1, 2, 3],
-        list(BLUE),
-    ]
+    assert decoded(palette(transparency=1), background=(1, 2, 3))[0].tolist() == [list(RED), [1, 2, 3], list(BLUE)]
     some = decoded(palette(transparency=bytes([255, 0, 128])), background=(0, 0, 0))[0].tolist()
     assert some == [list(RED), [0, 0, 0], [0, 0, 128]]
     gif = decoded(palette(kind="GIF", transparency=1), background=(1, 2, 3))[0].tolist()

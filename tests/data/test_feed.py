@@ -68,9 +68,7 @@ def test_area_averages_against_a_slow_form_in_float64(fine, coarse):
     pixels = np.random.default_rng(0).integers(0, 256, (3, fine, fine), dtype=np.uint8)
     edges = np.arange(coarse + 1) * fine / coarse
     overlap = np.clip(
-        np.minimum(edges[1:, None], np.arange(1, fine + 1)) - np.maximum(edges[:-1, None], np.arange(fine)),
-        0,
-        None,
+        np.minimum(edges[1:, None], np.arange(1, fine + 1)) - np.maximum(edges[:-1, None], np.arange(fine)), 0, None
     )
     expected = np.einsum("ay,bx,cyx->cab", overlap, overlap, pixels.astype(np.float64)) * (coarse / fine) ** 2
     found = area_average(torch.from_numpy(pixels), area_weights(fine, coarse)).numpy()

@@ -18,13 +18,7 @@ A, B, C = (encoded(noise(8, seed)) for seed in range(3))
 SMALL, BROKEN = encoded(noise(4)), b"no image"
 CLASSES = {"cat/0.png": A, "cat/1.png": B, "dog/0.png": C, "dog/1.png": A}
 PHONE = {"cat/a.heic": b"x", "cat/b.HEIF": b"x", "dog/c.jxl": b"x", "dog/f.jpg.1": A, "dog/g": A}
-HARMLESS = {
-    "readme.txt": b"x",
-    "LICENSE": b"x",
-    "cat/notes.md": b"x",
-    "dog/.DS_Store": b"x",
-    "__MACOSX/a.heic": b"x",
-}
+HARMLESS = {"readme.txt": b"x", "LICENSE": b"x", "cat/notes.md": b"x", "dog/.DS_Store": b"x", "__MACOSX/a.heic": b"x"}
 CONTAINERS = {
     "folder": lambda path, files: write_folder(path / "set", files),
     "zip": lambda path, files: write_zip(path / "set.zip", files),

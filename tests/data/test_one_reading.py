@@ -62,11 +62,7 @@ LAYOUTS = {
     "json without label": (samples(json=lambda n: b'{"caption": "none"}'), None, ()),
     "masks": (samples(".mask.png", ".png", cls=text), NUMBERS, ()),
     "masks without labels of images called so": (samples(".mask.png", ".image.png", cls=text), NUMBERS, ()),
-    "names beside": (
-        samples(cls=text) | {"dataset.json": b'{"class_names": ["cat", "dog"]}'},
-        NUMBERS,
-        ("cat", "dog"),
-    ),
+    "names beside": (samples(cls=text) | {"dataset.json": b'{"class_names": ["cat", "dog"]}'}, NUMBERS, ("cat", "dog")),
 }
 
 
@@ -305,21 +301,7 @@ PARTS = ["cat", "dog", "00000", ".", "set", "é", "x.y", "__MACOSX", ".h", ""]
 BASES = [*("a.png", "b.PNG", "a.mask.png", "a.image.png", "img00000000.png", "00001.png", "..png", "a..png", ".png")]
 BASES += [*("a.cls", "b.cls", "a.json", "b.JSON", "dataset.json", "dataset.JSON", "x.heic", "README", "n", "a.jpg.1")]
 VALUES = [0, 1, -1, 1.0, 0.5, "x", None, True, [1, 0], [0, 1], [], [[1]], {}, 1e400, float("nan"), 10**30]
-TEXTS = [
-    b"0",
-    b"1",
-    b"",
-    b"-1",
-    b"x",
-    b"\xff",
-    b"9" * 5000,
-    b"[0,1]",
-    b"1\n",
-    b"null",
-    b"[[",
-    b"NaN",
-    "²".encode(),
-]
+TEXTS = [b"0", b"1", b"", b"-1", b"x", b"\xff", b"9" * 5000, b"[0,1]", b"1\n", b"null", b"[[", b"NaN", "²".encode()]
 
 
 def random_set(rng: random.Random) -> dict[str, bytes]:

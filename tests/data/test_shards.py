@@ -29,9 +29,7 @@ def write_shards(folder, *, count=10, each=4, side=8, label="cls"):
                 "json": {"json": {"label": index % 3, "caption": "none"}},
                 "none": {"txt": "a caption"},
             }
-            writer.write(
-                {"__key__": f"{index:05d}", "png": encoded(noise(side, index)), **fields[label]},
-            )
+            writer.write({"__key__": f"{index:05d}", "png": encoded(noise(side, index)), **fields[label]})
     return folder
 
 
@@ -96,11 +94,7 @@ def test_class_names_beside_the_shards(tmp_path):
 
 
 def test_gray_and_jpeg_are_rgb_and_deep_folders_are_fine(tmp_path):
-    files = {
-        "./a.b/1.png": encoded(noise()[..., 0]),
-        "./a.b/1.cls": b"1\n",
-        "./a.b/2.JPG": encoded(noise(), "JPEG"),
-    }
+    files = {"./a.b/1.png": encoded(noise()[..., 0]), "./a.b/1.cls": b"1\n", "./a.b/2.JPG": encoded(noise(), "JPEG")}
     files |= {"./a.b/2.cls": b"0", "readme.txt": b"x", "._1.png": b"x"}
     data = open_dataset(write_tar(tmp_path / "0.tar", files))
     assert np.array_equal(data.read(0), np.repeat(noise()[..., :1], 3, 2))

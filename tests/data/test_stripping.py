@@ -159,11 +159,7 @@ ODD_SEGMENTS = {
 
 @pytest.mark.parametrize("odd", ODD_SEGMENTS)
 def test_a_jpeg_is_read_whatever_stands_beside_its_pixels(odd):
-    for image in (
-        Image.fromarray(noise(32)),
-        Image.new("CMYK", (8, 8), (9, 99, 199, 9)),
-        Image.new("L", (8, 8), 9),
-    ):
+    for image in (Image.fromarray(noise(32)), Image.new("CMYK", (8, 8), (9, 99, 199, 9)), Image.new("L", (8, 8), 9)):
         plain = encoded(image, "JPEG")
         for at in (2, plain.index(b"\xff\xdb"), plain.index(b"\xff\xda")):
             assert np.array_equal(decoded(plain[:at] + ODD_SEGMENTS[odd] + plain[at:]), decoded(plain))

@@ -14,8 +14,8 @@ from PIL import Image
 
 from polyinr_core.errors import FileError, PolyinrError, RequestError
 from polyinr_core.images import animation
-from polyinr_core.images.animation import check_animation, check_encoder, delays, read_mp4_note, write_animation
-from polyinr_core.images.io import read_note
+from polyinr_core.images.animation import check_animation, check_encoder, delays, read_mp4_metadata, write_animation
+from polyinr_core.images.io import read_metadata
 
 NOTE = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
 SUFFIXES = [".gif", ".webp", ".mp4"]
@@ -63,7 +63,7 @@ def test_frames_and_their_time_come_back(tmp_path: Path, suffix: str):
     frames = walk(10)
     told: list[int] = []
     path = tmp_path / f"x{suffix}"
-    write_animation(path, iter(frames), count=10, fps=30, note=NOTE, progress=told.append)
+    write_animation(path, iter(frames), count=10, fps=30, metadata=NOTE, progress=told.append)
     found, seconds, text = read(path)
     assert found.shape == frames.shape
     assert np.abs(found.astype(int) - frames).mean() < 3
@@ -202,8 +202,8 @@ def test_without_its_encoder_mp4_is_refused_before_any_work(tmp_path: Path, monk
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_note_is_read_again(tmp_path: Path, suffix: str):
     path = tmp_path / f"x{suffix}"
-    read_again = read_mp4_note if suffix == ".mp4" else read_note
-    write_animation(path, iter(walk(3)), count=3, fps=10, note=NOTE)
+    read_again = read_mp4_metadata if suffix == ".mp4" else read_metadata
+    write_animation(path, iter(walk(3)), count=3, fps=10, metadata=NOTE)
     assert read_again(path) == NOTE
     path.write_bytes(path.read_bytes()[:16])
     with pytest.raises(FileError, match="damaged"):

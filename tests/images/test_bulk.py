@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 
 from polyinr_core.errors import FileError
-from polyinr_core.images import batch_writer as bulk
-from polyinr_core.images.batch_writer import Image, in_threads, threads_for, write_images
-from polyinr_core.images.io import write_image
+from polyinr_core.images import io as bulk
+from polyinr_core.images.io import ImageFile, in_threads, threads_for, write_image, write_images
 
 SIZE = 16 * 16 * 3
 
 
-def images(count: int = 9) -> Iterator[Image]:
+def images(count: int = 9) -> Iterator[ImageFile]:
     rng = np.random.default_rng(0)
     for index in range(count):
         pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        yield Image(f"{index}.png", pixels, {"polyinr": "x", "seed": index})
+        yield ImageFile(f"{index}.png", pixels, {"polyinr": "x", "seed": index})
 
 
 def names(folder: Path) -> list[str]:
@@ -33,7 +32,7 @@ def test_files_are_those_written_one_by_one(tmp_path: Path, image_bytes: int) ->
     written = list(write_images(tmp_path / "new/out", images(), image_bytes=image_bytes))
     assert written == [tmp_path / f"new/out/{index}.png" for index in range(9)]
     for image in images():
-        write_image(tmp_path / image.name, image.pixels, note=image.note)
+        write_image(tmp_path / image.name, image.pixels, metadata=image.metadata)
         assert (tmp_path / "new/out" / image.name).read_bytes() == (tmp_path / image.name).read_bytes()
     assert names(tmp_path / "new/out") == [f"{index}.png" for index in range(9)]
 
@@ -58,7 +57,7 @@ def test_jobs_end_in_order_and_few_are_under_way() -> None:
 
 
 def test_what_was_drawn_before_a_failure_is_kept(tmp_path: Path) -> None:
-    def failing() -> Iterator[Image]:
+    def failing() -> Iterator[ImageFile]:
         yield from images(5)
         raise ArithmeticError
 
@@ -79,17 +78,17 @@ def test_an_image_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The first that fails is named; those before it are in place, nothing else is."""
     write = bulk.write_pixels
 
-    def full(file: object, pixels: object, *, format: str, note: dict) -> None:
-        if note["seed"] >= 3:
+    def full(file: object, pixels: object, *, format: str, metadata: dict) -> None:
+        if metadata["seed"] >= 3:
             raise OSError(28, "No space left on device")
-        write(file, pixels, format=format, note=note)
+        write(file, pixels, format=format, metadata=metadata)
 
     monkeypatch.setattr(bulk, "write_pixels", full)
     with pytest.raises(FileError, match=r"3\.png: no space left on the disk"):
         list(write_images(tmp_path / "out", images(), image_bytes=SIZE))
     assert names(tmp_path / "out") == ["0.png", "1.png", "2.png"]
     with pytest.raises(FileError, match="no space left"):
-        list(write_images(tmp_path / "new/out", (i for i in images() if i.note["seed"] > 2), image_bytes=SIZE))
+        list(write_images(tmp_path / "new/out", (i for i in images() if i.metadata["seed"] > 2), image_bytes=SIZE))
     assert not (tmp_path / "new").exists()
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.images import io as deep_png
-from polyinr_core.images.io import check_depth, encode_image, read_note, write_image
+from polyinr_core.images.io import check_depth, encode_image, read_metadata, write_image
 
 NOTE = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
 
@@ -29,7 +29,7 @@ def decoded(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("size", [(9, 13), (1, 1), (1, 7), (40, 1)])
 def test_every_bit_comes_back(size: tuple[int, int]):
     wide = pixels(*size)
-    assert np.array_equal(decoded(encode_image(wide, note=NOTE)), wide)
+    assert np.array_equal(decoded(encode_image(wide, metadata=NOTE)), wide)
 
 
 def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch):
@@ -43,8 +43,8 @@ def test_bands_join_without_a_seam(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_note_comes_back_and_stands_before_the_pixels(tmp_path: Path):
     path = tmp_path / "x.png"
-    write_image(path, pixels(5, 6), note=NOTE)
-    assert read_note(path) == NOTE
+    write_image(path, pixels(5, 6), metadata=NOTE)
+    assert read_metadata(path) == NOTE
     kinds = [kind for kind, _ in png.Reader(filename=path).chunks()]
     assert kinds[:2] == [b"IHDR", b"tEXt"]
     assert kinds[-1] == b"IEND"
@@ -64,7 +64,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path):
 
 def test_without_a_note_there_is_none(tmp_path: Path):
     write_image(tmp_path / "x.png", pixels(5, 6))
-    assert read_note(tmp_path / "x.png") == {}
+    assert read_metadata(tmp_path / "x.png") == {}
 
 
 def test_pillow_sees_the_upper_eight_bits():

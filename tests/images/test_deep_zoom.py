@@ -14,7 +14,7 @@ from polyinr_core.images.tiled import (
     Draw,
     check_deep_zoom,
     level_sizes,
-    read_deep_zoom_note,
+    read_deep_zoom_metadata,
     tile_regions,
     tiles_folder,
     write_deep_zoom,
@@ -46,7 +46,7 @@ def test_levels_put_together_are_what_was_drawn(tmp_path: Path):
     width, height = 600, 255
     draw, levels = painted(width, height)
     told: list[int] = []
-    write_deep_zoom(tmp_path / "x.dzi", draw, width=width, height=height, note=NOTE, progress=told.append)
+    write_deep_zoom(tmp_path / "x.dzi", draw, width=width, height=height, metadata=NOTE, progress=told.append)
     folder = tmp_path / "x_files"
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == sorted(str(n) for n in range(11))
     tiles = 0
@@ -66,7 +66,7 @@ def test_levels_put_together_are_what_was_drawn(tmp_path: Path):
 
 def test_the_header_is_the_schemas(tmp_path: Path):
     draw, _ = painted(20, 10)
-    write_deep_zoom(tmp_path / "x.dzi", draw, width=20, height=10, note=NOTE)
+    write_deep_zoom(tmp_path / "x.dzi", draw, width=20, height=10, metadata=NOTE)
     image = ElementTree.parse(tmp_path / "x.dzi").getroot()
     space = "{http://schemas.microsoft.com/deepzoom/2008}"
     assert image.tag == f"{space}Image"
@@ -76,11 +76,11 @@ def test_the_header_is_the_schemas(tmp_path: Path):
 
 def test_the_note_lies_among_the_tiles(tmp_path: Path):
     draw, _ = painted(3, 3)
-    write_deep_zoom(tmp_path / "x.dzi", draw, width=3, height=3, note=NOTE)
+    write_deep_zoom(tmp_path / "x.dzi", draw, width=3, height=3, metadata=NOTE)
     write_deep_zoom(tmp_path / "y.dzi", draw, width=3, height=3)
     assert json.loads((tmp_path / "x_files" / "polyinr.json").read_text()) == NOTE
-    assert read_deep_zoom_note(tmp_path / "x.dzi") == NOTE
-    assert read_deep_zoom_note(tmp_path / "y.dzi") == {}
+    assert read_deep_zoom_metadata(tmp_path / "x.dzi") == NOTE
+    assert read_deep_zoom_metadata(tmp_path / "y.dzi") == {}
 
 
 def test_tiles_cover_a_level_with_their_overlap():

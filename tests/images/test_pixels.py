@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.images.quantize import fill_rows, to_uint8
+from polyinr_core.images.grid import fill_rows, to_uint8
 
 
 def test_to_uint8_follows_the_release():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.images import tiled as tiled_tiff
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.images.tiled import Draw, level_sizes, tile_count, write_tiled_tiff
 
 NOTE = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
@@ -60,7 +60,7 @@ def test_small_images_are_read_by_others(tmp_path: Path, dtype: type):
     draw, levels = painted(300, 257, dtype=dtype)
     path = tmp_path / "x.tif"
     told: list[int] = []
-    write_tiled_tiff(path, draw, width=300, height=257, dtype=dtype, note=NOTE, progress=told.append)
+    write_tiled_tiff(path, draw, width=300, height=257, dtype=dtype, metadata=NOTE, progress=told.append)
     with tifffile.TiffFile(path) as tiff:
         assert np.array_equal(tiff.asarray(), levels[0])
         assert (tiff.is_bigtiff, len(tiff.pages), len(tiff.series[0].levels)) == (False, 1, 1)
@@ -68,7 +68,7 @@ def test_small_images_are_read_by_others(tmp_path: Path, dtype: type):
         assert "Software" not in tiff.pages.first.tags
     if dtype == np.uint8:
         assert np.array_equal(np.asarray(Image.open(path)), levels[0])
-    assert read_note(path) == NOTE
+    assert read_metadata(path) == NOTE
     assert sum(told) == tile_count(300, 257) == 4
 
 
@@ -85,7 +85,7 @@ def test_a_large_image_has_a_pyramid(tmp_path: Path):
         assert [level.pages[0].subfiletype for level in series.levels] == [0, 1, 1, 1]
     assert np.array_equal(np.asarray(Image.open(path)), levels[0])
     assert sum(told) == tile_count(1100, 600) == 15 + 6 + 2 + 1
-    assert read_note(path) == {}
+    assert read_metadata(path) == {}
 
 
 def test_what_could_outgrow_four_gigabytes_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -93,11 +93,11 @@ def test_what_could_outgrow_four_gigabytes_is_a_bigtiff(tmp_path: Path, monkeypa
     for side, big in ((256, False), (257, True)):
         draw, levels = painted(side, side)
         path = tmp_path / f"{side}.tif"
-        write_tiled_tiff(path, draw, width=side, height=side, dtype=np.uint8, note=NOTE)
+        write_tiled_tiff(path, draw, width=side, height=side, dtype=np.uint8, metadata=NOTE)
         with tifffile.TiffFile(path) as tiff:
             assert tiff.is_bigtiff == big
             assert np.array_equal(tiff.asarray(), levels[0])
-        assert read_note(path) == NOTE
+        assert read_metadata(path) == NOTE
 
 
 def test_a_broken_off_drawing_leaves_nothing(tmp_path: Path):
