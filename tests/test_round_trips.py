@@ -21,8 +21,8 @@ from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.labels import LabelInfo
 from polyinr_core.data.prepare import prepare
-from polyinr_core.data.prepare_journal import WorkFolder, write_zip_dataset
-from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.data.prepare_journal import WorkFolder
+from polyinr_core.data.zip_dataset import ZipDataset, write_zip_dataset
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import format_result, read_result
 from polyinr_core.evaluation.statistics_io import open_statistics
@@ -204,7 +204,7 @@ def of_archive(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
         for _ in names:
             work.add(rng.choice(TEXTS[:5]), encode_image(np.zeros((2, 2, 3), np.uint8)))
         try:
-            write_zip_dataset(work, labels, made, overwrite=False)
+            write_zip_dataset(output, work.images(), labels, made, overwrite=False)
         finally:
             work.remove()
     with ZipDataset.open(output) as archive:

@@ -186,7 +186,6 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
 def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     """Return the facts of a folder of images as `prepare` takes them. Raises PolyinrError."""
     from polyinr_core.data.import_sources import list_folder, without_broken_strays
-    from polyinr_core.data.listing import Ignored
 
     listing = list_folder(path)
     if not listing.names:
@@ -195,7 +194,7 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
         raise RequestError(f"-o writes a grid of a dataset's images (.zip, .tar shards); {path} is a folder")
     kept = without_broken_strays(path, listing)
     labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
-    notes = Ignored(listing)
+    notes = listing.ignored
     broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
     notes.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
     streams.say_notes(path, [*notes.lines(), *([] if note is None else [note])], quiet=quiet)

@@ -1,7 +1,7 @@
 """Labels: read from `dataset.json`, label files and class folders, and resolved once the images are known."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 from polyinr_core.errors import DatasetError, RequestError
 from polyinr_core.runtime.strict_json import JsonError, parse_json, plain_json, to_unicode
 
-from .containers import plain_name
-
 LabelUse = Literal["auto", "usable", "none"]  # refuse labels that cannot be used; ignore those; ignore all
 MAX_CLASSES = 1_000_000
 NO_LABEL, UNUSABLE = -1, -2
 MAX_REASONS = 100  # that are kept of why labels cannot be used
+MAX_LABEL_BYTES = 2**20  # a .json may hold much more than the label
+LABEL_FIELDS = ("cls", "json")
+LABEL_KEYS = ("label", "cls")  # in a .json
+FACTS_NAME = "dataset.json"
+MAX_FACTS_BYTES = 2**29  # ImageNet's 1.28 million labels need a tenth of it
 WAY_OUT = "(`prepare --labels none` and `train --no-cond` leave the labels out)"
+
+Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class UnresolvedLabels:
         return len(self.values)
 
     @property
-    def are_own(self) -> bool:
+    def are_per_image(self) -> bool:
         """Whether any image has a label of its own, rather than a class folder."""
         return self.listed or bool((self.values != NO_LABEL).any())
 
@@ -77,7 +82,7 @@ class UnresolvedLabels:
     def doubtful(self) -> NDArray[np.int64]:
         """The images whose labels would make the dataset unusable: missing, unusable or of another form."""
         usable = self.values >= 0
-        if not self.are_own:
+        if not self.are_per_image:
             return np.zeros(0, np.int64)
         odd = self.widths != np.argmax(np.bincount(self.widths[usable], minlength=1))
         if self.class_names:
@@ -94,13 +99,13 @@ class UnresolvedLabels:
         if self.problem is not None:
             raise DatasetError(path, f"{self.problem} {WAY_OUT}")
         kept = np.arange(len(self)) if kept is None else kept
-        if self.are_own:
-            return self._own(path, name_of, kept), None
+        if self.are_per_image:
+            return self._per_image(path, name_of, kept), None
         if self.described or not len(kept):
             return LabelInfo(provenance=self.provenance), None
         return self._by_folder(name_of, kept)
 
-    def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> LabelInfo:
+    def _per_image(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> LabelInfo:
         """Return the labels of the images themselves. Raises DatasetError."""
         values, widths = self.values[kept], self.widths[kept]
         if len(bad := kept[values == UNUSABLE]):
@@ -149,7 +154,7 @@ class UnresolvedLabels:
         """Return the images in no class folder, if there are class folders beside them."""
         used = np.unique(self.folder[kept])
         names = [self.folder_names[number] for number in used]
-        if self.described or self.are_own or len(names) < 2 or class_folders(names) is not None:
+        if self.described or self.are_per_image or len(names) < 2 or class_folders(names) is not None:
             return np.zeros(0, np.int64)
         shared = shared_folder(names)
         outside = [number for number in used if len(parts_of(self.folder_names[number])) == shared]
@@ -171,7 +176,7 @@ class UnresolvedLabels:
             if use == "auto":
                 raise
             return bare, None
-        return (facts if self.are_own or facts.classes > 1 else bare), note
+        return (facts if self.are_per_image or facts.classes > 1 else bare), note
 
 
 def parts_of(folder: str) -> list[str]:
@@ -180,7 +185,9 @@ def parts_of(folder: str) -> list[str]:
 
 
 def shared_folder(folders: Sequence[str]) -> int:
-    """Return how many leading components all folder names share."""
+    """Return how many leading components all folder names share, 0 for none."""
+    if not folders:
+        return 0
     split = [parts_of(folder) for folder in folders]
     first, last = min(split), max(split)
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
@@ -306,13 +313,6 @@ def class_of(label: object) -> tuple[int, int]:
     return label, 0
 
 
-MAX_LABEL_BYTES = 2**20  # a .json may hold much more than the label
-LABEL_FIELDS = ("cls", "json")
-LABEL_KEYS = ("label", "cls")  # in a .json
-
-Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
-
-
 @dataclass(frozen=True)
 class Description:
     """The content of a `dataset.json`: labels by name, or None; `problem`: why it cannot be used."""
@@ -332,6 +332,11 @@ class Description:
             return cls(labels_by_name(path, facts.get("labels")), names, provenance)
         except DatasetError as error:
             return cls(None, names, provenance, error.problem)
+
+
+def plain_name(name: str) -> str:
+    """Normalize a name inside a container: forward slashes, no `./`."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
@@ -383,14 +388,3 @@ def label_listed(name: str, label: object) -> Label | str:
         return class_of(label)
     except ValueError as error:
         return f"the label of {name!r} {error}"
-
-
-def shared_depth(names: Mapping[str, object]) -> int:
-    """Return how many leading folders all names share."""
-    if not names:
-        return 0
-    first, last = min(names).split("/"), max(names).split("/")
-    depth = 0
-    while depth < min(len(first), len(last)) - 1 and first[depth] == last[depth]:
-        depth += 1
-    return depth

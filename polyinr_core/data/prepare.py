@@ -22,10 +22,11 @@ from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_overwrite
 from polyinr_core.runtime.process_pool import in_order
 
 from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
-from .import_sources import MapDataset, open_source
+from .import_sources import MapDataset, Payload, Source, merge_labels, open_source
 from .labels import LabelInfo
-from .listing import NOT_REGULAR, Ignored, Payload, Source, merge_labels
-from .prepare_journal import WorkFolder, write_zip_dataset
+from .listing import NOT_REGULAR, Ignored
+from .prepare_journal import WorkFolder
+from .zip_dataset import write_zip_dataset
 
 LabelMode = Literal["auto", "none"]
 Progress = Callable[[int, int], None]
@@ -121,7 +122,9 @@ def prepare(
     if not given:
         raise RequestError("no source is given; name a folder, a zip or a tar of images")
     opened = [open_source(one) for one in given]
-    ignored = Ignored(*opened)
+    ignored = Ignored()
+    for source in opened:
+        ignored.add(source.ignored)
     likely: tuple[LabelInfo, str | None] = (LabelInfo(), None)
     if labels == "auto":
         likely = merge_labels(opened, [without_broken(source, request) for source in opened])
@@ -140,18 +143,18 @@ def prepare(
                 raise DatasetError(
                     opened[0].path, f"none of its {total} images can be used (the first, {name!r}, {reason})"
                 )
-            facts, note = LabelInfo(), None
+            info, note = LabelInfo(), None
             if labels == "auto":
-                facts, note = merge_labels(opened, kept_of(work, opened))
+                info, note = merge_labels(opened, kept_of(work, opened))
             skipped = (*left_out_of(opened), *skipped)
             made = provenance(opened, request, labels=labels, skipped=skipped, ignored=ignored)
-            write_zip_dataset(work, facts, made, overwrite=overwrite)
+            write_zip_dataset(output, work.images(), info, made, overwrite=overwrite)
             work.remove()
     except OSError as error:
         raise explain(output, error) from error
     ignored.left_out.clear()  # they are listed with those that were skipped
-    notes = (*ignored.lines(), *lost_classes(likely[0], facts), *([] if note is None else [note]))
-    found = total + sum(len(source.left_out) for source in opened)
+    notes = (*ignored.lines(), *lost_classes(likely[0], info), *([] if note is None else [note]))
+    found = total + sum(len(source.ignored.left_out) for source in opened)
     kept = found - len(skipped)
     others, seconds = dict(ignored.others), dict(ignored.seconds)
     return Report(
@@ -159,8 +162,8 @@ def prepare(
         found=found,
         kept=kept,
         resumed=resumed,
-        classes=facts.classes,
-        class_names=facts.class_names,
+        classes=info.classes,
+        class_names=info.class_names,
         skipped=skipped,
         other_files=others,
         second_images=seconds,
@@ -198,7 +201,7 @@ def kept_of(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int6
 
 def left_out_of(sources: Sequence[Source]) -> list[tuple[str, str]]:
     """Return what is named as an image but is no regular file, with the reasons."""
-    return [(display_name(source, name, sources), why) for source in sources for name, why in source.left_out]
+    return [(display_name(source, name, sources), why) for source in sources for name, why in source.ignored.left_out]
 
 
 def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
@@ -206,17 +209,17 @@ def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
     return name if len(sources) == 1 else f"{source.path.name}/{name}"
 
 
-def lost_classes(likely: LabelInfo, facts: LabelInfo) -> list[str]:
+def lost_classes(likely: LabelInfo, info: LabelInfo) -> list[str]:
     """Return a sentence about each class of which no image is left."""
-    if likely.labels is None or facts.labels is None:
+    if likely.labels is None or info.labels is None:
         return []
     before = np.bincount(likely.labels, minlength=likely.classes)
-    after = np.bincount(facts.labels, minlength=facts.classes)
+    after = np.bincount(info.labels, minlength=info.classes)
     lost = []
     for number in np.flatnonzero(before).tolist():
         name = likely.class_names[number] if likely.class_names else None
-        now = number if name is None or name not in facts.class_names else facts.class_names.index(name)
-        gone = name is not None and name not in facts.class_names
+        now = number if name is None or name not in info.class_names else info.class_names.index(name)
+        gone = name is not None and name not in info.class_names
         if gone or now >= len(after) or not after[now]:
             lost.append(f"lost: class {name or number!r}: none of its {before[number]} images can be used")
     return lost
@@ -225,10 +228,10 @@ def lost_classes(likely: LabelInfo, facts: LabelInfo) -> list[str]:
 def refuse_loss(sources: Sequence[Source], ignored: Ignored, note: str | None) -> None:
     """Raise FileError for ignored files and lost labels, for `strict`."""
     for source in sources:
-        if source.left_out:
-            name, why = source.left_out[0]
+        if source.ignored.left_out:
+            name, why = source.ignored.left_out[0]
             raise FileError(source.path, f"the image {name!r} {why} (--strict: none may be skipped)")
-    path = next((source.path for source in sources if source.others), sources[0].path)
+    path = next((source.path for source in sources if source.ignored.others), sources[0].path)
     if ignored.others:
         raise FileError(path, f"{ignored.lines()[0]} (--strict: none may be)")
     if note is not None:
@@ -332,7 +335,7 @@ def provenance(
     ignored: Ignored,
 ) -> dict[str, Any]:
     """Return how the dataset was made: nothing that differs between two runs on the same input."""
-    found = sum(len(source.names) + len(source.left_out) for source in sources)
+    found = sum(len(source.names) + len(source.ignored.left_out) for source in sources)
     return {
         "made_by": f"polyinr {version('polyinr')}, Pillow {Image.__version__}",
         "sources": [

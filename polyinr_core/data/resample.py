@@ -1,9 +1,72 @@
-"""Area averages: from an image's own pixels to coarser ones, exact to the last bit however batches are cut."""
+"""Datasets at lower resolutions: exact area averages, the same to the last bit in any batch, cached on a device."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from math import gcd
+from threading import Lock
 
 import torch
 from torch import Tensor
+
+from .dataset import ImageDataset
+
+MAX_THREADS = 16
+
+
+class ResizedDataset:
+    """A dataset at `resolution`: uint8 where that is its own, else float32 area averages in [-1, 1]."""
+
+    def __init__(self, data: ImageDataset, resolution: int) -> None:
+        self.data = data
+        self.resolution = resolution
+        self.weights = None if resolution == data.resolution else area_weights(data.resolution, resolution)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the images."""
+        return torch.uint8 if self.weights is None else torch.float32
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory that all images take."""
+        return len(self.data) * 3 * self.resolution**2 * self.dtype.itemsize
+
+    def read(self, items: list[int], *, threads: int = min(MAX_THREADS, os.cpu_count() or 1)) -> Tensor:
+        """Return [B, 3, r, r]; Pillow releases the interpreter lock while it decodes. Raises DatasetError."""
+        if threads == 1 or len(items) < 2:
+            return torch.stack([self.image(item) for item in items])
+        with ThreadPoolExecutor(min(len(items), threads)) as pool:
+            return torch.stack(list(pool.map(self.image, items)))
+
+    def image(self, item: int) -> Tensor:
+        """Return one image, [3, r, r]. Raises DatasetError, FileError."""
+        pixels = torch.from_numpy(self.data.read(item)).permute(2, 0, 1)
+        return pixels if self.weights is None else area_average(pixels, self.weights)
+
+
+class DeviceCache:
+    """All images of a resized dataset, [N, 3, r, r] on `device`, read at their first use, from any thread."""
+
+    def __init__(self, resized: ResizedDataset, device: torch.device) -> None:
+        self.resized = resized
+        self.device = device
+        self.values: Tensor | None = None  # allocated at the first read: some loaders are only asked for labels
+        self.is_cached = torch.zeros(len(resized.data), dtype=torch.bool)
+        self.lock = Lock()
+
+    def read(self, items: Tensor) -> Tensor:
+        """Return [B, 3, r, r] on the device, decoding only what is not cached. Raises DatasetError."""
+        resolution = self.resized.resolution
+        with self.lock:
+            if self.values is None:
+                shape = (len(self.is_cached), 3, resolution, resolution)
+                self.values = torch.empty(shape, dtype=self.resized.dtype, device=self.device)
+            missing = items[~self.is_cached[items]].unique()
+            if len(missing):
+                pixels = self.resized.read(missing.tolist())
+                self.values[missing.to(self.device)] = pixels.to(self.device)
+                self.is_cached[missing] = True
+        return self.values[items.to(self.device)]
 
 
 def area_weights(fine: int, coarse: int) -> Tensor:

@@ -18,9 +18,8 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
-from polyinr_core.data.listing import Ignored
+from polyinr_core.data.loader import InfiniteSampler
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
 from polyinr_core.images.grid import check_finite, quantize
@@ -88,7 +87,7 @@ class ImageFolder:
         self.names = source.names
         facts, _ = source.labels.resolve_for("usable", path, source.name_of)
         self.labels, self.classes, self.class_names = facts.labels, facts.classes, facts.class_names
-        self.notes = Ignored(source).lines()
+        self.notes = source.ignored.lines()
         self.resolution = len(self._decode(0))
 
     def __len__(self) -> int:

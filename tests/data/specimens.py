@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from polyinr_core.data.import_sources import Source
+from polyinr_core.data.labels import LabelInfo
+
 SRGB_COLORANTS = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
 
 
@@ -25,6 +28,11 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: objec
     file = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format=kind, **options)
     return file.getvalue()
+
+
+def labels_of(source: Source) -> LabelInfo:
+    """The labels of all images of a source."""
+    return source.labels.resolve(source.path, source.name_of)[0]
 
 
 def write_zip(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:

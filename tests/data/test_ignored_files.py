@@ -183,7 +183,7 @@ def test_a_folder_is_read_once_whichever_link_comes_first(tmp_path):
     os.symlink("../store", folder / "b-all")
     source = open_source(folder)
     assert [name for name in source.names if name[1] == "-"] == ["a-eel/0.png", "b-all/elk/0.png"]
-    assert [name for name, _ in source.left_out] == ["b-all/eel"]
+    assert [name for name, _ in source.ignored.left_out] == ["b-all/eel"]
 
 
 def test_links_to_nothing_are_told(tmp_path):

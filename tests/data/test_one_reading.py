@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
+from specimens import encoded, labels_of, noise, write_archive, write_folder, write_tar, write_zip
 
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
@@ -124,8 +124,8 @@ def payloads(source) -> list[bytes]:
 def test_full_names_and_names_from_inside(tmp_path):
     """A dataset.json one folder down may name images from the root; or the container was made inside it."""
     down = stylegan(labels=[[f"set/{name}", label] for name, label in LABELS])
-    assert open_source(write_zip(tmp_path / "a.zip", moved(down, "set/"))).facts.labels.tolist() == NUMBERS
-    assert open_source(write_zip(tmp_path / "b.zip", down)).facts.labels.tolist() == NUMBERS
+    assert labels_of(open_source(write_zip(tmp_path / "a.zip", moved(down, "set/")))).labels.tolist() == NUMBERS
+    assert labels_of(open_source(write_zip(tmp_path / "b.zip", down))).labels.tolist() == NUMBERS
 
 
 def test_several_data_sets_in_one_folder(tmp_path):
@@ -133,15 +133,15 @@ def test_several_data_sets_in_one_folder(tmp_path):
         stylegan(labels=LABELS, class_names=["cat", "dog"]),
         stylegan(labels=LABELS, class_names=["dog", "eel"]),
     )
-    facts = open_source(write_folder(tmp_path / "all", moved(one, "one/") | moved(two, "two/"))).facts
+    facts = labels_of(open_source(write_folder(tmp_path / "all", moved(one, "one/") | moved(two, "two/"))))
     assert facts.class_names == ("cat", "dog", "eel")
     assert facts.labels.tolist() == [0, 1, 0, 1, 1, 2, 1, 2]
     part = write_folder(tmp_path / "part", moved(one, "one/") | moved(stylegan(labels=None), "two/"))
     with pytest.raises(DatasetError, match="no label for 4 of 8 images"):
-        _ = open_source(part).facts
+        _ = labels_of(open_source(part))
     mixed = write_folder(tmp_path / "mixed", moved(one, "one/") | moved(stylegan(labels=LABELS), "two/"))
     with pytest.raises(DatasetError, match=r"some name their classes and others number them .*--labels none"):
-        _ = open_source(mixed).facts
+        _ = labels_of(open_source(mixed))
 
 
 def test_ffhq_folders_are_no_classes_and_counted_class_folders_are(tmp_path):
@@ -149,7 +149,7 @@ def test_ffhq_folders_are_no_classes_and_counted_class_folders_are(tmp_path):
     report = prepare([write_folder(tmp_path / "ffhq", ffhq)], tmp_path / "a.zip", resolution=8)
     assert report.classes == 0
     signs = {f"{label:05d}/{label:05d}_{n:05d}.png": IMAGES[n] for label in range(2) for n in range(2)}
-    assert open_source(write_folder(tmp_path / "signs", signs)).facts.class_names == ("00000", "00001")
+    assert labels_of(open_source(write_folder(tmp_path / "signs", signs))).class_names == ("00000", "00001")
 
 
 def test_labels_of_shards_in_any_order_and_over_several_tars(tmp_path):
@@ -158,15 +158,23 @@ def test_labels_of_shards_in_any_order_and_over_several_tars(tmp_path):
     for number in range(2):
         part = {name: data for name, data in files.items() if int(name[:4]) // 2 == number}
         write_tar(tmp_path / "s" / f"{number}.tar", part)
-    assert open_dataset(tmp_path / "s").labels.tolist() == open_source(tmp_path / "s").facts.labels.tolist() == NUMBERS
+    assert (
+        open_dataset(tmp_path / "s").labels.tolist()
+        == labels_of(open_source(tmp_path / "s")).labels.tolist()
+        == NUMBERS
+    )
     (tmp_path / "s" / "dataset.json").write_text(json.dumps({"class_names": ["cat", "dog"]}))
-    assert open_dataset(tmp_path / "s").class_names == open_source(tmp_path / "s").facts.class_names == ("cat", "dog")
+    assert (
+        open_dataset(tmp_path / "s").class_names == labels_of(open_source(tmp_path / "s")).class_names == ("cat", "dog")
+    )
     pattern = tmp_path / "s" / "*.tar"
-    assert open_source(pattern).facts.labels.tolist() == NUMBERS
+    assert labels_of(open_source(pattern)).labels.tolist() == NUMBERS
     (tmp_path / "c").mkdir()
     for number, folder in enumerate(["set/cat/deep", "set/dog"]):
         write_tar(tmp_path / "c" / f"{number}.tar", {f"{folder}/1.png": IMAGES[number]})
-    assert open_dataset(tmp_path / "c").labels.tolist() == open_source(tmp_path / "c").facts.labels.tolist() == [0, 1]
+    assert (
+        open_dataset(tmp_path / "c").labels.tolist() == labels_of(open_source(tmp_path / "c")).labels.tolist() == [0, 1]
+    )
     assert open_dataset(tmp_path / "c").class_names == ("cat", "dog")
 
 
@@ -179,7 +187,7 @@ def test_labels_beside_shards_by_the_names_inside(tmp_path):
     cache = tmp_path / "cache"
     for _ in range(2):
         assert open_dataset(tmp_path / "s", index=cache).labels.tolist() == [1, 0, 2]
-    assert open_source(tmp_path / "s").facts.labels.tolist() == [1, 0, 2]
+    assert labels_of(open_source(tmp_path / "s")).labels.tolist() == [1, 0, 2]
     beside.write_text(json.dumps({"labels": [["elsewhere.png", 2]], "class_names": ["x"]}))
     assert open_dataset(tmp_path / "s", index=cache).labels is None  # it is about other files
     write_tar(tmp_path / "s" / "1.tar", {"cat/c.png": IMAGES[2], "dog/c.png": IMAGES[2]})
@@ -189,10 +197,10 @@ def test_labels_beside_shards_by_the_names_inside(tmp_path):
 def test_a_dataset_json_that_is_about_no_image_here(tmp_path):
     files = dict(LAYOUTS["class folders"][0])
     path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": null}'})
-    assert open_source(path).facts.class_names == ("cat", "dog")
+    assert labels_of(open_source(path)).class_names == ("cat", "dog")
     path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": [["x.png", 0]]}'})
     with pytest.raises(DatasetError, match=r"labels 1 images that are not there \(first 'x.png'\)"):
-        _ = open_source(path).facts
+        _ = labels_of(open_source(path))
 
 
 UNUSABLE = {
@@ -277,7 +285,7 @@ def test_links_inside_a_tar_are_told(tmp_path):
         for name in ("b.png", "eel", "LICENSE"):
             os.symlink("a.png", tmp_path / name)
             tar.add(tmp_path / name, name)
-    assert open_source(tmp_path / "0.tar").left_out == tuple((n, "is not a regular file") for n in ("b.png", "eel"))
+    assert open_source(tmp_path / "0.tar").ignored.left_out == [(n, "is not a regular file") for n in ("b.png", "eel")]
     notes = ("skipped: 'b.png' is not a regular file (and 1 more)",)
     assert open_dataset(tmp_path / "0.tar").notes == notes
 

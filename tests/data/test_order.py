@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polyinr_core.data.sampler import InfiniteSampler
+from polyinr_core.data.loader import InfiniteSampler
 from polyinr_core.errors import ConfigError
 
 

@@ -14,8 +14,7 @@ from PIL import ExifTags, Image
 from specimens import encoded, exif_block, icc_profile, noise, png_chunk, png_file, with_chunks
 from test_decoding import decoded
 
-from polyinr_core.data.decode import decode, frame_count
-from polyinr_core.data.stripping import exif_orientation, stripped
+from polyinr_core.data.decode import decode, exif_orientation, frame_count, stripped
 from polyinr_core.data.tiff import tiff_file
 from polyinr_core.errors import ImageError
 from polyinr_core.inversion.target import load_target
