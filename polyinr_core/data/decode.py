@@ -15,7 +15,7 @@ from PIL import Image, ImageColor
 
 from polyinr_core.errors import DatasetError, ImageError, RequestError
 
-from .color import cicp_profile, is_8_bit, png_profile, to_srgb
+from .color import cicp_profile, png_profile, to_8_bit, to_srgb
 
 Color = tuple[int, int, int]
 Crop = Literal["center", "pad", "none"]
@@ -62,13 +62,15 @@ TURNS = {  # EXIF orientation: the transposition that makes an image upright
 
 
 class Stripped(NamedTuple):
-    """A file's bytes without what its pixels do not depend on, and what was said beside them.
+    """A file's bytes without what its pixels do not depend on, and the metadata that they depend on.
 
-    `chunks` are a PNG's ancillary chunks that count, `orientation` is EXIF's number, 1 upright.
+    Texts, dates, thumbnails, later frames and other things around an image are often odd: no reason to refuse it. So
+    the color profile, the orientation (EXIF's number, 1 upright) and `chunks`, the ancillary chunks of a PNG that count,
+    are read here, tolerantly.
     """
 
     data: bytes
-    kind: str = ""
+    format: str = ""
     profile: bytes | None = None
     orientation: int = 1
     chunks: Mapping[bytes, bytes] = {}
@@ -95,9 +97,8 @@ def decode(data: bytes, *, background: Color = WHITE) -> Image.Image:
         if data[:4] in TIFF_HEADS:
             from .tiff import read_tiff
 
-            tiff = read_tiff(data, max_pixels=MAX_PIXELS)
-            return finish(tiff.image, tiff.alpha, tiff.profile, tiff.orientation, background)
-        return finish(*read(stripped(data)), background)
+            return finish(*read_tiff(data, max_pixels=MAX_PIXELS), background)
+        return finish(*read_stripped(strip(data)), background)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -108,22 +109,22 @@ def decode(data: bytes, *, background: Color = WHITE) -> Image.Image:
         raise ImageError(f"cannot be decoded ({one_line(error)})") from error
 
 
-def read(file: Stripped) -> Decoded:
+def read_stripped(file: Stripped) -> Decoded:
     """Read the first frame of a stripped file. Raises ImageError, or nearly anything for a damaged file."""
     head = file.data[:26]
-    if file.kind == "PNG" and head[12:16] == b"IHDR" and len(head) == 26:
+    if file.format == "PNG" and head[12:16] == b"IHDR" and len(head) == 26:
         image, alpha = read_png(file.data, depth=head[24], color_type=head[25], transparent=file.chunks.get(b"tRNS"))
         return image, alpha, file.profile, file.orientation
-    image = opened(file.data, file.kind)
+    image = open_image(file.data, file.format)
     profile = file.profile or image.info.get("icc_profile")
-    exif = image.info.get("exif") if not file.kind or file.kind == "AVIF" else None
+    exif = image.info.get("exif") if not file.format or file.format == "AVIF" else None
     orientation = exif_orientation(exif) if isinstance(exif, bytes) else file.orientation
-    return *channels(image), profile, orientation
+    return *split_alpha(image), profile, orientation
 
 
-def opened(data: bytes, kind: str = "") -> Image.Image:
+def open_image(data: bytes, format: str = "") -> Image.Image:
     """Open and load an image with Pillow. Raises ImageError if it is too large."""
-    image = Image.open(io.BytesIO(data), formats=(kind,) if kind else FORMATS)
+    image = Image.open(io.BytesIO(data), formats=(format,) if format else FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS}")
     image.load()
@@ -140,14 +141,14 @@ def read_png(
     if depth == 16 and color_type in (PNG_RGB, PNG_GRAY_ALPHA, PNG_RGBA):
         values = read_deep_png(data, color_type)
     else:
-        image = opened(data, "PNG")
+        image = open_image(data, "PNG")
         if is_opaque:
-            return channels(image)
+            return split_alpha(image)
         values = np.asarray(image)
-        image, _ = channels(image)
+        image, _ = split_alpha(image)
     alpha = None
     if depth == 16:
-        small = is_8_bit(values)
+        small = to_8_bit(values)
         if color_type in (PNG_GRAY_ALPHA, PNG_RGBA):
             small, clear = small[..., :-1], small[..., -1]
             alpha = Image.fromarray(np.ascontiguousarray(clear))
@@ -169,18 +170,18 @@ def read_deep_png(data: bytes, color_type: int) -> NDArray[np.uint16]:
     if color_type == PNG_GRAY_ALPHA:  # the same bytes as four channels of 8 bits
         header = data[12:24] + bytes([8, PNG_RGBA]) + data[26:29]
         data = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
-        return np.asarray(opened(data, "PNG")).copy().view(">u2").astype(np.uint16)
-    high = opened(data, "PNG")
+        return np.asarray(open_image(data, "PNG")).copy().view(">u2").astype(np.uint16)
+    high = open_image(data, "PNG")
     with Image.open(io.BytesIO(data), formats=("PNG",)) as low:
         low.tile = [tile._replace(args=f"{low.mode};16L") for tile in low.tile]
         low.load()
         return np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
 
 
-def channels(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Convert a loaded image of any mode to L, RGB, CMYK or LAB, and its alpha to L or None."""
     if image.mode == "F" or image.mode.startswith("I"):
-        return deep_gray(image), None
+        return gray_to_8_bit(image), None
     if image.mode in ("La", "RGBa"):  # premultiplied
         image = image.convert(image.mode.upper())
     if image.mode == "LA":
@@ -194,13 +195,13 @@ def channels(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB"), alpha
 
 
-def deep_gray(image: Image.Image) -> Image.Image:
+def gray_to_8_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit or floating-point gray to 8 bits. Raises ImageError."""
     values = np.asarray(image)
     top = 1 if image.mode == "F" else 65535
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
         raise ImageError(f"has gray values outside 0-{top}")
-    return Image.fromarray(is_8_bit(values) if top > 1 else np.rint(values * 255).astype(np.uint8))
+    return Image.fromarray(to_8_bit(values) if top > 1 else np.rint(values * 255).astype(np.uint8))
 
 
 def frame_count(data: bytes) -> int:
@@ -246,7 +247,7 @@ def one_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:120]
 
 
-def decoded(path: Path, name: str, data: bytes, *, side: int | None) -> NDArray[np.uint8]:
+def decode_square(path: Path, name: str, data: bytes, *, side: int | None) -> NDArray[np.uint8]:
     """Decode an image of a dataset to uint8 [R, R, 3], R = `side` (None: any size). Raises DatasetError."""
     try:
         pixels = np.array(decode(data))  # a copy, writable
@@ -259,8 +260,8 @@ def decoded(path: Path, name: str, data: bytes, *, side: int | None) -> NDArray[
     return pixels
 
 
-def stripped(data: bytes) -> Stripped:
-    """Cut an image file down; one of another kind is returned as it is. Raises ImageError for HDR colors."""
+def strip(data: bytes) -> Stripped:
+    """Remove what the pixels of a PNG, JPEG, WebP or AVIF do not depend on. Raises ImageError for HDR colors."""
     if data.startswith(PNG_HEAD):
         return _png(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -273,30 +274,30 @@ def stripped(data: bytes) -> Stripped:
 
 
 def _png(data: bytes) -> Stripped:
-    """Keep the critical chunks, and tRNS of a palette. An ancillary chunk with a wrong sum is void."""
+    """Keep the critical chunks, and tRNS of a palette. An ancillary chunk with a wrong checksum is ignored."""
     kept = [(0, len(PNG_HEAD))]
     chunks: dict[bytes, bytes] = {}
     at = len(PNG_HEAD)
     has_palette = has_pixels = False
     while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, at)
+        length, chunk_type = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
-        keep = kind in PNG_CRITICAL
-        if not (keep or has_pixels or kind[0] & 32):
-            raise ImageError(f"cannot be decoded (a PNG with an unknown critical chunk, {kind!r})")
-        has_pixels |= kind == b"IDAT"
-        has_palette |= kind == b"PLTE" and data[25:26] == b"\3"
-        is_late = has_pixels and kind != b"eXIf"  # the only one that may follow
-        if kind in PNG_FACTS and not is_late and kind not in chunks and end <= len(data):
+        keep = chunk_type in PNG_CRITICAL
+        if not (keep or has_pixels or chunk_type[0] & 32):
+            raise ImageError(f"cannot be decoded (a PNG with an unknown critical chunk, {chunk_type!r})")
+        has_pixels |= chunk_type == b"IDAT"
+        has_palette |= chunk_type == b"PLTE" and data[25:26] == b"\3"
+        is_late = has_pixels and chunk_type != b"eXIf"  # the only one that may follow
+        if chunk_type in PNG_FACTS and not is_late and chunk_type not in chunks and end <= len(data):
             body = data[at + 8 : end - 4]
-            if zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[end - 4 : end]):
-                chunks[kind] = body
-                keep = has_palette and kind == b"tRNS"
+            if zlib.crc32(body, zlib.crc32(chunk_type)) == int.from_bytes(data[end - 4 : end]):
+                chunks[chunk_type] = body
+                keep = has_palette and chunk_type == b"tRNS"
         if keep and kept[-1][1] == at:
             kept[-1] = (kept[-1][0], end)
         elif keep:
             kept.append((at, end))
-        if kind == b"IEND":
+        if chunk_type == b"IEND":
             break
         at = end
     if len(kept) > 1 or kept[0][1] < at:
@@ -351,21 +352,21 @@ def _webp(data: bytes) -> Stripped:
     profile, exif = None, b""
     at, is_animated = 12, False
     while at + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, at)
+        chunk_type, length = struct.unpack_from("<4sI", data, at)
         end = at + 8 + length
-        if kind == b"VP8X" and length >= 10:
+        if chunk_type == b"VP8X" and length >= 10:
             flags = data[at + 8] & 0x12  # animated, alpha: what else it announces is dropped
             kept.append(data[at : at + 8] + bytes([flags]) + data[at + 9 : end + length % 2])
-        elif kind in (b"ANIM", b"ALPH", b"VP8 ", b"VP8L") or (kind == b"ANMF" and not is_animated):
+        elif chunk_type in (b"ANIM", b"ALPH", b"VP8 ", b"VP8L") or (chunk_type == b"ANMF" and not is_animated):
             kept.append(data[at : end + length % 2])
-            is_animated |= kind == b"ANMF"
-        elif kind == b"ICCP" and profile is None and end <= len(data):
+            is_animated |= chunk_type == b"ANMF"
+        elif chunk_type == b"ICCP" and profile is None and end <= len(data):
             profile = data[at + 8 : end]
-        elif kind == b"EXIF" and not exif and end <= len(data):
+        elif chunk_type == b"EXIF" and not exif and end <= len(data):
             exif = data[at + 8 : end]
         at = end + length % 2
     body = b"".join(kept)
-    # what is cut off stays so: the length says what should be there
+    # the length is that of the whole body, so a file that is cut off still reads as cut off
     whole = b"RIFF" + struct.pack("<I", 4 + len(body) + len(body) % 2) + b"WEBP" + body
     return Stripped(whole, "WEBP", profile, exif_orientation(exif))
 
@@ -390,10 +391,10 @@ def exif_orientation(exif: bytes) -> int:
         return 1
     count = struct.unpack_from(f"{order}H", exif, start)[0]
     for at in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
-        tag, kind, length = struct.unpack_from(f"{order}HHI", exif, at)
+        tag, type_code, length = struct.unpack_from(f"{order}HHI", exif, at)
         if tag == ORIENTATION:
-            if kind not in INTEGERS or length < 1:
+            if type_code not in INTEGERS or length < 1:
                 return 1
-            value = struct.unpack_from(f"{order}{INTEGERS[kind]}", exif, at + 8)[0]
+            value = struct.unpack_from(f"{order}{INTEGERS[type_code]}", exif, at + 8)[0]
             return value if 1 <= value <= 8 else 1
     return 1

@@ -18,15 +18,15 @@ from polyinr_core.errors import DatasetError, FileError, ImageError, RequestErro
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special
 
 from .decode import MAX_IMAGE_BYTES, decode
-from .labels import FACTS_NAME, LabelInfo, UnresolvedLabels, concatenated, known_labels, unified
+from .labels import FACTS_NAME, LabelInfo, UnresolvedLabels, concatenate_labels, known_labels, merge_class_names
 from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, fingerprint_of, is_hidden, is_image
 from .tar_dataset import (
-    described_by,
-    description_of,
+    find_beside,
     image_beside,
     is_pattern,
     list_tar,
     means_shards,
+    read_beside,
     read_stretch,
     scan,
     shard_files,
@@ -220,8 +220,8 @@ def open_tar(path: Path) -> Source:
     """List a tar in its order: a compressed one, which is read from the start, or a shard."""
     if read_stretch(path, 257, 5) == b"ustar":
         return open_shards(path)
-    beside = description_of(path, [path])
-    listing = list_tar(path, described_by(path, beside), compressed=True)
+    beside = find_beside(path, [path])
+    listing = list_tar(path, read_beside(path, beside), compressed=True)
     wanted = set(listing.names)
 
     def payloads(start: int) -> Iterator[Payload]:
@@ -237,8 +237,8 @@ def open_tar(path: Path) -> Source:
 def open_shards(path: Path) -> Source:
     """List one tar, or those of a folder or pattern, as training reads them. Raises FileError, DatasetError."""
     files = shard_files(path)
-    beside = description_of(path, files)
-    scans = list(scan(files, described_by(path, beside)))
+    beside = find_beside(path, files)
+    scans = list(scan(files, read_beside(path, beside)))
     ignored = Ignored()
     for found in scans:
         ignored.add(found.listing.ignored)
@@ -258,7 +258,7 @@ def open_shards(path: Path) -> Source:
         names,
         fingerprint_of(*files, beside),
         payloads,
-        concatenated([found.listing.labels for found in scans]),
+        concatenate_labels([found.listing.labels for found in scans]),
         ignored,
     )
 
@@ -285,7 +285,7 @@ def merge_labels(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -
     if not labels:
         return LabelInfo(), None
     try:
-        names, numbers = unified([facts.class_names for facts in parts])
+        names, numbers = merge_class_names([facts.class_names for facts in parts])
     except ValueError as error:
         raise RequestError("some sources name their classes and others number them; give --labels none") from error
     merged = [chosen if new is None else new[chosen] for chosen, new in zip(labels, numbers, strict=True)]

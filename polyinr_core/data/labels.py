@@ -45,7 +45,7 @@ class LabelInfo:
 
 @dataclass(frozen=True)
 class UnresolvedLabels:
-    """All that a dataset says about the classes of its images; nothing is refused yet, as images may be dropped.
+    """The labels of a dataset as they were found; nothing is refused yet, because images may be dropped.
 
     Attributes:
         values: int64 [N], a class, NO_LABEL, or UNUSABLE.
@@ -75,7 +75,7 @@ class UnresolvedLabels:
 
     @property
     def are_per_image(self) -> bool:
-        """Whether any image has a label of its own, rather than a class folder."""
+        """Whether labels are given for images, rather than by class folders."""
         return self.listed or bool((self.values != NO_LABEL).any())
 
     @property
@@ -106,7 +106,7 @@ class UnresolvedLabels:
         return self._by_folder(name_of, kept)
 
     def _per_image(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> LabelInfo:
-        """Return the labels of the images themselves. Raises DatasetError."""
+        """Return the labels that are given for the images. Raises DatasetError."""
         values, widths = self.values[kept], self.widths[kept]
         if len(bad := kept[values == UNUSABLE]):
             first = int(bad[0])
@@ -119,11 +119,11 @@ class UnresolvedLabels:
             else:
                 problem = f"{count} have no label (first {first_name}); give each a .cls or .json, or none"
             raise DatasetError(path, f"{problem} {WAY_OUT}")
-        kinds = np.unique(widths)
-        if len(kinds) > 1:
+        lengths = np.unique(widths)
+        if len(lengths) > 1:
             where = "labels in its dataset.json" if self.listed else "its labels"
             raise DatasetError(path, f"{where} are of several forms or lengths {WAY_OUT}")
-        needed = 0 if not len(kept) else int(kinds[0]) or int(values.max()) + 1
+        needed = 0 if not len(kept) else int(lengths[0]) or int(values.max()) + 1
         if 0 < len(self.class_names) < needed:
             problem = f"its dataset.json names {len(self.class_names)} classes, its labels need {needed}"
             raise DatasetError(path, f"{problem} {WAY_OUT}")
@@ -206,21 +206,21 @@ def class_folders(folders: Sequence[str]) -> list[str] | None:
     return [parts[shared] for parts in split] if all(len(parts) > shared for parts in split) else None
 
 
-def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDArray[np.int64] | None]]:
+def merge_class_names(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDArray[np.int64] | None]]:
     """Merge class names of several parts; return them and the new class indices of each part (None: unchanged).
 
     Raises ValueError if some name their classes and others number them.
     """
-    if all(own == names[0] for own in names):
+    if all(part == names[0] for part in names):
         return (names[0] if names else ()), [None] * len(names)
     if not all(names):
         raise ValueError("some name their classes and others number them")
-    joined = tuple(sorted({name for own in names for name in own}))
-    number = {name: index for index, name in enumerate(joined)}
-    return joined, [np.array([number[name] for name in own], dtype=np.int64) for own in names]
+    merged = tuple(sorted({name for part in names for name in part}))
+    number = {name: index for index, name in enumerate(merged)}
+    return merged, [np.array([number[name] for name in part], dtype=np.int64) for part in names]
 
 
-def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def renumber(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """Return classes by their new indices; other values unchanged. Raises ValueError for a class without a name."""
     if number is None or not len(values):
         return values
@@ -229,24 +229,24 @@ def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> N
     return np.where(values >= 0, number[np.maximum(values, 0)], values)
 
 
-def concatenated(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
+def concatenate_labels(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
     """Concatenate the labels of several files of one dataset."""
     problem = next((part.problem for part in parts if part.problem is not None), None)
     values = [part.values for part in parts]
     class_names: tuple[str, ...] = ()
     named = [i for i, part in enumerate(parts) if part.class_names or (part.values >= 0).any()]
     try:
-        class_names, numbers = unified([parts[i].class_names for i in named])
+        class_names, numbers = merge_class_names([parts[i].class_names for i in named])
         for i, number in zip(named, numbers, strict=True):
-            values[i] = renumbered(values[i], number)
+            values[i] = renumber(values[i], number)
     except ValueError as error:
         problem = problem or f"of its files {error}"
     numbered: dict[str, bool] = {}
     for part in parts:
         for name, counted in zip(part.folder_names, part.numbered, strict=True):
             numbered[name] = numbered.get(name, True) and counted
-    place = {name: index for index, name in enumerate(numbered)}
-    folders = [np.array([place[name] for name in part.folder_names], np.int32)[part.folder] for part in parts]
+    position = {name: index for index, name in enumerate(numbered)}
+    folders = [np.array([position[name] for name in part.folder_names], np.int32)[part.folder] for part in parts]
     starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
     reasons = {
         start + index: reason
@@ -356,20 +356,20 @@ def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
     return by_name
 
 
-def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
+def sidecar_label(name: str, suffix: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
     """Return the label in a .cls or .json file beside an image, None if it has none, or why it is no class."""
     if size > MAX_LABEL_BYTES:
         return f"{name!r} is too large for a label"
     text = read()
-    if kind == "cls":
-        return label_listed(name, cls_value(text.decode("utf-8", "replace").strip()))
+    if suffix == "cls":
+        return parse_label(name, cls_value(text.decode("utf-8", "replace").strip()))
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError):
         return f"{name!r} is no JSON"
     facts = facts if isinstance(facts, dict) else {}
     label = next((facts[key] for key in LABEL_KEYS if facts.get(key) is not None), None)
-    return None if label is None else label_listed(name, label)
+    return None if label is None else parse_label(name, label)
 
 
 def cls_value(text: str) -> object:
@@ -382,7 +382,7 @@ def cls_value(text: str) -> object:
         return text
 
 
-def label_listed(name: str, label: object) -> Label | str:
+def parse_label(name: str, label: object) -> Label | str:
     """Return the class of a label, or why it is no class."""
     try:
         return class_of(label)

@@ -21,13 +21,13 @@ from .labels import (
     Description,
     Label,
     UnresolvedLabels,
-    label_listed,
+    merge_class_names,
+    parse_label,
     parts_of,
     plain_name,
-    renumbered,
+    renumber,
     shared_folder,
     sidecar_label,
-    unified,
 )
 
 NOT_REGULAR = "is not a regular file"
@@ -221,16 +221,16 @@ class ListingBuilder:
                 named.append((members, names))
         class_names: tuple[str, ...] = ()
         try:
-            class_names, numbers = unified([names for _, names in named])
+            class_names, numbers = merge_class_names([names for _, names in named])
             for (members, _), number in zip(named, numbers, strict=True):
-                values[members] = renumbered(values[members], number)
+                values[members] = renumber(values[members], number)
         except ValueError as error:
             problems.append(f"of its dataset.json files {error}")
-        place = {folder: number for number, folder in enumerate(numbered)}
+        position = {folder: number for number, folder in enumerate(numbered)}
         return UnresolvedLabels(
             values,
             widths,
-            np.array([place[name.rpartition("/")[0]] for name in plain], np.int32),
+            np.array([position[name.rpartition("/")[0]] for name in plain], np.int32),
             tuple(numbered),
             tuple(numbered.values()),
             reasons=reasons,
@@ -280,7 +280,7 @@ class ListingBuilder:
                     if any(name in shorter for name in names):
                         labels = shorter
                         break
-        found: list[object] = [label_listed(name, labels[name]) if name in labels else None for name in names]
+        found: list[object] = [parse_label(name, labels[name]) if name in labels else None for name in names]
         extra = set(labels) - {name.removeprefix(inside) for name in (*self._known, *self._skipped)}
         if not extra or root is None:  # beside shards: it describes other shards too
             return found, None

@@ -110,7 +110,7 @@ class TrainLoader:
     def batch(self, position: int, size: int) -> Images:
         """Return the images at `position` to `position + size - 1` of the sequence, and their labels.
 
-        An image is the same to the last bit in any batch. Raises DatasetError, FileError.
+        An image is bit for bit the same in any batch. Raises DatasetError, FileError.
         """
         return self.load(self.sampler.indices(position, size))
 
@@ -192,7 +192,9 @@ class InfiniteSampler:
             raise ConfigError(f"a window of {window} shards is below 0; give 0 to shuffle the whole set")
         self.count = count
         self.seed = seed
-        self.held_out = torch.randperm(count, generator=generator_for(seed, "held out"))[:held_out]  # in drawn order
+        self.held_out = torch.randperm(count, generator=generator_for(seed, "held out"))[
+            :held_out
+        ]  # in the order drawn
         kept = torch.ones(count, dtype=torch.bool)
         kept[self.held_out] = False
         self.kept = kept.nonzero()[:, 0]  # [K], rising
@@ -257,8 +259,8 @@ def read_by_workers(
 ) -> Generator[Tensor, None, None]:
     """Yield `resized.read(batch)` for each batch in order, read by the worker processes of a torch DataLoader.
 
-    DataLoader itself has no answer to a worker's death (too little memory, a signal to the whole group) but an error
-    raised at an arbitrary point of the main thread. So this runs in another thread than the main one, remembers which
+    DataLoader answers a worker's death (too little memory, a signal to the whole group) with an error raised at an
+    arbitrary point of the main thread. So this runs in another thread than the main one, remembers which
     batches were requested, and restarts the workers there; the sequence stays the same, as the batches are a function
     of their indices. If new workers die before they have read a batch, PolyinrError is raised. Closing this ends the
     processes. Raises DatasetError, FileError.
@@ -316,7 +318,7 @@ def start_workers(resized: ResizedDataset, batches: Iterable[list[int]], *, work
 
 
 class WorkerDataset(Dataset[WorkerResult]):
-    """What a worker reads: whole batches."""
+    """Whole batches, for a worker to read."""
 
     def __init__(self, resized: ResizedDataset) -> None:
         self.resized = resized

@@ -94,7 +94,7 @@ def prepare(
 
     Images that cannot be used are skipped and listed; files of other types are counted. Labels are kept if every image
     that is kept has one. Finished images wait in `output` + ".part" until the zip is whole; the same call after an
-    interruption takes them up. A script calls this below `if __name__ == "__main__"`, because the workers import it.
+    interruption resumes from them. A script calls this below `if __name__ == "__main__"`, because the workers import it.
 
     Args:
         sources: one or more folders, zip files, tar files, patterns of tar shards, images, or Python datasets of
@@ -117,11 +117,11 @@ def prepare(
     """
     color = parse_color(background) if isinstance(background, str) else background
     request, output = Request(resolution, crop, resize, color), Path(output)
-    given = list(sources) if isinstance(sources, list | tuple) else [sources]
-    check_paths([Path(one) for one in given if isinstance(one, str | os.PathLike)], output, overwrite=overwrite)
-    if not given:
+    listed = list(sources) if isinstance(sources, list | tuple) else [sources]
+    check_paths([Path(one) for one in listed if isinstance(one, str | os.PathLike)], output, overwrite=overwrite)
+    if not listed:
         raise RequestError("no source is given; name a folder, a zip or a tar of images")
-    opened = [open_source(one) for one in given]
+    opened = [open_source(one) for one in listed]
     ignored = Ignored()
     for source in opened:
         ignored.add(source.ignored)
@@ -145,8 +145,8 @@ def prepare(
                 )
             info, note = LabelInfo(), None
             if labels == "auto":
-                info, note = merge_labels(opened, kept_of(work, opened))
-            skipped = (*left_out_of(opened), *skipped)
+                info, note = merge_labels(opened, kept_by_source(work, opened))
+            skipped = (*all_left_out(opened), *skipped)
             made = provenance(opened, request, labels=labels, skipped=skipped, ignored=ignored)
             write_zip_dataset(output, work.images(), info, made, overwrite=overwrite)
             work.remove()
@@ -184,7 +184,7 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
         warnings.simplefilter("ignore")
         for index, payload in enumerate(payloads_left, int(doubtful[0]) if wanted else 0):
             if index in wanted:
-                if not isinstance(result_of(payload, request=request), ImageError):
+                if not isinstance(make_image(payload, request=request), ImageError):
                     break
                 broken.append(index)
                 if len(broken) == len(wanted):
@@ -192,14 +192,14 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
     return np.setdiff1d(np.arange(len(source.names)), np.array(broken, np.int64))
 
 
-def kept_of(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
+def kept_by_source(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
     """Return the indices of each source's images that were kept."""
     kept = np.array(["skipped" not in line for line in work.lines])
     ends = np.cumsum([len(source.names) for source in sources])[:-1]
     return [np.flatnonzero(part) for part in np.split(kept, ends)]
 
 
-def left_out_of(sources: Sequence[Source]) -> list[tuple[str, str]]:
+def all_left_out(sources: Sequence[Source]) -> list[tuple[str, str]]:
     """Return what is named as an image but is no regular file, with the reasons."""
     return [(display_name(source, name, sources), why) for source in sources for name, why in source.ignored.left_out]
 
@@ -266,7 +266,7 @@ def make_images(
         for (source, _), line in zip(names, work.lines, strict=False):
             refuse_skipped(work, source, line)
     chunk = max(1, min(MAX_AT_ONCE, PIXELS_AT_ONCE // request.resolution**2))
-    results = in_order(partial(result_of, request=request), payloads(sources, work.done), workers=workers, chunk=chunk)
+    results = in_order(partial(make_image, request=request), payloads(sources, work.done), workers=workers, chunk=chunk)
     with warnings.catch_warnings(), closing(results):
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata
         for result in results:
@@ -293,7 +293,7 @@ def payloads(sources: Sequence[Source], start: int) -> Iterator[Payload]:
         start = max(0, start - len(source.names))
 
 
-def result_of(payload: Payload, *, request: Request) -> bytes | ImageError:
+def make_image(payload: Payload, *, request: Request) -> bytes | ImageError:
     """Return one image as a PNG file, or why it is skipped; this runs in the workers."""
     try:
         if isinstance(payload, ImageError):
@@ -301,7 +301,7 @@ def result_of(payload: Payload, *, request: Request) -> bytes | ImageError:
         if isinstance(payload, np.ndarray):
             image = Image.fromarray(payload)
         else:
-            image = decode(bytes_of(payload), background=request.background)
+            image = decode(read_payload(payload), background=request.background)
         image = fit(image, request.resolution, crop=request.crop, resize=request.resize, background=request.background)
     except ImageError as error:
         return error
@@ -311,7 +311,7 @@ def result_of(payload: Payload, *, request: Request) -> bytes | ImageError:
     return file.getvalue()
 
 
-def bytes_of(payload: Path | bytes) -> bytes:
+def read_payload(payload: Path | bytes) -> bytes:
     """Return an image file's bytes. Raises ImageError."""
     if isinstance(payload, bytes):
         return payload

@@ -59,7 +59,7 @@ class WorkFolder:
         return len(self.lines)
 
     def _resume(self) -> None:
-        """Read the journal as far as it and the images are whole, and truncate the rest."""
+        """Read the journal up to the first damaged line or image, and truncate the rest."""
         self._journal.seek(0)
         self._images.seek(0)
         journal_end = images_end = 0

@@ -1,4 +1,4 @@
-"""Datasets at lower resolutions: exact area averages, the same to the last bit in any batch, cached on a device."""
+"""Datasets at lower resolutions: exact area averages, bit for bit the same in any batch, cached on a device."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ MAX_THREADS = 16
 
 
 class ResizedDataset:
-    """A dataset at `resolution`: uint8 where that is its own, else float32 area averages in [-1, 1]."""
+    """A dataset at `resolution`: uint8 at the dataset's resolution, else float32 area averages in [-1, 1]."""
 
     def __init__(self, data: ImageDataset, resolution: int) -> None:
         self.data = data
@@ -70,7 +70,7 @@ class DeviceCache:
 
 
 def area_weights(fine: int, coarse: int) -> Tensor:
-    """Return [coarse, fine] whole numbers: how much of each fine pixel lies in each coarse one.
+    """Return integers [coarse, fine]: how much of each fine pixel lies in each coarse one.
 
     Each row sums to fine / gcd(fine, coarse). The dtype is the smallest in which the sum over a window of uint8
     pixels is exact, hence independent of the order of additions and of the batch.
@@ -93,13 +93,13 @@ def area_average(pixels: Tensor, weights: Tensor) -> Tensor:
 
 
 def normalized(values: Tensor) -> Tensor:
-    """Bring images as a reader gives them, uint8 or averages already, to float32 in [-1, 1]."""
+    """Return images of a `ResizedDataset`, uint8 or averages, as float32 in [-1, 1]."""
     return values if values.is_floating_point() else scaled(values.to(torch.float32))
 
 
 def scaled(values: Tensor) -> Tensor:
-    """Map 0 .. 255 to [-1, 1], to the same bits on every device.
+    """Map 0 .. 255 to [-1, 1], bit for bit the same on every device.
 
-    The divisor is a tensor on the values' device: by a mere number a GPU would multiply its reciprocal.
+    The divisor is a tensor on the values' device: a GPU would multiply by the reciprocal of a Python number.
     """
     return values / torch.full((), 127.5, dtype=values.dtype, device=values.device) - 1

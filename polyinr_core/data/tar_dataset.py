@@ -24,8 +24,8 @@ from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse
 from polyinr_core.runtime.strict_json import JsonError, parse_json
 from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, read_header, read_tensors
 
-from .decode import MAX_IMAGE_BYTES, decoded
-from .labels import FACTS_NAME, Description, LabelUse, UnresolvedLabels, concatenated
+from .decode import MAX_IMAGE_BYTES, decode_square
+from .labels import FACTS_NAME, Description, LabelUse, UnresolvedLabels, concatenate_labels
 from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, check_name, fingerprint_of, is_image, may_matter
 
 FORMAT = "2"
@@ -80,7 +80,7 @@ class TarDataset:
         self.class_names = facts.class_names
         self.provenance: dict[str, Any] = facts.provenance
         self.notes: tuple[str, ...] = (*index.notes, *([] if note is None else [note]))
-        self.resolution: int = self._decoded(0, side=None).shape[0]
+        self.resolution: int = self._decode(0, side=None).shape[0]
 
     @classmethod
     def open(
@@ -99,7 +99,7 @@ class TarDataset:
         """
         path = Path(path)
         files = shard_files(path)
-        found = index_of(path, files, folder=index, progress=progress, beside=description_of(path, files))
+        found = load_index(path, files, folder=index, progress=progress, beside=find_beside(path, files))
         if (beside := image_beside(path)) is not None:
             found = replace(found, notes=(*found.notes, f"ignored: images beside the .tar files ({beside!r})"))
         return cls(path, files=files, index=found, use=labels)
@@ -114,9 +114,9 @@ class TarDataset:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises DatasetError, FileError."""
-        return self._decoded(index, side=self.resolution)
+        return self._decode(index, side=self.resolution)
 
-    def _decoded(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
+    def _decode(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
         """Read and decode image `index`; `side` None: of any size."""
         file = self.files[self.index.shard[index]]
         offset, size = int(self.index.offset[index]), int(self.index.size[index])
@@ -124,9 +124,9 @@ class TarDataset:
         if len(data) < size:
             raise DatasetError(file, "has become shorter since it was scanned; is it being written?")
         try:
-            return decoded(file, "", data, side=side)
+            return decode_square(file, "", data, side=side)
         except DatasetError:  # look the name up only now, as a million names would fill memory
-            return decoded(file, name_at(file, offset), data, side=side)
+            return decode_square(file, name_at(file, offset), data, side=side)
 
     def close(self) -> None:
         """Do nothing: no file is kept open."""
@@ -167,7 +167,7 @@ def shard_files(path: Path) -> list[Path]:
     return sorted(set(files))
 
 
-def description_of(path: Path, files: list[Path]) -> Path | None:
+def find_beside(path: Path, files: list[Path]) -> Path | None:
     """Return the `dataset.json` beside shards, None if there is none."""
     description = (path if path.is_dir() else files[0].parent) / FACTS_NAME
     return description if description.is_file() else None
@@ -193,7 +193,7 @@ def name_at(file: Path, offset: int) -> str:
     return next((member.name for member in members if member.info.offset_data == offset), f"byte {offset}")
 
 
-def index_of(
+def load_index(
     path: Path,
     files: list[Path],
     *,
@@ -214,13 +214,13 @@ def index_of(
         saved = folder / f"shards-{digest[:16]}.safetensors"
         if (index := read_index(saved, fingerprint)) is not None:
             return index
-    index = joined(scan(files, described_by(path, beside), progress=progress))
+    index = join_scans(scan(files, read_beside(path, beside), progress=progress))
     if saved is not None:
         write_index(saved, index, fingerprint)
     return index
 
 
-def described_by(path: Path, beside: Path | None) -> Description | None:
+def read_beside(path: Path, beside: Path | None) -> Description | None:
     """Read a `dataset.json` beside shards. Raises FileError."""
     return None if beside is None else Description.read(path, read_bytes(beside))
 
@@ -239,7 +239,7 @@ def scan(
             pool.shutdown(cancel_futures=True)
 
 
-def joined(scans: Iterable[Scan]) -> ShardIndex:
+def join_scans(scans: Iterable[Scan]) -> ShardIndex:
     """Join the scans of shards to an index, without the image names, which would fill memory."""
     places, labels, ignored = [], [], Ignored()
     digest = hashlib.sha256()
@@ -253,7 +253,7 @@ def joined(scans: Iterable[Scan]) -> ShardIndex:
         shard=np.repeat(np.arange(len(places), dtype=np.int32), [len(part) for part in places]),
         offset=rows[:, 0].copy(),
         size=rows[:, 1].copy(),
-        labels=concatenated(labels),
+        labels=concatenate_labels(labels),
         sha256=digest.hexdigest(),
         notes=ignored.lines(),
     )
@@ -411,7 +411,7 @@ def check_end(path: Path, tar: tarfile.TarFile) -> None:
         tar.fileobj.seek(tar.offset)
         block = tar.fileobj.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE or any(block):
-        raise DatasetError(path, "is not a whole tar file (cut off or damaged behind its last readable file)")
+        raise DatasetError(path, "is not a whole tar file (truncated, or damaged after its last readable file)")
 
 
 @contextmanager

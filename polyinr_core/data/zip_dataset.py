@@ -18,7 +18,7 @@ from polyinr_core.errors import DatasetError, FileError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special, sha256_of, written_beside
 from polyinr_core.runtime.strict_json import JsonError, format_json
 
-from .decode import MAX_IMAGE_BYTES, decoded
+from .decode import MAX_IMAGE_BYTES, decode_square
 from .labels import FACTS_NAME, MAX_FACTS_BYTES, LabelInfo, LabelUse, plain_name
 from .listing import Listing, ListingBuilder, check_name, is_image
 
@@ -42,7 +42,7 @@ class ZipDataset:
         self.shard_of: NDArray[np.int32] | None = None  # there is one file only
         self._zipped: zipfile.ZipFile | None = zipped
         self._process = os.getpid()
-        self.resolution: int = self._decoded(0, side=None).shape[0]
+        self.resolution: int = self._decode(0, side=None).shape[0]
 
     @classmethod
     def open(cls, path: PathLike, *, labels: LabelUse = "auto") -> Self:
@@ -74,12 +74,12 @@ class ZipDataset:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return image `index`, uint8 [H, W, 3], H = W = `resolution`. Raises DatasetError."""
-        return self._decoded(index, side=self.resolution)
+        return self._decode(index, side=self.resolution)
 
-    def _decoded(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
+    def _decode(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
         """Read and decode image `index`; `side` None: of any size."""
         name = self.names[index]
-        return decoded(self.path, name, read_member(self.path, self._handle(), name), side=side)
+        return decode_square(self.path, name, read_member(self.path, self._handle(), name), side=side)
 
     def _handle(self) -> zipfile.ZipFile:
         """Return the zip, reopened after a fork, because processes would share one file position."""

@@ -142,7 +142,7 @@ def write_pixels(file: BinaryIO, pixels: NDArray, *, format: str, metadata: Meta
         image.save(file, "WEBP", lossless=True)
 
 
-def image_kind(head: bytes) -> str | None:
+def detect_format(head: bytes) -> str | None:
     """Return the format of a file by its first bytes, or None."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
@@ -166,17 +166,17 @@ def read_metadata(path: PathLike) -> Metadata:
     refuse_special(path)
     try:
         with path.open("rb") as file:
-            kind = image_kind(file.read(16))
+            format = detect_format(file.read(16))
             file.seek(0)
-            if kind == "png":
+            if format == "png":
                 text = _png_text(file)
-            elif kind == "tiff":
+            elif format == "tiff":
                 text = _tiff_description(path, file)
-            elif kind in ("gif", "webp"):
+            elif format in ("gif", "webp"):
                 with Image.open(file) as image:
                     text = str(image.getexif().get(DESCRIPTION, ""))
                     text = image.info.get("comment", b"").decode(errors="replace") or text
-            elif kind == "jpeg":
+            elif format == "jpeg":
                 return {}
             else:
                 raise FileError(path, "not a PNG, TIFF, JPEG, WebP or GIF image")
@@ -195,19 +195,19 @@ def _png_text(file: BinaryIO) -> str:
     """Return the text of the metadata in a PNG. Raises ValueError for a damaged file."""
     text = ""
     file.seek(8)
-    kind = b""
-    while kind != b"IEND":
+    chunk_type = b""
+    while chunk_type != b"IEND":
         head = file.read(8)
         if len(head) < 8:
             raise ValueError("it ends early")
-        length, kind = struct.unpack(">I4s", head)
-        if not kind.isalpha():
-            raise ValueError(f"a chunk has the type {kind!r}")
-        is_text = kind in PNG_TEXTS and length <= MAX_TEXT_BYTES
-        if kind[0] & 32 and not is_text:  # ancillary and not text
+        length, chunk_type = struct.unpack(">I4s", head)
+        if not chunk_type.isalpha():
+            raise ValueError(f"a chunk has the type {chunk_type!r}")
+        is_text = chunk_type in PNG_TEXTS and length <= MAX_TEXT_BYTES
+        if chunk_type[0] & 32 and not is_text:  # ancillary and not text
             file.seek(length + 4, io.SEEK_CUR)
             continue
-        body, total = [], zlib.crc32(kind)
+        body, total = [], zlib.crc32(chunk_type)
         while length:
             part = file.read(min(length, 2**20))
             if not part:
@@ -217,29 +217,29 @@ def _png_text(file: BinaryIO) -> str:
             if is_text:
                 body.append(part)
         is_right = file.read(4) == struct.pack(">I", total)
-        found = _text_of(kind, b"".join(body)) if is_text else None
+        found = _text_of(chunk_type, b"".join(body)) if is_text else None
         if not is_right and (found is not None or not is_text):
-            raise ValueError(f"a wrong checksum in its {kind.decode('ascii')}")
+            raise ValueError(f"a wrong checksum in its {chunk_type.decode('ascii')}")
         text = text or found or ""
     return text
 
 
-def _text_of(kind: bytes, chunk: bytes) -> str | None:
+def _text_of(chunk_type: bytes, chunk: bytes) -> str | None:
     """Return the metadata in a text chunk of a PNG, None if its keyword is another. Raises ValueError."""
     keyword, _, value = chunk.partition(b"\0")
     if keyword != METADATA_KEY.encode("ascii"):
         return None
-    is_packed = kind == b"zTXt" or (kind == b"iTXt" and value[:1] == b"\1")
-    if kind == b"zTXt":
+    is_packed = chunk_type == b"zTXt" or (chunk_type == b"iTXt" and value[:1] == b"\1")
+    if chunk_type == b"zTXt":
         value = value[1:]
-    elif kind == b"iTXt":
+    elif chunk_type == b"iTXt":
         value = value[2:].partition(b"\0")[2].partition(b"\0")[2]  # after the language and the translated keyword
     if is_packed:
         try:
             value = zlib.decompressobj().decompress(value, MAX_UNPACKED_TEXT_BYTES)
         except zlib.error as error:
             raise ValueError(f"a text that cannot be decompressed ({error})") from error
-    return value.decode("latin-1" if kind != b"iTXt" else "utf-8", "replace")
+    return value.decode("latin-1" if chunk_type != b"iTXt" else "utf-8", "replace")
 
 
 def _tiff_description(path: Path, file: BinaryIO) -> str:
@@ -342,10 +342,10 @@ def in_threads(jobs: Iterable[Callable[[], T]], *, threads: int) -> Generator[T,
         pending: deque[Future[T]] = deque()
         failure: Exception | None = None
         try:
-            taken = iter(jobs)
+            remaining = iter(jobs)
             while failure is None:
                 try:
-                    pending.append(pool.submit(next(taken)))
+                    pending.append(pool.submit(next(remaining)))
                 except StopIteration:
                     break
                 except Exception as error:

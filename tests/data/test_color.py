@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from specimens import encoded, icc_profile, noise, png_chunk, png_file, with_chunks
 from test_decoding import decoded
 
-from polyinr_core.data.color import MAX_PROFILE_BYTES, SRGB, is_8_bit, matrix_profile, to_srgb
+from polyinr_core.data.color import MAX_PROFILE_BYTES, SRGB, matrix_profile, to_8_bit, to_srgb
 from polyinr_core.data.decode import decode
 from polyinr_core.errors import ImageError
 
@@ -196,7 +196,7 @@ def test_a_profile_is_not_unpacked_without_bound():
 @pytest.mark.parametrize("top", [1, 3, 15, 255, 1023, 4095, 65535])
 def test_numbers_are_rounded_to_8_bits(top):
     values = np.arange(top + 1, dtype=np.uint8 if top < 256 else np.uint16)
-    assert np.array_equal(is_8_bit(values, top=top), np.rint(values.astype(float) * 255 / top).astype(np.uint8))
+    assert np.array_equal(to_8_bit(values, top=top), np.rint(values.astype(float) * 255 / top).astype(np.uint8))
 
 
 def test_code_points_of_avif():

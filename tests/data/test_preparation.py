@@ -238,8 +238,8 @@ def test_an_interruption_leaves_no_archive_and_is_taken_up(folder, tmp_path, mon
         prepare([folder], output, resolution=8, progress=stop_at(4))
     assert left(tmp_path) == ["a.zip.part", "photos", "whole.zip"]
     worked = []
-    made = preparation.result_of
-    monkeypatch.setattr(preparation, "result_of", lambda p, request: worked.append(p.name) or made(p, request=request))
+    made = preparation.make_image
+    monkeypatch.setattr(preparation, "make_image", lambda p, request: worked.append(p.name) or made(p, request=request))
     report = prepare([folder], output, resolution=8)
     assert report.resumed == 4
     assert worked == ["3.png", "5.png"]  # only the two that were missing

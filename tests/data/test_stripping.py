@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from specimens import encoded, exif_block, icc_profile, noise, png_chunk, png_file, with_chunks
 from test_decoding import decoded
 
-from polyinr_core.data.decode import decode, exif_orientation, frame_count, stripped
+from polyinr_core.data.decode import decode, exif_orientation, frame_count, strip
 from polyinr_core.data.tiff import tiff_file
 from polyinr_core.errors import ImageError
 from polyinr_core.inversion.target import load_target
@@ -436,8 +436,8 @@ def test_16_bits_of_other_kinds_are_rounded():
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_a_plain_file_is_not_copied(kind):
-    data = stripped(encoded(noise(), kind)).data
-    assert stripped(data).data == data
+    data = strip(encoded(noise(), kind)).data
+    assert strip(data).data == data
 
 
 def mutated(data: bytes, chance: np.random.RandomState) -> bytes:
