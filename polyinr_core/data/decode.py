@@ -64,9 +64,8 @@ TURNS = {  # EXIF orientation: the transposition that makes an image upright
 class Stripped(NamedTuple):
     """A file's bytes without what its pixels do not depend on, and the metadata that they depend on.
 
-    Texts, dates, thumbnails, later frames and other things around an image are often odd: no reason to refuse it. So
-    the color profile, the orientation (EXIF's number, 1 upright) and `chunks`, the ancillary chunks of a PNG that count,
-    are read here, tolerantly.
+    Texts, dates, thumbnails and later frames are often odd: no reason to refuse an image. So the color profile, the
+    orientation (EXIF's number, 1 upright) and `chunks`, a PNG's ancillary chunks that count, are read tolerantly.
     """
 
     data: bytes

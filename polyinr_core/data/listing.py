@@ -337,7 +337,7 @@ def fingerprint_of(*paths: Path | None) -> str:
 
 
 def check_name(path: Path, name: str) -> None:
-    """Raise DatasetError if `name`, inside the archive at `path`, is absolute or leads upwards."""
+    """Raise DatasetError if `name`, inside the dataset at `path`, is absolute or leads upwards."""
     plain = name.replace("\\", "/")
     if plain.startswith("/") or plain[1:2] == ":" or ".." in plain.split("/"):
         raise DatasetError(path, f"holds the name {name!r}, which leads out of the archive; refused")

@@ -93,8 +93,8 @@ def prepare(
     """Write a dataset of square RGB images, a zip file, from any images.
 
     Images that cannot be used are skipped and listed; files of other types are counted. Labels are kept if every image
-    that is kept has one. Finished images wait in `output` + ".part" until the zip is whole; the same call after an
-    interruption resumes from them. A script calls this below `if __name__ == "__main__"`, because the workers import it.
+    that is kept has one. Finished images wait in `output` + ".part" until the zip is whole; after an interruption
+    the same call resumes from them. A script calls this below `if __name__ == "__main__"`: the workers import it.
 
     Args:
         sources: one or more folders, zip files, tar files, patterns of tar shards, images, or Python datasets of

@@ -1,4 +1,4 @@
-"""Small images and archives made for the tests of the data room."""
+"""Small images, zip files and tar files for the tests of datasets."""
 
 import io
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import Source
 from polyinr_core.data.labels import LabelInfo
 
@@ -28,6 +29,14 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: objec
     file = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format=kind, **options)
     return file.getvalue()
+
+
+def decoded(data: bytes, **options: object) -> np.ndarray:
+    """Decode to an array [H, W, 3], checking that it is plain RGB without metadata."""
+    image = decode(data, **options)
+    assert image.mode == "RGB"
+    assert image.info == {}
+    return np.asarray(image)
 
 
 def labels_of(source: Source) -> LabelInfo:
@@ -58,8 +67,8 @@ def stylegan_names(count: int) -> list[str]:
     return [f"00000/img{index:08d}.png" for index in range(count)]
 
 
-def write_archive(path: Path, *, count: int = 6, side: int = 8, labels: object = "cycle", **facts: object) -> Path:
-    """An archive as StyleGAN's tool makes it, of noise; by default with the labels 0, 1, 2, 0, ..."""
+def write_dataset(path: Path, *, count: int = 6, side: int = 8, labels: object = "cycle", **facts: object) -> Path:
+    """A dataset as StyleGAN's tool writes it, of noise; by default with the labels 0, 1, 2, 0, ..."""
     names = stylegan_names(count)
     if labels == "cycle":
         labels = [[name, index % 3] for index, name in enumerate(names)]

@@ -7,8 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from specimens import encoded, icc_profile, noise, png_chunk, png_file, with_chunks
-from test_decoding import decoded
+from specimens import decoded, encoded, icc_profile, noise, png_chunk, png_file, with_chunks
 
 from polyinr_core.data.color import MAX_PROFILE_BYTES, SRGB, matrix_profile, to_8_bit, to_srgb
 from polyinr_core.data.decode import decode

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-from specimens import icc_profile
-from test_decoding import decoded
+from specimens import decoded, icc_profile
 
 from polyinr_core.data.decode import MAX_PIXELS, decode
 from polyinr_core.data.tiff import COPIED, tiff_file

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from specimens import encoded, labels_of, noise, write_archive, write_folder, write_tar, write_zip
+from specimens import encoded, labels_of, noise, write_dataset, write_folder, write_tar, write_zip
 from torchvision.datasets import FakeData
 
 from polyinr_core.data.import_sources import Source, open_source
@@ -81,11 +81,11 @@ def test_a_zip_with_class_folders(tmp_path):
 
 
 def test_a_stylegan_zip_keeps_its_labels(tmp_path):
-    source = open_source(write_archive(tmp_path / "a.zip", class_names=["x", "y", "z"], license="MIT"))
+    source = open_source(write_dataset(tmp_path / "a.zip", class_names=["x", "y", "z"], license="MIT"))
     assert classes_of(source) == ["x", "y", "z"] * 2
     assert labels_of(source).provenance == {"license": "MIT"}
-    assert classes_of(open_source(write_archive(tmp_path / "b.zip"))) == [0, 1, 2] * 2
-    assert classes_of(open_source(write_archive(tmp_path / "c.zip", labels=None))) is None
+    assert classes_of(open_source(write_dataset(tmp_path / "b.zip"))) == [0, 1, 2] * 2
+    assert classes_of(open_source(write_dataset(tmp_path / "c.zip", labels=None))) is None
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])

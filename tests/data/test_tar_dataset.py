@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 import webdataset
-from specimens import encoded, noise, write_archive, write_tar
+from specimens import encoded, noise, write_dataset, write_tar
 
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.tar_dataset import TarDataset
@@ -36,10 +36,10 @@ def write_shards(folder, *, count=10, each=4, side=8, label="cls"):
 @pytest.mark.parametrize("label", ["cls", "json", "none"])
 def test_shards_of_the_library_are_read_as_it_reads_them(tmp_path, label):
     folder = write_shards(tmp_path / "set", label=label)
-    told = []
-    data = open_dataset(folder, progress=lambda done, of: told.append((done, of)))
+    reported = []
+    data = open_dataset(folder, progress=lambda done, of: reported.append((done, of)))
     assert isinstance(data, TarDataset)
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
     oracle = webdataset.WebDataset(
         sorted(str(path) for path in folder.glob("*.tar")), shardshuffle=False, empty_check=False
     ).decode("rgb8")
@@ -75,8 +75,8 @@ def test_the_ways_to_name_shards(tmp_path, monkeypatch):
         open_dataset("none.tar")
 
 
-def test_other_data_is_an_archive(tmp_path):
-    assert isinstance(open_dataset(write_archive(tmp_path / "a.zip")), ZipDataset)
+def test_other_data_is_a_dataset(tmp_path):
+    assert isinstance(open_dataset(write_dataset(tmp_path / "a.zip")), ZipDataset)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="is a folder; make a dataset of it with `polyinr prepare`"):
         open_dataset(tmp_path / "empty")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specimens import encoded, labels_of, noise, write_archive, write_folder, write_tar, write_zip
+from specimens import encoded, labels_of, noise, write_dataset, write_folder, write_tar, write_zip
 
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
@@ -88,7 +88,7 @@ CONTAINERS = {
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_command_reads_the_same_images_labels_and_names(tmp_path, layout, container):
-    """`prepare`'s archive is the same as what `train` and `info` open, and what `evaluate` does."""
+    """`prepare`'s dataset is the same as what `train` and `info` open, and what `evaluate` does."""
     files, numbers, names = LAYOUTS[layout]
     (tmp_path / "shards").mkdir()
     path = CONTAINERS[container](tmp_path, files)
@@ -249,7 +249,7 @@ def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwis
 
 
 def test_labels_that_can_be_used_are_there_when_asked_for_so(tmp_path):
-    path = write_archive(tmp_path / "a.zip")
+    path = write_dataset(tmp_path / "a.zip")
     assert open_dataset(path, labels="usable").labels.tolist() == [0, 1, 2] * 2
     none = open_dataset(path, labels="none")
     assert (none.labels, none.classes, none.sha256) == (None, 0, open_dataset(path).sha256)
@@ -278,7 +278,7 @@ def test_one_name_twice_is_refused(tmp_path):
                 read(path)
 
 
-def test_links_inside_a_tar_are_told(tmp_path):
+def test_links_inside_a_tar_are_reported(tmp_path):
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         file = write_folder(tmp_path / "set", {"a.png": IMAGES[0]}) / "a.png"
         tar.add(file, "a.png")
