@@ -13,8 +13,7 @@ from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import ConfigError
-from polyinr_core.images.grid import Pixels, blank, make_grid
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import Pixels, blank, make_grid, to_uint8
 from polyinr_core.latents.latents import Latents
 from polyinr_core.latents.naming import parse_label
 from polyinr_core.metrics.psnr_ssim import psnr, ssim

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.errors import RequestError
-from polyinr_core.images.batch_writer import Image, write_images
-from polyinr_core.images.grid import Pixels, apply_colormap, blank
-from polyinr_core.images.quantize import check_finite
+from polyinr_core.images.grid import Pixels, apply_colormap, blank, check_finite
+from polyinr_core.images.io import ImageFile, write_images
 from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import UNIT, Grid, Window
 from polyinr_core.models.generator import Synthesis
@@ -192,7 +191,7 @@ def _write_folder(
         refuse_overwrite(output.path / name, overwrite=output.overwrite)
     found: list[Metadata] = []
 
-    def render() -> Iterator[Image]:
+    def render() -> Iterator[ImageFile]:
         for image in images:
             cell = None
             if options.overlay is not None:
@@ -202,7 +201,7 @@ def _write_folder(
             for level, heat in zip(options.levels, _compute(renderer, image.latents, options, progress), strict=True):
                 name = names[len(found)]
                 found.append(_with_ranges(metadata, [level], heat[None]))
-                yield Image(name, _colors(heat, cell, options), metadata)
+                yield ImageFile(name, _colors(heat, cell, options), metadata)
 
     written = write_images(
         output.path, render(), image_bytes=renderer.width * renderer.height * 3, overwrite=output.overwrite

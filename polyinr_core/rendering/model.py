@@ -14,7 +14,7 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
-from polyinr_core.images.quantize import check_finite, to_uint8
+from polyinr_core.images.grid import check_finite, to_uint8
 from polyinr_core.latents.latents import Latents, from_seeds, in_space, to_affine
 from polyinr_core.latents.naming import parse_label
 from polyinr_core.models.coordinates import UNIT, Grid, Window

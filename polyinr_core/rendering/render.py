@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyinr_core.images.grid import Pixels, blank, draw_frame
-from polyinr_core.images.quantize import fill_rows
+from polyinr_core.images.grid import Pixels, blank, draw_frame, fill_rows
 from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import BlendGrid, Grid, SubGrid, Window
 

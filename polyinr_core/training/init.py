@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.dataset import ImageDataset
-from polyinr_core.data.loader import ResizedDataset
-from polyinr_core.data.resample import normalized
+from polyinr_core.data.resample import ResizedDataset, normalized
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.config import GeneratorConfig

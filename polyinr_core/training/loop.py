@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
-from polyinr_core.data.torch_dataset import as_image_dataset
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError, TrainingError
 from polyinr_core.metrics.inception import load_inception

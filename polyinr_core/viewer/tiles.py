@@ -14,9 +14,8 @@ from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import PolyinrError, RequestError
-from polyinr_core.images.grid import blank
+from polyinr_core.images.grid import blank, fill_rows
 from polyinr_core.images.io import encode_image
-from polyinr_core.images.quantize import fill_rows
 from polyinr_core.models.coordinates import Window
 from polyinr_core.rendering.backends import Backend, select_backend
 from polyinr_core.rendering.precision import in_precision

@@ -10,7 +10,7 @@ from rounding import assert_rounded, terms_to_affine
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import ConfigError, LabelError, PolyinrError
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import to_uint8
 from polyinr_core.inversion.invert import InversionResult, invert, render_with
 from polyinr_core.inversion.loss import InversionLoss, load_loss
 from polyinr_core.inversion.optimize import SpaceName, learning_rate, search_spaces

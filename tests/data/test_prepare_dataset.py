@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from specimens import encoded, noise, stylegan_names, write_archive, write_folder, write_zip
+from specimens import encoded, noise, stylegan_names, write_dataset, write_folder, write_zip
 from torchvision.datasets import FakeData
 
 from polyinr_core.data import prepare as preparation
@@ -34,7 +34,7 @@ def left(path: Path) -> list[str]:
     return sorted(file.name for file in path.iterdir())
 
 
-def test_a_folder_becomes_an_archive(folder, tmp_path):
+def test_a_folder_becomes_a_dataset(folder, tmp_path):
     steps = []
     output = tmp_path / "out" / "a.zip"
     report = prepare([folder], output, resolution=8, progress=lambda done, total: steps.append((done, total)))
@@ -42,23 +42,23 @@ def test_a_folder_becomes_an_archive(folder, tmp_path):
     assert (report.classes, report.class_names) == (2, ("cat", "dog"))
     assert steps == [(done, 6) for done in range(7)]
     assert left(tmp_path / "out") == ["a.zip"]
-    with ZipDataset.open(output) as archive:
-        assert archive.names == stylegan_names(6)
-        assert archive.resolution == 8
-        assert archive.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    with ZipDataset.open(output) as dataset:
+        assert dataset.names == stylegan_names(6)
+        assert dataset.resolution == 8
+        assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1]
         for index, name in enumerate(sorted(FILES)):
             expected = Image.open(folder / name).resize((8, 8), Image.Resampling.LANCZOS)
-            assert np.array_equal(archive.read(index), np.asarray(expected))
+            assert np.array_equal(dataset.read(index), np.asarray(expected))
 
 
 def test_a_dataset_of_torchvision_and_a_path_as_text(tmp_path):
-    dataset = FakeData(size=9, image_size=(3, 12, 10), num_classes=2)
-    report = prepare(dataset, str(tmp_path / "a.zip"), resolution=10, background="black")
+    fake = FakeData(size=9, image_size=(3, 12, 10), num_classes=2)
+    report = prepare(fake, str(tmp_path / "a.zip"), resolution=10, background="black")
     assert (report.kept, report.classes) == (9, 2)
-    with ZipDataset.open(tmp_path / "a.zip") as archive:
-        assert archive.labels.tolist() == [int(label) for _, label in dataset]
-        assert archive.provenance["sources"] == [{"name": "FakeData", "kind": "dataset", "images": 9}]
-        assert np.array_equal(archive.read(3), np.asarray(dataset[3][0])[1:11])
+    with ZipDataset.open(tmp_path / "a.zip") as dataset:
+        assert dataset.labels.tolist() == [int(label) for _, label in fake]
+        assert dataset.provenance["sources"] == [{"name": "FakeData", "kind": "dataset", "images": 9}]
+        assert np.array_equal(dataset.read(3), np.asarray(fake[3][0])[1:11])
     assert prepare(str(tmp_path / "a.zip"), tmp_path / "b.zip", resolution=10).kept == 9
 
 
@@ -146,9 +146,9 @@ def test_odd_images_are_skipped_and_listed(folder, tmp_path, workers):
     assert sorted(reasons) == sorted(f"cat/{name}" for name in ODD)
     for name, (_, reason) in ODD.items():
         assert reason in reasons[f"cat/{name}"]
-    with ZipDataset.open(tmp_path / "a.zip") as archive:
-        assert archive.labels.tolist() == [0, 0, 0, 1, 1, 1]
-        assert [archive.read(index).shape for index in range(6)] == [(8, 8, 3)] * 6
+    with ZipDataset.open(tmp_path / "a.zip") as dataset:
+        assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        assert [dataset.read(index).shape for index in range(6)] == [(8, 8, 3)] * 6
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -181,17 +181,17 @@ def test_a_damaged_zip_entry_is_skipped(tmp_path):
     assert report.skipped == (("a.png", "cannot be read, the zip is damaged there"),)
 
 
-def test_a_stylegan_archive_as_source_keeps_labels_names_and_license(tmp_path):
+def test_a_stylega_dataset_as_source_keeps_labels_names_and_license(tmp_path):
     names = ["x", "y", "z", "none of these"]
-    source = write_archive(tmp_path / "s.zip", side=16, class_names=names, license="MIT")
+    source = write_dataset(tmp_path / "s.zip", side=16, class_names=names, license="MIT")
     report = prepare([source], tmp_path / "a.zip", resolution=8)
     assert report.class_names == tuple(names)
-    archive = ZipDataset.open(tmp_path / "a.zip")
-    assert archive.labels.tolist() == [0, 1, 2] * 2
-    assert archive.provenance["sources"][0]["provenance"] == {"license": "MIT"}
+    dataset = ZipDataset.open(tmp_path / "a.zip")
+    assert dataset.labels.tolist() == [0, 1, 2] * 2
+    assert dataset.provenance["sources"][0]["provenance"] == {"license": "MIT"}
     again = prepare([tmp_path / "a.zip"], tmp_path / "b.zip", resolution=8)
     assert again.kept == 6
-    assert np.array_equal(ZipDataset.open(tmp_path / "b.zip").read(3), archive.read(3))
+    assert np.array_equal(ZipDataset.open(tmp_path / "b.zip").read(3), dataset.read(3))
 
 
 def test_several_sources_join_their_classes(tmp_path):
@@ -212,7 +212,7 @@ def test_one_class_or_a_image_without_class_means_no_labels(tmp_path):
 
 
 def test_named_and_numbered_classes_do_not_mix(tmp_path, folder):
-    numbered = write_archive(tmp_path / "n.zip", side=16)
+    numbered = write_dataset(tmp_path / "n.zip", side=16)
     with pytest.raises(RequestError, match="give --labels none"):
         prepare([folder, numbered], tmp_path / "a.zip", resolution=8)
     assert prepare([folder, numbered], tmp_path / "a.zip", resolution=8, labels="none").kept == 12
@@ -230,7 +230,7 @@ def stop_at(count: int):
     return progress
 
 
-def test_an_interruption_leaves_no_archive_and_is_taken_up(folder, tmp_path, monkeypatch):
+def test_an_interruption_leaves_no_dataset_and_is_taken_up(folder, tmp_path, monkeypatch):
     whole = tmp_path / "whole.zip"
     prepare([folder], whole, resolution=8)
     output = tmp_path / "a.zip"
@@ -238,8 +238,8 @@ def test_an_interruption_leaves_no_archive_and_is_taken_up(folder, tmp_path, mon
         prepare([folder], output, resolution=8, progress=stop_at(4))
     assert left(tmp_path) == ["a.zip.part", "photos", "whole.zip"]
     worked = []
-    made = preparation.result_of
-    monkeypatch.setattr(preparation, "result_of", lambda p, request: worked.append(p.name) or made(p, request=request))
+    made = preparation.make_image
+    monkeypatch.setattr(preparation, "make_image", lambda p, request: worked.append(p.name) or made(p, request=request))
     report = prepare([folder], output, resolution=8)
     assert report.resumed == 4
     assert worked == ["3.png", "5.png"]  # only the two that were missing
@@ -323,7 +323,7 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
     assert ZipDataset.open(output).resolution == 4
 
 
-def test_a_full_disk_is_one_line_and_no_archive(folder, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_no_dataset(folder, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -371,7 +371,7 @@ def test_a_killed_run_with_workers_is_taken_up(tmp_path):
     assert output.read_bytes() == (tmp_path / "whole.zip").read_bytes()
 
 
-def test_the_bundled_archive_says_how_it_was_made():
+def test_the_bundled_dataset_says_how_it_was_made():
     from polyinr_core.data.dataset import bundled_dataset
 
     facts = ZipDataset.open(bundled_dataset()).provenance

@@ -12,8 +12,8 @@ from itertools import islice
 
 import pytest
 import torch
-from specimens import write_archive
-from test_shards import write_shards
+from specimens import write_dataset
+from test_tar_dataset import write_shards
 
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.loader import TrainLoader
@@ -23,12 +23,12 @@ from polyinr_core.runtime.distributed import DistributedContext
 
 @pytest.fixture
 def data(tmp_path):
-    return open_dataset(write_archive(tmp_path / "a.zip", count=10))
+    return open_dataset(write_dataset(tmp_path / "a.zip", count=10))
 
 
-def taken(feed, count, position=0, **how):
+def taken(loader, count, position=0, **how):
     """The first items of a stream, and then it is closed."""
-    with closing(feed.batches(position, **({"batch": 6, "micro_batch": 6} | how))) as stream:
+    with closing(loader.batches(position, **({"batch": 6, "micro_batch": 6} | how))) as stream:
         return list(islice(stream, count))
 
 
@@ -40,11 +40,11 @@ def children() -> set[int]:
 @pytest.mark.parametrize("cache_bytes", [2**30, 0])
 @pytest.mark.parametrize("resolution", [8, 5])
 def test_the_stream_is_the_batches_in_their_order(data, cache_bytes, resolution):
-    feed = TrainLoader(data, resolution=resolution, seed=5, mirror=True, held_out=2, cache_bytes=cache_bytes)
-    assert (feed.cache is None) == (cache_bytes == 0)
+    loader = TrainLoader(data, resolution=resolution, seed=5, mirror=True, held_out=2, cache_bytes=cache_bytes)
+    assert (loader.cache is None) == (cache_bytes == 0)
     for start in (0, 13):
-        for index, (images, labels) in enumerate(taken(feed, 7, start)):
-            expected = feed.batch(start + 6 * index, 6)
+        for index, (images, labels) in enumerate(taken(loader, 7, start)):
+            expected = loader.batch(start + 6 * index, 6)
             assert torch.equal(images, expected[0])
             assert torch.equal(labels, expected[1])
 
@@ -52,10 +52,11 @@ def test_the_stream_is_the_batches_in_their_order(data, cache_bytes, resolution)
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("micro_batch", [6, 12])
 def test_ranks_share_each_micro_batch(data, count, micro_batch):
-    feed = TrainLoader(data, resolution=8, seed=5, mirror=True)
-    whole = taken(feed, 3, batch=12, micro_batch=12)
+    loader = TrainLoader(data, resolution=8, seed=5, mirror=True)
+    whole = taken(loader, 3, batch=12, micro_batch=12)
     parts = [
-        taken(feed, 3, batch=12, micro_batch=micro_batch, dist=DistributedContext(rank, count)) for rank in range(count)
+        taken(loader, 3, batch=12, micro_batch=micro_batch, dist=DistributedContext(rank, count))
+        for rank in range(count)
     ]
     for index, (images, labels) in enumerate(whole):
         pieces = [[part[index][kind].split(micro_batch // count) for part in parts] for kind in (0, 1)]
@@ -65,22 +66,22 @@ def test_ranks_share_each_micro_batch(data, count, micro_batch):
 
 
 def test_held_out_images_never_come(data):
-    feed = TrainLoader(data, resolution=8, seed=0, held_out=3)
-    assert len(feed) == 7
-    apart, labels = feed.held_out(3)
+    loader = TrainLoader(data, resolution=8, seed=0, held_out=3)
+    assert len(loader) == 7
+    apart, labels = loader.held_out(3)
     assert apart.shape == (3, 3, 8, 8)
-    assert labels.tolist() == data.labels[feed.sampler.held_out].tolist()
-    assert torch.equal(feed.held_out(2)[0], apart[:2])
-    seen = torch.cat([images for images, _ in taken(feed, 5)])
+    assert labels.tolist() == data.labels[loader.sampler.held_out].tolist()
+    assert torch.equal(loader.held_out(2)[0], apart[:2])
+    seen = torch.cat([images for images, _ in taken(loader, 5)])
     assert len(torch.unique(seen, dim=0)) == 7
     assert not any(torch.equal(one, other) for one in seen for other in apart)
-    kept = set(range(10)) - set(feed.sampler.held_out.tolist())
+    kept = set(range(10)) - set(loader.sampler.held_out.tolist())
     only = TrainLoader(data, resolution=8, seed=0, held_out=9)
     (last,) = set(range(10)) - set(only.sampler.held_out.tolist())
     assert set(only.sample_labels(torch.Generator(), 50).tolist()) == {int(data.labels[last])}
     assert len(kept) == 7
     with pytest.raises(ConfigError, match="4 held-out images are asked for, 3 are held out"):
-        feed.held_out(4)
+        loader.held_out(4)
 
 
 def test_impossible_numbers_are_refused(data):
@@ -97,7 +98,7 @@ def test_workers_are_started_by_need(data):
     assert found == min(4, (os.cpu_count() or 1) - 1)
 
 
-def test_what_fits_is_judged_at_the_resolution_of_the_feed(data):
+def test_what_fits_is_judged_at_the_resolution_of_the_loader(data):
     room = 10 * 3 * 2 * 2 * 4  # ten averages of 2 px in float32
     assert TrainLoader(data, resolution=2, seed=0, cache_bytes=room).cache is not None
     assert TrainLoader(data, resolution=2, seed=0, cache_bytes=room - 1).cache is None
@@ -106,15 +107,15 @@ def test_what_fits_is_judged_at_the_resolution_of_the_feed(data):
 
 def test_the_next_batches_are_read_while_the_last_one_is_at_work(data, monkeypatch):
     read = []
-    feed = TrainLoader(data, resolution=8, seed=0, cache_bytes=0)
-    plain = feed.load
+    loader = TrainLoader(data, resolution=8, seed=0, cache_bytes=0)
+    plain = loader.load
 
     def shown(places):
         read.append(threading.current_thread().name)
         return plain(places)
 
-    monkeypatch.setattr(feed, "load", shown)
-    with closing(feed.batches(0, batch=2, micro_batch=2)) as stream:
+    monkeypatch.setattr(loader, "load", shown)
+    with closing(loader.batches(0, batch=2, micro_batch=2)) as stream:
         next(stream)
         deadline = time.monotonic() + 10
         while len(read) < 3 and time.monotonic() < deadline:
@@ -126,8 +127,8 @@ def test_the_next_batches_are_read_while_the_last_one_is_at_work(data, monkeypat
 
 
 def test_a_stream_closed_before_its_first_item_or_dropped_leaves_nothing(data):
-    feed = TrainLoader(data, resolution=8, seed=0, cache_bytes=0, workers=2)
-    feed.batches(0, batch=2, micro_batch=2).close()
+    loader = TrainLoader(data, resolution=8, seed=0, cache_bytes=0, workers=2)
+    loader.batches(0, batch=2, micro_batch=2).close()
     stream = TrainLoader(data, resolution=8, seed=0).batches(0, batch=2, micro_batch=2)
     next(stream)
     del stream
@@ -137,13 +138,13 @@ def test_a_stream_closed_before_its_first_item_or_dropped_leaves_nothing(data):
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_damaged_image_is_a_clear_error_in_its_turn(tmp_path, workers):
-    path = write_archive(tmp_path / "a.zip", count=10)
+    path = write_dataset(tmp_path / "a.zip", count=10)
     raw = bytearray(path.read_bytes())
     raw[raw.rindex(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(raw)
-    feed = TrainLoader(open_dataset(path), resolution=4, seed=0, cache_bytes=0, workers=workers)
+    loader = TrainLoader(open_dataset(path), resolution=4, seed=0, cache_bytes=0, workers=workers)
     with pytest.raises(DatasetError, match=r"a\.zip: .*damaged") as caught:
-        taken(feed, 5, batch=2, micro_batch=2)
+        taken(loader, 5, batch=2, micro_batch=2)
     assert type(caught.value) is DatasetError
     assert "\n" not in str(caught.value)
     assert not children()
@@ -152,7 +153,7 @@ def test_a_damaged_image_is_a_clear_error_in_its_turn(tmp_path, workers):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "workers"), [("archive", 1), ("shards", 2)])
 def test_worker_processes_read_the_same_stream(tmp_path, kind, workers):
-    path = write_shards(tmp_path / "set") if kind == "shards" else write_archive(tmp_path / "a.zip", count=10)
+    path = write_shards(tmp_path / "set") if kind == "shards" else write_dataset(tmp_path / "a.zip", count=10)
     data = open_dataset(path)
     how = {"resolution": 5, "seed": 5, "mirror": True, "held_out": 1, "window": 2, "cache_bytes": 0}
     expected = taken(TrainLoader(data, **how), 12, 3, batch=4, micro_batch=2, dist=DistributedContext(1, 2))
@@ -170,16 +171,16 @@ def test_worker_processes_read_the_same_stream(tmp_path, kind, workers):
 
 @pytest.mark.slow
 def test_dead_workers_are_replaced_and_their_images_not_lost(data):
-    feed = TrainLoader(data, resolution=8, seed=5, cache_bytes=0, workers=2)
+    loader = TrainLoader(data, resolution=8, seed=5, cache_bytes=0, workers=2)
     found = []
-    with closing(feed.batches(0, batch=6, micro_batch=6)) as stream:
+    with closing(loader.batches(0, batch=6, micro_batch=6)) as stream:
         for index in range(24):
             found.append(next(stream))
             if index == 2:
                 for pid in children():
                     os.kill(pid, signal.SIGKILL)
     for index, (images, _) in enumerate(found):
-        assert torch.equal(images, feed.batch(6 * index, 6)[0])
+        assert torch.equal(images, loader.batch(6 * index, 6)[0])
     assert not children()
 
 
@@ -201,9 +202,9 @@ class Fatal:
 
 @pytest.mark.slow
 def test_workers_that_die_at_once_are_a_clear_error(data):
-    feed = TrainLoader(Fatal(data), resolution=8, seed=5, cache_bytes=0, workers=1)
+    loader = TrainLoader(Fatal(data), resolution=8, seed=5, cache_bytes=0, workers=1)
     with (
-        closing(feed.batches(0, batch=2, micro_batch=2)) as stream,
+        closing(loader.batches(0, batch=2, micro_batch=2)) as stream,
         pytest.raises(PolyinrError, match=r"the processes that read images died.*use fewer --workers"),
     ):
         next(stream)
@@ -217,8 +218,8 @@ from polyinr_core.data.loader import TrainLoader
 from polyinr_core.data.dataset import open_dataset
 
 def main():
-    feed = TrainLoader(open_dataset(sys.argv[1]), resolution=8, seed=0, cache_bytes=0, workers=2)
-    stream = feed.batches(0, batch=2, micro_batch=2)
+    loader = TrainLoader(open_dataset(sys.argv[1]), resolution=8, seed=0, cache_bytes=0, workers=2)
+    stream = loader.batches(0, batch=2, micro_batch=2)
     next(stream)
     try:
         print("here", flush=True)
@@ -246,7 +247,7 @@ def group_members(group: int) -> list[str]:
 @pytest.mark.parametrize("end", ["left open", "interrupt", "kill"])
 def test_every_end_of_the_process_ends_the_workers_quietly(tmp_path, end):
     """A script that never closes its stream; Ctrl-C at a terminal, which all processes get; SIGKILL."""
-    path = write_archive(tmp_path / "a.zip", count=10)
+    path = write_dataset(tmp_path / "a.zip", count=10)
     (tmp_path / "script.py").write_text(SCRIPT)
     run = subprocess.Popen(
         [sys.executable, tmp_path / "script.py", path, "leave" if end == "left open" else "wait"],

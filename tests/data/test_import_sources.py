@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
+from specimens import encoded, labels_of, noise, write_dataset, write_folder, write_tar, write_zip
 from torchvision.datasets import FakeData
 
-from polyinr_core.data.import_sources import open_source
+from polyinr_core.data.import_sources import Source, open_source
 from polyinr_core.data.labels import class_folders
-from polyinr_core.data.listing import Source
 from polyinr_core.errors import DatasetError, FileError, ImageError
 
 A, B, C = (encoded(noise(8, seed)) for seed in range(3))
@@ -33,7 +32,7 @@ def contents(source: Source) -> list[bytes]:
 
 def classes_of(source: Source) -> list[str] | list[int] | None:
     """The class of each image, by name if it has one."""
-    facts = source.facts
+    facts = labels_of(source)
     if facts.labels is None:
         return None
     return [facts.class_names[label] if facts.class_names else int(label) for label in facts.labels]
@@ -82,11 +81,11 @@ def test_a_zip_with_class_folders(tmp_path):
 
 
 def test_a_stylegan_zip_keeps_its_labels(tmp_path):
-    source = open_source(write_archive(tmp_path / "a.zip", class_names=["x", "y", "z"], license="MIT"))
+    source = open_source(write_dataset(tmp_path / "a.zip", class_names=["x", "y", "z"], license="MIT"))
     assert classes_of(source) == ["x", "y", "z"] * 2
-    assert source.facts.provenance == {"license": "MIT"}
-    assert classes_of(open_source(write_archive(tmp_path / "b.zip"))) == [0, 1, 2] * 2
-    assert classes_of(open_source(write_archive(tmp_path / "c.zip", labels=None))) is None
+    assert labels_of(source).provenance == {"license": "MIT"}
+    assert classes_of(open_source(write_dataset(tmp_path / "b.zip"))) == [0, 1, 2] * 2
+    assert classes_of(open_source(write_dataset(tmp_path / "c.zip", labels=None))) is None
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
@@ -122,8 +121,8 @@ def test_a_dataset_of_torchvision():
     dataset = FakeData(size=70, image_size=(3, 9, 8), num_classes=4)
     source = open_source(dataset)
     assert (source.path.name, source.kind, len(source.names)) == ("FakeData", "dataset", 70)
-    assert source.facts.labels.tolist() == [int(dataset[i][1]) for i in range(70)]
-    assert source.facts.class_names == ()
+    assert labels_of(source).labels.tolist() == [int(dataset[i][1]) for i in range(70)]
+    assert labels_of(source).class_names == ()
     found = list(source.payloads(68))
     assert np.array_equal(found[1], np.asarray(dataset[69][0]))
     assert found[0].shape == (9, 8, 3)

@@ -5,23 +5,17 @@ import struct
 import zlib
 
 import numpy as np
+import png
 import pytest
+import tifffile
 from PIL import Image, ImageCms
-from specimens import encoded, noise
+from specimens import decoded, encoded, noise, png_chunk, png_file
 
 from polyinr_core.data.decode import MAX_PIXELS, decode, fit, parse_color
 from polyinr_core.errors import ImageError, RequestError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
-
-
-def decoded(data: bytes, **options: object) -> np.ndarray:
-    """Decode to an array [H, W, 3], checking that it is plain RGB without metadata."""
-    image = decode(data, **options)
-    assert image.mode == "RGB"
-    assert image.info == {}
-    return np.asarray(image)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "TGA", "QOI"])
@@ -70,11 +64,7 @@ def palette(*, kind: str = "PNG", **options: object) -> bytes:
 
 def test_palettes_with_and_without_transparency():
     assert decoded(palette())[0].tolist() == [list(RED), list(GREEN), list(BLUE)]
-    assert decoded(palette(transparency=1), background=(1, 2, 3))[0].tolist() == [
-        list(RED),
-        [1, 2, 3],
-        list(BLUE),
-    ]
+    assert decoded(palette(transparency=1), background=(1, 2, 3))[0].tolist() == [list(RED), [1, 2, 3], list(BLUE)]
     some = decoded(palette(transparency=bytes([255, 0, 128])), background=(0, 0, 0))[0].tolist()
     assert some == [list(RED), [0, 0, 0], [0, 0, 128]]
     gif = decoded(palette(kind="GIF", transparency=1), background=(1, 2, 3))[0].tolist()
@@ -95,23 +85,11 @@ def test_16_bit_gray_keeps_its_scale(kind):
     assert (decoded(encoded(dark, kind)) == 3).all()  # not stretched to the range used
 
 
-def png16(pixels: np.ndarray, color_type: int) -> bytes:
-    """A 16-bit PNG of [H, W, C], written by hand as Pillow writes none."""
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
 def test_16_bit_color_with_and_without_alpha():
     deep = (noise().astype(np.uint16)) * 257
-    assert np.abs(decoded(png16(deep, 2)).astype(int) - noise()).max() <= 1
+    assert np.abs(decoded(png_file(deep, depth=16, color_type=2)).astype(int) - noise()).max() <= 1
     clear = np.concatenate([deep, np.zeros((8, 8, 1), np.uint16)], -1)
-    assert (decoded(png16(clear, 6), background=(9, 8, 7)) == (9, 8, 7)).all()
+    assert (decoded(png_file(clear, depth=16, color_type=6), background=(9, 8, 7)) == (9, 8, 7)).all()
 
 
 def test_floating_point_gray():
@@ -286,3 +264,82 @@ def test_writing_carries_no_old_metadata():
     again = io.BytesIO()
     decode(encoded(noise(), icc_profile=srgb, dpi=(72, 72))).save(again, "PNG")
     assert b"iCCP" not in again.getvalue()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("color_type", [0, 2, 3])
+def test_transparency_by_color_in_every_depth(depth, color_type):
+    if depth not in {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8)}[color_type]:
+        pytest.skip("PNG has no such image")
+    top = 2**depth - 1
+    levels = np.unique(np.linspace(0, top, min(top + 1, 9)).round().astype(int))
+    samples = np.repeat(levels[None, :, None], 3 if color_type == 2 else 1, axis=-1)
+    palette = noise(16).tobytes()[: 3 * (top + 1)] if color_type == 3 else b""
+    colors = np.rint(levels / top * 255)[:, None].repeat(3, 1)
+    if color_type == 3:
+        colors = np.frombuffer(palette, np.uint8).reshape(-1, 3)[levels]
+    for clear, level in enumerate(levels):
+        one = struct.pack(">H", level) * samples.shape[2]
+        chunk = b"\xff" * int(level) + b"\0" if color_type == 3 else one
+        data = png_file(samples, depth=depth, color_type=color_type, palette=palette, chunks=png_chunk(b"tRNS", chunk))
+        expected = colors.copy()
+        expected[clear] = (1, 2, 3)
+        assert np.array_equal(decoded(data, background=(1, 2, 3))[0], expected)
+    if depth == 16:  # a neighbor of the same 8 bits is no hole
+        data = png_file(samples + (samples < top), depth=16, color_type=color_type, chunks=png_chunk(b"tRNS", chunk))
+        near = decoded(data, background=(1, 2, 3))[0]
+        assert not (near[:-1] == (1, 2, 3)).all(-1).any()
+
+
+def all_levels(channels: int) -> np.ndarray:
+    """All numbers of 16 bits, in another order in each channel."""
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    return np.stack([np.roll(levels, 977 * channel) for channel in range(channels)], -1)
+
+
+ROUNDED = np.rint(all_levels(3) / 257).astype(np.uint8)
+
+
+@pytest.mark.parametrize("color_type", [0, 2, 4, 6])
+def test_16_bits_of_png_are_rounded(color_type):
+    samples = all_levels({0: 1, 2: 3, 4: 2, 6: 4}[color_type])
+    if color_type > 2:
+        samples[..., -1] = 65535
+    expected = ROUNDED if color_type in (2, 6) else ROUNDED[..., :1]
+    assert (decoded(png_file(samples, depth=16, color_type=color_type)) == expected).all()
+
+
+@pytest.mark.parametrize(("channels", "options"), [(1, {}), (2, {"alpha": True}), (3, {}), (4, {"alpha": True})])
+def test_16_bits_of_interlaced_png(channels, options):
+    """Written by pypng."""
+    samples = np.random.default_rng(0).integers(0, 65536, (11, 13, channels))
+    if options:
+        samples[..., -1] = 65535
+    file = io.BytesIO()
+    writer = png.Writer(13, 11, greyscale=channels < 3, bitdepth=16, interlace=True, **options)
+    writer.write_array(file, samples.reshape(-1).tolist())
+    expected = np.rint(samples[..., : 1 if channels < 3 else 3] / 257)
+    assert np.array_equal(decoded(file.getvalue()), np.broadcast_to(expected, (11, 13, 3)))
+
+
+@pytest.mark.parametrize("color_type", [4, 6])
+def test_16_bits_of_alpha_are_rounded(color_type):
+    samples = all_levels(1).repeat(2 if color_type == 4 else 4, -1)
+    samples[..., :-1] = 0
+    alpha = ROUNDED[..., :1].astype(int)
+    found = decoded(png_file(samples, depth=16, color_type=color_type), background=(255, 255, 255))
+    assert np.abs(found - (255 - alpha)).max() == 0
+
+
+def test_16_bits_of_other_kinds_are_rounded():
+    rgb = all_levels(3)
+    ppm = b"P6 256 256 65535\n" + rgb.astype(">u2").tobytes()
+    pgm = b"P5 256 256 65535\n" + rgb[..., 0].astype(">u2").tobytes()
+    tiff = io.BytesIO()
+    tifffile.imwrite(tiff, rgb, photometric="rgb")
+    assert np.array_equal(decoded(ppm), ROUNDED)
+    assert (decoded(pgm) == ROUNDED[..., :1]).all()
+    assert np.array_equal(decoded(tiff.getvalue()), ROUNDED)
+    if "JPEG2000" in Image.SAVE:
+        jpeg2000 = encoded(Image.fromarray(rgb[..., 0].copy()), "JPEG2000")
+        assert (decoded(jpeg2000) == ROUNDED[..., :1]).all()

@@ -7,15 +7,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import png
 import pytest
 import tifffile
 from PIL import ExifTags, Image
-from specimens import encoded, exif_block, icc_profile, noise, png_chunk, png_file, with_chunks
-from test_decoding import decoded
+from specimens import decoded, encoded, exif_block, icc_profile, noise, png_chunk, with_chunks
 
-from polyinr_core.data.decode import decode, frame_count
-from polyinr_core.data.stripping import exif_orientation, stripped
+from polyinr_core.data.decode import decode, exif_orientation, frame_count, strip
 from polyinr_core.data.tiff import tiff_file
 from polyinr_core.errors import ImageError
 from polyinr_core.inversion.target import load_target
@@ -159,11 +156,7 @@ ODD_SEGMENTS = {
 
 @pytest.mark.parametrize("odd", ODD_SEGMENTS)
 def test_a_jpeg_is_read_whatever_stands_beside_its_pixels(odd):
-    for image in (
-        Image.fromarray(noise(32)),
-        Image.new("CMYK", (8, 8), (9, 99, 199, 9)),
-        Image.new("L", (8, 8), 9),
-    ):
+    for image in (Image.fromarray(noise(32)), Image.new("CMYK", (8, 8), (9, 99, 199, 9)), Image.new("L", (8, 8), 9)):
         plain = encoded(image, "JPEG")
         for at in (2, plain.index(b"\xff\xdb"), plain.index(b"\xff\xda")):
             assert np.array_equal(decoded(plain[:at] + ODD_SEGMENTS[odd] + plain[at:]), decoded(plain))
@@ -360,89 +353,10 @@ def test_avif_is_turned_by_its_own_boxes_and_not_by_exif():
         assert np.abs(np.asarray(found)[4, 4].astype(int) - PLAIN).max() < 8
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("color_type", [0, 2, 3])
-def test_transparency_by_color_in_every_depth(depth, color_type):
-    if depth not in {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8)}[color_type]:
-        pytest.skip("PNG has no such image")
-    top = 2**depth - 1
-    levels = np.unique(np.linspace(0, top, min(top + 1, 9)).round().astype(int))
-    samples = np.repeat(levels[None, :, None], 3 if color_type == 2 else 1, axis=-1)
-    palette = noise(16).tobytes()[: 3 * (top + 1)] if color_type == 3 else b""
-    colors = np.rint(levels / top * 255)[:, None].repeat(3, 1)
-    if color_type == 3:
-        colors = np.frombuffer(palette, np.uint8).reshape(-1, 3)[levels]
-    for clear, level in enumerate(levels):
-        one = struct.pack(">H", level) * samples.shape[2]
-        chunk = b"\xff" * int(level) + b"\0" if color_type == 3 else one
-        data = png_file(samples, depth=depth, color_type=color_type, palette=palette, chunks=png_chunk(b"tRNS", chunk))
-        expected = colors.copy()
-        expected[clear] = (1, 2, 3)
-        assert np.array_equal(decoded(data, background=(1, 2, 3))[0], expected)
-    if depth == 16:  # a neighbor of the same 8 bits is no hole
-        data = png_file(samples + (samples < top), depth=16, color_type=color_type, chunks=png_chunk(b"tRNS", chunk))
-        near = decoded(data, background=(1, 2, 3))[0]
-        assert not (near[:-1] == (1, 2, 3)).all(-1).any()
-
-
-def all_levels(channels: int) -> np.ndarray:
-    """All numbers of 16 bits, in another order in each channel."""
-    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    return np.stack([np.roll(levels, 977 * channel) for channel in range(channels)], -1)
-
-
-ROUNDED = np.rint(all_levels(3) / 257).astype(np.uint8)
-
-
-@pytest.mark.parametrize("color_type", [0, 2, 4, 6])
-def test_16_bits_of_png_are_rounded(color_type):
-    samples = all_levels({0: 1, 2: 3, 4: 2, 6: 4}[color_type])
-    if color_type > 2:
-        samples[..., -1] = 65535
-    expected = ROUNDED if color_type in (2, 6) else ROUNDED[..., :1]
-    assert (decoded(png_file(samples, depth=16, color_type=color_type)) == expected).all()
-
-
-@pytest.mark.parametrize(("channels", "options"), [(1, {}), (2, {"alpha": True}), (3, {}), (4, {"alpha": True})])
-def test_16_bits_of_interlaced_png(channels, options):
-    """Written by pypng."""
-    samples = np.random.default_rng(0).integers(0, 65536, (11, 13, channels))
-    if options:
-        samples[..., -1] = 65535
-    file = io.BytesIO()
-    writer = png.Writer(13, 11, greyscale=channels < 3, bitdepth=16, interlace=True, **options)
-    writer.write_array(file, samples.reshape(-1).tolist())
-    expected = np.rint(samples[..., : 1 if channels < 3 else 3] / 257)
-    assert np.array_equal(decoded(file.getvalue()), np.broadcast_to(expected, (11, 13, 3)))
-
-
-@pytest.mark.parametrize("color_type", [4, 6])
-def test_16_bits_of_alpha_are_rounded(color_type):
-    samples = all_levels(1).repeat(2 if color_type == 4 else 4, -1)
-    samples[..., :-1] = 0
-    alpha = ROUNDED[..., :1].astype(int)
-    found = decoded(png_file(samples, depth=16, color_type=color_type), background=(255, 255, 255))
-    assert np.abs(found - (255 - alpha)).max() == 0
-
-
-def test_16_bits_of_other_kinds_are_rounded():
-    rgb = all_levels(3)
-    ppm = b"P6 256 256 65535\n" + rgb.astype(">u2").tobytes()
-    pgm = b"P5 256 256 65535\n" + rgb[..., 0].astype(">u2").tobytes()
-    tiff = io.BytesIO()
-    tifffile.imwrite(tiff, rgb, photometric="rgb")
-    assert np.array_equal(decoded(ppm), ROUNDED)
-    assert (decoded(pgm) == ROUNDED[..., :1]).all()
-    assert np.array_equal(decoded(tiff.getvalue()), ROUNDED)
-    if "JPEG2000" in Image.SAVE:
-        jpeg2000 = encoded(Image.fromarray(rgb[..., 0].copy()), "JPEG2000")
-        assert (decoded(jpeg2000) == ROUNDED[..., :1]).all()
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_a_plain_file_is_not_copied(kind):
-    data = stripped(encoded(noise(), kind)).data
-    assert stripped(data).data == data
+    data = strip(encoded(noise(), kind)).data
+    assert strip(data).data == data
 
 
 def mutated(data: bytes, chance: np.random.RandomState) -> bytes:

@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 import webdataset
-from specimens import encoded, noise, write_archive, write_tar
+from specimens import encoded, noise, write_dataset, write_tar
 
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.tar_dataset import TarDataset
@@ -29,19 +29,17 @@ def write_shards(folder, *, count=10, each=4, side=8, label="cls"):
                 "json": {"json": {"label": index % 3, "caption": "none"}},
                 "none": {"txt": "a caption"},
             }
-            writer.write(
-                {"__key__": f"{index:05d}", "png": encoded(noise(side, index)), **fields[label]},
-            )
+            writer.write({"__key__": f"{index:05d}", "png": encoded(noise(side, index)), **fields[label]})
     return folder
 
 
 @pytest.mark.parametrize("label", ["cls", "json", "none"])
 def test_shards_of_the_library_are_read_as_it_reads_them(tmp_path, label):
     folder = write_shards(tmp_path / "set", label=label)
-    told = []
-    data = open_dataset(folder, progress=lambda done, of: told.append((done, of)))
+    reported = []
+    data = open_dataset(folder, progress=lambda done, of: reported.append((done, of)))
     assert isinstance(data, TarDataset)
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
     oracle = webdataset.WebDataset(
         sorted(str(path) for path in folder.glob("*.tar")), shardshuffle=False, empty_check=False
     ).decode("rgb8")
@@ -77,8 +75,8 @@ def test_the_ways_to_name_shards(tmp_path, monkeypatch):
         open_dataset("none.tar")
 
 
-def test_other_data_is_an_archive(tmp_path):
-    assert isinstance(open_dataset(write_archive(tmp_path / "a.zip")), ZipDataset)
+def test_other_data_is_a_dataset(tmp_path):
+    assert isinstance(open_dataset(write_dataset(tmp_path / "a.zip")), ZipDataset)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="is a folder; make a dataset of it with `polyinr prepare`"):
         open_dataset(tmp_path / "empty")
@@ -96,11 +94,7 @@ def test_class_names_beside_the_shards(tmp_path):
 
 
 def test_gray_and_jpeg_are_rgb_and_deep_folders_are_fine(tmp_path):
-    files = {
-        "./a.b/1.png": encoded(noise()[..., 0]),
-        "./a.b/1.cls": b"1\n",
-        "./a.b/2.JPG": encoded(noise(), "JPEG"),
-    }
+    files = {"./a.b/1.png": encoded(noise()[..., 0]), "./a.b/1.cls": b"1\n", "./a.b/2.JPG": encoded(noise(), "JPEG")}
     files |= {"./a.b/2.cls": b"0", "readme.txt": b"x", "._1.png": b"x"}
     data = open_dataset(write_tar(tmp_path / "0.tar", files))
     assert np.array_equal(data.read(0), np.repeat(noise()[..., :1], 3, 2))

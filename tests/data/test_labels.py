@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from specimens import encoded, noise, write_archive, write_folder, write_tar, write_zip
+from specimens import encoded, labels_of, noise, write_dataset, write_folder, write_tar, write_zip
 
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
@@ -62,11 +62,7 @@ LAYOUTS = {
     "json without label": (samples(json=lambda n: b'{"caption": "none"}'), None, ()),
     "masks": (samples(".mask.png", ".png", cls=text), NUMBERS, ()),
     "masks without labels of images called so": (samples(".mask.png", ".image.png", cls=text), NUMBERS, ()),
-    "names beside": (
-        samples(cls=text) | {"dataset.json": b'{"class_names": ["cat", "dog"]}'},
-        NUMBERS,
-        ("cat", "dog"),
-    ),
+    "names beside": (samples(cls=text) | {"dataset.json": b'{"class_names": ["cat", "dog"]}'}, NUMBERS, ("cat", "dog")),
 }
 
 
@@ -92,7 +88,7 @@ CONTAINERS = {
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_command_reads_the_same_images_labels_and_names(tmp_path, layout, container):
-    """`prepare`'s archive is the same as what `train` and `info` open, and what `evaluate` does."""
+    """`prepare`'s dataset is the same as what `train` and `info` open, and what `evaluate` does."""
     files, numbers, names = LAYOUTS[layout]
     (tmp_path / "shards").mkdir()
     path = CONTAINERS[container](tmp_path, files)
@@ -128,8 +124,8 @@ def payloads(source) -> list[bytes]:
 def test_full_names_and_names_from_inside(tmp_path):
     """A dataset.json one folder down may name images from the root; or the container was made inside it."""
     down = stylegan(labels=[[f"set/{name}", label] for name, label in LABELS])
-    assert open_source(write_zip(tmp_path / "a.zip", moved(down, "set/"))).facts.labels.tolist() == NUMBERS
-    assert open_source(write_zip(tmp_path / "b.zip", down)).facts.labels.tolist() == NUMBERS
+    assert labels_of(open_source(write_zip(tmp_path / "a.zip", moved(down, "set/")))).labels.tolist() == NUMBERS
+    assert labels_of(open_source(write_zip(tmp_path / "b.zip", down))).labels.tolist() == NUMBERS
 
 
 def test_several_data_sets_in_one_folder(tmp_path):
@@ -137,15 +133,15 @@ def test_several_data_sets_in_one_folder(tmp_path):
         stylegan(labels=LABELS, class_names=["cat", "dog"]),
         stylegan(labels=LABELS, class_names=["dog", "eel"]),
     )
-    facts = open_source(write_folder(tmp_path / "all", moved(one, "one/") | moved(two, "two/"))).facts
+    facts = labels_of(open_source(write_folder(tmp_path / "all", moved(one, "one/") | moved(two, "two/"))))
     assert facts.class_names == ("cat", "dog", "eel")
     assert facts.labels.tolist() == [0, 1, 0, 1, 1, 2, 1, 2]
     part = write_folder(tmp_path / "part", moved(one, "one/") | moved(stylegan(labels=None), "two/"))
     with pytest.raises(DatasetError, match="no label for 4 of 8 images"):
-        _ = open_source(part).facts
+        _ = labels_of(open_source(part))
     mixed = write_folder(tmp_path / "mixed", moved(one, "one/") | moved(stylegan(labels=LABELS), "two/"))
     with pytest.raises(DatasetError, match=r"some name their classes and others number them .*--labels none"):
-        _ = open_source(mixed).facts
+        _ = labels_of(open_source(mixed))
 
 
 def test_ffhq_folders_are_no_classes_and_counted_class_folders_are(tmp_path):
@@ -153,7 +149,7 @@ def test_ffhq_folders_are_no_classes_and_counted_class_folders_are(tmp_path):
     report = prepare([write_folder(tmp_path / "ffhq", ffhq)], tmp_path / "a.zip", resolution=8)
     assert report.classes == 0
     signs = {f"{label:05d}/{label:05d}_{n:05d}.png": IMAGES[n] for label in range(2) for n in range(2)}
-    assert open_source(write_folder(tmp_path / "signs", signs)).facts.class_names == ("00000", "00001")
+    assert labels_of(open_source(write_folder(tmp_path / "signs", signs))).class_names == ("00000", "00001")
 
 
 def test_labels_of_shards_in_any_order_and_over_several_tars(tmp_path):
@@ -162,15 +158,23 @@ def test_labels_of_shards_in_any_order_and_over_several_tars(tmp_path):
     for number in range(2):
         part = {name: data for name, data in files.items() if int(name[:4]) // 2 == number}
         write_tar(tmp_path / "s" / f"{number}.tar", part)
-    assert open_dataset(tmp_path / "s").labels.tolist() == open_source(tmp_path / "s").facts.labels.tolist() == NUMBERS
+    assert (
+        open_dataset(tmp_path / "s").labels.tolist()
+        == labels_of(open_source(tmp_path / "s")).labels.tolist()
+        == NUMBERS
+    )
     (tmp_path / "s" / "dataset.json").write_text(json.dumps({"class_names": ["cat", "dog"]}))
-    assert open_dataset(tmp_path / "s").class_names == open_source(tmp_path / "s").facts.class_names == ("cat", "dog")
+    assert (
+        open_dataset(tmp_path / "s").class_names == labels_of(open_source(tmp_path / "s")).class_names == ("cat", "dog")
+    )
     pattern = tmp_path / "s" / "*.tar"
-    assert open_source(pattern).facts.labels.tolist() == NUMBERS
+    assert labels_of(open_source(pattern)).labels.tolist() == NUMBERS
     (tmp_path / "c").mkdir()
     for number, folder in enumerate(["set/cat/deep", "set/dog"]):
         write_tar(tmp_path / "c" / f"{number}.tar", {f"{folder}/1.png": IMAGES[number]})
-    assert open_dataset(tmp_path / "c").labels.tolist() == open_source(tmp_path / "c").facts.labels.tolist() == [0, 1]
+    assert (
+        open_dataset(tmp_path / "c").labels.tolist() == labels_of(open_source(tmp_path / "c")).labels.tolist() == [0, 1]
+    )
     assert open_dataset(tmp_path / "c").class_names == ("cat", "dog")
 
 
@@ -183,7 +187,7 @@ def test_labels_beside_shards_by_the_names_inside(tmp_path):
     cache = tmp_path / "cache"
     for _ in range(2):
         assert open_dataset(tmp_path / "s", index=cache).labels.tolist() == [1, 0, 2]
-    assert open_source(tmp_path / "s").facts.labels.tolist() == [1, 0, 2]
+    assert labels_of(open_source(tmp_path / "s")).labels.tolist() == [1, 0, 2]
     beside.write_text(json.dumps({"labels": [["elsewhere.png", 2]], "class_names": ["x"]}))
     assert open_dataset(tmp_path / "s", index=cache).labels is None  # it is about other files
     write_tar(tmp_path / "s" / "1.tar", {"cat/c.png": IMAGES[2], "dog/c.png": IMAGES[2]})
@@ -193,10 +197,10 @@ def test_labels_beside_shards_by_the_names_inside(tmp_path):
 def test_a_dataset_json_that_is_about_no_image_here(tmp_path):
     files = dict(LAYOUTS["class folders"][0])
     path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": null}'})
-    assert open_source(path).facts.class_names == ("cat", "dog")
+    assert labels_of(open_source(path)).class_names == ("cat", "dog")
     path = write_folder(tmp_path / "set", files | {"meta/dataset.json": b'{"labels": [["x.png", 0]]}'})
     with pytest.raises(DatasetError, match=r"labels 1 images that are not there \(first 'x.png'\)"):
-        _ = open_source(path).facts
+        _ = labels_of(open_source(path))
 
 
 UNUSABLE = {
@@ -245,7 +249,7 @@ def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwis
 
 
 def test_labels_that_can_be_used_are_there_when_asked_for_so(tmp_path):
-    path = write_archive(tmp_path / "a.zip")
+    path = write_dataset(tmp_path / "a.zip")
     assert open_dataset(path, labels="usable").labels.tolist() == [0, 1, 2] * 2
     none = open_dataset(path, labels="none")
     assert (none.labels, none.classes, none.sha256) == (None, 0, open_dataset(path).sha256)
@@ -274,14 +278,14 @@ def test_one_name_twice_is_refused(tmp_path):
                 read(path)
 
 
-def test_links_inside_a_tar_are_told(tmp_path):
+def test_links_inside_a_tar_are_reported(tmp_path):
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         file = write_folder(tmp_path / "set", {"a.png": IMAGES[0]}) / "a.png"
         tar.add(file, "a.png")
         for name in ("b.png", "eel", "LICENSE"):
             os.symlink("a.png", tmp_path / name)
             tar.add(tmp_path / name, name)
-    assert open_source(tmp_path / "0.tar").left_out == tuple((n, "is not a regular file") for n in ("b.png", "eel"))
+    assert open_source(tmp_path / "0.tar").ignored.left_out == [(n, "is not a regular file") for n in ("b.png", "eel")]
     notes = ("skipped: 'b.png' is not a regular file (and 1 more)",)
     assert open_dataset(tmp_path / "0.tar").notes == notes
 
@@ -305,21 +309,7 @@ PARTS = ["cat", "dog", "00000", ".", "set", "é", "x.y", "__MACOSX", ".h", ""]
 BASES = [*("a.png", "b.PNG", "a.mask.png", "a.image.png", "img00000000.png", "00001.png", "..png", "a..png", ".png")]
 BASES += [*("a.cls", "b.cls", "a.json", "b.JSON", "dataset.json", "dataset.JSON", "x.heic", "README", "n", "a.jpg.1")]
 VALUES = [0, 1, -1, 1.0, 0.5, "x", None, True, [1, 0], [0, 1], [], [[1]], {}, 1e400, float("nan"), 10**30]
-TEXTS = [
-    b"0",
-    b"1",
-    b"",
-    b"-1",
-    b"x",
-    b"\xff",
-    b"9" * 5000,
-    b"[0,1]",
-    b"1\n",
-    b"null",
-    b"[[",
-    b"NaN",
-    "²".encode(),
-]
+TEXTS = [b"0", b"1", b"", b"-1", b"x", b"\xff", b"9" * 5000, b"[0,1]", b"1\n", b"null", b"[[", b"NaN", "²".encode()]
 
 
 def random_set(rng: random.Random) -> dict[str, bytes]:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from specimens import encoded, noise, stylegan_names, write_archive, write_zip
+from specimens import encoded, noise, stylegan_names, write_dataset, write_zip
 
 from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.data.zip_dataset import ZipDataset
@@ -21,49 +21,49 @@ NAMES = stylegan_names(3)
 IMAGE = encoded(noise())
 
 
-def test_a_stylegan_archive_opens_as_it_is(tmp_path):
-    path = write_archive(tmp_path / "a.zip")
-    with ZipDataset.open(path) as archive:
-        assert (len(archive), archive.resolution, archive.classes, archive.class_names) == (6, 8, 3, ())
-        assert archive.labels.dtype == np.int64
-        assert archive.labels.tolist() == [0, 1, 2, 0, 1, 2]
-        assert archive.sha256 == sha256_of(path)
+def test_a_stylega_dataset_opens_as_it_is(tmp_path):
+    path = write_dataset(tmp_path / "a.zip")
+    with ZipDataset.open(path) as dataset:
+        assert (len(dataset), dataset.resolution, dataset.classes, dataset.class_names) == (6, 8, 3, ())
+        assert dataset.labels.dtype == np.int64
+        assert dataset.labels.tolist() == [0, 1, 2, 0, 1, 2]
+        assert dataset.sha256 == sha256_of(path)
         for index in range(6):
-            assert np.array_equal(archive.read(index), noise(8, index))
+            assert np.array_equal(dataset.read(index), noise(8, index))
 
 
 def test_one_hot_vectors_are_classes(tmp_path):
     labels = [[name, [1.0 * (k == index) for k in range(5)]] for index, name in enumerate(NAMES)]
-    archive = ZipDataset.open(write_archive(tmp_path / "a.zip", count=3, labels=labels))
-    assert archive.labels.tolist() == [0, 1, 2]
-    assert archive.classes == 5
+    dataset = ZipDataset.open(write_dataset(tmp_path / "a.zip", count=3, labels=labels))
+    assert dataset.labels.tolist() == [0, 1, 2]
+    assert dataset.classes == 5
 
 
 @pytest.mark.parametrize("facts", [b'{"labels": null}', b"{}", None])
 def test_without_labels(tmp_path, facts):
     files = {"b.png": IMAGE, "a.png": encoded(noise(8, 1))} | ({"dataset.json": facts} if facts else {})
-    archive = ZipDataset.open(write_zip(tmp_path / "a.zip", files))
-    assert archive.labels is None
-    assert archive.classes == 0
-    assert archive.names == ["a.png", "b.png"]  # sorted, whatever the order in the file
+    dataset = ZipDataset.open(write_zip(tmp_path / "a.zip", files))
+    assert dataset.labels is None
+    assert dataset.classes == 0
+    assert dataset.names == ["a.png", "b.png"]  # sorted, whatever the order in the file
 
 
 def test_our_additions_and_a_license_are_kept(tmp_path):
-    path = write_archive(
+    path = write_dataset(
         tmp_path / "a.zip", class_names=["x", "y", "z", "empty"], provenance={"crop": "pad"}, license="MIT"
     )
-    archive = ZipDataset.open(path)
-    assert archive.class_names == ("x", "y", "z", "empty")
-    assert archive.classes == 4
-    assert archive.provenance == {"crop": "pad", "license": "MIT"}
+    dataset = ZipDataset.open(path)
+    assert dataset.class_names == ("x", "y", "z", "empty")
+    assert dataset.classes == 4
+    assert dataset.provenance == {"crop": "pad", "license": "MIT"}
 
 
 def test_gray_jpeg_palette_and_deflated_images_are_rgb(tmp_path):
     gray = noise()[..., 0]
     files = {"a.png": encoded(gray), "b.jpg": encoded(noise(), "JPEG"), "c.gif": encoded(gray, "GIF")}
-    archive = ZipDataset.open(write_zip(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED))
-    assert [archive.read(i).shape for i in range(3)] == [(8, 8, 3)] * 3
-    assert np.array_equal(archive.read(0), np.repeat(gray[..., None], 3, 2))
+    dataset = ZipDataset.open(write_zip(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED))
+    assert [dataset.read(i).shape for i in range(3)] == [(8, 8, 3)] * 3
+    assert np.array_equal(dataset.read(0), np.repeat(gray[..., None], 3, 2))
 
 
 def test_hidden_and_other_files_are_no_images(tmp_path):
@@ -72,15 +72,15 @@ def test_hidden_and_other_files_are_no_images(tmp_path):
 
 
 def test_opening_decodes_the_first_image_only(tmp_path):
-    archive = ZipDataset.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": b"broken"}))
+    dataset = ZipDataset.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": b"broken"}))
     with pytest.raises(DatasetError, match=r"a\.zip: the image 'b\.png' is not an image of a known format"):
-        archive.read(1)
+        dataset.read(1)
 
 
 def test_another_size_is_found_when_read(tmp_path):
-    archive = ZipDataset.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": encoded(noise(4))}))
+    dataset = ZipDataset.open(write_zip(tmp_path / "a.zip", {"a.png": IMAGE, "b.png": encoded(noise(4))}))
     with pytest.raises(DatasetError, match=r"'b\.png' is 4x4, not 8x8 as the first"):
-        archive.read(1)
+        dataset.read(1)
 
 
 def labeled(labels: object, **facts: object) -> dict[str, bytes]:
@@ -97,10 +97,7 @@ BROKEN = {
     "labels no list": (labeled({"a": 1}), "labels in its dataset.json is no list"),
     "no pairs": (labeled([["a"]]), "pairs"),
     "missing entry": (labeled(CLASSES[:2]), "no label for 1 of 3 images .first '00000/img00000002.png'"),
-    "entry that is not there": (
-        labeled([*CLASSES, ["x.png", 1]]),
-        "labels 1 images that are not there .*x.png",
-    ),
+    "entry that is not there": (labeled([*CLASSES, ["x.png", 1]]), "labels 1 images that are not there .*x.png"),
     "double entry": (labeled([*CLASSES, CLASSES[0]]), "labels '00000/img00000000.png' twice"),
     "float": (labeled([[n, 0.5] for n in NAMES]), "is 0.5; a whole number or a one-hot vector"),
     "not a number": (labeled([[n, float("nan")] for n in NAMES]), "is NaN; a whole number"),
@@ -125,7 +122,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_archives_get_one_clear_line(tmp_path, case):
+def test_broken_datasets_get_one_clear_line(tmp_path, case):
     files, message = BROKEN[case]
     path = write_zip(tmp_path / "a.zip", files)
     with pytest.raises(DatasetError, match=message) as caught:
@@ -152,19 +149,19 @@ def patched_directory(path, *, field: int, form: str, value: int):
 
 
 def test_an_encrypted_image_is_refused(tmp_path):
-    path = patched_directory(write_archive(tmp_path / "a.zip"), field=8, form="<H", value=1)
+    path = patched_directory(write_dataset(tmp_path / "a.zip"), field=8, form="<H", value=1)
     with pytest.raises(DatasetError, match="is encrypted"):
         ZipDataset.open(path)
 
 
 def test_absurd_declared_sizes_are_refused(tmp_path):
-    path = patched_directory(write_archive(tmp_path / "a.zip"), field=24, form="<I", value=2**32 - 2)
+    path = patched_directory(write_dataset(tmp_path / "a.zip"), field=24, form="<I", value=2**32 - 2)
     with pytest.raises(DatasetError, match=r"declares 4294967294 bytes, more than"):
         ZipDataset.open(path)
 
 
 def test_overlapping_entries_are_refused(tmp_path):
-    path = patched_directory(write_archive(tmp_path / "a.zip"), field=20, form="<I", value=2**27)
+    path = patched_directory(write_dataset(tmp_path / "a.zip"), field=20, form="<I", value=2**27)
     with pytest.raises(DatasetError, match="claim more bytes than the file has"):
         ZipDataset.open(path)
 
@@ -178,14 +175,14 @@ def test_a_image_that_declares_absurd_pixels_is_refused(tmp_path):
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 1000, -1])
 def test_a_truncated_or_foreign_file_is_refused(tmp_path, keep):
-    path = write_archive(tmp_path / "a.zip")
+    path = write_dataset(tmp_path / "a.zip")
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DatasetError, match=r"is empty|is not a whole zip"):
         ZipDataset.open(path)
 
 
 def test_damage_inside_is_found_when_read(tmp_path):
-    path = write_archive(tmp_path / "a.zip")
+    path = write_dataset(tmp_path / "a.zip")
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(data)
@@ -200,29 +197,29 @@ def test_a_folder_and_nothing(tmp_path):
         ZipDataset.open(tmp_path / "none.zip")
 
 
-def read_all(archive: ZipDataset) -> list[int]:
-    return [int(archive.read(index).sum()) for index in range(len(archive))]
+def read_all(dataset: ZipDataset) -> list[int]:
+    return [int(dataset.read(index).sum()) for index in range(len(dataset))]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_several_processes_and_threads_read_one_archive(tmp_path, method):
-    archive = ZipDataset.open(write_archive(tmp_path / "a.zip", count=40))
-    expected = read_all(archive)
+def test_several_processes_and_threads_read_one_dataset(tmp_path, method):
+    dataset = ZipDataset.open(write_dataset(tmp_path / "a.zip", count=40))
+    expected = read_all(dataset)
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map(read_all, [archive] * 4) == [expected] * 4
+        assert pool.map(read_all, [dataset] * 4) == [expected] * 4
     with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(read_all, [archive] * 8)) == [expected] * 8
-    assert read_all(pickle.loads(pickle.dumps(archive))) == expected
+        assert list(threads.map(read_all, [dataset] * 8)) == [expected] * 8
+    assert read_all(pickle.loads(pickle.dumps(dataset))) == expected
 
 
 def test_the_bundled_images_open():
-    with ZipDataset.open(bundled_dataset()) as archive:
-        assert (len(archive), archive.resolution, archive.classes) == (1562, 64, 8)
-        assert len(archive.class_names) == 8
-        assert np.bincount(archive.labels).min() > 0
-        assert "MIT" in archive.provenance["sources"][0]["provenance"]["license"]
-        assert Image.fromarray(archive.read(0)).size == (64, 64)
+    with ZipDataset.open(bundled_dataset()) as dataset:
+        assert (len(dataset), dataset.resolution, dataset.classes) == (1562, 64, 8)
+        assert len(dataset.class_names) == 8
+        assert np.bincount(dataset.labels).min() > 0
+        assert "MIT" in dataset.provenance["sources"][0]["provenance"]["license"]
+        assert Image.fromarray(dataset.read(0)).size == (64, 64)
     notice = (bundled_dataset().parent / "NOTICE.txt").read_text()
     assert "Copyright (c) Microsoft Corporation" in notice
     assert "Permission is hereby granted" in notice
