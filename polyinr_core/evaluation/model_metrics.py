@@ -19,7 +19,7 @@ from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, InversionLoss, load_l
 from polyinr_core.inversion.target import TargetImage
 from polyinr_core.metrics.bootstrap import bootstrap
 from polyinr_core.metrics.feature_pass import ImageSource, Progress
-from polyinr_core.metrics.lpips import PerceptualMetric, cached_vgg16, load_perceptual_metric
+from polyinr_core.metrics.image_similarity import PerceptualMetric, cached_vgg16, load_perceptual_metric
 from polyinr_core.metrics.ppl import EPSILON, PPL_RESOLUTION, path_length, path_lengths
 from polyinr_core.metrics.registry import Metric, is_network
 from polyinr_core.models.generator import count_parameters

@@ -11,9 +11,9 @@ from torch import Tensor
 from polyinr_core.errors import FileError
 from polyinr_core.metrics.bootstrap import Estimator, bootstrap, frechet_to, halving
 from polyinr_core.metrics.extractors import FeatureExtractor
-from polyinr_core.metrics.feature_cache import FeatureCache
 from polyinr_core.metrics.feature_pass import (
     BATCH_SIZE,
+    FeatureCache,
     ImageSource,
     PassCheckpoint,
     Progress,

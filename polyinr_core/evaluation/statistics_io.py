@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyinr_core.errors import FileError
 from polyinr_core.metrics.extractors import FeatureExtractor
-from polyinr_core.metrics.feature_cache import MAX_VALUE, digest_tensors
+from polyinr_core.metrics.feature_pass import MAX_VALUE, digest_tensors
 from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
 from polyinr_core.metrics.frechet import Gaussian
 from polyinr_core.metrics.inception import SPATIAL_CHANNELS

@@ -17,7 +17,7 @@ from polyinr_core.images.grid import Pixels, blank, make_grid
 from polyinr_core.images.quantize import to_uint8
 from polyinr_core.latents.latents import Latents
 from polyinr_core.latents.naming import parse_label
-from polyinr_core.metrics.psnr_ssim import psnr, ssim
+from polyinr_core.metrics.image_similarity import psnr, ssim
 from polyinr_core.models.coordinates import UNIT, Bounds
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.rendering.model import Model

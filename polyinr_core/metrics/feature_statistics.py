@@ -9,7 +9,7 @@ from torch import Tensor
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .frechet import Gaussian, RunningMoments
-from .inception_score import InceptionScore
+from .inception import InceptionScore
 from .registry import IS_SPLITS, FeatureKey, Metric
 
 RELATIVE_VARIANCE = 1e-12  # of the squared mean: less than this is float32 rounding

@@ -228,7 +228,7 @@ def test_what_is_refused(
             Image.new("RGB", size).save(f"{name}/{i}.png")
     gaussian = {"mu": np.zeros(5), "sigma": np.eye(5)}
     np.savez("stats.npz", **gaussian)
-    monkeypatch.setattr("polyinr_core.metrics.lpips.cached_vgg16", lambda: None)
+    monkeypatch.setattr("polyinr_core.metrics.image_similarity.cached_vgg16", lambda: None)
     Path("torn").mkdir()
     Path("torn/0.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     arguments = [word.strip("'") for word in words.split()]

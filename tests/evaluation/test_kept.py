@@ -10,8 +10,7 @@ from PIL import Image
 
 from polyinr_core.evaluation.image_sources import DatasetImages
 from polyinr_core.evaluation.set_metrics import cache_key
-from polyinr_core.metrics.feature_cache import FeatureCache
-from polyinr_core.metrics.feature_pass import extract_features
+from polyinr_core.metrics.feature_pass import FeatureCache, extract_features
 from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
 
 

@@ -35,9 +35,8 @@ from polyinr_core.images.quantize import to_uint8
 from polyinr_core.inversion import loss as inversion_loss
 from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.latents.latents import LabelDistribution
-from polyinr_core.metrics.lpips import PerceptualMetric, load_perceptual_metric
+from polyinr_core.metrics.image_similarity import PerceptualMetric, load_perceptual_metric, psnr, ssim
 from polyinr_core.metrics.ppl import path_length
-from polyinr_core.metrics.psnr_ssim import psnr, ssim
 from polyinr_core.rendering.render import render_rows
 
 
@@ -115,7 +114,7 @@ def test_lite2_s_look() -> None:
 
 
 def test_lpips_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polyinr_core.metrics.lpips.cached_vgg16", lambda: None)
+    monkeypatch.setattr("polyinr_core.metrics.image_similarity.cached_vgg16", lambda: None)
     with pytest.raises(WeightsError, match=r"vgg16-397923af\.pth.*--weights lpips=.*ppl-lite2 needs no file"):
         load_perceptual_metric("lpips")
 

@@ -10,7 +10,7 @@ from polyinr_core.evaluation.compare import compare
 from polyinr_core.evaluation.results import parse_result, read_result
 from polyinr_core.evaluation.statistics_io import METADATA_KEY, open_statistics
 from polyinr_core.evaluation.tables import table_of
-from polyinr_core.metrics.feature_cache import digest_tensors
+from polyinr_core.metrics.feature_pass import digest_tensors
 
 RESULT = Path(__file__).parent.parent / "format1" / "result.json"
 

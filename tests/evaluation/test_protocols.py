@@ -13,8 +13,7 @@ from polyinr_core.evaluation.image_sources import DatasetImages
 from polyinr_core.evaluation.protocols import load_extractors
 from polyinr_core.metrics.extractors import load_extractor
 from polyinr_core.metrics.frechet import frechet_distance
-from polyinr_core.metrics.inception import InceptionTaps
-from polyinr_core.metrics.inception_score import InceptionScore
+from polyinr_core.metrics.inception import InceptionScore, InceptionTaps
 from polyinr_core.metrics.registry import get_metric, get_metrics, networks_of
 from polyinr_core.runtime.atomic_io import sha256_of
 

@@ -26,8 +26,8 @@ from polyinr_core.evaluation.statistics_io import (
     open_statistics,
 )
 from polyinr_core.evaluation.validation import dataset_labels
-from polyinr_core.metrics.feature_cache import METADATA_KEY as KEPT_KEY
-from polyinr_core.metrics.feature_cache import FeatureCache, digest_tensors
+from polyinr_core.metrics.feature_pass import CACHE_KEY as KEPT_KEY
+from polyinr_core.metrics.feature_pass import FeatureCache, digest_tensors
 
 
 @pytest.fixture

@@ -11,8 +11,14 @@ from torch import Tensor
 from polyinr_core.errors import WeightsError
 from polyinr_core.metrics import inception
 from polyinr_core.metrics.extractors import load_extractor
-from polyinr_core.metrics.inception import InceptionTaps, Taps, cached_inception, load_inception
-from polyinr_core.metrics.resize import clean_resize, corner_resize
+from polyinr_core.metrics.inception import (
+    InceptionTaps,
+    Taps,
+    cached_inception,
+    clean_resize,
+    corner_resize,
+    load_inception,
+)
 from polyinr_core.runtime.atomic_io import sha256_of
 
 

@@ -10,7 +10,7 @@ import torchvision
 
 from polyinr_core.errors import WeightsError
 from polyinr_core.inversion.loss import PerceptualDistance
-from polyinr_core.metrics.lpips import Vgg16Features, cached_vgg16, load_heads, load_lpips
+from polyinr_core.metrics.image_similarity import Vgg16Features, cached_vgg16, load_heads, load_lpips
 
 WIDTHS = [64, 128, 256, 512, 512]
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.metrics.resize import clean_resize, smooth_resize
+from polyinr_core.metrics.extractors import smooth_resize
+from polyinr_core.metrics.inception import clean_resize
 
 
 def images(height: int, width: int) -> Tensor:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.metrics.inception_score import InceptionScore
+from polyinr_core.metrics.inception import InceptionScore
 
 
 @pytest.fixture(scope="module")

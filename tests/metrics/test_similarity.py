@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import correlate1d
 
 from polyinr_core.errors import RequestError
-from polyinr_core.metrics.psnr_ssim import psnr, ssim
+from polyinr_core.metrics.image_similarity import psnr, ssim
 
 
 def images(resolution: int = 24) -> tuple[np.ndarray, np.ndarray]:

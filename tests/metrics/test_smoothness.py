@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyinr_core.metrics.lpips import feature_distance
+from polyinr_core.metrics.image_similarity import feature_distance
 from polyinr_core.metrics.ppl import path_smoothness
 
 

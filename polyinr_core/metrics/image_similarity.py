@@ -1,31 +1,39 @@
-"""LPIPS and its kin: the perceptual distance of images in a network's features at several depths."""
+"""The similarity of two images: LPIPS and lite2's perceptual distance, PSNR, SSIM."""
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torchvision
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from polyinr_core.errors import RequestError, WeightsError
 from polyinr_core.runtime.atomic_io import sha256_of
 from polyinr_core.runtime.pretrained import (
-    SOURCES,
-    Packaged,
     check_name_digits,
     check_sha256,
-    load_pretrained,
-    packaged_file,
     read_state,
 )
 
-from .extractors import RESOLUTION, Lite2Taps
+from .extractors import RESOLUTION, Lite2Taps, read_lite2
 
 EPSILON = 1e-8
+VGG16_FILE = "vgg16-397923af.pth"  # torchvision's, with the first digits of its SHA-256
+WIDTHS = (64, 128, 256, 512, 512)
+TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 among VGG16's layers
+HEADS_FILE = "weights/v0.1/vgg.pth"
+HEADS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"  # measured on lpips 0.1.4
+SHIFT = (-0.030, -0.088, -0.188)  # the scaling layer of lpips: (x - shift) / scale of images in [-1, 1]
+SCALE = (0.458, 0.448, 0.450)
+LPIPS_MIN_RESOLUTION = 16  # pixels: VGG16 halves them four times
+SSIM_WINDOW = 11  # pixels
 
 
 def feature_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -56,15 +64,6 @@ def unit_distance(
         return torch.stack([tap.sum(dim=1).mean(dim=(1, 2)) for tap in squares]).mean(dim=0)
     weighed = [torch.einsum("nchw,c->nhw", tap, weight) for tap, weight in zip(squares, weights, strict=True)]
     return torch.stack([tap.mean(dim=(1, 2)) for tap in weighed]).sum(dim=0)
-
-
-VGG16_FILE = "vgg16-397923af.pth"  # torchvision's, with the first digits of its SHA-256
-WIDTHS = (64, 128, 256, 512, 512)
-TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 among VGG16's layers
-HEADS_FILE = "weights/v0.1/vgg.pth"
-HEADS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"  # measured on lpips 0.1.4
-SHIFT = (-0.030, -0.088, -0.188)  # the scaling layer of lpips: (x - shift) / scale of images in [-1, 1]
-SCALE = (0.458, 0.448, 0.450)
 
 
 class Vgg16Features(nn.Module):
@@ -142,9 +141,6 @@ def _cache() -> Path:
     return Path(torch.hub.get_dir(), "checkpoints")
 
 
-LPIPS_MIN_RESOLUTION = 16  # pixels: VGG16 halves them four times
-
-
 @dataclass(frozen=True)
 class PerceptualMetric:
     """A perceptual distance of images.
@@ -187,10 +183,8 @@ def load_perceptual_metric(name: Literal["lpips", "lite2"], file: Path | None = 
     Without a file VGG16 comes from torch.hub's cache, lite2 from its pip package.
     """
     if name == "lite2":
-        source = SOURCES["lite2"]
-        assert isinstance(source, Packaged)
-        taps = Lite2Taps(load_pretrained("lite2", file=file))
-        sha256 = sha256_of(file or packaged_file("lite2", source))
+        weights, sha256 = read_lite2(file)
+        taps = Lite2Taps(weights)
         return PerceptualMetric(name, taps, sha256=sha256, resize=f"{RESOLUTION}, bilinear with antialiasing")
     file = file or cached_vgg16()
     if file is None:
@@ -200,3 +194,42 @@ def load_perceptual_metric(name: Literal["lpips", "lite2"], file: Path | None = 
         )
     features, heads = load_lpips(file)
     return PerceptualMetric(name, features, heads, sha256=sha256_of(file), min_resolution=LPIPS_MIN_RESOLUTION)
+
+
+def psnr(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float:
+    """Return the peak signal-to-noise ratio in dB of 8-bit images of one shape; Inf for equal images.
+
+    The peak is 255, which is 1 on [0, 1]. Raises RequestError.
+    """
+    _check_shapes(one, two)
+    error = float(np.square(one.astype(np.float64) - two).mean())
+    return 20 * math.log10(255) - 10 * math.log10(error) if error else math.inf
+
+
+def ssim(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float | None:
+    """Return the structural similarity of 8-bit images [H, W, 3], None below 11 pixels in height or width.
+
+    Gaussian window of 11 x 11, sigma 1.5, covariance divided by N, mean over channels. Wang et al., 2004.
+    Raises RequestError.
+    """
+    from skimage.metrics import structural_similarity
+
+    _check_shapes(one, two)
+    if min(one.shape[:2]) < SSIM_WINDOW:
+        return None
+    return float(
+        structural_similarity(
+            one,
+            two,
+            data_range=255,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+def _check_shapes(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> None:
+    if one.shape != two.shape:
+        raise RequestError(f"images of {one.shape[1::-1]} and {two.shape[1::-1]} pixels cannot be compared")
