@@ -8,7 +8,9 @@ from importlib import resources
 from math import hypot, log2
 from typing import Any, Literal
 
-from .results import Estimate, Family, Field, Result, base_of, best, family_of
+from polyinr_core.metrics.registry import Family, base_of, best, family_of
+
+from .results import Estimate, Field, Result
 
 # subject: it is what the comparison is about. rounding: the last digits change. spread: the value changes as by other
 # seeds. bias: it shifts by an amount that can be bounded. other: the two values measure different things.

@@ -12,7 +12,7 @@ from polyinr_core.errors import FileError, RequestError
 from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import BATCH_SIZE, Progress
 from polyinr_core.metrics.feature_statistics import FeatureStatistics, requirements_for
-from polyinr_core.metrics.registry import FeatureKey, networks_of
+from polyinr_core.metrics.registry import FeatureKey, base_of, networks_of
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .image_sources import DatasetImages, GeneratedImages, HeldOut
@@ -22,15 +22,22 @@ from .model_metrics import (
     compute_model_metrics,
     load_perceptual,
     model_card,
+    upsampling_metrics,
     weight_names,
 )
-from .protocols import MetricSelection, load_extractors, select_metrics
-from .provenance import make_card
-from .results import FORMAT, Estimate, base_of
+from .protocols import (
+    MetricSelection,
+    check_arguments,
+    check_images,
+    check_numbers,
+    check_statistics_path,
+    choose_labels,
+    load_extractors,
+    select_metrics,
+)
+from .results import FORMAT, Estimate, make_card
 from .set_metrics import PassSettings, Source, check_variety, collect_statistics, compute_metric, no_progress
 from .statistics_io import SavedStatistics, is_statistics_path, open_statistics, save_statistics
-from .upsampling import upsampling_metrics
-from .validation import check_arguments, check_images, check_numbers, check_statistics_path, choose_labels
 
 DEFAULT_METRICS = ("fd-lite2", "kd-lite2")
 DEFAULT_COUNT = 10_000

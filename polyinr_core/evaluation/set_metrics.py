@@ -28,8 +28,7 @@ from polyinr_core.metrics.prdc import Prdc, compute_prdc, manifold
 from polyinr_core.metrics.registry import DC_NEIGHBORS, PARTS, PR_NEIGHBORS, FeatureKey, Metric
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
-from .provenance import library_versions
-from .results import Estimate
+from .results import Estimate, library_versions
 from .statistics_io import SavedStatistics, extractor_identity
 
 CACHE_FORMAT = 2

@@ -32,7 +32,7 @@ from polyinr_core.runtime.tensor_files import (
 )
 
 from .image_sources import DatasetImages
-from .provenance import library_versions
+from .results import library_versions
 
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")

@@ -80,11 +80,12 @@ def extract_features(
     device: torch.device,
     progress: Progress | None = None,
     ranks: DistributedContext = SINGLE_PROCESS,
+    limits: Mapping[str, int] | None = None,
     checkpoint: "PassCheckpoint | None" = None,
 ) -> dict[FeatureKey, FeatureStatistics]:
     """Run the images through the extractors that `requirements` names. Call on every rank.
 
-    Ranks take whole batches: no feature depends on which rank computes it, and all ranks return the
+    Each rank processes complete batches: no feature depends on which rank computes it, and all ranks return the
     statistics of all images. A thread makes the next batches during the current one. Memory does not grow with
     the number of images, except for features that are required.
 
@@ -95,6 +96,7 @@ def extract_features(
         batch: images a batch.
         device: where the extractors run; they are moved there.
         progress: called after each batch with this rank's images done and its images in all.
+        limits: by extractor, how many images it is given, the first ones; by default all. Not with a checkpoint.
         checkpoint: a saved state to continue from; an interruption saves one.
 
     Returns: the statistics by feature key; empty without requirements.
@@ -105,17 +107,20 @@ def extract_features(
     networks = {name for name, _ in requirements}
     functions = {name: feature_function(extractors[name].to(device), requirements, name) for name in networks}
     indices = rank_indices(len(images), batch, ranks)
+    totals = {name: min(len(images), (limits or {}).get(name, len(images))) for name in networks}
     accumulators = {
-        key: Accumulator(required, indices, len(images), statistics_device(device))
-        for key, required in requirements.items()
+        (name, tap): Accumulator(
+            required,
+            range(min(indices.start, totals[name]), min(indices.stop, totals[name])),
+            totals[name],
+            statistics_device(device),
+        )
+        for (name, tap), required in requirements.items()
     }
-    if checkpoint is not None:
-        checkpoint.restore(accumulators)
+    done = 0 if checkpoint is None else checkpoint.restore(accumulators)  # of this rank's images
 
-    def count() -> int:
-        return next(iter(accumulators.values())).count
-
-    def accumulate(batch_features: Mapping[FeatureKey, Tensor]) -> None:
+    def accumulate(batch_features: Mapping[FeatureKey, Tensor], images_in_batch: int) -> None:
+        nonlocal done
         for (name, tap), features in batch_features.items():
             if not bool(features.isfinite().all()):
                 raise PolyinrError(
@@ -123,10 +128,11 @@ def extract_features(
                     "another network"
                 )
             accumulators[name, tap].add(features.float())
+        done += images_in_batch
 
-    # Updates run in a thread, which Ctrl-C does not interrupt: a saved state always holds whole batches.
+    # Updates run in a thread, which Ctrl-C does not interrupt: a saved state always holds complete batches.
     updates = ThreadPoolExecutor(1, thread_name_prefix="accumulate features")
-    remaining = range(indices.start + count(), indices.stop)
+    remaining = range(indices.start + done, indices.stop)
     batches = prefetch(rebatch(images.batches(remaining), batch), depth=PREFETCH)
     try:
         with closing(batches), updates:
@@ -134,21 +140,22 @@ def extract_features(
                 batch_features = {
                     (name, tap): features
                     for name, function in functions.items()
-                    for tap, features in function(pixels.to(device)).items()
+                    if (wanted := totals[name] - indices.start - done) > 0
+                    for tap, features in function(pixels[:wanted].to(device)).items()
                     if (name, tap) in accumulators
                 }
-                updates.submit(accumulate, batch_features).result()
+                updates.submit(accumulate, batch_features, len(pixels)).result()
                 if progress is not None:
-                    progress(count(), len(indices))
+                    progress(done, len(indices))
                 if checkpoint is not None:
                     checkpoint.save_if_due(accumulators)
     except KeyboardInterrupt as error:
         updates.shutdown()
-        if checkpoint is None or not count():
+        if checkpoint is None or not done:
             raise
         checkpoint.save(accumulators)
         raise PassInterrupted(
-            f"interrupted; the features of {count()} of {len(indices)} images of {images.name} are saved in "
+            f"interrupted; the features of {done} of {len(indices)} images of {images.name} are saved in "
             f"{checkpoint.cache.folder}: run the same command again to resume"
         ) from error
     return {key: accumulator.result(ranks) for key, accumulator in accumulators.items()}
@@ -172,16 +179,17 @@ class PassCheckpoint:
         self.key = key
         self.next_save = time.monotonic() + SAVE_INTERVAL
 
-    def restore(self, accumulators: Mapping[FeatureKey, Accumulator]) -> None:
-        """Restore the accumulators if a state is saved."""
+    def restore(self, accumulators: Mapping[FeatureKey, Accumulator]) -> int:
+        """Restore the accumulators if a state is saved. Return the number of images in it, 0 for none."""
         saved = self.cache.load(self.key)
         if saved is None:
-            return
+            return 0
         count, tensors = saved
         for number, accumulator in enumerate(accumulators.values()):
             prefix = f"{number}."
             state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             accumulator.restore(state, count)
+        return count
 
     def save_if_due(self, accumulators: Mapping[FeatureKey, Accumulator]) -> None:
         """Save the state if the save interval has passed."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import FileError
+from polyinr_core.evaluation.protocols import check_sizes
 from polyinr_core.evaluation.set_metrics import PassSettings, check_variety, collect_statistics, no_progress
-from polyinr_core.evaluation.validation import check_sizes
 from polyinr_core.images.grid import GAP, Pixels, caption, make_grid
 from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import ImageSource, Progress, extract_features

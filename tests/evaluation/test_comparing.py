@@ -11,7 +11,8 @@ from eyes import Eyes, write_images
 
 from polyinr_core.evaluation import protocols
 from polyinr_core.evaluation.compare import Comparison, Grade, compare, fact_of, rules
-from polyinr_core.evaluation.results import Family, Result, family_of
+from polyinr_core.evaluation.results import Result
+from polyinr_core.metrics.registry import Family, family_of
 
 CARD: dict[str, Any] = {
     "resolution": 32,

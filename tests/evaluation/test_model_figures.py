@@ -15,28 +15,31 @@ from polyinr_core.evaluation import model_metrics as model_figures
 from polyinr_core.evaluation.evaluate import add_model_metrics
 from polyinr_core.evaluation.image_sources import GeneratedImages, render_images, sample_w
 from polyinr_core.evaluation.model_metrics import (
+    FILTERS,
     TIMED_IMAGES,
     PerceptualNetworks,
+    UpsampledExtractor,
     check_resolutions,
     describe_rule,
     get_model_metric,
     inversion_estimates,
     invert_images,
     load_perceptual,
+    native_name,
     parameter_counts,
     ppl_estimate,
     sample_path_lengths,
     speed_estimate,
+    upsample,
 )
-from polyinr_core.evaluation.results import base_of, family_of
 from polyinr_core.evaluation.tables import published
-from polyinr_core.evaluation.upsampling import FILTERS, UpsampledExtractor, native_name, upsample
 from polyinr_core.images.quantize import to_uint8
 from polyinr_core.inversion import loss as inversion_loss
 from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.latents.latents import LabelDistribution
 from polyinr_core.metrics.image_similarity import PerceptualMetric, load_perceptual_metric, psnr, ssim
 from polyinr_core.metrics.ppl import path_length
+from polyinr_core.metrics.registry import base_of, family_of
 from polyinr_core.rendering.render import render_rows
 
 

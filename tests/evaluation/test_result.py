@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from polyinr_core.evaluation.results import base_of, best, better, distinct_names, family_of, parse_result
-from polyinr_core.metrics.registry import METRIC_NAMES, METRICS
+from polyinr_core.evaluation.results import distinct_names, parse_result
+from polyinr_core.metrics.registry import METRIC_NAMES, METRICS, base_of, best, better, family_of
 
 
 def test_names_that_tell_files_apart() -> None:

@@ -19,13 +19,13 @@ from safetensors.torch import save
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
+from polyinr_core.evaluation.protocols import dataset_labels
 from polyinr_core.evaluation.statistics_io import (
     METADATA_KEY,
     SavedStatistics,
     is_statistics_path,
     open_statistics,
 )
-from polyinr_core.evaluation.validation import dataset_labels
 from polyinr_core.metrics.feature_pass import CACHE_KEY as KEPT_KEY
 from polyinr_core.metrics.feature_pass import FeatureCache, digest_tensors
 

@@ -9,8 +9,9 @@ import pytest
 from test_comparing import result
 
 from polyinr_core.errors import RequestError
-from polyinr_core.evaluation.results import Result, better
+from polyinr_core.evaluation.results import Result
 from polyinr_core.evaluation.tables import Table, format_value, published, table_of, tables, typeset
+from polyinr_core.metrics.registry import better
 
 
 def row(name: str, figures: dict[str, Any], **changes: Any) -> Result:

@@ -41,7 +41,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at few images, in batches that divide none of the counts, through narrow networks."""
     monkeypatch.setattr(judging, "Lite2Features", NarrowLite2)
     monkeypatch.setattr(judging, "SAMPLE_COUNTS", FEW)
-    monkeypatch.setattr(judging, "BATCH", 4)
+    monkeypatch.setattr(judging, "BATCH_SIZE", 4)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_statistics_merge() -> None:
 
 def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
     """Measure as one of the processes of a job, and write down what came out."""
-    judging.SAMPLE_COUNTS, judging.BATCH = FEW, 4
+    judging.SAMPLE_COUNTS, judging.BATCH_SIZE = FEW, 4
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
