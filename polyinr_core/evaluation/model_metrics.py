@@ -179,7 +179,7 @@ def compute_model_metrics(
 
 def native_name(name: str) -> str:
     """Return the name of the distance of images rendered at the full resolution, beside those upsampled to it."""
-    return f"{name}/drawn"
+    return f"{name}/rendered"
 
 
 def at_training_resolution(fakes: GeneratedImages) -> GeneratedImages:
@@ -287,8 +287,7 @@ def ppl_estimate(lengths: Tensor, *, resamples: int = 0) -> Estimate:
     """Return the perceptual path length of lengths [N], with a confidence interval from `resamples`."""
     if not resamples:
         return {"value": path_length(lengths)}
-    interval = bootstrap(lambda part: path_length(part.flatten()), lengths.unsqueeze(1), resamples=resamples)
-    return {"value": interval.value, **interval.as_dict}
+    return bootstrap(lambda part: {"ppl": path_length(part)}, lengths, resamples=resamples)["ppl"]
 
 
 def invert_images(
@@ -329,17 +328,15 @@ def to_colors(pixels: Pixels, device: torch.device) -> Tensor:
 
 def inversion_estimates(measurements: Sequence[dict[str, Any]], *, resamples: int = 0) -> dict[str, Estimate]:
     """Return the means over images as inversion/psnr and so on, with confidence intervals from `resamples`."""
-    estimates = {}
-    for name in measurements[0]:
-        values = [measured[name] for measured in measurements]
-        if None in values:
-            continue
-        estimate: Estimate = {"value": math.fsum(values) / len(values)}
-        if resamples:
-            column = torch.tensor(values, dtype=torch.float64).unsqueeze(1)
-            estimate |= bootstrap(lambda part: float(part.mean()), column, resamples=resamples).as_dict
-        estimates[f"inversion/{name}"] = estimate
-    return estimates
+    names = [name for name in measurements[0] if all(measured[name] is not None for measured in measurements)]
+    columns = torch.tensor([[measured[name] for name in names] for measured in measurements], dtype=torch.float64)
+
+    def means(rows: Tensor) -> dict[str, float]:
+        return {f"inversion/{name}": math.fsum(rows[:, i].tolist()) / len(rows) for i, name in enumerate(names)}
+
+    if resamples:
+        return bootstrap(means, columns, resamples=resamples)
+    return {name: {"value": value} for name, value in means(columns).items()}
 
 
 def speed_estimate(model: GeneratedImages, *, progress: Callable[[int, int], None] | None = None) -> Estimate:

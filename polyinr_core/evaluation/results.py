@@ -103,7 +103,8 @@ FORMAT_1_VALUES = {"uniform by seed": "uniform"}
 def upgrade_result(facts: Any) -> Any:
     """Return the JSON of a result of format 1, after `format1.upgrade`, with the keys of format 2."""
     if isinstance(facts, dict):
-        return {FORMAT_1_KEYS.get(name, name): upgrade_result(fact) for name, fact in facts.items()}
+        names = {name: FORMAT_1_KEYS.get(name, name.replace("/drawn", "/rendered")) for name in facts}
+        return {names[name]: upgrade_result(fact) for name, fact in facts.items()}
     if isinstance(facts, list):
         return [upgrade_result(fact) for fact in facts]
     return FORMAT_1_VALUES.get(facts, facts) if isinstance(facts, str) else facts

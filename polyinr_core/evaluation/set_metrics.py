@@ -24,7 +24,7 @@ from polyinr_core.metrics.feature_pass import (
 from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
 from polyinr_core.metrics.frechet import frechet_distance
 from polyinr_core.metrics.kid import KernelReference
-from polyinr_core.metrics.prdc import Prdc, compute_prdc, manifold
+from polyinr_core.metrics.prdc import compute_prdc, manifold
 from polyinr_core.metrics.registry import DC_NEIGHBORS, PARTS, PR_NEIGHBORS, FeatureKey, Metric
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
@@ -167,9 +167,9 @@ def compute_metric(
         mean, std = fakes.inception_score
         return {name: {"value": mean, "std": std}}
     assert reals is not None
-    if metric.kind in PARTS:
-        return _neighbor_estimates(name, metric, reals, fakes, resamples)
     estimator: Estimator
+    if metric.kind in PARTS:
+        return neighbor_estimates(name, metric, reals, fakes, resamples)
     if metric.kind == "kernel":
         assert reals.features is not None
         assert fakes.features is not None
@@ -181,14 +181,14 @@ def compute_metric(
         value = frechet_distance(fakes.gaussian(unbiased=metric.unbiased), reference)
     estimate: Estimate = {"value": value}
     if resamples and fakes.features is not None:
-        estimate |= bootstrap(estimator, fakes.features, resamples=resamples).as_dict
+        interval = bootstrap(lambda features: {name: estimator(features)}, fakes.features, resamples=resamples)
+        estimate = {**interval[name], "value": value}
         if metric.kind == "frechet":
-            halves = halving(estimator, fakes.features)
-            estimate |= {"bias": halves.bias, "extrapolated": halves.extrapolated}
+            estimate |= halving(estimator, fakes.features)
     return {name: estimate}
 
 
-def _neighbor_estimates(
+def neighbor_estimates(
     name: str, metric: Metric, reals: FeatureStatistics, fakes: FeatureStatistics, resamples: int
 ) -> dict[str, Estimate]:
     """Return precision and recall, or density and coverage."""
@@ -197,18 +197,10 @@ def _neighbor_estimates(
     k = PR_NEIGHBORS if metric.kind == "precision_recall" else DC_NEIGHBORS
     real_manifold = manifold(reals.features, k=k, half=metric.half)
 
-    def prdc(features: Tensor) -> Prdc:
-        return compute_prdc(manifold(features, k=k, half=metric.half), real_manifold, k=k, k_density=k)
+    def parts(features: Tensor) -> dict[str, float]:
+        found = compute_prdc(manifold(features, k=k, half=metric.half), real_manifold, k=k, k_density=k)
+        return {f"{name}/{part}": float(getattr(found, part)) for part in PARTS[metric.kind]}
 
-    values = prdc(fakes.features)
-    estimates: dict[str, Estimate] = {}
-    for part in PARTS[metric.kind]:
-        estimate: Estimate = {"value": float(getattr(values, part))}
-        if resamples:
-
-            def estimator(features: Tensor, part: str = part) -> float:
-                return float(getattr(prdc(features), part))
-
-            estimate |= bootstrap(estimator, fakes.features, resamples=resamples, replace=False).as_dict
-        estimates[f"{name}/{part}"] = estimate
-    return estimates
+    if resamples:
+        return bootstrap(parts, fakes.features, resamples=resamples, replace=False)
+    return {part: {"value": value} for part, value in parts(fakes.features).items()}

@@ -271,7 +271,7 @@ def read_npz(path: Path) -> SavedStatistics:
         raise FileError(path, "cannot be read as .npz of plain arrays; is it complete?") from error
     if (ANY_NETWORK, "pooled") not in statistics:
         raise FileError(path, "holds no mu and sigma, as files of clean-fid, pytorch-fid or guided-diffusion do")
-    provenance = {"kind": "statistics", "name": path.name, "sha256": sha256, "network": "taken on trust"}
+    provenance = {"kind": "statistics", "name": path.name, "sha256": sha256, "network": "not stated"}
     return SavedStatistics(str(path), 0, 0, sha256, provenance, statistics, {})
 
 

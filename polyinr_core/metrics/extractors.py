@@ -149,7 +149,7 @@ def smooth_resize(pixels: Tensor, resolution: int, *, interpolation: str) -> Ten
     """Resize uint8 [N, 3, H, W] to float32 [N, 3, resolution, resolution] in 0 .. 255; "bilinear" or "bicubic".
 
     The filter widens where images shrink, as Pillow's does, on the device that the images are on: what
-    clean-fid's rule gives, but for rounding. Images of that size are left alone.
+    clean-fid's rule gives, but for rounding. Images of that size are only converted.
     """
     x = pixels.float()
     if x.shape[-2:] == (resolution, resolution):

@@ -33,7 +33,7 @@ from .registry import FeatureKey, Tap
 BATCH_SIZE = 64
 PREFETCH = 2  # batches made ahead of the one in the network
 SAVE_INTERVAL = 30.0  # seconds between two saved states
-SAVE_COST_RATIO = 20  # a state is saved at most every so many times the seconds that saving one takes
+SAVE_COST_RATIO = 20  # the time between two saved states is at least this many times that of saving one
 CACHE_KEY = "polyinr_features"  # of a cached file's metadata
 MAX_VALUE = 1e30  # larger statistics overflow when distances are computed
 
@@ -90,7 +90,7 @@ def extract_features(
     the number of images, except for features that are required.
 
     Args:
-        images: what to read; a rank reads only its own images.
+        images: what to read; a rank reads only its part.
         extractors: by the name in a feature key.
         requirements: what to accumulate, by feature key.
         batch: images a batch.
@@ -171,7 +171,7 @@ class PassCheckpoint:
     """The saved state of an unfinished pass: all its accumulators in one file of the cache.
 
     `key` holds all that the state depends on, including the batch size and this rank's indices, so that a
-    resumed pass gives the same bits as an undisturbed one.
+    resumed pass gives the same bits as an uninterrupted one.
     """
 
     def __init__(self, cache: "FeatureCache", key: Mapping[str, Any]) -> None:
@@ -213,7 +213,7 @@ class PassCheckpoint:
 
 
 def rank_indices(count: int, batch: int, ranks: DistributedContext) -> range:
-    """Return this rank's contiguous part of `count` images, in whole batches."""
+    """Return this rank's contiguous part of `count` images, in complete batches."""
     part = ranks.local_slice(-(-count // batch))
     return range(min(part.start * batch, count), min(part.stop * batch, count))
 

@@ -17,7 +17,7 @@ RELATIVE_VARIANCE = 1e-12  # of the squared mean: less than this is float32 roun
 
 @dataclass(frozen=True)
 class Requirements:
-    """What metrics need of one network's features: mean and covariance, the features themselves, the IS."""
+    """What metrics need of one network's features: mean and covariance, the features, the inception score."""
 
     moments: bool = False
     features: bool = False
@@ -32,7 +32,7 @@ class Requirements:
 def requirements_for(
     metrics: Mapping[str, Metric], *, resampled: bool = False, reals: bool
 ) -> dict[FeatureKey, Requirements]:
-    """Return what metrics require of the reals, or of the fakes; `resampled` fakes are kept for intervals."""
+    """Return what metrics require of the reals, or of the fakes, whose features are needed if they are `resampled`."""
     requirements: dict[FeatureKey, Requirements] = {}
     for metric in metrics.values():
         if metric.kind == "inception_score" and reals:

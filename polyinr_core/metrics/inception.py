@@ -50,7 +50,7 @@ def clean_resize(pixels: Tensor) -> Tensor:
 def corner_resize(pixels: Tensor) -> Tensor:
     """Resize uint8 [N, 3, H, W] to float32 [N, 3, 299, 299] in 0 .. 255, as the 2015 Inception does inside.
 
-    Bilinear without a filter, and with the grids' top left corners on one another: pixel i is taken from
+    Bilinear without a filter, and with the grids' top left corners aligned: pixel i is read at
     i * H / 299, as TensorFlow 1 did. Pixel centers are at i + 1/2 in the grid here, hence the shift.
     """
     count, channels, height, width = pixels.shape

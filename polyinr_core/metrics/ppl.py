@@ -38,7 +38,7 @@ def path_lengths(
 
 
 def shrink(images: Tensor, *, resolution: int = PPL_RESOLUTION) -> Tensor:
-    """Average images [N, C, H, W] larger than `resolution` over blocks of the largest whole size that fits."""
+    """Average images [N, C, H, W] larger than `resolution` over blocks, to `resolution` or the next larger size."""
     factor = images.shape[-2] // resolution
     return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
 

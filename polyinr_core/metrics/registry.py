@@ -45,7 +45,7 @@ FAMILIES: dict[str, Family] = {
     "params": "params",
 }
 NEIGHBOR_PARTS = ("precision", "recall", "density", "coverage")  # higher is better
-UPSAMPLING_PARTS = ("drawn", "nearest", "bilinear", "bicubic")
+UPSAMPLING_PARTS = ("rendered", "nearest", "bilinear", "bicubic")
 INVERSION: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "lpips": "lower"}
 LOWER_IS_BETTER: tuple[Family, ...] = ("frechet", "kernel", "path", "upsampling", "speed", "params")
 
@@ -91,7 +91,7 @@ class Metric:
         return f"{rules[self.kind]}; {self.remark}" if self.remark else rules[self.kind]
 
 
-TORCHSCRIPT = "published figures are of the TensorFlow graph, these of its TorchScript form"
+TORCHSCRIPT = "published values are of the TensorFlow graph, these of its TorchScript form"
 METRICS = {
     "fid": Metric("inception", "frechet", unbiased=False),  # StyleGAN-XL
     "fid-clean": Metric("inception-clean", "frechet"),  # clean-fid

@@ -245,7 +245,7 @@ def themed_chart(svg: bytes, *, title: str, description: str) -> ThemedChart:
 
 def sample_grids(run: StoredRun) -> tuple[SampleGrid, ...]:
     """Return up to MAX_GRIDS of the run's sample grids, evenly spaced from the first to the last."""
-    kimg = {path: seen for seen, path in run.grids}
+    kimg = {path: position for position, path in run.grids}
     return tuple(sample_grid(path, kimg[path]) for path in thin(list(kimg), MAX_GRIDS))
 
 

@@ -124,12 +124,12 @@ def best_label(name: str, log: RunLog) -> str:
 
 def within_span(points: Series, span: StageSpan) -> Series:
     """Return the points of a stage: after its start, or at the start of the run."""
-    kept = [
+    points_within = [
         (kimg, value)
         for kimg, value in zip(points.kimg, points.values, strict=True)
         if span.start < kimg <= span.end or (kimg == span.start and span.stage == 0)
     ]
-    return Series(tuple(kimg for kimg, _ in kept), tuple(value for _, value in kept))
+    return Series(tuple(kimg for kimg, _ in points_within), tuple(value for _, value in points_within))
 
 
 def smooth_curve(name: str, points: Series) -> Curve:
@@ -289,7 +289,7 @@ def draw_panel(axes: Axes, panel: Panel, spans: Sequence[StageSpan]) -> None:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.1 * (high - low))  # space for the stages' labels
         draw_stage_borders(axes, spans)
-    style_axes(axes, xlabel="thousand images seen (kimg)", ylabel=panel.unit)
+    style_axes(axes, xlabel="training images, thousands (kimg)", ylabel=panel.unit)
 
 
 def style_axes(axes: Axes, *, xlabel: str, ylabel: str) -> None:

@@ -35,7 +35,7 @@ Extractor = Lite2Features | InceptionFeatures
 class MetricsHook:
     """Measures a generator against all images of a loader's dataset, at the loader's resolution.
 
-    The reals are the whole set, held-out images included and none mirrored, as is customary; their features are
+    The reals are all images of the dataset, those held out too, none mirrored, as is usual; their features are
     extracted once, at the first measurement. The fakes are those of seeds 0, 1, ..., with the class of an image that
     each seed draws from the dataset, as in StyleGAN-XL's metrics. Both are quantized to 8 bits by the rule of the
     release's metrics. Several ranks divide the images and get the distances of a single process.
@@ -140,7 +140,7 @@ class MetricsHook:
             if isinstance(network, InceptionFeatures):
                 facts |= {f"fid-{key}": count for key, count in counts.items()} | {"fid-network": network.sha256}
             else:
-                facts |= {"side": network.resolution, **counts}
+                facts |= {"network_resolution": network.resolution, **counts}
         return facts
 
 

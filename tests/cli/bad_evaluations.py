@@ -43,7 +43,7 @@ EVALUATIONS = [
     ("--fake fakes --metrics ppl-lite2", 2, "ppl-lite2 is a metric of a model", "-m"),
     ("--metrics ppl --count 2", 1, "vgg16-397923af.pth", "--weights lpips=", "ppl-lite2 needs no file"),
     ("--real reals --metrics upsampling --count 4", 2, "training resolution, 16 px", "--res"),
-    ("--real large --metrics upsampling --res 20 --count 1", 2, "upsampling/drawn needs 2 fakes"),
+    ("--real large --metrics upsampling --res 20 --count 1", 2, "upsampling/rendered needs 2 fakes"),
     ("--real reals --metrics inversion --steps 0", 2, "--steps 0"),
     ("--real reals --metrics inversion --steps 10000000", 2, "--steps 10000000"),
     ("--real reals --metrics inversion --real-count 1 --bootstrap 2", 2, "needs 2 reals"),

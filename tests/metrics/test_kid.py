@@ -24,7 +24,7 @@ def expected(reference: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("block", [37, 1024])
-def test_the_golden_distance(
+def test_golden_distance(
     golden: dict[str, Tensor], expected: dict[str, float], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same subsets in the same order. 1e-5: theirs is in float32."""
@@ -36,14 +36,14 @@ def test_the_golden_distance(
     assert value == pytest.approx(expected["kid_seed0_subsets20_max50"], rel=1e-5)
 
 
-def test_the_golden_subsets(golden: dict[str, Tensor]) -> None:
+def test_golden_subsets(golden: dict[str, Tensor]) -> None:
     reference = KernelReference(golden["input.real_features"], 300, max_size=50)
     for rows, name in ((reference.in_fakes, "gen"), (reference.in_reals, "real")):
         assert torch.equal(rows[0], golden[f"debug.kid_seed0_max50_first_{name}_choice"].long())
 
 
 @pytest.mark.parametrize(("subsets", "most"), [(1, 60), (40, 30), (2, 9)])
-def test_both_ways_to_the_sums_agree(
+def test_full_kernel_and_subsets_agree(
     golden: dict[str, Tensor], subsets: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All features once, in blocks that divide nothing, or subset by subset; oracle: the sums written out."""
@@ -60,7 +60,7 @@ def test_both_ways_to_the_sums_agree(
 
 
 @pytest.mark.parametrize("count", [50, 400, 20_000])
-def test_products_do_not_grow_with_the_features(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_is_bounded_by_the_subsets(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thrice as many as the subsets have pairs, whatever the sets, or as the sets have where that is less."""
     made: list[int] = []
     plain = kernel.kernel
@@ -77,7 +77,7 @@ def test_products_do_not_grow_with_the_features(count: int, monkeypatch: pytest.
     assert (SUBSETS, MAX_SUBSET_SIZE) == (100, 1000)
 
 
-def test_whole_sets_are_the_unbiased_estimate() -> None:
+def test_complete_sets_give_the_unbiased_estimate() -> None:
     """Sets no larger than a subset are compared as they are. Oracle: the sums over pairs, written out."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(9, 5)), rng.normal(size=(9, 5)) + 0.5
@@ -90,7 +90,7 @@ def test_whole_sets_are_the_unbiased_estimate() -> None:
     assert reference.distance(torch.from_numpy(x)) == pytest.approx(sum(within) - 2 * across, abs=1e-12 * across)
 
 
-def test_the_seed_draws_the_subsets(golden: dict[str, Tensor]) -> None:
+def test_seed_determines_the_subsets(golden: dict[str, Tensor]) -> None:
     fakes, reals = golden["input.gen_features"], golden["input.real_features"]
     references = [KernelReference(reals, len(fakes), subsets=2, max_size=20, seed=seed) for seed in (0, 0, 1)]
     one, again, other = (reference.distance(fakes) for reference in references)

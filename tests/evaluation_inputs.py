@@ -1,4 +1,4 @@
-"""What the tests of evaluation share: a small judge, folders of noise, figures by name."""
+"""Inputs of the evaluation tests: a small feature extractor, folders of noise, metrics by name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 NAMES = ("fd-lite2", "kd-lite2", "pr-lite2", "dc-lite2")
 
 
-class Eyes(torch.nn.Module):
-    """A judge of 6 features; `seen` counts the images that it was shown."""
+class LinearExtractor(torch.nn.Module):
+    """A linear feature extractor of dimension 6; `seen` counts its images."""
 
     dim, name, sha256, resolution = 6, "lite2", "cd" * 32, 8
 
@@ -47,15 +47,15 @@ def values(reals: Path, fakes: Path, names: tuple[str, ...] = NAMES, **settings:
 
 
 def evaluated(
-    reals: Any, fakes: Any, names: Sequence[str] = NAMES, *, eyes: Any = None, networks: Any = None, **options: Any
+    reals: Any, fakes: Any, names: Sequence[str] = NAMES, *, extractor: Any = None, networks: Any = None, **options: Any
 ) -> dict[str, Any]:
-    """The result of `evaluate` with lite2 replaced by `eyes`."""
-    extractors = {"lite2": eyes or Eyes(), **(networks or {})}
+    """The result of `evaluate` with lite2 replaced by `extractor`."""
+    extractors = {"lite2": extractor or LinearExtractor(), **(networks or {})}
     return evaluate(fakes, reals, metrics=names, extractors=extractors, device=CPU, **options)
 
 
 def features_of(path: Path, network: torch.nn.Module | None = None) -> Tensor:
-    return (network or Eyes())(torch.cat(list(DatasetImages.open(path).batches())))
+    return (network or LinearExtractor())(torch.cat(list(DatasetImages.open(path).batches())))
 
 
 def moments_from_tensors(features: Tensor) -> RunningMoments:

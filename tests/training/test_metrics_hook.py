@@ -76,7 +76,7 @@ def hook(
     )
 
 
-def test_what_is_compared(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
+def test_distances_equal_single_images(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Oracle: the archive's own pixels and single images. 1e-5: float32 features, in other batches."""
     measured = hook(ALL, weights, archive).distances(generator)
     chosen = torch.randperm(len(archive), generator=generator_for("reals")).tolist()
@@ -99,7 +99,7 @@ def test_what_is_compared(weights: dict[str, Any], archive: ZipDataset, generato
     assert measured == {name: pytest.approx(value, rel=1e-4) for name, value in expected.items()}
 
 
-def test_the_facts(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
+def test_logged_facts(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
     """Flat, of JSON's kinds; the watched distance comes first, with six digits."""
     whole = hook(ALL, weights, archive)
     facts = whole.measure(generator)
@@ -109,7 +109,7 @@ def test_the_facts(weights: dict[str, Any], archive: ZipDataset, generator: Gene
     seconds = facts.pop("seconds")
     assert seconds > 0
     assert {key: value for key, value in facts.items() if key not in ALL} == {
-        "side": 128,
+        "network_resolution": 128,
         "reals": 20,
         "fakes": 14,
         "fid-reals": 24,
@@ -119,9 +119,7 @@ def test_the_facts(weights: dict[str, Any], archive: ZipDataset, generator: Gene
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_how_many_images_are_seen(
-    weights: dict[str, Any], archive: ZipDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sample_counts(weights: dict[str, Any], archive: ZipDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """All reals up to a limit; as many fakes for lite2, StyleGAN's 50 thousand for fid."""
     monkeypatch.setattr(judging, "SAMPLE_COUNTS", SAMPLE_COUNTS)
     whole = hook(("fd-lite2", "fid"), weights, archive)
@@ -156,7 +154,7 @@ def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDi
     return statistics
 
 
-def test_mirrored_and_held_out_images_change_nothing(
+def test_mirroring_and_held_out_images_change_nothing(
     weights: dict[str, Any], archive: ZipDataset, generator: Generator
 ) -> None:
     """The reals are all images of the set as they are, whatever of them training sees and when."""
@@ -165,7 +163,7 @@ def test_mirrored_and_held_out_images_change_nothing(
     assert plain.distances(generator) == other.distances(generator)
 
 
-def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
+def test_each_image_is_made_once_for_all_networks(
     weights: dict[str, Any], archive: ZipDataset, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For both networks together; a second measurement draws only."""
@@ -188,7 +186,9 @@ def test_the_reals_are_looked_at_once_and_fakes_drawn_once(
     assert len(shown) == 24
 
 
-def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: ZipDataset, generator: Generator) -> None:
+def test_measuring_changes_neither_generator_nor_rng(
+    weights: dict[str, Any], archive: ZipDataset, generator: Generator
+) -> None:
     """Neither in the generator nor in PyTorch's own randomness."""
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -197,7 +197,7 @@ def test_a_judge_leaves_no_trace(weights: dict[str, Any], archive: ZipDataset, g
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
 
 
-def test_pixels_come_back_as_they_were() -> None:
+def test_quantize_inverts_scaling() -> None:
     levels = torch.arange(256)
     assert torch.equal(quantize(levels.float() / 127.5 - 1), levels.to(torch.uint8))
     assert quantize(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
@@ -222,7 +222,7 @@ class Recorded:
         return [int(self.all_reduce(torch.tensor(number)))]
 
 
-def test_statistics_merge() -> None:
+def test_moments_of_ranks_merge() -> None:
     """Parts of any length, none at all too, add up to the statistics of the whole."""
     features = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 3 + 20
     whole = RunningMoments(6)
@@ -254,7 +254,7 @@ def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(
+def test_two_processes_measure_as_one(
     archive: ZipDataset, generator: Generator, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the true lite2's features. 1e-9: they are the same, bit for bit; their sums are in another order."""

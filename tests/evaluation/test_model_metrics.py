@@ -56,7 +56,7 @@ def plain() -> PerceptualMetric:
 # Path length
 
 
-def test_a_image_is_that_of_bands(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_equal_those_rendered_in_rows(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for float32 products of other shapes."""
     w = sample_w(checkpoint, range(3), psi=0.7, label_seeds=range(3))
     whole, terms = render_images(checkpoint, w, resolution=20), terms_of(checkpoint.generator.config)
@@ -67,7 +67,7 @@ def test_a_image_is_that_of_bands(checkpoint: Checkpoint, monkeypatch: pytest.Mo
     assert_rounded(render_images(checkpoint, w, resolution=20), whole, terms=terms)
 
 
-def test_path_lengths_are_those_of_each_pair(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_lengths_equal_single_pairs(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the step's two images in float64, one path at a time. 1e-2: float32 and a step of 1e-4."""
     found = sample_path_lengths(GeneratedImages(checkpoint, name="m", count=5, resolution=16, psi=0.8), plain())
     wide = load_checkpoint_in_float64(checkpoint)
@@ -91,7 +91,7 @@ def load_checkpoint_in_float64(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, generator=copy.deepcopy(checkpoint.generator).double())
 
 
-def test_a_class_and_an_interval(checkpoint: Checkpoint) -> None:
+def test_ppl_of_one_class_with_an_interval(checkpoint: Checkpoint) -> None:
     lengths = sample_path_lengths(GeneratedImages(checkpoint, name="m", count=20, resolution=8), plain())
     other = sample_path_lengths(
         GeneratedImages(checkpoint, name="m", count=20, resolution=8, labels=LabelDistribution(label=1)), plain()
@@ -103,7 +103,7 @@ def test_a_class_and_an_interval(checkpoint: Checkpoint) -> None:
     assert row["resamples"] == 10
 
 
-def test_lite2_s_look() -> None:
+def test_lite2_perceptual_metric() -> None:
     """Nothing differs from itself; what differs more is farther. Its network is that of fd-lite2."""
     distance = load_perceptual_metric("lite2")
     assert distance.sha256.startswith("9656183e")
@@ -116,19 +116,19 @@ def test_lite2_s_look() -> None:
     assert bool((large > small).all())
 
 
-def test_lpips_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_lpips_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("polyinr_core.metrics.image_similarity.cached_vgg16", lambda: None)
     with pytest.raises(WeightsError, match=r"vgg16-397923af\.pth.*--weights lpips=.*ppl-lite2 needs no file"):
         load_perceptual_metric("lpips")
 
 
-def test_what_is_too_small_to_look_at() -> None:
+def test_images_too_small_for_lpips() -> None:
     distance = PerceptualMetric("lpips", lambda x: [x], min_resolution=16)
     with pytest.raises(RequestError, match="16 pixels or more, not 8"):
         distance(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8))
 
 
-def test_heads_weigh_channels_as_lpips_does() -> None:
+def test_heads_weight_channels_as_lpips_does() -> None:
     """Oracle: the objective of inversion, one pair at a time."""
     heads = (torch.tensor([0.5, 2.0, 0.1]), torch.tensor([1.0, 0.0, 3.0]))
     rng = torch.Generator().manual_seed(0)
@@ -143,7 +143,7 @@ def test_heads_weigh_channels_as_lpips_does() -> None:
     assert PerceptualMetric("lpips", features, heads)(one, two).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_model_that_draws_too_small(checkpoint: Checkpoint) -> None:
+def test_resolution_too_small_for_lpips(checkpoint: Checkpoint) -> None:
     means = PerceptualNetworks({"lpips": PerceptualMetric("lpips", lambda x: [x], min_resolution=32)})
     with pytest.raises(RequestError, match=r"ppl needs images of 32 px or more, not 16: give --res"):
         check_resolutions({"ppl": get_model_metric("ppl")}, GeneratedImages(checkpoint, name="m", count=2), means)
@@ -152,7 +152,7 @@ def test_a_model_that_draws_too_small(checkpoint: Checkpoint) -> None:
 # Inversion
 
 
-def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
+def test_inversion_finds_images_of_the_model(checkpoint: Checkpoint) -> None:
     w = sample_w(checkpoint, range(2), psi=0.5, label_seeds=range(2))
     drawn = [to_uint8(colors.permute(1, 2, 0)) for colors in render_images(checkpoint, w, resolution=16)]
     pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
@@ -176,7 +176,7 @@ def test_images_that_the_model_draws_are_found(checkpoint: Checkpoint) -> None:
     assert set(flat) == {"psnr", "ssim"}
 
 
-def test_figures_of_a_match_are_those_of_its_pixels() -> None:
+def test_inversion_measures_the_pixels() -> None:
     rng = np.random.default_rng(0)
     one, two = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     found = [{"psnr": psnr(one, two), "ssim": ssim(one, two)}, {"psnr": 30.0, "ssim": None}]
@@ -188,23 +188,23 @@ def test_figures_of_a_match_are_those_of_its_pixels() -> None:
 
 
 @pytest.mark.parametrize("filter", FILTERS)
-def test_enlarging_is_pillow_s(filter: str) -> None:
+def test_upsampling_equals_pillow(filter: str) -> None:
     pixels = torch.randint(0, 256, (2, 3, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     larger = upsample(pixels, 10, filter)
     for enlarged, expected in zip(larger, pixels, strict=True):
         image = Image.fromarray(expected.permute(1, 2, 0).numpy()).resize((10, 10), Image.Resampling[filter.upper()])
         np.testing.assert_array_equal(enlarged.permute(1, 2, 0), np.asarray(image))
 
-    class Eyes:
-        dim, name, sha256 = 300, "eyes", "cd" * 32
+    class LinearExtractor:
+        dim, name, sha256 = 300, "extractor", "cd" * 32
 
         def __call__(self, pixels: Tensor) -> Tensor:
             return pixels.flatten(1).float()
 
-    assert torch.equal(UpsampledExtractor(Eyes(), filter, resolution=10)(pixels), larger.flatten(1).float())
+    assert torch.equal(UpsampledExtractor(LinearExtractor(), filter, resolution=10)(pixels), larger.flatten(1).float())
 
 
-def test_results_know_the_figures_of_upsampling() -> None:
+def test_upsampling_names_in_results() -> None:
     """As they are called here, results compare them, and set them beside the paper's of the same name."""
     rows = published("upsampling").rows
     for stem in ("upsampling", "upsampling-lite2", "upsampling-inception"):
@@ -215,7 +215,7 @@ def test_results_know_the_figures_of_upsampling() -> None:
 
 
 @pytest.mark.parametrize("name", ["upsampling", "upsampling-timm:x/y"])
-def test_a_card_says_what_upsampling_is_once(name: str) -> None:
+def test_card_of_upsampling(name: str) -> None:
     card = {"protocols": {native_name(name): {}, "fd-lite2": {}}, "fakes": {}}
     joined = add_model_metrics(
         {"metrics": {}, "card": card}, {}, {}, {"protocols": {name: {"rule": ""}}}, has_count=True
@@ -226,7 +226,7 @@ def test_a_card_says_what_upsampling_is_once(name: str) -> None:
 # Speed and size
 
 
-def test_speed_and_size(checkpoint: Checkpoint) -> None:
+def test_speed_and_parameter_counts(checkpoint: Checkpoint) -> None:
     told = []
     row = speed_estimate(GeneratedImages(checkpoint, name="m", count=1), progress=lambda done, total: told.append(done))
     assert 0 < row["min"] <= row["value"] <= row["max"]
@@ -241,7 +241,7 @@ def test_speed_and_size(checkpoint: Checkpoint) -> None:
 # Names
 
 
-def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_model_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {name: get_model_metric(name) for name in ("ppl", "ppl-lite2", "upsampling", "upsampling-timm:x")}
     assert [figure.network for figure in kinds.values()] == ["lpips", "lite2", "lite2", "timm:x"]
     for name in ("ppl-", "ppl-inception", "upsampling-", "upsampling-lite3", "fid", "speeds", ""):

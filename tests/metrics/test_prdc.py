@@ -34,7 +34,7 @@ def manifolds(golden: dict[str, Tensor], *, half: bool = False, block: int = 409
 
 @pytest.mark.parametrize("block", [33, 4096])
 @pytest.mark.parametrize(("half", "name"), [(True, "fp16"), (False, "fp32"), (False, "fp64")])
-def test_the_golden_figures(
+def test_golden_values(
     golden: dict[str, Tensor], expected: dict[str, float], half: bool, name: str, block: int
 ) -> None:
     """The same counts; the golden figures are float32."""
@@ -43,7 +43,7 @@ def test_the_golden_figures(
     assert np.float32(found.recall) == np.float32(expected[f"recall_{name}"])
 
 
-def test_blocks_make_no_difference(golden: dict[str, Tensor]) -> None:
+def test_block_size_does_not_change_the_values(golden: dict[str, Tensor]) -> None:
     fakes, reals = golden["input.gen_features"], golden["input.real_features"]
     whole, parts = manifold(reals), manifold(reals, block=7)
     close = {"rtol": 1e-6, "atol": 0}  # float64, rounded to float32: to either of two neighbors
@@ -55,14 +55,14 @@ def test_blocks_make_no_difference(golden: dict[str, Tensor]) -> None:
     assert torch.equal(whose, whose_in_parts)
 
 
-def test_to_swap_is_to_swap_precision_and_recall(golden: dict[str, Tensor]) -> None:
+def test_swapping_the_sets_swaps_precision_and_recall(golden: dict[str, Tensor]) -> None:
     fakes, reals = manifolds(golden)
     one, other = compute_prdc(fakes, reals), compute_prdc(reals, fakes)
     assert (one.precision, one.recall) == (other.recall, other.precision)
     assert one.precision != one.recall
 
 
-def test_density_and_coverage() -> None:
+def test_density_and_coverage_by_definition() -> None:
     """Oracle: their definition, in loops over float64."""
     fakes, reals, k = cloud(40, seed=1, shift=1.0), cloud(30, seed=2), 5
     between = np.linalg.norm(fakes.double().numpy()[:, None] - reals.double().numpy()[None], axis=2)
@@ -75,7 +75,7 @@ def test_density_and_coverage() -> None:
     assert 0 < found.coverage < 1
 
 
-def test_what_is_the_same_and_what_is_apart() -> None:
+def test_equal_and_distant_sets() -> None:
     reals = cloud(50, seed=1)
     same = compute_prdc(manifold(reals), manifold(reals))
     assert (same.precision, same.recall, same.coverage) == (1, 1, 1)
@@ -83,14 +83,14 @@ def test_what_is_the_same_and_what_is_apart() -> None:
     assert (apart.precision, apart.recall, apart.density, apart.coverage) == (0, 0, 0, 0)
 
 
-def test_a_ball_holds_its_border() -> None:
+def test_a_ball_includes_its_boundary() -> None:
     """Reals at 0 and 1: the ball about 1 reaches 2, where the fakes are."""
     reals, fakes = manifold(torch.tensor([[0.0], [1.0]]), k=1), manifold(torch.tensor([[2.0], [2.0]]), k=1)
     found = compute_prdc(fakes, reals, k=1, k_density=1)
     assert (found.precision, found.recall, found.density, found.coverage) == (1, 0, 1, 0.5)
 
 
-def test_copies_are_at_no_distance() -> None:
+def test_copies_have_distance_zero() -> None:
     """Far from the origin too, where squares of 1e8 cancel; and balls of no size hold what is in their center."""
     reals = cloud(20, seed=1, shift=1e3, dim=301)
     distances, numbers = nearest(reals, reals)
@@ -102,7 +102,7 @@ def test_copies_are_at_no_distance() -> None:
     assert compute_prdc(manifold(copies), manifold(reals)).recall == 1 / 20
 
 
-def test_nearest_neighbors() -> None:
+def test_nearest_neighbors_equal_a_sort() -> None:
     """Oracle: NumPy's sort. 1e-6: the distances are float32."""
     fakes, reals = cloud(15, seed=1), cloud(40, seed=2)
     plain = np.linalg.norm(fakes.double().numpy()[:, None] - reals.double().numpy()[None], axis=2)
@@ -111,7 +111,7 @@ def test_nearest_neighbors() -> None:
     np.testing.assert_allclose(distances, np.sort(plain, axis=1)[:, :4], rtol=1e-6)
 
 
-def test_realism_sorts_best_to_worst() -> None:
+def test_realism_falls_with_distance() -> None:
     """Oracle: equation 6 in NumPy; further out is less real; in a ball means more than 1."""
     reals = manifold(cloud(60, seed=1))
     radii = reals.radii(3).double().numpy()
@@ -135,6 +135,6 @@ def test_realism_sorts_best_to_worst() -> None:
         (lambda: nearest(cloud(2, seed=1), cloud(3, seed=1, dim=4)), "8 and 4 come from different"),
     ],
 )
-def test_bad_features(wrong, message: str) -> None:
+def test_invalid_features_are_refused(wrong, message: str) -> None:
     with pytest.raises(PolyinrError, match=message):
         wrong()

@@ -14,7 +14,7 @@ from polyinr_core.evaluation.image_sources import GeneratedImages
 from polyinr_core.latents.latents import LabelDistribution
 
 
-def test_a_model_draws_the_same_whatever_the_batch(tmp_path: Path) -> None:
+def test_images_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(small_checkpoint(tmp_path / "m.safetensors", classes=4))
     drawn = GeneratedImages(checkpoint, name="m", count=70, resolution=16, psi=0.7)
     pixels = torch.cat(list(drawn.batches()))
@@ -26,7 +26,7 @@ def test_a_model_draws_the_same_whatever_the_batch(tmp_path: Path) -> None:
     assert large.shape == (2, 3, 160, 160)
 
 
-def test_psi_and_label_matter(tmp_path: Path) -> None:
+def test_psi_and_label_change_the_images(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(small_checkpoint(tmp_path / "m.safetensors", classes=4))
 
     def drawn(**options: Any) -> Tensor:
@@ -39,7 +39,7 @@ def test_psi_and_label_matter(tmp_path: Path) -> None:
     assert torch.equal(still[0], still[5])
 
 
-def test_labels_of_a_dataset(tmp_path: Path) -> None:
+def test_labels_drawn_as_in_a_dataset(tmp_path: Path) -> None:
     """An image is that of its seed and class; the counts, by their divisor, stand on the card."""
     checkpoint = load_checkpoint(small_checkpoint(tmp_path / "m.safetensors", classes=4))
     labels = LabelDistribution(counts=(6, 0, 2, 0))
@@ -56,7 +56,7 @@ def test_labels_of_a_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 70), (1, 3), (63, 65), (64, 70), (70, 70)])
-def test_a_part_is_drawn_to_the_same_bits(tmp_path: Path, first: int, last: int) -> None:
+def test_a_range_of_images_has_the_same_bits(tmp_path: Path, first: int, last: int) -> None:
     """As other processes, and a pass that goes on, draw it: 64 images of 16 px are one pass."""
     drawn = GeneratedImages(load_checkpoint(small_checkpoint(tmp_path / "m.safetensors")), name="m", count=70)
     whole = torch.cat(list(drawn.batches()))

@@ -21,11 +21,11 @@ def panel(name: str = "discriminator", count: int = 60, *, measured: bool = Fals
     return Panel("Losses", "loss", (Curve(name, points) if measured else smooth_curve(name, points),), measured)
 
 
-def test_svg_is_the_same_every_time() -> None:
+def test_svg_is_deterministic() -> None:
     assert charts.panel_svg(panel(), SPANS) == charts.panel_svg(panel(), SPANS)
 
 
-def test_the_dark_theme_has_no_color_of_the_light_one() -> None:
+def test_dark_theme_replaces_all_colors() -> None:
     light = charts.panel_svg(panel(), SPANS).decode()
     dark = charts.to_dark(light.encode()).decode()
     colors = set(re.findall("#[0-9a-f]{6}", light))
@@ -37,19 +37,19 @@ def test_the_dark_theme_has_no_color_of_the_light_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "</svg><script>alert(1)</script>", "&amp;", "\u202e"])
-def test_a_hostile_name_is_drawn_as_text(name: str) -> None:
+def test_a_hostile_name_is_plotted_as_text(name: str) -> None:
     drawn = charts.panel_svg(panel(name), SPANS)
     tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(drawn).iter()}
     assert not tags & {"script", "foreignObject", "image", "a"}
 
 
-def test_a_hostile_title_is_drawn_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_title_is_plotted_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charts, "DPI", 30)
     strange = Panel("$\\frac{" + "a" * 300, "$y", panel().curves)
     assert charts.panels_png([strange], SPANS, title="Run $x$ " + "b" * 300)
 
 
-def test_a_persons_own_style_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matplotlibrc_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib
 
     before = charts.panel_svg(panel(), SPANS)
@@ -65,7 +65,7 @@ def test_curves_of_any_length(count: int) -> None:
 
 
 @pytest.mark.parametrize("spans", [(), (StageSpan(0, 16, 0.0, 0.0),), SPANS[:1]])
-def test_logs_without_stages_and_of_a_run_that_has_just_begun(spans: tuple[StageSpan, ...]) -> None:
+def test_logs_without_stages_and_with_one_event(spans: tuple[StageSpan, ...]) -> None:
     assert charts.panel_svg(panel(count=1, measured=True), spans)
 
 
@@ -78,7 +78,7 @@ def test_distances_of_different_resolutions_are_not_joined() -> None:
     assert len(joined) == 3  # one a stage, and the legend's
 
 
-def test_png_holds_all_panels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_png_has_all_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charts, "DPI", 30)
 
     def size(*panels: Panel) -> tuple[int, int]:
@@ -89,7 +89,7 @@ def test_png_holds_all_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (three[0], three[1] > two[1]) == (two[0], True)
 
 
-def test_shares_grow_to_one() -> None:
+def test_ecdf_ends_at_100_percent() -> None:
     """A small oracle: 4 values, of which the axis' highest label is 100 %."""
     drawn = charts.ecdf_svg({"a": [1.0, 2.0], "b": [3.0, 4.0]}, xlabel="distance")
     assert drawn.startswith(b"<?xml")

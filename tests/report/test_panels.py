@@ -11,7 +11,7 @@ def log_of(*events: dict) -> RunLog:
     return RunLog(tuple(events))
 
 
-def test_panels_are_metrics_first_then_the_known_ones() -> None:
+def test_order_of_the_panels() -> None:
     log = log_of(
         {"kimg": 0.0, "stage": 0, "resolution": 16, "fd-lite2": 5.0, "reals": 9, "other": 3.0, "own": 1.0},
         {"kimg": 1.0, "stage": 0, "resolution": 16, "loss_d": 1.0, "loss_g": 2.0, "loss_guidance": 0.0},
@@ -26,12 +26,12 @@ def test_panels_are_metrics_first_then_the_known_ones() -> None:
     assert panels["fd-lite2"].description.startswith("fd-lite2, 0 to 3 kimg: best 6.5")
 
 
-def test_guidance_is_shown_where_something_guides() -> None:
+def test_guidance_loss_is_plotted_only_if_not_zero() -> None:
     (panel,) = panels_of(log_of({"kimg": 1.0, "loss_d": 0.0, "loss_guidance": 0.5}), ())
     assert [curve.name for curve in panel.curves] == ["discriminator", "guidance"]
 
 
-def test_few_points_are_drawn_as_they_are_and_more_have_a_mean() -> None:
+def test_running_mean_needs_enough_points() -> None:
     few = smooth_curve("x", Series((1.0, 2.0), (3.0, 4.0)))
     assert few.mean is None
     many = smooth_curve("x", Series(tuple(map(float, range(100))), tuple(map(float, range(100)))))
@@ -40,7 +40,7 @@ def test_few_points_are_drawn_as_they_are_and_more_have_a_mean() -> None:
     assert not many.low
 
 
-def test_very_many_points_are_averaged_in_groups_that_keep_the_extremes() -> None:
+def test_many_points_are_averaged_in_groups() -> None:
     values = np.random.default_rng(0).normal(size=10_000)
     curve = smooth_curve("x", Series(tuple(map(float, range(10_000))), tuple(values)))
     assert curve.mean is not None
@@ -50,7 +50,7 @@ def test_very_many_points_are_averaged_in_groups_that_keep_the_extremes() -> Non
 
 
 @pytest.mark.parametrize("window", [3, 4, 7])
-def test_the_running_mean_is_that_of_what_is_there(window: int) -> None:
+def test_running_mean_equals_a_loop(window: int) -> None:
     """Oracle: a loop."""
     values = np.random.default_rng(window).normal(size=20)
     before, after = window // 2, (window - 1) // 2
@@ -58,7 +58,7 @@ def test_the_running_mean_is_that_of_what_is_there(window: int) -> None:
     assert running_mean(values, window) == pytest.approx(expected)
 
 
-def test_a_border_belongs_to_the_stage_that_ends() -> None:
+def test_a_border_belongs_to_the_earlier_stage() -> None:
     points = Series((0.0, 2.0, 3.0), (1.0, 2.0, 3.0))
     assert within_span(points, StageSpan(0, 16, 0.0, 2.0)).kimg == (0.0, 2.0)
     assert within_span(points, StageSpan(1, 32, 2.0, 4.0)).kimg == (3.0,)

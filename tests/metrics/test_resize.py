@@ -27,7 +27,7 @@ def by_pillow(pixels: Tensor, resolution: int, filter: Image.Resampling) -> np.n
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (299, 299), (400, 320)])
-def test_clean_fid_bit_for_bit(shape: tuple[int, int]) -> None:
+def test_clean_resize_equals_clean_fid(shape: tuple[int, int]) -> None:
     """clean-fid's own function image by image, and Pillow alone."""
     from cleanfid.resize import build_resizer
 
@@ -43,13 +43,13 @@ def test_clean_fid_bit_for_bit(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("filter", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("shape", [(16, 24), (64, 48)])
-def test_smooth_is_pillow_s_but_for_rounding(filter: str, shape: tuple[int, int]) -> None:
+def test_smooth_resize_equals_pillow(filter: str, shape: tuple[int, int]) -> None:
     """1e-3 of 255: PyTorch sums the filter's weights in float32, Pillow in float64."""
     pixels = images(*shape)
     expected = by_pillow(pixels, 32, Image.Resampling[filter.upper()])
     np.testing.assert_allclose(smooth_resize(pixels, 32, interpolation=filter), expected, rtol=0, atol=1e-3)
 
 
-def test_images_of_the_size_are_left_alone() -> None:
+def test_smooth_resize_leaves_images_of_the_size_unchanged() -> None:
     pixels = images(32, 32)
     assert torch.equal(smooth_resize(pixels, 32, interpolation="bicubic"), pixels.float())

@@ -16,7 +16,7 @@ from polyinr_core.metrics.inception import load_inception
 from polyinr_core.runtime.pretrained import load_pretrained
 
 
-def test_lite2_is_timm_s_network() -> None:
+def test_lite2_equals_timm() -> None:
     """1e-3 of the largest: the folded BatchNorms round elsewhere in float32, through 80 layers."""
     weights = load_pretrained("lite2")
     pixels = torch.randint(0, 256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -30,7 +30,7 @@ def test_lite2_is_timm_s_network() -> None:
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-3 * float(expected.max()))
 
 
-def test_the_side_is_part_of_the_protocol() -> None:
+def test_resolution_changes_lite2_features() -> None:
     weights = load_pretrained("lite2")
     pixels = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
     small, large = (Lite2Features(weights, resolution=resolution)(pixels) for resolution in (32, 128))
@@ -47,26 +47,26 @@ def test_inception_from_a_file(tmp_path: Path) -> None:
     assert features(torch.zeros(3, 3, 8, 8, dtype=torch.uint8)).shape == (3, features.dim)
 
 
-def test_without_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inception_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inception, "cached_inception", lambda: None)
     with pytest.raises(WeightsError, match=r"inception-2015-12-05\.pt.*--weights inception=.*fd-lite2"):
         load_inception(None)
 
 
 @pytest.mark.parametrize("width", [10, None])
-def test_another_network_is_refused(tmp_path: Path, width: int | None) -> None:
+def test_a_network_of_another_form_is_refused(tmp_path: Path, width: int | None) -> None:
     """One that gives other features, and one that cannot be called so."""
     with pytest.raises(WeightsError, match="give inception-2015-12-05"):
         load_inception(write_inception(tmp_path / "other.pt", width=width))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a network"])
-def test_no_network_at_all(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_torchscript_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.pt").write_bytes(content)
     with pytest.raises(WeightsError, match="not a TorchScript network"):
         load_inception(tmp_path / "broken.pt")
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_inception_file(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no such file"):
         load_inception(tmp_path / "inception.pt")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import Run
 from driven_browser import Tab
-from given_images import Eyes
+from given_images import PixelExtractor
 from run_stand_in import make_reals, make_run
 
 BROKEN = "[...document.images].filter(i => !i.complete || !i.naturalWidth || !i.naturalHeight).map(i => i.alt)"
@@ -22,7 +22,7 @@ BAD_PAGE = """<!DOCTYPE html><title>bad</title><a href="#nowhere">x</a>
 pytestmark = pytest.mark.slow
 
 
-def test_the_look_sees_what_is_wrong(tab: Tab, tmp_path: Path) -> None:
+def test_the_browser_check_finds_errors(tab: Tab, tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text(BAD_PAGE)
     tab.open((tmp_path / "bad.html").as_uri())
     assert tab.value(BROKEN) == ["torn", "far"]
@@ -32,8 +32,8 @@ def test_the_look_sees_what_is_wrong(tab: Tab, tmp_path: Path) -> None:
     assert "log: here" in tab.complaints
 
 
-def test_the_report(tab: Tab, polyinr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: Eyes())
+def test_report_in_a_browser(tab: Tab, polyinr: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: PixelExtractor())
     make_run(tmp_path / "run")
     make_reals(tmp_path / "reals")
     ran = polyinr("report", "run", "-o", "page.html", "--real", "reals", "--count", "12", "-q")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eyes import CPU, Eyes, evaluated, values, write_images
+from evaluation_inputs import CPU, LinearExtractor, evaluated, values, write_images
 from PIL import Image
 
 from polyinr_core.evaluation.image_sources import DatasetImages
@@ -27,9 +27,9 @@ def fakes(tmp_path: Path) -> Path:
 def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, fakes: Path) -> None:
 
     def shown() -> tuple[int, dict]:
-        eyes = Eyes()
-        result = evaluated(reals, fakes, eyes=eyes, cache=tmp_path / "cache")
-        return eyes.seen, result["metrics"]
+        extractor = LinearExtractor()
+        result = evaluated(reals, fakes, extractor=extractor, cache=tmp_path / "cache")
+        return extractor.seen, result["metrics"]
 
     first, figures = shown()
     again, cached = shown()
@@ -46,18 +46,18 @@ def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, f
 
 def kept(folder: Path, reals: Path) -> tuple[FeatureCache, dict, FeatureStatistics]:
     """A cache that holds what was seen of the reals, its key and that."""
-    images, eyes = DatasetImages.open(reals), Eyes()
+    images, extractor = DatasetImages.open(reals), LinearExtractor()
     sense = ("lite2", "pooled")
-    seen = extract_features(images, {"lite2": eyes}, {sense: Requirements(moments=True, features=True)}, device=CPU)[
-        sense
-    ]
-    cache, key = FeatureCache(folder), cache_key(images, sense, {"lite2": eyes}, CPU)
+    seen = extract_features(
+        images, {"lite2": extractor}, {sense: Requirements(moments=True, features=True)}, device=CPU
+    )[sense]
+    cache, key = FeatureCache(folder), cache_key(images, sense, {"lite2": extractor}, CPU)
     assert cache.load(key) is None
     cache.store(key, seen.count, seen.to_tensors())
     return cache, key, seen
 
 
-def test_what_is_kept_is_what_was_seen(tmp_path: Path, reals: Path) -> None:
+def test_cached_statistics_equal_the_extracted_ones(tmp_path: Path, reals: Path) -> None:
     cache, key, seen = kept(tmp_path / "cache", reals)
     count, tensors = cache.load(key)
     again = FeatureStatistics.from_tensors(tensors, count, device=CPU)
@@ -80,7 +80,7 @@ def test_a_damaged_or_renamed_file_is_not_used(tmp_path: Path, reals: Path) -> N
     assert cache.load(key) is None
 
 
-def test_kept_statistics_do_not_stand_for_features(reals: Path, fakes: Path, tmp_path: Path) -> None:
+def test_cached_moments_do_not_replace_features(reals: Path, fakes: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     values(reals, fakes, ("fd-lite2",), cache=cache)
     both = ("fd-lite2", "kd-lite2")

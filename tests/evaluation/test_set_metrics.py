@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from eyes import Eyes, evaluated, features_of, moments_from_tensors, values, write_images
+from evaluation_inputs import LinearExtractor, evaluated, features_of, moments_from_tensors, values, write_images
 from PIL import Image
 from torch import Tensor
 
@@ -26,7 +26,7 @@ def fakes(tmp_path: Path) -> Path:
     return write_images(tmp_path / "fakes", 20, seed=1)
 
 
-def test_figures_are_those_of_the_metrics_themselves(reals: Path, fakes: Path) -> None:
+def test_values_equal_the_metric_functions(reals: Path, fakes: Path) -> None:
     x, y = features_of(fakes), features_of(reals)
     found = values(reals, fakes)
     shared = compute_prdc(manifold(x), manifold(y))
@@ -52,17 +52,17 @@ def test_the_order_changes_nothing(tmp_path: Path, reals: Path, fakes: Path) -> 
     assert values(there, fakes, names) == pytest.approx(values(reals, fakes, names), rel=1e-4)
 
 
-def test_each_image_is_looked_at_once(reals: Path, fakes: Path) -> None:
-    eyes = Eyes()
-    evaluated(reals, fakes, eyes=eyes)
-    assert eyes.seen == 24 + 20
+def test_each_image_passes_the_network_once(reals: Path, fakes: Path) -> None:
+    extractor = LinearExtractor()
+    evaluated(reals, fakes, extractor=extractor)
+    assert extractor.seen == 24 + 20
 
 
-def test_intervals_are_those_of_the_bootstrap(reals: Path, fakes: Path) -> None:
+def test_intervals_equal_the_bootstrap(reals: Path, fakes: Path) -> None:
     rows = evaluated(reals, fakes, bootstrap=5)["metrics"]
-    figure = frechet_to(moments_from_tensors(features_of(reals)).gaussian())
-    interval = bootstrap(figure, features_of(fakes), resamples=5)
-    assert rows["fd-lite2"]["low"] == pytest.approx(interval.low, rel=1e-9)
+    distance = frechet_to(moments_from_tensors(features_of(reals)).gaussian())
+    interval = bootstrap(lambda features: {"fd": distance(features)}, features_of(fakes), resamples=5)["fd"]
+    assert rows["fd-lite2"]["low"] == pytest.approx(interval["low"], rel=1e-9)
     assert rows["fd-lite2"]["bias"] > 0
     assert all(row["resamples"] == 5 for row in rows.values())
 
@@ -74,14 +74,14 @@ def gray_images(folder: Path) -> Path:
     return folder
 
 
-def test_reals_of_one_image_again_and_again_are_refused(tmp_path: Path, fakes: Path) -> None:
+def test_equal_reals_are_refused(tmp_path: Path, fakes: Path) -> None:
     gray = gray_images(tmp_path / "gray")
     for names in (("fd-lite2",), ("kd-lite2",)):
         with pytest.raises(FileError, match="all 8 reals have the same features in lite2"):
             values(gray, fakes, names)
 
 
-def test_fakes_of_one_image_are_judged_and_told_of(tmp_path: Path, reals: Path) -> None:
+def test_equal_fakes_are_evaluated_with_a_warning(tmp_path: Path, reals: Path) -> None:
     gray, warnings = gray_images(tmp_path / "gray"), []
     result = evaluated(reals, gray, warn=warnings.append)
     assert result["metrics"]["fd-lite2"]["value"] > 0
@@ -100,7 +100,7 @@ def test_too_few_images_are_refused(tmp_path: Path, fakes: Path) -> None:
         values(fakes, few, ("fd-lite2",), bootstrap=2)
 
 
-def test_other_sizes_are_refused_and_named(tmp_path: Path, reals: Path) -> None:
+def test_sets_of_different_sizes_are_refused(tmp_path: Path, reals: Path) -> None:
     large = write_images(tmp_path / "large", 6, resolution=12)
     with pytest.raises(RequestError, match=r"reals of 8 px.*fakes of 12 px.*--res 8"):
         values(reals, large)
@@ -111,10 +111,10 @@ def test_other_sizes_are_refused_and_named(tmp_path: Path, reals: Path) -> None:
         list(DatasetImages.open(reals).batches())
 
 
-def test_features_that_are_no_numbers_are_refused(reals: Path, fakes: Path) -> None:
-    class Blind(Eyes):
+def test_nan_features_are_refused(reals: Path, fakes: Path) -> None:
+    class Blind(LinearExtractor):
         def forward(self, pixels: Tensor) -> Tensor:
             return super().forward(pixels) * torch.nan
 
     with pytest.raises(PolyinrError, match=r"lite2 gives NaN or Inf for images of .*reals"):
-        evaluated(reals, fakes, ["fd-lite2"], eyes=Blind())
+        evaluated(reals, fakes, ["fd-lite2"], extractor=Blind())

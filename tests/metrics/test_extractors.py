@@ -58,7 +58,7 @@ def check(network: FeatureExtractor, pixels: Tensor, *, file: Path, name: str) -
 
 
 @pytest.mark.parametrize("model", [TINY_VIT, TINY_CONV])
-def test_timm_s_network_by_its_own_rule(folder: Path, pixels: Tensor, model: str) -> None:
+def test_timm_preprocessing(folder: Path, pixels: Tensor, model: str) -> None:
     """Oracle: timm's own transform of a Pillow image of the network's size, where nothing is resized."""
     file, plain = write_timm(folder, model)
     network = load_extractor(f"timm:{model}", file=file)
@@ -74,7 +74,7 @@ def test_timm_s_network_by_its_own_rule(folder: Path, pixels: Tensor, model: str
     assert_same_features(network(square), expected)
 
 
-def test_a_side_of_one_s_own(folder: Path, pixels: Tensor) -> None:
+def test_resolution_of_a_timm_network(folder: Path, pixels: Tensor) -> None:
     """A transformer's table of places is resampled; what looks in patches takes whole ones."""
     name = f"timm:{TINY_VIT}"
     file, _ = write_timm(folder, TINY_VIT)
@@ -90,7 +90,7 @@ def test_a_side_of_one_s_own(folder: Path, pixels: Tensor) -> None:
 
 
 @pytest.mark.slow
-def test_dinov2_at_224(folder: Path, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dinov2_at_224_px(folder: Path, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small one of its kind in the place of the large: trained at 518 px, its table of places resampled."""
     monkeypatch.setattr(networks, "DINOV2", "vit_small_patch14_dinov2.lvd142m")
     file, plain = write_timm(folder, "vit_small_patch14_dinov2")
@@ -102,7 +102,7 @@ def test_dinov2_at_224(folder: Path, pixels: Tensor, monkeypatch: pytest.MonkeyP
     assert torch.equal(network.network.blocks[3].mlp.fc1.weight, plain.blocks[3].mlp.fc1.weight)
 
 
-def test_weights_from_the_hub_s_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_from_the_hub_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, _ = write_timm(folder, TINY_VIT)
     asked = []
 
@@ -115,7 +115,7 @@ def test_weights_from_the_hub_s_cache(folder: Path, monkeypatch: pytest.MonkeyPa
     assert asked == [("timm/test_vit.r160_in1k", "model.safetensors")]
 
 
-def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *asked: None)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsError, match=r"dinov2 weights are not on this machine.*lvd142m.*network lite2"):
@@ -125,7 +125,7 @@ def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @pytest.mark.parametrize("spoil", ["missing", "shape"])
-def test_weights_of_another_network(folder: Path, spoil: str) -> None:
+def test_weights_that_do_not_fit(folder: Path, spoil: str) -> None:
     """timm itself would go on with random ones."""
     _, plain = write_timm(folder, TINY_VIT)
     state = plain.state_dict()
@@ -139,7 +139,7 @@ def test_weights_of_another_network(folder: Path, spoil: str) -> None:
         load_extractor(f"timm:{TINY_VIT}", file=folder / "spoilt.safetensors")
 
 
-def test_torchscript(folder: Path, pixels: Tensor) -> None:
+def test_torchscript_file(folder: Path, pixels: Tensor) -> None:
     """One that has features to return, and one that gives nothing else."""
     file = write_inception(folder / "any.pt", width=30)
     features = check(load_extractor(f"torchscript:{file}"), pixels, file=file, name=f"torchscript:{file}")
@@ -169,12 +169,12 @@ def test_lite2_by_name(pixels: Tensor) -> None:
         ("inception", 128, "fixed input size"),
     ],
 )
-def test_names_that_are_none(name: str, resolution: int | None, message: str) -> None:
+def test_unknown_names_are_refused(name: str, resolution: int | None, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         load_extractor(name, resolution=resolution)
 
 
-def test_a_file_that_is_no_network(tmp_path: Path) -> None:
+def test_a_file_without_a_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("nothing")
     with pytest.raises(WeightsError, match="not a TorchScript network from uint8"):
         load_extractor(f"torchscript:{tmp_path / 'text.pt'}")

@@ -16,14 +16,14 @@ def images(resolution: int = 24) -> tuple[np.ndarray, np.ndarray]:
     return one, np.clip(one.astype(int) + rng.integers(-20, 21, one.shape), 0, 255).astype(np.uint8)
 
 
-def test_psnr_is_its_formula():
+def test_psnr_by_its_formula():
     one, two = images()
     error = np.mean((one / 255 - two / 255) ** 2)
     assert psnr(one, two) == pytest.approx(-10 * math.log10(error), abs=1e-9)
     assert psnr(one, one) == math.inf
 
 
-def test_ssim_is_its_formula():
+def test_ssim_by_its_formula():
     """Wang et al., 2004: an 11 x 11 Gaussian of sigma 1.5; means over the inside, where the window fits."""
     one, two = images()
     kernel = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)

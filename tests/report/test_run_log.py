@@ -16,7 +16,7 @@ def written(path: Path, *lines: object) -> Path:
     return path
 
 
-def test_work_that_was_done_again_gives_way(tmp_path: Path) -> None:
+def test_repeated_iterations_replace_earlier_events(tmp_path: Path) -> None:
     log = read_log(make_run(tmp_path / "run") / "log.jsonl")
     assert (log.kimg, log.resumed, log.undone, log.damaged) == (4.0, (1.0,), 2, 0)
     speed = log.series("img_per_sec")
@@ -27,7 +27,7 @@ def test_work_that_was_done_again_gives_way(tmp_path: Path) -> None:
     assert log.names[:3] == ("stage", "resolution", "kimg")
 
 
-def test_a_run_that_was_started_anew_has_no_past(tmp_path: Path) -> None:
+def test_a_restarted_run_ignores_earlier_events(tmp_path: Path) -> None:
     """Without a word of it, as where somebody removed the states; of two values at one kimg the later counts."""
     first = [{"kimg": 0.0, "diversity": 0.1}, {"kimg": 5.0, "loss_d": 1.0}]
     again = [{"kimg": 0.0, "diversity": 0.2}, {"kimg": 1.0, "loss_d": 2.0}]
@@ -37,7 +37,7 @@ def test_a_run_that_was_started_anew_has_no_past(tmp_path: Path) -> None:
     assert log.series("loss_d") == Series((1.0,), (2.0,))
 
 
-def test_a_stage_of_any_number_is_one_row(tmp_path: Path) -> None:
+def test_spans_of_any_stage_number(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     with (run / "log.jsonl").open("a") as file:
         file.write(json.dumps({"kimg": 5.0, "stage": 2**31 - 1, "resolution": 64}) + "\n")
@@ -61,19 +61,19 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("line", DAMAGED, ids=lambda line: line[:16])
-def test_a_damaged_line_is_counted_and_left_out(tmp_path: Path, line: str) -> None:
+def test_damaged_lines_are_counted_and_ignored(tmp_path: Path, line: str) -> None:
     log = read_log(written(tmp_path / "log.jsonl", {"kimg": 1}, line, "", {"kimg": 2, "loss_d": 3}))
     assert (log.kimg, log.damaged, log.undone) == (2.0, 1, 0)
     assert log.series("loss_d").values == (3.0,)
 
 
-def test_a_line_that_is_being_written_is_no_damage(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_not_damage(tmp_path: Path) -> None:
     path = written(tmp_path / "log.jsonl", *events())
     path.write_bytes(path.read_bytes() + b'{"kimg": 4.2')
     assert (read_log(path).damaged, read_log(path).kimg) == (0, 4.0)
 
 
-def test_what_is_no_number_is_no_point(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_no_points(tmp_path: Path) -> None:
     values = [None, "x", True, [1], 2, 1e31, -3.5]
     log = read_log(written(tmp_path / "log.jsonl", *({"kimg": i, "loss_d": v} for i, v in enumerate(values))))
     assert log.series("loss_d") == Series((4.0, 6.0), (2.0, -3.5))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from given_images import Eyes, Given, noise
+from given_images import Given, PixelExtractor, noise
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
@@ -16,13 +16,13 @@ def looked(reals: Tensor, fakes: Tensor, **settings: Any) -> NearestNeighbors:
     return find_neighbors(
         Given(reals, "reals"),
         Given(fakes, "fakes"),
-        Eyes(),
+        PixelExtractor(),
         device=torch.device("cpu"),
         **settings,
     )
 
 
-def test_neighbors_gaps_and_realism_are_those_of_a_plain_computation() -> None:
+def test_neighbors_and_realism_equal_cdist() -> None:
     """Oracle: all distances by torch.cdist in float64."""
     reals, fakes = noise(13, 1), noise(7, 2)
     found = looked(reals, fakes)
@@ -38,7 +38,7 @@ def test_neighbors_gaps_and_realism_are_those_of_a_plain_computation() -> None:
     torch.testing.assert_close(found.realism.double(), (radii[small] / across[:, small]).amax(1), rtol=1e-5, atol=0)
 
 
-def test_copies_stand_out() -> None:
+def test_copies_are_detected() -> None:
     reals = noise(40, 1)
     honest = looked(reals, noise(20, 2))
     copied = looked(reals, torch.cat([reals[5:15], noise(10, 2)]))
@@ -51,35 +51,35 @@ def test_copies_stand_out() -> None:
     assert copied.realism.max() == torch.inf
 
 
-def test_groups_by_realism_never_share_a_image() -> None:
+def test_realism_groups_are_disjoint() -> None:
     for count in (3, 5, 20):
         groups = looked(noise(9, 1), noise(count, 2)).ranked(16)
         seeds = [seed for group in groups.values() for seed in group]
         assert len(seeds) == len(set(seeds)) == 3 * min(16, count // 3)
 
 
-def test_a_real_may_be_judged_by_fewer_neighbors_than_are_shown() -> None:
+def test_fewer_reals_than_neighbors() -> None:
     assert looked(noise(4, 1), noise(2, 2)).indices.shape == (2, 4)
 
 
 @pytest.mark.parametrize(
     ("reals", "said"), [(noise(3, 1), "3 images"), (noise(1, 1).expand(9, -1, -1, -1), "have the same features")]
 )
-def test_reals_without_neighbors_are_refused(reals: Tensor, said: str) -> None:
+def test_too_few_or_equal_reals_are_refused(reals: Tensor, said: str) -> None:
     with pytest.raises(PolyinrError, match=said):
         looked(reals, noise(4, 2))
 
 
-def test_the_cache_keeps_the_reals(tmp_path) -> None:
+def test_features_of_reals_are_cached(tmp_path) -> None:
     first = looked(noise(9, 1), noise(4, 2), cache=tmp_path / "kept")
     again = looked(noise(9, 1), noise(4, 2), cache=tmp_path / "kept")
     assert torch.equal(first.distances, again.distances)
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_rows_show_the_images_that_the_numbers_name() -> None:
+def test_rows_show_the_images_of_their_indices() -> None:
     reals, fakes = Given(noise(12, 1), "reals"), ThumbnailSource(Given(noise(10, 2), "fakes"))
-    found = find_neighbors(reals, fakes, Eyes(), device=torch.device("cpu"))
+    found = find_neighbors(reals, fakes, PixelExtractor(), device=torch.device("cpu"))
     shown = compare_with_reals(found, reals, fakes, model="m", same_data=True)
     assert [row.seed for row in shown.first] == list(range(8))
     assert shown.nearest[0].reals[0].distance == float(found.distances[:, 0].min())
@@ -90,7 +90,7 @@ def test_rows_show_the_images_that_the_numbers_name() -> None:
     assert [share for share, *_ in shown.quantiles] == ["1%", "10%", "50%", "90%"]
 
 
-def test_thumbnails_are_kept_as_they_pass_and_found_by_number() -> None:
+def test_thumbnails_are_stored_while_images_are_read() -> None:
     pixels = noise(12, 3)
     kept = ThumbnailSource(Given(pixels))
     assert torch.equal(torch.cat(list(kept.batches())), pixels)

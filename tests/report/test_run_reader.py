@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     return make_run(tmp_path / "a run")
 
 
-def test_a_run_is_read(folder: Path) -> None:
+def test_read_run(folder: Path) -> None:
     run = read_run(folder)
     assert (run.name, run.data["name"], run.metrics) == ("a run", "images.zip", ("fd-lite2",))
     assert [(kimg, path.name) for kimg, path in run.grids] == [
@@ -31,7 +31,7 @@ def test_a_run_is_read(folder: Path) -> None:
     assert (second.settings, second.span.start, second.span.end) == ({"batch": 8}, 2.0, 4.0)
 
 
-def test_the_best_model_goes_before_the_newest(folder: Path) -> None:
+def test_best_checkpoint_is_preferred_to_the_newest(folder: Path) -> None:
     for name in ("000000100", "000000020", "mine"):
         (folder / "checkpoints" / f"{name}.safetensors").touch()
     assert read_run(folder).model == folder / "checkpoints" / "best.safetensors"
@@ -42,7 +42,7 @@ def test_the_best_model_goes_before_the_newest(folder: Path) -> None:
     assert read_run(folder).model is None
 
 
-def test_results_are_found_among_other_files(folder: Path) -> None:
+def test_results_among_other_files(folder: Path) -> None:
     for name, facts in {"b": RESULT, "a": RESULT, "other": {"x": 1}, "newer": RESULT | {"format": 9}}.items():
         (folder / f"{name}.json").write_text(json.dumps(facts))
     (folder / "torn.json").write_text("{")
@@ -51,7 +51,7 @@ def test_results_are_found_among_other_files(folder: Path) -> None:
     assert [result.name for result in run.results(exclude=[folder / ".." / folder.name / "a.json"])] == ["b"]
 
 
-def test_of_many_sheets_some_are_shown_and_a_damaged_one_is_named(folder: Path) -> None:
+def test_many_and_damaged_grids(folder: Path) -> None:
     whole = (folder / "samples" / "reals.png").read_bytes()
     for i in range(40):
         (folder / "samples" / f"fakes-{i:09d}.png").write_bytes(whole if i else b"")
@@ -61,7 +61,7 @@ def test_of_many_sheets_some_are_shown_and_a_damaged_one_is_named(folder: Path) 
     assert all(sheet.image for sheet in sheets[1:])
 
 
-def test_stages_that_the_configuration_does_not_name_come_from_the_log(folder: Path) -> None:
+def test_stages_from_the_log(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["training"]["stages"] = "what?"
     (folder / "config.json").write_text(json.dumps(config))
@@ -86,7 +86,7 @@ def test_a_damaged_configuration_is_refused(folder: Path, config: str, said: str
         read_run(folder)
 
 
-def test_what_is_no_run_folder_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_other_folders_are_refused(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, said in {
         "nowhere": "no such folder",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import small_checkpoint
-from eyes import CPU, Eyes, evaluated, write_images
+from evaluation_inputs import CPU, LinearExtractor, evaluated, write_images
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
@@ -17,7 +17,7 @@ from polyinr_core.metrics.feature_pass import PassInterrupted
 from polyinr_core.metrics.feature_statistics import Accumulator, Requirements
 
 
-class Mortal(Eyes):
+class Mortal(LinearExtractor):
     """A judge that is cut short after so many images."""
 
     def __init__(self, last: int, error: type[BaseException]) -> None:
@@ -41,60 +41,67 @@ def model(tmp_path: Path) -> Path:
 
 
 def figures(
-    folder: Path, model: Path, eyes: Eyes, cache: Path | None, *, batch: int = 6, count: int = 40, **how: Any
+    folder: Path,
+    model: Path,
+    extractor: LinearExtractor,
+    cache: Path | None,
+    *,
+    batch: int = 6,
+    count: int = 40,
+    **how: Any,
 ) -> dict[str, Any]:
     fakes = GeneratedImages(load_checkpoint(model), name="m", count=count, **how)
     reals = DatasetImages.open(folder, resolution=how.get("resolution"))
     names = ("fd-lite2", "pr-lite2")  # by moments, and by features
-    return evaluated(reals, fakes, names, eyes=eyes, batch=batch, cache=cache)["metrics"]
+    return evaluated(reals, fakes, names, extractor=extractor, batch=batch, cache=cache)["metrics"]
 
 
 @pytest.mark.parametrize(("last", "said"), [(12, "12 of 24 images of .*reals"), (42, "18 of 40 images of m")])
-def test_after_ctrl_c_it_goes_on_to_the_same_bits(
+def test_resuming_after_ctrl_c_gives_the_same_bits(
     reals: Path, model: Path, tmp_path: Path, last: int, said: str
 ) -> None:
-    expected = figures(reals, model, Eyes(), None)
+    expected = figures(reals, model, LinearExtractor(), None)
     cache = tmp_path / "kept"
     with pytest.raises(PassInterrupted, match=said) as stopped:
         figures(reals, model, Mortal(last, KeyboardInterrupt), cache)
     assert stopped.value.exit_code == 130
     assert str(cache) in str(stopped.value)
-    eyes = Eyes()
-    assert figures(reals, model, eyes, cache) == expected
-    assert eyes.seen == 64 - last
+    extractor = LinearExtractor()
+    assert figures(reals, model, extractor, cache) == expected
+    assert extractor.seen == 64 - last
     assert len(list(cache.iterdir())) == 2  # of reals and fakes, and no state any more
 
 
-def test_after_another_death_it_goes_on_from_the_last_state(
+def test_resuming_after_an_error_from_the_last_state(
     reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeping, "SAVE_INTERVAL", 0.0)
     monkeypatch.setattr(keeping, "SAVE_COST_RATIO", 0)
-    expected = figures(reals, model, Eyes(), None)
+    expected = figures(reals, model, LinearExtractor(), None)
     with pytest.raises(MemoryError):
         figures(reals, model, Mortal(42, MemoryError), tmp_path / "kept")
-    eyes = Eyes()
-    assert figures(reals, model, eyes, tmp_path / "kept") == expected
-    assert eyes.seen == 64 - 42
+    extractor = LinearExtractor()
+    assert figures(reals, model, extractor, tmp_path / "kept") == expected
+    assert extractor.seen == 64 - 42
 
 
-def test_states_are_not_written_all_the_time(
+def test_states_are_saved_at_intervals(
     reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
     monkeypatch.setattr(keeping.PassCheckpoint, "save", lambda self, accumulators: kept.append(1))
-    figures(reals, model, Eyes(), tmp_path / "kept")
+    figures(reals, model, LinearExtractor(), tmp_path / "kept")
     assert not kept  # within the first half minute
 
 
-def test_without_a_cache_nothing_is_kept(reals: Path, model: Path, tmp_path: Path) -> None:
+def test_without_a_cache_nothing_is_saved(reals: Path, model: Path, tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
     with pytest.raises(KeyboardInterrupt):
         figures(reals, model, Mortal(12, KeyboardInterrupt), None)
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_nothing_kept_means_no_word_of_it(reals: Path, model: Path, tmp_path: Path) -> None:
+def test_an_interruption_before_the_first_batch_saves_nothing(reals: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         figures(reals, model, Mortal(0, KeyboardInterrupt), tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
@@ -103,28 +110,28 @@ def test_nothing_kept_means_no_word_of_it(reals: Path, model: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "change", [{"psi": 0.5}, {"labels": LabelDistribution(label=1)}, {"resolution": 8}, {"count": 38}, {"batch": 7}]
 )
-def test_a_state_of_something_else_is_not_used(
+def test_a_state_of_other_settings_is_not_used(
     reals: Path, model: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     with pytest.raises(PassInterrupted):
         figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
-    eyes = Eyes()
-    found = figures(reals, model, eyes, tmp_path / "kept", **change)
-    for name, row in figures(reals, model, Eyes(), None, **change).items():
+    extractor = LinearExtractor()
+    found = figures(reals, model, extractor, tmp_path / "kept", **change)
+    for name, row in figures(reals, model, LinearExtractor(), None, **change).items():
         assert found[name] == pytest.approx(row, rel=1e-9)
     fakes = change.get("count", 40)
-    assert eyes.seen == fakes + (24 if "resolution" in change else 0)
+    assert extractor.seen == fakes + (24 if "resolution" in change else 0)
 
 
-def test_another_model_does_not_go_on(reals: Path, model: Path, tmp_path: Path) -> None:
+def test_a_state_of_another_model_is_not_used(reals: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(PassInterrupted):
         figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
-    other, eyes = small_checkpoint(tmp_path / "other.safetensors", classes=3), Eyes()
-    assert figures(reals, other, eyes, tmp_path / "kept") == figures(reals, other, Eyes(), None)
-    assert eyes.seen == 40
+    other, extractor = small_checkpoint(tmp_path / "other.safetensors", classes=3), LinearExtractor()
+    assert figures(reals, other, extractor, tmp_path / "kept") == figures(reals, other, LinearExtractor(), None)
+    assert extractor.seen == 40
 
 
-def test_a_state_holds_a_score_as_well() -> None:
+def test_a_state_includes_the_inception_score() -> None:
     probabilities = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
     takers = [Accumulator(Requirements(True, True, True), range(40), 40, CPU) for _ in range(2)]
     for part in probabilities[:24].split(8):

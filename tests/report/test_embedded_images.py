@@ -24,7 +24,7 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_a_small_image_is_exact_and_a_large_noisy_one_jpeg() -> None:
+def test_small_images_are_png_and_large_noisy_ones_jpeg() -> None:
     small, large = noise(32, 24), noise(300, 400)
     assert np.array_equal(np.asarray(decoded(embed(small).source)), small)
     assert (embed(small).width, embed(small).height, embed(small).pixelated) == (24, 32, True)
@@ -34,7 +34,7 @@ def test_a_small_image_is_exact_and_a_large_noisy_one_jpeg() -> None:
     assert decoded(embed(flat).source).format == "PNG"
 
 
-def test_thumbnails_are_reduced_by_area() -> None:
+def test_thumbnails_are_area_averaged() -> None:
     """Oracle: the mean of blocks of 2 x 2."""
     pixels = torch.from_numpy(noise(2 * THUMBNAIL_SIZE, 2 * THUMBNAIL_SIZE)).permute(2, 0, 1)[None]
     blocks = pixels[0].double().unfold(1, 2, 2).unfold(2, 2, 2).mean(dim=(3, 4)).permute(1, 2, 0)
@@ -43,7 +43,7 @@ def test_thumbnails_are_reduced_by_area() -> None:
     assert np.array_equal(make_thumbnails(small)[0], small[0].permute(1, 2, 0).numpy())
 
 
-def test_a_large_sheet_is_reduced_and_a_damaged_one_none(tmp_path: Path) -> None:
+def test_large_and_damaged_grids(tmp_path: Path) -> None:
     Image.fromarray(noise(30, 2 * MAX_GRID_SIZE)).save(tmp_path / "large.png")
     sheet = read_grid(tmp_path / "large.png")
     assert sheet is not None
@@ -56,7 +56,7 @@ def test_a_large_sheet_is_reduced_and_a_damaged_one_none(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("resolution", [4, 100])
-def test_the_realism_sheet_enlarges_by_whole_factors(resolution: int) -> None:
+def test_realism_grid_enlarges_by_integer_factors(resolution: int) -> None:
     image = noise(resolution, resolution)
     page = realism_grid({"best": [(image, "1.2")] * (COLUMNS + 1), "worst": [(image, "0.1")]})
     factor = -(-MIN_TILE_SIZE // resolution)

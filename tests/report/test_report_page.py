@@ -72,7 +72,7 @@ def check(read: HtmlPage) -> None:
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
-def test_a_page_without_reals_says_what_to_give(run: StoredRun, blank_charts: None) -> None:
+def test_page_without_reals(run: StoredRun, blank_charts: None) -> None:
     read = page_of(run)
     check(read)
     for words in ("4 of 10 kimg", "stage 2 of 2 at 32 px", "Resumed at 1 kimg", "--real DATA", "--result"):
@@ -83,7 +83,7 @@ def test_a_page_without_reals_says_what_to_give(run: StoredRun, blank_charts: No
     assert len(read.all("source")) == 2
 
 
-def test_a_page_with_all_parts(run: StoredRun, blank_charts: None, compared: RealsComparison) -> None:
+def test_page_with_all_parts(run: StoredRun, blank_charts: None, compared: RealsComparison) -> None:
     result = Result(
         "mine",
         {"fd-lite2": {"value": 12.5, "low": 12.0, "high": 13.0}, "dc-lite2/density": {"value": 0.25}},
@@ -100,7 +100,7 @@ def test_a_page_with_all_parts(run: StoredRun, blank_charts: None, compared: Rea
     assert "is not the file" not in same.text
 
 
-def test_whatever_names_hold_is_text(run: StoredRun, compared: RealsComparison) -> None:
+def test_hostile_names_are_escaped(run: StoredRun, compared: RealsComparison) -> None:
     stored = json.loads(run.folder.config.read_text())
     stored["training"][HOSTILE] = HOSTILE
     stored["training"]["metrics"] = [HOSTILE]
@@ -116,7 +116,7 @@ def test_whatever_names_hold_is_text(run: StoredRun, compared: RealsComparison) 
     assert any(HOSTILE in image["alt"] for image in read.all("img"))
 
 
-def test_a_run_that_has_just_begun(run: StoredRun) -> None:
+def test_page_of_a_run_with_one_event(run: StoredRun) -> None:
     """One line of log, no images."""
     for path in run.folder.samples.iterdir():
         path.unlink()
@@ -127,7 +127,7 @@ def test_a_run_that_has_just_begun(run: StoredRun) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_stays_small(run: StoredRun) -> None:
+def test_size_of_the_page(run: StoredRun) -> None:
     """A long training: its log has 20 000 lines, its sheets are of noise."""
     rng = np.random.default_rng(0)
     lines = [

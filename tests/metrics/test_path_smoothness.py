@@ -14,7 +14,7 @@ def taps(seed: int, *, count: int = 2) -> list[Tensor]:
     return [torch.randn(count, c, s, s, generator=rng, dtype=torch.float64) for c, s in ((3, 4), (5, 2))]
 
 
-def test_the_distance_is_lpips_without_weights():
+def test_feature_distance_is_lpips_without_weights():
     """Oracle: place by place in NumPy, float64."""
     a, b = taps(1), taps(2)
     expected = np.zeros(2)
@@ -29,13 +29,13 @@ def test_the_distance_is_lpips_without_weights():
     assert feature_distance(a, b).numpy() == pytest.approx(expected, rel=1e-8)
 
 
-def test_nothing_differs_from_itself_and_brightness_is_no_difference():
+def test_feature_distance_ignores_equal_scale():
     a = taps(1)
     assert feature_distance(a, a).abs().max() == 0
     assert feature_distance(a, [3 * tap for tap in a]).max() < 1e-9
 
 
-def test_black_features_have_a_slope():
+def test_zero_features_have_finite_gradients():
     """A tap of nothing but zeros, as ReLU gives, is no reason for gradients that are no numbers."""
     tap = torch.zeros(1, 3, 2, 2, requires_grad=True)
     feature_distance([tap], [torch.ones(1, 3, 2, 2)]).sum().backward()
@@ -48,7 +48,7 @@ def own(x: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_steps(loop: bool):
+def test_smoothness_of_a_jump(loop: bool):
     """A still walk but for one jump; a loop jumps back as well."""
     dark, light = torch.full((2, 2, 3), -1.0), torch.full((2, 2, 3), 1.0)
     walk = path_smoothness(iter([dark, dark, light, light]), own, loop=loop)
@@ -58,6 +58,6 @@ def test_steps(loop: bool):
     assert walk.mean == pytest.approx(jump / 3 if not loop else jump / 2)
 
 
-def test_colors_beyond_the_range_are_clamped():
+def test_frames_are_clamped():
     dark, darker = torch.full((2, 2, 3), -1.0), torch.full((2, 2, 3), -4.0)
     assert path_smoothness([dark, darker], own).steps == (0.0,)

@@ -31,7 +31,7 @@ def score(probabilities: Tensor, *, splits: int, batch: int = 64, backwards: boo
 
 
 @pytest.mark.parametrize("splits", [1, 7, 10])
-def test_the_golden_score(probabilities: Tensor, expected: dict[str, float], splits: int) -> None:
+def test_golden_score(probabilities: Tensor, expected: dict[str, float], splits: int) -> None:
     """1e-5: theirs is in float32."""
     mean, deviation = score(probabilities, splits=splits)
     assert mean == pytest.approx(expected[f"is_mean_splits{splits}"], rel=1e-5)
@@ -39,18 +39,18 @@ def test_the_golden_score(probabilities: Tensor, expected: dict[str, float], spl
 
 
 @pytest.mark.parametrize("batch", [1, 7, 300])
-def test_batches_and_their_order_make_no_difference(probabilities: Tensor, batch: int) -> None:
+def test_batches_in_any_order(probabilities: Tensor, batch: int) -> None:
     plain = score(probabilities, splits=7)
     assert score(probabilities, splits=7, batch=batch, backwards=True) == pytest.approx(plain, rel=1e-11)
 
 
-def test_the_limits() -> None:
+def test_smallest_and_largest_score() -> None:
     """Certain of a class each: as many as there are classes. Always unsure: 1. No logarithm of 0."""
     assert score(torch.eye(5).repeat(4, 1), splits=2) == pytest.approx((5, 0))
     assert score(torch.full((20, 5), 0.2), splits=2) == pytest.approx((1, 0), abs=1e-7)
 
 
-def test_bad_probabilities() -> None:
+def test_invalid_probabilities_are_refused() -> None:
     with pytest.raises(PolyinrError, match="3 images are too few for 10 splits"):
         InceptionScore(3, 5)
     taken = InceptionScore(4, 5, splits=2)

@@ -6,21 +6,21 @@ from polyinr_core.evaluation.results import distinct_names, parse_result
 from polyinr_core.metrics.registry import METRIC_NAMES, METRICS, base_of, best, better, family_of
 
 
-def test_names_that_tell_files_apart() -> None:
+def test_distinct_names() -> None:
     paths = [Path(name) for name in ("a/x/r.json", "b/x/r.json", "b/s.json", "r.json")]
     assert distinct_names(paths) == ["a/x/r", "b/x/r", "s", "r"]
 
 
-def test_a_number_that_is_none_is_left_out() -> None:
+def test_invalid_numbers_of_an_estimate_are_ignored() -> None:
     text = b'{"format": 2, "metrics": {"is": {"value": 2, "x": NaN}}, "card": {}}'
     assert parse_result(text, Path("r")).metrics == {"is": {"value": 2.0}}
 
 
-def test_every_metric_has_a_family_and_a_way() -> None:
+def test_every_metric_has_a_family_and_a_direction() -> None:
     names = [*METRICS, *(part for part in METRIC_NAMES.replace(",", " ").split() if part[:3] in ("fd-", "kd-"))]
     names = [name for name in names if "NAME" not in name and "FILE" not in name]
     names += ["fd-timm:a/b", "ppl", "ppl-lite2", "inversion/psnr"]
-    names += ["upsampling/drawn", "upsampling/bicubic", "upsampling-timm:x/y/drawn"]
+    names += ["upsampling/rendered", "upsampling/bicubic", "upsampling-timm:x/y/rendered"]
     names += ["inversion/ssim", "inversion/lpips", "speed", "speed/seconds", "params", "params/synthesis"]
     whole = [name for name in names if family_of(name) != "neighbors"]
     for name in whole:

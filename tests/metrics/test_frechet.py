@@ -37,7 +37,7 @@ def fid(fakes: Tensor, reals: Tensor) -> float:
     return frechet_distance(statistics(fakes).gaussian(unbiased=False), statistics(reals).gaussian(unbiased=False))
 
 
-def test_the_golden_distance(golden: dict[str, Tensor], expected: dict[str, float]) -> None:
+def test_golden_distance(golden: dict[str, Tensor], expected: dict[str, float]) -> None:
     """Covariances by N. 1e-10: they took a general matrix square root, we a symmetric one."""
     reals, fakes = golden["input.real_features"], golden["input.gen_features"]
     assert fid(fakes, reals) == pytest.approx(expected["fid"], rel=1e-10)
@@ -45,14 +45,14 @@ def test_the_golden_distance(golden: dict[str, Tensor], expected: dict[str, floa
     assert fid(fakes[:150], reals) == pytest.approx(expected["fid_first150_gen"], rel=1e-10)
 
 
-def test_the_golden_moments(golden: dict[str, Tensor]) -> None:
+def test_golden_moments(golden: dict[str, Tensor]) -> None:
     taken = statistics(golden["input.real_features"]).gaussian(unbiased=False)
     torch.testing.assert_close(taken.mean, golden["output.real_mean"], rtol=0, atol=1e-13)
     torch.testing.assert_close(taken.covariance, golden["output.real_cov"], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 200])
-def test_batches_make_no_difference(golden: dict[str, Tensor], batch: int) -> None:
+def test_batch_size_does_not_change_the_moments(golden: dict[str, Tensor], batch: int) -> None:
     """Oracle: NumPy's covariance, by N - 1, of features far from the origin."""
     features = golden["input.real_features"].double() + 1000
     taken = statistics(features, batch=batch)
@@ -60,7 +60,7 @@ def test_batches_make_no_difference(golden: dict[str, Tensor], batch: int) -> No
     np.testing.assert_allclose(taken.gaussian().covariance, np.cov(features.numpy().T), rtol=0, atol=1e-11)
 
 
-def test_fewer_features_than_dimensions() -> None:
+def test_fewer_images_than_dimensions() -> None:
     """Oracle: scipy's general root, which loses half the digits of singular products: 1e-6."""
     rng = torch.Generator().manual_seed(0)
     one, two = torch.randn(6, 10, generator=rng), torch.randn(8, 10, generator=rng) + 1
@@ -70,12 +70,12 @@ def test_fewer_features_than_dimensions() -> None:
     assert frechet_distance(a, b) == pytest.approx(float(plain), rel=1e-6)
 
 
-def test_a_set_is_at_no_distance_from_itself(golden: dict[str, Tensor]) -> None:
+def test_distance_to_itself_is_zero(golden: dict[str, Tensor]) -> None:
     taken = statistics(golden["input.real_features"]).gaussian()
     assert abs(frechet_distance(taken, taken)) < 1e-10
 
 
-def test_features_that_are_no_numbers() -> None:
+def test_nan_features_are_refused() -> None:
     good, bad = Gaussian(torch.zeros(2), torch.eye(2)), Gaussian(torch.zeros(2), torch.eye(2) * torch.nan)
     with pytest.raises(PolyinrError, match="contain NaN or Inf"):
         frechet_distance(bad, good)

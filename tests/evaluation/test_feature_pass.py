@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from eyes import CPU, Eyes, evaluated, write_images
+from evaluation_inputs import CPU, LinearExtractor, evaluated, write_images
 from thread_ranks import as_ranks
 from torch import Tensor
 
@@ -26,7 +26,7 @@ def busy() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
-def test_batches_are_cut_anew() -> None:
+def test_rebatch() -> None:
     parts = [torch.arange(0, 5), torch.arange(5, 6), torch.arange(6, 17)]
     batches = list(rebatch(parts, 4))
     assert [len(batch) for batch in batches] == [4, 4, 4, 4, 1]
@@ -37,7 +37,7 @@ def test_batches_are_cut_anew() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
-def test_ranks_give_the_figures_of_one(tmp_path: Path, count: int) -> None:
+def test_ranks_give_the_metrics_of_one_process(tmp_path: Path, count: int) -> None:
     """1e-9: features are the same bit for bit, sums are in another order. Of 8 ranks some have no image."""
     reals, fakes = write_images(tmp_path / "reals", 24), write_images(tmp_path / "fakes", 20, seed=1)
 
@@ -54,14 +54,16 @@ def test_ranks_give_the_figures_of_one(tmp_path: Path, count: int) -> None:
     assert {file.name for file in tmp_path.glob("*.safetensors")} == {"1-0.safetensors", f"{count}-0.safetensors"}
 
 
-def test_ranks_with_a_cache_give_the_figures_of_one(tmp_path: Path) -> None:
+def test_ranks_with_a_cache_give_the_metrics_of_one_process(tmp_path: Path) -> None:
     reals, fakes = write_images(tmp_path / "reals", 24), write_images(tmp_path / "fakes", 20, seed=1)
     shown = []
 
     def measured(ranks: DistributedContext) -> dict[str, Any]:
-        eyes = Eyes()
-        found = evaluated(reals, fakes, eyes=eyes, batch=4, cache=tmp_path / f"cache {ranks.rank}", ranks=ranks)
-        shown.append(eyes.seen)
+        extractor = LinearExtractor()
+        found = evaluated(
+            reals, fakes, extractor=extractor, batch=4, cache=tmp_path / f"cache {ranks.rank}", ranks=ranks
+        )
+        shown.append(extractor.seen)
         return found
 
     first, again = as_ranks(measured, 2), as_ranks(measured, 2)
@@ -71,13 +73,13 @@ def test_ranks_with_a_cache_give_the_figures_of_one(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache 1").glob("*.safetensors"))
 
 
-def test_ranks_take_whole_batches() -> None:
+def test_ranks_process_complete_batches() -> None:
     spans = [rank_indices(22, 4, DistributedContext(rank, 3)) for rank in range(3)]
     assert [*spans[0], *spans[1], *spans[2]] == list(range(22))
     assert all(span.start % 4 == 0 for span in spans)
 
 
-def test_a_score_of_ranks_is_that_of_one() -> None:
+def test_inception_score_of_ranks_equals_one_process() -> None:
     probabilities = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
 
     def scored(ranks: DistributedContext) -> tuple[float, float] | None:
@@ -99,8 +101,8 @@ class Recorded:
 
     name, resolution, sha256 = "recorded", 8, "00"
 
-    def __init__(self, count: int, eyes: Eyes) -> None:
-        self.count, self.eyes = count, eyes
+    def __init__(self, count: int, extractor: LinearExtractor) -> None:
+        self.count, self.extractor = count, extractor
         self.provenance: dict[str, Any] = {}
         self.makers: set[str] = set()
         self.waiting = 0
@@ -111,15 +113,15 @@ class Recorded:
     def batches(self, span: range | None = None) -> Iterator[Tensor]:
         for number in span or range(self.count):
             self.makers.add(threading.current_thread().name)
-            self.waiting = max(self.waiting, number - self.eyes.seen)
+            self.waiting = max(self.waiting, number - self.extractor.seen)
             yield torch.full((1, 3, 8, 8), number, dtype=torch.uint8)
 
 
-def test_images_are_made_beside_the_look_and_not_too_many() -> None:
-    eyes = Eyes()
-    images = Recorded(40, eyes)
-    seen = extract_features(images, {"lite2": eyes}, ALL, batch=4, device=CPU)["lite2", "pooled"]
-    assert seen.count == eyes.seen == 40
+def test_images_are_prefetched_in_a_thread() -> None:
+    extractor = LinearExtractor()
+    images = Recorded(40, extractor)
+    seen = extract_features(images, {"lite2": extractor}, ALL, batch=4, device=CPU)["lite2", "pooled"]
+    assert seen.count == extractor.seen == 40
     assert all(name.startswith("prefetch") for name in images.makers)
     assert images.waiting <= 4 * (PREFETCH + 2)
     assert not busy()
@@ -129,12 +131,12 @@ def test_a_damaged_image_stops_the_pass(tmp_path: Path) -> None:
     reals = write_images(tmp_path / "reals", 24)
     (reals / "021.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     with pytest.raises(FileError, match=r"021\.png"):
-        extract_features(DatasetImages.open(reals), {"lite2": Eyes()}, ALL, batch=4, device=CPU)
+        extract_features(DatasetImages.open(reals), {"lite2": LinearExtractor()}, ALL, batch=4, device=CPU)
     assert not busy()
 
 
-def test_features_that_are_no_numbers_stop_the_pass(tmp_path: Path) -> None:
-    class Blind(Eyes):
+def test_nan_features_stop_the_pass(tmp_path: Path) -> None:
+    class Blind(LinearExtractor):
         def forward(self, pixels: Tensor) -> Tensor:
             return super().forward(pixels) * torch.nan
 
@@ -145,7 +147,7 @@ def test_features_that_are_no_numbers_stop_the_pass(tmp_path: Path) -> None:
 
 
 def test_an_interruption_leaves_no_thread(tmp_path: Path) -> None:
-    class Stopped(Eyes):
+    class Stopped(LinearExtractor):
         def forward(self, pixels: Tensor) -> Tensor:
             if self.seen >= 8:
                 raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from polyinr_core.metrics.feature_pass import digest_tensors
 RESULT = Path(__file__).parent.parent / "format1" / "result.json"
 
 
-def test_a_result_is_read_compared_and_set_in_a_table() -> None:
+def test_a_format1_result_is_read_compared_and_tabulated() -> None:
     result = read_result(RESULT)
     assert list(result.metrics) == ["fd-lite2", "kd-lite2"]
     assert result.metrics["fd-lite2"]["value"] == 1004.3694416804833
@@ -28,22 +28,24 @@ def test_a_result_is_read_compared_and_set_in_a_table() -> None:
     assert [column.name for column in table_of([result, result]).columns] == ["fd-lite2", "kd-lite2"]
 
 
-def test_the_numbers_of_an_estimate_have_their_new_names() -> None:
-    figures = {
+def test_keys_of_a_format1_estimate_are_upgraded() -> None:
+    metrics = {
         "is": {"value": 2.0, "deviation": 0.5},
         "speed": {"value": 2.0, "least": 1.0, "most": 3.0},
         "pr-lite2/recall": {"value": 0.5},
+        "upsampling/drawn": {"value": 3.0},
     }
     rule = "balls to neighbour 3"
     card = {"protocols": {"pr-lite2": {"rule": rule}}}
-    data = json.dumps({"format": 1, "figures": figures, "card": card}).encode()
+    data = json.dumps({"format": 1, "figures": metrics, "card": card}).encode()
     result = parse_result(data, Path("x.json"))
     assert result.metrics["is"] == {"value": 2.0, "std": 0.5}
     assert result.metrics["speed"] == {"value": 2.0, "min": 1.0, "max": 3.0}
+    assert result.metrics["upsampling/rendered"] == {"value": 3.0}
     assert result.fields["protocols", "pr-lite2", "rule"] == "balls to neighbor 3"
 
 
-def test_statistics_are_read(tmp_path: Path) -> None:
+def test_format1_statistics_are_read(tmp_path: Path) -> None:
     tensors = {"0.mean": torch.rand(3, dtype=torch.float64), "0.scatter": torch.eye(3, dtype=torch.float64)}
     facts = {
         "format": 1,
