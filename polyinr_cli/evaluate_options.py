@@ -38,7 +38,7 @@ Real = Annotated[
         "--real",
         metavar="DATA",
         show_default=False,
-        help="Real images: a .zip, tar shards or a folder; or their statistics, .safetensors or .npz.",
+        help="Real images: a .zip, tar shards, a folder, .npy or .npz; or their statistics, .safetensors or .npz.",
     ),
 ]
 Fake = Annotated[

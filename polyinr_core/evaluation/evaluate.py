@@ -77,7 +77,7 @@ def evaluate(
 
     Args:
         model: a Model or Checkpoint, whose images of seeds 0 to count - 1 are evaluated on its device; or images: a
-            zip, tar shards, a folder, statistics (.safetensors, .npz), or an ImageSource.
+            zip, tar shards, a folder, an array (.npy, .npz), statistics (.safetensors, .npz), or an ImageSource.
         real: real images, likewise; None for metrics that need none.
         metrics: names such as fid, kid, pr, prdc-lite2, fd-dinov2, ppl, inversion (docs/evaluation.md).
         protocol: what fid and pr mean: "sgxl", "clean" or "adm".
@@ -270,7 +270,11 @@ def open_source(
     path = Path(source)
     if not is_statistics_path(path):
         run = None if held_out is None else HeldOut.from_run(held_out)
-        images = DatasetImages.open(path, resolution=resolution, count=count, held_out=run)
+        images = DatasetImages.open(path, resolution=resolution, count=count, held_out=run, any_size=True)
+        if not images.resolution:
+            warn(
+                f"{option} {path}: images that are not square or not of one size; each network resizes them by its rule"
+            )
         for note in images.data.notes:
             warn(f"{option} {path}: {note}")
         return images

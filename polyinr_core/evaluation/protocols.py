@@ -284,6 +284,8 @@ def check_images(selection: MetricSelection, reals: Source | None, fakes: Source
             raise RequestError(f"{name} with intervals needs 2 {kind} or more; {source.name} has 1")
     if "inversion" in selection.model_metrics and isinstance(reals, SavedStatistics):
         raise RequestError(f"{reals.name} holds statistics; inversion needs the images")
+    if "inversion" in selection.model_metrics and reals is not None and not reals.resolution:
+        raise RequestError(f"{reals.name} holds images of different sizes; inversion needs one: use `polyinr prepare`")
 
 
 def check_sizes(reals: Source, fakes: Source) -> None:

@@ -1,8 +1,8 @@
 """Statistics files in place of images: our .safetensors, and .npz of mu and sigma by other programs."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,11 @@ from polyinr_core.runtime.tensor_files import (
     read_tensors,
 )
 
-from .image_sources import DatasetImages
+from .image_sources import ZIP_ERRORS, DatasetImages
 from .results import library_versions
 
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # truncated, encrypted
 ANY_NETWORK = "*"  # an .npz does not say which network it is of
 MAX_ASYMMETRY = 1e-3  # of the largest entry: sums in float16 stay within this
 NPZ_NAMES: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -147,7 +146,11 @@ def save_statistics(
 
 
 def is_statistics_path(path: Path) -> bool:
-    """Return whether a path has the suffix of a statistics file."""
+    """Return whether a path names a statistics file: .safetensors, or an .npz unless it has only images."""
+    if path.suffix == ".npz":
+        with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            return "mu.npy" in names or "arr_0.npy" not in names
     return path.suffix in SUFFIXES
 
 

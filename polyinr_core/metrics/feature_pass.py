@@ -2,9 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,7 +50,7 @@ class ImageBatches(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, indices: range | None = None) -> Iterator[Tensor]:
-        """Yield the images of `indices`, by default all, as uint8 [n, 3, resolution, resolution].
+        """Yield the images of `indices`, by default all, as uint8 [n, 3, H, W].
 
         An image does not depend on which others are requested.
         """
@@ -119,9 +120,12 @@ def extract_features(
     }
     done = 0 if checkpoint is None else checkpoint.restore(accumulators)  # of this rank's images
 
-    def accumulate(batch_features: Mapping[FeatureKey, Tensor], images_in_batch: int) -> None:
+    def accumulate(batch_features: Mapping[FeatureKey, Sequence[Tensor]], images_in_batch: int) -> None:
         nonlocal done
-        for (name, tap), features in batch_features.items():
+        for (name, tap), parts in batch_features.items():
+            if (name, tap) not in accumulators:
+                continue
+            features = torch.cat(list(parts))
             if not bool(features.isfinite().all()):
                 raise PolyinrError(
                     f"{name} gives NaN or Inf for images of {images.name}; its weights are damaged, or belong to "
@@ -137,14 +141,12 @@ def extract_features(
     try:
         with closing(batches), updates:
             for pixels in batches:
-                batch_features = {
-                    (name, tap): features
-                    for name, function in functions.items()
-                    if (wanted := totals[name] - indices.start - done) > 0
-                    for tap, features in function(pixels[:wanted].to(device)).items()
-                    if (name, tap) in accumulators
-                }
-                updates.submit(accumulate, batch_features, len(pixels)).result()
+                batch_features: dict[FeatureKey, list[Tensor]] = {}
+                for name, function in functions.items():
+                    for part in first_images(pixels, totals[name] - indices.start - done):
+                        for tap, features in function(part.to(device)).items():
+                            batch_features.setdefault((name, tap), []).append(features)
+                updates.submit(accumulate, batch_features, sum(map(len, pixels))).result()
                 if progress is not None:
                     progress(done, len(indices))
                 if checkpoint is not None:
@@ -239,20 +241,38 @@ def feature_function(
     return extract
 
 
-def rebatch(parts: Iterable[Tensor], size: int) -> Generator[Tensor, None, None]:
-    """Yield images that come in parts [n, ...] of any length in batches of `size`; the last may be smaller."""
+def rebatch(parts: Iterable[Tensor], size: int) -> Generator[list[Tensor], None, None]:
+    """Yield images that come in parts [n, 3, H, W] of any length in batches of `size`; the last may be smaller.
+
+    A batch is one tensor, or several if the size of the images changes.
+    """
     pending: list[Tensor] = []
     count = 0
     for part in parts:
-        pending.append(part)
-        count += len(part)
-        if count >= size:
-            joined = torch.cat(pending)
-            complete = count // size * size
-            yield from joined[:complete].split(size)
-            pending, count = [joined[complete:]], count - complete
+        while len(part):
+            piece, part = part[: size - count], part[size - count :]
+            pending.append(piece)
+            count += len(piece)
+            if count == size:
+                yield joined(pending)
+                pending, count = [], 0
     if count:
-        yield torch.cat(pending)
+        yield joined(pending)
+
+
+def joined(parts: Iterable[Tensor]) -> list[Tensor]:
+    """Concatenate successive parts whose images have one size."""
+    return [torch.cat(list(group)) for _, group in groupby(parts, key=lambda part: part.shape[1:])]
+
+
+def first_images(batch: Iterable[Tensor], count: int) -> list[Tensor]:
+    """Return the first `count` images of a batch, none for a negative count."""
+    first = []
+    for part in batch:
+        if count > 0:
+            first.append(part[:count])
+        count -= len(part)
+    return first
 
 
 class FeatureCache:

@@ -29,8 +29,16 @@ def busy() -> list[str]:
 def test_rebatch() -> None:
     parts = [torch.arange(0, 5), torch.arange(5, 6), torch.arange(6, 17)]
     batches = list(rebatch(parts, 4))
-    assert [len(batch) for batch in batches] == [4, 4, 4, 4, 1]
-    assert torch.equal(torch.cat(batches), torch.arange(17))
+    assert [[len(part) for part in batch] for batch in batches] == [[4], [4], [4], [4], [1]]
+    assert torch.equal(torch.cat([batch[0] for batch in batches]), torch.arange(17))
+
+
+def test_rebatch_separates_sizes() -> None:
+    parts = [torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(2, 3, 8, 4), torch.zeros(3, 3, 4, 4)]
+    assert [[tuple(part.shape) for part in batch] for batch in rebatch(parts, 4)] == [
+        [(3, 3, 4, 4), (1, 3, 8, 4)],
+        [(1, 3, 8, 4), (3, 3, 4, 4)],
+    ]
 
 
 # Several processes
