@@ -102,6 +102,10 @@ Bootstrap = Annotated[
         "--bootstrap", metavar="N", help="Compute 95 % confidence intervals from N resamples, 2 or more; 0 is off."
     ),
 ]
+PerClass = Annotated[
+    bool,
+    typer.Option("--per-class", help="Compute the metrics of each class too; both sets need labels."),
+]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images in a batch of the feature extractors.")]
 CacheFolder = Annotated[
     Path | None,

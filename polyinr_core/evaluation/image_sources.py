@@ -246,11 +246,20 @@ class DatasetImages:
         return all(is_written_by_sample(self.data.path / self.data.names[index]) for index in self.indices)
 
     @property
+    def image_labels(self) -> NDArray[np.int64] | None:
+        """The class of each image, None without labels."""
+        return None if self.data.labels is None else np.asarray(self.data.labels, dtype=np.int64)[self.indices]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, their indices if they have none."""
+        return tuple(self.data.class_names) or tuple(map(str, range(self.data.classes)))
+
+    @property
     def label_counts(self) -> tuple[int, ...] | None:
         """The number of these images in each class of the dataset; None without labels."""
-        if self.data.labels is None:
-            return None
-        return tuple(np.bincount(self.data.labels[self.indices], minlength=self.data.classes).tolist())
+        labels = self.image_labels
+        return None if labels is None else tuple(np.bincount(labels, minlength=self.data.classes).tolist())
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -340,6 +349,17 @@ class GeneratedImages:
             **labels,
             "psi": self.psi,
         }
+
+    @property
+    def image_labels(self) -> NDArray[np.int64] | None:
+        """The class that each seed draws, None for a model without classes."""
+        classes = self.checkpoint.generator.config.classes
+        return self.labels.draw(range(self.count), classes).numpy() if classes else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, their indices if they have none."""
+        return tuple(self.checkpoint.class_names) or tuple(map(str, range(self.checkpoint.generator.config.classes)))
 
     @cached_property
     def backend(self) -> Backend:

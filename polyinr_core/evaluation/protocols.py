@@ -12,7 +12,7 @@ from polyinr_core.metrics.extractors import FeatureExtractor, load_extractor
 from polyinr_core.metrics.registry import PARTS, Metric, get_metric
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
 
-from .image_sources import GeneratedImages
+from .image_sources import DatasetImages, GeneratedImages
 from .model_metrics import MODEL_METRIC_NAMES, ModelMetric, at_training_resolution, get_model_metric, native_name
 from .set_metrics import Source
 from .statistics_io import SavedStatistics
@@ -245,6 +245,7 @@ def check_arguments(
     uses_labels = from_data and samples and label is None and labels != "uniform"
     if real is not None and not selection.need_reals and not uses_labels:
         raise RequestError(f"{selection.names[0]} does not use real images; leave out --real")
+    comparisons = [name for name, metric in selection.metrics.items() if metric.kind != "inception_score"]
     users: dict[str, Sequence[str]] = {
         "--count": selection.need_fakes,
         "--real-count": selection.need_reals,
@@ -253,7 +254,8 @@ def check_arguments(
         "--steps": [name for name, metric in selection.model_metrics.items() if metric.kind == "inversion"],
         "--bootstrap": selection.with_intervals,
         "--cache": selection.cacheable,
-        "--save-statistics": [n for n, metric in selection.metrics.items() if metric.kind != "inception_score"],
+        "--save-statistics": comparisons,
+        "--per-class": comparisons,
     }
     for option, value in {**optional, "--labels": labels}.items():
         if value is not None and not users[option]:
@@ -286,6 +288,18 @@ def check_images(selection: MetricSelection, reals: Source | None, fakes: Source
         raise RequestError(f"{reals.name} holds statistics; inversion needs the images")
     if "inversion" in selection.model_metrics and reals is not None and not reals.resolution:
         raise RequestError(f"{reals.name} holds images of different sizes; inversion needs one: use `polyinr prepare`")
+
+
+def check_classes(reals: Source | None, fakes: Source) -> tuple[str, ...]:
+    """Return the names of the classes that both sets have. Raises RequestError if they have none, or others."""
+    found = []
+    for source in (reals, fakes):
+        if not isinstance(source, DatasetImages | GeneratedImages) or source.image_labels is None:
+            raise RequestError(f"--per-class needs images with labels; {getattr(source, 'name', 'the reals')} has none")
+        found.append(source.class_names)
+    if len(found[0]) != len(found[1]):
+        raise RequestError(f"--per-class: the reals have {len(found[0])} classes, the fakes {len(found[1])}")
+    return found[0]
 
 
 def check_sizes(reals: Source, fakes: Source) -> None:

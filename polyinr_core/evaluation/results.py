@@ -1,7 +1,7 @@
 """Results of `polyinr evaluate`: metrics, and the card of all that they depend on; written and read back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +11,7 @@ from polyinr_core.errors import EvaluationError, FileError
 from polyinr_core.metrics.registry import Metric
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special
 from polyinr_core.runtime.format1 import FORMAT, upgrade
-from polyinr_core.runtime.strict_json import JsonError, format_json, is_number, parse_json, to_unicode
+from polyinr_core.runtime.strict_json import JsonError, format_json, is_number, is_whole, parse_json, to_unicode
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +37,25 @@ Field = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class ClassMetrics:
+    """The metrics of one class, and the numbers of its images."""
+
+    reals: int
+    fakes: int
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Result:
-    """One evaluation: its metrics by name, each with a "value", and its card; `name` is unique among results."""
+    """One evaluation: its metrics by name, each with a "value", and its card; `name` is unique among results.
+
+    `classes` has the metrics of each class, if they were computed.
+    """
 
     name: str
     metrics: dict[str, Estimate]
     card: dict[str, Any]
+    classes: dict[str, "ClassMetrics"] = field(default_factory=dict)
 
     @cached_property
     def fields(self) -> dict[Field, Any]:
@@ -93,7 +106,14 @@ def parse_result(data: bytes, path: Path) -> Result:
     metrics, card = facts["metrics"], facts["card"]
     if number != FORMAT or not isinstance(card, dict) or not _are_estimates(metrics):
         raise FileError(path, "is damaged: its metrics or its card are not those of a result")
-    return Result(to_unicode(path.stem), {name: _numbers(estimate) for name, estimate in metrics.items()}, card)
+    classes = facts.get("classes", {})
+    if not isinstance(classes, dict) or not all(map(_is_class, classes.values())):
+        raise FileError(path, "is damaged: its metrics by class are not those of a result")
+    by_class = {
+        to_unicode(name): ClassMetrics(row["reals"], row["fakes"], _estimates(row["metrics"]))
+        for name, row in classes.items()
+    }
+    return Result(to_unicode(path.stem), _estimates(metrics), card, by_class)
 
 
 FORMAT_1_KEYS = {"figures": "metrics", "deviation": "std", "least": "min", "most": "max"}
@@ -127,6 +147,16 @@ def _are_estimates(metrics: object) -> bool:
     if not isinstance(metrics, dict) or not metrics:
         return False
     return all(isinstance(estimate, dict) and "value" in _numbers(estimate) for estimate in metrics.values())
+
+
+def _is_class(row: object) -> bool:
+    if not isinstance(row, dict) or not all(is_whole(row.get(name), 0, 2**53) for name in ("reals", "fakes")):
+        return False
+    return row.get("metrics") == {} or _are_estimates(row.get("metrics"))
+
+
+def _estimates(metrics: dict[str, dict[str, Any]]) -> dict[str, Estimate]:
+    return {name: _numbers(estimate) for name, estimate in metrics.items()}
 
 
 def _numbers(estimate: dict[str, Any]) -> Estimate:

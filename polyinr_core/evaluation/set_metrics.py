@@ -1,11 +1,13 @@
 """The metrics of two image sets: their statistics, by one pass or from the cache, and each metric's value."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.errors import FileError
@@ -186,6 +188,31 @@ def compute_metric(
         if metric.kind == "frechet":
             estimate |= halving(estimator, fakes.features)
     return {name: estimate}
+
+
+def class_metrics(
+    metrics: Mapping[str, Metric],
+    class_names: Sequence[str],
+    reals: tuple[NDArray[np.int64] | None, Mapping[FeatureKey, FeatureStatistics]],
+    fakes: tuple[NDArray[np.int64] | None, Mapping[FeatureKey, FeatureStatistics]],
+) -> dict[str, dict[str, Any]]:
+    """Return for each class the counts of its images and its metrics, between its reals and its fakes alone.
+
+    `reals` and `fakes` are the labels [N] and the statistics, with features. A metric that needs more images than a
+    class has is left out.
+    """
+    classes: dict[str, dict[str, Any]] = {}
+    for label, class_name in enumerate(class_names):
+        in_reals, in_fakes = (torch.from_numpy(np.flatnonzero(labels == label)) for labels, _ in (reals, fakes))
+        estimates: dict[str, Estimate] = {}
+        for name, metric in metrics.items():
+            key = metric.feature_key
+            if metric.kind == "inception_score" or min(len(in_reals), len(in_fakes)) < metric.min_images:
+                continue
+            of_class = reals[1][key].subset(in_reals), fakes[1][key].subset(in_fakes)
+            estimates |= compute_metric(name, metric, *of_class, resamples=0)
+        classes[class_name] = {"reals": len(in_reals), "fakes": len(in_fakes), "metrics": estimates}
+    return classes
 
 
 def neighbor_estimates(

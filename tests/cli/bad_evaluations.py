@@ -64,6 +64,9 @@ EVALUATIONS = [
     ("--real reals --metrics pr --count 4", 1, "vgg16.pt"),
     ("--real reals --metrics rfid --count 4", 1, "--weights rfid=FILE", "rfid-seed0"),
     ("--real large --count 4", 2, "reals of 24 px", "fakes of 16 px", "--res 16"),
-    ("--real wide --count 4", 1, "16x8"),
+    ("--real wide --count 4 --res 16", 1, "16x8"),
+    ("--real wide --metrics inversion", 2, "wide", "different sizes"),
+    ("--real reals --per-class", 2, "--per-class needs images with labels", "reals"),
+    ("--metrics speed --per-class", 2, "--per-class has no use beside speed"),
     ("--real torn --count 4", 1, "0.png"),
 ]

@@ -12,8 +12,9 @@ from given_images import Given, noise
 from html_page import HtmlPage
 from run_stand_in import make_run
 
-from polyinr_core.evaluation.results import Result
+from polyinr_core.evaluation.results import ClassMetrics, Result
 from polyinr_core.images.io import write_image
+from polyinr_core.report import page
 from polyinr_core.report import plots as charts
 from polyinr_core.report.nearest_neighbors import NearestNeighbors
 from polyinr_core.report.page import RealsComparison, ReportInfo, ThumbnailSource, compare_with_reals, render_page
@@ -98,6 +99,20 @@ def test_page_with_all_parts(run: StoredRun, blank_charts: None, compared: Reals
     assert "--real DATA" not in read.text
     same = page_of(run, compared=dataclasses.replace(compared, same_data=True))
     assert "is not the file" not in same.text
+
+
+def test_metrics_by_class_are_a_chart_and_a_table(run: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chart has the worst classes, the table all; a class may lack a metric."""
+    plotted: list[dict[str, float]] = []
+    monkeypatch.setattr(page, "classes_svg", lambda values, xlabel: (plotted.append(dict(values)), b"<svg/>")[1])
+    monkeypatch.setattr(charts, "to_svg", lambda drawing: b"<svg/>")
+    classes = {f"class {i}": ClassMetrics(10, i, {"kd-lite2": {"value": float(i)}}) for i in range(20)}
+    classes["empty"] = ClassMetrics(10, 0, {})
+    read = page_of(run, Result("mine", {"kd-lite2": {"value": 1.0}}, {}, classes))
+    check(read)
+    assert list(plotted[0]) == [f"class {i}" for i in range(19, 7, -1)]
+    assert "kd-lite2 by class, the worst 12 of 20" in read.text
+    assert "empty" in read.text
 
 
 def test_hostile_names_are_escaped(run: StoredRun, compared: RealsComparison) -> None:
