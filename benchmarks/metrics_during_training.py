@@ -20,7 +20,7 @@ from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import PRESETS
-from polyinr_core.training.metrics_hook import BATCH, MetricsHook, render_uint8
+from polyinr_core.training.metrics_hook import BATCH_SIZE, MetricsHook, render_uint8
 from polyinr_core.training.state import create_generator, start_stage
 from polyinr_core.training.step import Batch, StepOptions, train_step
 
@@ -60,9 +60,9 @@ def main(
         first = hook.measure(ema)["seconds"]
         again = hook.measure(ema)["seconds"]
         pace = (pace + iterations()) / 2
-        rendering = seconds(lambda: render_uint8(ema, range(BATCH), resolution=res)) / BATCH
-        pixels = render_uint8(ema, range(BATCH), resolution=res)
-        features = seconds(lambda: hook.networks["lite2"](pixels)) / BATCH
+        rendering = seconds(lambda: render_uint8(ema, range(BATCH_SIZE), resolution=res)) / BATCH_SIZE
+        pixels = render_uint8(ema, range(BATCH_SIZE), resolution=res)
+        features = seconds(lambda: hook.networks["lite2"](pixels)) / BATCH_SIZE
     count = hook.fakes["lite2"]
     figures = {
         "training": round(1 / pace, 2),  # images a second

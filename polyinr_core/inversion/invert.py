@@ -16,7 +16,7 @@ from polyinr_core.errors import ConfigError
 from polyinr_core.images.grid import Pixels, blank, make_grid, to_uint8
 from polyinr_core.latents.latents import Latents
 from polyinr_core.latents.naming import parse_label
-from polyinr_core.metrics.psnr_ssim import psnr, ssim
+from polyinr_core.metrics.image_similarity import psnr, ssim
 from polyinr_core.models.coordinates import UNIT, Window
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.rendering.model import Model

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import RequestError
-from polyinr_core.metrics.lpips import cached_vgg16, load_lpips, unit_channels, unit_distance
+from polyinr_core.metrics.image_similarity import cached_vgg16, load_lpips, unit_channels, unit_distance
 from polyinr_core.runtime.pretrained import load_pretrained
 
 MIN_FEATURE_SIDE = 64  # smaller images are enlarged before features are extracted

@@ -265,7 +265,7 @@ def make_directions(path: Path) -> None:
 def make_statistics(path: Path) -> None:
     """Write statistics of two images in a sense of three numbers."""
     from polyinr_core.evaluation.statistics_io import METADATA_KEY
-    from polyinr_core.metrics.feature_cache import digest_tensors
+    from polyinr_core.metrics.feature_pass import digest_tensors
     from polyinr_core.runtime.strict_json import FORMAT
     from polyinr_core.runtime.tensor_files import encode_tensors
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, refused
-from given_images import Eyes
+from given_images import PixelExtractor
 from html_page import HtmlPage
 from PIL import Image
 from run_stand_in import make_reals, make_run
@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copies of both; a small judge; charts that take no time."""
-    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: Eyes())
+    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: PixelExtractor())
     monkeypatch.setattr(charts, "to_svg", lambda drawing: b"<svg/>")
     monkeypatch.setattr(charts, "DPI", 30)
     monkeypatch.setattr(curves, "PANELS", curves.PANELS[:1])
