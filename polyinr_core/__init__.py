@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from polyinr_core.data.prepare import prepare
     from polyinr_core.errors import PolyinrError
+    from polyinr_core.evaluation.evaluate import evaluate
     from polyinr_core.gallery.builder import build_gallery
     from polyinr_core.inversion.invert import invert
     from polyinr_core.latents.directions import Directions, find_directions, move
