@@ -20,8 +20,7 @@ from resident import Peak
 from torch import Tensor
 from turns import Work, take_turns
 
-from polyinr_core.inversion.loss import TargetLoss, load_loss
-from polyinr_core.inversion.target import TargetGrid, target_grid
+from polyinr_core.inversion.loss import TargetGrid, TargetLoss, load_loss, target_grid
 from polyinr_core.models.config import GeneratorConfig
 
 CHUNK = 4096  # pixels, of the form that draws again

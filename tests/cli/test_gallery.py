@@ -100,7 +100,7 @@ def test_it_can_be_heard_and_used_by_keyboard(made: Path) -> None:
     assert [slider["type"] for slider in sliders] == ["range"] * 6
     assert {field["id"] for field in (*sliders, *page.all("select"))} == labels
     headings = {heading["id"] for heading in page.all("h2")}
-    assert {section["aria-labeledby"] for section in page.all("section")} == headings
+    assert {section["aria-labelledby"] for section in page.all("section")} == headings
     silent = [image for image in page.all("img") if not image["alt"]]
     assert len(silent) == 4 + 1  # the strip, which repeats the interpolation, and the image of the dialog
     assert all(button["type"] == "button" for button in page.all("button"))

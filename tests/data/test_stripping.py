@@ -18,7 +18,7 @@ from polyinr_core.data.decode import decode, frame_count
 from polyinr_core.data.stripping import exif_orientation, stripped
 from polyinr_core.data.tiff import tiff_file
 from polyinr_core.errors import ImageError
-from polyinr_core.inversion.target import load_target
+from polyinr_core.inversion.loss import load_target
 
 REPORTED = Path(__file__).parent / "reported"  # files of public reports of other programs' faults
 PLAIN = (200, 100, 50)
