@@ -5,8 +5,7 @@ from pathlib import Path
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.latents import UNIFORM, LabelDistribution, check_psi
-from polyinr_core.latents.naming import parse_label
+from polyinr_core.latents.latents import UNIFORM, LabelDistribution, check_psi, parse_label
 from polyinr_core.metrics.registry import PARTS
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
 

@@ -9,8 +9,7 @@ from typing import Any
 from polyinr_core.errors import LabelError
 from polyinr_core.images.grid import Pixels, blank
 from polyinr_core.images.io import encode_image
-from polyinr_core.latents.latents import draw_labels
-from polyinr_core.latents.naming import parse_label, seeds_text
+from polyinr_core.latents.latents import draw_labels, parse_label, seeds_text
 from polyinr_core.rendering.heatmap import colorize, heatmap
 from polyinr_core.rendering.metadata import Metadata, format_options, renderer_metadata
 from polyinr_core.rendering.model import Model

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from polyinr_core.latents.interpolation import LatentPath
-from polyinr_core.latents.naming import seeds_text
+from polyinr_core.latents.latents import seeds_text
 from polyinr_core.models.coordinates import UNIT
 from polyinr_core.rendering.edits import Mixtures, frame_requests
 from polyinr_core.rendering.metadata import format_options, model_metadata

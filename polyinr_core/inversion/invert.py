@@ -19,8 +19,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import ConfigError, PolyinrError
 from polyinr_core.images.grid import Pixels, blank, make_grid
 from polyinr_core.images.quantize import to_uint8
-from polyinr_core.latents.latents import Latents, Space, in_space
-from polyinr_core.latents.naming import parse_label
+from polyinr_core.latents.latents import Latents, Space, in_space, parse_label
 from polyinr_core.metrics.psnr_ssim import psnr, ssim
 from polyinr_core.models.coordinates import UNIT, Bounds
 from polyinr_core.models.generator import Generator, Synthesis, check_label

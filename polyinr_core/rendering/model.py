@@ -15,8 +15,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
 from polyinr_core.images.quantize import check_finite, to_uint8
-from polyinr_core.latents.latents import Latents, from_seeds, in_space, to_affine
-from polyinr_core.latents.naming import parse_label
+from polyinr_core.latents.latents import Latents, from_seeds, in_space, parse_label, to_affine
 from polyinr_core.models.checkpointing import draw_replayed
 from polyinr_core.models.coordinates import UNIT, Bounds, Grid
 from polyinr_core.models.generator import Generator, Synthesis

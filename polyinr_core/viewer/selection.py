@@ -6,9 +6,18 @@ from dataclasses import dataclass
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.latents.latents import Latents, check_psi, draw_labels, from_seeds, to_affine
-from polyinr_core.latents.mixing import mix
-from polyinr_core.latents.naming import MAX_SEED, parse_label, parse_levels, seeds_text
+from polyinr_core.latents.interpolation import mix
+from polyinr_core.latents.latents import (
+    MAX_SEED,
+    Latents,
+    check_psi,
+    draw_labels,
+    from_seeds,
+    parse_label,
+    parse_levels,
+    seeds_text,
+    to_affine,
+)
 
 FIELDS = ("seed", "label", "psi", "other", "levels")
 
