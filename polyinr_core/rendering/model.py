@@ -21,8 +21,7 @@ from polyinr_core.models.coordinates import UNIT, Bounds, Grid
 from polyinr_core.models.generator import Generator, Synthesis
 from polyinr_core.runtime.atomic_io import PathLike
 
-from .backends import Backend, select_backend
-from .precision import in_precision, is_faithful
+from .backends import Backend, in_precision, is_faithful, select_backend
 from .render import pixels_per_batch, render_rows
 from .viewport import Viewport
 
