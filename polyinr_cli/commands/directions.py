@@ -165,7 +165,7 @@ def directions(
         return
 
     from polyinr_core.latents.directions import parse_amounts, parse_moves
-    from polyinr_core.latents.naming import parse_levels
+    from polyinr_core.latents.latents import parse_levels
     from polyinr_core.rendering.edits import direction_grid, moved_requests
 
     check_selection(seeds, latents)

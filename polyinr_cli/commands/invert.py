@@ -41,9 +41,8 @@ from polyinr_core.runtime.resources import available_memory, total_memory
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
-    from polyinr_core.inversion.invert import InversionResult
-    from polyinr_core.inversion.optimize import PsnrProgress
-    from polyinr_core.inversion.target import TargetImage
+    from polyinr_core.inversion.invert import InversionResult, PsnrProgress
+    from polyinr_core.inversion.loss import TargetImage
 
 
 def invert(

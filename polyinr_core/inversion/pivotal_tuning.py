@@ -20,8 +20,7 @@ from polyinr_core.models.generator import Generator, Synthesis
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.rng import generator_for
 
-from .invert import InversionResult
-from .optimize import BETAS, NOT_FINITE, PsnrProgress, learning_rate, psnr_of
+from .invert import BETAS, NOT_FINITE, InversionResult, PsnrProgress, learning_rate, psnr_of
 
 DEFAULT_RANK = 16
 TUNING_RATE = 2e-3
