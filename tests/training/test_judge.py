@@ -125,8 +125,8 @@ def test_how_many_images_are_seen(
     """All reals up to a limit; as many fakes for lite2, StyleGAN's 50 thousand for fid."""
     monkeypatch.setattr(judging, "SAMPLE_COUNTS", SAMPLE_COUNTS)
     whole = hook(("fd-lite2", "fid"), weights, archive)
-    assert whole.reals == {"lite2": 1562, "inception": 1562}
-    assert whole.fakes == {"lite2": 1562, "inception": 50_000}
+    assert whole.reals == {"lite2": 2000, "inception": 2000}
+    assert whole.fakes == {"lite2": 2000, "inception": 50_000}
 
 
 def test_classes_are_drawn_from_the_data(weights: dict[str, Any], archive: ZipDataset, tmp_path: Path) -> None:
