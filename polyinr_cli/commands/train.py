@@ -29,11 +29,11 @@ def train(
         typer.Argument(
             metavar="DATA",
             show_default=False,
-            help="A dataset: a .zip, or tar shards (a folder, a file, a pattern). Default: the bundled emoji.",
+            help="A dataset: a .zip, or tar shards (a folder, a file, a pattern). Default: the bundled animals.",
         ),
     ] = None,
     run_dir: options.RunDir = None,
-    preset: options.Preset = "emoji",
+    preset: options.Preset = "small",
     stages: options.Stages = None,
     batch: options.Batch = None,
     micro_batch: options.MicroBatch = None,

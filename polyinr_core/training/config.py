@@ -345,7 +345,7 @@ PRESETS = {
         mirror=True,
         cond=False,
     ),
-    "emoji": SMALL,
+    "small": SMALL,
     "tiny": replace(
         SMALL,
         stages=(Stage(16, 1),),
@@ -361,7 +361,7 @@ PRESETS = {
 
 
 def make_config(
-    preset: str = "emoji", *, stages: str | Sequence[Stage] | None = None, **changes: Any
+    preset: str = "small", *, stages: str | Sequence[Stage] | None = None, **changes: Any
 ) -> TrainingConfig:
     """Return a preset's configuration with fields replaced, also where its stages have values of their own.
 

@@ -43,7 +43,7 @@ def train(
     *,
     run_dir: PathLike,
     stages: str | Sequence[Stage] | None = None,
-    preset: str = "emoji",
+    preset: str = "small",
     config: TrainingConfig | None = None,
     init_from: PathLike | Checkpoint | None = None,
     weights: Mapping[str, Any] | None = None,
