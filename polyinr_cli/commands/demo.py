@@ -77,7 +77,7 @@ def steps(output: Path, max_time: str) -> list[tuple[str, list[str]]]:
             ["prepare", str(bundled_dataset()), "-o", data, "--res", str(RESOLUTION), "--overwrite"],
         ),
         (
-            f"Train for {max_time}: expect one color, then spots, then the outlines of heads with ears. Eyes take half\n"
+            f"Train for {max_time}: expect one color, then spots, then outlines of heads with ears. Eyes take half\n"
             f"    an hour of the default training, good faces hours, or minutes on a GPU.",
             ["train", data, "--run-dir", run_dir, *training],
         ),
