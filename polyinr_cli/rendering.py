@@ -70,7 +70,7 @@ class ImageOptions:
 
     def select(self, model: "Model") -> "ImageRequests":
         """Return the images. Raises RequestError, LabelError, FileError."""
-        from polyinr_core.latents.naming import parse_seeds
+        from polyinr_core.latents.latents import parse_seeds
         from polyinr_core.rendering.requests import from_latents_file, from_seed_numbers
 
         self.check()

@@ -87,7 +87,7 @@ def directions(
 
     model, renderer = run.open_for(target, viewport)
     from polyinr_core.latents.directions import parse_amounts, parse_moves
-    from polyinr_core.latents.naming import parse_levels
+    from polyinr_core.latents.latents import parse_levels
     from polyinr_core.rendering.edits import direction_grid, moved_requests
 
     found = _read(file, model, force=images.force)

@@ -23,7 +23,7 @@ from polyinr_cli.options import (
 from polyinr_cli.rendering import load_model
 from polyinr_cli.runtime import choose_device, joined, own_rank, rank_device
 from polyinr_core.errors import FileError, RequestError
-from polyinr_core.runtime.memory import working_memory
+from polyinr_core.runtime.resources import working_memory
 
 
 def evaluate(
@@ -32,7 +32,7 @@ def evaluate(
         typer.Option(
             "--real",
             metavar="DATA",
-            help="Real images: a .zip, tar shards or a folder; or their statistics, .safetensors or .npz.",
+            help="Real images: a .zip, tar shards, a folder, .npy or .npz; or their statistics, .safetensors or .npz.",
         ),
     ] = None,
     fake: Annotated[
@@ -97,6 +97,9 @@ def evaluate(
             "--bootstrap", metavar="N", help="Compute 95 % confidence intervals from N resamples, 2 or more; 0 is off."
         ),
     ] = 0,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Compute the metrics of each class too; both sets need labels.")
+    ] = False,
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", help="Images in a batch of the feature extractors.")
     ] = 64,
@@ -149,7 +152,7 @@ def evaluate(
     _check_output(output, overwrite=overwrite)
 
     from polyinr_core.evaluation.evaluate import evaluate
-    from polyinr_core.evaluation.results import format_result, metric_lines
+    from polyinr_core.evaluation.results import class_lines, format_result, metric_lines
     from polyinr_core.runtime.atomic_io import written_beside
 
     torch_device = rank_device(choose_device(device))
@@ -175,6 +178,7 @@ def evaluate(
             weights=files,
             download=download,
             bootstrap=bootstrap,
+            per_class=per_class,
             batch=batch,
             steps=steps,
             cache=cache,
@@ -197,7 +201,7 @@ def evaluate(
         with written_beside(output, overwrite=overwrite) as draft:
             draft.write_text(text, encoding="utf-8")
     if not as_json and not to_stdout:
-        for line in metric_lines(result["metrics"]):
+        for line in [*metric_lines(result["metrics"]), *class_lines(result.get("classes", {}))]:
             console.line(line)
 
 

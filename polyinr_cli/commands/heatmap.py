@@ -52,7 +52,7 @@ def heatmap(
     images.check()
 
     model, renderer = run.open_for(target, viewport)
-    from polyinr_core.latents.naming import parse_levels
+    from polyinr_core.latents.latents import parse_levels
     from polyinr_core.rendering.heatmap import HeatmapOptions, check_heatmaps, count_evaluations, write_heatmaps
 
     count = model.generator.config.levels

@@ -69,7 +69,7 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
 
 def _kind_of(path: Path) -> str:
     from polyinr_core.data.dataset import means_shards
-    from polyinr_core.images.io import image_kind
+    from polyinr_core.images.io import detect_format
     from polyinr_core.runtime.atomic_io import explain, refuse_special
 
     if means_shards(path):
@@ -86,7 +86,7 @@ def _kind_of(path: Path) -> str:
         raise explain(path, error) from error
     if not head:
         raise FileError(path, "is empty")
-    if image_kind(head) is not None:
+    if detect_format(head) is not None:
         return "image"
     if head.startswith(b"PK"):
         return "data"

@@ -15,11 +15,11 @@ from polyinr_cli.rendering import RunOptions, load_model
 from polyinr_cli.runtime import choose_device
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.writers import Output, OutputKind, write_latents_to
-from polyinr_core.runtime.memory import working_memory
+from polyinr_core.runtime.resources import working_memory
 
 if TYPE_CHECKING:
-    from polyinr_core.inversion.optimize import PsnrProgress
-    from polyinr_core.inversion.target import TargetImage
+    from polyinr_core.inversion.invert import PsnrProgress
+    from polyinr_core.inversion.loss import TargetImage
 
 RANGES = {"steps": (1, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
 
@@ -143,8 +143,7 @@ def invert(
     from polyinr_core.inversion.invert import invert as invert_image
     from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, load_loss
     from polyinr_core.inversion.pivotal_tuning import tune_to_file
-    from polyinr_core.latents.latents import concatenate
-    from polyinr_core.latents.naming import parse_label
+    from polyinr_core.latents.latents import concatenate, parse_label
 
     classes, names = checkpoint.generator.config.classes, checkpoint.class_names
     index = None if label is None else parse_label(label, classes=classes, class_names=names)
@@ -251,7 +250,7 @@ def _check_outputs(delta: Path | None, show: Path | None, *, overwrite: bool) ->
 
 def _load_targets(photos: list[Path], *, res: int | None, size: str | None, resolution: int) -> "list[TargetImage]":
     """Return the photos at the size at which they are inverted. Raises RequestError, FileError."""
-    from polyinr_core.inversion.target import load_target
+    from polyinr_core.inversion.loss import load_target
 
     if sum(str(path) == "-" for path in photos) > 1:
         raise RequestError("- is given more than once; stdin holds one photo")

@@ -67,7 +67,7 @@ def sample(
         settings.check_model(model.sha256)
     grid = None
     if class_grid:
-        from polyinr_core.latents.naming import parse_seeds
+        from polyinr_core.latents.latents import parse_seeds
         from polyinr_core.rendering.requests import every_class
 
         seeds = parse_seeds(images.seeds or "")

@@ -24,7 +24,7 @@ from polyinr_cli.options import (
 from polyinr_cli.rendering import resolve_folder
 from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_rank, rank_device, stopping
 from polyinr_core.errors import RequestError
-from polyinr_core.runtime.memory import check_gpu_memory, check_memory, total_memory
+from polyinr_core.runtime.resources import check_gpu_memory, check_memory, total_memory
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,7 @@ def train(
         Path | None,
         typer.Argument(
             metavar="DATA",
-            help="A dataset: a .zip, or tar shards (a folder, a file, a pattern). Default: the bundled emoji.",
+            help="A dataset: a .zip, or tar shards (a folder, a file, a pattern). Default: the bundled animals.",
         ),
     ] = None,
     run_dir: Annotated[
@@ -151,9 +151,9 @@ def train(
         typer.Option(
             "--preset",
             metavar="NAME",
-            help="Start from these settings: emoji, tiny, imagenet or ffhq. Options override them.",
+            help="Start from these settings: small, tiny, imagenet or ffhq. Options override them.",
         ),
-    ] = "emoji",
+    ] = "small",
     settings: SettingOptions,
     weights: Weights = None,
     download: Download = False,

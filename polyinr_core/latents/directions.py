@@ -13,7 +13,7 @@ from polyinr_core.errors import FileError, RequestError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
-from polyinr_core.runtime.memory import check_memory
+from polyinr_core.runtime.resources import check_memory
 from polyinr_core.runtime.strict_json import JsonError, is_number, is_whole
 from polyinr_core.runtime.tensor_files import (
     METADATA,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.discriminator.discriminator import Weights
 from polyinr_core.errors import WeightsError
-from polyinr_core.runtime.memory import total_memory
 from polyinr_core.runtime.pretrained import SOURCES, expected_shapes, load_pretrained
+from polyinr_core.runtime.resources import total_memory
 
 from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, is_guided
 from .config import Stage, TrainingConfig
