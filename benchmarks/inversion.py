@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from PIL import Image
-from recording import facts, write
+from results_io import facts, write
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.checkpoints.delta import apply_delta, save_delta

@@ -37,7 +37,7 @@ from polyinr_cli.outputs import Reporter, parse_output
 from polyinr_cli.runtime import choose_device
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.writers import OutputKind, write_latents_to
-from polyinr_core.runtime.memory import available_memory, total_memory
+from polyinr_core.runtime.resources import available_memory, total_memory
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint

@@ -11,7 +11,7 @@ from polyinr_core.rendering.metadata import model_metadata
 from polyinr_core.rendering.model import Model
 from polyinr_core.rendering.requests import from_seed_numbers
 from polyinr_core.runtime.atomic_io import PathLike, check_place, explain, written_beside
-from polyinr_core.runtime.memory import check_disk
+from polyinr_core.runtime.resources import check_disk
 from polyinr_core.runtime.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
 
 from .page import export_webgl, fits_webgl, render_page

@@ -160,7 +160,7 @@ class RenderJobs:
 
 def write_png(path: Path, pixels: Pixels, metadata: Metadata) -> None:
     """Write a PNG file with metadata. Not atomic: the folder of the gallery is renamed when it is complete."""
-    path.write_bytes(encode_image(pixels, note=metadata))
+    path.write_bytes(encode_image(pixels, metadata=metadata))
 
 
 def plan_sections(jobs: RenderJobs) -> GallerySections:

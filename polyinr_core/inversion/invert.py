@@ -17,11 +17,10 @@ from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import ConfigError, PolyinrError
-from polyinr_core.images.grid import Pixels, blank, make_grid
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import Pixels, blank, make_grid, to_uint8
 from polyinr_core.latents.latents import Latents, Space, in_space, parse_label
-from polyinr_core.metrics.psnr_ssim import psnr, ssim
-from polyinr_core.models.coordinates import UNIT, Bounds
+from polyinr_core.metrics.image_similarity import psnr, ssim
+from polyinr_core.models.coordinates import UNIT, Window
 from polyinr_core.models.generator import Generator, Synthesis, check_label
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.atomic_io import PathLike
@@ -118,7 +117,7 @@ def invert(
     label: int | str | None = None,
     size: tuple[int, int] | None = None,
     shorter_side: int | None = None,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
     memory: int | None = None,
     progress: PsnrProgress | None = None,
 ) -> InversionResult:
@@ -153,7 +152,7 @@ def invert(
         loss = load_loss(loss).to(like.device)
 
     height, width = target.pixels.shape[:2]
-    regular_or_learned = checkpoint.grid(width, height, bounds=window)
+    regular_or_learned = checkpoint.grid(width, height, window=window)
     grid = target_grid(generator.config, width=width, height=height, like=like, grid=regular_or_learned, memory=memory)
     colors = target.colors(like)
     target_loss = loss.for_target(colors)
@@ -241,7 +240,7 @@ def search_spaces(
     restarts: int,
     seed: int,
     label: int | None = None,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
 ) -> list[SearchSpace]:
     """Return search spaces around `restarts` starting points for a target [1, 3, H, W], the best first.
 
@@ -284,7 +283,7 @@ def _scale(random: Tensor, space: Space) -> Tensor:
     return (rows * overall).sqrt().clamp_min(1e-3 * overall) if overall > 0 else torch.ones_like(rows)
 
 
-def _squared_errors(generator: Generator, affine: Tensor, target: Tensor, window: Bounds) -> Tensor:
+def _squared_errors(generator: Generator, affine: Tensor, target: Tensor, window: Window) -> Tensor:
     """Return the mean squared errors [N] of the images of affine [N, L, 3, n] at START_SIDE pixels."""
     height, width = target.shape[-2:]
     shrink = min(1.0, START_SIDE / max(width, height))

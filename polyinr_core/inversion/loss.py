@@ -18,12 +18,11 @@ from polyinr_core.data.decode import MAX_IMAGE_BYTES, decode, frame_count
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import FileError, ImageError, RequestError
 from polyinr_core.images.grid import Pixels
-from polyinr_core.metrics.lpips import cached_vgg16, load_lpips, unit_channels, unit_distance
-from polyinr_core.models.checkpointing import draw_replayed
+from polyinr_core.metrics.image_similarity import cached_vgg16, load_lpips, unit_channels, unit_distance
 from polyinr_core.models.config import GeneratorConfig
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid, RegularGrid
-from polyinr_core.models.generator import Synthesis
-from polyinr_core.models.layers import TRACE_BYTES
+from polyinr_core.models.coordinates import UNIT, Grid, RegularGrid, Window
+from polyinr_core.models.generator import Synthesis, render_checkpointed
+from polyinr_core.models.layers import SAVED_BYTES
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes
 from polyinr_core.runtime.pretrained import load_pretrained
 
@@ -138,7 +137,7 @@ class TargetGrid:
     def render(self, synthesis: Synthesis, affine: Tensor) -> Tensor:
         """Render affine [N, L, 3, n] to colors [N, 3, H, W], about [-1, 1], differentiably."""
         if self.chunk and torch.is_grad_enabled():
-            colors = draw_replayed(synthesis, affine, self.coordinates, chunk=self.chunk)
+            colors = render_checkpointed(synthesis, affine, self.coordinates, chunk=self.chunk)
         else:
             colors = synthesis(affine, self.coordinates)
         return colors.unflatten(1, (self.height, self.width)).permute(0, 3, 1, 2)  # [N, 3, H, W]
@@ -150,7 +149,7 @@ def target_grid(
     width: int,
     height: int,
     like: Tensor,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
     grid: Grid | None = None,
     memory: int | None = None,
 ) -> TargetGrid:
@@ -162,7 +161,7 @@ def target_grid(
     grid = RegularGrid(width, height, window) if grid is None else grid
     pixels = width * height
     coordinates = grid.at(torch.arange(pixels, device=like.device), dtype=like.dtype)  # [P, 3]
-    max_pixels = (memory or 2**62) // MEMORY_SHARE // (TRACE_BYTES * config.channels * config.levels)
+    max_pixels = (memory or 2**62) // MEMORY_SHARE // (SAVED_BYTES * config.channels * config.levels)
     chunk = 0 if pixels <= max_pixels else max(1024, 1 << (max_pixels // 4).bit_length() - 1)
     return TargetGrid(width, height, coordinates, chunk if chunk < pixels else 0)
 

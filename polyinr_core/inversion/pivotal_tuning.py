@@ -107,7 +107,7 @@ def locality_psnr(before: Generator, after: Generator, *, seed: int, count: int 
     like = before.mapping.w_avg
     z, label = _random_z(before, count, rng=generator_for(seed, "drift"))
     grid = RegularGrid(resolution, resolution)
-    coordinates = grid.points(0, resolution**2, dtype=like.dtype, device=like.device)
+    coordinates = grid.coordinates(dtype=like.dtype, device=like.device)
     one, two = (generator(z, coordinates, label).clamp(-1, 1) for generator in (before, after))
     return psnr_of((one - two).square().mean())
 

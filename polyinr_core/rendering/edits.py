@@ -25,7 +25,7 @@ from polyinr_core.latents.interpolation import (
 )
 from polyinr_core.latents.latents import Latents, seeds_text
 from polyinr_core.runtime.atomic_io import read_bytes
-from polyinr_core.runtime.memory import check_memory
+from polyinr_core.runtime.resources import check_memory
 
 from .metadata import Metadata, model_metadata
 from .model import Model

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.errors import RequestError
-from polyinr_core.images.batch_writer import Image
-from polyinr_core.images.grid import Pixels, apply_colormap, blank
-from polyinr_core.images.quantize import check_finite
+from polyinr_core.images.grid import Pixels, apply_colormap, blank, check_finite
+from polyinr_core.images.io import ImageFile
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid
+from polyinr_core.models.coordinates import UNIT, Grid, Window
 from polyinr_core.models.generator import Synthesis
-from polyinr_core.runtime.memory import check_memory
+from polyinr_core.runtime.resources import check_memory
 
 from .metadata import Metadata, grid_metadata
 from .model import Model
@@ -36,7 +35,7 @@ def heatmap(
     levels: Sequence[int] | None = None,
     resolution: int | None = None,
     size: tuple[int, int] | None = None,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
     viewport: Viewport | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
@@ -188,7 +187,7 @@ def _write_folder(
     names = [f"{name}-level{level}.png" for name in images.names for level in options.levels]
     found: list[Metadata] = []
 
-    def render() -> Iterator[Image]:
+    def render() -> Iterator[ImageFile]:
         for image in images:
             cell = None
             if options.overlay is not None:
@@ -198,7 +197,7 @@ def _write_folder(
             for level, heat in zip(options.levels, _compute(renderer, image.latents, options, progress), strict=True):
                 name = names[len(found)]
                 found.append(_with_ranges(metadata, [level], heat[None]))
-                yield Image(name, _colors(heat, cell, options), metadata)
+                yield ImageFile(name, _colors(heat, cell, options), metadata)
 
     for index, path in enumerate(write_files(output, renderer, render(), names=names)):
         yield path, found[index]

@@ -12,15 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
-from polyinr_core.data.torch_dataset import as_image_dataset
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError, TrainingError
 from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.models.layers import TRACE_BYTES
+from polyinr_core.models.layers import SAVED_BYTES
 from polyinr_core.runtime import pretrained
 from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
@@ -301,7 +300,7 @@ class Trainer:
         key = (config.seed, state.stage, state.images)
         pixels = micro_batch // self.dist.world_size * resolution**2
         return StepOptions(
-            RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=self.device),
+            RegularGrid(resolution, resolution).coordinates(dtype=dtype, device=self.device),
             micro_batch=micro_batch,
             blur_sigma=config.blur_at(state.images, stage),
             augment_rng=lambda name, index: generator_for("augment", name, index, *key),
@@ -333,7 +332,7 @@ def chunk_size(config: TrainingConfig, pixels: int, *, device_memory: int | None
     """
     chunk = config.chunk
     if chunk is None:
-        largest = (device_memory or 2**62) // 4 // (TRACE_BYTES * config.channels * config.levels)
+        largest = (device_memory or 2**62) // 4 // (SAVED_BYTES * config.channels * config.levels)
         chunk = 0 if pixels <= largest else max(1024, 1 << (largest // 4).bit_length() - 1)
     return chunk if chunk < pixels else 0
 

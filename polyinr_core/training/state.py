@@ -19,9 +19,18 @@ from polyinr_core.errors import ConfigError, FileError, TrainingError
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
-from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_counters, upgrade_tensor_name
 from polyinr_core.runtime.rng import generator_for, seeded_init
-from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json, plain_json
+from polyinr_core.runtime.strict_json import (
+    FORMAT,
+    JsonError,
+    format_json,
+    is_whole,
+    parse_json,
+    plain_json,
+    upgrade,
+    upgrade_counters,
+    upgrade_tensor_name,
+)
 from polyinr_core.runtime.tensor_files import read_tensors as map_tensors
 
 from .config import TrainingConfig

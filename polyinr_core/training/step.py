@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 from polyinr_core.discriminator.diffaugment import Draws, draw_augmentation
 from polyinr_core.discriminator.losses import generator_loss, hinge_disc_fake, hinge_disc_real
 from polyinr_core.errors import TrainingError
-from polyinr_core.models.checkpointing import draw_replayed
-from polyinr_core.models.generator import Generator
+from polyinr_core.models.generator import Generator, render_checkpointed
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .state import TrainingState
@@ -167,7 +166,7 @@ def render_fakes(generator: Generator, options: StepOptions, latents: Batch, *, 
         generator.mapping.update_w_avg(options.dist.all_gather(w), label)
     affine = generator.affine(w.unsqueeze(1).expand(-1, generator.config.levels, -1))
     if options.chunk:
-        colors = draw_replayed(generator.synthesis, affine, options.coordinates, chunk=options.chunk)
+        colors = render_checkpointed(generator.synthesis, affine, options.coordinates, chunk=options.chunk)
     else:
         colors = generator.synthesis(affine, options.coordinates)  # [N, r*r, 3]
     resolution = round(len(options.coordinates) ** 0.5)

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import PolyinrError, RequestError
-from polyinr_core.images.grid import blank
+from polyinr_core.images.grid import blank, fill_rows
 from polyinr_core.images.io import encode_image
-from polyinr_core.images.quantize import fill_rows
 from polyinr_core.latents.interpolation import mix
 from polyinr_core.latents.latents import (
     MAX_SEED,
@@ -31,7 +30,7 @@ from polyinr_core.latents.latents import (
     seeds_text,
     to_affine,
 )
-from polyinr_core.models.coordinates import Bounds
+from polyinr_core.models.coordinates import Window
 from polyinr_core.rendering.backends import Backend, in_precision, select_backend
 from polyinr_core.rendering.render import render_rows
 from polyinr_core.rendering.viewport import Viewport
@@ -141,7 +140,7 @@ class TileIndex:
                 raise RequestError(f"{name} {index} is out of range 0-{last} (level {self.level})")
 
     @property
-    def window(self) -> Bounds:
+    def window(self) -> Window:
         """The centers of the outermost pixels: x0, y0, x1, y1."""
         step = pixel_size(self.level)
         x, y = (WORLD_MIN + (index * TILE_SIZE + 0.5) * step for index in (self.column, self.row))

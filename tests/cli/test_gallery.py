@@ -19,7 +19,7 @@ from PIL import Image
 from polyinr_cli.main import load, outcome
 from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from polyinr_core.gallery import plan, sections
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.rendering.metadata import command_of
 from polyinr_core.runtime.atomic_io import sha256_of
 
@@ -161,7 +161,7 @@ def test_a_image_is_what_its_command_draws(made: Path, polyinr: Run, name: str) 
     assert (drawn == own).all()
     assert own.std() > 1
     if "with" not in name:
-        again = command_of(read_note(image), output="again.png")
+        again = command_of(read_metadata(image), output="again.png")
         assert polyinr(*shlex.split(again)[1:]).code == 0
         assert (np.asarray(Image.open("again.png"))[-len(own) :, -len(own) :] == own).all()
 

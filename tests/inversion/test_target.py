@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from polyinr_core.errors import FileError
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import to_uint8
 from polyinr_core.inversion.loss import load_target, target_size
 
 
