@@ -28,7 +28,7 @@ from polyinr_cli.options import Device, Json, Label, Model, OptionalOutput, Over
 from polyinr_cli.runtime import choose_device, joined, own_rank, rank_device
 from polyinr_cli.train_options import Download, Weights, parse_weights
 from polyinr_core.errors import FileError, RequestError
-from polyinr_core.runtime.memory import available_memory, total_memory
+from polyinr_core.runtime.resources import available_memory, total_memory
 
 
 def evaluate(

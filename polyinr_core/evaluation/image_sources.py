@@ -21,13 +21,12 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
-from polyinr_core.data.listing import Ignored
+from polyinr_core.data.loader import InfiniteSampler
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
-from polyinr_core.images.io import read_note
-from polyinr_core.images.quantize import check_finite, quantize
+from polyinr_core.images.grid import check_finite, quantize
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.rendering.backends import Backend, select_backend
 from polyinr_core.rendering.render import pixels_per_batch
@@ -93,7 +92,7 @@ class ImageFolder:
         self.names = source.names
         facts, _ = source.labels.resolve_for("usable", path, source.name_of)
         self.labels, self.classes, self.class_names = facts.labels, facts.classes, facts.class_names
-        self.notes = Ignored(source).lines()
+        self.notes = source.ignored.lines()
         with ThreadPoolExecutor(THREADS, thread_name_prefix="decoding") as pool:
             found = zip(self.names, pool.map(header_size, [path / name for name in self.names]), strict=True)
             sizes = {size: name for name, size in reversed(list(found)) if size is not None}
@@ -418,7 +417,7 @@ def render_images(checkpoint: Checkpoint, w: Tensor, *, resolution: int, backend
 def is_written_by_sample(path: Path) -> bool:
     """Return whether an image file's metadata says that polyinr wrote it in 8 bits; not for a damaged one."""
     try:
-        metadata = read_note(path)
+        metadata = read_metadata(path)
     except FileError:
         return False
     return bool(metadata) and "bits" not in metadata

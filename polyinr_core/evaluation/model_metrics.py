@@ -16,8 +16,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import Pixels
 from polyinr_core.inversion.invert import invert
-from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, InversionLoss, load_loss
-from polyinr_core.inversion.target import TargetImage
+from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, InversionLoss, TargetImage, load_loss
 from polyinr_core.metrics.bootstrap import bootstrap
 from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import ImageSource, Progress

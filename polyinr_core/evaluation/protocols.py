@@ -6,8 +6,7 @@ from pathlib import Path
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError, WeightsError
-from polyinr_core.latents.latents import UNIFORM, LabelDistribution, check_psi
-from polyinr_core.latents.naming import parse_label
+from polyinr_core.latents.latents import UNIFORM, LabelDistribution, check_psi, parse_label
 from polyinr_core.metrics.extractors import FeatureExtractor, load_extractor
 from polyinr_core.metrics.registry import PARTS, Metric, get_metric
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite

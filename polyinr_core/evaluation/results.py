@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from polyinr_core.errors import EvaluationError, FileError
 from polyinr_core.metrics.registry import Metric
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special
-from polyinr_core.runtime.format1 import FORMAT, upgrade
-from polyinr_core.runtime.strict_json import JsonError, format_json, is_number, is_whole, parse_json, to_unicode
+from polyinr_core.runtime.strict_json import (
+    FORMAT,
+    JsonError,
+    format_json,
+    is_number,
+    is_whole,
+    parse_json,
+    to_unicode,
+    upgrade,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +129,7 @@ FORMAT_1_VALUES = {"uniform by seed": "uniform"}
 
 
 def upgrade_result(facts: Any) -> Any:
-    """Return the JSON of a result of format 1, after `format1.upgrade`, with the keys of format 2."""
+    """Return the JSON of a result of format 1, after `strict_json.upgrade`, with the keys of format 2."""
     if isinstance(facts, dict):
         names = {name: FORMAT_1_KEYS.get(name, name.replace("/drawn", "/rendered")) for name in facts}
         return {names[name]: upgrade_result(fact) for name, fact in facts.items()}

@@ -19,8 +19,7 @@ from polyinr_core.metrics.frechet import Gaussian
 from polyinr_core.metrics.inception import SPATIAL_CHANNELS
 from polyinr_core.metrics.registry import FeatureKey, Tap
 from polyinr_core.runtime.atomic_io import PathLike, explain, sha256_of, written_beside
-from polyinr_core.runtime.format1 import FORMAT, upgrade
-from polyinr_core.runtime.strict_json import JsonError, is_whole
+from polyinr_core.runtime.strict_json import FORMAT, JsonError, is_whole, upgrade
 from polyinr_core.runtime.tensor_files import (
     ARRAY_ERRORS,
     TensorFileError,

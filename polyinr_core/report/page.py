@@ -16,9 +16,8 @@ from torch import Tensor
 
 from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.evaluation.results import Result
-from polyinr_core.images.grid import Pixels
+from polyinr_core.images.grid import Pixels, quantize
 from polyinr_core.images.io import encode_image
-from polyinr_core.images.quantize import quantize
 from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource
 from polyinr_core.metrics.registry import better
 from polyinr_core.training.config import SETTINGS

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.data.loader import TrainLoader
-from polyinr_core.images.quantize import quantize
+from polyinr_core.images.grid import quantize
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution
 from polyinr_core.metrics.extractors import Lite2Features
 from polyinr_core.metrics.feature_pass import BATCH_SIZE, extract_features

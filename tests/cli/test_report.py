@@ -13,7 +13,7 @@ from run_stand_in import make_reals, make_run
 
 from polyinr_core.report import plots as charts
 from polyinr_core.report import plots as curves
-from polyinr_core.runtime.format1 import FORMAT
+from polyinr_core.runtime.strict_json import FORMAT
 
 RESULT = {"format": FORMAT, "metrics": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 

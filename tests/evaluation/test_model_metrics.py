@@ -33,7 +33,7 @@ from polyinr_core.evaluation.model_metrics import (
     upsample,
 )
 from polyinr_core.evaluation.tables import published
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import to_uint8
 from polyinr_core.inversion import loss as inversion_loss
 from polyinr_core.inversion.loss import InversionLoss
 from polyinr_core.latents.latents import LabelDistribution
