@@ -33,20 +33,13 @@ class ResizeFilter(StrEnum):
     bilinear = "bilinear"
 
 
-class LabelMode(StrEnum):
-    """Where labels come from."""
-
-    auto = "auto"
-    none = "none"
-
-
 def prepare(
     sources: Annotated[
         list[Path],
         typer.Argument(
             metavar="SOURCE",
             show_default=False,
-            help="Folders, zip files, tar files, patterns of tar shards, or single images.",
+            help="Folders, zip, tar or parquet files, patterns of them, .npy or .npz stacks, or single images.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DATA.zip", help="The dataset to write.")],
@@ -75,9 +68,14 @@ def prepare(
         ),
     ] = "white",
     labels: Annotated[
-        LabelMode,
-        typer.Option("--labels", help="auto takes the labels of the source, else its class folders; none writes none."),
-    ] = LabelMode.auto,
+        str,
+        typer.Option(
+            "--labels",
+            metavar="auto|none|FILE",
+            help="auto takes the labels of the source, else its class folders; none writes none; a .csv, .tsv or .jsonl"
+            " file lists file names and their labels.",
+        ),
+    ] = "auto",
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Fail instead of skipping images, ignoring other files or losing labels."),
@@ -97,7 +95,7 @@ def prepare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a dataset (.zip) of square images for training, from folders, zip files, tar files or images.
+    """Write a dataset (.zip) of square images for training, from folders, zip, tar or parquet files, stacks or images.
 
     Class folders become labels. Images that are damaged, too small or too large are skipped and listed; other files
     are counted. After an interruption, run the same command again: it resumes from the folder DATA.zip.part.
@@ -115,7 +113,7 @@ def prepare(
                 crop=crop.value,
                 resize=resize.value,
                 background=background,
-                labels=labels.value,
+                labels=labels,
                 strict=strict,
                 workers=workers,
                 overwrite=overwrite,
