@@ -21,7 +21,7 @@ Preset = Annotated[
     typer.Option(
         "--preset",
         metavar="NAME",
-        help="Start from these settings: emoji, tiny, imagenet or ffhq. Options override them.",
+        help="Start from these settings: small, tiny, imagenet or ffhq. Options override them.",
     ),
 ]
 Stages = Annotated[

@@ -31,7 +31,7 @@ from polyinr_core.images.io import encode_image, read_metadata, write_image
 from polyinr_core.latents.directions import Directions, read_directions, write_directions
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents
-from polyinr_core.metrics.feature_cache import FeatureCache
+from polyinr_core.metrics.feature_pass import FeatureCache
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.report.run_reader import read_log, read_run

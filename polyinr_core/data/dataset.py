@@ -153,5 +153,5 @@ def as_image_dataset(data: "PathLike | ImageDataset | Dataset[Any]", *, labels: 
 
 
 def bundled_dataset() -> Path:
-    """Return the path of the dataset that is installed with polyinr: 1562 emoji of 64 px."""
-    return Path(str(files("polyinr_core").joinpath("assets", "emoji-64.zip")))
+    """Return the path of the dataset that is installed with polyinr: 2000 animal faces of 64 px."""
+    return Path(str(files("polyinr_core").joinpath("assets", "animals-64.zip")))

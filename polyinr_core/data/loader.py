@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence_libraries
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
-from polyinr_core.runtime.process_pool import end_with_parent, interrupts_held
+from polyinr_core.runtime.resources import end_with_parent, interrupts_held
 from polyinr_core.runtime.rng import generator_for
 
 from .dataset import ImageDataset

@@ -19,7 +19,7 @@ from PIL import Image
 
 from polyinr_core.errors import DatasetError, FileError, ImageError, RequestError
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_overwrite
-from polyinr_core.runtime.process_pool import in_order
+from polyinr_core.runtime.resources import in_order
 
 from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
 from .import_sources import MapDataset, Payload, Source, label_by_table, merge_labels, open_source

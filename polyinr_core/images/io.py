@@ -28,8 +28,7 @@ from polyinr_core.runtime.atomic_io import (
     refuse_special,
     written_beside,
 )
-from polyinr_core.runtime.format1 import upgrade
-from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json
+from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json, upgrade
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
 MAX_SIDES = {"png": 2**31 - 1, "jpeg": 65500, "webp": 16383, "tiff": 2**31 - 1}

@@ -13,10 +13,10 @@ from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import Pixels, apply_colormap, blank, check_finite
 from polyinr_core.images.io import ImageFile, write_images
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid
+from polyinr_core.models.coordinates import UNIT, Grid, Window
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.runtime.atomic_io import refuse_overwrite, written_beside
-from polyinr_core.runtime.memory import check_disk, check_memory
+from polyinr_core.runtime.resources import check_disk, check_memory
 
 from .metadata import Metadata, grid_metadata
 from .model import Model
@@ -37,7 +37,7 @@ def heatmap(
     levels: Sequence[int] | None = None,
     resolution: int | None = None,
     size: tuple[int, int] | None = None,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
     viewport: Viewport | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:

@@ -101,7 +101,7 @@ def options_of(metadata: Metadata) -> dict[str, str]:
 
     Damaged metadata is a KeyError, TypeError or ValueError.
     """
-    from polyinr_core.latents.naming import seeds_text
+    from polyinr_core.latents.latents import seeds_text
 
     options = {}
     if "words" in metadata:  # they name the images

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite, written_beside
-from polyinr_core.runtime.memory import check_disk, check_memory
+from polyinr_core.runtime.resources import check_disk, check_memory
 
 from .metadata import Metadata, grid_metadata
 

@@ -37,7 +37,7 @@ def render_seeds(
     A seed also draws the class of its image, from `labels`. Device and dtype are the generator's.
     """
     device, dtype = generator.mapping.w_avg.device, generator.mapping.w_avg.dtype
-    coordinates = RegularGrid(resolution, resolution).points(0, resolution**2, dtype=dtype, device=device)
+    coordinates = RegularGrid(resolution, resolution).coordinates(dtype=dtype, device=device)
     classes = generator.config.classes
     backend = select_backend(generator.synthesis, device)
     batch = max(1, pixels_per_batch(device) // resolution**2)

@@ -91,7 +91,7 @@ TRAINED = [
     # what to train
     (f"{TRAIN} --preset huge", 2, "--preset is given twice"),
     (f"{TRAIN} --metrics kd-lite2", 2, "--metrics", "--metric-every"),
-    ("train data.zip --preset huge", 2, "preset 'huge' is unknown", "emoji"),
+    ("train data.zip --preset huge", 2, "preset 'huge' is unknown", "small"),
     (f"{TRAIN} --stages 32:1", 1, "16 px", "32 px", "prepare it with --res 32"),
     (f"{TRAIN} --stages ''", 2, "stage '' is not RES:KIMG"),
     (f"{TRAIN} --stages 16", 2, "stage '16' is not RES:KIMG"),

@@ -22,9 +22,9 @@ import torch
 from bad_files import archive, noise
 from conftest import REFERENCE, Run, small_checkpoint
 
-from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.checkpoints.checkpoint import load_checkpoint, read_card
 from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
-from polyinr_core.checkpoints.export import load_any_checkpoint, read_card
+from polyinr_core.checkpoints.official import load_any_checkpoint
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.errors import PolyinrError
@@ -265,8 +265,8 @@ def make_directions(path: Path) -> None:
 def make_statistics(path: Path) -> None:
     """Write statistics of two images in a sense of three numbers."""
     from polyinr_core.evaluation.statistics_io import METADATA_KEY
-    from polyinr_core.metrics.feature_cache import digest_tensors
-    from polyinr_core.runtime.format1 import FORMAT
+    from polyinr_core.metrics.feature_pass import digest_tensors
+    from polyinr_core.runtime.strict_json import FORMAT
     from polyinr_core.runtime.tensor_files import encode_tensors
 
     tensors = {"0.mean": torch.rand(3), "0.scatter": torch.eye(3), "0.features": torch.rand(2, 3)}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run, refused, small_checkpoint
-from eyes import write_images
+from evaluation_inputs import write_images
 from PIL import Image
 from torch import Tensor
 

@@ -157,7 +157,7 @@ def test_a_soft_mask_blends_the_maps_of_each_pixel(polyinr: Run, tiny_checkpoint
     assert polyinr(*mix, *options).code == 0
     generator = load_checkpoint(tiny_checkpoint).generator.double()
     source, target = (from_seeds(generator, [seed]).affine for seed in (1, 5))
-    points = RegularGrid(7, 5).points(0, 35, dtype=torch.float64, device=torch.device("cpu"))
+    points = RegularGrid(7, 5).coordinates(dtype=torch.float64)
     for index, point in enumerate(points):
         maps = target.clone()
         share = amount * float(gray.reshape(-1)[index]) / 255

@@ -15,7 +15,7 @@ from specimens import decoded, encoded, exif_block, icc_profile, noise, png_chun
 from polyinr_core.data.decode import decode, exif_orientation, frame_count, strip
 from polyinr_core.data.tiff import tiff_file
 from polyinr_core.errors import ImageError
-from polyinr_core.inversion.target import load_target
+from polyinr_core.inversion.loss import load_target
 
 REPORTED = Path(__file__).parent / "reported"  # files of public reports of other programs' faults
 PLAIN = (200, 100, 50)

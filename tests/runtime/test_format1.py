@@ -12,7 +12,7 @@ from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.directions import read_directions
 from polyinr_core.latents.io import read_latents
 from polyinr_core.report.run_reader import read_log
-from polyinr_core.runtime.format1 import FORMAT, run_subfolder, upgrade, upgrade_event, upgrade_tensor_name
+from polyinr_core.runtime.strict_json import FORMAT, run_subfolder, upgrade, upgrade_event, upgrade_tensor_name
 from polyinr_core.training.config import TrainingConfig
 from polyinr_core.training.run_dir import RunFolder
 

@@ -111,7 +111,7 @@ def test_the_step_by_hand() -> None:
     """As a researcher calls it, in a loop of their own."""
     config, weights = make_config(**SETTINGS), {"lite0": load_pretrained("lite0")}
     state = start_stage(config, create_generator(config, classes=0), weights=weights, device=torch.device("cpu"))
-    coordinates = RegularGrid(8, 8).points(0, 64, dtype=torch.float32, device=torch.device("cpu"))
+    coordinates = RegularGrid(8, 8).coordinates()
     options = StepOptions(coordinates, micro_batch=4)
     reals, g_fakes, d_fakes = (Batch(data, None) for data in (torch.rand(4, 3, 8, 8), *torch.randn(2, 4, 64)))
     before = state.generator.synthesis.to_rgb.bias.clone()
@@ -122,7 +122,7 @@ def test_the_step_by_hand() -> None:
 
 
 def test_a_configuration_from_keywords() -> None:
-    assert make_config() == PRESETS["emoji"]
+    assert make_config() == PRESETS["small"]
     config = make_config("tiny", stages="32:1,64:2", backbones="lite0,deit-base", metric_every=1.0, metrics=["fid"])
     assert config.stages == (Stage(32, 1), Stage(64, 2))
     assert (config.backbones, config.metrics) == (("lite0", "deit-base"), ("fid",))
