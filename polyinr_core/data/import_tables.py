@@ -32,11 +32,14 @@ def list_arrays(path: Path) -> Listed:
     """List the images of a stack: .npy, or .npz with `images` and perhaps `labels`. Raises DatasetError, FileError."""
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        members = (
+            {"images": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        )
     except OSError as error:
         raise explain(path, error) from error
     except Exception as error:  # zipfile and NumPy raise nearly anything for a damaged file
         raise DatasetError(path, "is not a whole .npy or .npz file of plain numbers") from error
+    arrays = {name: array for name, array in members.items() if isinstance(array, np.ndarray)}  # others are bytes
     images = next((arrays[name] for name in IMAGE_ARRAYS if name in arrays), None)
     if images is None:
         found = ", ".join(arrays) or "none"
