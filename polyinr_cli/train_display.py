@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 REFRESH = 0.5  # seconds between two drawings
 BAR = 40  # columns
 LOSSES = {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}  # log key: shown name
+CPU_TIMES = {  # docs/training.md
+    "small": "one core of 2.5 GHz trains on about 24 images a second at 32 px, 6 at 64 px; ",
+    "imagenet": "this preset is for GPUs and takes years on a CPU; ",
+    "ffhq": "this preset is for GPUs and takes years on a CPU; ",
+}
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -226,6 +231,21 @@ def duration(seconds: float) -> str:
             rest = left % unit // part
             return f"{left // unit} {name}" + (f" {rest} {part_name}" if rest and part > 1 else "")
     return f"{left} s"
+
+
+def announce(config: "TrainingConfig", preset: str, device: "torch.device", *, quiet: bool) -> None:
+    """Say on what a run trains, how far, and what time to expect."""
+    import torch
+
+    from polyinr_core.training.config import PRESETS
+
+    on_cpu, usual = device.type == "cpu", PRESETS[preset]
+    where = f"the CPU, threads: {torch.get_num_threads()}" if on_cpu else str(device)
+    stages = ", ".join(f"{stage.resolution} px for {stage.kimg:g} kimg" for stage in config.stages)
+    same_size = (config.generator(0), config.discriminator(0)) == (usual.generator(0), usual.discriminator(0))
+    expected = CPU_TIMES.get(preset, "") if on_cpu and same_size else ""
+    streams.say(f"polyinr: training on {where}; {stages}", quiet=quiet, always=True)
+    streams.say(f"polyinr: {expected}--dry-run measures time and memory", quiet=quiet, always=True)
 
 
 HEADINGS = ("stage", "kimg", "batch", "iterations", "g_lr", "d_lr", "mirror", "guidance", "blur", "chunk")

@@ -114,6 +114,7 @@ def train(
         if dry_run:
             train_display.show_plan(config, images, files, device=torch_device, dtype=dtype, as_json=as_json)
             return
+        train_display.announce(config, preset, torch_device, quiet=quiet)
         networks = load_networks(config, files, download=download)
         with (
             stopping() as signal,
