@@ -1,5 +1,5 @@
 # make demo: the main job on bundled images. make test: the quick tests. make numeric: those that compute, as other
-# processors would. make held: the speed that is stated. Each installs what it needs.
+# processors would. make speed: the speed that is stated. Each installs what it needs.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 OTHERS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
 NUMERIC := tests/models tests/rendering tests/discriminator tests/training tests/inversion tests/latents
 
-.PHONY: demo test numeric slow held lint install
+.PHONY: demo test numeric slow speed lint install
 
 demo: install
 	$(BIN)/polyinr demo -o demo
@@ -28,8 +28,8 @@ numeric: install
 slow: install
 	$(BIN)/python -m pytest -m slow
 
-held: install
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/held.py
+speed: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed_check.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Count the functions and files between `polyinr sample` and the PNG, and the import depth of the commands.
 
-A function is on the path if it is on the stack at one of the command's milestones: the seeds are parsed, z is drawn,
+A function is on the path if it is on the stack at one of the command's milestones: the seeds are parsed, z is rendered,
 the synthesis network is evaluated, the image is encoded.
 
 Run: python benchmarks/call_path.py

@@ -1,8 +1,8 @@
-"""What a large GPU does, in one run: python benchmarks/gpu.py --minutes 25
+"""Correctness and speed on a large GPU, in one run: python benchmarks/gpu.py --minutes 25
 
 Two ceilings first: a large copy on the device and a square bfloat16 product. Then, each as long as there is time
-and written down at once: is everything correct (golden files, bfloat16 against float32, a training step); drawing
-against the literal form and the floor of its products, by each of Triton's tiles; training against the literal
+and written down at once: is everything correct (golden files, bfloat16 against float32, a training step); rendering
+against the baseline and the floor of its products, by each of Triton's tiles; training against the baseline
 form. Medians of several runs after warm-up, timed by the device's own events. Weights are random.
 
 Its logic runs without a GPU: python benchmarks/gpu.py --device cpu --quick
@@ -17,20 +17,19 @@ from typing import Any
 
 import torch
 import typer
-from counts import table
-from events import Bench
-from fresh import random_generator
-from literal import LEVELS, LiteralGenerator, LiteralTrainer
-from recording import facts, write
+from baseline import LEVELS, BaselineGenerator, BaselineTrainer
+from level_cost import table
+from random_models import random_generator
+from results_io import facts, write
 from safetensors.torch import load_file
+from timing import Bench
 from torch import Tensor
 
 from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.backends import Backend, select_backend
+from polyinr_core.rendering.backends import Backend, in_precision, select_backend
 from polyinr_core.rendering.backends.triton import MAX_FUSED_CHANNELS, TILES, TritonBackend, has_kernels
-from polyinr_core.rendering.precision import in_precision
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig
@@ -63,14 +62,14 @@ def golden(bench: Bench) -> Iterator[Row]:
         label = vectors["input.class_id"].to(bench.device) if generator.config.classes else None
         affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
         expected = vectors["output.image_psi1_res32"].to(bench.device)
-        points = RegularGrid(32, 32).points(0, 1024, dtype=torch.float32, device=bench.device)
+        coordinates = RegularGrid(32, 32).coordinates(device=bench.device)
         for form, backend in backends(bench, generator.synthesis, torch.float32):
-            drawn = backend(affine, points).mT.unflatten(2, (32, 32))
-            yield {"file": name, "form": form, "off": float((drawn - expected).abs().max())}
+            rendered = backend(affine, coordinates).mT.unflatten(2, (32, 32))
+            yield {"file": name, "form": form, "off": float((rendered - expected).abs().max())}
 
 
 def backends(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
-    """Yield what draws a network: plain, with each of Triton's tiles, and what would be chosen."""
+    """Yield what renders a network: plain, with each of Triton's tiles, and what would be chosen."""
     n, word = synthesis.config.channels, str(dtype).removeprefix("torch.")
     yield f"eager {word}", synthesis
     if has_kernels(synthesis, bench.device):
@@ -88,17 +87,17 @@ def sampling(bench: Bench) -> Iterator[Row]:
     for n, side, batch in [(16, 8, 2)] if bench.quick else cases:
         generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
         affine = generator.affine(generator.w(torch.randn(batch, generator.config.z_dim, device=bench.device)))
-        points = RegularGrid(side, side).points(0, side**2, dtype=torch.float32, device=bench.device)
-        literal = LiteralGenerator(side, n).eval().to(bench.device)
+        coordinates = RegularGrid(side, side).coordinates(device=bench.device)
+        baseline = BaselineGenerator(side, n).eval().to(bench.device)
         z = torch.randn(batch, generator.config.z_dim, device=bench.device)
-        works: dict[str, Callable[[], object]] = {"literal float32": partial(literal, z)}
+        works: dict[str, Callable[[], object]] = {"baseline float32": partial(baseline, z)}
         forms = itertools.chain(
             backends(bench, generator.synthesis, torch.float32),
             backends(bench, in_precision(generator.synthesis, BF16), BF16),
         )
         for form, backend in forms:
-            works[form] = partial(backend, affine, points)
-            works[f"{form}, in parts"] = partial(in_parts, backend, affine, points)
+            works[form] = partial(backend, affine, coordinates)
+            works[f"{form}, in parts"] = partial(in_parts, backend, affine, coordinates)
         exact = None
         floor = products(bench, side**2 * batch, n) / batch
         yield {"channels": n, "side": side, "batch": batch, "form": "floor bfloat16", "ms": floor}
@@ -107,22 +106,22 @@ def sampling(bench: Bench) -> Iterator[Row]:
                 return
             row: Row = {"channels": n, "side": side, "batch": batch, "form": form}
             try:
-                drawn = work()
+                rendered = work()
                 if form == "eager float32":
-                    exact = drawn
-                if isinstance(drawn, Tensor) and exact is not None and drawn.shape == exact.shape:
-                    row |= differences(drawn, exact)
+                    exact = rendered
+                if isinstance(rendered, Tensor) and exact is not None and rendered.shape == exact.shape:
+                    row |= differences(rendered, exact)
                 row["ms"] = bench.milliseconds(work) / batch
                 row |= {"to_floor": row["ms"] / floor, "mib": bench.peak(work)}
             except Exception as error:  # a form that fails is a finding, and the next one is measured
                 row["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
-            drawn = None
+            rendered = None
             yield row
 
 
-def in_parts(backend: Backend, affine: Tensor, points: Tensor) -> Tensor:
-    """Draw so few pixels at a time that their features stay in cache."""
-    return torch.cat([backend(affine, part) for part in points.split(max(1, PART // len(affine)))], dim=1)
+def in_parts(backend: Backend, affine: Tensor, coordinates: Tensor) -> Tensor:
+    """Render so few pixels at a time that their features stay in cache."""
+    return torch.cat([backend(affine, part) for part in coordinates.split(max(1, PART // len(affine)))], dim=1)
 
 
 def products(bench: Bench, pixels: int, n: int) -> float:
@@ -132,16 +131,16 @@ def products(bench: Bench, pixels: int, n: int) -> float:
     return bench.milliseconds(lambda: [torch.mm(h, weight, out=out) for _ in range(LEVELS - 1)])
 
 
-def differences(drawn: Tensor, exact: Tensor) -> Row:
+def differences(rendered: Tensor, exact: Tensor) -> Row:
     """Return how far images are off, of the whole's size, and in steps of 255 on 99.9 % of the pixels."""
-    off = (drawn - exact).abs()
+    off = (rendered - exact).abs()
     steps = 127.5 * off.amax(dim=2).flatten()
     share = steps.kthvalue(max(1, int(0.999 * len(steps)))).values
     return {"relative": float(off.norm() / exact.norm()), "steps_999": float(share)}
 
 
 def training(bench: Bench) -> Iterator[Row]:
-    """Yield images a second and peak memory of whole iterations, literal and ours."""
+    """Yield images a second and peak memory of whole iterations, baseline and ours."""
     weights = {"lite0": load_pretrained("lite0")}
     cases = [(side, n) for n in (512, 1024, 256) for side in (32, 64, 128, 256)]
     for side, n in [(8, 16)] if bench.quick else cases:
@@ -152,15 +151,15 @@ def training(bench: Bench) -> Iterator[Row]:
         forms: list[tuple[str, torch.dtype, int]] = [
             ("ours float32", torch.float32, 0),
             ("ours bfloat16", BF16, 0),
-            ("ours bfloat16, replayed", BF16, 16384),
+            ("ours bfloat16, in chunks", BF16, 16384),
         ]
-        for form, dtype, chunk in [("literal float32", torch.float32, 0), *forms]:
+        for form, dtype, chunk in [("baseline float32", torch.float32, 0), *forms]:
             if not bench:
                 return
             row: Row = {"side": side, "channels": n, "batch": batch, "form": form}
             try:
-                if form.startswith("literal"):
-                    work = literal_iteration(bench, weights["lite0"], reals, z, n=n)
+                if form.startswith("baseline"):
+                    work = baseline_iteration(bench, weights["lite0"], reals, z, n=n)
                 else:
                     work = our_iteration(bench, config, weights, reals, z, dtype=dtype, chunk=chunk)
                 row["images_a_second"] = 1000 * batch / bench.milliseconds(work)
@@ -171,10 +170,10 @@ def training(bench: Bench) -> Iterator[Row]:
             yield row
 
 
-def literal_iteration(bench: Bench, weights: Any, reals: Tensor, z: Tensor, *, n: int) -> Callable[[], object]:
-    """Return an iteration of the literal form; it makes its random numbers where it stands."""
+def baseline_iteration(bench: Bench, weights: Any, reals: Tensor, z: Tensor, *, n: int) -> Callable[[], object]:
+    """Return an iteration of the baseline; it makes its random numbers where it stands."""
     with bench.device:
-        trainer = LiteralTrainer({name: w.to(bench.device) for name, w in weights.items()}, side=reals.shape[-1], n=n)
+        trainer = BaselineTrainer({name: w.to(bench.device) for name, w in weights.items()}, side=reals.shape[-1], n=n)
 
     def work() -> None:
         with bench.device:
@@ -197,8 +196,8 @@ def our_iteration(
     first = create_generator(config, 0, None)
     networks = start_stage(config, first, stage=0, weights=weights, device=bench.device, dtype=dtype)
     side = reals.shape[-1]
-    points = RegularGrid(side, side).points(0, side**2, dtype=torch.float32, device=bench.device)
-    options = StepOptions(points, micro_batch=len(z), blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
+    coordinates = RegularGrid(side, side).coordinates(device=bench.device)
+    options = StepOptions(coordinates, micro_batch=len(z), blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
     fakes = Batch(z, None)
 
     def work() -> None:

@@ -1,10 +1,9 @@
 """Time a step of inversion against a naive PyTorch implementation: python benchmarks/inversion_step.py
 
-A step draws one image with gradients, judges it by lite0's features and its pixels, and brings the gradient
-back to what the image is made of. The literal form draws by a chain of grids (benchmarks/literal.py) and goes
-back to z; ours goes back to the affine maps, whole and in chunks that are drawn again; the floor is the
-products and convolutions of ours alone. All take turns, float32. Prints a table and writes JSON below
-benchmarks/results/.
+A step renders one image with gradients, computes the loss from its pixels and lite0's features, and takes the gradient
+with respect to the latent. The baseline (benchmarks/baseline.py) goes back to z; ours goes back to the affine
+parameters, in one pass and with checkpointing in chunks; the floor is the products and convolutions of ours alone. All
+take turns, float32. Prints a table and writes JSON below benchmarks/results/.
 """
 
 from pathlib import Path
@@ -12,19 +11,18 @@ from typing import Any
 
 import torch
 import typer
-from fresh import random_generator
-from literal import LEVELS, LiteralGenerator
-from products import convolutions_of, convolve, convolve_back, drawing_products
-from recording import facts, write
-from resident import Peak
+from baseline import LEVELS, BaselineGenerator
+from floor import convolutions_of, convolve, convolve_back, rendering_products
+from peak_memory import Peak
+from random_models import random_generator
+from results_io import facts, write
+from timing import Work, take_turns
 from torch import Tensor
-from turns import Work, take_turns
 
-from polyinr_core.inversion.loss import TargetLoss, load_loss
-from polyinr_core.inversion.target import TargetGrid, target_grid
+from polyinr_core.inversion.loss import TargetGrid, TargetLoss, load_loss, target_grid
 from polyinr_core.models.config import GeneratorConfig
 
-CHUNK = 4096  # pixels, of the form that draws again
+CHUNK = 4096  # pixels, with checkpointing
 
 
 def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
@@ -35,15 +33,15 @@ def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
     affine = generator.affine(generator.w(z)).requires_grad_()
     whole = target_grid(config, width=side, height=side, like=affine)
     chunked = TargetGrid(side, side, whole.coordinates, CHUNK)
-    literal = LiteralGenerator(side, channels).eval().requires_grad_(False)
+    baseline = BaselineGenerator(side, channels).eval().requires_grad_(False)
     target_loss = load_loss("lite0").for_target(torch.rand(1, 3, side, side) * 2 - 1)
     latent = z.clone().requires_grad_()
     works: dict[str, Work] = {
-        "literal": lambda: back(target_loss, literal(latent), latent),
+        "baseline": lambda: back(target_loss, baseline(latent), latent),
         "ours": lambda: back(target_loss, whole.render(generator.synthesis, affine), affine),
         "ours, in chunks": lambda: back(target_loss, chunked.render(generator.synthesis, affine), affine),
     }
-    products, scale = drawing_products(
+    products, scale = rendering_products(
         pixels=2 * side**2, channels=channels, levels=LEVELS, dtype=torch.float32, most=2 * side**2
     )
     calls = convolutions_of(target_loss.perceptual.extractor, whole.render(generator.synthesis, affine).detach())
@@ -57,7 +55,7 @@ def works_of(side: int, channels: int) -> tuple[dict[str, Work], float]:
 
 
 def back(target_loss: TargetLoss, image: Tensor, latent: Tensor) -> None:
-    """Judge an image and take the gradient at its latent."""
+    """Take the gradient of the loss of an image with respect to its latent."""
     torch.autograd.grad(target_loss(image).loss, latent)
 
 
@@ -77,8 +75,8 @@ def measure(side: int, channels: int, rounds: int) -> list[dict[str, Any]]:
             "side": side,
             "form": name,
             "seconds": round(times.seconds(name), 4),
-            "to_literal": round(times.ratio("literal", name), 2),
-            "to_literal_processor": round(times.processor_ratio("literal", name), 2),
+            "to_baseline": round(times.ratio("baseline", name), 2),
+            "to_baseline_processor": round(times.processor_ratio("baseline", name), 2),
             "of_floor": round(times.ratio("floor", name), 2),
             "of_floor_processor": round(times.processor_ratio("floor", name), 2),
             "mib": peaks[name],
@@ -97,13 +95,13 @@ def main(
     torch.manual_seed(0)
     rows: list[dict[str, Any]] = []
     described = facts(figures=rows)
-    print("channels side  form              seconds  to literal  by processor  of floor     MiB")
+    print("channels side  form              seconds  to baseline  by processor  of floor     MiB")
     for side in map(int, sides.split(",")):
         for row in measure(side, channels, rounds):
             rows.append(row)
             print(
                 f"{row['channels']:8} {row['side']:4}  {row['form']:16}{row['seconds']:9.3f}"
-                f"{row['to_literal']:12.2f}{row['to_literal_processor']:14.2f}{row['of_floor']:10.2f}{row['mib']:8.0f}",
+                f"{row['to_baseline']:12.2f}{row['to_baseline_processor']:14.2f}{row['of_floor']:10.2f}{row['mib']:8.0f}",
                 flush=True,
             )
         write(output, described)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 import typer
-from apart import apart
-from recording import facts, write
+from peak_memory import run_in_process
+from results_io import facts, write
 
 from polyinr_core.metrics.kid import KernelReference
 
@@ -32,7 +32,7 @@ def main(counts: str = "1000,5000,20000,50000,100000", output: Path = Path("benc
     """Measure at each of the counts."""
     rows = []
     for count in counts.split(","):
-        rows.append(apart(kernel_of, int(count)))
+        rows.append(run_in_process(kernel_of, int(count)))
         print(", ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
     write(output, facts(dim=DIM, rows=rows))
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from made import images, write_archive
-from recording import facts, processor, write
+from noisy_images import images, write_archive
+from results_io import facts, processor, write
 
 from polyinr_core.data.dataset import ImageDataset, open_dataset
 from polyinr_core.data.loader import TrainLoader

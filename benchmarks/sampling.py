@@ -1,9 +1,9 @@
-"""Time drawing against a naive PyTorch implementation and against its bare products: python benchmarks/sampling.py
+"""Time rendering against a naive PyTorch implementation and against its bare products: python benchmarks/sampling.py
 
-For each width, side and batch, from z to colors: the literal form (float32, eager, a chain of grids;
-benchmarks/literal.py), ours in each number format, and the floor, which is the n x n products of the same shapes
+For each width, side and batch, from z to colors: the baseline (float32, eager, a chain of grids;
+benchmarks/baseline.py), ours in each dtype, and the floor, which is the n x n products of the same shapes
 and format alone. All take turns in one process; once with glibc's heap as people have it and once with the heap
-kept, as every large tensor of the literal form is otherwise mapped and faulted anew. Prints a table and writes it
+kept, as every large tensor of the baseline is otherwise mapped and faulted anew. Prints a table and writes it
 as JSON below benchmarks/results/. Rows come cheapest first; what the time or the memory does not hold is left
 out, and said. Weights are random.
 
@@ -20,27 +20,26 @@ from typing import Annotated, Any, get_args
 
 import torch
 import typer
-from apart import Allocator, apart, heap
-from fresh import random_generator
-from literal import LEVELS, LiteralGenerator
-from products import drawing_products
-from recording import facts, write
-from resident import Peak, available
-from turns import Work, take_turns
+from baseline import LEVELS, BaselineGenerator
+from floor import rendering_products
+from peak_memory import Allocator, Peak, available, heap, run_in_process
+from random_models import random_generator
+from results_io import facts, write
+from timing import Work, take_turns
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.precision import in_precision
+from polyinr_core.rendering.backends import in_precision
 from polyinr_core.rendering.render import render_rows
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FLOOR_PIXELS = 2**16
-LITERAL_COPIES = 4.5  # of all features of a level, that the literal form holds at once
+BASELINE_COPIES = 4.5  # of all features of a level, that the baseline holds at once
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is drawn, and on which allocator."""
+    """What is rendered, and on which allocator."""
 
     channels: int
     side: int
@@ -53,17 +52,17 @@ class Case:
         return 2 * self.channels**2 * (LEVELS - 1) * self.side**2 * self.batch
 
     @property
-    def literal_bytes(self) -> float:
-        """Return the memory that the literal form takes."""
-        return LITERAL_COPIES * 4 * self.channels * self.side**2 * self.batch
+    def baseline_bytes(self) -> float:
+        """Return the memory that the baseline takes."""
+        return BASELINE_COPIES * 4 * self.channels * self.side**2 * self.batch
 
     def __str__(self) -> str:
         return f"{self.channels:5} {self.side:5} {self.batch:5}  {self.allocator:9}"
 
 
 @torch.no_grad()
-def measure(case: Case, types: list[str], rounds: int, seconds: float, with_literal: bool) -> list[dict[str, Any]]:
-    """Return a row for each number format, measured within about so many seconds; this runs apart."""
+def measure(case: Case, types: list[str], rounds: int, seconds: float, with_baseline: bool) -> list[dict[str, Any]]:
+    """Return a row for each dtype, measured within about so many seconds; this runs apart."""
     config = GeneratorConfig(channels=case.channels, levels=LEVELS)
     generator = random_generator(config)
     z, grid = torch.randn(case.batch, config.z_dim), RegularGrid(case.side, case.side)
@@ -83,16 +82,16 @@ def measure(case: Case, types: list[str], rounds: int, seconds: float, with_lite
     scale: dict[str, float] = {}
     for name in types:
         works[f"ours {name}"] = ours(TYPES[name])
-        works[f"floor {name}"], scale[name] = drawing_products(
+        works[f"floor {name}"], scale[name] = rendering_products(
             pixels=case.side**2 * case.batch,
             channels=case.channels,
             levels=LEVELS,
             dtype=TYPES[name],
             most=FLOOR_PIXELS,
         )
-    if with_literal:
-        literal = LiteralGenerator(case.side, case.channels).eval()
-        works["literal"] = torch.no_grad()(lambda: literal(z))
+    if with_baseline:
+        baseline = BaselineGenerator(case.side, case.channels).eval()
+        works["baseline"] = torch.no_grad()(lambda: baseline(z))
     start = time.perf_counter()
     peaks = {name: grown(work) for name, work in works.items()}  # this warms up, too
     times = take_turns(works, rounds=rounds, seconds=seconds - (time.perf_counter() - start), warm_up=False)
@@ -106,20 +105,20 @@ def measure(case: Case, types: list[str], rounds: int, seconds: float, with_lite
             "type": name,
             "allocator": case.allocator,
             "turns": len(times.clock[own]),
-            "literal_seconds": None,
+            "baseline_seconds": None,
             "seconds": round(times.seconds(own), 4),
             "floor_seconds": round(times.seconds(bare) * scale[name], 4),
-            "to_literal": None,
+            "to_baseline": None,
             "of_floor": round(times.ratio(bare, own) * scale[name], 3),
             "of_floor_processor": round(times.processor_ratio(bare, own) * scale[name], 3),
-            "literal_mib": None,
+            "baseline_mib": None,
             "mib": peaks[own],
         }
-        if with_literal:
-            row["literal_seconds"] = round(times.seconds("literal"), 4)
-            row["to_literal"] = round(times.ratio("literal", own), 2)
-            row["to_literal_processor"] = round(times.processor_ratio("literal", own), 2)
-            row["literal_mib"] = peaks["literal"]
+        if with_baseline:
+            row["baseline_seconds"] = round(times.seconds("baseline"), 4)
+            row["to_baseline"] = round(times.ratio("baseline", own), 2)
+            row["to_baseline_processor"] = round(times.processor_ratio("baseline", own), 2)
+            row["baseline_mib"] = peaks["baseline"]
         rows.append(row)
     return rows
 
@@ -133,7 +132,7 @@ def grown(work: Work) -> float:
 
 def product_rate() -> float:
     """Return about how many operations a second float32 products do here."""
-    work, _ = drawing_products(pixels=2048, channels=512, levels=9, dtype=torch.float32, most=2048)
+    work, _ = rendering_products(pixels=2048, channels=512, levels=9, dtype=torch.float32, most=2048)
     times = take_turns({"floor": work}, rounds=5)
     return 2 * 2048 * 512**2 * 8 / times.seconds("floor")
 
@@ -142,12 +141,12 @@ def shown(row: dict[str, Any]) -> str:
     """Return a row of the table."""
     cells = [f"{row['channels']:5} {row['side']:5} {row['batch']:5}  {row['allocator']:9} {row['type']:9}"]
     for name, width, digits in (
-        ("literal_seconds", 9, 3),
+        ("baseline_seconds", 9, 3),
         ("seconds", 9, 3),
         ("floor_seconds", 9, 3),
-        ("to_literal", 8, 2),
+        ("to_baseline", 8, 2),
         ("of_floor", 8, 2),
-        ("literal_mib", 9, 0),
+        ("baseline_mib", 9, 0),
         ("mib", 8, 0),
     ):
         value = row[name]
@@ -188,7 +187,7 @@ def main(
     described = facts(floor="torch.mm of blocks of 2048 pixels", rows=rows, left_out=left_out)
     pace = 5 * (1 + len(formats)) / product_rate()  # seconds an operation of a whole turn; the first guess
     print(
-        "channels side batch  allocator type       literal     ours    floor  to lit. of floor literal MiB  ours",
+        "channels side batch  allocator type       baseline     ours    floor  to lit. of floor baseline MiB  ours",
         flush=True,
     )
     for index, case in enumerate(cases):
@@ -198,14 +197,14 @@ def main(
             print(left_out[-1], flush=True)
             continue
         share = case.flops / sum(other.flops for other in cases[index:])
-        with_literal = case.literal_bytes < 0.9 * available()
-        if not with_literal:
-            left_out.append(f"{case}: the literal form would take {case.literal_bytes / 2**30:.0f} GiB")
+        with_baseline = case.baseline_bytes < 0.9 * available()
+        if not with_baseline:
+            left_out.append(f"{case}: the baseline would take {case.baseline_bytes / 2**30:.0f} GiB")
             print(left_out[-1], flush=True)
         began = time.perf_counter()
         try:
             with heap(case.allocator):
-                found = apart(measure, case, formats, rounds, max(share * rest, 2 * turn), with_literal)
+                found = run_in_process(measure, case, formats, rounds, max(share * rest, 2 * turn), with_baseline)
         except BrokenProcessPool:
             left_out.append(f"{case}: its process died, of too little memory perhaps")
             print(left_out[-1], flush=True)

@@ -1,9 +1,9 @@
-"""Time coarse to fine drawing and measure its error: python benchmarks/tolerance.py [MODEL]
+"""Time rendering with a tolerance and measure its error: python benchmarks/tolerance.py [MODEL]
 
-For each side and tolerance: how much faster than the exact form, which share of the pixels is drawn, and how far
-colors are off, in steps of 255. Writes JSON below benchmarks/results/. Besides MODEL, if given, whose first
-seeds are drawn, there is a network of random weights in each form (benchmarks/fresh.py). Times are those of the
-process's own processor, so run it with OMP_NUM_THREADS=1. Both forms of drawing take turns.
+For each side and tolerance: how much faster than the exact form, which share of the pixels is rendered, and how far
+colors are off, in steps of 255. Writes JSON below benchmarks/results/. Renders the first seeds of MODEL, if given,
+and one of random weights in each form (benchmarks/random_models.py). Times are processor time, so run it with
+OMP_NUM_THREADS=1. Both forms of rendering take turns.
 """
 
 import statistics
@@ -14,8 +14,8 @@ from typing import Annotated, get_args
 
 import torch
 import typer
-from fresh import random_generator
-from recording import facts, write
+from random_models import random_generator
+from results_io import facts, write
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
@@ -31,7 +31,7 @@ STEPS = 127.5  # of 255 in a unit of color
 
 
 def maps_of(generator: Generator, seeds: int) -> Tensor:
-    """Return the affine maps [N, L, 3, n] of the first seeds, each in a class of its own if there are any."""
+    """Return the affine parameters [N, L, 3, n] of the first seeds, each in a class of its own if there are any."""
     classes = generator.config.classes
     label = torch.arange(seeds) % classes if classes else None
     with torch.no_grad():
@@ -39,23 +39,23 @@ def maps_of(generator: Generator, seeds: int) -> Tensor:
 
 
 def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[str, float]]:
-    """Yield what each tolerance gives for the image of affine maps [L, 3, n]."""
+    """Yield what each tolerance gives for the image of affine parameters [L, 3, n]."""
     grid = RegularGrid(side, side)
-    backend, drawn = select_backend(generator.synthesis, affine.device), []
+    backend, rendered = select_backend(generator.synthesis, affine.device), []
 
-    def counted(maps: Tensor, points: Tensor) -> Tensor:
-        drawn.append(len(points))
-        return backend(maps, points)
+    def counted(maps: Tensor, coordinates: Tensor) -> Tensor:
+        rendered.append(len(coordinates))
+        return backend(maps, coordinates)
 
     def timed(tolerance: float) -> tuple[Tensor, float]:
-        drawn.clear()
+        rendered.clear()
         start = time.process_time()
         image = torch.cat(list(render_rows(counted, affine, grid, tolerance=tolerance)))
         return image, time.process_time() - start
 
     timed(TOLERANCES[-1])  # to warm up
     exact, before = timed(0.0)
-    found = [(tolerance, *timed(tolerance), sum(drawn) / side**2) for tolerance in TOLERANCES]
+    found = [(tolerance, *timed(tolerance), sum(rendered) / side**2) for tolerance in TOLERANCES]
     after = timed(0.0)[1]
     for tolerance, image, seconds, share in found:
         off = STEPS * (image - exact).abs().amax(dim=-1).flatten()
@@ -63,7 +63,7 @@ def measure(generator: Generator, affine: Tensor, side: int) -> Iterator[dict[st
         yield {
             "tolerance": tolerance,
             "speed": (before + after) / 2 / seconds,
-            "drawn": share,
+            "rendered": share,
             "off_99.9": off.kthvalue(rank).values.item(),
             "off_max": off.max().item(),
             "exact_seconds": (before + after) / 2,
@@ -94,7 +94,7 @@ def main(
                 rows.append(row)
                 print(
                     f"{name:16} n = {row['channels']:4}  {side:4} px  tolerance {row['tolerance']:3}: "
-                    f"{row['speed']:5.2f} x as fast (least {row['slowest']:5.2f}), {row['drawn']:6.1%} drawn, "
+                    f"{row['speed']:5.2f} x as fast (least {row['slowest']:5.2f}), {row['rendered']:6.1%} rendered, "
                     f"off {row['off_99.9']:4.2f} (99.9 %), {row['off_max']:4.2f} at most",
                     flush=True,
                 )

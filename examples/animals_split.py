@@ -13,8 +13,8 @@ random already. A face that repeats an earlier one is in no part. `polyinr prepa
     choose-64.zip     500 faces, to choose a checkpoint by
     report-64.zip     500 faces, to report its metrics on
     train-64.zip      all others
-    demo-64.zip       2000 of train-64.zip, 250 of each class, compressed as far as PNG allows: at 64 px the dataset
-                      that comes with polyinr, polyinr_core/assets/animals-64.zip
+    demo-64.zip       2000 of train-64.zip, 250 of each class, compressed as far as PNG allows: with --res 64 the
+                      dataset that comes with polyinr, polyinr_core/assets/animals-64.zip
 """
 
 import argparse

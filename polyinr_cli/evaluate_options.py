@@ -38,7 +38,7 @@ Real = Annotated[
         "--real",
         metavar="DATA",
         show_default=False,
-        help="Real images: a .zip, tar shards or a folder; or their statistics, .safetensors or .npz.",
+        help="Real images: a .zip, tar shards, a folder, .npy or .npz; or their statistics, .safetensors or .npz.",
     ),
 ]
 Fake = Annotated[
@@ -101,6 +101,10 @@ Bootstrap = Annotated[
     typer.Option(
         "--bootstrap", metavar="N", help="Compute 95 % confidence intervals from N resamples, 2 or more; 0 is off."
     ),
+]
+PerClass = Annotated[
+    bool,
+    typer.Option("--per-class", help="Compute the metrics of each class too; both sets need labels."),
 ]
 Batch = Annotated[int, typer.Option("--batch", metavar="N", help="Images in a batch of the feature extractors.")]
 CacheFolder = Annotated[

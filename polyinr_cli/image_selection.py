@@ -26,7 +26,7 @@ def select_images(
     force: bool = False,
 ) -> "ImageRequests":
     """Return the images of --seeds or --latents, whichever is given. Raises RequestError, LabelError, FileError."""
-    from polyinr_core.latents.naming import parse_seeds
+    from polyinr_core.latents.latents import parse_seeds
     from polyinr_core.rendering.requests import from_latents_file, from_seed_numbers
 
     check_selection(seeds, latents)
@@ -40,7 +40,7 @@ def select_images(
 
 def class_index(label: str | None, checkpoint: "Checkpoint") -> int | None:
     """Return the class of --label, None without it. Raises LabelError."""
-    from polyinr_core.latents.naming import parse_label
+    from polyinr_core.latents.latents import parse_label
 
     if label is None:
         return None

@@ -12,7 +12,7 @@ from . import console
 from .options import parse_res
 
 if TYPE_CHECKING:
-    from polyinr_core.inversion.target import TargetImage
+    from polyinr_core.inversion.loss import TargetImage
     from polyinr_core.rendering.writers import Output
 
 RANGES = {"steps": (1, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
@@ -174,7 +174,7 @@ def check_outputs(target: "Output", delta: Path | None, show: Path | None) -> No
 
 def load_targets(photos: list[Path], *, res: int | None, size: str | None, resolution: int) -> "list[TargetImage]":
     """Return the photos at the size at which they are inverted. Raises RequestError, FileError."""
-    from polyinr_core.inversion.target import load_target
+    from polyinr_core.inversion.loss import load_target
 
     from .parsing import parse_size
 

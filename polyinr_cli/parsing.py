@@ -11,7 +11,7 @@ from polyinr_core.errors import FileError, RequestError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from polyinr_core.models.coordinates import Bounds
+    from polyinr_core.models.coordinates import Window
     from polyinr_core.rendering.viewport import Matrix, Viewport
 
 TRAINED_WINDOW = "0:1"
@@ -42,7 +42,7 @@ def parse_res_or_size(res: int | None, size: str | None) -> tuple[int, int] | No
     return None if text is None else parse_size(text)
 
 
-def parse_window(text: str) -> "Bounds":
+def parse_window(text: str) -> "Window":
     """Parse "A:B" or "X0:X1,Y0:Y1" as (x0, y0, x1, y1). Raises RequestError."""
     spans = [_parse_span(part, text) for part in text.split(",")]
     if len(spans) > 2:
@@ -68,7 +68,7 @@ class ViewportOptions:
     """The options --res, --size, --grid ... --supersample; the model may still have to give the size."""
 
     size: "tuple[int, int] | None" = None
-    window: "Bounds" = (0.0, 0.0, 1.0, 1.0)
+    window: "Window" = (0.0, 0.0, 1.0, 1.0)
     center: tuple[float, float] | None = None  # with a zoom, in place of the window
     zoom: float = 1.0
     rotate: float = 0.0
@@ -150,7 +150,7 @@ def parse_viewport_options(
     )
 
 
-def window_around(center: tuple[float, float], zoom: float, width: int, height: int) -> "Bounds":
+def window_around(center: tuple[float, float], zoom: float, width: int, height: int) -> "Window":
     """Return the window around a point whose shorter side spans 1 / zoom, with square pixels. Raises RequestError."""
     shorter = max(1, min(width, height) - 1)
     half_width, half_height = (max(1, count - 1) / shorter / zoom / 2 for count in (width, height))

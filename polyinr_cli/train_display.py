@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import WeightsError
-from polyinr_core.runtime.memory import total_memory
+from polyinr_core.runtime.resources import total_memory
 
 from . import console as streams
 

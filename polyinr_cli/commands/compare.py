@@ -157,7 +157,7 @@ def _is_equal(verdict: "Verdict") -> bool:
 
 def _sentence_of(verdict: "Verdict") -> str:
     """Return in a sentence whether two values can be compared, and which is better."""
-    from polyinr_core.evaluation.results import better, family_of
+    from polyinr_core.metrics.registry import better, family_of
 
     a, b = (f"{value:.0f}" if value >= 1000 and value.is_integer() else f"{value:.5g}" for value in verdict.values)
     values = f"A {a}, B {b}"

@@ -73,8 +73,8 @@ def convert(
 def _read(file: Path, *, half: bool, card: Path | None) -> "Checkpoint":
     import torch
 
-    from polyinr_core.checkpoints.export import add_card, load_any_checkpoint, read_card, round_weights
-    from polyinr_core.checkpoints.official import load_official_checkpoint
+    from polyinr_core.checkpoints.checkpoint import add_card, read_card, round_weights
+    from polyinr_core.checkpoints.official import load_any_checkpoint, load_official_checkpoint
 
     facts = read_card(card) if card is not None else None
     checkpoint = load_any_checkpoint(file) if half or facts is not None else load_official_checkpoint(file)

@@ -37,7 +37,7 @@ from polyinr_cli.parsing import TRAINED_WINDOW, parse_viewport_options
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
 from polyinr_core.rendering.writers import IMAGE_KINDS, SQUARE, Output, OutputKind, write_stream
-from polyinr_core.runtime.memory import check_memory
+from polyinr_core.runtime.resources import check_memory
 
 if TYPE_CHECKING:
     from polyinr_core.latents.directions import Directions
@@ -165,7 +165,7 @@ def directions(
         return
 
     from polyinr_core.latents.directions import parse_amounts, parse_moves
-    from polyinr_core.latents.naming import parse_levels
+    from polyinr_core.latents.latents import parse_levels
     from polyinr_core.rendering.edits import direction_grid, moved_requests
 
     check_selection(seeds, latents)

@@ -13,6 +13,7 @@ from polyinr_cli.evaluate_options import (
     HeldOutRun,
     LabelsOption,
     Metrics,
+    PerClass,
     Protocol,
     ProtocolOption,
     Psi,
@@ -27,7 +28,7 @@ from polyinr_cli.options import Device, Json, Label, Model, OptionalOutput, Over
 from polyinr_cli.runtime import choose_device, joined, own_rank, rank_device
 from polyinr_cli.train_options import Download, Weights, parse_weights
 from polyinr_core.errors import FileError, RequestError
-from polyinr_core.runtime.memory import available_memory, total_memory
+from polyinr_core.runtime.resources import available_memory, total_memory
 
 
 def evaluate(
@@ -45,6 +46,7 @@ def evaluate(
     weights: Weights = None,
     download: Download = False,
     bootstrap: Bootstrap = 0,
+    per_class: PerClass = False,
     batch: Batch = 64,
     steps: Steps = None,
     cache: CacheFolder = None,
@@ -96,6 +98,7 @@ def evaluate(
             weights=files,
             download=download,
             bootstrap=bootstrap,
+            per_class=per_class,
             batch=batch,
             steps=steps,
             cache=cache,
@@ -140,7 +143,7 @@ def _write(result: dict[str, Any], output: Path | None, *, overwrite: bool, as_j
         with written_beside(output, overwrite=overwrite) as draft:
             draft.write_text(text, encoding="utf-8")
     if not as_json and not to_stdout:
-        for line in _table(result["metrics"]):
+        for line in [*_table(result["metrics"]), *_class_table(result.get("classes", {}))]:
             console.line(line)
 
 
@@ -156,4 +159,20 @@ def _table(metrics: dict[str, dict[str, float]]) -> list[str]:
         elif "std" in estimate:
             line += f"  +- {estimate['std']:.3g}"
         lines.append(line)
+    return lines
+
+
+def _class_table(classes: dict[str, dict[str, Any]]) -> list[str]:
+    """Return a line for each class: name, counts, and its metrics, - for those that need more images."""
+    names = list(dict.fromkeys(name for row in classes.values() for name in row["metrics"]))
+    if not classes:
+        return []
+    width = max(len("class"), *map(len, classes))
+    columns = [(name, max(11, len(name))) for name in names]
+    lines = ["", f"{'class':<{width}}    reals    fakes" + "".join(f"  {name:>{size}}" for name, size in columns)]
+    for class_name, row in classes.items():
+        values = [row["metrics"][name]["value"] if name in row["metrics"] else None for name in names]
+        cells = ["-" if value is None else f"{value:.5g}" for value in values]
+        texts = "".join(f"  {cell:>{size}}" for cell, (_, size) in zip(cells, columns, strict=True))
+        lines.append(f"{class_name:<{width}} {row['reals']:8d} {row['fakes']:8d}{texts}")
     return lines

@@ -53,7 +53,7 @@ def gallery(
         raise RequestError("-o requires the path of a folder for the page and its images")
     from polyinr_core.gallery.builder import PAGE, GalleryBuilder, check_gallery_folder
     from polyinr_core.gallery.plan import parse_psi_values, plan_gallery
-    from polyinr_core.latents.naming import parse_seeds
+    from polyinr_core.latents.latents import parse_seeds
 
     path = check_gallery_folder(output, overwrite=overwrite)
     size = parse_res_or_size(res, None)

@@ -111,7 +111,7 @@ def heatmap(
 
     is_8_bit = target.kind is not OutputKind.array
     opened = open_model(model, precision=precision, device=device, is_8_bit=is_8_bit, quiet=quiet)
-    from polyinr_core.latents.naming import parse_levels
+    from polyinr_core.latents.latents import parse_levels
     from polyinr_core.rendering.heatmap import HeatmapOptions, check_heatmaps, count_evaluations, write_heatmaps
 
     count = opened.generator.config.levels

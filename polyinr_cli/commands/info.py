@@ -60,7 +60,7 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
 
 def _kind_of(path: Path) -> str:
     from polyinr_core.data.dataset import means_shards
-    from polyinr_core.images.io import image_kind
+    from polyinr_core.images.io import detect_format
     from polyinr_core.runtime.atomic_io import explain, refuse_special
 
     if means_shards(path):
@@ -77,7 +77,7 @@ def _kind_of(path: Path) -> str:
         raise explain(path, error) from error
     if not head:
         raise FileError(path, "is empty")
-    if image_kind(head) is not None:
+    if detect_format(head) is not None:
         return "image"
     if head.startswith(b"PK"):
         return "data"
@@ -186,7 +186,6 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
 def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
     """Return the facts of a folder of images as `prepare` takes them. Raises PolyinrError."""
     from polyinr_core.data.import_sources import list_folder, without_broken_strays
-    from polyinr_core.data.listing import Ignored
 
     listing = list_folder(path)
     if not listing.names:
@@ -195,7 +194,7 @@ def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
         raise RequestError(f"-o writes a grid of a dataset's images (.zip, .tar shards); {path} is a folder")
     kept = without_broken_strays(path, listing)
     labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
-    notes = Ignored(listing)
+    notes = listing.ignored
     broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
     notes.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
     streams.say_notes(path, [*notes.lines(), *([] if note is None else [note])], quiet=quiet)

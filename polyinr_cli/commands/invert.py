@@ -37,13 +37,12 @@ from polyinr_cli.outputs import Reporter, parse_output
 from polyinr_cli.runtime import choose_device
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.writers import OutputKind, write_latents_to
-from polyinr_core.runtime.memory import available_memory, total_memory
+from polyinr_core.runtime.resources import available_memory, total_memory
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
-    from polyinr_core.inversion.invert import InversionResult
-    from polyinr_core.inversion.optimize import PsnrProgress
-    from polyinr_core.inversion.target import TargetImage
+    from polyinr_core.inversion.invert import InversionResult, PsnrProgress
+    from polyinr_core.inversion.loss import TargetImage
 
 
 def invert(

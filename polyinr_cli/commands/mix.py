@@ -200,7 +200,7 @@ def _names(pair: list[str] | None, source: str | None, target: str | None) -> tu
 
 def _groups(texts: list[str] | None, levels: int, *, every: bool) -> tuple[tuple[int, ...], ...]:
     """Return the groups of levels. Raises RequestError."""
-    from polyinr_core.latents.naming import parse_levels
+    from polyinr_core.latents.latents import parse_levels
 
     if not texts:
         return (tuple(range(0 if every else max(0, levels - DEFAULT_LEVELS), levels)),)

@@ -131,7 +131,7 @@ def sample(
     renderer = renderer_for(opened, viewport, bits=bits or 8, is_sized=not is_latents, tolerance=tolerance or 0.0)
     layout = None
     if class_grid:
-        from polyinr_core.latents.naming import parse_seeds
+        from polyinr_core.latents.latents import parse_seeds
         from polyinr_core.rendering.requests import every_class
 
         assert seeds is not None

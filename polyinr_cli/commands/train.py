@@ -13,7 +13,7 @@ from polyinr_cli.model_lookup import resolve_folder
 from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
 from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_rank, rank_device, stopping
 from polyinr_core.errors import RequestError
-from polyinr_core.runtime.memory import check_gpu_memory, check_memory, total_memory
+from polyinr_core.runtime.resources import check_gpu_memory, check_memory, total_memory
 
 if TYPE_CHECKING:
     import torch

@@ -62,9 +62,8 @@ def view(
         )
     with listen(port) as listening:
         opened = open_model(model, precision=precision, device=device, is_8_bit=True, quiet=quiet)
-        from polyinr_core.viewer.selection import parse_selection
         from polyinr_core.viewer.server import ViewerServer
-        from polyinr_core.viewer.tiles import TileRenderer
+        from polyinr_core.viewer.tiles import TileRenderer, parse_selection
 
         fields = {"seed": str(seed), "label": label or "", "psi": "" if psi is None else repr(psi)}
         server = ViewerServer(
@@ -111,7 +110,7 @@ def has_display() -> bool:
 
 def serve(app: "Starlette", listening: socket.socket) -> None:
     """Serve until a signal arrives. Raises KeyboardInterrupt."""
-    from polyinr_core.viewer.connections import limited_server
+    from polyinr_core.viewer.server import limited_server
 
     server = limited_server(app)
     if signal.getsignal(signal.SIGHUP) is interrupt:  # uvicorn handles the other signals

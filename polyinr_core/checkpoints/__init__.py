@@ -1,1 +1,1 @@
-"""Checkpoints: our own files, the authors' pickles, deltas, export."""
+"""Checkpoints: our own files, the authors' pickles, deltas."""

@@ -1,22 +1,22 @@
-"""Checkpoints: a generator and its metadata in one safetensors file."""
+"""Checkpoints: a generator, its metadata and its model card in one safetensors file."""
 
 import copy
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from polyinr_core.errors import CheckpointError, ConfigError
+from polyinr_core.errors import CheckpointError, ConfigError, FileError
 from polyinr_core.models.config import GeneratorConfig
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid, LearnedGrid, RegularGrid
+from polyinr_core.models.coordinates import UNIT, Grid, LearnedGrid, RegularGrid, Window
 from polyinr_core.models.generator import Generator, count_parameters, flops_per_pixel
 from polyinr_core.models.layers import aligned
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
 from polyinr_core.runtime.rng import meta_init
-from polyinr_core.runtime.strict_json import JsonError, are_texts, is_number, is_whole
+from polyinr_core.runtime.strict_json import JsonError, are_texts, is_number, is_whole, parse_json
 from polyinr_core.runtime.tensor_files import (
     TensorFileError,
     check_values,
@@ -29,6 +29,8 @@ from polyinr_core.runtime.tensor_files import (
 FORMAT = 1
 METADATA_KEY = "polyinr"
 LEARNED_GRID = "learned_grid"
+CARD = "card"  # its key in `Checkpoint.origin`
+MAX_CARD_BYTES = 2**20
 MAX_PIXELS = 65536  # of a training resolution
 PROBES = ((0.0, 0.0, 1.0), (0.5, 0.5, 1.0), (1.0, 1.0, 1.0))  # coordinates at which a model must give finite colors
 DAMAGED = "a damaged checkpoint ({}); get or train it again"
@@ -51,11 +53,11 @@ class Checkpoint:
     learned_grid: Tensor | None = None
     sha256: str = ""
 
-    def grid(self, width: int, height: int, *, bounds: Bounds = UNIT) -> Grid:
+    def grid(self, width: int, height: int, *, window: Window = UNIT) -> Grid:
         """Return the learned grid at exactly its own resolution and window, the regular one everywhere else."""
-        if self.learned_grid is not None and (width, height) == (self.resolution,) * 2 and bounds == UNIT:
+        if self.learned_grid is not None and (width, height) == (self.resolution,) * 2 and window == UNIT:
             return LearnedGrid(self.learned_grid, width, height)
-        return RegularGrid(width, height, bounds)
+        return RegularGrid(width, height, window)
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
@@ -200,3 +202,34 @@ def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "origin": checkpoint.origin,
         "sha256": checkpoint.sha256,
     }
+
+
+def round_weights(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
+    """Return a checkpoint with its weights rounded to `dtype`, in which `save_checkpoint` stores them.
+
+    A learned grid stays as it is. Loading the file gives float32 again, of the rounded values.
+    """
+    origin = {**checkpoint.origin, "weights": str(dtype).removeprefix("torch.")}
+    if checkpoint.sha256:
+        origin["rounded_from"] = checkpoint.sha256
+    return replace(checkpoint, generator=checkpoint.generator.to(dtype), origin=origin)
+
+
+def add_card(checkpoint: Checkpoint, card: dict[str, Any]) -> Checkpoint:
+    """Return a checkpoint with a model card: what its author says of data, license, training and metrics."""
+    return replace(checkpoint, origin={**checkpoint.origin, CARD: card})
+
+
+def read_card(path: PathLike) -> dict[str, Any]:
+    """Read a model card, a JSON object of at most 1 MiB. Raises FileError."""
+    path = Path(path)
+    data = read_bytes(path)
+    if len(data) > MAX_CARD_BYTES:
+        raise FileError(path, f"{len(data):,} bytes; a card has at most {MAX_CARD_BYTES:,}")
+    try:
+        card = parse_json(data)
+    except JsonError as error:
+        raise FileError(path, f"{error}; a card is a JSON object") from error
+    if not isinstance(card, dict):
+        raise FileError(path, f"a JSON {type(card).__name__}; a card is a JSON object, {{...}}")
+    return card

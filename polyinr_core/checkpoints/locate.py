@@ -8,7 +8,7 @@ from pathlib import Path
 
 from polyinr_core.errors import FileError
 from polyinr_core.runtime.atomic_io import PathLike
-from polyinr_core.runtime.format1 import FOLDERS
+from polyinr_core.runtime.strict_json import FOLDERS
 
 from .checkpoint import Checkpoint, load_checkpoint
 from .delta import apply_delta, is_delta, load_delta

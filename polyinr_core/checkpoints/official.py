@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from polyinr_core.errors import CheckpointError, ConfigError
+from polyinr_core.errors import CheckpointError, ConfigError, FileError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import PathLike, explain
@@ -28,7 +28,7 @@ from polyinr_core.runtime.tensor_files import (
     read_tensors,
 )
 
-from .checkpoint import METADATA_KEY, Checkpoint, check_finite
+from .checkpoint import METADATA_KEY, Checkpoint, check_finite, load_checkpoint
 from .official_pickle import LazyTensor, tensors_in_pickle
 from .safe_unpickler import PickleProblem, shown
 
@@ -38,6 +38,23 @@ GRIDS = ("gridt", "synthesis.grid")  # one parameter under two names
 # what golden files hold beside the weights
 TEST_VECTORS = ("input.", "output.", "output64.", "debug.", "post_train.")
 OURS = "it is a polyinr checkpoint already; use it as it is, or make it smaller with --half"
+
+
+def load_any_checkpoint(path: PathLike) -> Checkpoint:
+    """Load a polyinr checkpoint or an official one. Raises CheckpointError, FileError."""
+    path = Path(path)
+    return load_checkpoint(path) if is_own_checkpoint(path) else load_official_checkpoint(path)
+
+
+def is_own_checkpoint(path: PathLike) -> bool:
+    """Return whether a file is a polyinr checkpoint, by its header."""
+    path = Path(path)
+    try:
+        if not path.is_file() or not is_safetensors(map_file(path)):
+            return False
+        return METADATA_KEY in read_header(path)[METADATA]
+    except (OSError, FileError, TensorFileError, PickleProblem):
+        return False
 
 
 def load_official_checkpoint(path: PathLike) -> Checkpoint:

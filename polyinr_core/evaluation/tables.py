@@ -13,9 +13,10 @@ from typing import Any, Literal
 from tabulate import tabulate  # type: ignore[import-untyped]
 
 from polyinr_core.errors import RequestError
+from polyinr_core.metrics.registry import Better, best, better, family_of
 
 from .compare import Verdict, compare
-from .results import Better, Result, best, better, family_of
+from .results import Result
 
 MILLION = 1e6
 UNCHECKED = "It has no card: whether the reals and the networks agree is not checked."

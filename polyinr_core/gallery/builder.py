@@ -12,14 +12,12 @@ from polyinr_core.rendering.metadata import model_metadata, version
 from polyinr_core.rendering.model import Model
 from polyinr_core.rendering.requests import from_seed_numbers
 from polyinr_core.runtime.atomic_io import PathLike, check_place, explain, written_beside
-from polyinr_core.runtime.memory import check_disk
+from polyinr_core.runtime.resources import check_disk
 from polyinr_core.runtime.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
 
-from .jobs import Progress, RenderJobs
-from .page import GalleryInfo, render_page
+from .page import GalleryInfo, export_webgl, fits_webgl, render_page
 from .plan import DEFAULT_FRAMES, DEFAULT_PSI, DEFAULT_SEEDS, GalleryPlan, plan_gallery
-from .sections import plan_sections
-from .webgl_export import export_webgl, fits_webgl
+from .sections import Progress, RenderJobs, plan_sections
 
 PAGE, FACTS = "index.html", "gallery.json"
 BYTES_PER_PIXEL = 3  # of a PNG at worst

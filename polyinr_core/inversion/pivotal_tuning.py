@@ -20,8 +20,7 @@ from polyinr_core.models.generator import Generator, Synthesis
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.rng import generator_for
 
-from .invert import InversionResult
-from .optimize import BETAS, NOT_FINITE, PsnrProgress, learning_rate, psnr_of
+from .invert import BETAS, NOT_FINITE, InversionResult, PsnrProgress, learning_rate, psnr_of
 
 DEFAULT_RANK = 16
 TUNING_RATE = 2e-3
@@ -108,7 +107,7 @@ def locality_psnr(before: Generator, after: Generator, *, seed: int, count: int 
     like = before.mapping.w_avg
     z, label = _random_z(before, count, rng=generator_for(seed, "drift"))
     grid = RegularGrid(resolution, resolution)
-    coordinates = grid.points(0, resolution**2, dtype=like.dtype, device=like.device)
+    coordinates = grid.coordinates(dtype=like.dtype, device=like.device)
     one, two = (generator(z, coordinates, label).clamp(-1, 1) for generator in (before, after))
     return psnr_of((one - two).square().mean())
 

@@ -1,4 +1,4 @@
-"""What a generator is made of: a handful of numbers."""
+"""The configuration of a generator: its sizes and its form."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -10,12 +10,11 @@ Form = Literal["release", "paper"]
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Sizes and form of a generator; no resolution, since a grid is an argument.
+    """Sizes and form of a generator; it has no resolution, as coordinates are an argument.
 
-    `release` is the network that the authors published; `paper` is Eq. 3 to the letter: the maps are linear
-    in w, levels are not chained, the modulation has no activation, and nothing is clamped.
-    `table_rows` is the size of the class table; the released files have 1000 rows whatever the classes.
-    Raises ConfigError.
+    Form `release` is the network that the authors published; `paper` is Eq. 3 to the letter: affine parameters are
+    linear in w, coordinates are not transformed from level to level, the modulation has no activation, and nothing is
+    clamped. `table_rows` is the size of the class embedding, 1000 in all official files. Raises ConfigError.
     """
 
     form: Form = "release"
@@ -24,10 +23,10 @@ class GeneratorConfig:
     z_dim: int = 64
     w_dim: int = 512
     classes: int = 0  # 0: unconditional
-    table_rows: int | None = None  # None: one row a class
+    table_rows: int | None = None  # None: as many as classes
     table_dim: int = 320
     mapping_layers: int = 2
-    clamp: float | None = 256.0  # of every level's features, in the release's form
+    clamp: float | None = 256.0  # of the features of each level, in the release's form
 
     def __post_init__(self) -> None:
         if self.form not in get_args(Form):
@@ -45,7 +44,7 @@ class GeneratorConfig:
         if self.form == "paper":
             object.__setattr__(self, "clamp", None)
         elif self.clamp is not None and not (type(self.clamp) in (int, float) and 0 < self.clamp < 1e30):
-            raise ConfigError(f"clamp {self.clamp!r} is no number above 0")
+            raise ConfigError(f"clamp {self.clamp!r} is not a number above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, as stored in a checkpoint."""

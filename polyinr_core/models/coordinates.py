@@ -1,4 +1,4 @@
-"""Coordinate grids; knows nothing of networks."""
+"""Coordinate grids: where an image's pixels lie in the plane. Nothing here knows of networks."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from polyinr_core.errors import ConfigError
 
-Bounds = tuple[float, float, float, float]
-UNIT: Bounds = (0.0, 0.0, 1.0, 1.0)
+Window = tuple[float, float, float, float]  # x0, y0, x1, y1; x to the right, y down
+UNIT: Window = (0.0, 0.0, 1.0, 1.0)  # the window that models are trained on
 
 
 class Grid(Protocol):
-    """An image's pixels as points of the plane, listed row by row."""
+    """The coordinates of an image's pixels, in row-major order."""
 
     @property
     def width(self) -> int: ...
@@ -22,80 +22,80 @@ class Grid(Protocol):
     def height(self) -> int: ...
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Return the pixels of `index` [P] (row-major) as homogeneous points (x, y, 1), [P, 3]."""
+        """Return homogeneous coordinates (x, y, 1) [P, 3] of the pixels at row-major indices `index` [P]."""
         ...
 
 
 @dataclass(frozen=True)
 class RegularGrid:
-    """Pixel i of W stands at x0 + i (x1-x0)/(W-1): the borders of the window are pixels, not edges.
+    """Pixel i of W lies at x0 + i (x1-x0)/(W-1): the outermost pixels lie on the window's borders.
 
-    A single row or column stands in the middle of its span. Coordinates are computed in float64 and rounded
-    once, so a pixel has the same coordinates in any tile.
+    A single row or column lies in the middle of the window. Coordinates are computed in float64 and rounded once, so
+    a pixel has the same coordinates in any tile. Raises ConfigError.
     """
 
     width: int
     height: int
-    bounds: Bounds = UNIT
+    window: Window = UNIT
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise ConfigError(f"a grid of {self.width}x{self.height} pixels is empty")
-        x0, y0, x1, y1 = self.bounds
+        x0, y0, x1, y1 = self.window
         if not (abs(x0) + abs(x1) + abs(y0) + abs(y1) < float("inf")) or x0 == x1 or y0 == y1:
             raise ConfigError(f"the window {x0}:{x1},{y0}:{y1} has no extent")
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Return the pixels of `index` [P] as points (x, y, 1), [P, 3]."""
-        x0, y0, x1, y1 = self.bounds
-        x = spread(index % self.width, count=self.width, low=x0, high=x1)
-        y = spread(index.div(self.width, rounding_mode="floor"), count=self.height, low=y0, high=y1)
+        """Return coordinates (x, y, 1) [P, 3] of the pixels at `index` [P]."""
+        x0, y0, x1, y1 = self.window
+        x = positions(index % self.width, count=self.width, low=x0, high=x1)
+        y = positions(index.div(self.width, rounding_mode="floor"), count=self.height, low=y0, high=y1)
         return torch.stack([x, y, torch.ones_like(x)], dim=-1).to(dtype)  # [P, 3]
 
-    def points(self, start: int, stop: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return the pixels from `start` to before `stop`."""
-        return self.at(torch.arange(start, stop, device=device), dtype=dtype)
+    def coordinates(self, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+        """Return coordinates (x, y, 1) [H W, 3] of all pixels."""
+        return self.at(torch.arange(self.width * self.height, device=device), dtype=dtype)
 
 
 @dataclass(frozen=True)
 class LearnedGrid:
-    """The grid that a released checkpoint learned with its weights: one free point (x, y) a pixel, [P, 2]."""
+    """The grid that an official checkpoint learned with its weights: free coordinates (x, y) for each pixel, [P, 2]."""
 
-    coordinates: Tensor
+    xy: Tensor
     width: int
     height: int
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Return the pixels of `index` [P] as points (x, y, 1), [P, 3]."""
-        return homogeneous(self.coordinates.to(index.device)[index].to(dtype))
+        """Return coordinates (x, y, 1) [P, 3] of the pixels at `index` [P]."""
+        return homogeneous(self.xy.to(index.device)[index].to(dtype))
 
 
 @dataclass(frozen=True)
-class Part:
-    """A rectangle of a grid's pixels, its corner at column `left` and row `top`."""
+class SubGrid:
+    """A rectangle of a grid's pixels whose upper left corner is at column `left` and row `top`."""
 
-    whole: Grid
+    parent: Grid
     left: int
     top: int
     width: int
     height: int
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Return the pixels of `index` [P] as points, [P, 3]."""
+        """Return coordinates [P, 3] of the pixels at `index` [P] of the rectangle."""
         row = index.div(self.width, rounding_mode="floor") + self.top
-        return self.whole.at(row * self.whole.width + index % self.width + self.left, dtype=dtype)
+        return self.parent.at(row * self.parent.width + index % self.width + self.left, dtype=dtype)
 
 
 @dataclass(frozen=True)
-class Blend:
-    """Points for a blend of K images: each (x, y, 1) K times, times the shares [K, H, W] of its pixel.
+class BlendGrid:
+    """Coordinates for a blend of K images: each (x, y, 1) K times, multiplied by the pixel's weights [K, H, W].
 
-    Shares add up to 1, so affine maps [3 K, n] give the features' factors blended exactly. Where the grid is
-    `supersample` times as fine as the shares, a pixel's points have its own.
+    The weights of a pixel add up to 1, so K images' affine parameters stacked to [3 K, n] give exactly the blend of
+    their modulations. A `grid` that is `supersample` times as fine shares the weights among k x k pixels.
     """
 
     grid: Grid
-    shares: Tensor
+    weights: Tensor
     supersample: int = 1
 
     @property
@@ -107,21 +107,21 @@ class Blend:
         return self.grid.height
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Return the pixels of `index` [P] as points [P, 3 K]."""
+        """Return weighted coordinates [P, 3 K] of the pixels at `index` [P]."""
         row = index.div(self.width, rounding_mode="floor") // self.supersample
         column = index % self.width // self.supersample
-        shares = self.shares.to(index.device)[:, row, column].to(dtype)  # [K, P]
-        points = self.grid.at(index, dtype=dtype)
-        return (shares.T.unsqueeze(-1) * points.unsqueeze(1)).flatten(1)
+        weights = self.weights.to(index.device)[:, row, column].to(dtype)  # [K, P]
+        coordinates = self.grid.at(index, dtype=dtype)
+        return (weights.T.unsqueeze(-1) * coordinates.unsqueeze(1)).flatten(1)  # [P, 3 K]
 
 
-def spread(index: Tensor, *, count: int, low: float, high: float) -> Tensor:
-    """Return positions low + i (high-low)/(count-1) in float64, for integers i [P]."""
+def positions(index: Tensor, *, count: int, low: float, high: float) -> Tensor:
+    """Return low + i (high-low)/(count-1) in float64 for integers i [P]; the middle where `count` is 1."""
     if count == 1:
         return torch.full_like(index, 0.5 * (low + high), dtype=torch.float64)
     return low + index.double() * (high - low) / (count - 1)
 
 
-def homogeneous(coordinates: Tensor) -> Tensor:
-    """Append the constant 1 to points (x, y): [..., 2] to [..., 3]."""
-    return torch.cat([coordinates, torch.ones_like(coordinates[..., :1])], dim=-1)
+def homogeneous(xy: Tensor) -> Tensor:
+    """Append the constant 1 to coordinates (x, y): [..., 2] to [..., 3]."""
+    return torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)

@@ -1,17 +1,28 @@
-"""From z and a class to w, and the mean of w that truncation pulls towards."""
+"""The generator: mapping, affine and synthesis networks, and gradient checkpointing over pixels."""
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from polyinr_core.errors import LabelError
+from polyinr_core.errors import ConfigError, LabelError
 
 from .config import GeneratorConfig
-from .layers import SLOPE, AlignedLinear, EqualizedLinear, Level, aligned, batch_invariant, rms_normalize
+from .layers import (
+    SLOPE,
+    AlignedLinear,
+    EqualizedLinear,
+    LevelFunction,
+    aligned,
+    batch_invariant,
+    chunk_slices,
+    rms_normalize,
+    select_coordinates,
+)
 
 W_AVG_BETA = 0.998
 
@@ -46,22 +57,26 @@ class Mapping(nn.Module):
         return h
 
     def w_avg_for(self, label: Tensor | None) -> Tensor:
-        """Return the mean of w, of each image's class where there are classes: [N, w_dim] or [w_dim]."""
+        """Return the mean of w, in a conditional model that of each label: [N, w_dim] or [w_dim]."""
         return self.w_avg if label is None else self.w_avg[label]
 
     @torch.no_grad()
     def update_w_avg(self, w: Tensor, label: Tensor | None, *, beta: float = W_AVG_BETA) -> None:
-        """Move w_avg towards w [N, w_dim]: by the batch's mean, or class by class, one sample after another."""
+        """Update the moving average w_avg with w [N, w_dim]: with the batch mean, or each class sample by sample."""
         w = w.detach().to(self.w_avg.dtype)
         if label is None:
             self.w_avg.copy_(w.mean(dim=0).lerp(self.w_avg, beta))
-        else:
-            for row, index in zip(w, label.tolist(), strict=True):
-                self.w_avg[index] = row.lerp(self.w_avg[index], beta)
+            return
+        # one moving average after another: a sample's weight falls by beta with each later one of its class
+        is_member = label == torch.arange(self.config.classes, device=label.device)[:, None]  # [classes, N]
+        later = is_member.flip(1).cumsum(dim=1).flip(1) - 1
+        weights = torch.where(is_member, (1 - beta) * beta ** later.to(w.dtype), 0.0)
+        decay = beta ** is_member.sum(dim=1, keepdim=True).to(w.dtype)
+        self.w_avg.mul_(decay).addmm_(weights, w)
 
 
 def check_label(label: Tensor | None, *, classes: int) -> None:
-    """Raise LabelError unless `label` suits a model of that many classes."""
+    """Raise LabelError unless `label` is valid in a model of that many classes."""
     if classes and label is None:
         raise LabelError(f"the model is class-conditional: give a label in 0-{classes - 1}")
     if not classes and label is not None:
@@ -71,7 +86,7 @@ def check_label(label: Tensor | None, *, classes: int) -> None:
 
 
 def truncate(w: Tensor, w_avg: Tensor, psi: float, *, cutoff: int | None = None) -> Tensor:
-    """Return w_avg + psi (w - w_avg) for w [N, L, w_dim], in the first `cutoff` levels (default: all)."""
+    """Return w_avg + psi (w - w_avg) for w [N, L, w_dim], in the first `cutoff` levels (None: in all)."""
     if psi == 1.0:
         return w
     center = w_avg.unsqueeze(-2)  # [N or 1, 1, w_dim]
@@ -81,12 +96,12 @@ def truncate(w: Tensor, w_avg: Tensor, psi: float, *, cutoff: int | None = None)
     return torch.cat([truncated[:, :cutoff], w[:, cutoff:]], dim=1)
 
 
-class LevelMap(nn.Module):
-    """One level's heads.
+class LevelAffine(nn.Module):
+    """The affine layers of one level.
 
-    `map` gives the level's own 3 x n matrix, its rows for x, y and 1. The release's form has two more: `style`,
-    a layer between w and the heads (levels above 0), and `chain`, a 2 x 2 matrix A and an offset b through
-    which the level sees the coordinates that the level before left.
+    `map` gives the level's own 3 x n matrix, with rows for x, y and 1. The release's form has two more: `style`, a
+    layer before the others (levels above 0), and `chain`, a 2 x 2 matrix A and an offset b, through which each level
+    transforms the coordinates of the level before.
     """
 
     def __init__(self, config: GeneratorConfig, level: int) -> None:
@@ -100,49 +115,48 @@ class LevelMap(nn.Module):
         self.chain = AlignedLinear(in_dim, 6) if release else None
 
     def forward(self, w: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Map w [N, w_dim] to (own map [N, 3, n], step of the chain [N, 3, 2] or None)."""
+        """Map w [N, w_dim] to the level's own matrix [N, 3, n] and its coordinate transform [N, 3, 2] or None."""
         f = w if self.style is None else self.style(w)
         own = self.map(f).unflatten(-1, (3, -1))
         return own, None if self.chain is None else self.chain(f).unflatten(-1, (3, 2))
 
 
-class AffineMaps(nn.Module):
-    """Map w [N, L, w_dim] to the affine maps [N, L, 3, n], with rows for x, y and 1.
+class AffineNetwork(nn.Module):
+    """Map w [N, L, w_dim] to affine parameters [N, L, 3, n], with rows for x, y and 1. Paper, Eq. 3.
 
-    The release hands coordinates from level to level, each time through A and b. That chain is affine in
-    (x, y, 1), as is the projection that follows it, so both collapse exactly into one matrix a level: with
-    g = (x, y, 1) C, the level's map (g, 1) M equals (x, y, 1) [C | e3] M. Paper, Eq. 3; the chain is the
-    release's.
+    The release transforms the coordinates from level to level, each time by A and b. Both the chain and the projection
+    after it are affine in (x, y, 1), so they collapse exactly into one matrix a level: with g = (x, y, 1) C, the
+    level's (g, 1) M equals (x, y, 1) [C | e3] M.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(LevelMap(config, level) for level in range(config.levels))
+        self.levels = nn.ModuleList(LevelAffine(config, level) for level in range(config.levels))
 
     def forward(self, w: Tensor) -> Tensor:
         chain = w.new_zeros(len(w), 3, 3)  # coordinates as a function of (x, y, 1), itself homogeneous
         chain[:] = torch.eye(3, dtype=w.dtype, device=w.device)
-        maps = []
+        matrices = []
         for level, row in zip(self.levels, w.unbind(dim=1), strict=True):
             own, step = level(row)
             if step is None:
-                maps.append(own)
+                matrices.append(own)
                 continue
-            last = chain[:, :, 2:]  # the constant stays the constant
+            last = chain[:, :, 2:]  # the constant 1 is not transformed
             chain = torch.cat([chain @ step, last], dim=-1)  # [N, 3, 3]
-            maps.append(chain @ own)
-        return torch.stack(maps, dim=1)  # [N, L, 3, n]
+            matrices.append(chain @ own)
+        return torch.stack(matrices, dim=1)  # [N, L, 3, n]
 
 
 class Synthesis(nn.Module):
-    """Draw points of the plane from an image's affine maps. Paper, Eq. 3.
+    """Evaluate an image's colors at coordinates, given its affine parameters. Paper, Eq. 3.
 
-    x_0 = lrelu(U_0 (A_0 p) + u_0) and x_i = lrelu(U_i (x_{i-1} * m_i) + u_i) for a point p = (x, y, 1), where
+    x_0 = lrelu(U_0 (A_0 p) + u_0) and x_i = lrelu(U_i (x_{i-1} * m_i) + u_i) for coordinates p = (x, y, 1), where
     m_i is A_i p in the paper's form and lrelu(A_i p) in the release's, which also clamps every x_i.
     Level 0 is linear before its activation, so U_0 A_0 is folded into one 3 x n matrix.
 
-    `product_dtype` is a format for the n x n products alone (None: the weights' own), for training in bfloat16
-    with float32 weights. Points and affine maps stay as they are: 8 bits cannot tell the pixels of a row apart.
+    `product_dtype` is the dtype of the n x n products alone (None: that of the weights), for training in bfloat16
+    with float32 weights. Coordinates and affine parameters keep theirs: 8 bits do not resolve the pixels of a row.
     """
 
     product_dtype: torch.dtype | None = None
@@ -154,55 +168,55 @@ class Synthesis(nn.Module):
         self.products = nn.ModuleList(nn.Linear(n, n) for _ in range(config.levels))
         self.to_rgb = nn.Linear(n, 3)
 
-    def forward(self, affine: Tensor, points: Tensor) -> Tensor:
-        """Map affine [N, L, 3, n] and points [P, 3] or [N, P, 3] to colors [N, P, 3], about [-1, 1].
+    def forward(self, affine: Tensor, coordinates: Tensor) -> Tensor:
+        """Map affine [N, L, 3, n] and coordinates [P, 3] or [N, P, 3] to colors [N, P, 3], about [-1, 1].
 
-        A blend of K images is drawn from their maps one below the other, [N, L, 3 K, n], and points [P, 3 K]
-        that hold (x, y, 1) times the K shares of each pixel (grid.Blend).
+        A blend of K images takes their affine parameters stacked, [N, L, 3 K, n], and the coordinates [P, 3 K] of a
+        BlendGrid.
         """
-        for h in self.features(affine, points):  # noqa: B007 - the last level's
+        for h in self.features(affine, coordinates):  # noqa: B007  only the last level's are used
             pass
-        return self.to_rgb(h.to(affine.dtype))  # narrow products leave narrow features
+        return self.to_rgb(h.to(affine.dtype))  # products in bfloat16 leave features in bfloat16
 
-    def features(self, affine: Tensor, points: Tensor) -> Iterator[Tensor]:
-        """Yield the features [N, P, n] of level after level."""
+    def features(self, affine: Tensor, coordinates: Tensor) -> Iterator[Tensor]:
+        """Yield the features [N, P, n] of each level."""
         first, *others = affine.unbind(dim=1)  # each [N, 3, n]
-        h = self.activate(torch.matmul(points, self.fold_first(first)))  # [N, P, n]
+        h = self.activate(torch.matmul(coordinates, self.fold_first(first)))  # [N, P, n]
         yield h
         for product, matrix in zip(list(self.products)[1:], others, strict=True):
-            h = self.level(product, h, matrix, points)
+            h = self.level(product, h, matrix, coordinates)
             yield h
 
-    def level(self, product: nn.Module, h: Tensor, matrix: Tensor, points: Tensor) -> Tensor:
-        """Return the features after a level above 0, [N, P, n]."""
-        mixed = torch.is_autocast_enabled(h.device.type)
-        if torch.is_grad_enabled() and isinstance(product, nn.Linear) and not mixed:
-            manner = self.config.form == "release", self.config.clamp, self.product_dtype
-            return Level.apply(h, matrix, points, product.weight, product.bias, *manner)
-        return self.activate(self.multiply(product, h * self.modulation(matrix, points)))
+    def level(self, product: nn.Module, h: Tensor, matrix: Tensor, coordinates: Tensor) -> Tensor:
+        """Return the features [N, P, n] after a level above 0."""
+        plain = torch.is_autocast_enabled(h.device.type) or coordinates.requires_grad
+        if torch.is_grad_enabled() and isinstance(product, nn.Linear) and not plain:
+            options = self.config.form == "release", self.config.clamp, self.product_dtype
+            return LevelFunction.apply(h, matrix, coordinates, product.weight, product.bias, *options)
+        return self.activate(self.multiply(product, h * self.modulation(matrix, coordinates)))
 
     def multiply(self, product: nn.Module, h: Tensor) -> Tensor:
-        """Return the product of a level, in its format."""
-        kind = self.product_dtype
-        if kind is None:
+        """Return the product of a level, in `product_dtype`."""
+        dtype = self.product_dtype
+        if dtype is None:
             return product(h)
         weight, bias = cast(nn.Linear, product).weight, cast(nn.Linear, product).bias
-        return functional.linear(h.to(kind), weight.to(kind), bias.to(kind))
+        return functional.linear(h.to(dtype), weight.to(dtype), bias.to(dtype))
 
     def fold_first(self, matrix: Tensor) -> Tensor:
-        """Fold level 0's affine map [N, 3, n], product and bias into one map [N, 3, n]; likewise a blend's."""
+        """Fold level 0's affine parameters [N, 3, n], product and bias into one [N, 3, n]; a blend's likewise."""
         product = cast(nn.Linear, self.products[0])
         folded = (matrix @ aligned(product.weight).T).unflatten(1, (-1, 3))  # [N, K, 3, n]
         constant = folded[:, :, 2:] + product.bias
         return torch.cat([folded[:, :, :2], constant], dim=2).flatten(1, 2)
 
-    def modulation(self, matrix: Tensor, points: Tensor) -> Tensor:
-        """Return what the features of a level are multiplied with, [N, P, n]."""
-        m = torch.matmul(points, matrix)
+    def modulation(self, matrix: Tensor, coordinates: Tensor) -> Tensor:
+        """Return the factors [N, P, n] that the features of a level are multiplied by."""
+        m = torch.matmul(coordinates, matrix)
         return functional.leaky_relu_(m, SLOPE) if self.config.form == "release" else m  # absent from Eq. 3
 
     def activate(self, h: Tensor) -> Tensor:
-        """LeakyReLU and, in the release's form, the clamp; `h` is a product's fresh result and may be reused."""
+        """LeakyReLU and, in the release's form, the clamp; `h` is overwritten."""
         h = functional.leaky_relu_(h, SLOPE)
         limit = self.config.clamp
         if limit is None:
@@ -214,22 +228,22 @@ class Synthesis(nn.Module):
 
 
 def flops_per_pixel(config: GeneratorConfig) -> int:
-    """Count the multiplications and additions of a pixel: 2 n^2 a level after level 0, plus the small change."""
+    """Return the multiplications and additions per pixel: 2 n^2 a level after level 0, and terms linear in n."""
     n, levels = config.channels, config.levels
     return (levels - 1) * (2 * n * n + n) + levels * 6 * n + 6 * n
 
 
 class Generator(nn.Module):
-    """Poly-INR: z and a class to w, w to affine maps, affine maps and points to colors.
+    """Poly-INR: z and a label to w, w to affine parameters, affine parameters and coordinates to colors.
 
-    Start values are the release's: N(0, 1) for the equalized layers, PyTorch's own for the others.
+    Initial weights are the release's: N(0, 1) for the equalized layers, PyTorch's defaults for the others.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
         self.mapping = Mapping(config)
-        self.affine = AffineMaps(config)
+        self.affine = AffineNetwork(config)
         self.synthesis = Synthesis(config)
 
     def w(self, z: Tensor, label: Tensor | None = None, *, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
@@ -238,23 +252,76 @@ class Generator(nn.Module):
         return truncate(w, self.mapping.w_avg_for(label), psi, cutoff=cutoff)
 
     def w_each(self, z: Tensor, label: Tensor | None = None, *, psi: float = 1.0) -> Tensor:
-        """Map as `w` does, without gradients, each image's w the same to the last bit in any batch."""
+        """Map as `w` does, without gradients; each image's w is bit-identical in any batch."""
         check_label(label, classes=self.config.classes)
         return batch_invariant(lambda z, label: self.w(z, label, psi=psi), z, label)
 
     def affine_each(self, w: Tensor) -> Tensor:
-        """Map w to affine maps as `affine` does, without gradients, the same to the last bit in any batch."""
+        """Map w to affine parameters as `affine` does, without gradients, bit-identical in any batch."""
         return batch_invariant(self.affine, w)
 
-    def forward(self, z: Tensor, points: Tensor, label: Tensor | None = None) -> Tensor:
-        """Draw points [P, 3] of the images of z [N, z_dim] and label [N]: colors [N, P, 3]."""
-        return self.synthesis(self.affine(self.w(z, label)), points)
+    def forward(self, z: Tensor, coordinates: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the colors [N, P, 3] at coordinates [P, 3] of the images of z [N, z_dim] and label [N]."""
+        return self.synthesis(self.affine(self.w(z, label)), coordinates)
 
 
 def count_parameters(generator: Generator) -> dict[str, int]:
-    """Count the parameters in total and by part."""
+    """Return the number of parameters in total and of each part."""
     parts = {"table": 0, "mapping": 0, "affine": 0, "synthesis": 0}
     for name, parameter in generator.named_parameters():
         part = "table" if name.startswith("mapping.table.") else name.partition(".")[0]
         parts[part] += parameter.numel()
     return {"total": sum(parts.values()), **parts}
+
+
+def render_checkpointed(synthesis: Synthesis, affine: Tensor, coordinates: Tensor, *, chunk: int) -> Tensor:
+    """Return `synthesis(affine, coordinates)`, [N, P, 3], with gradient checkpointing over chunks of pixels.
+
+    Pixels are independent, so the gradient of the loss with respect to the image is all that the backward pass needs:
+    it evaluates each chunk of at most `chunk` pixels again, now with a graph, and adds up the gradients with respect to
+    affine parameters and weights. They are exact but for the order of the sums. Raises ConfigError.
+    """
+    if chunk < 1:
+        raise ConfigError(f"a chunk of {chunk} pixels is empty; at least 1 is needed")
+    if coordinates.requires_grad:
+        raise ConfigError("coordinates have no gradient in chunks; call the synthesis network itself")
+    colors: Tensor = CheckpointedSynthesis.apply(synthesis, chunk, affine, coordinates, *synthesis.parameters())
+    return colors
+
+
+class CheckpointedSynthesis(torch.autograd.Function):
+    """Forward without a graph, backward with the graph of one chunk at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, synthesis: Synthesis, chunk: int, affine: Tensor, coordinates: Tensor, *weights: Tensor
+    ) -> Tensor:
+        device = affine.device.type
+        ctx.synthesis, ctx.chunk = synthesis, chunk
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        ctx.save_for_backward(affine, coordinates, *weights)
+        colors = [
+            synthesis(affine[images], select_coordinates(coordinates, images, pixels)).flatten(0, 1)
+            for images, pixels in chunk_slices(len(affine), coordinates.shape[-2], chunk)
+        ]
+        return torch.cat(colors).unflatten(0, (len(affine), -1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        affine, coordinates, *weights = ctx.saved_tensors
+        needed = [ctx.needs_input_grad[2], *ctx.needs_input_grad[4:]]  # coordinates are never learned in chunks
+        inputs = [affine, *weights]
+        totals = [torch.zeros_like(t) if wanted else t for t, wanted in zip(inputs, needed, strict=True)]
+        for images, pixels in chunk_slices(len(affine), coordinates.shape[-2], ctx.chunk):
+            leaves = [affine[images].detach(), *weights]
+            sums = [totals[0][images], *totals[1:]]
+            asked = [leaf.requires_grad_() for leaf, wanted in zip(leaves, needed, strict=True) if wanted]
+            with torch.enable_grad(), torch.autocast(ctx.autocast[0], *ctx.autocast[1:]):
+                colors = ctx.synthesis(leaves[0], select_coordinates(coordinates, images, pixels).detach())
+            gradients = iter(torch.autograd.grad(colors, asked, grad[images, pixels]))
+            for total, wanted in zip(sums, needed, strict=True):
+                if wanted:
+                    total += next(gradients)
+        of_affine, *of_weights = (total if wanted else None for total, wanted in zip(totals, needed, strict=True))
+        return None, None, of_affine, None, *of_weights

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from polyinr_core.models.coordinates import Grid, Part
+from polyinr_core.models.coordinates import Grid, SubGrid
 from polyinr_core.runtime.rng import generator_for
 
 Values = Callable[[Grid, Tensor], Tensor]  # a grid and the indices [P] of its pixels to their colors [P, C]
@@ -130,8 +130,8 @@ def _spans(count: int, low: int, high: int) -> list[_Span]:
 def _origin(grid: Grid) -> tuple[Grid, int, int]:
     """Return the full grid that a grid is a part of, and the part's left and top."""
     left = top = 0
-    while isinstance(grid, Part):
-        left, top, grid = left + grid.left, top + grid.top, grid.whole
+    while isinstance(grid, SubGrid):
+        left, top, grid = left + grid.left, top + grid.top, grid.parent
     return grid, left, top
 
 

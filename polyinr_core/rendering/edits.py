@@ -13,12 +13,19 @@ from torch import Tensor
 from polyinr_core.errors import FileError, ImageError, RequestError
 from polyinr_core.images.grid import blank
 from polyinr_core.latents.directions import Directions, move
-from polyinr_core.latents.interpolation import Easing, LatentPath, frame_positions, zoom, zoom_at
-from polyinr_core.latents.latents import Latents
-from polyinr_core.latents.mixing import MixSpace, mix, stack_affine
-from polyinr_core.latents.naming import seeds_text
+from polyinr_core.latents.interpolation import (
+    Easing,
+    LatentPath,
+    MixSpace,
+    frame_positions,
+    mix,
+    stack_affine,
+    zoom,
+    zoom_at,
+)
+from polyinr_core.latents.latents import Latents, seeds_text
 from polyinr_core.runtime.atomic_io import read_bytes
-from polyinr_core.runtime.memory import check_memory
+from polyinr_core.runtime.resources import check_memory
 
 from .metadata import Metadata, model_metadata
 from .model import Model

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.errors import RequestError
-from polyinr_core.images.batch_writer import Image, write_images
-from polyinr_core.images.grid import Pixels, apply_colormap, blank
-from polyinr_core.images.quantize import check_finite
+from polyinr_core.images.grid import Pixels, apply_colormap, blank, check_finite
+from polyinr_core.images.io import ImageFile, write_images
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid
+from polyinr_core.models.coordinates import UNIT, Grid, Window
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.runtime.atomic_io import refuse_overwrite, written_beside
-from polyinr_core.runtime.memory import check_disk, check_memory
+from polyinr_core.runtime.resources import check_disk, check_memory
 
 from .metadata import Metadata, grid_metadata
 from .model import Model
@@ -38,7 +37,7 @@ def heatmap(
     levels: Sequence[int] | None = None,
     resolution: int | None = None,
     size: tuple[int, int] | None = None,
-    window: Bounds = UNIT,
+    window: Window = UNIT,
     viewport: Viewport | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
@@ -192,7 +191,7 @@ def _write_folder(
         refuse_overwrite(output.path / name, overwrite=output.overwrite)
     found: list[Metadata] = []
 
-    def render() -> Iterator[Image]:
+    def render() -> Iterator[ImageFile]:
         for image in images:
             cell = None
             if options.overlay is not None:
@@ -202,7 +201,7 @@ def _write_folder(
             for level, heat in zip(options.levels, _compute(renderer, image.latents, options, progress), strict=True):
                 name = names[len(found)]
                 found.append(_with_ranges(metadata, [level], heat[None]))
-                yield Image(name, _colors(heat, cell, options), metadata)
+                yield ImageFile(name, _colors(heat, cell, options), metadata)
 
     written = write_images(
         output.path, render(), image_bytes=renderer.width * renderer.height * 3, overwrite=output.overwrite

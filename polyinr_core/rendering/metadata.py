@@ -87,15 +87,13 @@ def grid_metadata(images: Sequence[Metadata]) -> Metadata:
 
 def read_metadata(image: PathLike) -> Metadata:
     """Return the metadata of a PNG, TIFF, MP4 or DeepZoom image, empty if it has none. Raises FileError."""
-    from polyinr_core.images.animation import read_mp4_note
-    from polyinr_core.images.io import read_note
-    from polyinr_core.images.tiled import SUFFIX, read_deep_zoom_note
+    from polyinr_core.images import animation, io, tiled
 
     path = Path(image)
     suffix = path.suffix.lower()
     if suffix == ".mp4":
-        return read_mp4_note(path)
-    return read_deep_zoom_note(path) if suffix == SUFFIX else read_note(path)
+        return animation.read_mp4_metadata(path)
+    return tiled.read_deep_zoom_metadata(path) if suffix == tiled.SUFFIX else io.read_metadata(path)
 
 
 def options_of(metadata: Metadata) -> dict[str, str]:
@@ -103,7 +101,7 @@ def options_of(metadata: Metadata) -> dict[str, str]:
 
     Damaged metadata is a KeyError, TypeError or ValueError.
     """
-    from polyinr_core.latents.naming import seeds_text
+    from polyinr_core.latents.latents import seeds_text
 
     options = {}
     if "words" in metadata:  # they name the images

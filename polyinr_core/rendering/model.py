@@ -14,16 +14,13 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
-from polyinr_core.images.quantize import check_finite, to_uint8
-from polyinr_core.latents.latents import Latents, from_seeds, in_space, to_affine
-from polyinr_core.latents.naming import parse_label
-from polyinr_core.models.checkpointing import draw_replayed
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid
-from polyinr_core.models.generator import Generator, Synthesis
+from polyinr_core.images.grid import check_finite, to_uint8
+from polyinr_core.latents.latents import Latents, from_seeds, in_space, parse_label, to_affine
+from polyinr_core.models.coordinates import UNIT, Grid, Window
+from polyinr_core.models.generator import Generator, Synthesis, render_checkpointed
 from polyinr_core.runtime.atomic_io import PathLike
 
-from .backends import Backend, select_backend
-from .precision import in_precision, is_faithful
+from .backends import Backend, in_precision, is_faithful, select_backend
 from .render import pixels_per_batch, render_rows
 from .viewport import Viewport
 
@@ -149,7 +146,7 @@ class Model:
         *,
         resolution: int | None = None,
         size: tuple[int, int] | None = None,
-        window: Bounds = UNIT,
+        window: Window = UNIT,
     ) -> Viewport:
         """Return the viewport of an image of resolution x resolution, or of size (width, height), pixels.
 
@@ -165,7 +162,7 @@ class Model:
     def grid(self, viewport: Viewport) -> Grid:
         """Return the coordinates of a viewport's pixels: the learned ones of a released model where it has them."""
         if viewport.is_axis_aligned:
-            return self.checkpoint.grid(viewport.width, viewport.height, bounds=viewport.window)
+            return self.checkpoint.grid(viewport.width, viewport.height, window=viewport.window)
         return viewport.grid()
 
     def render(
@@ -174,7 +171,7 @@ class Model:
         *,
         resolution: int | None = None,
         size: tuple[int, int] | None = None,
-        window: Bounds = UNIT,
+        window: Window = UNIT,
         viewport: Viewport | None = None,
         requires_grad: bool = False,
     ) -> Tensor:
@@ -227,7 +224,7 @@ class Model:
         psi: float = 1.0,
         resolution: int | None = None,
         size: tuple[int, int] | None = None,
-        window: Bounds = UNIT,
+        window: Window = UNIT,
     ) -> NDArray[np.uint8]:
         """Draw the latents of N seeds and render them as an array [N, H, W, 3] of 8 bits.
 
@@ -255,6 +252,6 @@ class Model:
         grid, k = self.grid(viewport), viewport.supersample
         index = torch.arange(grid.width * grid.height, device=self.device)
         coordinates = grid.at(index, dtype=affine.dtype)  # [P, 3]
-        colors = draw_replayed(self.synthesis, affine, coordinates, chunk=pixels_per_batch(self.device))
+        colors = render_checkpointed(self.synthesis, affine, coordinates, chunk=pixels_per_batch(self.device))
         image = colors.mT.unflatten(2, (grid.height, grid.width))  # [N, 3, k H, k W]
         return image if k == 1 else torch.nn.functional.avg_pool2d(image, k)

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyinr_core.images.grid import Pixels, blank, draw_frame
-from polyinr_core.images.quantize import fill_rows
+from polyinr_core.images.grid import Pixels, blank, draw_frame, fill_rows
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import Blend, Bounds, Grid, Part
+from polyinr_core.models.coordinates import BlendGrid, Grid, SubGrid, Window
 
 from .adaptive import has_tiles, tiled
 from .backends import Backend, select_backend
@@ -48,7 +47,7 @@ class Renderer:
     viewport: Viewport
     bits: int = 8
     blend_weights: Tensor | None = None
-    frame: Bounds | None = None
+    frame: Window | None = None
     tolerance: float = 0.0
 
     @property
@@ -63,7 +62,7 @@ class Renderer:
     def grid(self) -> Grid:
         """The coordinates of the pixels."""
         grid = self.model.grid(self.viewport)
-        return grid if self.blend_weights is None else Blend(grid, self.blend_weights, self.viewport.supersample)
+        return grid if self.blend_weights is None else BlendGrid(grid, self.blend_weights, self.viewport.supersample)
 
     def rows(self, latents: Latents) -> Iterator[Tensor]:
         """Render one image, completed to its affine parameters, as bands [rows, W, 3], about -1 to 1."""
@@ -78,7 +77,7 @@ class Renderer:
         """Render a rectangle of one image's pixels: [height, width, 3]."""
         k = self.viewport.supersample
         pixels = blank((width, height), bits=self.bits)
-        fill_rows(pixels, self._rows(latents, Part(self.grid, k * left, k * top, k * width, k * height)))
+        fill_rows(pixels, self._rows(latents, SubGrid(self.grid, k * left, k * top, k * width, k * height)))
         self._draw_frame(pixels, left=left, top=top)
         return pixels
 

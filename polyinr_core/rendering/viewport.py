@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import ConfigError
-from polyinr_core.models.coordinates import UNIT, Bounds, Grid, RegularGrid
+from polyinr_core.models.coordinates import UNIT, Grid, RegularGrid, Window
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 Warp = Literal["fisheye", "polar"]
@@ -37,7 +37,7 @@ class Viewport:
 
     width: int
     height: int
-    window: Bounds = UNIT
+    window: Window = UNIT
     matrix: Matrix = IDENTITY
     warp: Warp | None = None
     coordinate_map: Tensor | None = None
@@ -199,7 +199,7 @@ def _about(center: tuple[float, float], a: float, b: float, c: float, d: float) 
     return (a, b, x - a * x - b * y), (c, d, y - c * x - d * y), (0.0, 0.0, 1.0)
 
 
-def _bounds(columns: Axis, rows: Axis) -> Bounds:
+def _bounds(columns: Axis, rows: Axis) -> Window:
     (x0, x1), (y0, y1) = columns.ends, rows.ends
     return x0, y0, x1, y1
 

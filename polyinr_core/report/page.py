@@ -16,15 +16,15 @@ from torch import Tensor
 
 from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.evaluation.results import Result
-from polyinr_core.images.grid import Pixels
+from polyinr_core.images.grid import Pixels, quantize
 from polyinr_core.images.io import encode_image
-from polyinr_core.images.quantize import quantize
 from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource
+from polyinr_core.metrics.registry import better
 from polyinr_core.training.config import SETTINGS
 from polyinr_core.training.samples import thin
 
 from .nearest_neighbors import NearestNeighbors
-from .plots import Panel, ecdf_svg, panel_svg, to_dark
+from .plots import Panel, classes_svg, ecdf_svg, panel_svg, to_dark
 from .run_reader import StageSpan, StoredRun
 
 TEMPLATE = "report.html.jinja"
@@ -33,6 +33,7 @@ MAX_GRID_SIZE = 1100  # pixels of the longer edge of a sample grid
 MAX_PIXELATED_SIZE = 128  # pixels; images up to here are enlarged by repeating pixels
 MAX_PNG_BYTES_PER_PIXEL = 1.5  # images that need more, such as photos, are embedded as JPEG
 MAX_GRIDS = 12
+MAX_BARS = 12  # classes in a chart
 NEIGHBOR_ROWS = 8  # generated images beside their nearest reals: the first seeds, and the nearest of all
 REALISM_IMAGES = 16  # of the highest, of the middle and of the lowest realism
 QUANTILES = (0.01, 0.1, 0.5, 0.9)
@@ -157,6 +158,7 @@ def render_page(
         grids=sample_grids(run),
         reals=None if run.reals is None else sample_grid(run.reals, 0.0),
         results=results,
+        class_charts={result.name: class_chart(result) for result in results if result.classes},
         comparison=comparison,
         info=info,
     )
@@ -243,9 +245,23 @@ def themed_chart(svg: bytes, *, title: str, description: str) -> ThemedChart:
     return ThemedChart(title, description, light, dark)
 
 
+def class_chart(result: Result) -> ThemedChart | None:
+    """Return a chart of the classes with the worst values of the first metric that classes have, None without one."""
+    names = [name for row in result.classes.values() for name in row.metrics]
+    if not names:
+        return None
+    name = names[0]
+    values = {label: row.metrics[name]["value"] for label, row in result.classes.items() if name in row.metrics}
+    worst = sorted(values, key=values.__getitem__, reverse=better(name) != "higher")[:MAX_BARS]
+    description = ", ".join(f"{label} {values[label]:.4g}" for label in worst)
+    title = f"{name} by class" + (f", the worst {MAX_BARS} of {len(values)}" if len(values) > MAX_BARS else "")
+    svg = classes_svg({label: values[label] for label in worst}, xlabel=name)
+    return themed_chart(svg, title=title, description=f"{title}: {description}")
+
+
 def sample_grids(run: StoredRun) -> tuple[SampleGrid, ...]:
     """Return up to MAX_GRIDS of the run's sample grids, evenly spaced from the first to the last."""
-    kimg = {path: seen for seen, path in run.grids}
+    kimg = {path: position for position, path in run.grids}
     return tuple(sample_grid(path, kimg[path]) for path in thin(list(kimg), MAX_GRIDS))
 
 

@@ -10,8 +10,16 @@ from typing import Any
 from polyinr_core.errors import ConfigError, FileError
 from polyinr_core.evaluation.results import Result, read_result
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes
-from polyinr_core.runtime.format1 import FORMAT, upgrade, upgrade_event
-from polyinr_core.runtime.strict_json import JsonError, is_number, is_whole, parse_json, to_unicode
+from polyinr_core.runtime.strict_json import (
+    FORMAT,
+    JsonError,
+    is_number,
+    is_whole,
+    parse_json,
+    to_unicode,
+    upgrade,
+    upgrade_event,
+)
 from polyinr_core.training.config import Stage, parse_stages
 from polyinr_core.training.hooks import BEST
 from polyinr_core.training.run_dir import RunFolder

@@ -13,8 +13,15 @@ from filelock import FileLock, Timeout
 
 from polyinr_core.errors import ConfigError, FileError, TrainingError
 from polyinr_core.runtime.atomic_io import explain, make_folder, read_bytes, unmake_folders, written_beside
-from polyinr_core.runtime.format1 import FORMAT, run_subfolder, upgrade
-from polyinr_core.runtime.strict_json import JsonError, format_json, parse_json, plain_json
+from polyinr_core.runtime.strict_json import (
+    FORMAT,
+    JsonError,
+    format_json,
+    parse_json,
+    plain_json,
+    run_subfolder,
+    upgrade,
+)
 
 from .config import TrainingConfig, parse_stages, stage_changes
 from .state import read_progress

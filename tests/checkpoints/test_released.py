@@ -112,7 +112,7 @@ def test_images_are_the_golden_ones(name, psi, side, converted, golden):
     # oracle: the release's own code
     vectors, generator = golden[FILES[name]], converted[name].generator
     label = vectors.get("input.class_id")
-    points = RegularGrid(side, side).points(0, side * side, dtype=torch.float32, device=torch.device("cpu"))
+    points = RegularGrid(side, side).coordinates()
     terms = terms_to_affine(generator.config) + terms_of(generator.config)
     for kind, dtype in [("output", torch.float32), ("output64", torch.float64)]:
         generator.to(dtype)
@@ -130,7 +130,7 @@ def test_the_learned_grid_serves_at_its_own_resolution(converted, golden):
     points = grid.at(torch.arange(1024), dtype=torch.float32)
     assert points[:, :2].equal(golden["generator_small"]["gridt"][0].flip(-1))
     assert isinstance(checkpoint.grid(16, 16), RegularGrid)
-    assert isinstance(checkpoint.grid(32, 32, bounds=(-0.25, -0.25, 1.25, 1.25)), RegularGrid)
+    assert isinstance(checkpoint.grid(32, 32, window=(-0.25, -0.25, 1.25, 1.25)), RegularGrid)
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

@@ -21,7 +21,7 @@ def test_what_differs_what_it_does_and_what_it_is_worth(polyinr: Run) -> None:
     text = "\n".join(lines)
     assert lines[0] == "A  a: m.safetensors, psi 1.0, 20000 images, 32 px, against cats.zip (900)"
     assert "  fakes.psi: A 1.0, B 0.7" in lines
-    assert "Truncation trades variety for quality" in text
+    assert "Truncation trades diversity for quality" in text
     assert "Chong and Forsyth 2020" in text
     assert "fd-lite2: A 30, B 40: comparable within 30, because of the count of generated images;" in text
     assert "is: A 5, B 5: not comparable, because of the count of generated images." in text

@@ -11,10 +11,10 @@ from polyinr_cli import runtime as devices
 from polyinr_cli.options import Precision
 from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime import memory
+from polyinr_core.runtime import resources
 
 CPU = torch.device("cpu")
 
@@ -87,13 +87,13 @@ def test_no_processor_file():
 
 
 def test_memory(monkeypatch: pytest.MonkeyPatch):
-    assert memory.available_memory() > 2**20
-    monkeypatch.setattr(memory, "available_memory", lambda: 10 * 2**30)
-    memory.check_memory(9 * 2**30, purpose="an image")
+    assert resources.available_memory() > 2**20
+    monkeypatch.setattr(resources, "available_memory", lambda: 10 * 2**30)
+    resources.check_memory(9 * 2**30, purpose="an image")
     with pytest.raises(RequestError, match=r"an image needs 11.0 GiB of memory, 10.0 are free"):
-        memory.check_memory(11 * 2**30, purpose="an image")
-    monkeypatch.setattr(memory, "available_memory", lambda: None)
-    memory.check_memory(2**80, purpose="an image")
+        resources.check_memory(11 * 2**30, purpose="an image")
+    monkeypatch.setattr(resources, "available_memory", lambda: None)
+    resources.check_memory(2**80, purpose="an image")
 
 
 GIB = 2**30
@@ -119,11 +119,11 @@ def test_memory_that_holds_files_can_be_had(tmp_path: Path) -> None:
         f"{own}/memory.current": 15 * GIB,
         f"{own}/memory.stat": stat,
     }
-    assert memory.available_memory(write_system(tmp_path / "files", files)) == 15 * GIB
+    assert resources.available_memory(write_system(tmp_path / "files", files)) == 15 * GIB
     files[f"{own}/memory.stat"] = f"anon {15 * GIB}\ninactive_file 0\nslab_reclaimable 0"
-    assert memory.available_memory(write_system(tmp_path / "anon", files)) == GIB
+    assert resources.available_memory(write_system(tmp_path / "anon", files)) == GIB
     files[f"{own}/memory.max"] = "max"
-    assert memory.available_memory(write_system(tmp_path / "free", files)) == 64 * GIB
+    assert resources.available_memory(write_system(tmp_path / "free", files)) == 64 * GIB
 
 
 def test_memory_of_the_groups_above(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_memory_of_the_groups_above(tmp_path: Path) -> None:
         f"{own}/job.scope/memory.current": GIB,
         f"{own}/job.scope/memory.stat": "inactive_file 0",
     }
-    assert memory.available_memory(write_system(tmp_path, files)) == 3 * GIB
+    assert resources.available_memory(write_system(tmp_path, files)) == 3 * GIB
 
 
 @pytest.mark.parametrize("place", ["", "/docker/abc"])
@@ -152,30 +152,30 @@ def test_memory_by_the_first_version_of_groups(tmp_path: Path, place: str) -> No
         f"{own}/memory.usage_in_bytes": 4 * GIB,
         f"{own}/memory.stat": f"inactive_file 1\ntotal_inactive_file {2 * GIB}\ntotal_active_file {GIB}",
     }
-    assert memory.available_memory(write_system(tmp_path, files)) == 3 * GIB
+    assert resources.available_memory(write_system(tmp_path, files)) == 3 * GIB
 
 
 def test_a_system_that_says_nothing_of_memory(tmp_path: Path) -> None:
-    assert memory.available_memory(tmp_path) == memory.total_memory(CPU)
+    assert resources.available_memory(tmp_path) == resources.total_memory(CPU)
     broken = {"proc/meminfo": "MemAvailable: x", "sys/fs/cgroup/memory.max": "", "proc/self/cgroup": "x"}
-    assert memory.available_memory(write_system(tmp_path, broken)) == memory.total_memory(CPU)
+    assert resources.available_memory(write_system(tmp_path, broken)) == resources.total_memory(CPU)
 
 
 def test_little_memory_is_never_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(memory, "available_memory", lambda: 0)
-    memory.check_memory(memory.MAX_WARNING_BYTES, purpose="an image")
+    monkeypatch.setattr(resources, "available_memory", lambda: 0)
+    resources.check_memory(resources.MAX_WARNING_BYTES, purpose="an image")
     assert "an image needs 0.2 GiB of memory, 0.0 are free" in caplog.text
     with pytest.raises(RequestError, match=r"0\.0 are free; use a smaller size"):
-        memory.check_memory(memory.MAX_WARNING_BYTES + 1, purpose="an image")
+        resources.check_memory(resources.MAX_WARNING_BYTES + 1, purpose="an image")
 
 
 def test_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, 8 * GIB))
     gpu = torch.device("cuda")
-    memory.check_gpu_memory(GIB, gpu, purpose="training", advice="take fewer --channels")
+    resources.check_gpu_memory(GIB, gpu, purpose="training", advice="take fewer --channels")
     with pytest.raises(RequestError, match=r"training needs 2\.0 GiB of memory, 1\.0 are free; take fewer"):
-        memory.check_gpu_memory(2 * GIB, gpu, purpose="training", advice="take fewer --channels")
+        resources.check_gpu_memory(2 * GIB, gpu, purpose="training", advice="take fewer --channels")
 
 
 def test_reduced_precision_products_stay_off():
@@ -200,4 +200,4 @@ def test_a_model_that_bfloat16_would_change_is_drawn_in_float32(
     save_checkpoint(Path("x.safetensors"), Checkpoint(generator=generator, resolution=16))
     image = ("--seeds", "0", "-m", "x.safetensors", "-o", "x.png")
     assert polyinr("sample", *image, "--precision", asked).code == 0
-    assert read_note(Path("x.png"))["precision"] == drawn
+    assert read_metadata(Path("x.png"))["precision"] == drawn

@@ -22,16 +22,16 @@ import torch
 from bad_files import archive, noise
 from conftest import REFERENCE, Run, small_checkpoint
 
-from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.checkpoints.checkpoint import load_checkpoint, read_card
 from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
-from polyinr_core.checkpoints.export import load_any_checkpoint, read_card
+from polyinr_core.checkpoints.official import load_any_checkpoint
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.import_sources import open_source
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import read_result
 from polyinr_core.evaluation.statistics_io import open_statistics
 from polyinr_core.images.animation import write_animation
-from polyinr_core.images.io import read_note, write_image
+from polyinr_core.images.io import read_metadata, write_image
 from polyinr_core.latents.directions import read_directions
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents
@@ -265,8 +265,8 @@ def make_directions(path: Path) -> None:
 def make_statistics(path: Path) -> None:
     """Write statistics of two images in a sense of three numbers."""
     from polyinr_core.evaluation.statistics_io import METADATA_KEY
-    from polyinr_core.metrics.feature_cache import digest_tensors
-    from polyinr_core.runtime.format1 import FORMAT
+    from polyinr_core.metrics.feature_pass import digest_tensors
+    from polyinr_core.runtime.strict_json import FORMAT
     from polyinr_core.runtime.tensor_files import encode_tensors
 
     tensors = {"0.mean": torch.rand(3), "0.scatter": torch.eye(3), "0.features": torch.rand(2, 3)}
@@ -300,9 +300,9 @@ def make_png(path: Path) -> None:
     }
     pixels = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
     if path.suffix == ".gif":
-        write_animation(path, iter([pixels, pixels]), count=2, fps=5, note=note)
+        write_animation(path, iter([pixels, pixels]), count=2, fps=5, metadata=note)
     else:
-        write_image(path, pixels, note=note)
+        write_image(path, pixels, metadata=note)
 
 
 def make_run(path: Path) -> None:
@@ -417,9 +417,9 @@ FORMATS = [
         read_result,
         ("table FILE", "compare FILE result.json"),
     ),
-    Format("image.png", make_png, changed_note, read_note, ("info FILE --json",)),
-    Format("image.tif", make_png, changed_bytes, read_note, ("info FILE",), forgiving=True),
-    Format("image.gif", make_png, changed_bytes, read_note, ("info FILE",)),
+    Format("image.png", make_png, changed_note, read_metadata, ("info FILE --json",)),
+    Format("image.tif", make_png, changed_bytes, read_metadata, ("info FILE",), forgiving=True),
+    Format("image.gif", make_png, changed_bytes, read_metadata, ("info FILE",)),
     Format("warp.npy", lambda path: np.save(path, np.zeros((3, 4, 2))), changed_bytes, warp),
     Format("data.zip", archive, changed_zip, read_all, ("info FILE --json", "prepare FILE -o x.zip --res 4 -q")),
     Format("shard.tar", make_shards, changed_tar, read_all, ("info FILE --json",)),

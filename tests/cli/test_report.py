@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, refused
-from given_images import Eyes
+from given_images import PixelExtractor
 from html_page import HtmlPage
 from PIL import Image
 from run_stand_in import make_reals, make_run
 
 from polyinr_core.report import plots as charts
 from polyinr_core.report import plots as curves
-from polyinr_core.runtime.format1 import FORMAT
+from polyinr_core.runtime.strict_json import FORMAT
 
 RESULT = {"format": FORMAT, "metrics": {"fd-lite2": {"value": 1.5}}, "card": {"device": "cpu"}}
 
@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copies of both; a small judge; charts that take no time."""
-    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: Eyes())
+    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: PixelExtractor())
     monkeypatch.setattr(charts, "to_svg", lambda drawing: b"<svg/>")
     monkeypatch.setattr(charts, "DPI", 30)
     monkeypatch.setattr(curves, "PANELS", curves.PANELS[:1])

@@ -15,9 +15,8 @@ from PIL import Image
 from rounding import assert_rounded
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from polyinr_core.images.grid import make_grid
-from polyinr_core.images.io import read_note
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import make_grid, to_uint8
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents, draw_labels, draw_z
 from polyinr_core.models.coordinates import RegularGrid
@@ -36,7 +35,7 @@ def direct(model: Path, seed: int, *, size: int = 16, psi: float = 1.0, dtype=to
     z = draw_z([seed], generator.config.z_dim).to(dtype)
     classes = generator.config.classes
     label = draw_labels([seed], classes) if classes else None
-    grid = RegularGrid(size, size).points(0, size * size, dtype=dtype, device=torch.device("cpu"))
+    grid = RegularGrid(size, size).coordinates(dtype=dtype, device=torch.device("cpu"))
     with torch.no_grad():
         colors = generator.synthesis(generator.affine(generator.w(z, label, psi=psi)), grid)
     return colors.view(size, size, 3).numpy()
@@ -212,7 +211,7 @@ def test_labels(polyinr: Run, tiny_class_checkpoint: Path):
     assert np.array_equal(pixels_of(Path("seed.png")), pixels_of(Path("number.png")))
     assert np.array_equal(pixels_of(Path("seed.png")), pixels_of(Path("name.png")))
     assert not np.array_equal(pixels_of(Path("seed.png")), pixels_of(Path("other.png")))
-    assert read_note(Path("seed.png"))["class"] == f"class {'abcd'[drawn]}"
+    assert read_metadata(Path("seed.png"))["class"] == f"class {'abcd'[drawn]}"
 
 
 def test_latents_are_saved_and_drawn_again(polyinr: Run, tiny_class_checkpoint: Path):
@@ -240,7 +239,7 @@ def test_latents_are_saved_and_drawn_again(polyinr: Run, tiny_class_checkpoint: 
 
 def test_a_learned_grid_is_used_at_its_own_size_and_window(polyinr: Run, tmp_path: Path, tiny_checkpoint: Path):
     checkpoint = load_checkpoint(tiny_checkpoint)
-    points = RegularGrid(16, 16).points(0, 256, dtype=torch.float32, device=torch.device("cpu"))[:, :2]
+    points = RegularGrid(16, 16).coordinates()[:, :2]
     save_checkpoint(tmp_path / "learned.safetensors", replace(checkpoint, learned_grid=points.flip(1).contiguous()))
     same = ("sample", "--seeds", "4", "-m")
     polyinr(*same, tiny_checkpoint, "-o", "regular.npy")

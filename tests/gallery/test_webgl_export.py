@@ -8,8 +8,7 @@ import pytest
 import torch
 from rounding import assert_rounded, terms_of
 
-from polyinr_core.gallery.page import inline_json
-from polyinr_core.gallery.webgl_export import export_webgl, fits_webgl
+from polyinr_core.gallery.page import export_webgl, fits_webgl, inline_json
 from polyinr_core.latents.latents import from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
@@ -52,7 +51,7 @@ def test_the_numbers_draw_the_image(form: str, levels: int) -> None:
     network = export_webgl(generator, images)
     assert (network["channels"], network["images"]) == (8, 2)
     grid = RegularGrid(5, 5)
-    points = grid.points(0, 25, dtype=torch.float64, device=torch.device("cpu")).numpy()
+    points = grid.coordinates(dtype=torch.float64).numpy()
     expected = torch.cat(list(render_rows(generator.synthesis, images[1].affine[0], grid))).flatten(0, 1)
     assert expected.std() > 1e-3
     assert_rounded(drawn_from(network, 1, points), expected, terms=terms_of(config), dtype=torch.float32)

@@ -155,7 +155,7 @@ def test_zoom_is_folded_into_the_maps_exactly(generator: Generator):
     x, y = center
     bounds = (x - x / factor, y - y / factor, x + (1 - x) / factor, y + (1 - y) / factor)
     drawn = [
-        generator.synthesis(latents.affine, grid.points(0, 64, dtype=torch.float64, device=torch.device("cpu")))
+        generator.synthesis(latents.affine, grid.coordinates(dtype=torch.float64))
         for latents, grid in (
             (zoom(image, factor, center), RegularGrid(8, 8)),
             (image, RegularGrid(8, 8, bounds)),

@@ -13,7 +13,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.evaluation.image_sources import GeneratedImages, sample_w
 from polyinr_core.latents.latents import Latents, draw_labels, draw_z, from_seeds, to_affine
 from polyinr_core.models.config import GeneratorConfig
-from polyinr_core.models.coordinates import Part, RegularGrid
+from polyinr_core.models.coordinates import RegularGrid, SubGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import ALIGNMENT, aligned, batch_invariant
 from polyinr_core.rendering.render import render_rows
@@ -124,7 +124,7 @@ def test_where_a_pixel_stands_in_a_block_does_not_matter(channels: int, dtype: t
     affine, grid = from_seeds(generator, [3]).affine[0], RegularGrid(90, 70)
     whole = torch.cat(list(render_rows(generator.synthesis, affine, grid)))
     for left, top, width, height in ((0, 0, 90, 35), (13, 5, 60, 60), (89, 69, 1, 1), (1, 0, 88, 70)):
-        tile = torch.cat(list(render_rows(generator.synthesis, affine, Part(grid, left, top, width, height))))
+        tile = torch.cat(list(render_rows(generator.synthesis, affine, SubGrid(grid, left, top, width, height))))
         assert torch.equal(tile, whole[top : top + height, left : left + width])
 
 

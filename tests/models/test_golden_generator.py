@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.checkpoints.official import load_official_checkpoint
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import to_uint8
 from polyinr_core.models.config import PRESETS
 from polyinr_core.models.coordinates import RegularGrid, homogeneous
 from polyinr_core.models.generator import Generator, count_parameters
@@ -31,13 +31,13 @@ class Golden:
         self.dtype = dtype
         self.terms = terms_to_affine(self.generator.config) + terms_of(self.generator.config)
 
-    def points(self, side: int) -> Tensor:
-        """The regular grid as the goldens have it: float32 values, promoted."""
-        grid = RegularGrid(side, side).points(0, side * side, dtype=torch.float32, device=torch.device("cpu"))
+    def coordinates(self, side: int) -> Tensor:
+        """The regular grid of the golden files: float32 values, promoted."""
+        grid = RegularGrid(side, side).coordinates()
         return grid.to(self.dtype)
 
     def image(self, w: Tensor, side: int) -> Tensor:
-        colors = self.generator.synthesis(self.generator.affine(w), self.points(side))
+        colors = self.generator.synthesis(self.generator.affine(w), self.coordinates(side))
         return colors.transpose(1, 2).unflatten(2, (side, side))
 
 
@@ -96,7 +96,7 @@ def test_gradients(reference: Path, name: str) -> None:
     path = reference / f"{name}.safetensors"
     golden = Golden(reference, name, torch.float64)
     vectors, generator = golden.vectors, golden.generator.requires_grad_(True)
-    grid = golden.points(8)[:, :2].clone().requires_grad_(True)
+    grid = golden.coordinates(8)[:, :2].clone().requires_grad_(True)
     label = None if golden.label is None else golden.label[:2]
     colors = generator(golden.z[:2], homogeneous(grid), label)
     image = colors.transpose(1, 2).unflatten(2, (8, 8))

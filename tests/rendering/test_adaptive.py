@@ -6,7 +6,7 @@ from rounding import assert_rounded, terms_of
 from torch import Tensor
 
 from polyinr_core.models.config import GeneratorConfig
-from polyinr_core.models.coordinates import Blend, Grid, Part, RegularGrid
+from polyinr_core.models.coordinates import BlendGrid, Grid, RegularGrid, SubGrid
 from polyinr_core.models.generator import Generator, Synthesis
 from polyinr_core.rendering.adaptive import MAX_PITCH, PROBES, TILE_SIZE, probes, tiled
 from polyinr_core.rendering.backends import Backend
@@ -86,9 +86,9 @@ def test_a_part_has_the_whole_s_pixels(drawn, corner, size):
     grid = RegularGrid(150, 300)
     whole = image(drawn, grid, tolerance=1)
     (left, top), (width, height) = corner, size
-    part = image(drawn, Part(grid, left, top, width, height), tolerance=1)
+    part = image(drawn, SubGrid(grid, left, top, width, height), tolerance=1)
     assert torch.equal(part, whole[top : top + height, left : left + width])
-    part = image(drawn, Part(Part(grid, left, 0, width, 300), 0, top, width, height), tolerance=1)
+    part = image(drawn, SubGrid(SubGrid(grid, left, 0, width, 300), 0, top, width, height), tolerance=1)
     assert torch.equal(part, whole[top : top + height, left : left + width])
 
 
@@ -103,7 +103,7 @@ def test_groups_of_tiles_change_no_pixel(drawn, monkeypatch: pytest.MonkeyPatch)
 def test_narrow_images_are_exact(drawn, size):
     grid = RegularGrid(*size)
     assert torch.equal(image(drawn, grid, tolerance=4), image(drawn, grid))
-    part = Part(grid, 0, 0, 1, 1)
+    part = SubGrid(grid, 0, 0, 1, 1)
     assert torch.equal(image(drawn, part, tolerance=4), image(drawn, part))
 
 
@@ -142,7 +142,7 @@ def test_blends():
     affine = torch.cat([first, first.flip(-1)], dim=1)
     shares = torch.zeros(2, 120, 120)
     shares[0, :, :50], shares[1, :, 50:] = 1, 1
-    grid = Blend(RegularGrid(120, 120), shares)
+    grid = BlendGrid(RegularGrid(120, 120), shares)
     exact = image((synthesis, affine), grid)
     assert_within(1, image((synthesis, affine), grid, tolerance=1), exact)
 

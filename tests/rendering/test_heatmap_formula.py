@@ -12,9 +12,9 @@ from polyinr_core.images.grid import apply_colormap
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
+from polyinr_core.rendering.backends import in_precision
 from polyinr_core.rendering.heatmap import colorize, feature_means, heat_rows, heatmap
 from polyinr_core.rendering.model import load
-from polyinr_core.rendering.precision import in_precision
 from polyinr_core.rendering.viewport import Viewport
 
 LEVELS = 4
@@ -61,7 +61,7 @@ def drawn(synthesis: Synthesis, affine: torch.Tensor, grid, levels: list[int], s
 def test_heat_is_the_weighted_sum(generator: Generator, affine: torch.Tensor, levels: list[int]):
     """Three blocks of pixels, the last cut short; 1e-9 of what is summed."""
     grid = RegularGrid(70, 67, (-0.5, 0.0, 1.0, 2.0))
-    points = grid.points(0, 70 * 67, dtype=torch.float64, device=torch.device("cpu"))
+    points = grid.coordinates(dtype=torch.float64)
     expected = at_once(generator, affine, points)[levels].T.reshape(67, 70, len(levels))
     heat = drawn(generator.synthesis, affine, grid, levels)
     assert (heat.shape, heat.dtype) == ((67, 70, len(levels)), torch.float64)

@@ -7,7 +7,7 @@ from rounding import assert_rounded, terms_of
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.precision import in_precision, is_faithful
+from polyinr_core.rendering.backends import in_precision, is_faithful
 
 
 @pytest.mark.parametrize("form", ["release", "paper"])
@@ -19,7 +19,7 @@ def test_narrow_products_between_wide_neighbors(form: str):
         for parameter in generator.synthesis.parameters():
             parameter.mul_(2.0)
         affine = generator.affine(generator.w(torch.randn(2, 8)))
-        points = RegularGrid(1025, 1).points(0, 1025, dtype=torch.float32, device=torch.device("cpu"))
+        points = RegularGrid(1025, 1).coordinates()
         single = generator.synthesis(affine, points)
         narrow = in_precision(generator.synthesis, torch.bfloat16)(affine, points)
         exact = in_precision(generator.synthesis, torch.float64)(affine.double(), points.double())
@@ -43,7 +43,7 @@ def test_whether_a_model_bears_bfloat16(levels: int, bears: bool):
     wide, narrow = generator.synthesis, in_precision(generator.synthesis, torch.bfloat16)
     assert is_faithful(narrow, wide, affine) is bears
     assert is_faithful(wide, wide, affine)
-    points = RegularGrid(64, 64).points(0, 64**2, dtype=torch.float32, device=torch.device("cpu"))
+    points = RegularGrid(64, 64).coordinates()
     with torch.no_grad():
         rounded = narrow(affine, points)
         exact = in_precision(wide, torch.float64)(affine.double(), points.double())

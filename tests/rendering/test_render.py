@@ -32,7 +32,7 @@ def test_bands(generator: Generator, affine: torch.Tensor, rows: int | None) -> 
     assert whole.shape == (70, 61, 3)
     assert whole.std() > 0.01
     with torch.no_grad():
-        points = grid.points(0, 61 * 70, dtype=torch.float32, device=torch.device("cpu"))
+        points = grid.coordinates()
         at_once = generator.synthesis(affine[:1], points)[0]
     assert_rounded(whole.flatten(0, 1), at_once, terms=terms_of(generator.config))  # other product shapes
     assert torch.equal(whole, torch.cat(list(render_rows(generator.synthesis, affine[0], grid, rows=13))))

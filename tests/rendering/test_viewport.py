@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyinr_core.errors import ConfigError
-from polyinr_core.models.coordinates import UNIT, Blend, Part, RegularGrid
+from polyinr_core.models.coordinates import UNIT, BlendGrid, RegularGrid, SubGrid
 from polyinr_core.rendering.viewport import IDENTITY, Axis, Viewport, compose, rotation, shear
 
 WINDOW = (-0.5, 0.25, 1.5, 1.25)
@@ -181,11 +181,11 @@ def test_axes():
 def test_parts_and_blends_of_views():
     view = Viewport(8, 6, WINDOW, rotation(10, (0.0, 0.0)), supersample=2)
     grid = view.grid()
-    part = Part(grid, 4, 2, 6, 8)
+    part = SubGrid(grid, 4, 2, 6, 8)
     found = part.at(torch.arange(48), dtype=torch.float64)[:, :2].unflatten(0, (8, 6))
     assert torch.equal(found, points(view)[2:10, 4:10])
     shares = torch.rand(2, 6, 8, dtype=torch.float64)
-    blended = Blend(grid, shares, 2).at(torch.arange(16 * 12), dtype=torch.float64)
+    blended = BlendGrid(grid, shares, 2).at(torch.arange(16 * 12), dtype=torch.float64)
     own = shares.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2).flatten(1)  # [2, P]
     plain = grid.at(torch.arange(16 * 12), dtype=torch.float64)
     near(blended[:, :3], plain * own[0][:, None])

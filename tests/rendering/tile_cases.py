@@ -10,10 +10,10 @@ from triton import language as tl
 from triton.runtime import interpreter
 
 from polyinr_core.models.config import GeneratorConfig
-from polyinr_core.models.coordinates import Blend, RegularGrid
+from polyinr_core.models.coordinates import BlendGrid, RegularGrid
 from polyinr_core.models.generator import Generator
+from polyinr_core.rendering.backends import in_precision
 from polyinr_core.rendering.backends.triton import Tile, TritonBackend
-from polyinr_core.rendering.precision import in_precision
 
 DEVICE = torch.device("cpu" if knobs.runtime.interpret else "cuda")
 TYPES = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # of the range: 8 bits are 0.4 % a product, over four levels
@@ -118,7 +118,7 @@ def test_own_points_of_each_image(whole: bool) -> None:
 def test_a_blend(whole: bool) -> None:
     generator, w = network("release", 16)
     shares = torch.rand(1, 5, 4)
-    blend = Blend(RegularGrid(4, 5), torch.cat([shares, 1 - shares]))
+    blend = BlendGrid(RegularGrid(4, 5), torch.cat([shares, 1 - shares]))
     points = blend.at(torch.arange(20, device=DEVICE), dtype=torch.float32)
     affine = torch.cat(list(generator.affine(w)), dim=1).unsqueeze(0)  # [1, L, 6, n]
     drawn = TritonBackend(generator.synthesis, tile=Tile(16, 16, 16, all_levels=whole))(affine, points)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polyinr_core.runtime.process_pool import CHUNK_BYTES, in_chunks, in_order
+from polyinr_core.runtime.resources import CHUNK_BYTES, in_chunks, in_order
 
 
 def test_items_go_together_in_order_up_to_a_number() -> None:
@@ -36,7 +36,7 @@ def test_workers_that_nobody_waits_for_stop_after_their_item() -> None:
 
 SCRIPT = """
 import time
-from polyinr_core.runtime.process_pool import in_order
+from polyinr_core.runtime.resources import in_order
 
 if __name__ == "__main__":
     results = in_order(time.sleep, [0, 0, 3, 3, 3, 3, 3, 3], workers=2, chunk=1)

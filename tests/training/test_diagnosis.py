@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from polyinr_core.images.grid import Pixels
-from polyinr_core.runtime.format1 import upgrade_event
+from polyinr_core.runtime.strict_json import upgrade_event
 from polyinr_core.training.diagnostics import Diagnostics, diversity, overfitting
 
 DOCS = Path(__file__).parent.parent.parent / "docs"

@@ -104,7 +104,7 @@ def test_a_generator_learns_what_the_guide_wants(guide: Classifier) -> None:
     torch.manual_seed(0)
     generator = Generator(GeneratorConfig(levels=3, channels=16, z_dim=8, w_dim=12, classes=8))
     balance(generator, torch.Generator().manual_seed(0))
-    points = RegularGrid(16, 16).points(0, 256, dtype=torch.float32, device=CPU)
+    points = RegularGrid(16, 16).coordinates()
     z, label = torch.randn(4, 8), torch.tensor([0, 2, 3, 5])
     optimizer = torch.optim.Adam(generator.parameters(), lr=3e-3)
     losses = []

@@ -11,10 +11,9 @@ from torch import nn
 from polyinr_core.discriminator.config import DiscriminatorConfig
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.errors import TrainingError
-from polyinr_core.models.checkpointing import draw_replayed
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.models.generator import Generator
+from polyinr_core.models.generator import Generator, render_checkpointed
 from polyinr_core.runtime.distributed import SINGLE_PROCESS
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
@@ -51,7 +50,7 @@ def small_state() -> TrainingState:
 
 
 def options(**changes: object) -> StepOptions:
-    coordinates = RegularGrid(SIDE, SIDE).points(0, SIDE**2, dtype=torch.float32, device=torch.device("cpu"))
+    coordinates = RegularGrid(SIDE, SIDE).coordinates()
     given = {"micro_batch": 4, "blur_sigma": 1.0, "augment_rng": lambda name, part: generator_for(name, part)}
     return StepOptions(coordinates, **(given | changes))
 
@@ -110,7 +109,9 @@ def test_the_chunk_changes_rounding_only(state: TrainingState, monkeypatch: pyte
     plain = gradients_of(state)
     with monkeypatch.context() as patch:
         chunks: list[int] = []
-        patch.setattr(step, "draw_replayed", lambda *a, chunk: chunks.append(chunk) or draw_replayed(*a, chunk=chunk))
+        patch.setattr(
+            step, "render_checkpointed", lambda *a, chunk: chunks.append(chunk) or render_checkpointed(*a, chunk=chunk)
+        )
         replayed = gradients_of(state, chunk=24)
     assert chunks == [24]
     assert (replayed - plain).norm() < 1e-3 * plain.norm()

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.data.torch_dataset import TorchImageDataset
+from polyinr_core.data.dataset import TorchImageDataset
 from polyinr_core.errors import ConfigError, DatasetError, TrainingError
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.runtime.pretrained import load_pretrained
@@ -93,12 +93,12 @@ def test_targets_are_the_labels() -> None:
     ("items", "words"),
     [
         ([], "no images"),
-        ([image(dtype=torch.float32)], r"image 0 is float32 \[3, 8, 8\]; uint8 \[3, R, R\]"),
-        ([image(), image(9)], r"image 1 is uint8 \[9, 9, 3\]; uint8 \[3, 8, 8\]"),
+        ([image(dtype=torch.float32)], r"image 0 is no image but float32 of shape \[8, 8, 3\]"),
+        ([image(), image(9)], "image 1 is 9x9, not 8x8 as the first"),
         ([image()[:, :4]], "image 0"),
-        ([image()[:1]], "image 0"),
+        ([image()[:2]], "image 0"),
         ([torch.tensor(3)], "image 0"),
-        ([(image(), "cat")], "no class number"),
+        ([(image(), "cat")], "one integer label"),
         ([(image(), -1)], "0 or more"),
     ],
 )
@@ -111,7 +111,7 @@ def test_the_step_by_hand() -> None:
     """As a researcher calls it, in a loop of their own."""
     config, weights = make_config(**SETTINGS), {"lite0": load_pretrained("lite0")}
     state = start_stage(config, create_generator(config, classes=0), weights=weights, device=torch.device("cpu"))
-    coordinates = RegularGrid(8, 8).points(0, 64, dtype=torch.float32, device=torch.device("cpu"))
+    coordinates = RegularGrid(8, 8).coordinates()
     options = StepOptions(coordinates, micro_batch=4)
     reals, g_fakes, d_fakes = (Batch(data, None) for data in (torch.rand(4, 3, 8, 8), *torch.randn(2, 4, 64)))
     before = state.generator.synthesis.to_rgb.bias.clone()

@@ -18,7 +18,7 @@ STRIPE_NUMBERS = 2**17  # that a thread takes from one product to the next while
 class CpuBackend:
     """Evaluate a synthesis network without gradients, in buffers that are reused from level to level.
 
-    In reduced precision (precision.in_precision) the products are in the dtype of the weights, everything between
+    In reduced precision (in_precision) the products are in the dtype of the weights, everything between
     them in that of the affine parameters. Several threads may evaluate at the same time.
     """
 
