@@ -227,6 +227,7 @@ def train(
             for line in () if as_json else lines_of(plan):
                 console.line(line)
             return
+        train_display.announce(config, preset, torch_device, quiet=quiet)
         networks = load_networks(config, files, download=download)
         with (
             stopping() as signal,
