@@ -97,7 +97,7 @@ class TritonBackend:
             return self.synthesis(affine, coordinates)
         affine, coordinates = affine.contiguous(), coordinates.contiguous()
         with torch.cuda.device_of(affine):  # Triton launches on the current one
-            tile = self.tile or select_tile(self.weights.dtype, self.facts["n"], affine.device)
+            tile = self.tile or select_tile(self.weights.dtype, affine.shape[-1], affine.device)
             evaluate = self.through_network if tile.all_levels else self.through_levels
             return evaluate(affine, coordinates, tile).sum(dim=2) + self.synthesis.to_rgb.bias
 
