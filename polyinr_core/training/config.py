@@ -174,7 +174,13 @@ Schedule = Literal["constant", "cosine"]
 FINAL_LR, FINAL_PENALTY, FINAL_HALF_LIFE = 0.1, 0.1, 2.0
 COUNTS = {"chunk": 2**31, "held_out": 2**31, "workers": 256, "auto_advance": 1000, "keep": 10**6}  # the largest
 
-RANGES = {"penalty": (0, 1e6), "penalty_every": (1, 1000), "lecam": (0, 1e6), "class_centering": (0, 1)}
+RANGES = {
+    "blur_kimg": (0, 1e9),
+    "penalty": (0, 1e6),
+    "penalty_every": (1, 1000),
+    "lecam": (0, 1e6),
+    "class_centering": (0, 1),
+}
 
 
 @dataclass(frozen=True)
