@@ -21,10 +21,7 @@ STAGES = f"{RESOLUTION}:10:g_lr=5e-4:d_lr=2.5e-4"  # 2.5 times the preset's rate
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Output folder.")] = Path("demo"),
     max_time: Annotated[
-        str,
-        typer.Option(
-            "--max-time", metavar="180s", help="Training time, such as 90s or 9m. Run the command again to continue."
-        ),
+        str, typer.Option(metavar="180s", help="Training time, such as 90s or 9m. Run the command again to continue.")
     ] = "180s",
     quiet: Quiet = False,
 ) -> None:

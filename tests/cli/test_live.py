@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from polyinr_cli import train_display as live
-from polyinr_cli.train_display import Display, duration, thousands
+from polyinr_cli.train_display import Display, thousands
+from polyinr_core.training.logging import duration
 
 STAGES = [(32, 200_000), (64, 100_000)]
 LOSSES = {"loss_g": 2.99, "loss_d": 0.332, "d_sign_fake": -0.78, "d_sign_real": 0.94, "img_per_sec": 6.76}
