@@ -1,4 +1,4 @@
-"""Charts: SVG that is the same every time and safe to show, PNG of all panels; hostile names, other styles."""
+"""Charts: deterministic and safe SVG, PNG of all panels; hostile names, other styles."""
 
 import io
 import re
