@@ -286,17 +286,27 @@ class Stopping:
     """Whether a signal has asked the run to stop.
 
     Until `asked` is called for the first time, after the first iteration, a signal interrupts at once. From then
-    on it is only recorded; a second Ctrl-C interrupts, unless it is the first one, forwarded.
+    on it is only recorded; a second Ctrl-C interrupts, unless it is the first one, forwarded. SIGUSR1 asks to save.
     """
 
     def __init__(self) -> None:
         self.since: float | None = None
         self.records_only = False
+        self.is_save_asked = False
 
     def asked(self) -> bool:
         """Return whether a signal came, and only record signals from now on."""
         self.records_only = True
         return self.since is not None
+
+    def save_asked(self) -> bool:
+        """Return whether SIGUSR1 came since the last call."""
+        was_asked, self.is_save_asked = self.is_save_asked, False
+        return was_asked
+
+    def ask_save(self, number: int, frame: FrameType | None) -> None:
+        """Record SIGUSR1."""
+        self.is_save_asked = True
 
     def catch(self, number: int, frame: FrameType | None) -> None:
         """Record a signal. Raises KeyboardInterrupt."""
@@ -314,11 +324,13 @@ class Stopping:
 
 @contextmanager
 def stopping() -> Iterator[Stopping]:
-    """Catch the signals that ask for an end; under `nohup` not SIGHUP."""
+    """Catch the signals that ask for an end, under `nohup` not SIGHUP, and SIGUSR1."""
     request = Stopping()
     always = (signal.SIGINT, signal.SIGTERM)
     numbers = [number for number in STOP_SIGNALS if number in always or signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, request.catch) for number in numbers}
+    if hasattr(signal, "SIGUSR1"):  # a scheduler's warning, which would kill the process; not on Windows
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, request.ask_save)
     try:
         yield request
     finally:

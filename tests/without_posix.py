@@ -28,7 +28,7 @@ SIGNALS = (
 SYSTEM = (
     *("fork", "forkpty", "getuid", "geteuid", "getgid", "getpgrp", "getpgid", "setsid", "killpg", "uname", "sysconf"),
     *("sysconf_names", "getloadavg", "mkfifo", "mknod", "fchmod", "fchown", "chown", "nice", "wait"),
-    *("waitid", "WNOHANG", "O_DIRECTORY", "posix_fadvise", "pread", "pwrite", "sched_getaffinity", "ttyname"),
+    *("waitid", "O_DIRECTORY", "posix_fadvise", "pread", "pwrite", "sched_getaffinity", "ttyname"),
     *("sched_setaffinity", "openpty", "pipe2", "sendfile", "sync", "fdatasync"),
 )
 LINUX_FILES = ("/proc/", "/sys/", "/dev/fd")

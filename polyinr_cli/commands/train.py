@@ -217,6 +217,13 @@ def train(
     max_time: Annotated[
         str | None, typer.Option(help="Save and exit after this time: 90s, 9m, 24h. Default: no limit.", metavar="TIME")
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            help="Follow the run with these: tensorboard, wandb, trackio, or none. Default: tensorboard, if installed.",
+            metavar="A,B",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan, with time and memory measured on a few iterations, and exit."),
@@ -229,7 +236,8 @@ def train(
     """Train a model on a dataset, stage by stage, at growing resolutions.
 
     The run folder holds the log, samples, checkpoints and training states. The same command resumes a run after Ctrl-C,
-    --max-time or a crash. Train with several processes by torchrun --nproc-per-node N -m polyinr_cli train ...
+    --max-time or a crash; SIGUSR1 saves a training state, and the run goes on. Train with several processes by
+    torchrun --nproc-per-node N -m polyinr_cli train ...
 
     Example: polyinr train cats.zip --stages 32:2000,64:1000 --max-time 9m
     """
@@ -239,7 +247,10 @@ def train(
     from polyinr_core.data.dataset import bundled_dataset, open_dataset
     from polyinr_core.training.config import make_config
     from polyinr_core.training.run_dir import RunFolder
+    from polyinr_core.training.tracking import check_trackers
 
+    trackers = None if track is None else [] if track == "none" else track.split(",")
+    check_trackers(trackers or [])
     config = make_config(preset, **given)
     torch_device = rank_device(choose_device(device))
     dtype = choose_dtype(Precision(config.precision), torch_device, is_8_bit=True)
@@ -315,9 +326,11 @@ def train(
                 dtype=dtype,
                 device_memory=total_memory(torch_device),
                 dist=dist,
+                track=trackers,
                 report=report,
                 progress=lambda at: shown.moved(at.total_images, stage=at.stage, images=at.images),
                 stop=lambda: signal.asked() or bool(broken) or (deadline is not None and time.monotonic() > deadline),
+                save=signal.save_asked,
             )
     if finished:
         console.say(

@@ -206,15 +206,15 @@ def end_with_parent() -> None:
 
 
 @contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Block Ctrl-C and other interrupts; a process started meanwhile never receives them, this one ends it.
+def interrupts_held(names: Iterable[str] = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")) -> Iterator[None]:
+    """Block Ctrl-C and other signals; a process started meanwhile never receives them, this one ends it.
 
     Windows cannot block them: there a worker ignores Ctrl-C once it has started.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in names})
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +54,7 @@ class Hooks:
         device: torch.device,
         report: Callable[[Event], None],
         dist: DistributedContext,
+        track: Sequence[str] | None = None,
     ) -> None:
         self.config = config
         self.data = data
@@ -61,7 +62,9 @@ class Hooks:
         self.weights = weights
         self.device = device
         self.dist = dist
-        self.logger = Logger(folder, report)
+        self.logger = Logger(folder, report, track=track, config=config.to_dict())
+        if track is not None and dist.is_main:
+            self.logger.trackers.open()
         self.metrics: MetricsHook | None = None
         self.diagnostics = Diagnostics()
         self.early_stopping = EarlyStopping()
@@ -87,11 +90,19 @@ class Hooks:
         self.seconds, self.logged_images, self.clock = 0.0, state.images, time.perf_counter()
 
     def on_step_end(
-        self, state: TrainingState, options: StepOptions, stats: StepStats, *, ended: bool, stopped: bool
+        self,
+        state: TrainingState,
+        options: StepOptions,
+        stats: StepStats,
+        *,
+        ended: bool,
+        stopped: bool,
+        save: bool = False,
     ) -> bool:
         """Do what is due; everything at the end of a stage (`ended`) and when the run is to stop (`stopped`).
 
-        Return whether the stage ends early because the watched metric no longer improves.
+        With `save` a training state is saved. Return whether the stage ends early because the watched metric no longer
+        improves.
         """
         config = self.config
         self.seconds += (elapsed := time.perf_counter() - self.clock)
@@ -113,8 +124,10 @@ class Hooks:
         due = self.is_due(state, config.checkpoint_every) or ended or early
         if due or stopped:
             self.save_checkpoint(state, due=due)
-        if self.is_due(state, config.state_every) or ended or stopped or early:
+        if self.is_due(state, config.state_every) or ended or stopped or early or save:
             self.save_state(state)
+            if save:
+                self.info(f"training state of {state.total_images / 1000:g} kimg saved")
         self.clock = time.perf_counter()
         return early
 

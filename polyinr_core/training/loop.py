@@ -33,7 +33,9 @@ from .logging import Event
 from .run_dir import DataFacts, RunFolder
 from .state import TrainingState, broadcast_state, create_generator, read_state, start_stage, unpack_state
 from .step import Batch, ClassifierLoss, Penalty, StepOptions, StepStats, ema_beta, ema_half_life, train_step
+from .tracking import check_trackers
 
+STOP, SAVE = 1, 2  # bits: what a rank asks for after an iteration
 PENALTY_SIGMA = 0.05  # of the perturbation of images in [-1, 1]: about six gray levels
 # a fake's latents depend on this key; the second one keeps its first name, so that runs of format 1 resume exactly
 LATENT_KEYS = {"g_fakes": "generator", "d_fakes": "critic"}
@@ -52,9 +54,11 @@ def train(
     dtype: torch.dtype = torch.float32,
     device_memory: int | None = None,
     dist: DistributedContext = SINGLE_PROCESS,
+    track: Sequence[str] | None = None,
     report: Callable[[Event], None] | None = None,
     progress: Callable[[TrainingState], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    save: Callable[[], bool] | None = None,
     **fields: Any,
 ) -> bool:
     """Train a model, stage by stage. The same call resumes where an earlier one stopped.
@@ -75,9 +79,11 @@ def train(
         dtype: Of the matrix products: bfloat16, float32 or float64.
         device_memory: Bytes of the device, from which `chunk` is chosen. None: unknown.
         dist: The ranks that train together. All of them call this; rank 0 writes the run folder.
+        track: Where the run can be followed: "tensorboard", "wandb", "trackio". None: TensorBoard, if it is installed.
         report: Called with each event of the log, and with {"message": ...} for messages.
         progress: Called with the training state after every iteration.
         stop: Asked after every iteration; once it returns True on any rank, everything is saved.
+        save: Asked after every iteration; when it returns True on any rank, a training state is saved.
         **fields: Fields of `TrainingConfig`, as `batch=16` or `mirror=True`.
 
     Returns:
@@ -95,6 +101,7 @@ def train(
         config = adopt(config, checkpoint, set(fields))
     else:
         checkpoint = None
+    check_trackers(track or ())
     folder = RunFolder(Path(run_dir))
     with ExitStack() as stack:
         images = as_image_dataset(data, labels="auto" if config.cond else "none")
@@ -122,9 +129,10 @@ def train(
             device=trainer.device,
             report=report or (lambda event: None),
             dist=dist,
+            track=track,
         )
         stack.enter_context(closing(hooks.logger))
-        return run_stages(trainer, hooks, init_from=checkpoint, progress=progress, stop=stop)
+        return run_stages(trainer, hooks, init_from=checkpoint, progress=progress, stop=stop, save=save)
 
 
 def run_stages(
@@ -134,6 +142,7 @@ def run_stages(
     init_from: Checkpoint | None = None,
     progress: Callable[[TrainingState], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    save: Callable[[], bool] | None = None,
 ) -> bool:
     """Resume or start, and train to the end of the last stage. Return False if `stop` returned True before that."""
     stages, dist = trainer.config.stages, trainer.dist
@@ -153,8 +162,11 @@ def run_stages(
                     if progress:
                         progress(state)
                     run_is_over = is_last and is_finished(state, stage, hooks)
-                    stopped = dist.any(stop is not None and stop()) and not run_is_over
-                    early = hooks.on_step_end(state, options, stats, ended=ended, stopped=stopped)
+                    asked = STOP * (stop is not None and stop()) + SAVE * (save is not None and save())
+                    asked_by_any = dist.all_gather_int(asked)  # of all ranks, in one collective
+                    stopped = any(STOP & one for one in asked_by_any) and not run_is_over
+                    wanted = any(SAVE & one for one in asked_by_any)
+                    early = hooks.on_step_end(state, options, stats, ended=ended, stopped=stopped, save=wanted)
                     if stopped:
                         return False
                     if ended or early:
