@@ -1,4 +1,4 @@
-"""Time metrics against training: python benchmarks/metrics_during_training.py --preset emoji --res 32
+"""Time metrics against training: python benchmarks/metrics_during_training.py --preset small --res 32
 
 Prints what a measurement on the bundled images costs, in iterations and as a share of the time between two
 measurements. Iterations are timed before and after, as the load of a shared machine changes.
@@ -26,7 +26,7 @@ from polyinr_core.training.step import Batch, StepOptions, train_step
 
 
 def main(
-    preset: str = "emoji",
+    preset: str = "small",
     res: int = 32,
     every: float = 10.0,
     metrics: str = "fd-lite2",

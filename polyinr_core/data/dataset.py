@@ -14,14 +14,22 @@ from polyinr_core.errors import DatasetError, ImageError
 from polyinr_core.runtime.atomic_io import PathLike
 
 from .import_sources import MapDataset, dataset_labels, pixels_of
-from .labels import LabelInfo, LabelUse
+from .labels import LabelInfo, LabelUse, describe_classes
 from .tar_dataset import TarDataset, means_shards
 from .zip_dataset import ZipDataset
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
-__all__ = ["ImageDataset", "bundled_dataset", "means_shards", "open_dataset"]
+
+__all__ = [
+    "ImageDataset",
+    "bundled_dataset",
+    "dataset_grid",
+    "describe_dataset",
+    "means_shards",
+    "open_dataset",
+]
 
 HASHED_IMAGES = 1024  # of a torch Dataset
 
@@ -153,5 +161,26 @@ def as_image_dataset(data: "PathLike | ImageDataset | Dataset[Any]", *, labels: 
 
 
 def bundled_dataset() -> Path:
-    """Return the path of the dataset that is installed with polyinr: 1562 emoji of 64 px."""
-    return Path(str(files("polyinr_core").joinpath("assets", "emoji-64.zip")))
+    """Return the path of the dataset that is installed with polyinr: 2000 animal faces of 64 px."""
+    return Path(str(files("polyinr_core").joinpath("assets", "animals-64.zip")))
+
+
+def describe_dataset(data: ImageDataset) -> dict[str, Any]:
+    """Return a dataset's facts: its size, its classes, where it comes from, and its hash."""
+    return {
+        "kind": "data set",
+        "count": len(data),
+        "shards": None if data.shard_of is None else int(data.shard_of[-1]) + 1,
+        "resolution": data.resolution,
+        **describe_classes(data.labels, data.classes, data.class_names),
+        "provenance": data.provenance,
+        "sha256": data.sha256,
+    }
+
+
+def dataset_grid(data: ImageDataset, *, count: int = 64) -> NDArray[np.uint8]:
+    """Return one image with a grid of `count` images, evenly spread over the dataset, or of all."""
+    from polyinr_core.images.grid import make_grid
+
+    chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int).tolist()
+    return make_grid(np.stack([data.read(index) for index in chosen]))

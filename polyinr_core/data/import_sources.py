@@ -6,7 +6,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,25 @@ from polyinr_core.errors import DatasetError, FileError, ImageError, RequestErro
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special
 
 from .decode import MAX_IMAGE_BYTES, decode
-from .labels import FACTS_NAME, LabelInfo, UnresolvedLabels, concatenate_labels, known_labels, merge_class_names
+from .import_tables import (
+    ARRAY_SUFFIXES,
+    PARQUET_SUFFIX,
+    find_metadata,
+    folder_table,
+    list_arrays,
+    list_parquet,
+    read_label_table,
+    table_labels,
+)
+from .labels import (
+    FACTS_NAME,
+    LabelInfo,
+    UnresolvedLabels,
+    concatenate_labels,
+    describe_classes,
+    known_labels,
+    merge_class_names,
+)
 from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, fingerprint_of, is_hidden, is_image
 from .tar_dataset import (
     find_beside,
@@ -82,16 +100,22 @@ def open_source(source: PathLike | MapDataset) -> Source:
     path = Path(source)
     if path.is_dir():
         if not means_shards(path):
-            return open_folder(path)
+            tables = sorted(path.rglob(f"*{PARQUET_SUFFIX}"))
+            return open_parquet_source(path, tables) if tables and not image_beside(path) else open_folder(path)
         if (beside := image_beside(path)) is not None:
             problem = f"holds .tar files and images ({beside!r}); name the tars, {path / '*.tar'}, or move them away"
             raise DatasetError(path, problem)
         return open_shards(path)
     if is_pattern(path):
-        return open_shards(path)
+        return open_parquet_source(path, shard_files(path)) if path.suffix == PARQUET_SUFFIX else open_shards(path)
     head = first_bytes(path)
     if not head:
         raise FileError(path, "is empty")
+    if path.suffix in ARRAY_SUFFIXES:
+        names, stack_labels, stack_payloads = list_arrays(path)
+        return Source(path, "arrays", names, fingerprint_of(path), stack_payloads, stack_labels)
+    if path.suffix == PARQUET_SUFFIX:
+        return open_parquet_source(path, [path])
     if head[:2] == b"PK":
         return open_zip_source(path)
     if head[257:262] == b"ustar" or head.startswith(OTHER_TARS):
@@ -100,7 +124,7 @@ def open_source(source: PathLike | MapDataset) -> Source:
         payloads = [path]
         labels = known_labels(LabelInfo(), 1)
         return Source(path, "image", (path.name,), fingerprint_of(path), lambda start: iter(payloads[start:]), labels)
-    raise FileError(path, "is not a folder, zip, tar or image")
+    raise FileError(path, "is not a folder, zip, tar, parquet, .npy, .npz or image file")
 
 
 def first_bytes(path: Path) -> bytes:
@@ -117,6 +141,12 @@ def first_bytes(path: Path) -> bytes:
     except OSError as error:
         raise explain(path, error) from error
     return head
+
+
+def open_parquet_source(path: Path, files: Sequence[Path]) -> Source:
+    """List the images of parquet files. Raises PolyinrError without pyarrow, DatasetError, FileError."""
+    names, labels, payloads = list_parquet(path, files)
+    return Source(path, "parquet", names, fingerprint_of(*files), payloads, labels)
 
 
 def open_folder(path: Path) -> Source:
@@ -152,7 +182,12 @@ def list_folder(path: Path) -> Listing:
             lister.leave_out(name, NOT_REGULAR)
     for name in loops:
         lister.leave_out(name, "is a folder that is read already, or a link to one that it lies in")
-    return lister.listing()
+    listing = lister.listing()
+    tables = find_metadata(files)
+    if not tables or listing.labels.are_per_image or listing.labels.described or not listing.names:
+        return listing
+    labels = folder_table(path, tables)
+    return replace(listing, labels=table_labels(path / tables[0], labels, listing.names)) if labels else listing
 
 
 def without_broken_strays(path: Path, listing: Listing) -> NDArray[np.int64]:
@@ -263,6 +298,14 @@ def open_shards(path: Path) -> Source:
     )
 
 
+def label_by_table(sources: Sequence[Source], path: Path) -> list[Source]:
+    """Return the sources with the labels that a .csv, .tsv or .jsonl file lists. Raises DatasetError, FileError."""
+    table = read_label_table(path)
+    if not table:
+        raise DatasetError(path, "has no columns of file names and labels; name them file_name and label")
+    return [replace(source, labels=table_labels(path, table, source.names)) for source in sources]
+
+
 def merge_labels(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[LabelInfo, str | None]:
     """Return the labels of the images `kept` from all sources, and why there are none although some have labels.
 
@@ -350,3 +393,26 @@ def pixels_of(item: Any) -> NDArray[np.uint8] | ImageError:
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
         return ImageError(f"is no image but {pixels.dtype} of shape {list(pixels.shape)}; give uint8 or Pillow images")
     return np.ascontiguousarray(np.broadcast_to(pixels.reshape(*pixels.shape[:2], -1), (*pixels.shape[:2], 3)))
+
+
+def describe_folder(path: PathLike) -> tuple[dict[str, Any], list[str]]:
+    """Return the facts of a folder of images as `prepare` takes it, and notes on what it leaves out.
+
+    Raises FileError.
+    """
+    path = Path(path)
+    listing = list_folder(path)
+    if not listing.names:
+        raise FileError(path, "is a folder without images; name a file, or a folder of images or .tar shards")
+    kept = without_broken_strays(path, listing)
+    labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
+    ignored = listing.ignored
+    broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
+    ignored.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
+    facts = {
+        "kind": "folder of images",
+        "count": len(kept),
+        **describe_classes(labels.labels, labels.classes, labels.class_names),
+    }
+    facts["provenance"] = labels.provenance
+    return facts, [*ignored.lines(), *([] if note is None else [note])]

@@ -117,6 +117,39 @@ class Comparison:
     verdicts: dict[str, Verdict]
     alone: tuple[tuple[str, ...], tuple[str, ...]]
 
+    def to_dict(self, names: tuple[str, str]) -> dict[str, Any]:
+        """Return what `polyinr compare --json` prints, with the names of the results."""
+        return {
+            "a": names[0],
+            "b": names[1],
+            "differences": [
+                {
+                    "field": ".".join(difference.field),
+                    "a": difference.values[0],
+                    "b": difference.values[1],
+                    "effects": [
+                        {"kind": fact.grade, "effect": fact.effect, "source": fact.source, "metrics": list(names)}
+                        for fact, names in difference.effects.items()
+                    ],
+                }
+                for difference in self.differences
+            ],
+            "metrics": {
+                name: {
+                    "a": verdict.values[0],
+                    "b": verdict.values[1],
+                    "standing": verdict.standing,
+                    "within": verdict.within,
+                    "because": list(verdict.because),
+                    "compares": list(verdict.compares),
+                    "better": None if verdict.better is None else "ab"[verdict.better],
+                }
+                for name, verdict in self.verdicts.items()
+            },
+            "only_a": list(self.alone[0]),
+            "only_b": list(self.alone[1]),
+        }
+
 
 def compare(a: Result, b: Result) -> Comparison:
     """Compare two results by their cards."""

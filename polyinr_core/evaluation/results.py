@@ -1,13 +1,13 @@
 """Results of `polyinr evaluate`: metrics, and the card of all that they depend on; written and read back."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from polyinr_core.errors import EvaluationError, FileError
+from polyinr_core.errors import EvaluationError, FileError, RequestError
 from polyinr_core.metrics.registry import Metric
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special
 from polyinr_core.runtime.strict_json import (
@@ -170,6 +170,53 @@ def _estimates(metrics: dict[str, dict[str, Any]]) -> dict[str, Estimate]:
 def _numbers(estimate: dict[str, Any]) -> Estimate:
     """Return the finite numbers of an estimate."""
     return {name: float(fact) for name, fact in estimate.items() if is_number(fact) and abs(fact) < MAX_VALUE}
+
+
+def metric_lines(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line for each metric: its name, its value, and its interval or standard deviation if there is one."""
+    width = max(map(len, metrics))
+    lines = []
+    for name, estimate in metrics.items():
+        value = estimate["value"]
+        line = f"{name:<{width}}  " + (f"{value:12d}" if isinstance(value, int) else f"{value:12.6g}")
+        if "low" in estimate:
+            line += f"  {estimate['low']:.6g} to {estimate['high']:.6g}"
+        elif "std" in estimate:
+            line += f"  +- {estimate['std']:.3g}"
+        lines.append(line)
+    return lines
+
+
+def class_lines(classes: Mapping[str, Any]) -> list[str]:
+    """Return a line for each class: name, counts, and its metrics, - for those that need more images."""
+    names = list(dict.fromkeys(name for row in classes.values() for name in row["metrics"]))
+    if not classes:
+        return []
+    width = max(len("class"), *map(len, classes))
+    columns = [(name, max(11, len(name))) for name in names]
+    lines = ["", f"{'class':<{width}}    reals    fakes" + "".join(f"  {name:>{size}}" for name, size in columns)]
+    for class_name, row in classes.items():
+        values = [row["metrics"][name]["value"] if name in row["metrics"] else None for name in names]
+        cells = ["-" if value is None else f"{value:.5g}" for value in values]
+        texts = "".join(f"  {cell:>{size}}" for cell, (_, size) in zip(cells, columns, strict=True))
+        lines.append(f"{class_name:<{width}} {row['reals']:8d} {row['fakes']:8d}{texts}")
+    return lines
+
+
+def read_results(files: Sequence[PathLike], *, stdin: Callable[[], bytes] | None = None) -> list[Result]:
+    """Read result files, each under a unique name; "-" is what `stdin` returns. Raises RequestError, FileError."""
+    paths = [Path("stdin") if stdin and str(file) == "-" else Path(file).resolve() for file in files]
+    for file, path in zip(files, paths, strict=True):
+        if paths.count(path) > 1:
+            raise RequestError(f"{file} is given twice")
+    names = distinct_names(
+        [Path(file) if path.is_absolute() else path for file, path in zip(files, paths, strict=True)]
+    )
+    results = [
+        read_result(file) if path.is_absolute() or stdin is None else parse_result(stdin(), path)
+        for file, path in zip(files, paths, strict=True)
+    ]
+    return [replace(result, name=name) for result, name in zip(results, names, strict=True)]
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

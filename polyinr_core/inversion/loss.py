@@ -54,6 +54,14 @@ class TargetImage:
         """Whether the size of `pixels` differs from that of the file."""
         return self.pixels.shape[:2] != (self.height, self.width)
 
+    @property
+    def notes(self) -> list[str]:
+        """What is lost of the file: all frames but the first, or its size."""
+        height, width = self.pixels.shape[:2]
+        frames = [f"{self.name}: using the first of {self.frames} frames"] if self.frames > 1 else []
+        resized = f"{self.name}: resized from {self.width}x{self.height} to {width}x{height}"
+        return [*frames, resized] if self.is_resized else frames
+
     def colors(self, like: Tensor) -> Tensor:
         """Return colors [1, 3, H, W] in [-1, 1] that quantize to exactly these pixels, in the dtype of `like`.
 

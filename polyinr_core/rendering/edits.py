@@ -275,6 +275,14 @@ def _without_seed(model: Model, images: ImageRequests, index: int) -> Metadata:
     return model_metadata(model) | {"image": images.names[index]}
 
 
+def load_smoothness_features(device: torch.device) -> torch.nn.Module:
+    """Load EfficientNet-lite0, in whose features `frame_smoothness` compares frames. Raises WeightsError."""
+    from polyinr_core.discriminator.backbones import Lite0Features
+    from polyinr_core.runtime.pretrained import load_pretrained
+
+    return Lite0Features(load_pretrained("lite0")).to(device)
+
+
 def frame_smoothness(
     renderer: "Renderer",
     frames: ImageRequests,

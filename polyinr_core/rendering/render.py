@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHUNK = 2048  # pixels per product: fixed, so that a pixel's arithmetic never depends on the image's size
 GPU_CHUNK = 2**14  # on a GPU, which 2048 pixels would leave idle
-SMALL_CHUNK = 512  # where the number of pixels is not known in advance
+SMALL_CHUNK, SMALL_GPU_CHUNK = 512, 2**13  # where the number of pixels is not known in advance
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 2**14, 2**17  # per product where several images are rendered together
 FRAME_FRACTION = 200  # a frame is 1/200 of the shorter side thick
 FINE_PITCH = 4  # pixels per training pixel; an image has no finer detail
@@ -140,14 +140,16 @@ def render_rows(
     def colors(coordinates: Tensor) -> Tensor:
         return backend(affine.unsqueeze(0), coordinates)[0]
 
+    is_cpu = affine.device.type == "cpu"
+
     def evaluate(grid: Grid, index: Tensor) -> Tensor:
-        chunks = in_chunks(colors, grid, affine, index=index, chunk=SMALL_CHUNK)
+        chunks = in_chunks(colors, grid, affine, index=index, chunk=SMALL_CHUNK if is_cpu else SMALL_GPU_CHUNK)
         return torch.cat([affine.new_empty(0, 3), *chunks])
 
     if tolerance and has_tiles(grid):
         chunks = tiled(evaluate, grid, tolerance=tolerance, device=affine.device)
     else:
-        chunks = in_chunks(colors, grid, affine, chunk=CHUNK if affine.device.type == "cpu" else GPU_CHUNK)
+        chunks = in_chunks(colors, grid, affine, chunk=CHUNK if is_cpu else GPU_CHUNK)
     yield from in_bands(chunks, grid, rows=rows, supersample=supersample)
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,16 +14,22 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
+from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.resample import area_average, area_weights
+from polyinr_core.errors import FileError
+from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
 from polyinr_core.evaluation.results import Result
+from polyinr_core.evaluation.set_metrics import no_progress
 from polyinr_core.images.grid import Pixels, quantize
 from polyinr_core.images.io import encode_image
-from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource
+from polyinr_core.metrics import extractors
+from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource, Progress
 from polyinr_core.metrics.registry import better
+from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.training.config import SETTINGS
 from polyinr_core.training.samples import thin
 
-from .nearest_neighbors import NearestNeighbors
+from .nearest_neighbors import NearestNeighbors, find_neighbors, realism_grid
 from .plots import Panel, classes_svg, ecdf_svg, panel_svg, to_dark
 from .run_reader import StageSpan, StoredRun
 
@@ -334,6 +340,46 @@ def compare_with_reals(
             for title, seeds in neighbors.ranked(REALISM_IMAGES).items()
         },
     )
+
+
+def compare_model(
+    run: StoredRun,
+    checkpoint: Checkpoint,
+    real: PathLike,
+    *,
+    name: str,
+    count: int = 256,
+    cache: Path | None = None,
+    device: torch.device,
+    progress: Callable[[str], Progress] = no_progress,
+) -> tuple[RealsComparison, Pixels]:
+    """Compare a model's images of seeds 0 to count-1 with reals in lite2's features.
+
+    Args:
+        run: The run, whose dataset the reals may be.
+        checkpoint: The model, on `device`.
+        real: The reals: a dataset or a folder.
+        name: What the page calls the model.
+        count: How many images.
+        cache: A folder that caches the features of the reals.
+        device: Where the images are rendered and the features computed.
+        progress: Makes a callback for a description.
+
+    Returns:
+        The page's part about nearest reals and realism, and the realism grid.
+
+    Raises PolyinrError.
+    """
+    if not checkpoint.resolution:
+        raise FileError(name, "does not say its resolution; name another model with -m")
+    fakes = ThumbnailSource(GeneratedImages(checkpoint, name=name, count=count))
+    reals = DatasetImages.open(real, resolution=fakes.resolution)
+    lite2 = extractors.load_extractor("lite2")
+    neighbors = find_neighbors(reals, fakes, lite2, device=device, cache=cache, progress=progress)
+    same_data = reals.data.sha256 == run.data.get("sha256")
+    model = f"{Path(name).name} ({checkpoint.kimg:.4g} kimg)"
+    comparison = compare_with_reals(neighbors, reals, fakes, model=model, same_data=same_data)
+    return comparison, realism_grid(realism_groups(neighbors, fakes))
 
 
 def neighbor_row(

@@ -375,5 +375,5 @@ def test_the_bundled_dataset_says_how_it_was_made():
     from polyinr_core.data.dataset import bundled_dataset
 
     facts = ZipDataset.open(bundled_dataset()).provenance
-    assert facts["counts"] == {"found": 1562, "kept": 1562, "skipped": 0}
-    assert facts["resize"] == "lanczos"
+    assert facts["counts"] == {"found": 2000, "kept": 2000, "skipped": 0}
+    assert facts["resize"] == "box"

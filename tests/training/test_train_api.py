@@ -122,7 +122,7 @@ def test_the_step_by_hand() -> None:
 
 
 def test_a_configuration_from_keywords() -> None:
-    assert make_config() == PRESETS["emoji"]
+    assert make_config() == PRESETS["small"]
     config = make_config("tiny", stages="32:1,64:2", backbones="lite0,deit-base", metric_every=1.0, metrics=["fid"])
     assert config.stages == (Stage(32, 1), Stage(64, 2))
     assert (config.backbones, config.metrics) == (("lite0", "deit-base"), ("fid",))
