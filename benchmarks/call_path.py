@@ -1,4 +1,4 @@
-"""Count the functions and files between `polyinr sample` and the PNG, and the import depth of the commands.
+"""Count the functions and files between `polyinr sample` and the PNG; the import depth and the start of the commands.
 
 A function is on the path if it is on the stack at one of the command's milestones: the seeds are parsed, z is rendered,
 the synthesis network is evaluated, the image is encoded.
@@ -7,7 +7,9 @@ Run: python benchmarks/call_path.py
 """
 
 import ast
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,6 +83,16 @@ def import_depth(start: str = "polyinr_cli.main") -> int:
     return depth(start)
 
 
+def startup_seconds(*arguments: str, repeats: int = 5) -> float:
+    """Return the time of the fastest of several starts of a command that only prints, such as --help."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "polyinr_cli", *arguments], check=True, cwd=ROOT, capture_output=True)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
 def main() -> None:
     """Print the path and the counts."""
     with TemporaryDirectory() as folder:
@@ -88,6 +100,8 @@ def main() -> None:
     for file, name in path:
         print(f"{file:45} {name}")
     print(f"{len(path)} functions in {len({file for file, _ in path})} files; import depth {import_depth()}")
+    for arguments in (["--help"], ["sample", "--help"]):
+        print(f"polyinr {' '.join(arguments)}: {startup_seconds(*arguments):.2f} s")
 
 
 if __name__ == "__main__":

@@ -28,9 +28,8 @@ from torch import Tensor
 from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.backends import Backend, select_backend
+from polyinr_core.rendering.backends import Backend, in_precision, select_backend
 from polyinr_core.rendering.backends.triton import Tile, TritonBackend, has_kernels
-from polyinr_core.rendering.precision import in_precision
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig

@@ -21,9 +21,8 @@ from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.checkpoints.delta import apply_delta, save_delta
 from polyinr_core.data.dataset import bundled_dataset
 from polyinr_core.inversion.invert import invert, render_with
-from polyinr_core.inversion.loss import load_loss
+from polyinr_core.inversion.loss import TargetImage, load_loss
 from polyinr_core.inversion.pivotal_tuning import locality_psnr, tune
-from polyinr_core.inversion.target import TargetImage
 from polyinr_core.runtime.atomic_io import sha256_of
 
 

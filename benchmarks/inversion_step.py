@@ -19,8 +19,7 @@ from results_io import facts, write
 from timing import Work, take_turns
 from torch import Tensor
 
-from polyinr_core.inversion.loss import TargetLoss, load_loss
-from polyinr_core.inversion.target import TargetGrid, target_grid
+from polyinr_core.inversion.loss import TargetGrid, TargetLoss, load_loss, target_grid
 from polyinr_core.models.config import GeneratorConfig
 
 CHUNK = 4096  # pixels, with checkpointing

@@ -1,4 +1,4 @@
-"""Time metrics against training: python benchmarks/metrics_during_training.py --preset emoji --res 32
+"""Time metrics against training: python benchmarks/metrics_during_training.py --preset small --res 32
 
 Prints what a measurement on the bundled images costs, in iterations and as a share of the time between two
 measurements. Iterations are timed before and after, as the load of a shared machine changes.
@@ -20,13 +20,13 @@ from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import PRESETS
-from polyinr_core.training.metrics_hook import BATCH, MetricsHook, render_uint8
+from polyinr_core.training.metrics_hook import BATCH_SIZE, MetricsHook, render_uint8
 from polyinr_core.training.state import create_generator, start_stage
 from polyinr_core.training.step import Batch, StepOptions, train_step
 
 
 def main(
-    preset: str = "emoji",
+    preset: str = "small",
     res: int = 32,
     every: float = 10.0,
     metrics: str = "fd-lite2",
@@ -60,9 +60,9 @@ def main(
         first = hook.measure(ema)["seconds"]
         again = hook.measure(ema)["seconds"]
         pace = (pace + iterations()) / 2
-        rendering = seconds(lambda: render_uint8(ema, range(BATCH), resolution=res)) / BATCH
-        pixels = render_uint8(ema, range(BATCH), resolution=res)
-        features = seconds(lambda: hook.networks["lite2"](pixels)) / BATCH
+        rendering = seconds(lambda: render_uint8(ema, range(BATCH_SIZE), resolution=res)) / BATCH_SIZE
+        pixels = render_uint8(ema, range(BATCH_SIZE), resolution=res)
+        features = seconds(lambda: hook.networks["lite2"](pixels)) / BATCH_SIZE
     count = hook.fakes["lite2"]
     figures = {
         "training": round(1 / pace, 2),  # images a second

@@ -27,7 +27,7 @@ from PIL import Image
 from timing import Work, take_turns
 
 from polyinr_core.data.decode import WHITE
-from polyinr_core.data.prepare import LEVEL, Request, prepare, result_of, usable_cores
+from polyinr_core.data.prepare import LEVEL, Request, make_image, prepare, usable_cores
 
 DIFFERENT = 64  # images; the rest are copies, so that making them takes no longer than preparing
 SUFFIXES = {"JPEG": "jpg", "PNG": "png"}
@@ -57,7 +57,7 @@ def share_of(files: list[Path], request: Request, begun: Any, go: Any) -> None:
     begun.release()
     go.wait()
     for file in files:
-        result_of(file, request=request)
+        make_image(file, request=request)
 
 
 class Independent:

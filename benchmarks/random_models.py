@@ -12,7 +12,7 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 
-EMOJI = GeneratorConfig(channels=128, w_dim=128)
+SMALL = GeneratorConfig(channels=128, w_dim=128)
 SIDE = 48  # pixels of the image that features are scaled by
 
 
@@ -42,7 +42,7 @@ def random_generator(config: GeneratorConfig) -> Generator:
     return generator
 
 
-def save_random_model(path: Path, config: GeneratorConfig = EMOJI, *, resolution: int = 32) -> Path:
+def save_random_model(path: Path, config: GeneratorConfig = SMALL, *, resolution: int = 32) -> Path:
     """Save a checkpoint of random weights."""
     generator = random_generator(config)
     save_checkpoint(path, Checkpoint(generator, class_names=(), resolution=resolution, kimg=0.0, data_sha256=""))

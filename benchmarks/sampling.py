@@ -29,7 +29,7 @@ from timing import Work, take_turns
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
-from polyinr_core.rendering.precision import in_precision
+from polyinr_core.rendering.backends import in_precision
 from polyinr_core.rendering.render import render_rows
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

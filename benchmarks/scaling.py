@@ -22,7 +22,7 @@ from evaluation import memory_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from peak_memory import Peak, run_in_process
-from random_models import EMOJI, random_generator
+from random_models import SMALL, random_generator
 from results_io import facts, write
 from timing import Work, take_turns
 
@@ -57,8 +57,8 @@ def render_work(config: GeneratorConfig, side: int, *, least: int = 0) -> tuple[
 
 
 def against_pixels(sides: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Return nanoseconds a pixel and what memory rendering takes, for images of each side."""
-    works = {side: render_work(EMOJI, side, least=MIN_PIXELS) for side in sides}
+    """Return nanoseconds a pixel and what memory drawing takes, for images of each side."""
+    works = {side: render_work(SMALL, side, least=MIN_PIXELS) for side in sides}
     mib = {}
     for side, (work, _) in works.items():
         with Peak() as peak:
@@ -92,12 +92,12 @@ def against_images(counts: list[int]) -> list[dict[str, Any]]:
 
 
 def train(rank: int, count: int, alone: bool, iterations: int, store: str, begun: Barrier, answer: Any) -> None:
-    """Train the emoji preset in one of `count` processes, all of a job or each by itself; tell the seconds."""
+    """Train the small preset in one of `count` processes, all of a job or each by itself; tell the seconds."""
     torch.set_num_threads(1)
     ranks = DistributedContext() if alone else DistributedContext(rank, count)
     if not alone:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
-    config = PRESETS["emoji"]
+    config = PRESETS["small"]
     weights = {name: load_pretrained(name) for name in config.backbones}
     generator = create_generator(config, 0, None)
     session = start_stage(config, generator, stage=0, weights=weights, device=CPU, dist=ranks)
@@ -216,7 +216,7 @@ def main(
 ) -> None:
     """Measure all curves."""
     torch.set_num_threads(1)
-    described = facts(network=EMOJI.to_dict())
+    described = facts(network=SMALL.to_dict())
 
     def report(name: str, rows: Any) -> None:
         described[name] = rows

@@ -55,7 +55,7 @@ def _shares(slopes: Tensor, constants: Tensor) -> Tensor:
 def main(
     output: Annotated[Path, typer.Option("-o", "--output")],
     model: Annotated[Path, typer.Option("-m", "--model")] = Path(__file__).parents[1]
-    / "polyinr_core/assets/emoji.safetensors",
+    / "polyinr_core/assets/bundled.safetensors",
     seed: int = 0,
 ) -> None:
     """Save the plot of one image."""

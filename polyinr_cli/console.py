@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, BinaryIO
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
 
 from polyinr_core.errors import RequestError
 from polyinr_core.runtime.strict_json import format_json
@@ -28,6 +30,11 @@ def say(message: str, *, quiet: bool = False, always: bool = False) -> None:
         return
     with contextlib.suppress(OSError, ValueError):  # a closed stderr is no reason to stop
         print(message, file=sys.stderr, flush=True)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 image, 2 images."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def say_notes(path: object, notes: Iterable[str], *, quiet: bool = False) -> None:
@@ -114,6 +121,23 @@ def json_line(fact: object) -> None:
 def line(text: str) -> None:
     """Write a line to stdout; control characters are shown as question marks."""
     _open_stdout().write("".join(c if c.isprintable() else "?" for c in text) + "\n")
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """What a command says: JSON lines on stdout if asked, messages on stderr unless quiet."""
+
+    as_json: bool = False
+    quiet: bool = False
+
+    def json(self, path: Path, facts: dict[str, Any]) -> None:
+        """Print one JSON line for a file."""
+        if self.as_json:
+            json_line({"file": str(path), **facts})
+
+    def say(self, message: str) -> None:
+        """Print a line on a terminal."""
+        say(message, quiet=self.quiet)
 
 
 def binary_stdout(payload: str = "image") -> BinaryIO:

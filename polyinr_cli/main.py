@@ -218,7 +218,7 @@ def _line_of(error: BaseException) -> tuple[str, int]:
 
 
 def _usage_line(error: Any) -> str:
-    message = str(error.format_message()).strip() or "no command given"
+    message = str(error.format_message()).strip().replace("Value error, ", "") or "no command given"
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "polyinr"
     return f"{message.rstrip('.')} (see {path} --help)"

@@ -1,9 +1,12 @@
-"""Options that several commands share, as annotated types."""
+"""Options that several commands share, as annotated types, and groups of options."""
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from enum import StrEnum
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -20,6 +23,32 @@ class Precision(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float64 = "float64"
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command's parameter be a group of options: a dataclass, whose fields Typer sees in its place."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters = []
+    for name, parameter in signature(command).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name]))
+            continue
+        own = get_type_hints(groups[name], include_extras=True)
+        parameters += [
+            Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=own[field.name])
+            for field in fields(groups[name])
+        ]
+
+    def grouped(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    grouped.__doc__, grouped.__name__ = command.__doc__, command.__name__
+    grouped.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    grouped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return grouped
 
 
 def _raise_verbosity(verbose: bool) -> bool:
@@ -66,6 +95,26 @@ def parse_res(text: str) -> int:
     return int(text)
 
 
+def refuse_options(given: Mapping[str, object], *, beside: str) -> None:
+    """Raise RequestError for an option, such as --count, that is given and does not apply."""
+    for name, value in given.items():
+        if value is not None and value != []:
+            raise RequestError(f"{name} does not apply to {beside}; leave it out")
+
+
+def parse_weights(texts: list[str]) -> dict[str, Path]:
+    """Read NAME=FILE. Raises RequestError."""
+    files = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not equals or not file:
+            raise RequestError(f"--weights {text!r} is not NAME=FILE, as deit-base=deit.safetensors")
+        if name in files:
+            raise RequestError(f"--weights names two files for {name}; give one")
+        files[name] = Path(file)
+    return files
+
+
 _OUTPUT = typer.Option("-o", "--output", metavar="PATH", help="Output path; its suffix sets the format. - is stdout.")
 
 Output = Annotated[Path, _OUTPUT]
@@ -86,7 +135,6 @@ Model = Annotated[
         "-m",
         "--model",
         metavar="PATH",
-        show_default=False,
         help="Checkpoint, MODEL+DELTA, or run folder (its newest checkpoint). Default: $POLYINR_MODEL, else the newest "
         "checkpoint below ./runs, else the bundled model.",
     ),
@@ -103,75 +151,25 @@ PrecisionOption = Annotated[
     ),
 ]
 
-Seeds = Annotated[
-    str | None, typer.Option("--seeds", metavar="0-7,12", show_default=False, help="Seeds; one image each.")
-]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0-7,12", help="Seeds; one image each.")]
 LatentsFile = Annotated[
-    Path | None,
-    typer.Option("--latents", metavar="FILE", show_default=False, help="Latents file to render; - is stdin."),
+    Path | None, typer.Option("--latents", metavar="FILE", help="Latents file to render; - is stdin.")
 ]
 Label = Annotated[
-    str | None,
-    typer.Option(
-        "--label",
-        metavar="CLASS",
-        show_default=False,
-        help="Class, by name or number. Default: drawn from the seed.",
-    ),
+    str | None, typer.Option("--label", metavar="CLASS", help="Class, by name or number. Default: drawn from the seed.")
 ]
 Psi = Annotated[
     float | None,
     typer.Option(
         "--psi",
         metavar="NUMBER",
-        show_default=False,
         help="Truncation psi: 1 is none (the default for seeds), 0 the mean image. Default for latents: as stored.",
     ),
 ]
-Res = Annotated[
-    int | None,
-    typer.Option("--res", metavar="N", parser=parse_res, show_default=False, help="Width and height in pixels."),
-]
-Size = Annotated[
-    str | None, typer.Option("--size", metavar="WxH", show_default=False, help="Width x height in pixels.")
-]
+Res = Annotated[int | None, typer.Option("--res", metavar="N", parser=parse_res, help="Width and height in pixels.")]
+Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Width x height in pixels.")]
 Grid = Annotated[
-    str,
-    typer.Option("--grid", metavar="A:B", help="Window, A:B or X0:X1,Y0:Y1; 0:1 is the trained square."),
-]
-Center = Annotated[
-    str | None,
-    typer.Option("--center", metavar="X,Y", show_default=False, help="Center of the window, with --zoom."),
-]
-Zoom = Annotated[
-    float | None,
-    typer.Option("--zoom", metavar="Z", show_default=False, help="Magnification; the shorter side spans 1/Z."),
-]
-Rotate = Annotated[
-    float,
-    typer.Option("--rotate", metavar="DEGREES", help="Rotate clockwise about the window's center."),
-]
-Shear = Annotated[
-    str | None,
-    typer.Option("--shear", metavar="X[,Y]", show_default=False, help="Shear about the window's center."),
-]
-Transform = Annotated[
-    str | None,
-    typer.Option(
-        "--transform",
-        metavar="A,...,I",
-        show_default=False,
-        help="Homography: a 3 x 3 matrix, row by row, from the window's points (x, y, 1) to the plane's.",
-    ),
-]
-Warp = Annotated[
-    str | None,
-    typer.Option(
-        "--warp",
-        metavar="NAME|FILE",
-        show_default=False,
-        help="fisheye, polar, or a coordinate map: a .npy file [H, W, 2] of the point x, y of each pixel.",
-    ),
+    str, typer.Option("--grid", metavar="A:B", help="Window, A:B or X0:X1,Y0:Y1; 0:1 is the trained square.")
 ]
 Supersample = Annotated[
     int, typer.Option("--supersample", metavar="K", help="Average K x K points per pixel, against aliasing; 1 to 64.")
@@ -182,7 +180,6 @@ Tolerance = Annotated[
         "--tolerance",
         metavar="STEPS",
         callback=_checked_tolerance,
-        show_default=False,
         help="Adaptive rendering: error of at most STEPS/255 on 99.9 % of the pixels. 0 is exact.",
     ),
 ]
@@ -192,3 +189,10 @@ _BITS = typer.Option(
 Bits = Annotated[int, _BITS]
 OptionalBits = Annotated[int | None, _BITS]
 Force = Annotated[bool, typer.Option("--force", help="Accept latents of another model if their shapes fit.")]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights", metavar="NAME=FILE", help="Read a pretrained network's weights from FILE. Can be repeated."
+    ),
+]
+Download = Annotated[bool, typer.Option("--download", help="Download pretrained weights that are not on this machine.")]

@@ -6,32 +6,20 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from polyinr_core.errors import WeightsError
-from polyinr_core.runtime.resources import total_memory
 
 from . import console as streams
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
-    from torch import Tensor
-
-    from polyinr_core.data.dataset import ImageDataset
-    from polyinr_core.training.config import TrainingConfig
-    from polyinr_core.training.dry_run import Plan, StagePlan
 
 
 REFRESH = 0.5  # seconds between two drawings
 BAR = 40  # columns
 LOSSES = {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}  # log key: shown name
-UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 class Display:
@@ -131,6 +119,8 @@ class Display:
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield the lines of the display: a name and its words."""
+        from polyinr_core.training.logging import duration
+
         facts = self.facts
         resolution, images = self.stages[self.stage]
         stage_left, run_left = self.seconds_left()
@@ -162,6 +152,8 @@ class Display:
 
     def seconds_left(self) -> tuple[str, str]:
         """Say how long the stage and the run still take at the speed of this stage, pauses and all."""
+        from polyinr_core.training.logging import duration
+
         if self.anchor is None or (done := self.images - self.anchor[1]) <= 0:
             return "", ""
         pace = (time.monotonic() - self.anchor[0]) / done
@@ -216,120 +208,3 @@ def thousands(done: int, total: int) -> str:
     """Write images as thousands: 12.3 of 200 kimg, 6 %."""
     digits = 1 if total >= 10000 else 3
     return f"{done / 1000:.{digits}f} of {total / 1000:g} kimg, {done / max(total, 1):.0%}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time by its two largest units: 45 s, 12 min, 5 h 12 min, 3 d 4 h."""
-    left = max(0, round(seconds))
-    for (unit, name), (part, part_name) in pairwise(UNITS):
-        if left >= unit:
-            rest = left % unit // part
-            return f"{left // unit} {name}" + (f" {rest} {part_name}" if rest and part > 1 else "")
-    return f"{left} s"
-
-
-HEADINGS = ("stage", "kimg", "batch", "iterations", "g_lr", "d_lr", "mirror", "guidance", "blur", "chunk")
-COSTS = ("images/s", "time", "memory")
-
-
-def show(plan: "Plan", *, as_json: bool = False) -> None:
-    """Write a plan to stdout: one JSON object a line, or aligned columns that stay readable in a pipe."""
-    if as_json:
-        for fact in plan.to_dicts():
-            streams.json_line(fact)
-        return
-    for line in lines_of(plan):
-        streams.line(line)
-
-
-def show_plan(
-    config: "TrainingConfig",
-    data: "ImageDataset",
-    files: dict[str, Path],
-    *,
-    device: "torch.device",
-    dtype: "torch.dtype",
-    as_json: bool,
-) -> None:
-    """Make the plan of a run and print it; weights that are not on this machine are replaced. Raises PolyinrError."""
-    from polyinr_core.training.dry_run import make_plan
-    from polyinr_core.training.loop import check_run, required_networks
-
-    check_run(config, data)
-    weights, missing = weights_at_hand({*required_networks(config)} - {"inception"}, files)
-    plan = make_plan(config, data, weights, device=device, dtype=dtype, device_memory=total_memory(device))
-    show(replace(plan, notes=(*plan.notes, *missing)), as_json=as_json)
-
-
-def lines_of(plan: "Plan") -> list[str]:
-    """Return the lines of a plan as a person reads them."""
-    data = plan.data
-    classes = f"{data['classes'] or 'no'} classes"
-    held_out = f" ({data['held_out']:,} held out)" if data["held_out"] else ""
-    images = f"{data['images']:,} images{held_out}"
-    parts = {
-        "trained": ("generator", "discriminator"),
-        "frozen": ("backbones", "classifier"),
-    }
-    counted = {
-        kind: [f"{name} {plan.parameters[name]:,}" for name in names if name in plan.parameters]
-        for kind, names in parts.items()
-    }
-    return [
-        f"data        {data['name']}: {images} of {data['resolution']} px, {classes}",
-        f"parameters  trained: {', '.join(counted['trained'])}; frozen: {', '.join(counted['frozen'])}",
-        "",
-        *aligned([(*HEADINGS, *COSTS), *(cells_of(stage) for stage in plan.stages)]),
-        "",
-        f"total       about {duration(plan.seconds)}, peak memory {size(plan.memory)}, measured on a few iterations",
-        *(f"note        {note}" for note in plan.notes),
-    ]
-
-
-def cells_of(stage: "StagePlan") -> tuple[str, ...]:
-    """Return a stage's row of the table."""
-    parts = stage.batch // stage.micro_batch
-    return (
-        f"{stage.resolution} px",
-        f"{stage.kimg:,.6g}",
-        f"{stage.batch}" if parts == 1 else f"{parts}x{stage.micro_batch}",
-        f"{stage.iterations:,}",
-        f"{stage.g_lr:.3g}",
-        f"{stage.d_lr:.3g}",
-        "yes" if stage.mirror else "no",
-        f"{stage.guidance:g}" if stage.guidance else "-",
-        f"{stage.blur:g} px" if stage.blur else "-",
-        f"{stage.chunk:,}" if stage.chunk else "-",
-        f"{stage.batch / stage.seconds_per_iteration:,.3g}",
-        duration(stage.seconds),
-        size(stage.memory),
-    )
-
-
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return rows as lines, each column as wide as its widest cell, to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-
-
-def size(count: int) -> str:
-    """Return bytes in MiB or GiB."""
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
-
-
-def weights_at_hand(names: set[str], files: dict[str, Path]) -> tuple[dict[str, dict[str, "Tensor"]], list[str]]:
-    """Return the pretrained networks that are here, and a line about each that is not; nothing is fetched.
-
-    Raises WeightsError for a file that was named and cannot be used.
-    """
-    from polyinr_core.runtime.pretrained import load_pretrained
-
-    found, lines = {}, []
-    for name in sorted(names):
-        try:
-            found[name] = load_pretrained(name, file=files.get(name))
-        except WeightsError as error:
-            if name in files:
-                raise
-            lines.append(str(error))
-    return found, lines

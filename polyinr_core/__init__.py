@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from polyinr_core.data.prepare import prepare
     from polyinr_core.errors import PolyinrError
+    from polyinr_core.evaluation.evaluate import evaluate
     from polyinr_core.gallery.builder import build_gallery
     from polyinr_core.inversion.invert import invert
     from polyinr_core.latents.directions import Directions, find_directions, move
-    from polyinr_core.latents.interpolation import interpolate, zoom
+    from polyinr_core.latents.interpolation import interpolate, mix, zoom
     from polyinr_core.latents.latents import Latents
-    from polyinr_core.latents.mixing import mix
     from polyinr_core.models.config import GeneratorConfig
     from polyinr_core.models.generator import Generator
     from polyinr_core.rendering.heatmap import heatmap
@@ -49,7 +49,7 @@ _MODULES = {
     "invert": "inversion.invert",
     "load": "rendering.model",
     "load_checkpoint": "checkpoints.checkpoint",
-    "mix": "latents.mixing",
+    "mix": "latents.interpolation",
     "move": "latents.directions",
     "prepare": "data.prepare",
     "save_checkpoint": "checkpoints.checkpoint",

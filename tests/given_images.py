@@ -24,8 +24,8 @@ class Given:
         yield from self.pixels[indices.start : indices.stop].split(5)
 
 
-class Eyes(torch.nn.Module):
-    """A judge that sees the pixels themselves."""
+class PixelExtractor(torch.nn.Module):
+    """A feature extractor that returns the pixels."""
 
     dim, name, sha256, resolution = 48, "lite2", "cd" * 32, 4
 

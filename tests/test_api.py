@@ -1,5 +1,6 @@
 """The Python API: the examples of docs/api.md, what they return, and that importing the package stays cheap."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -35,6 +36,15 @@ def test_public_names() -> None:
     assert polyinr.Latents is polyinr.Latents
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         polyinr.nothing  # noqa: B018
+
+
+def test_type_checkers_see_the_public_names() -> None:
+    """A type checker reads the imports below TYPE_CHECKING: the names of __all__, from where they are loaded."""
+    tree = ast.parse(Path(polyinr.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    found = {alias.name: node.module for node in block.body for alias in node.names}  # type: ignore[attr-defined]
+    assert found == {name: f"polyinr_core.{module}" for name, module in polyinr._MODULES.items()}
+    assert (Path(polyinr.__file__).parent / "py.typed").exists()
 
 
 def test_load(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -21,17 +21,17 @@ from polyinr_core.checkpoints.delta import Delta, load_delta, save_delta
 from polyinr_core.data.dataset import open_dataset
 from polyinr_core.data.labels import LabelInfo
 from polyinr_core.data.prepare import prepare
-from polyinr_core.data.prepare_journal import WorkFolder, write_zip_dataset
-from polyinr_core.data.zip_dataset import ZipDataset
+from polyinr_core.data.prepare_journal import WorkFolder
+from polyinr_core.data.zip_dataset import ZipDataset, write_zip_dataset
 from polyinr_core.errors import PolyinrError
 from polyinr_core.evaluation.results import format_result, read_result
 from polyinr_core.evaluation.statistics_io import open_statistics
 from polyinr_core.images.animation import write_animation
-from polyinr_core.images.io import encode_image, read_note, write_image
+from polyinr_core.images.io import encode_image, read_metadata, write_image
 from polyinr_core.latents.directions import Directions, read_directions, write_directions
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents
-from polyinr_core.metrics.feature_cache import FeatureCache
+from polyinr_core.metrics.feature_pass import FeatureCache
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.report.run_reader import read_log, read_run
@@ -163,10 +163,10 @@ def of_image(suffix: str) -> Callable[[Path, dict[str, Any], random.Random], Any
         pixels = np.zeros((3, 4, 3), np.uint16 if rng.random() < 0.5 and suffix != ".gif" else np.uint8)
         note = {"polyinr": "1", **made}
         if suffix in (".gif", ".webp"):
-            write_animation(path, iter([pixels.astype(np.uint8)] * 2), count=2, fps=10, note=note)
+            write_animation(path, iter([pixels.astype(np.uint8)] * 2), count=2, fps=10, metadata=note)
         else:
-            write_image(path, pixels, note=note)
-        found = read_note(path)
+            write_image(path, pixels, metadata=note)
+        found = read_metadata(path)
         found.pop("polyinr", None)
         return found
 
@@ -204,7 +204,7 @@ def of_archive(path: Path, made: dict[str, Any], rng: random.Random) -> Any:
         for _ in names:
             work.add(rng.choice(TEXTS[:5]), encode_image(np.zeros((2, 2, 3), np.uint8)))
         try:
-            write_zip_dataset(work, labels, made, overwrite=False)
+            write_zip_dataset(output, work.images(), labels, made, overwrite=False)
         finally:
             work.remove()
     with ZipDataset.open(output) as archive:
@@ -345,8 +345,8 @@ def test_readers_and_writers_take_any_kind_of_path(kind: Callable[[Path], Any], 
     model, image, zipped = tmp_path / "m.safetensors", tmp_path / "i.png", tmp_path / "d.zip"
     save_checkpoint(kind(model), Checkpoint(generator()))
     assert load_checkpoint(kind(model)).generator.config == CONFIG
-    write_image(kind(image), np.zeros((3, 4, 3), np.uint8), note={"polyinr": "1"})
-    assert read_note(kind(image)) == {"polyinr": "1"}
+    write_image(kind(image), np.zeros((3, 4, 3), np.uint8), metadata={"polyinr": "1"})
+    assert read_metadata(kind(image)) == {"polyinr": "1"}
     prepare([kind(image)], kind(zipped), resolution=2)
     with open_dataset(kind(zipped)) as data:
         assert len(data) == 1

@@ -16,9 +16,7 @@ def convert(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE",
-            show_default=False,
-            help="A released checkpoint (.pkl), its tensors (.safetensors), or a polyinr checkpoint.",
+            metavar="FILE", help="A released checkpoint (.pkl), its tensors (.safetensors), or a polyinr checkpoint."
         ),
     ],
     output: Output,
@@ -28,9 +26,7 @@ def convert(
     card: Annotated[
         Path | None,
         typer.Option(
-            "--card",
             metavar="FILE.json",
-            show_default=False,
             help="Model card to store in the checkpoint: a JSON object with data, license, metrics.",
         ),
     ] = None,

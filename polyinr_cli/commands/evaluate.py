@@ -1,55 +1,135 @@
 """polyinr evaluate: compute metrics of generated images, or of a model, with a card of what they depend on."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import typer
 
 from polyinr_cli import console
-from polyinr_cli.evaluate_options import (
-    Batch,
-    Bootstrap,
-    CacheFolder,
-    Count,
-    Fake,
-    HeldOutRun,
-    LabelsOption,
-    Metrics,
-    Protocol,
-    ProtocolOption,
-    Psi,
-    Real,
-    RealCount,
-    Resolution,
-    SaveStatistics,
-    Steps,
+from polyinr_cli.options import (
+    Device,
+    Download,
+    Json,
+    Label,
+    Model,
+    OptionalOutput,
+    Overwrite,
+    Quiet,
+    Verbose,
+    Weights,
+    parse_res,
+    parse_weights,
 )
-from polyinr_cli.model_lookup import load_model
-from polyinr_cli.options import Device, Json, Label, Model, OptionalOutput, Overwrite, Quiet, Verbose
+from polyinr_cli.rendering import load_model
 from polyinr_cli.runtime import choose_device, joined, own_rank, rank_device
-from polyinr_cli.train_options import Download, Weights, parse_weights
 from polyinr_core.errors import FileError, RequestError
-from polyinr_core.runtime.resources import available_memory, total_memory
+from polyinr_core.runtime.resources import working_memory
 
 
 def evaluate(
-    real: Real = None,
-    fake: Fake = None,
+    real: Annotated[
+        Path | None,
+        typer.Option(
+            "--real",
+            metavar="DATA",
+            help="Real images: a .zip, tar shards, a folder, .npy or .npz; or their statistics, .safetensors or .npz.",
+        ),
+    ] = None,
+    fake: Annotated[
+        Path | None,
+        typer.Option("--fake", metavar="DATA", help="Generated images, likewise. Default: those of the model."),
+    ] = None,
     model: Model = None,
-    metrics: Metrics = "fd-lite2,kd-lite2",
-    protocol: ProtocolOption = Protocol.sgxl,
-    count: Count = None,
-    real_count: RealCount = None,
-    res: Resolution = None,
-    psi: Psi = 1.0,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            metavar="A,B",
+            help="fid, fid-clean, fid-adm, sfid, rfid, rfid-seed0, is, kid, pr, pr-adm; fd-, kd-, pr-, dc- or prdc-, "
+            "each followed by lite2, inception, dinov2, timm:NAME or torchscript:FILE; of a model ppl, ppl-lite2, "
+            "inversion, upsampling, speed, params.",
+        ),
+    ] = "fd-lite2,kd-lite2",
+    protocol: Annotated[
+        Literal["sgxl", "clean", "adm"],
+        typer.Option(
+            "--protocol",
+            help="Compute fid and pr as StyleGAN-XL (sgxl), clean-fid (clean) or guided-diffusion (adm) do.",
+        ),
+    ] = "sgxl",
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count",
+            metavar="N",
+            help="Evaluate N generated images: seeds 0 to N-1, or N of --fake. Default: 10000 seeds, or all of --fake.",
+        ),
+    ] = None,
+    real_count: Annotated[
+        int | None, typer.Option("--real-count", metavar="N", help="Use N real images. Default: all.")
+    ] = None,
+    res: Annotated[
+        int | None,
+        typer.Option(
+            "--res",
+            metavar="N",
+            parser=parse_res,
+            help="Render at N pixels, and reduce larger stored images to N. Default: the model's training resolution.",
+        ),
+    ] = None,
+    psi: Annotated[
+        float, typer.Option("--psi", metavar="NUMBER", help="Truncation psi; 1 is off, 0 the mean image.")
+    ] = 1.0,
     label: Label = None,
-    labels: LabelsOption = None,
+    labels: Annotated[
+        Literal["dataset", "uniform"] | None,
+        typer.Option(
+            "--labels",
+            help="Draw the classes of generated images with the frequencies in --real (dataset) or uniformly. Default: "
+            "dataset, but uniform with --protocol adm.",
+        ),
+    ] = None,
     weights: Weights = None,
     download: Download = False,
-    bootstrap: Bootstrap = 0,
-    batch: Batch = 64,
-    steps: Steps = None,
-    cache: CacheFolder = None,
-    held_out: HeldOutRun = None,
-    save_statistics: SaveStatistics = None,
+    bootstrap: Annotated[
+        int,
+        typer.Option(
+            "--bootstrap", metavar="N", help="Compute 95 % confidence intervals from N resamples, 2 or more; 0 is off."
+        ),
+    ] = 0,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Compute the metrics of each class too; both sets need labels.")
+    ] = False,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", help="Images in a batch of the feature extractors.")
+    ] = 64,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Optimization steps of each inversion. Default: 400.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Cache features and statistics in DIR; an interrupted evaluation resumes from it.",
+        ),
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--held-out",
+            metavar="RUN",
+            help="Use only the images of --real that the training run in this folder held out.",
+        ),
+    ] = None,
+    save_statistics: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-statistics",
+            metavar="FILE",
+            help="Save the statistics of the real images as .safetensors, to use as --real later.",
+        ),
+    ] = None,
     device: Device = "auto",
     output: OptionalOutput = None,
     overwrite: Overwrite = False,
@@ -72,10 +152,12 @@ def evaluate(
     _check_output(output, overwrite=overwrite)
 
     from polyinr_core.evaluation.evaluate import evaluate
+    from polyinr_core.evaluation.results import class_lines, format_result, metric_lines
+    from polyinr_core.runtime.atomic_io import written_beside
 
     torch_device = rank_device(choose_device(device))
-    name = None
     evaluated: Any = fake
+    name = None
     if fake is None:
         evaluated, file = load_model(model, quiet=quiet)
         evaluated.generator.to(device=torch_device)
@@ -85,24 +167,25 @@ def evaluate(
             evaluated,
             real,
             metrics=[metric.strip() for metric in metrics.split(",")],
-            protocol=protocol.value,
+            protocol=protocol,
             count=count,
             real_count=real_count,
             resolution=res,
             psi=psi,
             label=label,
-            labels=None if labels is None else labels.value,
+            labels=labels,
             held_out=held_out,
             weights=files,
             download=download,
             bootstrap=bootstrap,
+            per_class=per_class,
             batch=batch,
             steps=steps,
             cache=cache,
             save_statistics_to=save_statistics,
             overwrite=overwrite,
             device=torch_device,
-            memory=total_memory(torch_device) if torch_device.type == "cuda" else available_memory(),
+            memory=working_memory(torch_device),
             name=name,
             ranks=ranks,
             progress=bar,
@@ -110,7 +193,16 @@ def evaluate(
         )
         if not ranks.is_main:
             return
-    _write(result, output, overwrite=overwrite, as_json=as_json)
+    text = format_result(result)  # before anything is printed or written
+    to_stdout = output is not None and str(output) == "-"
+    if as_json or to_stdout:
+        console.json_line(result)
+    if output is not None and not to_stdout:
+        with written_beside(output, overwrite=overwrite) as draft:
+            draft.write_text(text, encoding="utf-8")
+    if not as_json and not to_stdout:
+        for line in [*metric_lines(result["metrics"]), *class_lines(result.get("classes", {}))]:
+            console.line(line)
 
 
 def _check_output(output: Path | None, *, overwrite: bool) -> None:
@@ -125,35 +217,3 @@ def _check_output(output: Path | None, *, overwrite: bool) -> None:
         raise FileError(output, "is a folder; name a file")
     refuse_overwrite(output, overwrite=overwrite)
     check_place(output)
-
-
-def _write(result: dict[str, Any], output: Path | None, *, overwrite: bool, as_json: bool) -> None:
-    """Write the result as JSON where that is requested; print a table if stdout is free."""
-    from polyinr_core.evaluation.results import format_result
-    from polyinr_core.runtime.atomic_io import written_beside
-
-    text = format_result(result)
-    to_stdout = output is not None and str(output) == "-"
-    if as_json or to_stdout:
-        console.json_line(result)
-    if output is not None and not to_stdout:
-        with written_beside(output, overwrite=overwrite) as draft:
-            draft.write_text(text, encoding="utf-8")
-    if not as_json and not to_stdout:
-        for line in _table(result["metrics"]):
-            console.line(line)
-
-
-def _table(metrics: dict[str, dict[str, float]]) -> list[str]:
-    """Return a line for each metric: name, value, and the interval if there is one."""
-    width = max(map(len, metrics))
-    lines = []
-    for name, estimate in metrics.items():
-        value = estimate["value"]
-        line = f"{name:<{width}}  " + (f"{value:12d}" if isinstance(value, int) else f"{value:12.6g}")
-        if "low" in estimate:
-            line += f"  {estimate['low']:.6g} to {estimate['high']:.6g}"
-        elif "std" in estimate:
-            line += f"  +- {estimate['std']:.3g}"
-        lines.append(line)
-    return lines

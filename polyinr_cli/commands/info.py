@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,21 +10,13 @@ from polyinr_cli import console as streams
 from polyinr_cli.options import Json, OptionalOutput, Overwrite, Quiet, Verbose
 from polyinr_core.errors import FileError, RequestError
 
-if TYPE_CHECKING:
-    from polyinr_core.data.dataset import ImageDataset
-    from polyinr_core.data.labels import LabelInfo
-
 Facts = dict[str, Any]
-GRID_IMAGES = 64
 MAX_LISTED = 12  # items on a line
 
 
 def info(
     file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", show_default=False, help="A checkpoint, delta, dataset, image, latents or directions file."
-        ),
+        Path, typer.Argument(metavar="FILE", help="A checkpoint, delta, dataset, image, latents or directions file.")
     ],
     output: OptionalOutput = None,
     overwrite: Overwrite = False,
@@ -51,16 +43,33 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
     kind = _kind_of(path)
     if kind == "data":
         return _data_facts(path, output, overwrite=overwrite, quiet=quiet)
-    if kind == "folder":
-        return _folder_facts(path, output, quiet=quiet)
     if output is not None:
         raise RequestError(f"-o writes a grid of a dataset's images (.zip, .tar shards); {path} is not a dataset")
-    return _image_facts(path) if kind == "image" else _tensor_facts(path)
+    if kind == "folder":
+        from polyinr_core.data.import_sources import describe_folder
+
+        facts, notes = describe_folder(path)
+        streams.say_notes(path, notes, quiet=quiet)
+        return facts
+    if kind == "image":
+        from polyinr_core.rendering.metadata import describe_image
+
+        return describe_image(path)
+    from polyinr_core.checkpoints.checkpoint import describe_checkpoint, load_checkpoint
+    from polyinr_core.checkpoints.delta import describe_delta, is_delta, load_delta
+    from polyinr_core.latents.directions import is_directions_file, read_directions
+    from polyinr_core.latents.io import describe_latents, is_latents_file, read_latents
+
+    if is_directions_file(path):
+        return read_directions(path).describe()
+    if is_delta(path):
+        return describe_delta(load_delta(path))
+    return describe_latents(read_latents(path)) if is_latents_file(path) else describe_checkpoint(load_checkpoint(path))
 
 
 def _kind_of(path: Path) -> str:
     from polyinr_core.data.dataset import means_shards
-    from polyinr_core.images.io import image_kind
+    from polyinr_core.images.io import detect_format
     from polyinr_core.runtime.atomic_io import explain, refuse_special
 
     if means_shards(path):
@@ -77,7 +86,7 @@ def _kind_of(path: Path) -> str:
         raise explain(path, error) from error
     if not head:
         raise FileError(path, "is empty")
-    if image_kind(head) is not None:
+    if detect_format(head) is not None:
         return "image"
     if head.startswith(b"PK"):
         return "data"
@@ -88,162 +97,26 @@ def _kind_of(path: Path) -> str:
     raise FileError(path, "not a checkpoint, dataset, image or latents file")
 
 
-def _tensor_facts(path: Path) -> Facts:
-    """Return the facts of a checkpoint, a delta, latents or directions."""
-    from polyinr_core.checkpoints.delta import is_delta, load_delta
-    from polyinr_core.latents.directions import is_directions_file
-    from polyinr_core.latents.io import is_latents_file, read_latents
-
-    if is_directions_file(path):
-        return _directions_facts(path)
-    if is_delta(path):
-        delta = load_delta(path)
-        own = {"model": delta.model_sha256, "rank": delta.rank, "sha256": delta.sha256}
-        return {"kind": "delta", **delta.origin, **own}
-    if not is_latents_file(path):
-        from polyinr_core.checkpoints.checkpoint import describe_checkpoint, load_checkpoint
-
-        return describe_checkpoint(load_checkpoint(path))
-    latents = read_latents(path)
-    held = {name: getattr(latents, name) for name in ("z", "w", "affine", "label")}
-    facts: Facts = {
-        "kind": "latents",
-        "count": len(latents),
-        "tensors": {name: list(tensor.shape) for name, tensor in held.items() if tensor is not None},
-        "seeds": list(latents.seeds),
-        "psi": latents.psi,
-        "model": latents.model_sha256,
-        "sha256": latents.sha256,
-    }
-    if latents.label is not None:
-        facts["labels"] = latents.label.tolist()
-    return facts
-
-
-def _directions_facts(path: Path) -> Facts:
-    """Return how directions were found, and the share of the variance that each explains."""
-    from polyinr_core.latents.directions import read_directions
-
-    held = read_directions(path)
-    return {
-        "kind": "directions",
-        "count": len(held),
-        "space": held.space,
-        "shape": list(held.mean.shape),
-        "samples": held.samples,
-        "psi": held.psi,
-        "label": held.label,
-        "shares": [round(share, 4) for share in held.shares.tolist()],
-        "deviations": [round(deviation, 4) for deviation in held.deviations.tolist()],
-        "model": held.model_sha256,
-    }
-
-
-def _image_facts(path: Path) -> Facts:
-    """Return an image's metadata, with the command that renders it again."""
-    from polyinr_core.rendering.metadata import command_of, read_metadata
-
-    metadata = read_metadata(path)
-    if not metadata:
-        return {
-            "kind": "image",
-            "metadata": "none; JPEG and WebP files have none, nor have other programs' images",
-        }
-    again = f"{path.stem}-again"
-    single_of_many = "folder" in metadata or (metadata.get("count", 1) != 1 and "index" in metadata)
-    try:
-        command = command_of(metadata, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise FileError(path, "its metadata is damaged, so it does not say how to render it again") from error
-    shown = {key: value for key, value in metadata.items() if key not in ("command", "words")}
-    return {"kind": "image", **shown, "command": command}
-
-
 def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
     """Return a dataset's facts; write a grid of its images to `output`."""
-    from polyinr_core.data.dataset import open_dataset
+    from polyinr_core.data.dataset import dataset_grid, describe_dataset, open_dataset
+    from polyinr_core.images.io import encode_image, format_of, write_image
+    from polyinr_core.runtime.atomic_io import refuse_overwrite
 
     with streams.progress("reading", quiet=quiet) as progress:
         data = open_dataset(path, progress=progress)
     streams.say_notes(path, data.notes, quiet=quiet)
     with data:
-        facts: Facts = {
-            "kind": "data set",
-            "count": len(data),
-            "shards": None if data.shard_of is None else int(data.shard_of[-1]) + 1,
-            "resolution": data.resolution,
-            "classes": data.classes,
-            "class_names": list(data.class_names),
-            "images_of_class": _class_counts(data),
-            "provenance": data.provenance,
-            "sha256": data.sha256,
-        }
-        if output is not None:
-            _write_grid(data, output, overwrite=overwrite, quiet=quiet)
-    return facts
-
-
-def _folder_facts(path: Path, output: Path | None, *, quiet: bool) -> Facts:
-    """Return the facts of a folder of images as `prepare` takes them. Raises PolyinrError."""
-    from polyinr_core.data.import_sources import list_folder, without_broken_strays
-    from polyinr_core.data.listing import Ignored
-
-    listing = list_folder(path)
-    if not listing.names:
-        raise FileError(path, "is a folder without images; name a file, or a folder of images or .tar shards")
-    if output is not None:
-        raise RequestError(f"-o writes a grid of a dataset's images (.zip, .tar shards); {path} is a folder")
-    kept = without_broken_strays(path, listing)
-    labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
-    notes = Ignored(listing)
-    broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
-    notes.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
-    streams.say_notes(path, [*notes.lines(), *([] if note is None else [note])], quiet=quiet)
-    return {
-        "kind": "folder of images",
-        "count": len(kept),
-        "classes": labels.classes,
-        "class_names": list(labels.class_names),
-        "images_of_class": _class_counts(labels),
-        "provenance": labels.provenance,
-    }
-
-
-def _class_counts(data: "ImageDataset | LabelInfo") -> dict[str, int]:
-    """Count the images of each class, by its name where it has one."""
-    import numpy as np
-
-    if data.labels is None:
-        return {}
-    counts = np.bincount(data.labels, minlength=data.classes).tolist()
-    names = data.class_names
-    return {names[i] if i < len(names) else str(i): count for i, count in enumerate(counts)}
-
-
-def _write_grid(data: "ImageDataset", output: Path, *, overwrite: bool, quiet: bool) -> None:
-    """Write a grid of images, evenly spread over the dataset."""
-    import numpy as np
-
-    from polyinr_core.images.grid import make_grid
-    from polyinr_core.images.io import encode_image, format_of, write_image
-    from polyinr_core.runtime.atomic_io import refuse_overwrite
-
-    to_stdout = str(output) == "-"
-    if to_stdout:
-        streams.binary_stdout()
-    else:
-        format_of(output)
-        refuse_overwrite(output, overwrite=overwrite)
-    count = min(GRID_IMAGES, len(data))
-    chosen = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
-    pixels = make_grid(np.stack([data.read(index) for index in chosen]))
-    if to_stdout:
-        stdout = streams.binary_stdout()
-        stdout.write(encode_image(pixels))
-        stdout.flush()
-        return
-    write_image(output, pixels, overwrite=overwrite)
-    streams.say(f"{count} of {len(data)} images in {output}", quiet=quiet)
+        if output is not None and str(output) == "-":
+            stdout = streams.binary_stdout()
+            stdout.write(encode_image(dataset_grid(data)))
+            stdout.flush()
+        elif output is not None:
+            format_of(output)
+            refuse_overwrite(output, overwrite=overwrite)
+            write_image(output, dataset_grid(data), overwrite=overwrite)
+            streams.say(f"{min(64, len(data))} of {len(data)} images in {output}", quiet=quiet)
+        return describe_dataset(data)
 
 
 def _print(facts: Facts) -> None:

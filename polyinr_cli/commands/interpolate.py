@@ -1,40 +1,14 @@
 """`polyinr interpolate`: interpolate from image to image, as an animation, a grid, frames, or latents."""
 
 from dataclasses import replace
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.image_selection import select_by_words, split_over_ranks
-from polyinr_cli.model_lookup import open_model, renderer_for
-from polyinr_cli.options import (
-    Center,
-    Device,
-    Force,
-    Grid,
-    Json,
-    Label,
-    Model,
-    OutputText,
-    Overwrite,
-    Precision,
-    PrecisionOption,
-    Psi,
-    Quiet,
-    Res,
-    Rotate,
-    Shear,
-    Size,
-    Supersample,
-    Transform,
-    Verbose,
-    Warp,
-    Zoom,
-)
-from polyinr_cli.outputs import Reporter, parse_output, write, write_animation
-from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM, TRAINED_WINDOW, ViewportOptions, parse_viewport_options
+from polyinr_cli.options import OutputText, with_groups
+from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM, TRAINED_WINDOW
+from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions
 from polyinr_cli.runtime import own_rank
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
@@ -45,29 +19,9 @@ FPS = 30.0
 MAX_FRAMES = 1_000_000
 
 
-class PathSpace(StrEnum):
-    """The space of the interpolation."""
-
-    affine = "affine"
-    w = "w"
-    z = "z"
-
-
-class PathCurve(StrEnum):
-    """The curve between two images."""
-
-    linear = "linear"
-    spherical = "spherical"
-
-
-class PathEasing(StrEnum):
-    """The speed between two images."""
-
-    linear = "linear"
-    smooth = "smooth"
-
-
+@with_groups
 def interpolate(
+    *,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -78,60 +32,31 @@ def interpolate(
     ],
     output: OutputText,
     space: Annotated[
-        PathSpace, typer.Option("--space", help="Latent space to interpolate in. In z all images must be of one class.")
-    ] = PathSpace.affine,
+        Literal["affine", "w", "z"],
+        typer.Option(help="Latent space to interpolate in. In z all images must be of one class."),
+    ] = "affine",
     curve: Annotated[
-        PathCurve | None,
-        typer.Option("--curve", show_default=False, help="Default: spherical in z, linear elsewhere."),
+        Literal["linear", "spherical"] | None, typer.Option(help="Default: spherical in z, linear elsewhere.")
     ] = None,
-    frames: Annotated[
-        int, typer.Option("--frames", metavar="N", help="Number of frames, the images themselves included.")
-    ] = 60,
+    frames: Annotated[int, typer.Option(metavar="N", help="Number of frames, the images themselves included.")] = 60,
     loop: Annotated[bool, typer.Option("--loop", help="Return to the first image, without repeating it.")] = False,
-    easing: Annotated[
-        PathEasing, typer.Option("--easing", help="smooth slows down at each image.")
-    ] = PathEasing.linear,
-    zoom_from: Annotated[
-        float | None,
-        typer.Option("--zoom-from", metavar="Z", show_default=False, help="Magnification of the first frame."),
-    ] = None,
+    easing: Annotated[Literal["linear", "smooth"], typer.Option(help="smooth slows down at each image.")] = "linear",
+    zoom_from: Annotated[float | None, typer.Option(metavar="Z", help="Magnification of the first frame.")] = None,
     zoom_to: Annotated[
         float | None,
         typer.Option(
-            "--zoom-to",
-            metavar="Z",
-            show_default=False,
-            help="Magnification of the last frame, about the window's center; it grows exponentially.",
+            metavar="Z", help="Magnification of the last frame, about the window's center; it grows exponentially."
         ),
     ] = None,
     fps: Annotated[
-        float | None,
-        typer.Option("--fps", metavar="N", show_default=False, help="Frames per second of an animation. Default: 30."),
+        float | None, typer.Option(metavar="N", help="Frames per second of an animation. Default: 30.")
     ] = None,
     columns: Annotated[
-        int | None,
-        typer.Option("--columns", metavar="N", show_default=False, help="Frames per row of a grid. Default: one row."),
+        int | None, typer.Option(metavar="N", help="Frames per row of a grid. Default: one row.")
     ] = None,
-    label: Label = None,
-    psi: Psi = None,
-    res: Res = None,
-    size: Size = None,
-    grid: Grid = TRAINED_WINDOW,
-    center: Center = None,
-    zoom: Zoom = None,
-    rotate: Rotate = 0.0,
-    shear: Shear = None,
-    transform: Transform = None,
-    warp: Warp = None,
-    supersample: Supersample = 1,
-    model: Model = None,
-    force: Force = False,
-    precision: PrecisionOption = Precision.auto,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    labels: LabelOptions,
+    window: WindowOptions,
+    run: RunOptions,
 ) -> None:
     """Interpolate from image to image, in affine, w or z space.
 
@@ -142,45 +67,28 @@ def interpolate(
 
     Example: polyinr interpolate 3 17 --space affine --frames 60 -o path.gif
     """
-    zooms = _zooms(zoom_from, zoom_to, zoom=zoom, grid=grid)
-    viewport = parse_viewport_options(
-        res=res,
-        size=size,
-        grid=grid,
-        center=center,
-        zoom=1.0 if zooms and grid == TRAINED_WINDOW else zoom,
-        rotate=rotate,
-        shear=shear,
-        transform=transform,
-        warp=warp,
-        supersample=supersample,
-    )
-    target = parse_output(output, overwrite=overwrite, as_json=as_json, kinds=KINDS, payload="frame")
-    _check_options(target, fps=fps, columns=columns, frames=frames, viewport=viewport, has_zooms=zooms is not None)
+    zooms = _zooms(zoom_from, zoom_to, zoom=window.zoom)
+    centered = replace(window, zoom=1.0) if zooms and window.grid == TRAINED_WINDOW else window
+    viewport = centered.parse()
+    target = run.output(output, kinds=KINDS, payload="frame")
+    _check_options(target, fps=fps, columns=columns, frames=frames)
+    if target.kind is OutputKind.latents:
+        (replace(viewport, center=None) if zooms else viewport).check_unused()
     from polyinr_core.latents.interpolation import LatentPath
-    from polyinr_core.rendering.edits import frame_requests, frame_smoothness
+    from polyinr_core.rendering.edits import frame_requests, frame_smoothness, load_smoothness_features
 
-    is_8_bit = target.kind not in (OutputKind.array, OutputKind.latents)
-    opened = open_model(model, precision=precision, device=device, is_8_bit=is_8_bit, quiet=quiet)
-    renderer = renderer_for(opened, viewport, is_sized=target.kind is not OutputKind.latents)
-    layout = GridSpec(columns=columns or frames)
-    rate = FPS if fps is None else fps
+    model, renderer = run.open_for(target, viewport)
+    layout, rate = GridSpec(columns=columns or frames), FPS if fps is None else fps
     if target.is_animation:
         check_frames(target, renderer, count=frames, fps=rate)
     else:
         check_output(target, renderer, count=1 if target.kind is OutputKind.stdout else frames, grid=layout)
-    features = None
-    if as_json and own_rank() == 0:
-        from polyinr_core.discriminator.backbones import Lite0Features
-        from polyinr_core.runtime.pretrained import load_pretrained
+    features = load_smoothness_features(model.device) if run.as_json and own_rank() == 0 else None
 
-        features = Lite0Features(load_pretrained("lite0")).to(opened.device)
-
-    ends = select_by_words(opened, images, label=label, psi=psi, force=force)
-    like = opened.generator.mapping.w_avg
-    path = LatentPath.through(
-        [image.latents.to(like) for image in ends], space=space.value, curve=None if curve is None else curve.value
-    )
+    ends = labels.select(model, *images)
+    like = model.generator.mapping.w_avg
+    path = LatentPath.through([image.latents.to(like) for image in ends], space=space, curve=curve)
+    first_zoom, last_zoom = zooms or (None, None)
     words = format_options(
         images,
         space=space,
@@ -188,44 +96,36 @@ def interpolate(
         frames=frames,
         loop=loop,
         easing=easing,
-        zoom_from=None if zooms is None else zooms[0],
-        zoom_to=None if zooms is None else zooms[1],
+        zoom_from=first_zoom,
+        zoom_to=last_zoom,
         fps=fps,
         columns=columns,
-        label=label,
-        psi=psi,
+        label=labels.label,
+        psi=labels.psi,
     )
-    metadata = model_metadata(opened) | {
-        "command": "interpolate",
-        "words": words,
-        "images": list(ends.names),
-        "space": space.value,
-        "count": frames,
-        **renderer_metadata(renderer, warp=viewport.warp),
-    }
+    metadata = model_metadata(model) | {"command": "interpolate", "words": words, "images": list(ends.names)}
+    metadata |= {"space": space, "count": frames, **renderer_metadata(renderer, warp=viewport.warp)}
+    path_style = {"loop": loop, "easing": easing, "zooms": zooms}
     all_frames = frame_requests(
-        opened,
+        model,
         path,
         renderer.viewport,
         frames=frames,
         metadata=metadata,
-        loop=loop,
-        easing=easing.value,
-        zooms=zooms,
+        **path_style,  # type: ignore[arg-type]
     )
-    reporter = Reporter(quiet=quiet)
-    shown = split_over_ranks(all_frames, target, quiet=quiet)
+    messages = replace(run, as_json=False)  # one JSON line in all
     if target.is_animation or target.kind is OutputKind.stdout:
-        write_animation(target, renderer, shown, reporter, fps=rate, metadata=metadata)
+        messages.write_animation(target, renderer, all_frames, fps=rate, metadata=metadata)
     else:
-        write(target, renderer, shown, reporter, grid=layout)
+        messages.write(target, renderer, all_frames, grid=layout)
     if features is not None:
-        with console.row_progress("comparing frames", total=frames, quiet=quiet) as done:
+        with console.row_progress("comparing frames", total=frames, quiet=run.quiet) as done:
             smoothness = frame_smoothness(renderer, all_frames, features, loop=loop, progress=done)
-        Reporter(as_json).json(target.path, metadata | {"smoothness": smoothness})
+        run.reporter.json(target.path, metadata | {"smoothness": smoothness})
 
 
-def _zooms(start: float | None, end: float | None, *, zoom: float | None, grid: str) -> tuple[float, float] | None:
+def _zooms(start: float | None, end: float | None, *, zoom: float | None) -> tuple[float, float] | None:
     """Return the zooms of the first and the last frame, None if none is given. Raises RequestError."""
     if start is None and end is None:
         return None
@@ -238,15 +138,7 @@ def _zooms(start: float | None, end: float | None, *, zoom: float | None, grid: 
     return zooms
 
 
-def _check_options(
-    target: Output,
-    *,
-    fps: float | None,
-    columns: int | None,
-    frames: int,
-    viewport: ViewportOptions,
-    has_zooms: bool,
-) -> None:
+def _check_options(target: Output, *, fps: float | None, columns: int | None, frames: int) -> None:
     """Raise RequestError for options that do not apply to the output."""
     if not 2 <= frames <= MAX_FRAMES:
         raise RequestError(f"--frames {frames} is outside 2-{MAX_FRAMES}")
@@ -259,5 +151,3 @@ def _check_options(
         raise RequestError("--fps is for animations: .gif, .webp, .mp4 or -")
     if fps is not None and not 0 < fps <= 1000:
         raise RequestError(f"--fps {fps:g} is outside 0 to 1000")
-    if target.kind is OutputKind.latents:
-        (replace(viewport, center=None) if has_zooms else viewport).check_unused()

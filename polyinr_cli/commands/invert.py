@@ -1,69 +1,114 @@
 """`polyinr invert`: find the latents of photos, and tune the model around them."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from polyinr_cli import console
-from polyinr_cli.image_selection import class_index
-from polyinr_cli.invert_options import (
-    DeltaFile,
-    LossName,
-    LossOption,
-    Photos,
-    Restarts,
-    Seed,
-    ShorterSide,
-    Show,
-    Space,
-    SpaceOption,
-    StartLabel,
-    Steps,
-    Tune,
-    TuneRank,
-    TuneSteps,
-    Vgg16,
-    check_outputs,
-    check_ranges,
-    delta_path,
-    load_targets,
-)
-from polyinr_cli.model_lookup import load_model
-from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose
-from polyinr_cli.outputs import Reporter, parse_output
+from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose, parse_res
+from polyinr_cli.parsing import parse_size, parse_window
+from polyinr_cli.rendering import RunOptions, load_model
 from polyinr_cli.runtime import choose_device
 from polyinr_core.errors import RequestError
-from polyinr_core.rendering.writers import OutputKind, write_latents_to
-from polyinr_core.runtime.resources import available_memory, total_memory
+from polyinr_core.rendering.writers import Output, OutputKind, write_latents_to
+from polyinr_core.runtime.resources import working_memory
 
 if TYPE_CHECKING:
-    from polyinr_core.checkpoints.checkpoint import Checkpoint
-    from polyinr_core.inversion.invert import InversionResult
-    from polyinr_core.inversion.optimize import PsnrProgress
-    from polyinr_core.inversion.target import TargetImage
+    from polyinr_core.inversion.invert import PsnrProgress
+    from polyinr_core.inversion.loss import TargetImage
+
+RANGES = {"steps": (1, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
 
 
 def invert(
-    photos: Photos,
+    photos: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO...", help="Image files of any size and format; - reads one from stdin."),
+    ],
     output: OutputText,
-    space: SpaceOption = Space.affine,
-    loss: LossOption = LossName.auto,
-    vgg16: Vgg16 = None,
-    steps: Steps = 400,
-    restarts: Restarts = 1,
-    seed: Seed = 0,
-    label: StartLabel = None,
-    res: ShorterSide = None,
+    space: Annotated[
+        Literal["affine", "w", "z"],
+        typer.Option(
+            help="Latent space to optimize. affine matches best; w and z stay closer to the training distribution."
+        ),
+    ] = "affine",
+    loss: Annotated[
+        Literal["auto", "lpips", "lite0", "pixels"],
+        typer.Option(
+            help="Mean squared error of the pixels, alone (pixels) or plus LPIPS-VGG (lpips) or EfficientNet-lite0 "
+            "features (lite0). auto: lpips if the VGG16 weights are available, else lite0."
+        ),
+    ] = "auto",
+    vgg16: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="VGG16 weights of torchvision, for LPIPS. Default: vgg16-397923af.pth in the cache of torch.hub.",
+        ),
+    ] = None,
+    steps: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Maximum of Adam steps from each starting point, 1-1000000; up to four times as many cheaper L-BFGS "
+            "steps follow.",
+        ),
+    ] = 400,
+    restarts: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Number of starting points, 1-256; the best result is kept. The first is the mean image, the others "
+            "(in z, all) are the random images nearest to the photo.",
+        ),
+    ] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed, 0-4294967295.")] = 0,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Class to start from, by name or number. Default: the class whose mean image is nearest to the photo.",
+        ),
+    ] = None,
+    res: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            parser=parse_res,
+            help="Shorter side in pixels at which a photo is inverted; the aspect ratio is kept. Default: that of the "
+            "photo, at most 256 or the model's resolution, whichever is larger.",
+        ),
+    ] = None,
     size: Size = None,
     grid: Grid = "0:1",
-    tune: Tune = False,
-    tune_rank: TuneRank = None,
-    tune_steps: TuneSteps = None,
-    delta: DeltaFile = None,
-    show: Show = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="Then fine-tune the model around the photos (pivotal tuning) and save a small delta."
+        ),
+    ] = False,
+    tune_rank: Annotated[
+        int | None,
+        typer.Option(
+            metavar="R", help="Rank of the weight change of each level, 1 to the number of channels. Default: 16."
+        ),
+    ] = None,
+    tune_steps: Annotated[int | None, typer.Option(metavar="N", help="Tuning steps, 1-1000000. Default: 200.")] = None,
+    delta: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Output file of the delta. Default: NAME.delta.safetensors beside --output."),
+    ] = None,
+    show: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Also save a grid with a row for each photo: the photo, its inversion, its inversion after tuning.",
+        ),
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -78,42 +123,40 @@ def invert(
 
     Example: polyinr invert photo.jpg -o photo.safetensors --tune
     """
-    check_ranges(steps=steps, restarts=restarts, seed=seed)
     if not tune and (tune_rank, tune_steps, delta) != (None, None, None):
         raise RequestError("--tune-rank, --tune-steps and --delta require --tune")
-    target = parse_output(
-        output,
-        overwrite=overwrite,
-        as_json=as_json,
-        kinds=(OutputKind.latents, OutputKind.stdout),
-        payload="latents",
-    )
-    delta_file = delta_path(target, delta) if tune else None
-    check_outputs(target, delta_file, show)
+    tune_steps = 200 if tune_steps is None else tune_steps
+    _check_ranges(steps=steps, restarts=restarts, seed=seed, tune_steps=tune_steps)
+    run = RunOptions(model, device=device, overwrite=overwrite, as_json=as_json, quiet=quiet)
+    target = run.output(output, kinds=(OutputKind.latents, OutputKind.stdout), payload="latents")
+    delta_file = _delta_file(target, delta) if tune else None
+    _check_outputs(delta_file, show, overwrite=overwrite)
+    window = parse_window(grid)
     torch_device = choose_device(device)
     checkpoint, model_file = load_model(model, quiet=quiet)
-    tune_steps = 200 if tune_steps is None else tune_steps
-    check_ranges(tune_steps=tune_steps)
     channels = checkpoint.generator.config.channels
     if tune_rank is not None and not 1 <= tune_rank <= channels:
         raise RequestError(f"--tune-rank {tune_rank} is out of range 1-{channels} (the model has {channels} channels)")
-    index = class_index(label, checkpoint)
 
-    from polyinr_cli.parsing import parse_window
     from polyinr_core.images.io import write_image
     from polyinr_core.inversion.invert import comparison_grid
     from polyinr_core.inversion.invert import invert as invert_image
     from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, load_loss
-    from polyinr_core.latents.latents import concatenate
+    from polyinr_core.inversion.pivotal_tuning import tune_to_file
+    from polyinr_core.latents.latents import concatenate, parse_label
 
-    window = parse_window(grid)
-    images = load_targets(photos, res=res, size=size, resolution=checkpoint.resolution)
-    inversion_loss = load_loss(loss.value, vgg16=vgg16).to(torch_device)
+    classes, names = checkpoint.generator.config.classes, checkpoint.class_names
+    index = None if label is None else parse_label(label, classes=classes, class_names=names)
+    images = _load_targets(photos, res=res, size=size, resolution=checkpoint.resolution)
+    inversion_loss = load_loss(loss, vgg16=vgg16).to(torch_device)
     checkpoint.generator.to(torch_device)
-    console.say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}", quiet=quiet, always=True)
-    for image in images:
-        _report_conversion(image, quiet=quiet)
-    memory = total_memory(torch_device) if torch_device.type == "cuda" else available_memory()
+
+    def say(text: str) -> None:
+        console.say(text, quiet=quiet, always=True)
+
+    say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}")
+    for note in (note for image in images for note in image.notes):
+        say(note)
     results = []
     for image in images:
         with _psnr_bar(image.name, quiet=quiet) as progress:
@@ -121,54 +164,108 @@ def invert(
                 checkpoint,
                 image,
                 steps=steps,
-                space=space.value,
+                space=space,
                 loss=inversion_loss,
                 restarts=restarts,
                 seed=seed,
                 label=index,
                 window=window,
-                memory=memory,
+                memory=working_memory(torch_device),
                 progress=progress,
             )
-        summary = f"{image.name}: {result}; {result.steps} steps in {result.seconds:.1f} s"
-        console.say(summary, quiet=quiet, always=True)
+        say(f"{image.name}: {result}; {result.steps} steps in {result.seconds:.1f} s")
         results.append(result)
 
-    sha256, rows = checkpoint.sha256, [[image.pixels, one.image] for image, one in zip(images, results, strict=True)]
+    sha256, rows = checkpoint.sha256, [[one.target.pixels, one.image] for one in results]
     facts = [result.to_dict() for result in results]
     delta_facts: dict[str, Any] = {}
     if delta_file is not None:
-        tuned, delta_facts = _tune(
-            checkpoint,
-            results,
-            delta_file,
-            rank=tune_rank,
-            steps=tune_steps,
-            seed=seed,
-            overwrite=overwrite,
-            quiet=quiet,
-        )
-        sha256 = delta_facts["model"]
-        for one, row, fact in zip(tuned, rows, facts, strict=True):
-            row.append(one.image)
-            fact["tuned"] = one.scores()
+        with _psnr_bar("tuning", quiet=quiet) as progress:
+            tuning = tune_to_file(
+                delta_file,
+                checkpoint,
+                results,
+                rank=tune_rank,
+                steps=tune_steps,
+                seed=seed,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        for tuned, row, fact in zip(tuning.results, rows, facts, strict=True):
+            say(f"{tuned.target.name}, tuned: {tuned}")
+            row.append(tuned.image)
+            fact["tuned"] = tuned.scores()
+        say(f"{delta_file}: {tuning}")
+        sha256, delta_facts = tuning.model.sha256, tuning.to_dict()
     latents = concatenate([one.latents for one in results])
     write_latents_to(target, replace(latents, model_sha256=sha256))
     if show is not None:
         write_image(show, comparison_grid(rows), overwrite=overwrite)
-    shared = {
+    shared: dict[str, Any] = {
         "model": sha256,
         "model_file": model_file.name,
         "loss": inversion_loss.name,
-        "space": space.value,
-        "window": list(window),
-        "seed": seed,
+        "space": space,
     }
-    reporter = Reporter(as_json)
+    shared |= {"window": list(window), "seed": seed}
     for number, fact in enumerate(facts):
-        reporter.json(target.path, {**shared, "index": number, **fact})
+        run.reporter.json(target.path, {**shared, "index": number, **fact})
     if delta_file is not None:
-        reporter.json(delta_file, delta_facts)
+        run.reporter.json(delta_file, delta_facts)
+
+
+def _check_ranges(**values: int) -> None:
+    """Raise RequestError for values, named like their options, that are out of range."""
+    for name, value in values.items():
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            raise RequestError(f"--{name.replace('_', '-')} {value} is out of range {low}-{high}")
+
+
+def _delta_file(target: Output, named: Path | None) -> Path:
+    """Return the output file of the delta. Raises RequestError."""
+    if named is None:
+        if target.stream is not None:
+            raise RequestError("the latents go to stdout; name a file for the delta with --delta FILE")
+        return target.path.with_name(f"{target.path.stem}.delta.safetensors")
+    if named.suffix != ".safetensors":
+        raise RequestError(f"--delta {named}: a delta is a .safetensors file")
+    if named.absolute() == target.path.absolute():
+        raise RequestError("--output and --delta name the same file; use two different files")
+    return named
+
+
+def _check_outputs(delta: Path | None, show: Path | None, *, overwrite: bool) -> None:
+    """Raise RequestError or FileError, before the computation, if an output file cannot be written."""
+    from polyinr_core.images.io import format_of
+    from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
+
+    if show is not None:
+        format_of(show)
+    for path in (delta, show):
+        if path is not None:
+            refuse_overwrite(path, overwrite=overwrite)
+            check_place(path)
+
+
+def _load_targets(photos: list[Path], *, res: int | None, size: str | None, resolution: int) -> "list[TargetImage]":
+    """Return the photos at the size at which they are inverted. Raises RequestError, FileError."""
+    from polyinr_core.inversion.loss import load_target
+
+    if sum(str(path) == "-" for path in photos) > 1:
+        raise RequestError("- is given more than once; stdin holds one photo")
+    if res is not None and size is not None:
+        raise RequestError("--res and --size exclude each other; give one of the two")
+    return [
+        load_target(
+            console.binary_stdin("image") if str(path) == "-" else path,
+            name="stdin" if str(path) == "-" else str(path),
+            size=None if size is None else parse_size(size),
+            shorter_side=None if res is None else parse_size(str(res))[0],
+            resolution=resolution,
+        )
+        for path in photos
+    ]
 
 
 @contextmanager
@@ -176,57 +273,3 @@ def _psnr_bar(description: str, *, quiet: bool) -> "Iterator[PsnrProgress]":
     """Yield a callback that moves a progress bar with the PSNR on stderr, or does nothing without a terminal."""
     with console.noted_progress(description, quiet=quiet) as move:
         yield lambda done, total, psnr: move(done, total, f"PSNR {psnr:.1f} dB")
-
-
-def _report_conversion(image: "TargetImage", *, quiet: bool) -> None:
-    """Report that only the first frame of a photo is used, or that it is resized."""
-    if image.frames > 1:
-        console.say(f"{image.name}: using the first of {image.frames} frames", quiet=quiet, always=True)
-    if image.is_resized:
-        height, width = image.pixels.shape[:2]
-        resized = f"{image.name}: resized from {image.width}x{image.height} to {width}x{height}"
-        console.say(resized, quiet=quiet, always=True)
-
-
-def _tune(
-    checkpoint: "Checkpoint",
-    results: "list[InversionResult]",
-    path: Path,
-    *,
-    rank: int | None,
-    steps: int,
-    seed: int,
-    overwrite: bool,
-    quiet: bool,
-) -> "tuple[list[InversionResult], dict[str, Any]]":
-    """Tune the model, save the delta, and return the results with the tuned model and the facts for --json."""
-    from polyinr_core.checkpoints.delta import apply_delta, save_delta
-    from polyinr_core.inversion.invert import render_with
-    from polyinr_core.inversion.pivotal_tuning import locality_psnr, tune
-
-    started = time.monotonic()
-    names = [Path(result.target.name).name for result in results]
-    origin = {"photos": names, "steps": steps, "seed": seed}
-    with _psnr_bar("tuning", quiet=quiet) as progress:
-        delta = tune(checkpoint, results, rank=rank, steps=steps, seed=seed, origin=origin, progress=progress)
-    delta = save_delta(path, delta, overwrite=overwrite)
-    model = apply_delta(checkpoint, delta, source=path)
-    tuned = [render_with(result, model.generator.synthesis) for result in results]
-    for result in tuned:
-        console.say(f"{result.target.name}, tuned: {result}", quiet=quiet, always=True)
-    others = locality_psnr(checkpoint.generator, model.generator, seed=seed)
-    seconds = time.monotonic() - started
-    console.say(
-        f"{path}: rank {delta.rank}, {path.stat().st_size / 1024:,.0f} KiB, {steps} steps in {seconds:.1f} s; random "
-        f"images before and after tuning: PSNR {others:.1f} dB",
-        quiet=quiet,
-        always=True,
-    )
-    return tuned, {
-        "model": model.sha256,
-        "model_before": checkpoint.sha256,
-        "rank": delta.rank,
-        "steps": steps,
-        "seconds": round(seconds, 3),
-        "locality_psnr": others,
-    }

@@ -1,9 +1,8 @@
 """polyinr prepare: write a dataset for training from any images."""
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,88 +15,54 @@ if TYPE_CHECKING:
 MAX_SHOWN = 20  # skipped images that are listed on stderr; the dataset lists all
 
 
-class CropMode(StrEnum):
-    """What is done with images that are not square."""
-
-    center = "center"  # type: ignore[assignment]  # str has a method of that name
-    pad = "pad"
-    none = "none"
-
-
-class ResizeFilter(StrEnum):
-    """The filter that reduces images."""
-
-    lanczos = "lanczos"
-    box = "box"
-    bicubic = "bicubic"
-    bilinear = "bilinear"
-
-
-class LabelMode(StrEnum):
-    """Where labels come from."""
-
-    auto = "auto"
-    none = "none"
-
-
 def prepare(
     sources: Annotated[
         list[Path],
         typer.Argument(
             metavar="SOURCE",
-            show_default=False,
-            help="Folders, zip files, tar files, patterns of tar shards, or single images.",
+            help="Folders, zip, tar or parquet files, patterns of them, .npy or .npz stacks, or single images.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DATA.zip", help="The dataset to write.")],
     res: Annotated[
         int,
         typer.Option(
-            "--res",
             metavar="N",
             parser=parse_res,
-            show_default=False,
             help="Width and height of the images, 1-8192 pixels. Smaller images are skipped, not enlarged.",
         ),
     ],
     crop: Annotated[
-        CropMode,
+        Literal["center", "pad", "none"],
         typer.Option(
-            "--crop",
-            help="Make images square: center keeps the middle, pad adds borders of --background, none stretches.",
+            help="Make images square: center keeps the middle, pad adds borders of --background, none stretches."
         ),
-    ] = CropMode.center,
-    resize: Annotated[ResizeFilter, typer.Option("--resize", help="Filter for resizing.")] = ResizeFilter.lanczos,
+    ] = "center",
+    resize: Annotated[
+        Literal["lanczos", "box", "bicubic", "bilinear"], typer.Option(help="Filter for resizing.")
+    ] = "lanczos",
     background: Annotated[
-        str,
-        typer.Option(
-            "--background", metavar="COLOR", help="Color behind transparent pixels and of borders: a name or #rrggbb."
-        ),
+        str, typer.Option(metavar="COLOR", help="Color behind transparent pixels and of borders: a name or #rrggbb.")
     ] = "white",
     labels: Annotated[
-        LabelMode,
-        typer.Option("--labels", help="auto takes the labels of the source, else its class folders; none writes none."),
-    ] = LabelMode.auto,
+        str,
+        typer.Option(
+            metavar="auto|none|FILE",
+            help="auto takes the labels of the source, else its class folders; none writes none; a .csv, .tsv or .jsonl"
+            " file lists file names and their labels.",
+        ),
+    ] = "auto",
     strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Fail instead of skipping images, ignoring other files or losing labels."),
+        bool, typer.Option("--strict", help="Fail instead of skipping images, ignoring other files or losing labels.")
     ] = False,
     workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            min=1,
-            max=512,
-            show_default=False,
-            help="Number of processes. Default: one for each core.",
-        ),
+        int | None, typer.Option(metavar="N", min=1, max=512, help="Number of processes. Default: one for each core.")
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a dataset (.zip) of square images for training, from folders, zip files, tar files or images.
+    """Write a dataset (.zip) of square images for training, from folders, zip, tar or parquet files, stacks or images.
 
     Class folders become labels. Images that are damaged, too small or too large are skipped and listed; other files
     are counted. After an interruption, run the same command again: it resumes from the folder DATA.zip.part.
@@ -112,10 +77,10 @@ def prepare(
                 sources,
                 output,
                 resolution=res,
-                crop=crop.value,
-                resize=resize.value,
+                crop=crop,
+                resize=resize,
                 background=background,
-                labels=labels.value,
+                labels=labels,
                 strict=strict,
                 workers=workers,
                 overwrite=overwrite,

@@ -1,7 +1,6 @@
 """polyinr report: a training run as one HTML page with curves, samples, metrics, nearest reals and realism."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -11,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.model_lookup import load_model
-from polyinr_cli.options import Device, OutputText, Overwrite, Quiet, Verbose
+from polyinr_cli.options import Device, OutputText, Overwrite, Quiet, Verbose, refuse_options
+from polyinr_cli.rendering import load_model
 from polyinr_cli.runtime import choose_device
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite, written_beside
 from polyinr_core.runtime.strict_json import to_unicode
 
 if TYPE_CHECKING:
+    from polyinr_core.images.grid import Pixels
     from polyinr_core.report.page import RealsComparison
     from polyinr_core.report.run_reader import StoredRun
 
@@ -27,23 +27,19 @@ MAX_COUNT = 100_000_000
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", show_default=False, help="A run folder of polyinr train.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of polyinr train.")],
     output: OutputText,
     real: Annotated[
         Path | None,
         typer.Option(
-            "--real",
             metavar="DATA",
-            show_default=False,
             help="The training data: generated images are shown beside their nearest reals, and ranked by realism.",
         ),
     ] = None,
     result: Annotated[
         list[Path] | None,
         typer.Option(
-            "--result",
             metavar="FILE",
-            show_default=False,
             help="A result of polyinr evaluate -o; repeatable. Results in the run folder are always included.",
         ),
     ] = None,
@@ -53,24 +49,15 @@ def report(
             "-m",
             "--model",
             metavar="PATH",
-            show_default=False,
             help="The model to compare with --real. Default: the run's best checkpoint, else its newest.",
         ),
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option(
-            "--count",
-            metavar="N",
-            show_default=False,
-            help=f"Compare the images of seeds 0 to N-1 with --real. Default: {DEFAULT_COUNT}.",
-        ),
+        typer.Option(metavar="N", help=f"Compare the images of seeds 0 to N-1 with --real. Default: {DEFAULT_COUNT}."),
     ] = None,
     cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", metavar="DIR", show_default=False, help="Cache the features of the real images in DIR."
-        ),
+        Path | None, typer.Option(metavar="DIR", help="Cache the features of the real images in DIR.")
     ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -86,13 +73,15 @@ def report(
     """
     target = _target(output, compared=real is not None, overwrite=overwrite)
     given = {"--real": real, "--result": result, "-m": model, "--count": count, "--cache": cache}
-    _refuse(given if target.page is None else {}, f"-o {output}, which has the curves only")
+    if target.page is None:
+        refuse_options(given, beside=f"-o {output}, which has the curves only")
     if real is None:
-        _refuse({name: given[name] for name in ("-m", "--count", "--cache")}, "no --real DATA")
+        refuse_options({"-m": model, "--count": count, "--cache": cache}, beside="a report without --real DATA")
     if count is not None and not 1 <= count <= MAX_COUNT:
         raise RequestError(f"--count {count} is {'below 1' if count < 1 else f'above {MAX_COUNT}'}")
 
     from polyinr_core.evaluation.results import read_result
+    from polyinr_core.images.io import encode_image
     from polyinr_core.report.page import ReportInfo, render_page
     from polyinr_core.report.plots import panels_of, panels_png
     from polyinr_core.report.run_reader import read_run
@@ -103,16 +92,16 @@ def report(
     if not panels:
         raise FileError(stored.folder.log, "has no numbers to plot yet; wait until the run has logged some")
     results = [read_result(file) for file in result or ()]
-    compared, realism_png = None, None
+    compared, realism = None, None
     if real is not None:
-        compared, realism_png = _compare(
+        compared, realism = _compare(
             stored, real, model=model, count=count or DEFAULT_COUNT, cache=cache, device=device, quiet=quiet
         )
     contents: dict[Path, bytes] = {}
     if target.curves is not None:
         contents[target.curves] = panels_png(panels, stored.log.spans, title=f"Run {stored.name}")
-    if target.realism is not None and realism_png is not None:
-        contents[target.realism] = realism_png
+    if target.realism is not None and realism is not None:
+        contents[target.realism] = encode_image(realism)
     if target.page is not None:
         results += stored.results(exclude=result or ())
         info = ReportInfo(metadata.version("polyinr"), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
@@ -156,29 +145,11 @@ def _target(output: str, *, compared: bool, overwrite: bool) -> ReportFiles:
     return target
 
 
-def _refuse(options: Mapping[str, object], beside: str) -> None:
-    """Raise RequestError for an option that is given and has no use."""
-    for name, value in options.items():
-        if value:
-            raise RequestError(f"{name} has no use with {beside}; leave it out")
-
-
 def _compare(
-    stored: "StoredRun",
-    real: Path,
-    *,
-    model: Path | None,
-    count: int,
-    cache: Path | None,
-    device: str,
-    quiet: bool,
-) -> tuple["RealsComparison", bytes]:
-    """Return the comparison of a model's images with the reals, and the realism grid as PNG."""
-    from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
-    from polyinr_core.images.io import encode_image
-    from polyinr_core.metrics.extractors import load_extractor
-    from polyinr_core.report.nearest_neighbors import find_neighbors, realism_grid
-    from polyinr_core.report.page import ThumbnailSource, compare_with_reals, realism_groups
+    stored: "StoredRun", real: Path, *, model: Path | None, count: int, cache: Path | None, device: str, quiet: bool
+) -> "tuple[RealsComparison, Pixels]":
+    """Return the comparison of a model's images with the reals, and the realism grid."""
+    from polyinr_core.report.page import compare_model
 
     if model is None:
         model = stored.model
@@ -187,17 +158,11 @@ def _compare(
         console.say(f"polyinr: model {model} (the run's best or newest)", quiet=quiet, always=True)
     own = choose_device(device)
     checkpoint, file = load_model(model, quiet=quiet)
-    if not checkpoint.resolution:
-        raise FileError(file, "does not say its resolution; name another model with -m")
     checkpoint.generator.to(device=own)
-    fakes = ThumbnailSource(GeneratedImages(checkpoint, name=str(file), count=count))
-    reals = DatasetImages.open(real, resolution=fakes.resolution)
     with console.progress_bars(quiet=quiet) as bar:
-        neighbors = find_neighbors(reals, fakes, load_extractor("lite2"), device=own, cache=cache, progress=bar)
-    same_data = reals.data.sha256 == stored.data.get("sha256")
-    name = f"{file.name} ({checkpoint.kimg:.4g} kimg)"
-    comparison = compare_with_reals(neighbors, reals, fakes, model=name, same_data=same_data)
-    return comparison, encode_image(realism_grid(realism_groups(neighbors, fakes)))
+        return compare_model(
+            stored, checkpoint, real, name=str(file), count=count, cache=cache, device=own, progress=bar
+        )
 
 
 def _write(path: Path, data: bytes, *, overwrite: bool) -> None:

@@ -2,15 +2,26 @@
 
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from polyinr_cli import console, train_display
-from polyinr_cli import train_options as options
-from polyinr_cli.model_lookup import resolve_folder
-from polyinr_cli.options import Device, Json, Precision, Quiet, Verbose, parse_duration
+from polyinr_cli.options import (
+    Device,
+    Download,
+    Json,
+    Precision,
+    Quiet,
+    Verbose,
+    Weights,
+    parse_duration,
+    parse_weights,
+    with_groups,
+)
+from polyinr_cli.rendering import resolve_folder
 from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_rank, rank_device, stopping
 from polyinr_core.errors import RequestError
 from polyinr_core.runtime.resources import check_gpu_memory, check_memory, total_memory
@@ -23,43 +34,140 @@ if TYPE_CHECKING:
 BYTES_PER_PARAMETER = 5 * 4  # weight, average, gradient and two moments, in float32
 
 
+@dataclass(frozen=True)
+class SettingOptions:
+    """The settings of a run, each named as in TrainingConfig; None is the preset's."""
+
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            help="Resolution and length of each stage, as 32:200,64:100 (px:kimg). A stage can override batch, g_lr, "
+            "d_lr, mirror and guidance: 64:100:batch=32.",
+            metavar="RES:KIMG,...",
+        ),
+    ] = None
+    batch: Annotated[
+        int | None, typer.Option(help="Images per iteration, of all processes together (2-65536).", metavar="N")
+    ] = None
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Images per forward pass, of all processes together; a divisor of --batch. 0: --batch.", metavar="N"
+        ),
+    ] = None
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of the generator's backward pass at a time, to save memory. 0: all. "
+            "Default: as memory requires.",
+            metavar="PIXELS",
+        ),
+    ] = None
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Type of the matrix products. auto: bfloat16 where supported. Weights stay float32."),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of all random numbers of the run (0 to 2^32-1).", metavar="N")
+    ] = None
+    channels: Annotated[int | None, typer.Option(help="Width of the synthesis network.", metavar="N")] = None
+    backbones: Annotated[
+        str | None, typer.Option(help="Backbones of the discriminator: lite0, deit-base, or both.", metavar="A,B")
+    ] = None
+    disc_res: Annotated[
+        int | None, typer.Option(help="Resolution of the backbones' input in px, as 128 or 224.", metavar="N")
+    ] = None
+    cond: Annotated[
+        bool | None,
+        typer.Option("--cond/--no-cond", help="Train a class-conditional model. Default: if the dataset has labels."),
+    ] = None
+    mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="Also train on mirrored images.")] = None
+    classifier: Annotated[
+        str | None, typer.Option(help="Network of classifier guidance: lite2 or deit-small.", metavar="NAME")
+    ] = None
+    guidance: Annotated[
+        float | None, typer.Option(help="Weight of the classifier's loss. 0: no guidance.", metavar="WEIGHT")
+    ] = None
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            help="Images withheld from training, to detect overfitting. "
+            "Default: 2 %, at most 512, of a dataset of 500 or more.",
+            metavar="N",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that decode images (0-256). Default: up to 4, for a dataset above 1 GiB.", metavar="N"
+        ),
+    ] = None
+    auto_advance: Annotated[
+        int | None,
+        typer.Option(help="End a stage after N measurements in a row without improvement. 0: never.", metavar="N"),
+    ] = None
+    state_every: Annotated[
+        float | None, typer.Option(help="Save a resumable training state every KIMG thousand images.", metavar="KIMG")
+    ] = None
+    checkpoint_every: Annotated[
+        float | None,
+        typer.Option(help="Save a checkpoint and a grid of samples every KIMG thousand images.", metavar="KIMG"),
+    ] = None
+    keep: Annotated[
+        int | None, typer.Option(help="Keep the N newest checkpoints, beside the best. 0: all.", metavar="N")
+    ] = None
+    metric_every: Annotated[
+        float | None, typer.Option(help="Compute the metrics every KIMG thousand images. 0: never.", metavar="KIMG")
+    ] = None
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics to compute: fd-lite2, kd-lite2, fid. The first one decides which checkpoint is the best.",
+            metavar="A,B",
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the settings that are given."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return given | {"precision": str(self.precision)} if self.precision else given
+
+
+@with_groups
 def train(
+    *,
     data: Annotated[
         Path | None,
         typer.Argument(
             metavar="DATA",
-            show_default=False,
-            help="A dataset: a .zip, or tar shards (a folder, a file, a pattern). Default: the bundled emoji.",
+            help="A dataset: a .zip, or tar shards (a folder, a file, a pattern). Default: the bundled animals.",
         ),
     ] = None,
-    run_dir: options.RunDir = None,
-    preset: options.Preset = "emoji",
-    stages: options.Stages = None,
-    batch: options.Batch = None,
-    micro_batch: options.MicroBatch = None,
-    chunk: options.Chunk = None,
-    precision: options.TrainingPrecision = None,
-    seed: options.Seed = None,
-    channels: options.Channels = None,
-    backbones: options.Backbones = None,
-    disc_res: options.DiscriminatorRes = None,
-    cond: options.Cond = None,
-    mirror: options.Mirror = None,
-    classifier: options.Classifier = None,
-    guidance: options.Guidance = None,
-    weights: options.Weights = None,
-    download: options.Download = False,
-    init_from: options.InitFrom = None,
-    held_out: options.HeldOut = None,
-    workers: options.Workers = None,
-    max_time: options.MaxTime = None,
-    auto_advance: options.AutoAdvance = None,
-    state_every: options.StateEvery = None,
-    checkpoint_every: options.CheckpointEvery = None,
-    keep: options.Keep = None,
-    metric_every: options.MetricEvery = None,
-    metrics: options.Metrics = None,
-    dry_run: options.DryRun = False,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="The run folder. Default: runs/PRESET-DATA.", metavar="DIR")
+    ] = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="Start from these settings: small, tiny, imagenet or ffhq. Options override them.",
+        ),
+    ] = "small",
+    settings: SettingOptions,
+    weights: Weights = None,
+    download: Download = False,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="Start from this checkpoint, or from the newest one of a run folder.", metavar="CHECKPOINT"),
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(help="Save and exit after this time: 90s, 9m, 24h. Default: no limit.", metavar="TIME")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan, with time and memory measured on a few iterations, and exit."),
+    ] = False,
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
@@ -72,7 +180,7 @@ def train(
 
     Example: polyinr train cats.zip --stages 32:2000,64:1000 --max-time 9m
     """
-    given = options.given_fields(locals())
+    given = settings.given()
     deadline = None if max_time is None else time.monotonic() + parse_duration(max_time)
 
     from polyinr_core.data.dataset import bundled_dataset, open_dataset
@@ -85,6 +193,7 @@ def train(
     quiet = quiet or own_rank() > 0
 
     from polyinr_core.checkpoints.checkpoint import load_checkpoint
+    from polyinr_core.training.dry_run import lines_of, plan_run
     from polyinr_core.training.init import adopt
     from polyinr_core.training.loop import load_networks, required_networks
     from polyinr_core.training.loop import train as train_model
@@ -94,7 +203,7 @@ def train(
         checkpoint = load_checkpoint(resolve_folder(init_from, "--init-from", quiet=quiet))
         config = adopt(config, checkpoint, set(given))
     check_width(config, torch_device)
-    files = options.parse_weights(weights or [])
+    files = parse_weights(weights or [])
     if unused := files.keys() - set(required_networks(config)):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
     data = data or bundled_dataset()
@@ -109,10 +218,14 @@ def train(
         )
     console.say_notes(data, images.notes, quiet=quiet)
     with images:
-        if cond and not images.classes:
+        if settings.cond and not images.classes:
             raise RequestError(f"{data}: has no labels, which --cond needs; train with --no-cond")
         if dry_run:
-            train_display.show_plan(config, images, files, device=torch_device, dtype=dtype, as_json=as_json)
+            plan = plan_run(config, images, files, device=torch_device, dtype=dtype)
+            for fact in plan.to_dicts() if as_json else ():
+                console.json_line(fact)
+            for line in () if as_json else lines_of(plan):
+                console.line(line)
             return
         networks = load_networks(config, files, download=download)
         with (

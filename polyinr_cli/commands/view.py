@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.model_lookup import open_model
 from polyinr_cli.options import Device, Json, Label, Model, Precision, PrecisionOption, Psi, Quiet, Tolerance, Verbose
+from polyinr_cli.rendering import RunOptions
 from polyinr_cli.runtime import interrupt, interruption
 from polyinr_core.errors import PolyinrError, RequestError
 
@@ -29,13 +29,11 @@ TOLERANCE = 1.0  # many times as fast as exact rendering, without visible differ
 
 
 def view(
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Seed of the image shown at first, 0-4294967295.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the image shown at first, 0-4294967295.")] = 0,
     label: Label = None,
     psi: Psi = None,
     port: Annotated[
-        int, typer.Option("--port", metavar="N", help="Serve at http://127.0.0.1:N/, 0-65535; 0 selects a free port.")
+        int, typer.Option(metavar="N", help="Serve at http://127.0.0.1:N/, 0-65535; 0 selects a free port.")
     ] = PORT,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     model: Model = None,
@@ -51,8 +49,8 @@ def view(
     In the page, pan and zoom, also beyond the border, and change the seed, class, psi and the levels mixed in from
     another seed. The address of the page holds the image and the viewport, and the page shows the command that
     renders it. The server accepts requests from this machine only; its address is printed, and opened if there is
-    a terminal and a display. Small pixels are rendered in float64 with any --precision. The default of --tolerance
-    is 1. Stop the server with Ctrl-C; the exit code is 130.
+    a terminal and a display. Small pixels are rendered in float64 with any --precision. Stop the server with Ctrl-C;
+    the exit code is 130.
 
     Example: polyinr view --seed 7 --psi 0.7
     """
@@ -61,10 +59,9 @@ def view(
             f"the viewer requires {' and '.join(missing)}; install them with: pip install 'polyinr[view]'"
         )
     with listen(port) as listening:
-        opened = open_model(model, precision=precision, device=device, is_8_bit=True, quiet=quiet)
-        from polyinr_core.viewer.selection import parse_selection
+        opened = RunOptions(model, precision, device, quiet=quiet).open()
         from polyinr_core.viewer.server import ViewerServer
-        from polyinr_core.viewer.tiles import TileRenderer
+        from polyinr_core.viewer.tiles import TileRenderer, parse_selection
 
         fields = {"seed": str(seed), "label": label or "", "psi": "" if psi is None else repr(psi)}
         server = ViewerServer(
@@ -111,7 +108,7 @@ def has_display() -> bool:
 
 def serve(app: "Starlette", listening: socket.socket) -> None:
     """Serve until a signal arrives. Raises KeyboardInterrupt."""
-    from polyinr_core.viewer.connections import limited_server
+    from polyinr_core.viewer.server import limited_server
 
     server = limited_server(app)
     if signal.getsignal(signal.SIGHUP) is interrupt:  # uvicorn handles the other signals

@@ -162,3 +162,8 @@ def check_shapes(config: GeneratorConfig, delta: Delta, *, source: Path) -> None
         if tuple(getattr(delta, name).shape) != shape:
             found = list(getattr(delta, name).shape)
             raise CheckpointError(source, f"{name} is {found}, the model needs {list(shape)}; make the delta again")
+
+
+def describe_delta(delta: Delta) -> dict[str, Any]:
+    """Return a delta's facts: what it was tuned to, its model, its rank and its hash."""
+    return {"kind": "delta", **delta.origin, "model": delta.model_sha256, "rank": delta.rank, "sha256": delta.sha256}

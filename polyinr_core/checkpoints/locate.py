@@ -14,7 +14,7 @@ from .checkpoint import Checkpoint, load_checkpoint
 from .delta import apply_delta, is_delta, load_delta
 
 BUNDLED = "bundled"  # the name of the model that comes with the package
-BUNDLED_FILE = "emoji.safetensors"
+BUNDLED_FILE = "bundled.safetensors"
 CHECKPOINT_FOLDER = "checkpoints"  # of a run
 FOLDER_NAMES = (CHECKPOINT_FOLDER, FOLDERS[CHECKPOINT_FOLDER])  # and its name in runs of polyinr 0.1
 BEST = "best.safetensors"  # the checkpoint of the best metric so far, whenever it was written

@@ -1,4 +1,4 @@
-"""Color profiles: from an image's own color space to sRGB, judged by what a profile does and not by its name."""
+"""Color profiles: from an image's own color space to sRGB, by the effect of a profile and not by its name."""
 
 import io
 import struct
@@ -32,7 +32,7 @@ CICP_PRIMARIES: dict[int, Primaries] = {
     12: (*D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
     22: (*D65, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
 }
-# ITU-T H.273, table 3; those of television (1, 6, 14, 15) are shown by sRGB's curve, as browsers do
+# ITU-T H.273, table 3; those of television (1, 6, 14, 15) are displayed with sRGB's curve, as browsers do
 CICP_EXPONENTS: dict[int, float | None] = {
     1: None,
     2: None,
@@ -48,9 +48,9 @@ HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert a gray (L), RGB, CMYK or LAB image to RGB by its color profile, or plainly where it has none.
+    """Convert a gray (L), RGB, CMYK or LAB image to RGB by its color profile, or as sRGB where it has none.
 
-    A broken profile, or one for another kind of image, is disregarded: the plain numbers are the best guess.
+    A damaged profile, or one for other channels, is ignored: the values are then taken as sRGB.
     """
     if image.mode == "L" and profile and profile[16:20] == SPACES["RGB"]:
         image = image.convert("RGB")
@@ -61,7 +61,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform of a profile to sRGB, None where the plain numbers are sRGB already."""
+    """Return the transform of a profile to sRGB, None where the values are sRGB already."""
     fits = profile[16:20] == SPACES.get(mode)
     if not fits and mode != "LAB":
         return None
@@ -74,7 +74,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether a transform leaves all grays, and a lattice of colors, where they are.
+    """Whether a transform leaves all grays, and a lattice of colors, unchanged.
 
     RGB of sRGB's primaries and a plain power of 2.2 is sRGB as well, in its simplified form, as in PNG's gAMA.
     """
@@ -97,7 +97,7 @@ def _simplified(image: Image.Image) -> NDArray[np.int16]:
 
 
 def png_profile(chunks: Mapping[bytes, bytes]) -> bytes | None:
-    """Return the profile that a PNG's color chunks come to, None for sRGB. Raises ImageError for HDR.
+    """Return the profile that a PNG's color chunks amount to, None for sRGB. Raises ImageError for HDR.
 
     The first of cICP, iCCP, sRGB, gAMA with cHRM counts (PNG, third edition, section 4.3).
     """
@@ -115,9 +115,9 @@ def png_profile(chunks: Mapping[bytes, bytes]) -> bytes | None:
     if len(gama := chunks.get(b"gAMA", b"")) == 4:
         gamma = struct.unpack(">I", gama)[0] / 100_000
         if not 0.05 <= gamma <= 20:
-            gamma = None  # no image's: a broken number
+            gamma = None  # a damaged value: no image has it
         elif abs(gamma * 2.2 - 1) <= 0.05:
-            gamma = None  # what stands for sRGB's curve; libpng's tolerance
+            gamma = None  # it stands for sRGB's curve; libpng's tolerance
     if primaries is None and gamma is None:
         return None
     return matrix_profile(primaries or SRGB, None if gamma is None else 1 / gamma)
@@ -195,6 +195,6 @@ def _rounding(top: int) -> NDArray[np.uint8]:
     return ((510 * values + top) // (2 * top)).astype(np.uint8)
 
 
-def is_8_bit(values: NDArray, *, top: int = 65535) -> NDArray[np.uint8]:
-    """Bring whole numbers of 0 .. top = 2^bits - 1 to 8 bits by the full scale: round(v / 257) for 16."""
+def to_8_bit(values: NDArray, *, top: int = 65535) -> NDArray[np.uint8]:
+    """Scale integers in 0 .. top = 2^bits - 1 to 8 bits and round: round(v / 257) for 16 bits."""
     return values.astype(np.uint8, copy=False) if top == 255 else _rounding(top)[values]

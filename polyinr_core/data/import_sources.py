@@ -5,7 +5,8 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,39 +14,83 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from polyinr_core.errors import DatasetError, FileError, ImageError
+from polyinr_core.errors import DatasetError, FileError, ImageError, RequestError
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special
 
-from .containers import FACTS_NAME, is_hidden, is_image, open_zip, tar_members
 from .decode import MAX_IMAGE_BYTES, decode
-from .labels import LabelInfo, concatenated, known_labels
-from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, Payload, Source, fingerprint_of
+from .import_tables import (
+    ARRAY_SUFFIXES,
+    PARQUET_SUFFIX,
+    find_metadata,
+    folder_table,
+    list_arrays,
+    list_parquet,
+    read_label_table,
+    table_labels,
+)
+from .labels import (
+    FACTS_NAME,
+    LabelInfo,
+    UnresolvedLabels,
+    concatenate_labels,
+    describe_classes,
+    known_labels,
+    merge_class_names,
+)
+from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, fingerprint_of, is_hidden, is_image
 from .tar_dataset import (
-    described_by,
-    description_of,
+    find_beside,
     image_beside,
     is_pattern,
     list_tar,
     means_shards,
+    read_beside,
     read_stretch,
     scan,
     shard_files,
+    tar_members,
 )
-from .zip_dataset import list_zip, read_member
+from .zip_dataset import list_zip, open_zip, read_member
 
 OTHER_TARS = (b"BZh", b"\xfd7zXZ")
 FINGERPRINT_IMAGES = 64  # of a Python dataset, evenly spaced
+Payload = Path | bytes | NDArray[np.uint8] | ImageError  # a file, a file's bytes, pixels [H, W, 3], or why not
 
 
 class MapDataset(Protocol):
     """A dataset of (image, label) pairs or of images, as those of torchvision are.
 
-    An image is a Pillow image, or uint8 [H, W], [H, W, 3] (an array) or [1, H, W], [3, H, W] (a tensor); a label is an
-    integer. `targets`, if it is there, lists all labels, and `classes` the class names.
+    An image is a Pillow image, or an array or tensor, uint8 [H, W], [H, W, C] or [C, H, W] with C of 1 or 3; a label is
+    an integer. `targets`, if it is there, lists all labels, and `classes` the class names.
     """
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of images for `prepare`.
+
+    `payloads(start)` yields the images `names[start:]`; `fingerprint` changes when the files do.
+    """
+
+    path: Path
+    kind: str
+    names: tuple[str, ...]
+    fingerprint: str
+    payloads: Callable[[int], Iterator[Payload]]
+    labels: UnresolvedLabels
+    ignored: Ignored = field(default_factory=Ignored)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            found = "({!r} {})".format(*self.ignored.left_out[0]) if self.ignored.left_out else ""
+            raise DatasetError(self.path, f"holds no images {found}".rstrip())
+
+    def name_of(self, index: int) -> str:
+        """Return how a message names image `index`."""
+        return repr(self.names[index])
 
 
 def open_source(source: PathLike | MapDataset) -> Source:
@@ -55,16 +100,22 @@ def open_source(source: PathLike | MapDataset) -> Source:
     path = Path(source)
     if path.is_dir():
         if not means_shards(path):
-            return open_folder(path)
+            tables = sorted(path.rglob(f"*{PARQUET_SUFFIX}"))
+            return open_parquet_source(path, tables) if tables and not image_beside(path) else open_folder(path)
         if (beside := image_beside(path)) is not None:
             problem = f"holds .tar files and images ({beside!r}); name the tars, {path / '*.tar'}, or move them away"
             raise DatasetError(path, problem)
         return open_shards(path)
     if is_pattern(path):
-        return open_shards(path)
+        return open_parquet_source(path, shard_files(path)) if path.suffix == PARQUET_SUFFIX else open_shards(path)
     head = first_bytes(path)
     if not head:
         raise FileError(path, "is empty")
+    if path.suffix in ARRAY_SUFFIXES:
+        names, stack_labels, stack_payloads = list_arrays(path)
+        return Source(path, "arrays", names, fingerprint_of(path), stack_payloads, stack_labels)
+    if path.suffix == PARQUET_SUFFIX:
+        return open_parquet_source(path, [path])
     if head[:2] == b"PK":
         return open_zip_source(path)
     if head[257:262] == b"ustar" or head.startswith(OTHER_TARS):
@@ -73,7 +124,7 @@ def open_source(source: PathLike | MapDataset) -> Source:
         payloads = [path]
         labels = known_labels(LabelInfo(), 1)
         return Source(path, "image", (path.name,), fingerprint_of(path), lambda start: iter(payloads[start:]), labels)
-    raise FileError(path, "is not a folder, zip, tar or image")
+    raise FileError(path, "is not a folder, zip, tar, parquet, .npy, .npz or image file")
 
 
 def first_bytes(path: Path) -> bytes:
@@ -92,6 +143,12 @@ def first_bytes(path: Path) -> bytes:
     return head
 
 
+def open_parquet_source(path: Path, files: Sequence[Path]) -> Source:
+    """List the images of parquet files. Raises PolyinrError without pyarrow, DatasetError, FileError."""
+    names, labels, payloads = list_parquet(path, files)
+    return Source(path, "parquet", names, fingerprint_of(*files), payloads, labels)
+
+
 def open_folder(path: Path) -> Source:
     """List a folder and all below it, following links to folders."""
     listing = list_folder(path)
@@ -101,7 +158,7 @@ def open_folder(path: Path) -> Source:
     def payloads(start: int) -> Iterator[Payload]:
         return (path / name for name in listing.names[start:])
 
-    return Source.listed(path, "folder", listing, fingerprint, payloads)
+    return Source(path, "folder", listing.names, fingerprint, payloads, listing.labels, listing.ignored)
 
 
 def list_folder(path: Path) -> Listing:
@@ -125,7 +182,12 @@ def list_folder(path: Path) -> Listing:
             lister.leave_out(name, NOT_REGULAR)
     for name in loops:
         lister.leave_out(name, "is a folder that is read already, or a link to one that it lies in")
-    return lister.listing()
+    listing = lister.listing()
+    tables = find_metadata(files)
+    if not tables or listing.labels.are_per_image or listing.labels.described or not listing.names:
+        return listing
+    labels = folder_table(path, tables)
+    return replace(listing, labels=table_labels(path / tables[0], labels, listing.names)) if labels else listing
 
 
 def without_broken_strays(path: Path, listing: Listing) -> NDArray[np.int64]:
@@ -186,15 +248,15 @@ def open_zip_source(path: Path) -> Source:
                 except DatasetError:
                     yield ImageError("cannot be read, the zip is damaged there")
 
-    return Source.listed(path, "zip", listing, fingerprint_of(path), payloads)
+    return Source(path, "zip", listing.names, fingerprint_of(path), payloads, listing.labels, listing.ignored)
 
 
 def open_tar(path: Path) -> Source:
     """List a tar in its order: a compressed one, which is read from the start, or a shard."""
-    if not is_compressed(path):
+    if read_stretch(path, 257, 5) == b"ustar":
         return open_shards(path)
-    beside = description_of(path, [path])
-    listing = list_tar(path, described_by(path, beside), compressed=True)
+    beside = find_beside(path, [path])
+    listing = list_tar(path, read_beside(path, beside), compressed=True)
     wanted = set(listing.names)
 
     def payloads(start: int) -> Iterator[Payload]:
@@ -204,15 +266,17 @@ def open_tar(path: Path) -> Source:
                 fits = member.size <= MAX_IMAGE_BYTES
                 yield member.read() if fits else ImageError("declares too many bytes")
 
-    return Source.listed(path, "tar", listing, fingerprint_of(path, *([] if beside is None else [beside])), payloads)
+    return Source(path, "tar", listing.names, fingerprint_of(path, beside), payloads, listing.labels, listing.ignored)
 
 
 def open_shards(path: Path) -> Source:
     """List one tar, or those of a folder or pattern, as training reads them. Raises FileError, DatasetError."""
     files = shard_files(path)
-    beside = description_of(path, files)
-    scans = list(scan(files, described_by(path, beside)))
-    notes = Ignored(*(found.listing for found in scans))
+    beside = find_beside(path, files)
+    scans = list(scan(files, read_beside(path, beside)))
+    ignored = Ignored()
+    for found in scans:
+        ignored.add(found.listing.ignored)
     shard = [number for number, found in enumerate(scans) for _ in found.listing.names]
     places = np.concatenate([found.places for found in scans]).tolist()
     names = tuple(name for found in scans for name in found.listing.names)
@@ -227,22 +291,49 @@ def open_shards(path: Path) -> Source:
         path,
         "tar" if len(files) == 1 else "shards",
         names,
-        fingerprint_of(*files, *([] if beside is None else [beside])),
+        fingerprint_of(*files, beside),
         payloads,
-        concatenated([found.listing.labels for found in scans]),
-        tuple(notes.left_out),
-        notes.others,
-        notes.seconds,
+        concatenate_labels([found.listing.labels for found in scans]),
+        ignored,
     )
 
 
-def is_compressed(path: Path) -> bool:
-    """Return whether a tar is compressed. Raises FileError."""
+def label_by_table(sources: Sequence[Source], path: Path) -> list[Source]:
+    """Return the sources with the labels that a .csv, .tsv or .jsonl file lists. Raises DatasetError, FileError."""
+    table = read_label_table(path)
+    if not table:
+        raise DatasetError(path, "has no columns of file names and labels; name them file_name and label")
+    return [replace(source, labels=table_labels(path, table, source.names)) for source in sources]
+
+
+def merge_labels(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[LabelInfo, str | None]:
+    """Return the labels of the images `kept` from all sources, and why there are none although some have labels.
+
+    There are none if any image lacks one or all have the same class. Raises DatasetError for labels that cannot be
+    used, RequestError if some sources name their classes and others number them.
+    """
+    used = [(source, chosen) for source, chosen in zip(sources, kept, strict=True) if len(chosen)]
+    parts = []
+    bare: list[Source] = []
+    for source, chosen in used:
+        facts, note = source.labels.resolve(source.path, source.name_of, chosen)
+        if note is not None:
+            return LabelInfo(), note if len(sources) == 1 else f"{source.path}: {note}"
+        parts.append(facts)
+        bare += [source] if facts.labels is None else []
+    if bare:
+        is_lost = len(bare) < len(parts) and any(facts.classes > 0 for facts in parts)
+        return LabelInfo(), f"no labels: {bare[0].path} has none" if is_lost else None
+    labels = [facts.labels for facts in parts if facts.labels is not None]
+    if not labels:
+        return LabelInfo(), None
     try:
-        with path.open("rb") as file:
-            return file.read(262)[257:] != b"ustar"
-    except OSError as error:
-        raise explain(path, error) from error
+        names, numbers = merge_class_names([facts.class_names for facts in parts])
+    except ValueError as error:
+        raise RequestError("some sources name their classes and others number them; give --labels none") from error
+    merged = [chosen if new is None else new[chosen] for chosen, new in zip(labels, numbers, strict=True)]
+    classes = max(len(names), *(facts.classes for facts in parts))
+    return (LabelInfo(np.concatenate(merged), classes, names), None) if classes > 1 else (LabelInfo(), None)
 
 
 def list_dataset(dataset: MapDataset) -> Source:
@@ -250,50 +341,78 @@ def list_dataset(dataset: MapDataset) -> Source:
 
     Raises DatasetError for labels that are no classes.
     """
-    name = Path(type(dataset).__name__)
+    path = Path(type(dataset).__name__)
     count = len(dataset)
-    names = tuple(f"{index:08d}" for index in range(count))
-    labels = dataset_labels(dataset, name)
-    facts = LabelInfo()
-    if labels is not None and count:
-        class_names = getattr(dataset, "classes", ())
-        classes = max(int(labels.max()) + 1, len(class_names))
-        named = len(class_names) == classes and all(isinstance(one, str) for one in class_names)
-        facts = LabelInfo(labels, classes, tuple(class_names) if named else ())
+    info = dataset_labels(dataset, path)
 
     def payloads(start: int) -> Iterator[Payload]:
         return (pixels_of(dataset[index]) for index in range(start, count))
 
-    digest = hashlib.sha256(f"{name} {count} {facts.class_names}".encode())
-    digest.update(b"" if labels is None else labels.tobytes())
+    digest = hashlib.sha256(f"{path} {count} {info.class_names}".encode())
+    digest.update(b"" if info.labels is None else info.labels.tobytes())
     for index in np.linspace(0, count - 1, min(count, FINGERPRINT_IMAGES)).astype(int).tolist():
         pixels = pixels_of(dataset[index])
         digest.update(str(pixels).encode() if isinstance(pixels, ImageError) else pixels.tobytes())
-    return Source(name, "dataset", names, digest.hexdigest(), payloads, known_labels(facts, count))
+    names = tuple(f"{index:08d}" for index in range(count))
+    return Source(path, "dataset", names, digest.hexdigest(), payloads, known_labels(info, count))
 
 
-def dataset_labels(dataset: MapDataset, name: Path) -> NDArray[np.int64] | None:
-    """Return a dataset's labels, int64 [N], None where its items are images alone. Raises DatasetError."""
-    found: Any = getattr(dataset, "targets", None)
-    if found is None:
+def dataset_labels(dataset: MapDataset, path: Path) -> LabelInfo:
+    """Return the labels of a Python dataset; it has none where its items are images alone. Raises DatasetError.
+
+    They are taken from its attribute `targets`; without it, every item is read once.
+    """
+    values: Any = getattr(dataset, "targets", None)
+    if values is None:
         items = (dataset[index] for index in range(len(dataset)))
-        found = [item[1] for item in items if isinstance(item, tuple) and len(item) > 1]
-        if not found:
-            return None
-    labels = np.asarray(found)
-    if labels.shape != (len(dataset),) or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
-        raise DatasetError(name, "does not have one integer label, 0 or more, for each image; give a list of images")
-    return labels.astype(np.int64)
+        values = [item[1] if isinstance(item, tuple | list) and len(item) > 1 else None for item in items]
+        if all(value is None for value in values):
+            return LabelInfo()
+    try:
+        labels = np.asarray(values)
+    except ValueError:  # of several shapes
+        labels = np.empty(0)
+    is_whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != (len(dataset),) or not is_whole or labels.min(initial=0) < 0:
+        raise DatasetError(path, "does not have one integer label, 0 or more, for each image; give a list of images")
+    names = getattr(dataset, "classes", ())
+    classes = max(int(labels.max(initial=-1)) + 1, len(names))
+    is_named = len(names) == classes and all(isinstance(name, str) for name in names)
+    return LabelInfo(labels.astype(np.int64), classes, tuple(names) if is_named else ())
 
 
 def pixels_of(item: Any) -> NDArray[np.uint8] | ImageError:
-    """Return the pixels [H, W, 3] of a dataset's item, or why it is no image."""
-    image = item[0] if isinstance(item, tuple) else item
+    """Return the pixels [H, W, 3] of a Python dataset's item, or why it is no image."""
+    image = item[0] if isinstance(item, tuple | list) else item
     if isinstance(image, Image.Image):
         return np.array(image.convert("RGB"))
     pixels = np.asarray(image)
-    if hasattr(image, "permute") and pixels.ndim == 3:  # a tensor, channels first
-        pixels = pixels.transpose(1, 2, 0)
+    is_tensor = hasattr(image, "permute")
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and (is_tensor or pixels.shape[2] not in (1, 3)):
+        pixels = pixels.transpose(1, 2, 0)  # channels first
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
         return ImageError(f"is no image but {pixels.dtype} of shape {list(pixels.shape)}; give uint8 or Pillow images")
     return np.ascontiguousarray(np.broadcast_to(pixels.reshape(*pixels.shape[:2], -1), (*pixels.shape[:2], 3)))
+
+
+def describe_folder(path: PathLike) -> tuple[dict[str, Any], list[str]]:
+    """Return the facts of a folder of images as `prepare` takes it, and notes on what it leaves out.
+
+    Raises FileError.
+    """
+    path = Path(path)
+    listing = list_folder(path)
+    if not listing.names:
+        raise FileError(path, "is a folder without images; name a file, or a folder of images or .tar shards")
+    kept = without_broken_strays(path, listing)
+    labels, note = listing.labels.resolve_for("auto", path, lambda index: repr(listing.names[index]), kept)
+    ignored = listing.ignored
+    broken = sorted(set(range(len(listing.names))).difference(kept.tolist()))
+    ignored.left_out += [(listing.names[index], "cannot be decoded") for index in broken]
+    facts = {
+        "kind": "folder of images",
+        "count": len(kept),
+        **describe_classes(labels.labels, labels.classes, labels.class_names),
+    }
+    facts["provenance"] = labels.provenance
+    return facts, [*ignored.lines(), *([] if note is None else [note])]

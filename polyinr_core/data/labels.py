@@ -1,7 +1,7 @@
 """Labels: read from `dataset.json`, label files and class folders, and resolved once the images are known."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 from polyinr_core.errors import DatasetError, RequestError
 from polyinr_core.runtime.strict_json import JsonError, parse_json, plain_json, to_unicode
 
-from .containers import plain_name
-
 LabelUse = Literal["auto", "usable", "none"]  # refuse labels that cannot be used; ignore those; ignore all
 MAX_CLASSES = 1_000_000
 NO_LABEL, UNUSABLE = -1, -2
 MAX_REASONS = 100  # that are kept of why labels cannot be used
+MAX_LABEL_BYTES = 2**20  # a .json may hold much more than the label
+LABEL_FIELDS = ("cls", "json")
+LABEL_KEYS = ("label", "cls")  # in a .json
+FACTS_NAME = "dataset.json"
+MAX_FACTS_BYTES = 2**29  # ImageNet's 1.28 million labels need a tenth of it
 WAY_OUT = "(`prepare --labels none` and `train --no-cond` leave the labels out)"
+
+Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class LabelInfo:
 
 @dataclass(frozen=True)
 class UnresolvedLabels:
-    """All that a dataset says about the classes of its images; nothing is refused yet, as images may be dropped.
+    """The labels of a dataset as they were found; nothing is refused yet, because images may be dropped.
 
     Attributes:
         values: int64 [N], a class, NO_LABEL, or UNUSABLE.
@@ -49,7 +54,7 @@ class UnresolvedLabels:
         numbered: for each folder, whether its files are numbered, so that it is no class.
         reasons: why labels are UNUSABLE, by image, for the first ones.
         described: there is a dataset.json, so folders are no classes.
-        listed: it holds labels.
+        table: the name of the file that lists the labels, "" if none does.
         problem: why none of the labels can be used.
     """
 
@@ -61,7 +66,7 @@ class UnresolvedLabels:
     reasons: dict[int, str] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     described: bool = False
-    listed: bool = False
+    table: str = ""
     problem: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -69,15 +74,15 @@ class UnresolvedLabels:
         return len(self.values)
 
     @property
-    def are_own(self) -> bool:
-        """Whether any image has a label of its own, rather than a class folder."""
-        return self.listed or bool((self.values != NO_LABEL).any())
+    def are_per_image(self) -> bool:
+        """Whether labels are given for images, rather than by class folders."""
+        return bool(self.table) or bool((self.values != NO_LABEL).any())
 
     @property
     def doubtful(self) -> NDArray[np.int64]:
         """The images whose labels would make the dataset unusable: missing, unusable or of another form."""
         usable = self.values >= 0
-        if not self.are_own:
+        if not self.are_per_image:
             return np.zeros(0, np.int64)
         odd = self.widths != np.argmax(np.bincount(self.widths[usable], minlength=1))
         if self.class_names:
@@ -94,14 +99,14 @@ class UnresolvedLabels:
         if self.problem is not None:
             raise DatasetError(path, f"{self.problem} {WAY_OUT}")
         kept = np.arange(len(self)) if kept is None else kept
-        if self.are_own:
-            return self._own(path, name_of, kept), None
+        if self.are_per_image:
+            return self._per_image(path, name_of, kept), None
         if self.described or not len(kept):
             return LabelInfo(provenance=self.provenance), None
         return self._by_folder(name_of, kept)
 
-    def _own(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> LabelInfo:
-        """Return the labels of the images themselves. Raises DatasetError."""
+    def _per_image(self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64]) -> LabelInfo:
+        """Return the labels that are given for the images. Raises DatasetError."""
         values, widths = self.values[kept], self.widths[kept]
         if len(bad := kept[values == UNUSABLE]):
             first = int(bad[0])
@@ -109,16 +114,16 @@ class UnresolvedLabels:
             raise DatasetError(path, f"{reason} {WAY_OUT}")
         if len(missing := kept[values == NO_LABEL]):
             count, first_name = f"{len(missing)} of {len(kept)} images", name_of(int(missing[0]))
-            if self.listed:
-                problem = f"its dataset.json has no label for {count} (first {first_name})"
+            if self.table:
+                problem = f"its {self.table} has no label for {count} (first {first_name})"
             else:
                 problem = f"{count} have no label (first {first_name}); give each a .cls or .json, or none"
             raise DatasetError(path, f"{problem} {WAY_OUT}")
-        kinds = np.unique(widths)
-        if len(kinds) > 1:
-            where = "labels in its dataset.json" if self.listed else "its labels"
+        lengths = np.unique(widths)
+        if len(lengths) > 1:
+            where = f"labels in its {self.table}" if self.table else "its labels"
             raise DatasetError(path, f"{where} are of several forms or lengths {WAY_OUT}")
-        needed = 0 if not len(kept) else int(kinds[0]) or int(values.max()) + 1
+        needed = 0 if not len(kept) else int(lengths[0]) or int(values.max()) + 1
         if 0 < len(self.class_names) < needed:
             problem = f"its dataset.json names {len(self.class_names)} classes, its labels need {needed}"
             raise DatasetError(path, f"{problem} {WAY_OUT}")
@@ -149,18 +154,14 @@ class UnresolvedLabels:
         """Return the images in no class folder, if there are class folders beside them."""
         used = np.unique(self.folder[kept])
         names = [self.folder_names[number] for number in used]
-        if self.described or self.are_own or len(names) < 2 or class_folders(names) is not None:
+        if self.described or self.are_per_image or len(names) < 2 or class_folders(names) is not None:
             return np.zeros(0, np.int64)
         shared = shared_folder(names)
         outside = [number for number in used if len(parts_of(self.folder_names[number])) == shared]
         return kept[np.isin(self.folder[kept], outside)]
 
     def resolve_for(
-        self,
-        use: LabelUse,
-        path: Path,
-        name_of: Callable[[int], str],
-        kept: NDArray[np.int64] | None = None,
+        self, use: LabelUse, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None
     ) -> tuple[LabelInfo, str | None]:
         """Return the labels of the images `kept` (None: all) according to `use`, and a note about lost labels.
 
@@ -175,7 +176,7 @@ class UnresolvedLabels:
             if use == "auto":
                 raise
             return bare, None
-        return (facts if self.are_own or facts.classes > 1 else bare), note
+        return (facts if self.are_per_image or facts.classes > 1 else bare), note
 
 
 def parts_of(folder: str) -> list[str]:
@@ -184,7 +185,9 @@ def parts_of(folder: str) -> list[str]:
 
 
 def shared_folder(folders: Sequence[str]) -> int:
-    """Return how many leading components all folder names share."""
+    """Return how many leading components all folder names share, 0 for none."""
+    if not folders:
+        return 0
     split = [parts_of(folder) for folder in folders]
     first, last = min(split), max(split)
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
@@ -203,21 +206,21 @@ def class_folders(folders: Sequence[str]) -> list[str] | None:
     return [parts[shared] for parts in split] if all(len(parts) > shared for parts in split) else None
 
 
-def unified(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDArray[np.int64] | None]]:
+def merge_class_names(names: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[NDArray[np.int64] | None]]:
     """Merge class names of several parts; return them and the new class indices of each part (None: unchanged).
 
     Raises ValueError if some name their classes and others number them.
     """
-    if all(own == names[0] for own in names):
+    if all(part == names[0] for part in names):
         return (names[0] if names else ()), [None] * len(names)
     if not all(names):
         raise ValueError("some name their classes and others number them")
-    joined = tuple(sorted({name for own in names for name in own}))
-    number = {name: index for index, name in enumerate(joined)}
-    return joined, [np.array([number[name] for name in own], dtype=np.int64) for own in names]
+    merged = tuple(sorted({name for part in names for name in part}))
+    number = {name: index for index, name in enumerate(merged)}
+    return merged, [np.array([number[name] for name in part], dtype=np.int64) for part in names]
 
 
-def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def renumber(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """Return classes by their new indices; other values unchanged. Raises ValueError for a class without a name."""
     if number is None or not len(values):
         return values
@@ -226,24 +229,24 @@ def renumbered(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> N
     return np.where(values >= 0, number[np.maximum(values, 0)], values)
 
 
-def concatenated(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
+def concatenate_labels(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
     """Concatenate the labels of several files of one dataset."""
     problem = next((part.problem for part in parts if part.problem is not None), None)
     values = [part.values for part in parts]
     class_names: tuple[str, ...] = ()
     named = [i for i, part in enumerate(parts) if part.class_names or (part.values >= 0).any()]
     try:
-        class_names, numbers = unified([parts[i].class_names for i in named])
+        class_names, numbers = merge_class_names([parts[i].class_names for i in named])
         for i, number in zip(named, numbers, strict=True):
-            values[i] = renumbered(values[i], number)
+            values[i] = renumber(values[i], number)
     except ValueError as error:
         problem = problem or f"of its files {error}"
     numbered: dict[str, bool] = {}
     for part in parts:
         for name, counted in zip(part.folder_names, part.numbered, strict=True):
             numbered[name] = numbered.get(name, True) and counted
-    place = {name: index for index, name in enumerate(numbered)}
-    folders = [np.array([place[name] for name in part.folder_names], np.int32)[part.folder] for part in parts]
+    position = {name: index for index, name in enumerate(numbered)}
+    folders = [np.array([position[name] for name in part.folder_names], np.int32)[part.folder] for part in parts]
     starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
     reasons = {
         start + index: reason
@@ -259,7 +262,7 @@ def concatenated(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
         reasons=dict(list(reasons.items())[:MAX_REASONS]),
         class_names=class_names,
         described=any(part.described for part in parts),
-        listed=any(part.listed for part in parts),
+        table=next((part.table for part in parts if part.table), ""),
         problem=problem,
         provenance=next((part.provenance for part in parts if part.provenance), {}),
     )
@@ -310,13 +313,6 @@ def class_of(label: object) -> tuple[int, int]:
     return label, 0
 
 
-MAX_LABEL_BYTES = 2**20  # a .json may hold much more than the label
-LABEL_FIELDS = ("cls", "json")
-LABEL_KEYS = ("label", "cls")  # in a .json
-
-Label = tuple[int, int]  # the class, and the length of a one-hot vector or 0
-
-
 @dataclass(frozen=True)
 class Description:
     """The content of a `dataset.json`: labels by name, or None; `problem`: why it cannot be used."""
@@ -338,6 +334,11 @@ class Description:
             return cls(None, names, provenance, error.problem)
 
 
+def plain_name(name: str) -> str:
+    """Normalize a name inside a container: forward slashes, no `./`."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
 def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
     """Return the labels of [[name, label], ...] by name, None for null. Raises DatasetError."""
     if pairs is None:
@@ -355,20 +356,20 @@ def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
     return by_name
 
 
-def sidecar_label(name: str, kind: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
+def sidecar_label(name: str, suffix: str, size: int, read: Callable[[], bytes]) -> Label | str | None:
     """Return the label in a .cls or .json file beside an image, None if it has none, or why it is no class."""
     if size > MAX_LABEL_BYTES:
         return f"{name!r} is too large for a label"
     text = read()
-    if kind == "cls":
-        return label_listed(name, cls_value(text.decode("utf-8", "replace").strip()))
+    if suffix == "cls":
+        return parse_label(name, cls_value(text.decode("utf-8", "replace").strip()))
     try:
         facts = json.loads(text)
     except (ValueError, RecursionError):
         return f"{name!r} is no JSON"
     facts = facts if isinstance(facts, dict) else {}
     label = next((facts[key] for key in LABEL_KEYS if facts.get(key) is not None), None)
-    return None if label is None else label_listed(name, label)
+    return None if label is None else parse_label(name, label)
 
 
 def cls_value(text: str) -> object:
@@ -381,7 +382,7 @@ def cls_value(text: str) -> object:
         return text
 
 
-def label_listed(name: str, label: object) -> Label | str:
+def parse_label(name: str, label: object) -> Label | str:
     """Return the class of a label, or why it is no class."""
     try:
         return class_of(label)
@@ -389,12 +390,9 @@ def label_listed(name: str, label: object) -> Label | str:
         return f"the label of {name!r} {error}"
 
 
-def shared_depth(names: Mapping[str, object]) -> int:
-    """Return how many leading folders all names share."""
-    if not names:
-        return 0
-    first, last = min(names).split("/"), max(names).split("/")
-    depth = 0
-    while depth < min(len(first), len(last)) - 1 and first[depth] == last[depth]:
-        depth += 1
-    return depth
+def describe_classes(labels: NDArray[np.int64] | None, classes: int, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the number of classes, their names, and the number of images of each, by name where it has one."""
+    names = list(class_names)
+    counts = [] if labels is None else np.bincount(labels, minlength=classes).tolist()
+    of_class = {names[index] if index < len(names) else str(index): count for index, count in enumerate(counts)}
+    return {"classes": classes, "class_names": names, "images_of_class": of_class}

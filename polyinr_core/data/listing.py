@@ -2,33 +2,32 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from polyinr_core.errors import DatasetError, ImageError, RequestError
+from polyinr_core.errors import DatasetError
 
-from .containers import FACTS_NAME, MAX_FACTS_BYTES, is_hidden, plain_name
 from .decode import IMAGE_SUFFIXES
 from .labels import (
+    FACTS_NAME,
     LABEL_FIELDS,
+    MAX_FACTS_BYTES,
     MAX_REASONS,
     NO_LABEL,
     UNUSABLE,
     Description,
     Label,
-    LabelInfo,
     UnresolvedLabels,
-    label_listed,
+    merge_class_names,
+    parse_label,
     parts_of,
-    renumbered,
-    shared_depth,
+    plain_name,
+    renumber,
+    shared_folder,
     sidecar_label,
-    unified,
 )
 
 NOT_REGULAR = "is not a regular file"
@@ -46,63 +45,52 @@ COMPANION_NAMES = frozenset(
 )
 
 
+@dataclass
+class Ignored:
+    """The files of one or more datasets that are not read.
+
+    Attributes:
+        others: Number of files of types that are not read, by suffix.
+        seconds: Number of further images of samples, by what follows the key.
+        left_out: What is named as an image but is no regular file, with the reason.
+    """
+
+    others: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, other: "Ignored") -> None:
+        """Add the files of another dataset."""
+        self.others.update(other.others)
+        self.seconds.update(other.seconds)
+        self.left_out += other.left_out
+
+    def lines(self) -> tuple[str, ...]:
+        """Return a sentence about each sort."""
+        lines = []
+        if self.others:
+            many = counted(self.others.total(), "file")
+            lines.append(f"ignored: {many} of other types ({by_suffix(self.others)})")
+        if self.seconds:
+            many = counted(self.seconds.total(), "further image")
+            lines.append(f"ignored: {many} of samples that have one ({by_suffix(self.seconds)})")
+        if self.left_out:
+            more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
+            lines.append(f"skipped: {self.left_out[0][0]!r} {self.left_out[0][1]}{more}")
+        return tuple(lines)
+
+
 @dataclass(frozen=True)
 class Listing:
     """The images of a dataset: `names` as in the container, and their `labels`.
 
-    `chosen` are their indices among all images that were found. `others` counts files of types that are not read, by
-    suffix; `seconds` further images of samples, by what follows the key; `left_out` lists what is named as an image but
-    is no regular file, with the reason.
+    `chosen` are their indices among all images that were found.
     """
 
     names: tuple[str, ...]
     labels: UnresolvedLabels
     chosen: tuple[int, ...]
-    others: Mapping[str, int] = field(default_factory=dict)
-    seconds: Mapping[str, int] = field(default_factory=dict)
-    left_out: tuple[tuple[str, str], ...] = ()
-
-
-class HasIgnored(Protocol):
-    """A listing or source, which counts the files that it ignored."""
-
-    @property
-    def others(self) -> Mapping[str, int]: ...
-    @property
-    def seconds(self) -> Mapping[str, int]: ...
-    @property
-    def left_out(self) -> Sequence[tuple[str, str]]: ...
-
-
-class Ignored:
-    """Collects the files that were ignored in one or more datasets."""
-
-    def __init__(self, *listings: HasIgnored) -> None:
-        self.others: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
-        self.left_out: list[tuple[str, str]] = []
-        for listing in listings:
-            self.add(listing)
-
-    def add(self, listing: HasIgnored) -> None:
-        """Add the ignored files of a listing."""
-        self.others.update(listing.others)
-        self.seconds.update(listing.seconds)
-        self.left_out += listing.left_out
-
-    def lines(self) -> tuple[str, ...]:
-        """Return a sentence about each sort."""
-        notes = []
-        if self.others:
-            many = counted(sum(self.others.values()), "file")
-            notes.append(f"ignored: {many} of other types ({by_suffix(self.others)})")
-        if self.seconds:
-            many = counted(sum(self.seconds.values()), "further image")
-            notes.append(f"ignored: {many} of samples that have one ({by_suffix(self.seconds)})")
-        if self.left_out:
-            more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
-            notes.append(f"skipped: {self.left_out[0][0]!r} {self.left_out[0][1]}{more}")
-        return tuple(notes)
+    ignored: Ignored = field(default_factory=Ignored)
 
 
 def counted(count: int, noun: str) -> str:
@@ -135,9 +123,8 @@ class ListingBuilder:
         self._keys: set[str] = set()
         self._descriptions: dict[str, Description] = {}
         self._sidecars: dict[str, Label | str | None] = {}  # by key: a label, or why it is none
-        self._passed: set[str] = set()
-        self._others: Counter[str] = Counter()
-        self._left_out: list[tuple[str, str]] = []
+        self._skipped: set[str] = set()
+        self._ignored = Ignored()
 
     def add(self, name: str, size: int, read: Callable[[], bytes]) -> bool:
         """Add a file; return whether it is an image. `read` is called at once or never. Raises DatasetError."""
@@ -163,51 +150,42 @@ class ListingBuilder:
             if field_of == "cls" or key not in self._sidecars:
                 self._sidecars[key] = sidecar_label(plain, field_of, size, read)
         elif not is_companion(base):
-            self._passed.add(plain)
-            self._others[suffix_of(base)] += 1
+            self._skipped.add(plain)
+            self._ignored.others[suffix_of(base)] += 1
         return False
 
     def leave_out(self, name: str, why: str) -> None:
         """Note an entry that is named as an image but cannot be read."""
-        self._passed.add(plain_name(name))
-        self._left_out.append((name, why))
+        self._skipped.add(plain_name(name))
+        self._ignored.left_out.append((name, why))
 
     def listing(self) -> Listing:
         """Return the listing. Raises DatasetError."""
-        chosen, seconds = self._chosen()
-        return Listing(
-            tuple(self.names[index] for index in chosen),
-            self._labels(chosen),
-            tuple(chosen),
-            dict(self._others),
-            dict(seconds),
-            tuple(self._left_out),
-        )
+        chosen = self._choose()
+        names = tuple(self.names[index] for index in chosen)
+        return Listing(names, self._labels(chosen), tuple(chosen), self._ignored)
 
-    def _chosen(self) -> tuple[list[int], Counter[str]]:
-        """Choose the image of each sample; return the indices, and a count of the other images."""
-        everything = list(range(len(self.plain)))
-        seconds: Counter[str] = Counter()
+    def _choose(self) -> list[int]:
+        """Return the index of each sample's image; count the other images as ignored. Raises DatasetError."""
         labeled = {key for key, label in self._sidecars.items() if label is not None}
         listed = any(description.labels is not None for description in self._descriptions.values())
         is_grouped = bool(labeled) or (self.samples and not listed)
-        if not is_grouped or len(self._keys) == len(everything):
-            return everything, seconds
-        by_key: dict[str, list[int]] = {}
+        if not is_grouped or len(self._keys) == len(self.plain):
+            return list(range(len(self.plain)))
+        by_key: dict[str, dict[int, str]] = {}
         for index, name in enumerate(self.plain):
-            by_key.setdefault(key_and_field(name)[0], []).append(index)
+            key, rest = key_and_field(name)
+            by_key.setdefault(key, {})[index] = rest
         chosen: list[int] = []
-        for key, members in by_key.items():
-            fields = {index: key_and_field(self.plain[index])[1] for index in members}
-            plain = [index for index in members if "." not in fields[index]]
-            main = [index for index in members if fields[index].partition(".")[0] in MAIN_FIELDS]
-            whole = plain or (main if len(main) == 1 else members)
-            if len(whole) > 1 and (key in labeled or (self.samples and plain)):
-                problem = f"the sample {key!r} holds {len(whole)} images; keep one of them"
-                raise DatasetError(self.path, problem)
-            chosen += whole
-            seconds.update("." + fields[index] for index in members if index not in whole)
-        return sorted(chosen), seconds
+        for key, fields in by_key.items():
+            plain = [index for index, rest in fields.items() if "." not in rest]
+            main = [index for index, rest in fields.items() if rest.partition(".")[0] in MAIN_FIELDS]
+            images = plain or (main if len(main) == 1 else list(fields))
+            if len(images) > 1 and (key in labeled or (self.samples and plain)):
+                raise DatasetError(self.path, f"the sample {key!r} holds {len(images)} images; keep one of them")
+            chosen += images
+            self._ignored.seconds.update("." + rest for index, rest in fields.items() if index not in images)
+        return sorted(chosen)
 
     def _labels(self, chosen: Sequence[int]) -> UnresolvedLabels:
         """Return the labels of the chosen images, each from the nearest `dataset.json` above it."""
@@ -228,7 +206,7 @@ class ListingBuilder:
         named: list[tuple[list[int], tuple[str, ...]]] = []
         used: list[Description] = []
         for root, members in groups.items():
-            description, found, problem = self._said(root, [plain[index] for index in members])
+            description, found, problem = self._labels_below(root, [plain[index] for index in members])
             problems.append(problem)
             used += [description] if members and description is not None else []
             for index, label in zip(members, found, strict=True):
@@ -243,27 +221,29 @@ class ListingBuilder:
                 named.append((members, names))
         class_names: tuple[str, ...] = ()
         try:
-            class_names, numbers = unified([names for _, names in named])
+            class_names, numbers = merge_class_names([names for _, names in named])
             for (members, _), number in zip(named, numbers, strict=True):
-                values[members] = renumbered(values[members], number)
+                values[members] = renumber(values[members], number)
         except ValueError as error:
             problems.append(f"of its dataset.json files {error}")
-        place = {folder: number for number, folder in enumerate(numbered)}
+        position = {folder: number for number, folder in enumerate(numbered)}
         return UnresolvedLabels(
             values,
             widths,
-            np.array([place[name.rpartition("/")[0]] for name in plain], np.int32),
+            np.array([position[name.rpartition("/")[0]] for name in plain], np.int32),
             tuple(numbered),
             tuple(numbered.values()),
             reasons=reasons,
             class_names=class_names,
             described=bool(used),
-            listed=any(description.labels is not None for description in used),
+            table=FACTS_NAME if any(description.labels is not None for description in used) else "",
             problem=next((problem for problem in problems if problem is not None), None),
             provenance=next((one.provenance for one in used if one.provenance), {}),
         )
 
-    def _said(self, root: str | None, plain: list[str]) -> tuple[Description | None, Sequence[object], str | None]:
+    def _labels_below(
+        self, root: str | None, plain: list[str]
+    ) -> tuple[Description | None, Sequence[object], str | None]:
         """Return the `dataset.json` in folder `root`, the labels of images below it, and what is wrong with them.
 
         `root` None: the one beside the container, if it exists and does not describe other files.
@@ -294,13 +274,14 @@ class ListingBuilder:
             if any(name in labels for name in plain):
                 names, inside = plain, ""
             else:  # the container may have been made inside a folder that the names begin with
-                for depth in range(1, shared_depth(labels) + 1):
+                folders = [name.rpartition("/")[0] for name in labels]
+                for depth in range(1, shared_folder(folders) + 1):
                     shorter = {"/".join(name.split("/")[depth:]): label for name, label in labels.items()}
                     if any(name in shorter for name in names):
                         labels = shorter
                         break
-        found: list[object] = [label_listed(name, labels[name]) if name in labels else None for name in names]
-        extra = set(labels) - {name.removeprefix(inside) for name in (*self._known, *self._passed)}
+        found: list[object] = [parse_label(name, labels[name]) if name in labels else None for name in names]
+        extra = set(labels) - {name.removeprefix(inside) for name in (*self._known, *self._skipped)}
         if not extra or root is None:  # beside shards: it describes other shards too
             return found, None
         problem = f"its dataset.json labels {len(extra)} images that are not there (first {min(extra)!r})"
@@ -342,59 +323,10 @@ def is_numbered(folder: str, base: str) -> bool:
     return len(stem) == 5 and stem.isdecimal() and int(inside) in (int(stem) // 1000, int(stem) // 1000 * 1000)
 
 
-Payload = Path | bytes | NDArray[np.uint8] | ImageError  # a file, a file's bytes, pixels [H, W, 3], or why not
-
-
-@dataclass(frozen=True)
-class Source:
-    """A source of images for `prepare`.
-
-    `payloads(start)` yields the images `names[start:]`; `fingerprint` changes when the files do; `left_out`, `others`
-    and `seconds` are as in a `Listing`.
-    """
-
-    path: Path
-    kind: str
-    names: tuple[str, ...]
-    fingerprint: str
-    payloads: Callable[[int], Iterator[Payload]]
-    labels: UnresolvedLabels
-    left_out: tuple[tuple[str, str], ...] = ()
-    others: Mapping[str, int] = field(default_factory=dict)
-    seconds: Mapping[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.names:
-            refuse_none(self.path, self.left_out)
-
-    @classmethod
-    def listed(
-        cls, path: Path, kind: str, listing: Listing, fingerprint: str, payloads: Callable[[int], Iterator[Payload]]
-    ) -> "Source":
-        """Return the source of a listing. Raises DatasetError if it has no images."""
-        passed = (listing.left_out, listing.others, listing.seconds)
-        return cls(path, kind, listing.names, fingerprint, payloads, listing.labels, *passed)
-
-    @property
-    def facts(self) -> LabelInfo:
-        """The labels of all images. Raises DatasetError if they cannot be used."""
-        return self.labels.resolve(self.path, self.name_of)[0]
-
-    def name_of(self, index: int) -> str:
-        """Return how a message names image `index`."""
-        return repr(self.names[index])
-
-
-def refuse_none(path: Path, left_out: Sequence[tuple[str, str]]) -> None:
-    """Raise DatasetError for a dataset without images."""
-    found = f" ({left_out[0][0]!r} {left_out[0][1]})" if left_out else ""
-    raise DatasetError(path, f"holds no images{found}")
-
-
-def fingerprint_of(*paths: Path) -> str:
-    """Return a digest of the names, sizes and times of files; a missing file counts as such."""
+def fingerprint_of(*paths: Path | None) -> str:
+    """Return a digest of the names, sizes and times of files; a missing file counts as such, None as nothing."""
     digest = hashlib.sha256()
-    for path in paths:
+    for path in filter(None, paths):
         try:
             status = path.stat()
             found = f"{status.st_size} {status.st_mtime_ns}" if path.is_file() else "folder"
@@ -404,31 +336,18 @@ def fingerprint_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def merge_labels(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[LabelInfo, str | None]:
-    """Return the labels of the images `kept` from all sources, and why there are none although some have labels.
+def check_name(path: Path, name: str) -> None:
+    """Raise DatasetError if `name`, inside the dataset at `path`, is absolute or leads upwards."""
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or plain[1:2] == ":" or ".." in plain.split("/"):
+        raise DatasetError(path, f"holds the name {name!r}, which leads out of the archive; refused")
 
-    There are none if any image lacks one or all have the same class. Raises DatasetError for labels that cannot be
-    used, RequestError if some sources name their classes and others number them.
-    """
-    used = [(source, own) for source, own in zip(sources, kept, strict=True) if len(own)]
-    parts = []
-    bare: list[Source] = []
-    for source, own in used:
-        facts, note = source.labels.resolve(source.path, source.name_of, own)
-        if note is not None:
-            return LabelInfo(), note if len(sources) == 1 else f"{source.path}: {note}"
-        parts.append(facts)
-        bare += [source] if facts.labels is None else []
-    if bare:
-        is_lost = len(bare) < len(parts) and any(facts.classes > 0 for facts in parts)
-        return LabelInfo(), f"no labels: {bare[0].path} has none" if is_lost else None
-    labels = [facts.labels for facts in parts if facts.labels is not None]
-    if not labels:
-        return LabelInfo(), None
-    try:
-        names, numbers = unified([facts.class_names for facts in parts])
-    except ValueError as error:
-        raise RequestError("some sources name their classes and others number them; give --labels none") from error
-    merged = [own if new is None else new[own] for own, new in zip(labels, numbers, strict=True)]
-    classes = max(len(names), *(facts.classes for facts in parts))
-    return (LabelInfo(np.concatenate(merged), classes, names), None) if classes > 1 else (LabelInfo(), None)
+
+def is_hidden(name: str) -> bool:
+    """Return whether a normalized name is that of a hidden file or of macOS's side files."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def is_image(name: str) -> bool:
+    """Return whether a file is an image by its name; hidden files are none."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(plain_name(name))

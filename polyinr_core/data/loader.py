@@ -1,4 +1,4 @@
-"""Batches for training: read at a stage's resolution, cached on the device or read ahead by worker processes."""
+"""Batches for training, in an order that the seed gives: cached on the device, or read ahead by worker processes."""
 
 import atexit
 import os
@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, count, tee
 from multiprocessing import resource_tracker
-from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -19,15 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence_libraries
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.resources import end_with_parent, interrupts_held
+from polyinr_core.runtime.rng import generator_for
 
 from .dataset import ImageDataset
-from .resample import area_average, area_weights, normalized
-from .sampler import InfiniteSampler
+from .resample import DeviceCache, ResizedDataset, normalized
 
 CACHE_BYTES = 2**30  # a set that needs no more is cached on the device
 PREFETCH = 2  # batches
 MAX_WORKERS = 4  # by default
-MAX_THREADS = 16
 
 T = TypeVar("T")
 Images = tuple[Tensor, Tensor | None]  # float32 [B, 3, r, r] in [-1, 1], labels int64 [B] (None: unlabeled)
@@ -112,7 +110,7 @@ class TrainLoader:
     def batch(self, position: int, size: int) -> Images:
         """Return the images at `position` to `position + size - 1` of the sequence, and their labels.
 
-        An image is the same to the last bit in any batch. Raises DatasetError, FileError.
+        An image is bit for bit the same in any batch. Raises DatasetError, FileError.
         """
         return self.load(self.sampler.indices(position, size))
 
@@ -160,60 +158,83 @@ class TrainLoader:
         return images, self.labels[indices % len(self.data)].to(self.device)
 
 
-class ResizedDataset:
-    """A dataset at `resolution`: uint8 where that is its own, else float32 area averages in [-1, 1]."""
+class InfiniteSampler:
+    """Indices of an infinite sequence of images: 0 to count - 1, plus `count` where the image is mirrored.
 
-    def __init__(self, data: ImageDataset, resolution: int) -> None:
-        self.data = data
-        self.resolution = resolution
-        self.weights = None if resolution == data.resolution else area_weights(data.resolution, resolution)
+    Every epoch holds every image once (with `mirror`, once as it is and once mirrored), in an order drawn from the seed
+    and the epoch's number. So a run resumes at a position, without any state of the sampler.
+
+    Args:
+        count: Images of the dataset.
+        seed: Of the order and of the choice of held-out images.
+        mirror: Show mirrored images too.
+        held_out: Images, chosen by the seed alone, that are in no epoch.
+        shards: The number of the file that each image lies in, int64 [count].
+        window: Shuffle within so many shards at a time, 0 for the whole set: for disks with slow random access.
+
+    Raises:
+        ConfigError.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        seed: int,
+        mirror: bool = False,
+        held_out: int = 0,
+        shards: Tensor | None = None,
+        window: int = 0,
+    ) -> None:
+        if not 0 <= held_out < count:
+            raise ConfigError(f"cannot hold out {held_out} of {count} images; hold out fewer than all, or 0")
+        if window < 0:
+            raise ConfigError(f"a window of {window} shards is below 0; give 0 to shuffle the whole set")
+        self.count = count
+        self.seed = seed
+        self.held_out = torch.randperm(count, generator=generator_for(seed, "held out"))[
+            :held_out
+        ]  # in the order drawn
+        kept = torch.ones(count, dtype=torch.bool)
+        kept[self.held_out] = False
+        self.kept = kept.nonzero()[:, 0]  # [K], rising
+        self.epoch_indices = torch.cat([self.kept, self.kept + count]) if mirror else self.kept
+        self.shards = shards if window else None
+        self.window = window
+        self._epochs: dict[int, Tensor] = {}
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Type of the images."""
-        return torch.uint8 if self.weights is None else torch.float32
+    def epoch_size(self) -> int:
+        """Number of indices of an epoch."""
+        return len(self.epoch_indices)
 
-    @property
-    def total_bytes(self) -> int:
-        """Memory that all images take."""
-        return len(self.data) * 3 * self.resolution**2 * self.dtype.itemsize
+    def indices(self, position: int, size: int) -> Tensor:
+        """Return int64 [size]: the indices at `position` to `position + size - 1` of the sequence."""
+        pieces = []
+        while size > 0:
+            epoch, start = divmod(position, self.epoch_size)
+            piece = self.epoch(epoch)[start : start + size]
+            pieces.append(piece)
+            position, size = position + len(piece), size - len(piece)
+        return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
 
-    def read(self, items: list[int], *, threads: int = min(MAX_THREADS, os.cpu_count() or 1)) -> Tensor:
-        """Return [B, 3, r, r]; Pillow releases the interpreter lock while it decodes. Raises DatasetError."""
-        if threads == 1 or len(items) < 2:
-            return torch.stack([self.image(item) for item in items])
-        with ThreadPoolExecutor(min(len(items), threads)) as pool:
-            return torch.stack(list(pool.map(self.image, items)))
+    def epoch(self, number: int) -> Tensor:
+        """Return an epoch's indices; the last two epochs that were asked for are cached."""
+        indices = self._epochs.get(number)
+        if indices is None:
+            indices = self.shuffle(number)
+            self._epochs = dict([*self._epochs.items(), (number, indices)][-2:])
+        return indices
 
-    def image(self, item: int) -> Tensor:
-        """Return one image, [3, r, r]. Raises DatasetError, FileError."""
-        pixels = torch.from_numpy(self.data.read(item)).permute(2, 0, 1)
-        return pixels if self.weights is None else area_average(pixels, self.weights)
-
-
-class DeviceCache:
-    """All images of a resized dataset, [N, 3, r, r] on `device`, read at their first use, from any thread."""
-
-    def __init__(self, resized: ResizedDataset, device: torch.device) -> None:
-        self.resized = resized
-        self.device = device
-        self.values: Tensor | None = None  # allocated at the first read: some loaders are only asked for labels
-        self.is_cached = torch.zeros(len(resized.data), dtype=torch.bool)
-        self.lock = Lock()
-
-    def read(self, items: Tensor) -> Tensor:
-        """Return [B, 3, r, r] on the device, decoding only what is not cached. Raises DatasetError."""
-        resolution = self.resized.resolution
-        with self.lock:
-            if self.values is None:
-                shape = (len(self.is_cached), 3, resolution, resolution)
-                self.values = torch.empty(shape, dtype=self.resized.dtype, device=self.device)
-            missing = items[~self.is_cached[items]].unique()
-            if len(missing):
-                pixels = self.resized.read(missing.tolist())
-                self.values[missing.to(self.device)] = pixels.to(self.device)
-                self.is_cached[missing] = True
-        return self.values[items.to(self.device)]
+    def shuffle(self, epoch: int) -> Tensor:
+        """Draw an epoch's order."""
+        rng = generator_for(self.seed, "feed", epoch)
+        shuffled = self.epoch_indices[torch.randperm(self.epoch_size, generator=rng)]
+        if self.shards is None:
+            return shuffled
+        order = torch.randperm(int(self.shards.max()) + 1, generator=rng)  # of the shards
+        windows = order[self.shards[shuffled % self.count]] // self.window
+        return shuffled[windows.argsort(stable=True)]
 
 
 def prefetch(items: Generator[T, None, None], *, depth: int) -> Generator[T, None, None]:
@@ -238,8 +259,8 @@ def read_by_workers(
 ) -> Generator[Tensor, None, None]:
     """Yield `resized.read(batch)` for each batch in order, read by the worker processes of a torch DataLoader.
 
-    DataLoader itself has no answer to a worker's death (too little memory, a signal to the whole group) but an error
-    raised at an arbitrary point of the main thread. So this runs in another thread than the main one, remembers which
+    DataLoader answers a worker's death (too little memory, a signal to the whole group) with an error raised at an
+    arbitrary point of the main thread. So this runs in another thread than the main one, remembers which
     batches were requested, and restarts the workers there; the sequence stays the same, as the batches are a function
     of their indices. If new workers die before they have read a batch, PolyinrError is raised. Closing this ends the
     processes. Raises DatasetError, FileError.
@@ -297,7 +318,7 @@ def start_workers(resized: ResizedDataset, batches: Iterable[list[int]], *, work
 
 
 class WorkerDataset(Dataset[WorkerResult]):
-    """What a worker reads: whole batches."""
+    """Whole batches, for a worker to read."""
 
     def __init__(self, resized: ResizedDataset) -> None:
         self.resized = resized

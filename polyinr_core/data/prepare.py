@@ -11,7 +11,7 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,13 @@ from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_overwrite
 from polyinr_core.runtime.resources import in_order
 
 from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
-from .import_sources import MapDataset, open_source
+from .import_sources import MapDataset, Payload, Source, label_by_table, merge_labels, open_source
+from .import_tables import LABEL_TABLE_SUFFIXES
 from .labels import LabelInfo
-from .listing import NOT_REGULAR, Ignored, Payload, Source, merge_labels
-from .prepare_journal import WorkFolder, write_zip_dataset
+from .listing import NOT_REGULAR, Ignored
+from .prepare_journal import WorkFolder
+from .zip_dataset import write_zip_dataset
 
-LabelMode = Literal["auto", "none"]
 Progress = Callable[[int, int], None]
 MAX_RESOLUTION = 8192
 LEVEL = 4  # zlib's: the usual 6 saves 1 % and takes up to 2.5 times as long (docs/speed.md)
@@ -83,7 +84,7 @@ def prepare(
     crop: Crop = "center",
     resize: Resize = "lanczos",
     background: Color | str = WHITE,
-    labels: LabelMode = "auto",
+    labels: PathLike = "auto",
     strict: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
@@ -92,18 +93,19 @@ def prepare(
     """Write a dataset of square RGB images, a zip file, from any images.
 
     Images that cannot be used are skipped and listed; files of other types are counted. Labels are kept if every image
-    that is kept has one. Finished images wait in `output` + ".part" until the zip is whole; the same call after an
-    interruption takes them up. A script calls this below `if __name__ == "__main__"`, because the workers import it.
+    that is kept has one. Finished images wait in `output` + ".part" until the zip is whole; after an interruption
+    the same call resumes from them. A script calls this below `if __name__ == "__main__"`: the workers import it.
 
     Args:
-        sources: one or more folders, zip files, tar files, patterns of tar shards, images, or Python datasets of
-            (image, label) pairs such as `torchvision.datasets.CIFAR10`.
+        sources: one or more folders, zip files, tar files, patterns of tar shards, parquet files, .npy or .npz stacks,
+            images, or Python datasets of (image, label) pairs such as `torchvision.datasets.CIFAR10`.
         output: the zip file to write.
         resolution: width and height of the images, 1-8192 pixels. No image is enlarged.
         crop: "center" keeps the middle square, "pad" adds borders, "none" stretches.
         resize: the filter.
         background: RGB or a color name, behind transparent pixels and borders.
-        labels: "auto" takes the source's labels, else its class folders; "none" writes no labels.
+        labels: "auto" takes the source's labels, else its class folders; "none" writes no labels; the path of a .csv,
+            .tsv or .jsonl file takes the label of each image from there, by its name.
         strict: raise instead of skipping an image, a file of another type or a label.
         workers: processes; None: as many as there are cores and work for.
         overwrite: replace `output`.
@@ -116,14 +118,21 @@ def prepare(
     """
     color = parse_color(background) if isinstance(background, str) else background
     request, output = Request(resolution, crop, resize, color), Path(output)
-    given = list(sources) if isinstance(sources, list | tuple) else [sources]
-    check_paths([Path(one) for one in given if isinstance(one, str | os.PathLike)], output, overwrite=overwrite)
-    if not given:
+    listed = list(sources) if isinstance(sources, list | tuple) else [sources]
+    check_paths([Path(one) for one in listed if isinstance(one, str | os.PathLike)], output, overwrite=overwrite)
+    if not listed:
         raise RequestError("no source is given; name a folder, a zip or a tar of images")
-    opened = [open_source(one) for one in given]
-    ignored = Ignored(*opened)
+    labels = os.fspath(labels)
+    if labels not in ("auto", "none") and Path(labels).suffix not in LABEL_TABLE_SUFFIXES:
+        raise RequestError(f"labels {labels!r} is not auto, none or a {', '.join(LABEL_TABLE_SUFFIXES)} file")
+    opened = [open_source(one) for one in listed]
+    if labels not in ("auto", "none"):
+        opened = label_by_table(opened, Path(labels))
+    ignored = Ignored()
+    for source in opened:
+        ignored.add(source.ignored)
     likely: tuple[LabelInfo, str | None] = (LabelInfo(), None)
-    if labels == "auto":
+    if labels != "none":
         likely = merge_labels(opened, [without_broken(source, request) for source in opened])
     if strict:
         refuse_loss(opened, ignored, likely[1])
@@ -140,18 +149,18 @@ def prepare(
                 raise DatasetError(
                     opened[0].path, f"none of its {total} images can be used (the first, {name!r}, {reason})"
                 )
-            facts, note = LabelInfo(), None
-            if labels == "auto":
-                facts, note = merge_labels(opened, kept_of(work, opened))
-            skipped = (*left_out_of(opened), *skipped)
+            info, note = LabelInfo(), None
+            if labels != "none":
+                info, note = merge_labels(opened, kept_by_source(work, opened))
+            skipped = (*all_left_out(opened), *skipped)
             made = provenance(opened, request, labels=labels, skipped=skipped, ignored=ignored)
-            write_zip_dataset(work, facts, made, overwrite=overwrite)
+            write_zip_dataset(output, work.images(), info, made, overwrite=overwrite)
             work.remove()
     except OSError as error:
         raise explain(output, error) from error
     ignored.left_out.clear()  # they are listed with those that were skipped
-    notes = (*ignored.lines(), *lost_classes(likely[0], facts), *([] if note is None else [note]))
-    found = total + sum(len(source.left_out) for source in opened)
+    notes = (*ignored.lines(), *lost_classes(likely[0], info), *([] if note is None else [note]))
+    found = total + sum(len(source.ignored.left_out) for source in opened)
     kept = found - len(skipped)
     others, seconds = dict(ignored.others), dict(ignored.seconds)
     return Report(
@@ -159,8 +168,8 @@ def prepare(
         found=found,
         kept=kept,
         resumed=resumed,
-        classes=facts.classes,
-        class_names=facts.class_names,
+        classes=info.classes,
+        class_names=info.class_names,
         skipped=skipped,
         other_files=others,
         second_images=seconds,
@@ -181,7 +190,7 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
         warnings.simplefilter("ignore")
         for index, payload in enumerate(payloads_left, int(doubtful[0]) if wanted else 0):
             if index in wanted:
-                if not isinstance(result_of(payload, request=request), ImageError):
+                if not isinstance(make_image(payload, request=request), ImageError):
                     break
                 broken.append(index)
                 if len(broken) == len(wanted):
@@ -189,16 +198,16 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
     return np.setdiff1d(np.arange(len(source.names)), np.array(broken, np.int64))
 
 
-def kept_of(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
+def kept_by_source(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
     """Return the indices of each source's images that were kept."""
     kept = np.array(["skipped" not in line for line in work.lines])
     ends = np.cumsum([len(source.names) for source in sources])[:-1]
     return [np.flatnonzero(part) for part in np.split(kept, ends)]
 
 
-def left_out_of(sources: Sequence[Source]) -> list[tuple[str, str]]:
+def all_left_out(sources: Sequence[Source]) -> list[tuple[str, str]]:
     """Return what is named as an image but is no regular file, with the reasons."""
-    return [(display_name(source, name, sources), why) for source in sources for name, why in source.left_out]
+    return [(display_name(source, name, sources), why) for source in sources for name, why in source.ignored.left_out]
 
 
 def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
@@ -206,17 +215,17 @@ def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
     return name if len(sources) == 1 else f"{source.path.name}/{name}"
 
 
-def lost_classes(likely: LabelInfo, facts: LabelInfo) -> list[str]:
+def lost_classes(likely: LabelInfo, info: LabelInfo) -> list[str]:
     """Return a sentence about each class of which no image is left."""
-    if likely.labels is None or facts.labels is None:
+    if likely.labels is None or info.labels is None:
         return []
     before = np.bincount(likely.labels, minlength=likely.classes)
-    after = np.bincount(facts.labels, minlength=facts.classes)
+    after = np.bincount(info.labels, minlength=info.classes)
     lost = []
     for number in np.flatnonzero(before).tolist():
         name = likely.class_names[number] if likely.class_names else None
-        now = number if name is None or name not in facts.class_names else facts.class_names.index(name)
-        gone = name is not None and name not in facts.class_names
+        now = number if name is None or name not in info.class_names else info.class_names.index(name)
+        gone = name is not None and name not in info.class_names
         if gone or now >= len(after) or not after[now]:
             lost.append(f"lost: class {name or number!r}: none of its {before[number]} images can be used")
     return lost
@@ -225,10 +234,10 @@ def lost_classes(likely: LabelInfo, facts: LabelInfo) -> list[str]:
 def refuse_loss(sources: Sequence[Source], ignored: Ignored, note: str | None) -> None:
     """Raise FileError for ignored files and lost labels, for `strict`."""
     for source in sources:
-        if source.left_out:
-            name, why = source.left_out[0]
+        if source.ignored.left_out:
+            name, why = source.ignored.left_out[0]
             raise FileError(source.path, f"the image {name!r} {why} (--strict: none may be skipped)")
-    path = next((source.path for source in sources if source.others), sources[0].path)
+    path = next((source.path for source in sources if source.ignored.others), sources[0].path)
     if ignored.others:
         raise FileError(path, f"{ignored.lines()[0]} (--strict: none may be)")
     if note is not None:
@@ -263,7 +272,7 @@ def make_images(
         for (source, _), line in zip(names, work.lines, strict=False):
             refuse_skipped(work, source, line)
     chunk = max(1, min(MAX_AT_ONCE, PIXELS_AT_ONCE // request.resolution**2))
-    results = in_order(partial(result_of, request=request), payloads(sources, work.done), workers=workers, chunk=chunk)
+    results = in_order(partial(make_image, request=request), payloads(sources, work.done), workers=workers, chunk=chunk)
     with warnings.catch_warnings(), closing(results):
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata
         for result in results:
@@ -290,7 +299,7 @@ def payloads(sources: Sequence[Source], start: int) -> Iterator[Payload]:
         start = max(0, start - len(source.names))
 
 
-def result_of(payload: Payload, *, request: Request) -> bytes | ImageError:
+def make_image(payload: Payload, *, request: Request) -> bytes | ImageError:
     """Return one image as a PNG file, or why it is skipped; this runs in the workers."""
     try:
         if isinstance(payload, ImageError):
@@ -298,7 +307,7 @@ def result_of(payload: Payload, *, request: Request) -> bytes | ImageError:
         if isinstance(payload, np.ndarray):
             image = Image.fromarray(payload)
         else:
-            image = decode(bytes_of(payload), background=request.background)
+            image = decode(read_payload(payload), background=request.background)
         image = fit(image, request.resolution, crop=request.crop, resize=request.resize, background=request.background)
     except ImageError as error:
         return error
@@ -308,7 +317,7 @@ def result_of(payload: Payload, *, request: Request) -> bytes | ImageError:
     return file.getvalue()
 
 
-def bytes_of(payload: Path | bytes) -> bytes:
+def read_payload(payload: Path | bytes) -> bytes:
     """Return an image file's bytes. Raises ImageError."""
     if isinstance(payload, bytes):
         return payload
@@ -327,12 +336,12 @@ def provenance(
     sources: Sequence[Source],
     request: Request,
     *,
-    labels: LabelMode,
+    labels: str,
     skipped: Sequence[tuple[str, str]],
     ignored: Ignored,
 ) -> dict[str, Any]:
     """Return how the dataset was made: nothing that differs between two runs on the same input."""
-    found = sum(len(source.names) + len(source.left_out) for source in sources)
+    found = sum(len(source.names) + len(source.ignored.left_out) for source in sources)
     return {
         "made_by": f"polyinr {version('polyinr')}, Pillow {Image.__version__}",
         "sources": [
@@ -344,7 +353,7 @@ def provenance(
         "crop": request.crop,
         "resize": request.resize,
         "background": "#{:02x}{:02x}{:02x}".format(*request.background),
-        "labels": labels,
+        "labels": labels if labels in ("auto", "none") else Path(labels).name,
         "counts": {"found": found, "kept": found - len(skipped), "skipped": len(skipped)},
         "skipped": [list(pair) for pair in skipped],
         **({"other_files": dict(sorted(ignored.others.items()))} if ignored.others else {}),

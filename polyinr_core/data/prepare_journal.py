@@ -1,22 +1,17 @@
-"""The unfinished output of `prepare`: finished images in a folder beside it, from which work resumes, and the zip."""
+"""The unfinished output of `prepare`: the images that are done, in a folder beside it, from which work resumes."""
 
 import fcntl
 import os
 import shutil
-import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from polyinr_core.errors import FileError, ImageError
-from polyinr_core.runtime.atomic_io import check_place, make_folder, unmake_folders, written_beside
+from polyinr_core.runtime.atomic_io import check_place, make_folder, unmake_folders
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json
-
-from .containers import FACTS_NAME
-from .labels import LabelInfo
 
 REQUEST_NAME = "request.sha256"
 JOURNAL_NAME = "journal.jsonl"
@@ -64,7 +59,7 @@ class WorkFolder:
         return len(self.lines)
 
     def _resume(self) -> None:
-        """Read the journal as far as it and the images are whole, and truncate the rest."""
+        """Read the journal up to the first damaged line or image, and truncate the rest."""
         self._journal.seek(0)
         self._images.seek(0)
         journal_end = images_end = 0
@@ -114,43 +109,12 @@ class WorkFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for file in (self._images, self._journal, self._request):
             with suppress(OSError):  # a full disk has no room for what is buffered either
                 file.close()
         if error is not None and not self.lines:  # nothing to resume from
             self.remove()
-
-
-def write_zip_dataset(work: WorkFolder, facts: LabelInfo, provenance: dict[str, Any], *, overwrite: bool) -> None:
-    """Write the finished images and `dataset.json` as a zip file. Raises FileError, OSError."""
-    kept = sum("skipped" not in line for line in work.lines)
-    names = [f"{number // 1000:05d}/img{number:08d}.png" for number in range(kept)]
-    labels = None
-    if facts.labels is not None:
-        values: list[Any] = facts.labels.tolist()
-        if not facts.class_names and facts.classes > max(values) + 1:  # one-hot, or the last classes would be lost
-            values = [[int(label == number) for number in range(facts.classes)] for label in values]
-        labels = [[name, label] for name, label in zip(names, values, strict=True)]
-    description = {"labels": labels, "class_names": list(facts.class_names), "provenance": provenance}
-    try:
-        text = format_json(description)
-    except JsonError as error:
-        raise FileError(work.output, f"its {FACTS_NAME} cannot be written: {error}") from error
-    with written_beside(work.output, overwrite=overwrite) as draft, zipfile.ZipFile(draft, "w") as zipped:
-        for name, image in zip(names, work.images(), strict=True):
-            zipped.writestr(entry(name), image)
-        zipped.writestr(entry(FACTS_NAME), text)
-
-
-def entry(name: str) -> zipfile.ZipInfo:
-    """Return a zip entry whose header does not depend on machine and time."""
-    info = zipfile.ZipInfo(name)  # dated 1980
-    info.create_system = 3
-    info.external_attr = 0o644 << 16
-    return info
 
 
 def is_line(line: Any) -> bool:

@@ -1,16 +1,19 @@
-"""Tar datasets: tar shards with random access to images by an index, which is saved for the next start."""
+"""Tar datasets: shards with random access to images by an index, which is saved; nothing in a tar is trusted."""
 
 import hashlib
 import json
+import lzma
 import os
+import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from glob import glob
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +24,14 @@ from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse
 from polyinr_core.runtime.strict_json import JsonError, parse_json
 from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, read_header, read_tensors
 
-from .containers import FACTS_NAME, Member, is_image, tar_members
-from .decode import MAX_IMAGE_BYTES, decoded
-from .labels import Description, LabelUse, UnresolvedLabels, concatenated
-from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, fingerprint_of, may_matter
+from .decode import MAX_IMAGE_BYTES, decode_square
+from .labels import FACTS_NAME, Description, LabelUse, UnresolvedLabels, concatenate_labels
+from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, check_name, fingerprint_of, is_image, may_matter
 
-FORMAT = "2"
+FORMAT = "3"
 SCANNERS = 8  # threads; scanning mostly waits for the disk
+GLOB = "*?["
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARRAYS = ("shard", "offset", "size")
 LABEL_ARRAYS = ("values", "widths", "folder")
 
@@ -56,178 +60,6 @@ class ShardIndex:
     notes: tuple[str, ...] = ()
 
 
-def index_of(
-    path: Path,
-    files: list[Path],
-    *,
-    folder: Path | None,
-    progress: Callable[[int, int], None] | None,
-    beside: Path | None = None,
-) -> ShardIndex:
-    """Return the index of the shards at `path`, from `folder` if it was saved there for these files.
-
-    A saved index is valid for files of the same names, sizes and times. `beside` is a `dataset.json` for all of them.
-    Raises DatasetError, FileError.
-    """
-    fingerprint = fingerprint_of(*files, *([] if beside is None else [beside]))
-    kept = None
-    if folder is not None:
-        name = hashlib.sha256(
-            "\n".join(str(file.resolve()) for file in files).encode("utf-8", "surrogateescape")
-        ).hexdigest()[:16]
-        kept = folder / f"shards-{name}.safetensors"
-        if (found := read_index(kept, fingerprint)) is not None:
-            return found
-    index = joined(scan(files, described_by(path, beside), progress=progress))
-    if kept is not None:
-        write_index(kept, index, fingerprint)
-    return index
-
-
-def described_by(path: Path, beside: Path | None) -> Description | None:
-    """Read a `dataset.json` beside shards. Raises FileError."""
-    return None if beside is None else Description.read(path, read_bytes(beside))
-
-
-def scan(
-    files: list[Path], beside: Description | None, *, progress: Callable[[int, int], None] | None = None
-) -> Iterator[Scan]:
-    """Scan shards in threads; yield the result of each in order. Raises DatasetError, FileError."""
-    with ThreadPoolExecutor(SCANNERS) as pool:
-        try:
-            for done, found in enumerate(pool.map(partial(scan_shard, beside=beside), files), 1):
-                yield found
-                if progress:
-                    progress(done, len(files))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def joined(scans: Iterable[Scan]) -> ShardIndex:
-    """Join the scans of shards to an index, without the image names, which would fill memory."""
-    places, labels, notes = [], [], Ignored()
-    digest = hashlib.sha256()
-    for found in scans:
-        places.append(found.places)
-        labels.append(found.listing.labels)
-        notes.add(found.listing)
-        digest.update(found.digest)
-    rows = np.concatenate(places)
-    return ShardIndex(
-        shard=np.repeat(np.arange(len(places), dtype=np.int32), [len(part) for part in places]),
-        offset=rows[:, 0].copy(),
-        size=rows[:, 1].copy(),
-        labels=concatenated(labels),
-        sha256=digest.hexdigest(),
-        notes=notes.lines(),
-    )
-
-
-def scan_shard(file: Path, beside: Description | None = None) -> Scan:
-    """Scan a shard: its images, and a digest of its name, table and first image. Raises DatasetError."""
-    if is_empty(file):
-        raise DatasetError(file, "is empty")
-    found: list[tuple[int, int]] = []
-    listing = list_tar(file, beside, compressed=False, found=found)
-    if not listing.names:
-        first = f" ({listing.left_out[0][0]!r} {listing.left_out[0][1]})" if listing.left_out else ""
-        problem = f"holds no images{first} (a sample is KEY.png or KEY.jpg, beside it KEY.cls)"
-        raise DatasetError(file, problem)
-    places = np.array([found[number] for number in listing.chosen], dtype=np.int64)  # [n, 2]
-    lines = [file.name]
-    for name, (offset, size), label in zip(listing.names, places.tolist(), listing.labels.values, strict=True):
-        lines.append(f"{name} {offset} {size} {label}")
-    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
-    digest.update(read_stretch(file, *places[0].tolist()))
-    return Scan(listing, places, digest.digest())
-
-
-def list_tar(
-    file: Path, beside: Description | None, *, compressed: bool, found: list[tuple[int, int]] | None = None
-) -> Listing:
-    """List the images of a tar in order; append their places to `found`. Raises DatasetError."""
-    lister = ListingBuilder(file, samples=True, beside=beside)
-    for member in tar_members(file, compressed=compressed, special=True):
-        if not member.is_file:
-            if is_image(member.name) or (member.info.issym() and may_matter(member.name)):
-                lister.leave_out(member.name, NOT_REGULAR)
-        elif lister.add(member.name, member.size, member.read) and found is not None:
-            found.append(place_of(member))
-    return lister.listing()
-
-
-def place_of(member: Member) -> tuple[int, int]:
-    """Return the offset and size of an image. Raises DatasetError."""
-    if member.info.issparse():
-        raise DatasetError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
-    if member.size > MAX_IMAGE_BYTES:
-        raise DatasetError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
-    return member.info.offset_data, member.size
-
-
-def is_empty(file: Path) -> bool:
-    """Return whether a file is empty. Raises FileError."""
-    refuse_special(file)
-    try:
-        return file.stat().st_size == 0
-    except OSError as error:
-        raise explain(file, error) from error
-
-
-def read_stretch(file: Path, offset: int, size: int) -> bytes:
-    """Read `size` bytes of a shard, or fewer at its end. Raises FileError."""
-    try:
-        with file.open("rb", buffering=0) as shard:
-            shard.seek(offset)
-            return shard.read(size)
-    except OSError as error:
-        raise explain(file, error) from error
-
-
-def read_index(kept: Path, fingerprint: str) -> ShardIndex | None:
-    """Return a saved index if it is whole and its files have this fingerprint."""
-    try:
-        facts = read_header(kept)[METADATA]
-        if (facts.get("format"), facts.get("stamp")) != (FORMAT, fingerprint):
-            return None
-        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in read_tensors(kept).items()}
-        said = parse_json(facts["labels"])
-        labels = UnresolvedLabels(
-            **{name: arrays.pop(name) for name in LABEL_ARRAYS},
-            folder_names=tuple(said.pop("folder_names")),
-            numbered=tuple(said.pop("numbered")),
-            reasons={int(number): reason for number, reason in said.pop("reasons").items()},
-            class_names=tuple(said.pop("class_names")),
-            **said,
-        )
-        index = ShardIndex(**arrays, labels=labels, sha256=facts["sha256"], notes=tuple(parse_json(facts["notes"])))
-    except (FileError, TensorFileError, JsonError, TypeError, KeyError, ValueError, AttributeError):
-        # missing or damaged: scan again
-        return None
-    columns: list[NDArray[Any]] = [index.shard, index.offset, index.size]
-    kinds = ["int32", "int64", "int64"]
-    fits = all(
-        column.shape == (len(index.shard),) and column.dtype == kind
-        for column, kind in zip(columns, kinds, strict=True)
-    )
-    return index if fits and len(index.shard) and all(int(column.min()) >= 0 for column in columns) else None
-
-
-def write_index(kept: Path, index: ShardIndex, fingerprint: str) -> None:
-    """Save an index. Raises FileError."""
-    arrays = {name: getattr(index, name) for name in ARRAYS}
-    arrays |= {name: getattr(index.labels, name) for name in LABEL_ARRAYS}
-    said = {f.name: getattr(index.labels, f.name) for f in fields(index.labels) if f.name not in LABEL_ARRAYS}
-    facts = {"format": FORMAT, "stamp": fingerprint, "sha256": index.sha256}
-    facts |= {"labels": json.dumps(said), "notes": json.dumps(index.notes)}
-    with written_beside(kept, overwrite=True) as draft:
-        save_file(arrays, draft, metadata=facts)
-
-
-GLOB = "*?["
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-
-
 class TarDataset:
     """A dataset in tar shards. Images are ordered by the names of the shards, then as in each tar.
 
@@ -248,7 +80,7 @@ class TarDataset:
         self.class_names = facts.class_names
         self.provenance: dict[str, Any] = facts.provenance
         self.notes: tuple[str, ...] = (*index.notes, *([] if note is None else [note]))
-        self.resolution: int = self._decoded(0, side=None).shape[0]
+        self.resolution: int = self._decode(0, side=None).shape[0]
 
     @classmethod
     def open(
@@ -267,7 +99,7 @@ class TarDataset:
         """
         path = Path(path)
         files = shard_files(path)
-        found = index_of(path, files, folder=index, progress=progress, beside=description_of(path, files))
+        found = load_index(path, files, folder=index, progress=progress, beside=find_beside(path, files))
         if (beside := image_beside(path)) is not None:
             found = replace(found, notes=(*found.notes, f"ignored: images beside the .tar files ({beside!r})"))
         return cls(path, files=files, index=found, use=labels)
@@ -282,9 +114,9 @@ class TarDataset:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return image `index`, uint8 [R, R, 3], R = `resolution`. Raises DatasetError, FileError."""
-        return self._decoded(index, side=self.resolution)
+        return self._decode(index, side=self.resolution)
 
-    def _decoded(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
+    def _decode(self, index: int, *, side: int | None) -> NDArray[np.uint8]:
         """Read and decode image `index`; `side` None: of any size."""
         file = self.files[self.index.shard[index]]
         offset, size = int(self.index.offset[index]), int(self.index.size[index])
@@ -292,9 +124,9 @@ class TarDataset:
         if len(data) < size:
             raise DatasetError(file, "has become shorter since it was scanned; is it being written?")
         try:
-            return decoded(file, "", data, side=side)
+            return decode_square(file, "", data, side=side)
         except DatasetError:  # look the name up only now, as a million names would fill memory
-            return decoded(file, name_at(file, offset), data, side=side)
+            return decode_square(file, name_at(file, offset), data, side=side)
 
     def close(self) -> None:
         """Do nothing: no file is kept open."""
@@ -302,9 +134,7 @@ class TarDataset:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
 
@@ -337,7 +167,7 @@ def shard_files(path: Path) -> list[Path]:
     return sorted(set(files))
 
 
-def description_of(path: Path, files: list[Path]) -> Path | None:
+def find_beside(path: Path, files: list[Path]) -> Path | None:
     """Return the `dataset.json` beside shards, None if there is none."""
     description = (path if path.is_dir() else files[0].parent) / FACTS_NAME
     return description if description.is_file() else None
@@ -361,3 +191,237 @@ def name_at(file: Path, offset: int) -> str:
     """Return the name of the file at an offset in a shard."""
     members = tar_members(file, compressed=False)
     return next((member.name for member in members if member.info.offset_data == offset), f"byte {offset}")
+
+
+def load_index(
+    path: Path,
+    files: list[Path],
+    *,
+    folder: Path | None,
+    progress: Callable[[int, int], None] | None,
+    beside: Path | None = None,
+) -> ShardIndex:
+    """Return the index of the shards at `path`, from `folder` if it was saved there for these files.
+
+    A saved index is valid for files of the same names, sizes and times. `beside` is a `dataset.json` for all of them.
+    Raises DatasetError, FileError.
+    """
+    fingerprint = fingerprint_of(*files, beside)
+    saved = None
+    if folder is not None:
+        names = "\n".join(str(file.resolve()) for file in files)
+        digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        saved = folder / f"shards-{digest[:16]}.safetensors"
+        if (index := read_index(saved, fingerprint)) is not None:
+            return index
+    index = join_scans(scan(files, read_beside(path, beside), progress=progress))
+    if saved is not None:
+        write_index(saved, index, fingerprint)
+    return index
+
+
+def read_beside(path: Path, beside: Path | None) -> Description | None:
+    """Read a `dataset.json` beside shards. Raises FileError."""
+    return None if beside is None else Description.read(path, read_bytes(beside))
+
+
+def scan(
+    files: list[Path], beside: Description | None, *, progress: Callable[[int, int], None] | None = None
+) -> Iterator[Scan]:
+    """Scan shards in threads; yield the result of each in order. Raises DatasetError, FileError."""
+    with ThreadPoolExecutor(SCANNERS) as pool:
+        try:
+            for done, found in enumerate(pool.map(partial(scan_shard, beside=beside), files), 1):
+                yield found
+                if progress:
+                    progress(done, len(files))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def join_scans(scans: Iterable[Scan]) -> ShardIndex:
+    """Join the scans of shards to an index, without the image names, which would fill memory."""
+    places, labels, ignored = [], [], Ignored()
+    digest = hashlib.sha256()
+    for found in scans:
+        places.append(found.places)
+        labels.append(found.listing.labels)
+        ignored.add(found.listing.ignored)
+        digest.update(found.digest)
+    rows = np.concatenate(places)
+    return ShardIndex(
+        shard=np.repeat(np.arange(len(places), dtype=np.int32), [len(part) for part in places]),
+        offset=rows[:, 0].copy(),
+        size=rows[:, 1].copy(),
+        labels=concatenate_labels(labels),
+        sha256=digest.hexdigest(),
+        notes=ignored.lines(),
+    )
+
+
+def scan_shard(file: Path, beside: Description | None = None) -> Scan:
+    """Scan a shard: its images, and a digest of its name, table and first image. Raises DatasetError."""
+    refuse_special(file)
+    if not read_stretch(file, 0, 1):
+        raise DatasetError(file, "is empty")
+    found: list[tuple[int, int]] = []
+    listing = list_tar(file, beside, compressed=False, found=found)
+    if not listing.names:
+        ignored = listing.ignored
+        first = f" ({ignored.left_out[0][0]!r} {ignored.left_out[0][1]})" if ignored.left_out else ""
+        problem = f"holds no images{first} (a sample is KEY.png or KEY.jpg, beside it KEY.cls)"
+        raise DatasetError(file, problem)
+    places = np.array([found[number] for number in listing.chosen], dtype=np.int64)  # [n, 2]
+    lines = [file.name]
+    for name, (offset, size), label in zip(listing.names, places.tolist(), listing.labels.values, strict=True):
+        lines.append(f"{name} {offset} {size} {label}")
+    digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
+    digest.update(read_stretch(file, *places[0].tolist()))
+    return Scan(listing, places, digest.digest())
+
+
+def list_tar(
+    file: Path, beside: Description | None, *, compressed: bool, found: list[tuple[int, int]] | None = None
+) -> Listing:
+    """List the images of a tar in order; append their places to `found`. Raises DatasetError."""
+    lister = ListingBuilder(file, samples=True, beside=beside)
+    for member in tar_members(file, compressed=compressed, special=True):
+        if not member.is_file:
+            if is_image(member.name) or (member.info.issym() and may_matter(member.name)):
+                lister.leave_out(member.name, NOT_REGULAR)
+        elif lister.add(member.name, member.size, member.read) and found is not None:
+            found.append(place_of(member))
+    return lister.listing()
+
+
+def place_of(member: "Member") -> tuple[int, int]:
+    """Return the offset and size of an image. Raises DatasetError."""
+    if member.info.issparse():
+        raise DatasetError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
+    if member.size > MAX_IMAGE_BYTES:
+        raise DatasetError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
+    return member.info.offset_data, member.size
+
+
+def read_stretch(file: Path, offset: int, size: int) -> bytes:
+    """Read `size` bytes of a shard, or fewer at its end. Raises FileError."""
+    try:
+        with file.open("rb", buffering=0) as shard:
+            shard.seek(offset)
+            return shard.read(size)
+    except OSError as error:
+        raise explain(file, error) from error
+
+
+def read_index(saved: Path, fingerprint: str) -> ShardIndex | None:
+    """Return a saved index if it is whole and its files have this fingerprint."""
+    try:
+        facts = read_header(saved)[METADATA]
+        if (facts.get("format"), facts.get("stamp")) != (FORMAT, fingerprint):
+            return None
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in read_tensors(saved).items()}
+        described = parse_json(facts["labels"])
+        labels = UnresolvedLabels(
+            **{name: arrays.pop(name) for name in LABEL_ARRAYS},
+            folder_names=tuple(described.pop("folder_names")),
+            numbered=tuple(described.pop("numbered")),
+            reasons={int(number): reason for number, reason in described.pop("reasons").items()},
+            class_names=tuple(described.pop("class_names")),
+            **described,
+        )
+        index = ShardIndex(**arrays, labels=labels, sha256=facts["sha256"], notes=tuple(parse_json(facts["notes"])))
+    except (FileError, TensorFileError, JsonError, TypeError, KeyError, ValueError, AttributeError):
+        # missing or damaged: scan again
+        return None
+    columns = ((index.shard, np.int32), (index.offset, np.int64), (index.size, np.int64))
+    if not all(column.shape == index.shard.shape and column.dtype == dtype for column, dtype in columns):
+        return None
+    return index if index.shard.size and all(column.min() >= 0 for column, _ in columns) else None
+
+
+def write_index(saved: Path, index: ShardIndex, fingerprint: str) -> None:
+    """Save an index. Raises FileError."""
+    arrays = {name: getattr(index, name) for name in ARRAYS}
+    arrays |= {name: getattr(index.labels, name) for name in LABEL_ARRAYS}
+    described = {f.name: getattr(index.labels, f.name) for f in fields(index.labels) if f.name not in LABEL_ARRAYS}
+    facts = {"format": FORMAT, "stamp": fingerprint, "sha256": index.sha256}
+    facts |= {"labels": json.dumps(described), "notes": json.dumps(index.notes)}
+    with written_beside(saved, overwrite=True) as draft:
+        save_file(arrays, draft, metadata=facts)
+
+
+class Member(NamedTuple):
+    """A file inside a tar; it can be read until the next one is requested."""
+
+    path: Path
+    tar: tarfile.TarFile
+    info: tarfile.TarInfo
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def size(self) -> int:
+        return self.info.size
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file, not a link or pipe."""
+        return self.info.isreg()
+
+    def read(self) -> bytes:
+        """Return the file's bytes. Raises DatasetError, FileError."""
+        with tar_errors(self.path):
+            file = self.tar.extractfile(self.info)
+            return file.read() if file is not None else b""
+
+
+def tar_members(path: Path, *, compressed: bool = True, special: bool = False) -> Iterator[Member]:
+    """Yield the regular files of a tar in order; with `special` also links and pipes.
+
+    Unless `compressed` tars are allowed, the end-of-archive block is checked too, which a tar that was cut between two
+    files lacks. Raises DatasetError, FileError.
+    """
+    with tar_errors(path):
+        try:
+            tar = tarfile.open(path, "r:*" if compressed else "r:")  # noqa: SIM115 closed below
+        except tarfile.ReadError:
+            if not compressed and tarfile.is_tarfile(path):
+                raise DatasetError(path, "is a compressed tar; shards are read in place: decompress it") from None
+            raise
+    with tar:
+        while True:
+            with tar_errors(path):
+                info = tar.next()
+            if info is None:
+                if not compressed:
+                    check_end(path, tar)
+                return
+            tar.members.clear()  # type: ignore[attr-defined]  # a million of them would fill memory
+            check_name(path, info.name)
+            if info.isreg() or (special and not info.isdir()):
+                yield Member(path, tar, info)
+
+
+def check_end(path: Path, tar: tarfile.TarFile) -> None:
+    """Raise DatasetError unless a block of zeros follows the last file."""
+    assert tar.fileobj is not None
+    with tar_errors(path):
+        tar.fileobj.seek(tar.offset)
+        block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        raise DatasetError(path, "is not a whole tar file (truncated, or damaged after its last readable file)")
+
+
+@contextmanager
+def tar_errors(path: Path) -> Iterator[None]:
+    """Raise DatasetError or FileError for what tarfile raises of a damaged tar."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+        raise DatasetError(path, "is not a whole tar file (truncated, damaged, or of another type)") from error
+    except OSError as error:
+        if error.errno is None:  # gzip's and bzip2's own complaints
+            raise DatasetError(path, "is not a whole tar file (its compression is damaged)") from error
+        raise explain(path, error) from error

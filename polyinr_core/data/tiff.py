@@ -1,7 +1,7 @@
-"""The first image of a TIFF file: any layout of its samples, brought to 8 bits a channel, or one clear refusal.
+"""The first image of a TIFF: any layout of samples, scaled to 8 bits a channel; others are refused in one line.
 
 tifffile reads the tags. libtiff, through Pillow, unpacks strips and tiles, which it is given as plain bytes:
-Pillow itself takes some layouts for others in silence (separate planes of 16 bits) and cuts 16 bits off.
+Pillow by itself misreads some layouts silently (separate planes of 16 bits) and truncates 16 bits to 8.
 """
 
 import ctypes
@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -21,23 +20,23 @@ from PIL import Image, _imaging
 
 from polyinr_core.errors import ImageError
 
-from .color import is_8_bit
+from .color import to_8_bit
 
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 JPEG = 7
 CCITT = (2, 3, 4)
-STREAMS = (UNCOMPRESSED, PACKBITS, LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # that know nothing of images
+STREAMS = (
+    UNCOMPRESSED,
+    PACKBITS,
+    LZW,
+    DEFLATE,
+    OLD_DEFLATE,
+    LZMA,
+    ZSTD,
+)  # general compression, which knows nothing of images
 PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # with the others libtiff disregards a predictor
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
-COLORS = {
-    WHITE_IS_0: 1,
-    BLACK_IS_0: 1,
-    RGB: 3,
-    PALETTE: 1,
-    CMYK: 4,
-    CIELAB: 3,
-    ICCLAB: 3,
-}  # channels without alpha
+COLORS = {WHITE_IS_0: 1, BLACK_IS_0: 1, RGB: 3, PALETTE: 1, CMYK: 4, CIELAB: 3, ICCLAB: 3}  # channels without alpha
 UNSPECIFIED, PREMULTIPLIED, STRAIGHT, COREL_DRAW = 0, 1, 2, 999  # what an extra channel is
 UNSIGNED, SIGNED, FLOATING, UNDEFINED = 1, 2, 3, 4
 BITS = {UNSIGNED: range(1, 17), FLOATING: (16, 32, 64)}
@@ -52,18 +51,11 @@ ByteOrder = Literal["<", ">"]
 TYPES = {"B": 7, "H": 3, "I": 4, "R": 5}
 
 
-@dataclass(frozen=True)
-class Tiff:
-    """Pixels as L, RGB, CMYK or LAB, the alpha as L, the color profile, and EXIF's number of the orientation."""
+def read_tiff(data: bytes, *, max_pixels: int) -> tuple[Image.Image, Image.Image | None, bytes | None, int]:
+    """Read the first image of a TIFF as L, RGB, CMYK or LAB, its alpha as L, its color profile and EXIF's orientation.
 
-    image: Image.Image
-    alpha: Image.Image | None
-    profile: bytes | None
-    orientation: int
-
-
-def read_tiff(data: bytes, *, max_pixels: int) -> Tiff:
-    """Read the first image of a TIFF. Raises ImageError, or anything for a broken file."""
+    Raises ImageError, or anything for a broken file.
+    """
     silence_libtiff()
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
@@ -76,19 +68,19 @@ def read_tiff(data: bytes, *, max_pixels: int) -> Tiff:
             raise ImageError("does not say what its numbers mean (a TIFF without PhotometricInterpretation)")
         compression = int(page.compression)
         if compression in STREAMS and page.photometric != YCBCR:
-            image, alpha = colors_of(samples_of(data, page, byteorder=file.byteorder), page)
+            image, alpha = to_colors(read_samples(data, page, byteorder=file.byteorder), page)
         else:
-            image, alpha = by_pillow(data, page), None
+            image, alpha = decode_by_pillow(data, page), None
         profile = page.tags.get(34675)
         icc = profile.value if profile is not None and isinstance(profile.value, bytes) else None
         orientation = (_whole_numbers(page, 274) or [1])[0]
-        return Tiff(image, alpha, icc, orientation if 1 <= orientation <= 8 else 1)
+        return image, alpha, icc, orientation if 1 <= orientation <= 8 else 1
 
 
 @cache
 def silence_libtiff() -> None:
     """Stop the libtiff that Pillow is linked to from writing to stderr; Pillow raises an error by itself."""
-    with suppress(OSError, AttributeError):  # linked statically: its names are not to be had
+    with suppress(OSError, AttributeError):  # linked statically: its functions cannot be found
         library = ctypes.CDLL(_imaging.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = getattr(library, name)
@@ -96,12 +88,12 @@ def silence_libtiff() -> None:
             handler(None)
 
 
-def samples_of(data: bytes, page: Any, *, byteorder: ByteOrder) -> NDArray:
+def read_samples(data: bytes, page: Any, *, byteorder: ByteOrder) -> NDArray:
     """Return the samples [H, W, S] of a page, in the file's own type (uint8, uint16, floating point).
 
     Raises ImageError for what is not known to be read right.
     """
-    kind, bits, channels = _sample_kind(page), page.bitspersample, page.samplesperpixel
+    format, bits, channels = _sample_format(page), page.bitspersample, page.samplesperpixel
     width, height = page.imagewidth, page.imagelength
     if width * height * channels * max(8, bits) // 8 > MAX_SAMPLE_BYTES:
         raise ImageError(f"holds more than {MAX_SAMPLE_BYTES // 2**30} GiB of samples")
@@ -115,14 +107,14 @@ def samples_of(data: bytes, page: Any, *, byteorder: ByteOrder) -> NDArray:
     count = across * -(-height // rows)
     if len(segments) < planes * count:
         raise ImageError(f"lacks strips or tiles: {planes * count} are needed, {len(segments)} are there")
-    samples = np.empty((height, width, channels), dtype=_dtype(kind, bits))
+    samples = np.empty((height, width, channels), dtype=_dtype(format, bits))
     compression = int(page.compression)
     step = across * max(1, UNPACKED_AT_ONCE // (across * rows * row_bytes))  # whole rows of tiles
     for plane in range(planes):
         for first in range(0, count, step):
             top = first // across * rows
             part = segments[plane * count + first : plane * count + min(first + step, count)]
-            packed = unpacked(
+            packed = unpack(
                 part,
                 compression=compression,
                 width=across * row_bytes,
@@ -131,36 +123,36 @@ def samples_of(data: bytes, page: Any, *, byteorder: ByteOrder) -> NDArray:
                 rows=rows,
                 fill_order=page.fillorder,
             )
-            values = _numbers(packed, bits=bits, kind=kind, byteorder=byteorder, predictor=page.predictor,
+            values = _to_numbers(packed, bits=bits, format=format, byteorder=byteorder, predictor=page.predictor,
                               tiles=across, together=together)  # fmt: skip
-            place = samples[top : top + len(values), :, plane : plane + together]
-            values = values[:, : across * row_width * together]  # the rest fills a row's last byte
-            place[...] = values.reshape(len(values), -1, together)[:, :width]
+            target = samples[top : top + len(values), :, plane : plane + together]
+            values = values[:, : across * row_width * together]  # the remaining bits fill a row's last byte
+            target[...] = values.reshape(len(values), -1, together)[:, :width]
     return samples
 
 
-def _sample_kind(page: Any) -> int:
-    """Return the sample format of a page. Raises ImageError for one that has no known white, and the like."""
-    kinds = page.tags.get(339)
-    found = kinds.value if kinds is not None else UNSIGNED
+def _sample_format(page: Any) -> int:
+    """Return the sample format of a page. Raises ImageError if its white is unknown, or its predictor."""
+    tag = page.tags.get(339)
+    found = tag.value if tag is not None else UNSIGNED
     found = set(found) if isinstance(found, tuple) else {found}
-    kind = found.pop()
-    kind = UNSIGNED if kind == UNDEFINED else kind
+    format = found.pop()
+    format = UNSIGNED if format == UNDEFINED else format
     bits = page.bitspersample
-    if found or not isinstance(bits, int) or bits not in BITS.get(kind, ()):
+    if found or not isinstance(bits, int) or bits not in BITS.get(format, ()):
         names = {UNSIGNED: "whole", SIGNED: "signed", FLOATING: "floating-point"}
-        raise ImageError(f"holds {names.get(kind, 'unknown')} samples of {bits} bits, which have no certain white")
+        raise ImageError(f"holds {names.get(format, 'unknown')} samples of {bits} bits, which have no certain white")
     if page.predictor != 1:
-        known = {2: bits in (8, 16) and kind == UNSIGNED, 3: kind == FLOATING}
+        known = {2: bits in (8, 16) and format == UNSIGNED, 3: format == FLOATING}
         if page.compression not in PREDICTED or not known.get(int(page.predictor), False):
             raise ImageError(
                 f"has a predictor ({int(page.predictor)}) that does not go with its samples or compression"
             )
-    return kind
+    return format
 
 
-def _dtype(kind: int, bits: int) -> np.dtype:
-    return np.dtype(f"f{bits // 8}" if kind == FLOATING else "u1" if bits <= 8 else "u2")
+def _dtype(format: int, bits: int) -> np.dtype:
+    return np.dtype(f"f{bits // 8}" if format == FLOATING else "u1" if bits <= 8 else "u2")
 
 
 def _segments(data: bytes, page: Any) -> Iterator[bytes]:
@@ -185,7 +177,7 @@ def _whole_numbers(page: Any, code: int) -> list[int]:
     return [int(value) for value in values] if all(isinstance(value, int) for value in values) else []
 
 
-def unpacked(
+def unpack(
     segments: Sequence[bytes],
     *,
     compression: int,
@@ -229,13 +221,13 @@ def tiff_file(tags: dict[int, Tag], segments: Sequence[bytes], *, is_tiled: bool
     tags = {**tags, offsets: ("I", [0] * count), counts: ("I", [len(segment) for segment in segments])}
     at = 8 + 2 + 12 * len(tags) + 4
     entries, body = b"", b""
-    sizes = {tag: len(_packed(kind, values)) for tag, (kind, values) in tags.items()}
+    sizes = {tag: len(_pack(letter, values)) for tag, (letter, values) in tags.items()}
     start = at + sum(size + size % 2 for size in sizes.values() if size > 4)
     places = np.cumsum([start, *(len(segment) for segment in segments)])[:count]
     tags[offsets] = ("I", places.tolist())
-    for tag, (kind, values) in sorted(tags.items()):
-        value = _packed(kind, values)
-        entries += struct.pack("<HHI", tag, TYPES[kind], len(values) // (2 if kind == "R" else 1))
+    for tag, (letter, values) in sorted(tags.items()):
+        value = _pack(letter, values)
+        entries += struct.pack("<HHI", tag, TYPES[letter], len(values) // (2 if letter == "R" else 1))
         if len(value) <= 4:
             entries += value.ljust(4, b"\0")
         else:
@@ -244,39 +236,39 @@ def tiff_file(tags: dict[int, Tag], segments: Sequence[bytes], *, is_tiled: bool
     return b"".join([struct.pack("<2sHIH", b"II", 42, 8, len(tags)), entries, b"\0\0\0\0", body, *segments])
 
 
-def _packed(kind: str, values: Sequence[int]) -> bytes:
-    return struct.pack(f"<{len(values)}{'I' if kind == 'R' else kind}", *values)
+def _pack(letter: str, values: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(values)}{'I' if letter == 'R' else letter}", *values)
 
 
-def _numbers(
+def _to_numbers(
     packed: NDArray[np.uint8],
     *,
     bits: int,
-    kind: int,
+    format: int,
     byteorder: ByteOrder,
     predictor: int,
     tiles: int,
     together: int,
 ) -> NDArray:
-    """Turn rows of bytes into rows of numbers [H, N]; `tiles` side by side were predicted apart."""
+    """Convert rows of bytes to rows of numbers [H, N]; each of `tiles` side by side has its own prediction."""
     height = len(packed)
     if predictor == 3:  # bytes of all numbers, the highest first, then differences (Adobe's TIFF technical note 3)
         split = packed.reshape(height, tiles, -1, together).cumsum(axis=2, dtype=np.uint8)
         split = split.reshape(height, tiles, bits // 8, -1).swapaxes(2, 3)
         return np.ascontiguousarray(split).view(f">f{bits // 8}").reshape(height, -1)
     if bits in (8, 16, 32, 64):
-        values = packed.view(_dtype(kind, bits).newbyteorder(byteorder))
+        values = packed.view(_dtype(format, bits).newbyteorder(byteorder))
         if predictor == 2:
-            values = values.reshape(height, tiles, -1, together).cumsum(axis=2, dtype=_dtype(kind, bits))
+            values = values.reshape(height, tiles, -1, together).cumsum(axis=2, dtype=_dtype(format, bits))
         return values.reshape(height, -1)
-    values = np.empty((height, packed.shape[1] * 8 // bits), dtype=_dtype(kind, bits))
+    values = np.empty((height, packed.shape[1] * 8 // bits), dtype=_dtype(format, bits))
     weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.uint16)
     for row, line in zip(values, packed, strict=True):  # eight times the bytes: row by row
         row[:] = np.unpackbits(line)[: len(row) * bits].reshape(-1, bits) @ weights
     return values
 
 
-def colors_of(samples: NDArray, page: Any) -> tuple[Image.Image, Image.Image | None]:
+def to_colors(samples: NDArray, page: Any) -> tuple[Image.Image, Image.Image | None]:
     """Return the image (L, RGB, CMYK, LAB) and the alpha of samples [H, W, S]. Raises ImageError."""
     photometric = int(page.photometric)
     if photometric not in COLORS:
@@ -300,14 +292,14 @@ def colors_of(samples: NDArray, page: Any) -> tuple[Image.Image, Image.Image | N
     elif photometric in (CIELAB, ICCLAB):
         pixels = _lab(samples[..., :3], bits=bits, signed=photometric == CIELAB)
     else:
-        pixels = _eight_bits(samples[..., :channels], bits)
+        pixels = _scale_to_8_bit(samples[..., :channels], bits)
         if photometric == WHITE_IS_0:
             pixels = 255 - pixels
     if alphas:
         which = alphas[0]
-        alpha = _eight_bits(samples[..., channels + which], bits)
+        alpha = _scale_to_8_bit(samples[..., channels + which], bits)
         if meanings[which] == PREMULTIPLIED and photometric in (BLACK_IS_0, RGB):
-            pixels = _unmultiplied(samples[..., :channels], samples[..., channels + which])
+            pixels = _unmultiply(samples[..., :channels], samples[..., channels + which])
         elif meanings[which] == PREMULTIPLIED and alpha.min() < 255:
             raise ImageError("holds premultiplied alpha with colors other than gray or RGB")
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[pixels.shape[2]]
@@ -318,16 +310,16 @@ def colors_of(samples: NDArray, page: Any) -> tuple[Image.Image, Image.Image | N
     return image, None if alpha is None else Image.fromarray(np.ascontiguousarray(alpha))
 
 
-def _eight_bits(values: NDArray, bits: int) -> NDArray[np.uint8]:
+def _scale_to_8_bit(values: NDArray, bits: int) -> NDArray[np.uint8]:
     """Bring samples to 8 bits by the full scale; floating point is 0 to 1. Raises ImageError."""
     if values.dtype.kind != "f":
-        return is_8_bit(values, top=2**bits - 1)
+        return to_8_bit(values, top=2**bits - 1)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise ImageError("has values outside 0-1, and no certain white")
     return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
 
 
-def _unmultiplied(colors: NDArray, alpha: NDArray) -> NDArray[np.uint8]:
+def _unmultiply(colors: NDArray, alpha: NDArray) -> NDArray[np.uint8]:
     """Divide premultiplied colors by their alpha; nothing is there where the alpha is 0."""
     share = np.maximum(alpha[..., None], 1e-6 if alpha.dtype.kind == "f" else 1).astype(np.float32)
     return np.rint(np.clip(colors / share, 0, 1) * 255).astype(np.uint8)
@@ -339,14 +331,14 @@ def _palette_of(page: Any) -> NDArray[np.uint8]:
     if table is None or page.bitspersample > 16 or table.shape != (3, 2**page.bitspersample):
         raise ImageError("lacks the palette of its colors, or has one of another size")
     # old writers fill in bytes; libtiff takes them so
-    return (table if table.max() < 256 else is_8_bit(table)).T.astype(np.uint8)
+    return (table if table.max() < 256 else to_8_bit(table)).T.astype(np.uint8)
 
 
 def _lab(samples: NDArray, *, bits: int, signed: bool) -> NDArray[np.uint8]:
     """Return Lab in 8 bits, a and b as signed bytes. Raises ImageError."""
     if bits not in (8, 16) or samples.dtype.kind == "f":
         raise ImageError(f"holds Lab colors of {bits} bits; only 8 and 16 are supported")
-    lightness = is_8_bit(samples[..., :1], top=2**bits - 1)
+    lightness = to_8_bit(samples[..., :1], top=2**bits - 1)
     zero = 0 if signed else 2 ** (bits - 1)
     axes = (samples[..., 1:] - zero).astype(samples.dtype).view(f"i{bits // 8}")  # wraps around
     if bits == 16:
@@ -354,7 +346,7 @@ def _lab(samples: NDArray, *, bits: int, signed: bool) -> NDArray[np.uint8]:
     return np.concatenate([lightness, axes.astype(np.int8).view(np.uint8)], axis=-1)
 
 
-def by_pillow(data: bytes, page: Any) -> Image.Image:
+def decode_by_pillow(data: bytes, page: Any) -> Image.Image:
     """Decode a page of JPEG or fax strips, or of YCbCr, by Pillow and libtiff. Raises ImageError."""
     compression, photometric, bits = int(page.compression), int(page.photometric), page.bitspersample
     is_known = (
@@ -369,9 +361,9 @@ def by_pillow(data: bytes, page: Any) -> Image.Image:
             f"{photometric}, {bits} bits); save it as RGB with LZW, deflate or no compression"
         )
     tags: dict[int, Tag] = {}
-    for code, kind in COPIED.items():
+    for code, letter in COPIED.items():
         if values := _whole_numbers(page, code):
-            tags[code] = (kind, values)
+            tags[code] = (letter, values)
     segments = list(_segments(data, page))
     if compression == UNCOMPRESSED:  # which Pillow would read without libtiff, and without its subsampling
         segments = [zlib.compress(segment, 1) for segment in segments]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one DiffAugment call: one of each for every image, all [N], on the CPU."""
+    """The random numbers of one augmentation call: one of each for every image, all [N], on the CPU."""
 
     brightness: Tensor  # uniform in [0, 1), as the next two
     saturation: Tensor
@@ -20,15 +20,20 @@ class Draws:
     shift_columns: Tensor
     hole_row: Tensor  # center of the hole
     hole_column: Tensor
+    geometry: Tensor | None = None  # [N, 2, 3], from output to input coordinates in [-1, 1]; None: no such step
 
     def of(self, images: slice) -> "Draws":
         """Return the draws of some of the images."""
-        return Draws(*(getattr(self, field.name)[images] for field in fields(self)))
+        return Draws(**{name: getattr(self, name)[images] for name in self.drawn()})
+
+    def drawn(self) -> list[str]:
+        """Return the names of the draws that there are."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
     @classmethod
     def of_all(cls, draws: Sequence["Draws"]) -> "Draws":
         """Return the draws of several calls, one after the other."""
-        return cls(*(torch.cat([getattr(each, field.name) for each in draws]) for field in fields(cls)))
+        return cls(**{name: torch.cat([getattr(each, name) for each in draws]) for name in draws[0].drawn()})
 
 
 def hole_side(size: int) -> int:
@@ -36,18 +41,50 @@ def hole_side(size: int) -> int:
     return int(size * 0.2 + 0.5)
 
 
-def draw_augmentation(count: int, size: int, rng: torch.Generator) -> Draws:
-    """Draw for `count` images of side `size` from `rng`, a CPU generator."""
+def draw_augmentation(count: int, size: int, rng: torch.Generator, *, p: float | None = None) -> Draws:
+    """Draw for `count` images of side `size` from `rng`, a CPU generator.
+
+    Args:
+        p: Probability of each operation for each image (adaptive augmentation); then images are also turned, scaled
+            and shifted by fractions of a pixel. None: DiffAugment, every operation on every image.
+    """
     brightness, saturation, contrast = torch.rand(3, count, generator=rng)
     reach = int(size * 0.125 + 0.5)
     shift_rows, shift_columns = torch.randint(-reach, reach + 1, (2, count), generator=rng)
     centers = size + (1 - hole_side(size) % 2)
     hole_row, hole_column = torch.randint(0, centers, (2, count), generator=rng)
-    return Draws(brightness, saturation, contrast, shift_rows, shift_columns, hole_row, hole_column)
+    draws = Draws(brightness, saturation, contrast, shift_rows, shift_columns, hole_row, hole_column)
+    return draws if p is None else apply_probability(draws, size, rng, p=p)
+
+
+SCALE_STD = 0.2  # of log2 of the scale
+SHIFT_STD = 0.125  # of the shift, in image sides
+
+
+def apply_probability(draws: Draws, size: int, rng: torch.Generator, *, p: float) -> Draws:
+    """Let each operation happen to each image with probability p, and add turns, scales and fractional shifts.
+
+    An operation that does not happen gets its neutral value. Shifts by fractions replace those by whole pixels.
+    Karras et al., "Training Generative Adversarial Networks with Limited Data" (ADA), 2020, appendix B.
+    """
+    count = len(draws.brightness)
+    happens = torch.rand(7, count, generator=rng) < p  # three colors, hole, turn, scale, shift
+    brightness, saturation, contrast = (
+        torch.where(do, draw, 0.5)
+        for do, draw in zip(happens[:3], (draws.brightness, draws.saturation, draws.contrast), strict=True)
+    )
+    hole_row = torch.where(happens[3], draws.hole_row, -size)  # a hole beyond the border
+    turns = torch.where(happens[4], torch.randint(0, 4, (count,), generator=rng), 0)
+    scale = torch.exp2(torch.where(happens[5], SCALE_STD * torch.randn(count, generator=rng), 0.0))
+    shifts = torch.where(happens[6], 2 * SHIFT_STD * torch.randn(2, count, generator=rng), 0.0)
+    cos, sin = torch.tensor([1.0, 0.0, -1.0, 0.0])[turns] / scale, torch.tensor([0.0, 1.0, 0.0, -1.0])[turns] / scale
+    geometry = torch.stack([cos, -sin, shifts[0], sin, cos, shifts[1]], dim=1).unflatten(1, (2, 3))
+    none = torch.zeros_like(draws.shift_rows)
+    return Draws(brightness, saturation, contrast, none, none, hole_row, draws.hole_column, geometry)
 
 
 def augment(x: Tensor, draws: Draws) -> Tensor:
-    """Apply color, translation and cutout to images [N, 3, S, S] about [-1, 1]; the result is not clipped.
+    """Change colors, translate, resample and cut holes in images [N, 3, S, S] about [-1, 1]; the result is not clipped.
 
     Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", with the release's ranges.
     """
@@ -55,6 +92,8 @@ def augment(x: Tensor, draws: Draws) -> Tensor:
     x = change_saturation(x, draws.saturation)
     x = change_contrast(x, draws.contrast)
     x = translate(x, draws.shift_rows, draws.shift_columns)
+    if draws.geometry is not None:
+        x = transform(x, draws.geometry)
     return cut_hole(x, draws.hole_row, draws.hole_column)
 
 
@@ -84,6 +123,15 @@ def translate(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Give pixel (i, j) the value of (i + rows, j + columns), zero (mid gray) where that lies outside."""
     shifts = zip(x.unbind(), rows.tolist(), columns.tolist(), strict=True)
     return torch.stack([functional.pad(image, (-c, c, -r, r)) for image, r, c in shifts])
+
+
+def transform(x: Tensor, geometry: Tensor) -> Tensor:
+    """Resample images bilinearly through affine maps [N, 2, 3] of coordinates in [-1, 1]; zero lies outside.
+
+    Images whose map is the identity stay as they are, but for rounding.
+    """
+    grid = functional.affine_grid(geometry.to(x), list(x.shape), align_corners=False)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def cut_hole(x: Tensor, row: Tensor, column: Tensor) -> Tensor:

@@ -95,27 +95,42 @@ class ProjectedDiscriminator(nn.Module):
         draws: Sequence[Draws] | None = None,
         sigma: float = 0.0,
         parts: int = 1,
+        copies: int = 1,
     ) -> list[Tensor]:
         """Map images x [N, 3, S, S] about [-1, 1] to patch logits, one [N, K] for each backbone.
 
-        `label` [N] is needed by a conditional discriminator and ignored by others. `sigma` blurs; `draws`, of N
-        images for each backbone, switch DiffAugment on. Of several `parts` of x, equally large, each is seen
-        as in a pass of its own, one after the other: each has its batch statistics and power iterations.
         Raises LabelError without a label, ConfigError for a size that the backbones cannot look at.
+
+        Args:
+            label: Classes [N]: needed by a conditional discriminator, ignored by others.
+            draws: Random numbers of DiffAugment for N images, for each backbone. None: no augmentation.
+            sigma: Width of the blur in pixels.
+            parts: Of several, equally large, each is seen as in a pass of its own, one after the other: each has its
+                own batch statistics and power iterations.
+            copies: Of several versions of all parts, one after another, the later ones are normalized by the batch
+                statistics and weights of the first (for `finite_difference_penalty`).
         """
-        if self.config.classes and label is None:
-            raise LabelError("a conditional discriminator needs the label of each image")
+        return self.logits(self.project(x, draws=draws, sigma=sigma), label, parts=parts, copies=copies)
+
+    def project(self, x: Tensor, *, draws: Sequence[Draws] | None = None, sigma: float = 0.0) -> list[list[Tensor]]:
+        """Return what the heads of each backbone read of images x [N, 3, S, S]: the frozen part of `forward`."""
         with torch.autocast(x.device.type, enabled=False):  # images stay float32, blurred or not
             x = blur(x, sigma)
-        views = [x if draws is None else augment(x, draws[i]) for i in range(len(self.config.backbones))]
-        return [self.judge(name, view, label, parts) for name, view in zip(self.config.backbones, views, strict=True)]
+        inputs = [x if draws is None else augment(x, draws[i]) for i in range(len(self.config.backbones))]
+        named = zip(self.config.backbones, inputs, strict=True)
+        return [self.projections[name](self.features[name](self.resized(name, view))) for name, view in named]
 
-    def judge(self, name: str, x: Tensor, label: Tensor | None, parts: int) -> Tensor:
-        """Return the logits [N, K] of one backbone's heads, from the finest scale to the deepest."""
-        maps = self.projections[name](self.features[name](self.resized(name, x)))
-        heads = zip(self.heads[name], maps, strict=True)  # type: ignore[call-overload]
-        rows = [head(scale, label, parts) for head, scale in heads]
-        return torch.cat(rows, dim=1)
+    def logits(
+        self, maps: Sequence[Sequence[Tensor]], label: Tensor | None = None, *, parts: int = 1, copies: int = 1
+    ) -> list[Tensor]:
+        """Return the logits [N, K] of each backbone's heads, from the finest scale to the deepest (see `forward`)."""
+        if self.config.classes and label is None:
+            raise LabelError("a conditional discriminator needs the label of each image")
+        rows = []
+        for name, scales in zip(self.config.backbones, maps, strict=True):
+            heads = zip(self.heads[name], scales, strict=True)  # type: ignore[call-overload]
+            rows.append(torch.cat([head(x, label, parts, copies) for head, x in heads], dim=1))
+        return rows
 
     def resized(self, name: str, x: Tensor) -> Tensor:
         """Bring images to the size at which a backbone looks."""

@@ -31,11 +31,21 @@ class SharedBatchNorm(nn.BatchNorm2d):
         wide = x if x.dtype == torch.float64 else x.float()
         count = self.dist.world_size * x.numel() // x.shape[1]  # the pieces are of one size
         mean = AllReduce.apply(wide.sum(dim=(0, 2, 3)), self.dist) / count  # [C]
-        centerd = wide - mean[:, None, None]
-        variance = AllReduce.apply(centerd.square().sum(dim=(0, 2, 3)), self.dist) / count
+        centered = wide - mean[:, None, None]
+        variance = AllReduce.apply(centered.square().sum(dim=(0, 2, 3)), self.dist) / count
         self.remember(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = (variance + self.eps).rsqrt() * self.weight
-        return (centerd * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    def normalize_by(self, x: Tensor, reference: Tensor) -> Tensor:
+        """Normalize x by the batch statistics of `reference`. Differentiable in both; no running statistics move."""
+        wide = reference if reference.dtype == torch.float64 else reference.float()
+        count = self.dist.world_size * wide.numel() // wide.shape[1]
+        mean = AllReduce.apply(wide.sum(dim=(0, 2, 3)), self.dist) / count  # [C]
+        deviations = wide - mean[:, None, None]
+        variance = AllReduce.apply(deviations.square().sum(dim=(0, 2, 3)), self.dist) / count
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return ((x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
     def remember(self, mean: Tensor, variance: Tensor) -> None:
@@ -63,17 +73,18 @@ class SpectralConv2d(nn.Conv2d):
         self.register_buffer("u", functional.normalize(torch.randn(out_channels), dim=0))
         self.register_buffer("v", functional.normalize(torch.randn(self.weight[0].numel()), dim=0))
 
-    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
+    def forward(self, x: Tensor, parts: int = 1, copies: int = 1) -> Tensor:
         """Convolve images x [N, C, H, W]: `parts` of them, of equal size, as if each had a pass of its own.
 
-        All are convolved with W itself at once, and each part's result is divided by its own estimate.
+        All are convolved with W itself at once, and each part's result is divided by its own estimate. x may hold
+        several `copies` of all parts, one after another, which share the estimates of the first.
         """
         with torch.autocast(x.device.type, enabled=False):
             u, v, sigma = self.estimates(self.weight.detach().flatten(1), parts)
-            sigma = Sigma.apply(self.weight, u, v, sigma)
+            sigma = Sigma.apply(self.weight, u, v, sigma).repeat(copies)
         last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
         weight = self.weight.contiguous(memory_format=torch.channels_last) if last else self.weight
-        y = self._conv_forward(x, weight, None).unflatten(0, (parts, -1))  # [parts, N / parts, out, H', W']
+        y = self._conv_forward(x, weight, None).unflatten(0, (copies * parts, -1))  # [parts, N / parts, out, H', W']
         share = sigma.reciprocal().to(y.dtype)[:, None, None, None, None]
         if self.bias is None:
             return (y * share).flatten(0, 1)
@@ -125,10 +136,12 @@ class DownBlock(nn.Module):
         self.conv = SpectralConv2d(in_channels, out_channels, stride=2, padding=1)
         self.norm = SharedBatchNorm(out_channels)
 
-    def forward(self, x: Tensor, parts: int = 1) -> Tensor:
-        x = self.conv(x, parts)
-        normed = [functional.leaky_relu_(self.norm(part), SLOPE) for part in x.chunk(parts)]
-        return normed[0] if parts == 1 else torch.cat(normed)
+    def forward(self, x: Tensor, parts: int = 1, copies: int = 1) -> Tensor:
+        chunks = self.conv(x, parts, copies).chunk(copies * parts)
+        normed = [self.norm(part) for part in chunks[:parts]]
+        normed += [self.norm.normalize_by(x, chunks[i % parts]) for i, x in enumerate(chunks[parts:])]
+        activated = [functional.leaky_relu_(part, SLOPE) for part in normed]
+        return activated[0] if len(activated) == 1 else torch.cat(activated)
 
 
 class Head(nn.Module):
@@ -137,7 +150,8 @@ class Head(nn.Module):
     Blocks bring the nominal side down to 8; then one convolution gives the logits. With `classes` it gives
     `label_dim` channels instead, which are compared with the projected row of the head's own class table
     (Miyato and Koyama, "cGANs with Projection Discriminator", scaled by 1 / sqrt(label_dim)).
-    Of several `parts` of the images, each is seen as in a pass of its own, one after the other.
+    Of several `parts` of the images, each is seen as in a pass of its own, one after the other. Of several `copies`
+    of all parts, the later ones are normalized by the statistics of the first.
     """
 
     def __init__(
@@ -158,10 +172,10 @@ class Head(nn.Module):
         self.table = nn.Embedding(table_rows, table_dim) if table_rows else None
         self.label_proj = EqualizedLinear(table_dim, label_dim) if table_rows else None
 
-    def forward(self, x: Tensor, label: Tensor | None, parts: int = 1) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None, parts: int = 1, copies: int = 1) -> Tensor:
         for block in self.blocks:
-            x = block(x, parts)
-        x = self.out(x, parts)
+            x = block(x, parts, copies)
+        x = self.out(x, parts, copies)
         if self.table is not None and self.label_proj is not None:
             direction = self.label_proj(self.table(label))[:, :, None, None]  # [N, label_dim, 1, 1]
             x = (x * direction).sum(dim=1) / math.sqrt(x.shape[1])

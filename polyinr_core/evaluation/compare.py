@@ -8,7 +8,9 @@ from importlib import resources
 from math import hypot, log2
 from typing import Any, Literal
 
-from .results import Estimate, Family, Field, Result, base_of, best, family_of
+from polyinr_core.metrics.registry import Family, base_of, best, family_of
+
+from .results import Estimate, Field, Result
 
 # subject: it is what the comparison is about. rounding: the last digits change. spread: the value changes as by other
 # seeds. bias: it shifts by an amount that can be bounded. other: the two values measure different things.
@@ -115,6 +117,39 @@ class Comparison:
     verdicts: dict[str, Verdict]
     alone: tuple[tuple[str, ...], tuple[str, ...]]
 
+    def to_dict(self, names: tuple[str, str]) -> dict[str, Any]:
+        """Return what `polyinr compare --json` prints, with the names of the results."""
+        return {
+            "a": names[0],
+            "b": names[1],
+            "differences": [
+                {
+                    "field": ".".join(difference.field),
+                    "a": difference.values[0],
+                    "b": difference.values[1],
+                    "effects": [
+                        {"kind": fact.grade, "effect": fact.effect, "source": fact.source, "metrics": list(names)}
+                        for fact, names in difference.effects.items()
+                    ],
+                }
+                for difference in self.differences
+            ],
+            "metrics": {
+                name: {
+                    "a": verdict.values[0],
+                    "b": verdict.values[1],
+                    "standing": verdict.standing,
+                    "within": verdict.within,
+                    "because": list(verdict.because),
+                    "compares": list(verdict.compares),
+                    "better": None if verdict.better is None else "ab"[verdict.better],
+                }
+                for name, verdict in self.verdicts.items()
+            },
+            "only_a": list(self.alone[0]),
+            "only_b": list(self.alone[1]),
+        }
+
 
 def compare(a: Result, b: Result) -> Comparison:
     """Compare two results by their cards."""
@@ -175,7 +210,7 @@ def is_implied(field: Field, first: dict[Field, Any], second: dict[Field, Any], 
 def labels_of(fields: dict[Field, Any]) -> tuple[Any, Any]:
     """Return how the labels of generated images are drawn, and the weights of a dataset's classes.
 
-    A dataset with equally many images in each class gives the same images as uniform labels.
+    With equally many images in each class, both give the same images.
     """
     labels, weights = (fields.get(field) for field in LABELS)
     if labels == "dataset" and len(set(str(weights).split())) == 1 and weights is not None:
@@ -268,9 +303,9 @@ def combined_spread(estimates: tuple[Estimate, Estimate]) -> float | None:
 def max_bias(field: Field, estimates: tuple[Estimate, Estimate], a: Result, b: Result) -> float | None:
     """Return the largest possible shift of a Fréchet distance between two counts, n and N images.
 
-    The bias falls as 1/N (Chong and Forsyth 2020), and if there are about as many images as features a little
-    faster, by a term in 1/N^2. As no distance is below 0, the shift is at most value_n (1 - (n/N)^2). It is also at
-    most log2(N/n) times the bias that halving the n generated images shows.
+    The bias falls as 1/N (Chong and Forsyth 2020), and with about as many images as features
+    slightly faster, by a term in 1/N^2. As no distance is below 0, the shift is at most
+    value_n (1 - (n/N)^2). It is also at most log2(N/n) times the bias that halving the n generated images shows.
     """
     counts = [result.fields.get(field) for result in (a, b)]
     numbers = [count for count in counts if type(count) is int and 0 < count < 2**53]

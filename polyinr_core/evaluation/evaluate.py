@@ -12,7 +12,7 @@ from polyinr_core.errors import FileError, RequestError
 from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import BATCH_SIZE, Progress
 from polyinr_core.metrics.feature_statistics import FeatureStatistics, requirements_for
-from polyinr_core.metrics.registry import FeatureKey, networks_of
+from polyinr_core.metrics.registry import FeatureKey, base_of, networks_of
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .image_sources import DatasetImages, GeneratedImages, HeldOut
@@ -22,15 +22,31 @@ from .model_metrics import (
     compute_model_metrics,
     load_perceptual,
     model_card,
+    upsampling_metrics,
     weight_names,
 )
-from .protocols import MetricSelection, load_extractors, select_metrics
-from .provenance import make_card
-from .results import FORMAT, Estimate, base_of
-from .set_metrics import PassSettings, Source, check_variety, collect_statistics, compute_metric, no_progress
+from .protocols import (
+    MetricSelection,
+    check_arguments,
+    check_classes,
+    check_images,
+    check_numbers,
+    check_statistics_path,
+    choose_labels,
+    load_extractors,
+    select_metrics,
+)
+from .results import FORMAT, Estimate, make_card
+from .set_metrics import (
+    PassSettings,
+    Source,
+    check_variety,
+    class_metrics,
+    collect_statistics,
+    compute_metric,
+    no_progress,
+)
 from .statistics_io import SavedStatistics, is_statistics_path, open_statistics, save_statistics
-from .upsampling import upsampling_metrics
-from .validation import check_arguments, check_images, check_numbers, check_statistics_path, choose_labels
 
 DEFAULT_METRICS = ("fd-lite2", "kd-lite2")
 DEFAULT_COUNT = 10_000
@@ -54,6 +70,7 @@ def evaluate(
     extractors: Mapping[str, FeatureExtractor] | None = None,
     download: bool = False,
     bootstrap: int = 0,
+    per_class: bool = False,
     batch: int = BATCH_SIZE,
     steps: int | None = None,
     cache: "str | PathLike[str] | None" = None,
@@ -70,7 +87,7 @@ def evaluate(
 
     Args:
         model: a Model or Checkpoint, whose images of seeds 0 to count - 1 are evaluated on its device; or images: a
-            zip, tar shards, a folder, statistics (.safetensors, .npz), or an ImageSource.
+            zip, tar shards, a folder, an array (.npy, .npz), statistics (.safetensors, .npz), or an ImageSource.
         real: real images, likewise; None for metrics that need none.
         metrics: names such as fid, kid, pr, prdc-lite2, fd-dinov2, ppl, inversion (docs/evaluation.md).
         protocol: what fid and pr mean: "sgxl", "clean" or "adm".
@@ -86,6 +103,7 @@ def evaluate(
         extractors: feature extractors by network, instead of loading them.
         download: whether weights may be downloaded from timm's hub.
         bootstrap: resamples for 95 percent confidence intervals; 0 for none.
+        per_class: whether to compute the metrics of each class too; both sets need labels.
         batch: images a batch of the feature extractors.
         steps: of each inversion; by default 400.
         cache: a folder for features; it also lets an interrupted evaluation resume.
@@ -98,7 +116,8 @@ def evaluate(
         progress: makes a callback (done, total) for a description.
         warn: called with each warning on rank 0.
 
-    Returns: {"format", "metrics": {name: {"value", ...}}, "card"} and for inversion "images", as
+    Returns: {"format", "metrics": {name: {"value", ...}}, "card"}, for inversion "images", and with `per_class`
+        "classes": {class name: {"reals": count, "fakes": count, "metrics": ...}}, as
         `polyinr evaluate -o` writes them; with several ranks, metrics of a model are computed and returned on rank 0
         only, {} elsewhere.
 
@@ -126,6 +145,7 @@ def evaluate(
             "--held-out": held_out,
             "--steps": steps,
             "--bootstrap": bootstrap or None,
+            "--per-class": per_class or None,
             "--cache": cache,
             "--save-statistics": save_statistics_to,
         },
@@ -155,6 +175,7 @@ def evaluate(
         )
     compared = reals if selection.need_reals else None
     check_images(selection, compared, fakes, bootstrap=bootstrap)
+    class_names = check_classes(compared, fakes) if per_class else ()
 
     files = {key: Path(file) for key, file in (weights or {}).items()}
     model_metrics = selection.model_metrics
@@ -172,7 +193,7 @@ def evaluate(
     device = torch.device(device)
     settings = PassSettings(device, batch, bootstrap, Path(cache) if cache is not None else None, ranks, progress)
 
-    result, real_statistics = _evaluate_sets(selection, compared, fakes, extractors, settings, warn)
+    result, real_statistics = _evaluate_sets(selection, compared, fakes, extractors, settings, class_names, warn)
     if save_statistics_to is not None and isinstance(reals, DatasetImages) and ranks.is_main:
         save_statistics(save_statistics_to, reals, real_statistics, extractors, overwrite=overwrite)
     if model_metrics:
@@ -215,12 +236,13 @@ def _evaluate_sets(
     fakes: Source,
     extractors: Mapping[str, FeatureExtractor],
     settings: PassSettings,
+    class_names: Sequence[str],
     warn: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[FeatureKey, FeatureStatistics]]:
     """Return the result of the metrics of image sets, the same on every rank, and the statistics of the reals."""
     metrics, ranks = selection.set_metrics, settings.ranks
-    required_reals = requirements_for(metrics, reals=True)
-    required_fakes = requirements_for(metrics, resampled=settings.bootstrap > 0, reals=False)
+    required_reals = requirements_for(metrics, features=bool(class_names), reals=True)
+    required_fakes = requirements_for(metrics, features=bool(class_names) or settings.bootstrap > 0, reals=False)
     for source, required in ((reals, required_reals), (fakes, required_fakes)):
         if isinstance(source, SavedStatistics):
             source.check(required, extractors)
@@ -245,7 +267,13 @@ def _evaluate_sets(
             name, metric, real_statistics.get(key), fake_statistics[key], resamples=settings.bootstrap
         )
     card = make_card(reals, fakes, metrics, extractors, device=settings.device)
-    return ranks.broadcast_object({"format": FORMAT, "metrics": estimates, "card": card}), real_statistics
+    result = {"format": FORMAT, "metrics": estimates, "card": card}
+    if class_names:
+        assert isinstance(reals, DatasetImages)
+        assert isinstance(fakes, DatasetImages | GeneratedImages)
+        of_reals, of_fakes = (reals.image_labels, real_statistics), (fakes.image_labels, fake_statistics)
+        result["classes"] = class_metrics(selection.metrics, class_names, of_reals, of_fakes)
+    return ranks.broadcast_object(result), real_statistics
 
 
 def open_source(
@@ -263,7 +291,7 @@ def open_source(
     path = Path(source)
     if not is_statistics_path(path):
         run = None if held_out is None else HeldOut.from_run(held_out)
-        images = DatasetImages.open(path, resolution=resolution, count=count, held_out=run)
+        images = DatasetImages.open(path, resolution=resolution, count=count, held_out=run, any_size=True)
         for note in images.data.notes:
             warn(f"{option} {path}: {note}")
         return images
@@ -304,7 +332,7 @@ def warn_about(
     result: Mapping[str, Any],
     warn: Callable[[str], None],
 ) -> None:
-    """Warn about what makes the values differ from published ones: few images, another Inception network."""
+    """Warn about what makes the values differ from published ones: few images, mixed sizes, another Inception."""
     counts = [] if reals is None else [len(source) for source in (reals, fakes) if len(source)]  # 0: unknown
     distances = [m for m in selection.set_metrics.values() if m.kind != "inception_score"]
     if distances and len(counts) == 2 and min(counts) < ENOUGH_IMAGES:
@@ -312,6 +340,9 @@ def warn_about(
             f"{counts[0]} real and {counts[1]} generated images: under {ENOUGH_IMAGES} the distances are biased by the "
             "counts; compare only results of equal counts"
         )
+    for source in (reals, fakes):
+        if isinstance(source, DatasetImages) and not source.resolution:
+            warn(f"{source.name}: images that are not square or not of one size; each network resizes them by its rule")
     for network, facts in result["card"]["networks"].items():
         if facts.get("published") is False:
             warn(f"{network} is not the file of published values; compare only results of the same file")

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,26 +14,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
-from polyinr_core.data.listing import Ignored
+from polyinr_core.data.loader import InfiniteSampler
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.sampler import InfiniteSampler
 from polyinr_core.data.tar_dataset import TarDataset
 from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
-from polyinr_core.images.io import read_note
-from polyinr_core.images.quantize import check_finite, quantize
+from polyinr_core.images.grid import check_finite, quantize
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.rendering.backends import Backend, select_backend
 from polyinr_core.rendering.render import pixels_per_batch
-from polyinr_core.runtime.atomic_io import PathLike, read_bytes, sha256_of
+from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, sha256_of
 from polyinr_core.runtime.rng import generator_for
+from polyinr_core.runtime.tensor_files import ARRAY_ERRORS
 
 READ_BATCH = 32  # images read and decoded together
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # truncated, encrypted
 THREADS = min(8, os.cpu_count() or 1)  # that decode; Pillow releases the GIL
 
 
@@ -62,7 +66,7 @@ class HeldOut:
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise FileError(run.config, "does not say which images the run held out; is it damaged?") from error
 
-    def indices(self, data: "ImageDataset | ImageFolder") -> list[int]:
+    def indices(self, data: "ImageDataset | ImageFolder | ImageStack") -> list[int]:
         """Return the indices of the held-out images, ascending. Raises RequestError, FileError for other data."""
         if not self.count:
             raise RequestError(f"{self.run} held out no images; train with --held-out, or evaluate on other data")
@@ -76,10 +80,10 @@ class HeldOut:
 
 
 class ImageFolder:
-    """A folder of image files, read like a dataset: by index, uint8 [R, R, 3].
+    """A folder of image files, read like a dataset: by index, uint8 [H, W, 3].
 
-    All images must be square and of the size of the first; none is cropped or resized. Labels that cannot be used
-    are ignored.
+    `resolution` is that of the images if all are square and of one size, else 0; `sizes` names two examples. Labels
+    that cannot be used are ignored.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,8 +92,15 @@ class ImageFolder:
         self.names = source.names
         facts, _ = source.labels.resolve_for("usable", path, source.name_of)
         self.labels, self.classes, self.class_names = facts.labels, facts.classes, facts.class_names
-        self.notes = Ignored(source).lines()
-        self.resolution = len(self._decode(0))
+        self.notes = source.ignored.lines()
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="decoding") as pool:
+            found = zip(self.names, pool.map(header_size, [path / name for name in self.names]), strict=True)
+            sizes = {size: name for name, size in reversed(list(found)) if size is not None}
+        height, width = min(sizes) if len(sizes) == 1 else self.read(0).shape[:2]
+        self.resolution = height if height == width and len(sizes) < 2 else 0
+        self.sizes = ", ".join(
+            f"{name} {size[1]}x{size[0]}" for size, name in sorted(sizes.items())[:: max(1, len(sizes) - 1)]
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,39 +112,87 @@ class ImageFolder:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return image `index`. Raises FileError."""
-        pixels = self._decode(index)
-        if len(pixels) != self.resolution:
-            problem = f"is {len(pixels)} px, others of the folder {self.resolution} px; resize all to one size"
-            raise FileError(self.path / self.names[index], problem)
-        return pixels
-
-    def _decode(self, index: int) -> NDArray[np.uint8]:
         path = self.path / self.names[index]
         try:
-            pixels = np.array(decode(read_bytes(path)), dtype=np.uint8)
+            return np.array(decode(read_bytes(path)), dtype=np.uint8)
         except ImageError as error:
             raise FileError(path, str(error)) from error
-        height, width = pixels.shape[:2]
-        if height != width:
-            raise FileError(path, f"is {width}x{height}; images must be square: crop them with `polyinr prepare`")
-        return pixels
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """Return the height and width that an image file declares, None if Pillow cannot read its header."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+class ImageStack:
+    """The images of one array, uint8 [N, R, R, 3], in an .npy file or as `arr_0` of an .npz, read like a dataset.
+
+    Such an .npz is what guided-diffusion samples to; its integers `arr_1` [N] are labels. An .npy file is not read
+    into memory. Raises FileError.
+    """
+
+    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            arrays = np.load(path, mmap_mode="r", allow_pickle=False)
+            plain = isinstance(arrays, np.ndarray)
+            self.pixels = arrays if plain else arrays["arr_0"]
+            self.labels = arrays["arr_1"] if not plain and "arr_1" in arrays else None
+        except OSError as error:
+            raise explain(path, error) from error
+        except (*ZIP_ERRORS, *ARRAY_ERRORS, KeyError, AttributeError) as error:
+            raise FileError(path, "cannot be read as an array of images; is it complete?") from error
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2] or not all(shape):
+            problem = f"holds {self.pixels.dtype} {list(shape)}; images are uint8 [N, R, R, 3]"
+            raise FileError(path, problem)
+        if self.labels is not None and (
+            self.labels.shape != shape[:1] or self.labels.dtype.kind not in "iu" or int(self.labels.min()) < 0
+        ):
+            raise FileError(path, f"its arr_1 is not {shape[0]} labels, integers from 0")
+        self.resolution: int = shape[1]
+        self.classes = 0 if self.labels is None else int(self.labels.max()) + 1
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @cached_property
+    def sha256(self) -> str:
+        return sha256_of(self.path)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Return image `index`, uint8 [R, R, 3]."""
+        return np.array(self.pixels[index])
 
 
 class DatasetImages:
-    """The images of a dataset or a folder, at their size or area-averaged to a smaller `resolution`.
+    """The images of a dataset, a folder or an array, at their size or area-averaged to a smaller `resolution`.
 
-    With `held_out`, only those that a training run held out. With `count`, that many, a random subset that is
+    If `any_size`, images of a folder may differ in size; the resolution is then 0, and feature extractors resize each
+    image. With `held_out`, only those that a training run held out. With `count`, that many, a random subset that is
     always the same. Raises RequestError, FileError.
     """
 
     def __init__(
         self,
-        data: ImageDataset | ImageFolder,
+        data: ImageDataset | ImageFolder | ImageStack,
         *,
         resolution: int | None = None,
         count: int | None = None,
         held_out: HeldOut | None = None,
+        any_size: bool = False,
     ) -> None:
+        if not data.resolution and (resolution is not None or not any_size):
+            sizes = getattr(data, "sizes", "")
+            problem = f"holds images that are not square or not of one size ({sizes}); crop them with `polyinr prepare`"
+            raise FileError(data.path, problem + (", or leave out the resolution" if any_size else ""))
         if resolution is not None and resolution > data.resolution:
             problem = f"holds images of {data.resolution} px; {resolution} px are requested, and none is enlarged"
             raise FileError(data.path, problem)
@@ -156,11 +215,18 @@ class DatasetImages:
         resolution: int | None = None,
         count: int | None = None,
         held_out: HeldOut | None = None,
+        any_size: bool = False,
     ) -> "DatasetImages":
-        """Open a zip, tar shards or a folder of image files. Raises FileError, RequestError."""
+        """Open a zip, tar shards, a folder of image files, an .npy or .npz array. Raises FileError, RequestError."""
         path = Path(path)
-        data = ImageFolder(path) if path.is_dir() and not means_shards(path) else open_dataset(path, labels="usable")
-        return cls(data, resolution=resolution, count=count, held_out=held_out)
+        data: ImageDataset | ImageFolder | ImageStack
+        if path.suffix in (".npy", ".npz"):
+            data = ImageStack(path)
+        elif path.is_dir() and not means_shards(path):
+            data = ImageFolder(path)
+        else:
+            data = open_dataset(path, labels="usable")
+        return cls(data, resolution=resolution, count=count, held_out=held_out, any_size=any_size)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -179,11 +245,20 @@ class DatasetImages:
         return all(is_written_by_sample(self.data.path / self.data.names[index]) for index in self.indices)
 
     @property
+    def image_labels(self) -> NDArray[np.int64] | None:
+        """The class of each image, None without labels."""
+        return None if self.data.labels is None else np.asarray(self.data.labels, dtype=np.int64)[self.indices]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, their indices if they have none."""
+        return tuple(self.data.class_names) or tuple(map(str, range(self.data.classes)))
+
+    @property
     def label_counts(self) -> tuple[int, ...] | None:
         """The number of these images in each class of the dataset; None without labels."""
-        if self.data.labels is None:
-            return None
-        return tuple(np.bincount(self.data.labels[self.indices], minlength=self.data.classes).tolist())
+        labels = self.image_labels
+        return None if labels is None else tuple(np.bincount(labels, minlength=self.data.classes).tolist())
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -194,7 +269,7 @@ class DatasetImages:
             "sha256": self.sha256,
             "count": len(self),
             "of": len(self.data),
-            "stored_resolution": stored,
+            "stored_resolution": stored or "various",
             "reduction": "none" if stored == self.resolution else "area average",
             "labels": "as they are",
         }
@@ -204,12 +279,18 @@ class DatasetImages:
 
     def batches(self, indices: range | None = None) -> Iterator[Tensor]:
         indices = range(len(self)) if indices is None else indices
-        weights = area_weights(self.data.resolution, self.resolution)
+        reduced = self.resolution != self.data.resolution
+        weights = area_weights(self.data.resolution, self.resolution) if reduced else None
         with ThreadPoolExecutor(THREADS, thread_name_prefix="decoding") as pool:
             for start in range(indices.start, indices.stop, READ_BATCH):
                 numbers = self.indices[start : min(start + READ_BATCH, indices.stop)]
-                stacked = torch.from_numpy(np.stack(list(pool.map(self.data.read, numbers)))).permute(0, 3, 1, 2)
-                yield stacked if self.resolution == self.data.resolution else quantize(area_average(stacked, weights))
+                images = [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in pool.map(self.data.read, numbers)]
+                if not self.resolution:
+                    yield from (image[None] for image in images)
+                elif weights is None:
+                    yield torch.stack(images)
+                else:
+                    yield quantize(area_average(torch.stack(images), weights))
 
 
 class GeneratedImages:
@@ -268,6 +349,17 @@ class GeneratedImages:
             "psi": self.psi,
         }
 
+    @property
+    def image_labels(self) -> NDArray[np.int64] | None:
+        """The class that each seed draws, None for a model without classes."""
+        classes = self.checkpoint.generator.config.classes
+        return self.labels.draw(range(self.count), classes).numpy() if classes else None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, their indices if they have none."""
+        return tuple(self.checkpoint.class_names) or tuple(map(str, range(self.checkpoint.generator.config.classes)))
+
     @cached_property
     def backend(self) -> Backend:
         """The rendering backend of the generator's device when first used."""
@@ -325,7 +417,7 @@ def render_images(checkpoint: Checkpoint, w: Tensor, *, resolution: int, backend
 def is_written_by_sample(path: Path) -> bool:
     """Return whether an image file's metadata says that polyinr wrote it in 8 bits; not for a damaged one."""
     try:
-        metadata = read_note(path)
+        metadata = read_metadata(path)
     except FileError:
         return False
     return bool(metadata) and "bits" not in metadata

@@ -5,36 +5,40 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import Pixels
 from polyinr_core.inversion.invert import invert
-from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, InversionLoss, load_loss
-from polyinr_core.inversion.target import TargetImage
+from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, InversionLoss, TargetImage, load_loss
 from polyinr_core.metrics.bootstrap import bootstrap
+from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import ImageSource, Progress
-from polyinr_core.metrics.lpips import PerceptualMetric, cached_vgg16, load_perceptual_metric
+from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
+from polyinr_core.metrics.image_similarity import PerceptualMetric, cached_vgg16, load_perceptual_metric
 from polyinr_core.metrics.ppl import EPSILON, PPL_RESOLUTION, path_length, path_lengths
-from polyinr_core.metrics.registry import Metric, is_network
+from polyinr_core.metrics.registry import FeatureKey, Metric, is_network
 from polyinr_core.models.generator import count_parameters
 from polyinr_core.rendering.render import pixels_per_batch
 from polyinr_core.runtime.pretrained import SOURCES, Packaged
 
 from .image_sources import GeneratedImages
 from .results import Estimate
-from .set_metrics import no_progress
+from .set_metrics import PassSettings, collect_statistics, compute_metric, no_progress
 
 ModelMetricKind = Literal["ppl", "inversion", "upsampling", "speed", "params"]
 MODEL_METRIC_NAMES = "ppl, ppl-lite2, inversion, upsampling or upsampling-X, speed, params"
 INVERSION_STEPS = 400  # as `polyinr invert`
 MAX_PSNR = 100.0  # dB: counted for an exact reconstruction, whose PSNR is infinite
 TIMED_IMAGES, WARM_UP_IMAGES = 10, 2
+Filter = Literal["nearest", "bilinear", "bicubic"]
+FILTERS: tuple[Filter, ...] = get_args(Filter)
 
 PPL_RULE = (
     f"in w, at the start of the way from seed 2i to seed 2i + 1 in the class of seed 2i, a step of {EPSILON:g}; "
@@ -172,6 +176,92 @@ def compute_model_metrics(
     return estimates, images
 
 
+def native_name(name: str) -> str:
+    """Return the name of the distance of images rendered at the full resolution, beside those upsampled to it."""
+    return f"{name}/rendered"
+
+
+def at_training_resolution(fakes: GeneratedImages) -> GeneratedImages:
+    """Return the same images at the training resolution. Raises RequestError if that is not smaller."""
+    trained = fakes.checkpoint.resolution
+    if not trained:
+        raise RequestError(f"{fakes.name} does not say its training resolution, which upsampling starts from")
+    if trained >= fakes.resolution:
+        raise RequestError(
+            f"upsampling goes from the training resolution, {trained} px, to a larger one, not to {fakes.resolution} "
+            "px: give --res above it and reals of that size"
+        )
+    return GeneratedImages(
+        fakes.checkpoint, name=fakes.name, count=fakes.count, resolution=trained, psi=fakes.psi, labels=fakes.labels
+    )
+
+
+class UpsampledExtractor:
+    """A feature extractor of images that Pillow first upsamples to `resolution`."""
+
+    def __init__(self, extractor: FeatureExtractor, filter: Filter, *, resolution: int) -> None:
+        self.extractor = extractor
+        self.filter = filter
+        self.resolution = resolution
+        self.dim = extractor.dim
+        self.name = f"{extractor.name}/{filter}"
+        self.sha256 = extractor.sha256
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.extractor(upsample(pixels, self.resolution, self.filter))
+
+    def to(self, device: torch.device) -> "UpsampledExtractor":
+        return UpsampledExtractor(self.extractor.to(device), self.filter, resolution=self.resolution)
+
+
+def upsample(pixels: Tensor, resolution: int, filter: Filter) -> Tensor:
+    """Resize 8-bit images [N, 3, H, W] to [N, 3, resolution, resolution] by Pillow's filter, on the same device."""
+    resampling = Image.Resampling[filter.upper()]
+    images = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    resized = [np.asarray(Image.fromarray(image).resize((resolution, resolution), resampling)) for image in images]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(pixels.device)
+
+
+def upsampling_metrics(
+    metrics: Mapping[str, Metric],
+    fakes: GeneratedImages,
+    reals: Mapping[FeatureKey, FeatureStatistics],
+    extractors: Mapping[str, FeatureExtractor],
+    settings: PassSettings,
+) -> dict[str, Estimate]:
+    """Return the distances of upsampled images as NAME/nearest and so on. Call on every rank.
+
+    The images are generated once, at the training resolution, for all filters and metrics. `reals` are the
+    statistics of the reals at the resolution of `fakes`; only rank 0 needs them, and returns estimates. Raises
+    RequestError, PolyinrError.
+    """
+    small = at_training_resolution(fakes)
+    upsampled = {
+        (metric.network, filter): UpsampledExtractor(extractors[metric.network], filter, resolution=fakes.resolution)
+        for metric in metrics.values()
+        for filter in FILTERS
+    }
+    required = Requirements(moments=True, features=settings.bootstrap > 0)
+    statistics = collect_statistics(
+        small,
+        {(extractor.name, "pooled"): required for extractor in upsampled.values()},
+        {extractor.name: extractor for extractor in upsampled.values()},
+        settings,
+        description="features of upsampled fakes",
+    )
+    estimates: dict[str, Estimate] = {}
+    for name, metric in metrics.items() if settings.ranks.is_main else ():
+        for filter in FILTERS:
+            estimates |= compute_metric(
+                f"{name}/{filter}",
+                metric,
+                reals[metric.feature_key],
+                statistics[upsampled[metric.network, filter].name, "pooled"],
+                resamples=settings.bootstrap,
+            )
+    return estimates
+
+
 @torch.no_grad()
 def sample_path_lengths(
     model: GeneratedImages, distance: PerceptualMetric, *, progress: Callable[[int, int], None] | None = None
@@ -196,8 +286,7 @@ def ppl_estimate(lengths: Tensor, *, resamples: int = 0) -> Estimate:
     """Return the perceptual path length of lengths [N], with a confidence interval from `resamples`."""
     if not resamples:
         return {"value": path_length(lengths)}
-    interval = bootstrap(lambda part: path_length(part.flatten()), lengths.unsqueeze(1), resamples=resamples)
-    return {"value": interval.value, **interval.as_dict}
+    return bootstrap(lambda part: {"ppl": path_length(part)}, lengths, resamples=resamples)["ppl"]
 
 
 def invert_images(
@@ -238,17 +327,15 @@ def to_colors(pixels: Pixels, device: torch.device) -> Tensor:
 
 def inversion_estimates(measurements: Sequence[dict[str, Any]], *, resamples: int = 0) -> dict[str, Estimate]:
     """Return the means over images as inversion/psnr and so on, with confidence intervals from `resamples`."""
-    estimates = {}
-    for name in measurements[0]:
-        values = [measured[name] for measured in measurements]
-        if None in values:
-            continue
-        estimate: Estimate = {"value": math.fsum(values) / len(values)}
-        if resamples:
-            column = torch.tensor(values, dtype=torch.float64).unsqueeze(1)
-            estimate |= bootstrap(lambda part: float(part.mean()), column, resamples=resamples).as_dict
-        estimates[f"inversion/{name}"] = estimate
-    return estimates
+    names = [name for name in measurements[0] if all(measured[name] is not None for measured in measurements)]
+    columns = torch.tensor([[measured[name] for name in names] for measured in measurements], dtype=torch.float64)
+
+    def means(rows: Tensor) -> dict[str, float]:
+        return {f"inversion/{name}": math.fsum(rows[:, i].tolist()) / len(rows) for i, name in enumerate(names)}
+
+    if resamples:
+        return bootstrap(means, columns, resamples=resamples)
+    return {name: {"value": value} for name, value in means(columns).items()}
 
 
 def speed_estimate(model: GeneratedImages, *, progress: Callable[[int, int], None] | None = None) -> Estimate:

@@ -1,30 +1,69 @@
-"""Result files of `polyinr evaluate`: the metrics and the card of one evaluation, written and read back."""
+"""Results of `polyinr evaluate`: metrics, and the card of all that they depend on; written and read back."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
-from polyinr_core.errors import EvaluationError, FileError
+from polyinr_core.errors import EvaluationError, FileError, RequestError
+from polyinr_core.metrics.registry import Metric
 from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special
-from polyinr_core.runtime.strict_json import FORMAT, JsonError, format_json, is_number, parse_json, to_unicode, upgrade
+from polyinr_core.runtime.strict_json import (
+    FORMAT,
+    JsonError,
+    format_json,
+    is_number,
+    is_whole,
+    parse_json,
+    to_unicode,
+    upgrade,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from polyinr_core.metrics.extractors import FeatureExtractor
 
 MAX_DEPTH = 9
 MAX_VALUE = 1e300
 MAX_BYTES = 2**26  # a result is a few thousand bytes
+LIBRARIES = ("polyinr", "torch", "timm", "torchvision", "numpy", "pillow")
+GENERATED, STORED = "uint8, x * 127.5 + 128, clamped", "as stored"
+WRITTEN_BY_SAMPLE = "uint8, (x + 1) * 127.5, clamped, truncated: as sample writes files"
+RESIZED_INSIDE = "inside the network"
+RESIZING = {
+    "inception": "299, inside the network",
+    "inception-clean": "299, bicubic on float channels, as clean-fid",
+    "rfid-seed0": "299, as the 2015 Inception",
+}
+CPU_INFO = Path("/proc/cpuinfo")
 
 Estimate = dict[str, float]  # value; low, high, std, level, resamples of an interval; bias, extrapolated by halving
 Field = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class ClassMetrics:
+    """The metrics of one class, and the numbers of its images."""
+
+    reals: int
+    fakes: int
+    metrics: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Result:
-    """One evaluation: its metrics by name, each with a "value", and its card; `name` is unique among results."""
+    """One evaluation: its metrics by name, each with a "value", and its card; `name` is unique among results.
+
+    `classes` has the metrics of each class, if they were computed.
+    """
 
     name: str
     metrics: dict[str, Estimate]
     card: dict[str, Any]
+    classes: dict[str, "ClassMetrics"] = field(default_factory=dict)
 
     @cached_property
     def fields(self) -> dict[Field, Any]:
@@ -75,7 +114,14 @@ def parse_result(data: bytes, path: Path) -> Result:
     metrics, card = facts["metrics"], facts["card"]
     if number != FORMAT or not isinstance(card, dict) or not _are_estimates(metrics):
         raise FileError(path, "is damaged: its metrics or its card are not those of a result")
-    return Result(to_unicode(path.stem), {name: _numbers(estimate) for name, estimate in metrics.items()}, card)
+    classes = facts.get("classes", {})
+    if not isinstance(classes, dict) or not all(map(_is_class, classes.values())):
+        raise FileError(path, "is damaged: its metrics by class are not those of a result")
+    by_class = {
+        to_unicode(name): ClassMetrics(row["reals"], row["fakes"], _estimates(row["metrics"]))
+        for name, row in classes.items()
+    }
+    return Result(to_unicode(path.stem), _estimates(metrics), card, by_class)
 
 
 FORMAT_1_KEYS = {"figures": "metrics", "deviation": "std", "least": "min", "most": "max"}
@@ -85,7 +131,8 @@ FORMAT_1_VALUES = {"uniform by seed": "uniform"}
 def upgrade_result(facts: Any) -> Any:
     """Return the JSON of a result of format 1, after `strict_json.upgrade`, with the keys of format 2."""
     if isinstance(facts, dict):
-        return {FORMAT_1_KEYS.get(name, name): upgrade_result(fact) for name, fact in facts.items()}
+        names = {name: FORMAT_1_KEYS.get(name, name.replace("/drawn", "/rendered")) for name in facts}
+        return {names[name]: upgrade_result(fact) for name, fact in facts.items()}
     if isinstance(facts, list):
         return [upgrade_result(fact) for fact in facts]
     return FORMAT_1_VALUES.get(facts, facts) if isinstance(facts, str) else facts
@@ -110,9 +157,66 @@ def _are_estimates(metrics: object) -> bool:
     return all(isinstance(estimate, dict) and "value" in _numbers(estimate) for estimate in metrics.values())
 
 
+def _is_class(row: object) -> bool:
+    if not isinstance(row, dict) or not all(is_whole(row.get(name), 0, 2**53) for name in ("reals", "fakes")):
+        return False
+    return row.get("metrics") == {} or _are_estimates(row.get("metrics"))
+
+
+def _estimates(metrics: dict[str, dict[str, Any]]) -> dict[str, Estimate]:
+    return {name: _numbers(estimate) for name, estimate in metrics.items()}
+
+
 def _numbers(estimate: dict[str, Any]) -> Estimate:
     """Return the finite numbers of an estimate."""
     return {name: float(fact) for name, fact in estimate.items() if is_number(fact) and abs(fact) < MAX_VALUE}
+
+
+def metric_lines(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line for each metric: its name, its value, and its interval or standard deviation if there is one."""
+    width = max(map(len, metrics))
+    lines = []
+    for name, estimate in metrics.items():
+        value = estimate["value"]
+        line = f"{name:<{width}}  " + (f"{value:12d}" if isinstance(value, int) else f"{value:12.6g}")
+        if "low" in estimate:
+            line += f"  {estimate['low']:.6g} to {estimate['high']:.6g}"
+        elif "std" in estimate:
+            line += f"  +- {estimate['std']:.3g}"
+        lines.append(line)
+    return lines
+
+
+def class_lines(classes: Mapping[str, Any]) -> list[str]:
+    """Return a line for each class: name, counts, and its metrics, - for those that need more images."""
+    names = list(dict.fromkeys(name for row in classes.values() for name in row["metrics"]))
+    if not classes:
+        return []
+    width = max(len("class"), *map(len, classes))
+    columns = [(name, max(11, len(name))) for name in names]
+    lines = ["", f"{'class':<{width}}    reals    fakes" + "".join(f"  {name:>{size}}" for name, size in columns)]
+    for class_name, row in classes.items():
+        values = [row["metrics"][name]["value"] if name in row["metrics"] else None for name in names]
+        cells = ["-" if value is None else f"{value:.5g}" for value in values]
+        texts = "".join(f"  {cell:>{size}}" for cell, (_, size) in zip(cells, columns, strict=True))
+        lines.append(f"{class_name:<{width}} {row['reals']:8d} {row['fakes']:8d}{texts}")
+    return lines
+
+
+def read_results(files: Sequence[PathLike], *, stdin: Callable[[], bytes] | None = None) -> list[Result]:
+    """Read result files, each under a unique name; "-" is what `stdin` returns. Raises RequestError, FileError."""
+    paths = [Path("stdin") if stdin and str(file) == "-" else Path(file).resolve() for file in files]
+    for file, path in zip(files, paths, strict=True):
+        if paths.count(path) > 1:
+            raise RequestError(f"{file} is given twice")
+    names = distinct_names(
+        [Path(file) if path.is_absolute() else path for file, path in zip(files, paths, strict=True)]
+    )
+    results = [
+        read_result(file) if path.is_absolute() or stdin is None else parse_result(stdin(), path)
+        for file, path in zip(files, paths, strict=True)
+    ]
+    return [replace(result, name=name) for result, name in zip(results, names, strict=True)]
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -127,61 +231,90 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     return [to_unicode(name) for name in names]
 
 
-Family = Literal[
-    "frechet", "kernel", "score", "neighbors", "path", "inversion", "upsampling", "speed", "params", "other"
-]
-Better = Literal["lower", "higher"]
+class HasProvenance(Protocol):
+    """Images, or the statistics of images; a resolution of 0 is unknown."""
 
-NEIGHBOR_PARTS = ("precision", "recall", "density", "coverage")  # higher is better
-UPSAMPLING_PARTS = ("drawn", "nearest", "bilinear", "bicubic")
-INVERSION: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "lpips": "lower"}
-LOWER_IS_BETTER: tuple[Family, ...] = ("frechet", "kernel", "path", "upsampling", "speed", "params")
+    @property
+    def resolution(self) -> int: ...
 
-
-def base_of(name: str) -> str:
-    """Return the metric that a name is a part of: pr-lite2 of pr-lite2/recall, inversion of inversion/psnr."""
-    stem, _, part = name.rpartition("/")
-    if part in (*NEIGHBOR_PARTS, *UPSAMPLING_PARTS):
-        return stem
-    first = name.partition("/")[0]
-    return first if first in ("inversion", "speed", "params") else name
+    @property
+    def provenance(self) -> dict[str, Any]: ...
 
 
-def family_of(name: str) -> Family:
-    """Return the family of a metric, "other" for an unknown name."""
-    base = base_of(name)
-    families: dict[str, Family] = {
-        "fid": "frechet",
-        "sfid": "frechet",
-        "rfid": "frechet",
-        "fd": "frechet",
-        "kid": "kernel",
-        "kd": "kernel",
-        "is": "score",
-        "pr": "neighbors",
-        "dc": "neighbors",
-        "ppl": "path",
-        "inversion": "inversion",
-        "upsampling": "upsampling",
-        "speed": "speed",
-        "params": "params",
+def make_card(
+    reals: HasProvenance | None,
+    fakes: HasProvenance,
+    metrics: Mapping[str, Metric],
+    extractors: Mapping[str, "FeatureExtractor"],
+    *,
+    device: "torch.device",
+) -> dict[str, Any]:
+    """Return the card of a result as a JSON object; `reals` is None if no metric uses them."""
+    return {
+        "resolution": reals.resolution if reals is not None and reals.resolution else fakes.resolution,
+        "mirror": "none",
+        "quantization": describe_quantization(fakes),
+        "precision": "float32",
+        **({} if reals is None else {"reals": reals.provenance}),
+        "fakes": fakes.provenance,
+        "networks": {name: describe_extractor(name, extractor) for name, extractor in extractors.items()},
+        "protocols": {
+            name: {"network": metric.network, "tap": metric.tap, "rule": metric.rule}
+            for name, metric in metrics.items()
+        },
+        "libraries": library_versions(),
+        "device": describe_device(device),
     }
-    return families.get(base.partition("-")[0], "other")
 
 
-def better(name: str) -> Better | None:
-    """Return whether lower or higher values of a metric are better, None if unknown."""
-    family, part = family_of(name), name.rpartition("/")[2]
-    if family in LOWER_IS_BETTER:
-        return "lower"
-    if family == "inversion":
-        return INVERSION.get(part)
-    return "higher" if family == "score" or part in NEIGHBOR_PARTS else None
+def describe_quantization(fakes: HasProvenance) -> str:
+    """Return in words how the generated images were quantized to 8 bits, as far as that is known."""
+    if fakes.provenance.get("kind") == "model":
+        return GENERATED
+    return WRITTEN_BY_SAMPLE if getattr(fakes, "written_by_sample", False) else STORED
 
 
-def best(name: str, values: Iterable[float]) -> float | None:
-    """Return the best of a metric's values, None without values or if it is unknown which are better."""
-    direction, given = better(name), list(values)
-    if direction is None or not given:
-        return None
-    return min(given) if direction == "lower" else max(given)
+def describe_extractor(name: str, extractor: "FeatureExtractor") -> dict[str, Any]:
+    """Return an extractor's SHA-256 and resizing, and for Inception whether it is the published file."""
+    facts: dict[str, Any] = {"sha256": extractor.sha256, "resize": describe_resizing(name, extractor)}
+    published = getattr(extractor, "published", None)
+    return facts if published is None else {**facts, "published": published}
+
+
+def describe_resizing(name: str, extractor: "FeatureExtractor") -> str:
+    """Return in words how an extractor resizes images."""
+    resolution = getattr(extractor, "resolution", None)
+    if name == "lite2":
+        return f"{resolution}, bilinear with antialiasing"
+    if resolution is not None:
+        return f"{resolution}, {getattr(extractor, 'interpolation', 'bicubic')} with antialiasing"
+    return RESIZING.get(name, RESIZED_INSIDE)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that the last digits of a metric depend on."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions
+
+
+def describe_device(device: "torch.device") -> dict[str, Any]:
+    """Return the type and name of the device, and the number of threads of a CPU."""
+    import torch  # here: tables of results are made without it
+
+    if device.type == "cuda":
+        return {"type": device.type, "name": torch.cuda.get_device_name(device)}
+    return {"type": device.type, "name": cpu_name(), "threads": torch.get_num_threads()}
+
+
+def cpu_name() -> str:
+    """Return the processor's name from Linux's /proc, "unknown" elsewhere."""
+    try:
+        lines = CPU_INFO.read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

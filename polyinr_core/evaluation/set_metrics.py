@@ -1,19 +1,21 @@
 """The metrics of two image sets: their statistics, by one pass or from the cache, and each metric's value."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.errors import FileError
 from polyinr_core.metrics.bootstrap import Estimator, bootstrap, frechet_to, halving
 from polyinr_core.metrics.extractors import FeatureExtractor
-from polyinr_core.metrics.feature_cache import FeatureCache
 from polyinr_core.metrics.feature_pass import (
     BATCH_SIZE,
+    FeatureCache,
     ImageSource,
     PassCheckpoint,
     Progress,
@@ -24,12 +26,11 @@ from polyinr_core.metrics.feature_pass import (
 from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
 from polyinr_core.metrics.frechet import frechet_distance
 from polyinr_core.metrics.kid import KernelReference
-from polyinr_core.metrics.prdc import Prdc, compute_prdc, manifold
+from polyinr_core.metrics.prdc import compute_prdc, manifold
 from polyinr_core.metrics.registry import DC_NEIGHBORS, PARTS, PR_NEIGHBORS, FeatureKey, Metric
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
-from .provenance import library_versions
-from .results import Estimate
+from .results import Estimate, library_versions
 from .statistics_io import SavedStatistics, extractor_identity
 
 CACHE_FORMAT = 2
@@ -168,9 +169,9 @@ def compute_metric(
         mean, std = fakes.inception_score
         return {name: {"value": mean, "std": std}}
     assert reals is not None
-    if metric.kind in PARTS:
-        return _neighbor_estimates(name, metric, reals, fakes, resamples)
     estimator: Estimator
+    if metric.kind in PARTS:
+        return neighbor_estimates(name, metric, reals, fakes, resamples)
     if metric.kind == "kernel":
         assert reals.features is not None
         assert fakes.features is not None
@@ -182,14 +183,39 @@ def compute_metric(
         value = frechet_distance(fakes.gaussian(unbiased=metric.unbiased), reference)
     estimate: Estimate = {"value": value}
     if resamples and fakes.features is not None:
-        estimate |= bootstrap(estimator, fakes.features, resamples=resamples).as_dict
+        interval = bootstrap(lambda features: {name: estimator(features)}, fakes.features, resamples=resamples)
+        estimate = {**interval[name], "value": value}
         if metric.kind == "frechet":
-            halves = halving(estimator, fakes.features)
-            estimate |= {"bias": halves.bias, "extrapolated": halves.extrapolated}
+            estimate |= halving(estimator, fakes.features)
     return {name: estimate}
 
 
-def _neighbor_estimates(
+def class_metrics(
+    metrics: Mapping[str, Metric],
+    class_names: Sequence[str],
+    reals: tuple[NDArray[np.int64] | None, Mapping[FeatureKey, FeatureStatistics]],
+    fakes: tuple[NDArray[np.int64] | None, Mapping[FeatureKey, FeatureStatistics]],
+) -> dict[str, dict[str, Any]]:
+    """Return for each class the counts of its images and its metrics, between its reals and its fakes alone.
+
+    `reals` and `fakes` are the labels [N] and the statistics, with features. A metric that needs more images than a
+    class has is left out.
+    """
+    classes: dict[str, dict[str, Any]] = {}
+    for label, class_name in enumerate(class_names):
+        in_reals, in_fakes = (torch.from_numpy(np.flatnonzero(labels == label)) for labels, _ in (reals, fakes))
+        estimates: dict[str, Estimate] = {}
+        for name, metric in metrics.items():
+            key = metric.feature_key
+            if metric.kind == "inception_score" or min(len(in_reals), len(in_fakes)) < metric.min_images:
+                continue
+            of_class = reals[1][key].subset(in_reals), fakes[1][key].subset(in_fakes)
+            estimates |= compute_metric(name, metric, *of_class, resamples=0)
+        classes[class_name] = {"reals": len(in_reals), "fakes": len(in_fakes), "metrics": estimates}
+    return classes
+
+
+def neighbor_estimates(
     name: str, metric: Metric, reals: FeatureStatistics, fakes: FeatureStatistics, resamples: int
 ) -> dict[str, Estimate]:
     """Return precision and recall, or density and coverage."""
@@ -198,18 +224,10 @@ def _neighbor_estimates(
     k = PR_NEIGHBORS if metric.kind == "precision_recall" else DC_NEIGHBORS
     real_manifold = manifold(reals.features, k=k, half=metric.half)
 
-    def prdc(features: Tensor) -> Prdc:
-        return compute_prdc(manifold(features, k=k, half=metric.half), real_manifold, k=k, k_density=k)
+    def parts(features: Tensor) -> dict[str, float]:
+        found = compute_prdc(manifold(features, k=k, half=metric.half), real_manifold, k=k, k_density=k)
+        return {f"{name}/{part}": float(getattr(found, part)) for part in PARTS[metric.kind]}
 
-    values = prdc(fakes.features)
-    estimates: dict[str, Estimate] = {}
-    for part in PARTS[metric.kind]:
-        estimate: Estimate = {"value": float(getattr(values, part))}
-        if resamples:
-
-            def estimator(features: Tensor, part: str = part) -> float:
-                return float(getattr(prdc(features), part))
-
-            estimate |= bootstrap(estimator, fakes.features, resamples=resamples, replace=False).as_dict
-        estimates[f"{name}/{part}"] = estimate
-    return estimates
+    if resamples:
+        return bootstrap(parts, fakes.features, resamples=resamples, replace=False)
+    return {part: {"value": value} for part, value in parts(fakes.features).items()}

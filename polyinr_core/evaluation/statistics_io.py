@@ -1,8 +1,8 @@
 """Statistics files in place of images: our .safetensors, and .npz of mu and sigma by other programs."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyinr_core.errors import FileError
 from polyinr_core.metrics.extractors import FeatureExtractor
-from polyinr_core.metrics.feature_cache import MAX_VALUE, digest_tensors
+from polyinr_core.metrics.feature_pass import MAX_VALUE, digest_tensors
 from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requirements
 from polyinr_core.metrics.frechet import Gaussian
 from polyinr_core.metrics.inception import SPATIAL_CHANNELS
@@ -30,12 +30,11 @@ from polyinr_core.runtime.tensor_files import (
     read_tensors,
 )
 
-from .image_sources import DatasetImages
-from .provenance import library_versions
+from .image_sources import ZIP_ERRORS, DatasetImages
+from .results import library_versions
 
 METADATA_KEY = "polyinr_statistics"
 SUFFIXES = (".safetensors", ".npz")
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # truncated, encrypted
 ANY_NETWORK = "*"  # an .npz does not say which network it is of
 MAX_ASYMMETRY = 1e-3  # of the largest entry: sums in float16 stay within this
 NPZ_NAMES: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -146,7 +145,11 @@ def save_statistics(
 
 
 def is_statistics_path(path: Path) -> bool:
-    """Return whether a path has the suffix of a statistics file."""
+    """Return whether a path names a statistics file: .safetensors, or an .npz unless it has only images."""
+    if path.suffix == ".npz":
+        with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            return "mu.npy" in names or "arr_0.npy" not in names
     return path.suffix in SUFFIXES
 
 
@@ -270,7 +273,7 @@ def read_npz(path: Path) -> SavedStatistics:
         raise FileError(path, "cannot be read as .npz of plain arrays; is it complete?") from error
     if (ANY_NETWORK, "pooled") not in statistics:
         raise FileError(path, "holds no mu and sigma, as files of clean-fid, pytorch-fid or guided-diffusion do")
-    provenance = {"kind": "statistics", "name": path.name, "sha256": sha256, "network": "taken on trust"}
+    provenance = {"kind": "statistics", "name": path.name, "sha256": sha256, "network": "not stated"}
     return SavedStatistics(str(path), 0, 0, sha256, provenance, statistics, {})
 
 

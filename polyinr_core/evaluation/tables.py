@@ -1,4 +1,4 @@
-"""Tables of results as Markdown, LaTeX or CSV, with the paper's published values and notes on comparability."""
+"""Results as text: tables as Markdown, LaTeX or CSV, with the paper's published values, and comparisons of two."""
 
 import csv
 import io
@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from textwrap import wrap
 from typing import Any, Literal
 
 from tabulate import tabulate  # type: ignore[import-untyped]
 
 from polyinr_core.errors import RequestError
+from polyinr_core.metrics.registry import Better, best, better, family_of
 
-from .compare import Verdict, compare
-from .results import Better, Result, best, better, family_of
+from .compare import Comparison, Difference, Fact, Grade, Verdict, compare
+from .results import Result
 
 MILLION = 1e6
 UNCHECKED = "It has no card: whether the reals and the networks agree is not checked."
@@ -23,6 +25,18 @@ PREVENTS: dict[str, str] = {
     "not comparable": "Not comparable with",
     "unknown": "Not known to be comparable with",
     "within": "Comparable only within what differs with",
+}
+WIDTH = 100  # columns
+WITHIN = "Within: the difference that the sampling, the counts or rounding can explain."
+NOT_SAMPLED = ("params", "speed")
+SETS = ("fakes", "reals")
+HEADINGS: dict[Grade, str] = {
+    "subject": "What the comparison is about",
+    "other": "What makes the values different measurements",
+    "unknown": "Differences of unknown effect",
+    "bias": "What shifts the values",
+    "spread": "What changes the values as other seeds would",
+    "rounding": "What changes the last digits",
 }
 Format = Literal["markdown", "latex", "csv"]
 ARROWS = {
@@ -289,3 +303,109 @@ def escape_markdown(text: str) -> str:
 def escape_latex(text: str) -> str:
     """Escape text for LaTeX."""
     return "".join(LATEX_ESCAPES.get(character, character) for character in text)
+
+
+def comparison_lines(a: Result, b: Result, comparison: Comparison) -> list[str]:
+    """Return a comparison as text, in lines of at most 100 characters."""
+    lines = [f"A  {about(a)}", f"B  {about(b)}"]
+    lines += difference_lines(comparison)
+    lines += ["", "Metrics"]
+    equal = [verdict.name for verdict in comparison.verdicts.values() if is_equal(verdict)]
+    for verdict in comparison.verdicts.values():
+        if verdict.name not in equal:
+            lines += wrapped(f"{verdict.name}: {sentence_of(verdict)}", first="  ", others="      ")
+    if equal:
+        lines += wrapped(f"Equal in both: {', '.join(equal)}.", first="  ", others="      ")
+    if not comparison.verdicts:
+        lines.append("  The results have no metric in common.")
+    for which, names in zip("AB", comparison.alone, strict=True):
+        if names:
+            lines += wrapped(f"Only in {which}: {', '.join(names)}.", first="  ", others="      ")
+    if any(verdict.within is not None for verdict in comparison.verdicts.values()):
+        lines += ["", *wrapped(WITHIN)]
+    return lines
+
+
+def about(result: Result) -> str:
+    """Return a line about a result: its name, the generated images and the real ones."""
+    fields = result.fields
+    fakes, reals = ({name: fields.get((part, name)) for name in ("name", "count", "psi")} for part in SETS)
+    words = [str(fakes["name"])]
+    words += [f"psi {fakes['psi']}"] if fakes["psi"] is not None else []
+    words += [f"{fakes['count']} images"] if fakes["count"] else []
+    words += [f"{fields['resolution',]} px"] if ("resolution",) in fields else []
+    against = f", against {reals['name']}" + (f" ({reals['count']})" if reals["count"] else "") if reals["name"] else ""
+    return f"{result.name}: {', '.join(words)}{against}"
+
+
+def difference_lines(comparison: Comparison) -> list[str]:
+    """Return the differences by their effect, each effect once."""
+    if not comparison.differences:
+        return ["", "The cards agree in everything that the metrics depend on."]
+    by_grade: dict[Grade, dict[str, list[Difference]]] = {}
+    for difference in comparison.differences:
+        for fact, names in difference.effects.items():
+            by_grade.setdefault(fact.grade, {}).setdefault(effect_text(fact, names, comparison), []).append(difference)
+    lines = []
+    for grade, heading in HEADINGS.items():
+        if grade not in by_grade:
+            continue
+        lines += ["", heading]
+        for effect, differences in by_grade[grade].items():
+            for difference in differences:
+                one, other = difference.values
+                field = ".".join(difference.field)
+                lines += wrapped(f"{field}: A {one}, B {other}", first="  ", others="      ")
+            lines += wrapped(effect, first="      ", others="      ")
+    idle = [".".join(difference.field) for difference in comparison.differences if not difference.effects]
+    if idle:
+        lines += ["", *wrapped(f"Differences that affect none of the metrics below: {', '.join(idle)}.")]
+    return lines
+
+
+def effect_text(fact: Fact, names: tuple[str, ...], comparison: Comparison) -> str:
+    """Return an effect with its source, preceded by the metrics that it affects unless it affects all."""
+    metrics = "" if len(names) == len(comparison.verdicts) else f"{', '.join(names)}: "
+    return f"{metrics}{fact.effect}" + (f" ({fact.source})" if fact.source else "")
+
+
+def is_equal(verdict: Verdict) -> bool:
+    return verdict.standing == "comparable" and verdict.values[0] == verdict.values[1]
+
+
+def sentence_of(verdict: Verdict) -> str:
+    """Return in a sentence whether two values can be compared, and which is better."""
+    a, b = (f"{value:.0f}" if value >= 1000 and value.is_integer() else f"{value:.5g}" for value in verdict.values)
+    values = f"A {a}, B {b}"
+    because = enumeration(verdict.because)
+    if verdict.standing == "not comparable":
+        return f"{values}: not comparable, because of {because}."
+    if verdict.standing == "unknown":
+        return f"{values}: it is unknown whether they are comparable, because of {because}."
+    within = "" if verdict.within is None else f" within {verdict.within:.3g}"
+    limits = ", because of" if within else " except for"
+    comparable = f"comparable{within}" + (f"{limits} {because}" if because else "")
+    if verdict.better is not None:
+        gap = f"{abs(verdict.values[0] - verdict.values[1]):.3g}"
+        outcome = f"{'AB'[verdict.better]} is better by {gap}"
+        if verdict.within is None and family_of(verdict.name) not in NOT_SAMPLED:
+            outcome += ", which may be chance: --bootstrap 100 gives intervals"
+    elif verdict.values[0] == verdict.values[1]:
+        outcome = "they are equal"
+    elif better(verdict.name) is None:
+        outcome = "it is unknown whether lower or higher is better"
+    else:
+        outcome = "the difference is within that limit"
+    more = f" Together, {enumeration(verdict.compares)} differ." if len(verdict.compares) > 1 else ""
+    return f"{values}: {comparable}; {outcome}.{more}"
+
+
+def enumeration(words: tuple[str, ...]) -> str:
+    """Return words as an enumeration."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def wrapped(text: str, *, first: str = "", others: str = "") -> list[str]:
+    return wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
+    )

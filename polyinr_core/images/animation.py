@@ -16,7 +16,7 @@ from PIL import Image
 from polyinr_core.errors import FileError, PolyinrError, RequestError
 from polyinr_core.runtime.atomic_io import PathLike, refuse_overwrite, written_beside
 
-from .io import DESCRIPTION, Note, note_text, parsed_note
+from .io import DESCRIPTION, Metadata, format_metadata, parse_metadata
 
 FORMATS = {".gif": "gif", ".webp": "webp", ".mp4": "mp4"}
 MAX_SIDES = {"gif": 65535, "webp": 16383, "mp4": 16384}  # of x264 for MP4
@@ -81,7 +81,7 @@ def write_animation(
     count: int,
     fps: float,
     loop: bool = True,
-    note: Note | None = None,
+    metadata: Metadata | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> None:
@@ -107,11 +107,11 @@ def write_animation(
     checked = _checked(chain([first], coming), count, first.shape, progress)
     with written_beside(path, overwrite=overwrite) as draft:
         if format_of(path) == "gif":
-            _write_gif(draft, checked, delays(count, fps, TICKS["gif"]), loop, note_text(note))
+            _write_gif(draft, checked, delays(count, fps, TICKS["gif"]), loop, format_metadata(metadata))
         elif format_of(path) == "webp":
-            _write_webp(draft, checked, delays(count, fps, TICKS["webp"]), loop, note_text(note))
+            _write_webp(draft, checked, delays(count, fps, TICKS["webp"]), loop, format_metadata(metadata))
         else:
-            _write_mp4(path, draft, checked, fps, note_text(note))
+            _write_mp4(path, draft, checked, fps, format_metadata(metadata))
 
 
 def delays(count: int, fps: float, ticks: int) -> list[int]:
@@ -161,14 +161,14 @@ def _save(path: Path, format: str, images: Iterator[Image.Image], **options: Any
     path.write_bytes(buffer.getbuffer())
 
 
-def read_mp4_note(path: Path) -> Note:
+def read_mp4_metadata(path: Path) -> Metadata:
     """Read the metadata of an MP4, empty if there are none. Raises FileError, PolyinrError."""
     check_encoder(path)
     import av
 
     try:
         with av.open(str(path)) as container:
-            return parsed_note(container.metadata.get("comment", ""))
+            return parse_metadata(container.metadata.get("comment", ""))
     except av.FFmpegError as error:
         raise FileError(path, f"a damaged MP4 ({error.strerror})") from error
 

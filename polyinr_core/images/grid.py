@@ -1,16 +1,20 @@
-"""Image grids: images of one size side by side, their captions, frames, and matrix plots."""
+"""Pixels [H, W, 3] in memory: quantized colors, grids of images, their captions, frames, and color maps."""
 
 import math
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from polyinr_core.errors import PolyinrError, RequestError
+
+if TYPE_CHECKING:  # the captions and color maps need no torch
+    from torch import Tensor
 
 Pixels = NDArray[np.unsignedinteger[Any]]
 
@@ -23,6 +27,56 @@ MIN_FONT_SIZE = 9  # pixels
 MARGIN = 2  # pixels at either end of a caption
 ELLIPSIS = "…"
 COLORMAPS = ("inferno", "viridis", "plasma", "cividis", "gray")  # of matplotlib; lightness rises with the value
+
+
+def to_uint8(x: "Tensor") -> Pixels:
+    """Quantize colors [..., 3] to 8 bits: (x + 1) 127.5, clamped to 0-255, then truncated, not rounded.
+
+    As the release's script writes samples. Its metrics round (`quantize`), which is half a gray level more; see
+    docs/method.md, "Where paper and release differ".
+    """
+    x = x if x.element_size() == 8 else x.float()
+    return ((x + 1.0) * 127.5).clamp_(0.0, 255.0).byte().cpu().numpy()
+
+
+def to_uint16(x: "Tensor") -> Pixels:
+    """Quantize colors [..., 3] to 16 bits by the same rule: (x + 1) 32767.5, clamped, truncated."""
+    x = x if x.element_size() == 8 else x.float()
+    return ((x + 1.0) * 32767.5).clamp_(0.0, 65535.0).int().cpu().numpy().astype(np.uint16)
+
+
+def quantize(x: "Tensor") -> "Tensor":
+    """Round colors in [-1, 1] to uint8 as the release's metrics do: x 127.5 + 128, clamped, truncated.
+
+    That is (x + 1) 127.5 rounded, half a gray level above `to_uint8`, and the exact inverse for real images.
+    """
+    return (x * 127.5 + 128).clamp_(0, 255).byte()
+
+
+def fill_rows(target: Pixels, bands: Iterable["Tensor"], *, progress: Callable[[int], None] | None = None) -> None:
+    """Quantize bands [rows, W, 3] into `target` [H, W, 3], uint8 or uint16.
+
+    `progress` is called with the number of rows of each band. Raises PolyinrError for NaN or Inf.
+    """
+    quantize_band = to_uint8 if target.dtype == np.uint8 else to_uint16
+    top = 0
+    for band in check_finite(bands):
+        rows = len(band)
+        target[top : top + rows] = quantize_band(band)
+        top += rows
+        if progress is not None:
+            progress(rows)
+
+
+def check_finite(bands: Iterable["Tensor"]) -> Iterator["Tensor"]:
+    """Yield bands of colors; raise PolyinrError at the first NaN or Inf."""
+    for band in bands:
+        if not bool(band.isfinite().all()):
+            raise PolyinrError(
+                "the model produced NaN or Inf in this window; use a smaller window, a psi closer to 1, "
+                "or --precision float64"
+            )
+        yield band
 
 
 @dataclass(frozen=True)
@@ -58,14 +112,7 @@ class GridLayout:
 
 
 def grid_layout(
-    count: int,
-    width: int,
-    height: int,
-    *,
-    columns: int | None = None,
-    gap: int = GAP,
-    left: int = 0,
-    top: int = 0,
+    count: int, width: int, height: int, *, columns: int | None = None, gap: int = GAP, left: int = 0, top: int = 0
 ) -> GridLayout:
     """Lay out images in `columns`, by default as a grid that is about square."""
     if columns is None:
@@ -81,11 +128,7 @@ def blank(size: tuple[int, int], *, background: tuple[int, int, int] = BACKGROUN
 
 
 def make_grid(
-    images: Pixels,
-    columns: int | None = None,
-    *,
-    gap: int = GAP,
-    background: tuple[int, int, int] = BACKGROUND,
+    images: Pixels, columns: int | None = None, *, gap: int = GAP, background: tuple[int, int, int] = BACKGROUND
 ) -> Pixels:
     """Arrange images [N, H, W, 3] in one image [H', W', 3]."""
     count, height, width, _ = images.shape
@@ -100,7 +143,7 @@ def _extent(count: int, side: int, gap: int) -> int:
     return count * side + (count - 1) * gap
 
 
-def caption(text: str, *, width: int, height: int, bits: int = 8) -> NDArray[np.unsignedinteger[Any]]:
+def caption(text: str, *, width: int, height: int, bits: int = 8) -> Pixels:
     """Return a caption [height, width, 3], uint8 or uint16: one line, black on white, centered, shortened to fit.
 
     The font is as large as fits. Pillow's default font has only ASCII: accents are dropped, other letters become
@@ -116,7 +159,7 @@ def caption(text: str, *, width: int, height: int, bits: int = 8) -> NDArray[np.
 
 
 def draw_frame(
-    pixels: NDArray[np.unsignedinteger[Any]],
+    pixels: Pixels,
     box: tuple[float, float, float, float],
     color: tuple[int, int, int] = YELLOW,
     *,

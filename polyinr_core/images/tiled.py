@@ -14,8 +14,17 @@ from numpy.typing import DTypeLike, NDArray
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.runtime.atomic_io import PathLike, check_place, refuse_overwrite, written_beside
 
-from .batch_writer import in_threads, threads_for
-from .io import NOTE_KEY, Note, check_depth, check_size, encode_image, note_text, parsed_note
+from .io import (
+    METADATA_KEY,
+    Metadata,
+    check_depth,
+    check_size,
+    encode_image,
+    format_metadata,
+    in_threads,
+    parse_metadata,
+    threads_for,
+)
 
 Tile = NDArray  # [h, w, 3] uint8 or uint16
 Draw = Callable[[int, int, int, int, int], Tile]
@@ -25,6 +34,17 @@ TIFF_TILE_SIZE = 256  # tiles at the right and bottom edges are rendered smaller
 PLAIN_SIDE = 1024  # up to which an image needs no pyramid
 PLAIN_BYTES = 2**32 - 2**25  # of a classic TIFF, with a margin for tags and incompressible data
 LEVEL_OF_DEFLATE = 4  # 6 takes three times as long and saves a tenth
+SUFFIX = ".dzi"
+DEEPZOOM_TILE_SIZE = 254  # without overlap; 256 with it
+OVERLAP = 1
+METADATA_FILE = f"{METADATA_KEY}.json"  # beside the level folders
+XML = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008"'
+    ' Format="jpg" Overlap="{overlap}" TileSize="{side}">\n'
+    '  <Size Width="{width}" Height="{height}"/>\n'
+    "</Image>\n"
+)
 
 
 def level_sizes(width: int, height: int, *, smallest: int) -> list[tuple[int, int]]:
@@ -48,7 +68,7 @@ def write_tiled_tiff(
     width: int,
     height: int,
     dtype: DTypeLike,
-    note: Note | None = None,
+    metadata: Metadata | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> None:
@@ -80,7 +100,7 @@ def write_tiled_tiff(
                 compression="zlib",
                 compressionargs={"level": LEVEL_OF_DEFLATE},
                 predictor=True,
-                description=note_text(note) if level == 0 else None,
+                description=format_metadata(metadata) if level == 0 else None,
                 metadata=None,
                 software=False,
                 subifds=len(sizes) - 1 if level == 0 else None,
@@ -113,19 +133,6 @@ def _tiles(
             yield tile
 
 
-SUFFIX = ".dzi"
-DEEPZOOM_TILE_SIZE = 254  # without overlap; 256 with it
-OVERLAP = 1
-NOTE_FILE = f"{NOTE_KEY}.json"  # beside the level folders
-XML = (
-    '<?xml version="1.0" encoding="UTF-8"?>\n'
-    '<Image xmlns="http://schemas.microsoft.com/deepzoom/2008"'
-    ' Format="jpg" Overlap="{overlap}" TileSize="{side}">\n'
-    '  <Size Width="{width}" Height="{height}"/>\n'
-    "</Image>\n"
-)
-
-
 class TileRegion(NamedTuple):
     """A tile: its column and row, and the pixels of its level that it covers, including the overlap."""
 
@@ -147,10 +154,8 @@ def tile_regions(width: int, height: int) -> Iterator[TileRegion]:
     for row in range(math.ceil(height / DEEPZOOM_TILE_SIZE)):
         top, bottom = max(0, row * DEEPZOOM_TILE_SIZE - OVERLAP), min(height, (row + 1) * DEEPZOOM_TILE_SIZE + OVERLAP)
         for column in range(math.ceil(width / DEEPZOOM_TILE_SIZE)):
-            left, right = (
-                max(0, column * DEEPZOOM_TILE_SIZE - OVERLAP),
-                min(width, (column + 1) * DEEPZOOM_TILE_SIZE + OVERLAP),
-            )
+            left = max(0, column * DEEPZOOM_TILE_SIZE - OVERLAP)
+            right = min(width, (column + 1) * DEEPZOOM_TILE_SIZE + OVERLAP)
             yield TileRegion(column, row, left, top, right - left, bottom - top)
 
 
@@ -178,7 +183,7 @@ def write_deep_zoom(
     *,
     width: int,
     height: int,
-    note: Note | None = None,
+    metadata: Metadata | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> None:
@@ -200,18 +205,18 @@ def write_deep_zoom(
                 for _ in in_threads(_zoom_tiles(folder, draw, sizes), threads=threads_for(DEEPZOOM_TILE_SIZE**2 * 3)):
                     if progress is not None:
                         progress(1)
-                if note is not None:
-                    (folder / NOTE_FILE).write_text(note_text(note), encoding="utf-8")
+                if metadata is not None:
+                    (folder / METADATA_FILE).write_text(format_metadata(metadata), encoding="utf-8")
     except BaseException:
         if not there:  # the folder is useless without the .dzi
             shutil.rmtree(tiles_folder(path), ignore_errors=True)
         raise
 
 
-def read_deep_zoom_note(path: Path) -> Note:
+def read_deep_zoom_metadata(path: Path) -> Metadata:
     """Read the metadata of a DeepZoom image, empty if there are none."""
     try:
-        return parsed_note((tiles_folder(path) / NOTE_FILE).read_text("utf-8"))
+        return parse_metadata((tiles_folder(path) / METADATA_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
 

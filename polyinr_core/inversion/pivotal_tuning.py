@@ -5,7 +5,10 @@ Roich et al., 2021 (pivotal tuning with locality regularization), with the low-r
 
 import copy
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.checkpoints.delta import Delta
+from polyinr_core.checkpoints.delta import Delta, apply_delta, save_delta
 from polyinr_core.errors import ConfigError, PolyinrError
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
 from polyinr_core.rendering.model import Model
+from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.rng import generator_for
 
-from .invert import InversionResult
-from .optimize import BETAS, NOT_FINITE, PsnrProgress, learning_rate, psnr_of
+from .invert import BETAS, NOT_FINITE, InversionResult, PsnrProgress, learning_rate, psnr_of, render_with
 
 DEFAULT_RANK = 16
 TUNING_RATE = 2e-3
@@ -100,6 +103,67 @@ def tune(
         for parameter, value in zip(parameters, best, strict=True):
             parameter.copy_(value)
     return _difference(synthesis, generator.synthesis, model_sha256=checkpoint.sha256, origin=origin or {})
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """The delta as it was saved, the model with it, and the results with the image and the scores of that model."""
+
+    delta: Delta
+    model: Checkpoint
+    results: list[InversionResult]
+    locality_psnr: float  # in dB, between random images before and after
+    bytes: int
+    steps: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `polyinr invert --tune --json` prints of the delta."""
+        return {
+            "model": self.model.sha256,
+            "model_before": self.delta.model_sha256,
+            "rank": self.delta.rank,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            "locality_psnr": self.locality_psnr,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.delta.rank}, {self.bytes / 1024:,.0f} KiB, {self.steps} steps in {self.seconds:.1f} s; random "
+            f"images before and after tuning: PSNR {self.locality_psnr:.1f} dB"
+        )
+
+
+def tune_to_file(
+    path: PathLike,
+    checkpoint: Checkpoint,
+    results: Sequence[InversionResult],
+    *,
+    rank: int | None = None,
+    steps: int = 200,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: PsnrProgress | None = None,
+) -> TuningResult:
+    """Tune the model as `tune` does, save the delta, and render the results with the tuned model.
+
+    Raises ConfigError, FileError, and PolyinrError if the model produces NaN or Inf.
+    """
+    started, path = time.monotonic(), Path(path)
+    origin = {"photos": [Path(result.target.name).name for result in results], "steps": steps, "seed": seed}
+    delta = tune(checkpoint, results, rank=rank, steps=steps, seed=seed, origin=origin, progress=progress)
+    delta = save_delta(path, delta, overwrite=overwrite)
+    model = apply_delta(checkpoint, delta, source=path)
+    return TuningResult(
+        delta=delta,
+        model=model,
+        results=[render_with(result, model.generator.synthesis) for result in results],
+        locality_psnr=locality_psnr(checkpoint.generator, model.generator, seed=seed),
+        bytes=path.stat().st_size,
+        steps=steps,
+        seconds=time.monotonic() - started,
+    )
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from polyinr_core.errors import FileError, RequestError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
+from polyinr_core.runtime.resources import check_memory
 from polyinr_core.runtime.strict_json import JsonError, is_number, is_whole
 from polyinr_core.runtime.tensor_files import (
     METADATA,
@@ -57,6 +58,21 @@ class Directions:
     def __len__(self) -> int:
         return len(self.components)
 
+    def describe(self) -> dict[str, Any]:
+        """Return how the directions were found, and the fraction of the variance that each explains."""
+        return {
+            "kind": "directions",
+            "count": len(self),
+            "space": self.space,
+            "shape": list(self.mean.shape),
+            "samples": self.samples,
+            "psi": self.psi,
+            "label": self.label,
+            "shares": [round(share, 4) for share in self.shares.tolist()],
+            "deviations": [round(deviation, 4) for deviation in self.deviations.tolist()],
+            "model": self.model_sha256,
+        }
+
 
 class HasGenerator(Protocol):
     """A `Model` or a `Checkpoint`."""
@@ -94,6 +110,10 @@ def find_directions(
     """
     if not 1 <= count < samples:
         raise RequestError(f"{samples} samples have at most {samples - 1} directions, not {count}")
+    config = model.generator.config
+    dim = config.levels * (config.w_dim if space == "w" else 3 * config.channels)
+    needed = 4 * samples * dim + 3 * 8 * min(dim, samples) ** 2  # latents, Gram matrix, eigenvectors
+    check_memory(needed, purpose=f"finding directions in {samples} samples", advice="use fewer samples")
     rows: Tensor | None = None
     shape = torch.Size()
     for seed in range(samples):

@@ -125,3 +125,18 @@ def _checked_facts(name: Path, facts: Any, *, count: int) -> dict[str, Any]:
     if not good_seeds or not (psi is None or is_number(psi)) or not isinstance(model, str):
         raise FileError(name, "its facts (seeds, psi, model) are damaged; make the file again")
     return {"seeds": tuple(seeds), "psi": psi, "model_sha256": model}
+
+
+def describe_latents(latents: Latents) -> dict[str, Any]:
+    """Return the facts of latents: the shapes of the tensors, the seeds, psi, the labels and the model's hash."""
+    held = {name: getattr(latents, name) for name in ("z", "w", "affine", "label")}
+    facts = {
+        "kind": "latents",
+        "count": len(latents),
+        "tensors": {name: list(tensor.shape) for name, tensor in held.items() if tensor is not None},
+        "seeds": list(latents.seeds),
+        "psi": latents.psi,
+        "model": latents.model_sha256,
+        "sha256": latents.sha256,
+    }
+    return facts if latents.label is None else facts | {"labels": latents.label.tolist()}

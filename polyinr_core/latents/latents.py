@@ -1,8 +1,13 @@
-"""Latents: z, w and affine parameters of images, drawn from seeds and mapped by a generator."""
+"""Latents: z, w and affine parameters of images, drawn from seeds and mapped by a generator.
+
+At the end: seeds, levels and classes as text.
+"""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 Space = Literal["z", "w", "affine"]
 SPACES: tuple[Space, ...] = get_args(Space)
 TENSORS = (*SPACES, "label")
+MAX_SEED = 2**32 - 1  # NumPy's largest
+MAX_SEEDS = 1_000_000
 MAX_NUMBER = 1e6  # largest magnitude of psi, mixing strengths and direction amounts
 
 
@@ -186,13 +193,13 @@ def from_seeds(generator: Generator, seeds: Sequence[int], *, label: int | None 
     return to_affine(generator, Latents(z=z, label=labels, seeds=tuple(seeds)), psi=psi)
 
 
-@torch.no_grad()
 def check_psi(psi: float) -> None:
     """Raise RequestError for a truncation psi out of range, or NaN."""
     if not abs(psi) <= MAX_NUMBER:
         raise RequestError(f"psi {psi} is outside -1e6 to 1e6; 0.5 to 1 is usual")
 
 
+@torch.no_grad()
 def to_affine(generator: Generator, latents: Latents, *, psi: float | None = None) -> Latents:
     """Complete latents up to their affine parameters [N, L, 3, n].
 
@@ -278,3 +285,73 @@ def check_latents(generator: Generator, latents: Latents, *, source: str) -> Non
             )
     if latents.label is not None:
         check_label(latents.label, classes=config.classes)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Parse "0-7,12" as [0, ..., 7, 12]. Raises RequestError."""
+    seeds: list[int] = []
+    for first, last in _parse_ranges(text, noun="seeds", example="7, 0-7 or 0-7,12"):
+        if last > MAX_SEED:
+            raise RequestError(f"seed {last} is outside 0-{MAX_SEED}")
+        if len(seeds) + last - first + 1 > MAX_SEEDS:
+            raise RequestError(f"seeds {text!r} are more than {MAX_SEEDS}; render them in several runs")
+        seeds += range(first, last + 1)
+    if len(set(seeds)) < len(seeds):
+        raise RequestError(f"seeds {text!r} name a seed twice")
+    return seeds
+
+
+def seeds_text(seeds: Iterable[int]) -> str:
+    """Format seeds, or levels, as `parse_seeds` takes them, in the same order."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def parse_levels(text: str, *, levels: int) -> list[int]:
+    """Parse "8-9" or "0,2-4" as levels of a model with `levels` levels, sorted. Raises RequestError."""
+    chosen: list[int] = []
+    for first, last in _parse_ranges(text, noun="levels", example="3, 5-7 or 0,8-9"):
+        if last >= levels:
+            raise RequestError(f"level {last} is outside 0-{levels - 1} (the model has {levels} levels)")
+        chosen += range(first, last + 1)
+    if len(set(chosen)) < len(chosen):
+        raise RequestError(f"levels {text[:40]!r} name a level twice")
+    return sorted(chosen)
+
+
+def _parse_ranges(text: str, *, noun: str, example: str) -> Iterator[tuple[int, int]]:
+    """Parse "0-7,12" as (0, 7) and (12, 12). Raises RequestError."""
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part, re.ASCII)
+        if match is None:
+            raise RequestError(f"{noun} {text[:40]!r} are not understood at {part[:40]!r}; write {example}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last:
+            raise RequestError(f"{noun} {part.strip()} run backwards; write {last}-{first}")
+        yield first, last
+
+
+def parse_label(text: str, *, classes: int, class_names: Sequence[str] = ()) -> int:
+    """Return the index of a class that is given by name or number. Raises LabelError."""
+    if not classes:
+        raise LabelError("the model has no classes: leave --label out")
+    name = text.strip()
+    if name in class_names:
+        return class_names.index(name)
+    alike = [i for i, other in enumerate(class_names) if other.casefold() == name.casefold()]
+    if len(alike) == 1:
+        return alike[0]
+    if re.fullmatch(r"-?\d{1,18}", name, re.ASCII):
+        if 0 <= int(name) < classes:
+            return int(name)
+        raise LabelError(f"class {name} is outside 0-{classes - 1}")
+    near = get_close_matches(name, class_names)
+    hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"give a number in 0-{classes - 1}"
+    if class_names and not near:
+        hint = f"{hint}, or a name that `polyinr info MODEL` lists"
+    raise LabelError(f"class {name!r} is unknown; {hint}")

@@ -27,10 +27,28 @@ from polyinr_core.runtime.pretrained import (
     read_state,
 )
 
-from .inception import InceptionTaps, RandomInception, ResizedInception, load_inception, load_script
-from .resize import clean_resize, smooth_resize
+from .inception import InceptionTaps, RandomInception, ResizedInception, clean_resize, load_inception, load_script
 
+EXTRACTORS = "lite2, inception, inception-clean, rfid-seedN, dinov2, timm:NAME, torchscript:FILE"
 RESOLUTION = 128  # of lite2's input, in pixels
+DINOV2 = "vit_large_patch14_dinov2.lvd142m"
+DINOV2_RESOLUTION = 224  # Stein et al., "Exposing Flaws of Generative Model Evaluation Metrics" (2023)
+PROBE_SIZE = 64  # pixels
+
+
+class FeatureExtractor(Protocol):
+    """A function from uint8 images [N, 3, H, W] of any size to features [N, dim].
+
+    `sha256` is that of the weights' file, empty if unknown.
+    """
+
+    dim: int
+    name: str
+    sha256: str
+
+    def __call__(self, pixels: Tensor) -> Tensor: ...
+
+    def to(self, device: torch.device) -> "FeatureExtractor": ...
 
 
 class Lite2Features(nn.Module):
@@ -82,27 +100,6 @@ class Lite2Taps(nn.Module):
         return taps
 
 
-EXTRACTORS = "lite2, inception, inception-clean, rfid-seedN, dinov2, timm:NAME, torchscript:FILE"
-DINOV2 = "vit_large_patch14_dinov2.lvd142m"
-DINOV2_RESOLUTION = 224  # Stein et al., "Exposing Flaws of Generative Model Evaluation Metrics" (2023)
-PROBE_SIZE = 64  # pixels
-
-
-class FeatureExtractor(Protocol):
-    """A function from uint8 images [N, 3, H, W] of any size to features [N, dim].
-
-    `sha256` is that of the weights' file, empty if unknown.
-    """
-
-    dim: int
-    name: str
-    sha256: str
-
-    def __call__(self, pixels: Tensor) -> Tensor: ...
-
-    def to(self, device: torch.device) -> "FeatureExtractor": ...
-
-
 class TimmFeatures(nn.Module):
     """Map uint8 images to the pre-classifier features of one of timm's networks.
 
@@ -148,6 +145,21 @@ class TimmFeatures(nn.Module):
         return features
 
 
+def smooth_resize(pixels: Tensor, resolution: int, *, interpolation: str) -> Tensor:
+    """Resize uint8 [N, 3, H, W] to float32 [N, 3, resolution, resolution] in 0 .. 255; "bilinear" or "bicubic".
+
+    The filter widens where images shrink, as Pillow's does, on the device that the images are on: what
+    clean-fid's rule gives, but for rounding. Images of that size are only converted.
+    """
+    x = pixels.float()
+    if x.shape[-2:] == (resolution, resolution):
+        return x
+    x = functional.interpolate(
+        x, size=(resolution, resolution), mode=interpolation, align_corners=False, antialias=True
+    )
+    return x.clamp(0, 255)
+
+
 class ScriptFeatures(nn.Module):
     """A TorchScript network on uint8 images [N, 3, H, W] that resizes them itself, as NVIDIA's VGG16 does.
 
@@ -183,7 +195,8 @@ def load_extractor(
     if resolution is not None and (seed or kind in ("inception", "inception-clean", "torchscript")):
         raise RequestError(f"{name} has a fixed input size; leave out the resolution")
     if name == "lite2":
-        return load_lite2(file, resolution=resolution or RESOLUTION)
+        weights, sha256 = read_lite2(file)
+        return Lite2Features(weights, resolution=resolution or RESOLUTION, sha256=sha256)
     if name == "inception":
         return load_inception(file)
     if name == "inception-clean":
@@ -199,12 +212,11 @@ def load_extractor(
     raise RequestError(f"feature extractor {name!r} is unknown; choose from {EXTRACTORS}")
 
 
-def load_lite2(file: Path | None, *, resolution: int) -> Lite2Features:
-    """Return EfficientNet-lite2 with the weights of its package, or of `file`. Raises WeightsError."""
+def read_lite2(file: Path | None = None) -> tuple[dict[str, Tensor], str]:
+    """Return EfficientNet-lite2's weights, of its package or of `file`, and the file's SHA-256. Raises WeightsError."""
     source = SOURCES["lite2"]
     assert isinstance(source, Packaged)
-    weights = load_pretrained("lite2", file=file)
-    return Lite2Features(weights, resolution=resolution, sha256=sha256_of(file or packaged_file("lite2", source)))
+    return load_pretrained("lite2", file=file), sha256_of(file or packaged_file("lite2", source))
 
 
 def load_timm(model: str, file: Path | None, *, resolution: int | None, download: bool, name: str) -> TimmFeatures:

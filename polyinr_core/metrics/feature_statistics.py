@@ -9,7 +9,7 @@ from torch import Tensor
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .frechet import Gaussian, RunningMoments
-from .inception_score import InceptionScore
+from .inception import InceptionScore
 from .registry import IS_SPLITS, FeatureKey, Metric
 
 RELATIVE_VARIANCE = 1e-12  # of the squared mean: less than this is float32 rounding
@@ -17,7 +17,7 @@ RELATIVE_VARIANCE = 1e-12  # of the squared mean: less than this is float32 roun
 
 @dataclass(frozen=True)
 class Requirements:
-    """What metrics need of one network's features: mean and covariance, the features themselves, the IS."""
+    """What metrics need of one network's features: mean and covariance, the features, the inception score."""
 
     moments: bool = False
     features: bool = False
@@ -30,9 +30,9 @@ class Requirements:
 
 
 def requirements_for(
-    metrics: Mapping[str, Metric], *, resampled: bool = False, reals: bool
+    metrics: Mapping[str, Metric], *, features: bool = False, reals: bool
 ) -> dict[FeatureKey, Requirements]:
-    """Return what metrics require of the reals, or of the fakes; `resampled` fakes are kept for intervals."""
+    """Return what metrics require of the reals, or of the fakes; with `features`, for Fréchet distances too."""
     requirements: dict[FeatureKey, Requirements] = {}
     for metric in metrics.values():
         if metric.kind == "inception_score" and reals:
@@ -43,7 +43,7 @@ def requirements_for(
             moments=before.moments or frechet,
             features=before.features
             or metric.kind in ("kernel", "precision_recall", "density_coverage")
-            or (resampled and frechet and not reals),
+            or (features and frechet),
             inception_score=before.inception_score or metric.kind == "inception_score",
         )
     return requirements
@@ -71,6 +71,14 @@ class FeatureStatistics:
             return self.external
         assert self.moments is not None
         return self.moments.gaussian(unbiased=unbiased)
+
+    def subset(self, rows: Tensor) -> "FeatureStatistics":
+        """Return the statistics of the images at indices `rows`, from the features."""
+        assert self.features is not None
+        features = self.features[rows.to(self.features.device)]
+        moments = RunningMoments(features.shape[1], device=features.device)
+        moments.add(features)
+        return FeatureStatistics(len(rows), moments, features)
 
     def satisfies(self, required: Requirements) -> bool:
         """Return whether everything required is present."""

@@ -1,4 +1,4 @@
-"""The Inception network of 2015-12-05 in TorchScript, from a file or a usual cache, and one of random weights."""
+"""Inception: the network of 2015-12-05 in TorchScript and one of random weights, resizing, the inception score."""
 
 import hashlib
 import tempfile
@@ -8,23 +8,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import inception_v3
 
-from polyinr_core.errors import WeightsError
+from polyinr_core.errors import PolyinrError, WeightsError
 from polyinr_core.runtime.atomic_io import sha256_of
+from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.rng import generator_for, meta_init
 
-from .resize import corner_resize
+from .registry import IS_SPLITS
 
 FILE = "inception-2015-12-05.pt"
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # as mmagic and k-diffusion pin it
+RESOLUTION = 299  # pixels of its input
 PROBE_SIZE = 32  # pixels; the network resizes inside
 SPATIAL_BLOCK = "mixed_6"  # whose branch `conv`, 1 x 1, is sFID's tap (Nash et al. 2021)
 SPATIAL_CHANNELS = 7  # of 17 x 17: 2023 numbers, about as many as the pooled ones
 TOLERANCE = 1e-3  # of the largest output: rounding of the resizing, propagated through the network
+SUM_TOLERANCE = 1e-3  # float16 probabilities may sum to 1 within this
+
+
+def clean_resize(pixels: Tensor) -> Tensor:
+    """Resize uint8 [N, 3, H, W] to float32 [N, 3, 299, 299] in 0 .. 255, on the same device, as clean-fid does.
+
+    By clean-fid's own function: Pillow's bicubic filter on float channels, clipped, not rounded. Parmar et al.,
+    "On Aliased Resizing and Surprising Subtleties in GAN Evaluation" (2022).
+    """
+    from cleanfid.resize import build_resizer
+
+    resize = build_resizer("clean")
+    images = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    resized = np.empty((len(images), RESOLUTION, RESOLUTION, 3), dtype=np.float32)
+    for index, image in enumerate(images):
+        resized[index] = resize(image)
+    return torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous().to(pixels.device)
+
+
+def corner_resize(pixels: Tensor) -> Tensor:
+    """Resize uint8 [N, 3, H, W] to float32 [N, 3, 299, 299] in 0 .. 255, as the 2015 Inception does inside.
+
+    Bilinear without a filter, and with the grids' top left corners aligned: pixel i is read at
+    i * H / 299, as TensorFlow 1 did. Pixel centers are at i + 1/2 in the grid here, hence the shift.
+    """
+    count, channels, height, width = pixels.shape
+    x = pixels.float()
+    shift = torch.tensor([[1, 0, 1 / width], [0, 1, 1 / height]], dtype=torch.float32, device=x.device)
+    shift[:, 2] -= 1 / RESOLUTION
+    size = [count, channels, RESOLUTION, RESOLUTION]
+    grid = functional.affine_grid(shift.expand(count, 2, 3), size, align_corners=False)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 class InceptionFeatures(nn.Module):
@@ -217,3 +252,54 @@ class RandomInception(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         features: Tensor = self.network((corner_resize(pixels) - 128) / 128)
         return features
+
+
+class InceptionScore:
+    """The inception score of `count` images in `splits` contiguous splits, in float64.
+
+    Split i holds images i * count // splits to (i + 1) * count // splits - 1. It stores the sums of p and of
+    p log p of each split. Salimans et al., "Improved Techniques for Training GANs" (2016); the splits are StyleGAN's.
+    """
+
+    def __init__(
+        self, count: int, classes: int, *, splits: int = IS_SPLITS, device: torch.device | None = None
+    ) -> None:
+        if not 0 < splits <= count:
+            raise PolyinrError(f"{count} images are too few for {splits} splits")
+        self.borders = torch.arange(splits + 1, device=device) * count // splits
+        self.counts = torch.zeros(splits, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(splits, classes, dtype=torch.float64, device=device)
+        self.negative_entropies = torch.zeros(splits, dtype=torch.float64, device=device)
+
+    def add(self, probabilities: Tensor, *, first: int) -> None:
+        """Add the class probabilities [N, C] of images `first`, `first` + 1, ...; batches may come in any order.
+
+        Raises PolyinrError for rows that do not sum to 1 and for images past `count`.
+        """
+        p = probabilities.to(self.sums.device).double()
+        if not bool(((p.sum(dim=1) - 1).abs() < SUM_TOLERANCE).all() and (p >= 0).all()):
+            raise PolyinrError("class probabilities do not sum to 1; pass the softmax, not the logits")
+        if first < 0 or first + len(p) > int(self.borders[-1]):
+            raise PolyinrError(f"images {first} to {first + len(p) - 1} are not among {int(self.borders[-1])}")
+        indices = torch.arange(first, first + len(p), device=p.device)
+        splits = torch.searchsorted(self.borders, indices, right=True) - 1
+        self.counts.index_add_(0, splits, torch.ones_like(indices, dtype=torch.float64))
+        self.sums.index_add_(0, splits, p)
+        self.negative_entropies.index_add_(0, splits, torch.xlogy(p, p).sum(dim=1))
+
+    def gather(self, ranks: DistributedContext) -> None:
+        """Sum over all ranks, each of which has added other images."""
+        self.counts, self.sums = ranks.all_reduce(self.counts), ranks.all_reduce(self.sums)
+        self.negative_entropies = ranks.all_reduce(self.negative_entropies)
+
+    def result(self) -> tuple[float, float]:
+        """Return the mean and the (biased) standard deviation of the score over the splits.
+
+        Raises PolyinrError unless every image was added once.
+        """
+        if not torch.equal(self.counts, self.borders.diff().double()):
+            raise PolyinrError(f"{int(self.counts.sum())} of {int(self.borders[-1])} images were added")
+        marginal = self.sums / self.counts[:, None]
+        divergence = self.negative_entropies / self.counts - torch.xlogy(marginal, marginal).sum(dim=1)
+        scores = divergence.exp()
+        return float(scores.mean()), float(scores.std(correction=0))

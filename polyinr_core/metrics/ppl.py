@@ -9,7 +9,7 @@ from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
 
-from .lpips import feature_distance
+from .image_similarity import feature_distance
 
 EPSILON = 1e-4
 PPL_RESOLUTION = 256  # pixels; larger images are first averaged over blocks
@@ -38,7 +38,7 @@ def path_lengths(
 
 
 def shrink(images: Tensor, *, resolution: int = PPL_RESOLUTION) -> Tensor:
-    """Average images [N, C, H, W] larger than `resolution` over blocks of the largest whole size that fits."""
+    """Average images [N, C, H, W] larger than `resolution` over blocks, to `resolution` or the next larger size."""
     factor = images.shape[-2] // resolution
     return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
 
@@ -85,7 +85,7 @@ def path_smoothness(
 ) -> Smoothness:
     """Measure the steps between two or more frames [H, W, 3], clamped to [-1, 1], given one after another.
 
-    `features` maps images [N, 3, H, W] to feature maps [N, C, H', W'] (see `lpips.feature_distance`). Memory
+    `features` maps images [N, 3, H, W] to feature maps [N, C, H', W'] (see `feature_distance`). Memory
     holds the feature maps of three frames.
     """
     first: Sequence[Tensor] = ()

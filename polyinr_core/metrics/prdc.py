@@ -93,8 +93,8 @@ def realism(fakes: Tensor, reals: Manifold, *, k: int = 3, block: int = BLOCK) -
     with the smaller radii; Inf for a fake equal to such a real. Kynkäänniemi et al. (2019), equation 6.
     """
     radii = reals.radii(k)
-    kept = radii <= radii.median()
-    radii, centers = radii[kept], reals.features[kept]
+    smaller = radii <= radii.median()
+    radii, centers = radii[smaller], reals.features[smaller]
     scores = torch.zeros(len(fakes), device=centers.device)
     for rows, columns, squares in distance_blocks(fakes, centers, block=block):
         ratios = radii[columns] / squares.sqrt()

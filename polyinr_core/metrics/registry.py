@@ -1,4 +1,4 @@
-"""The metrics of image sets by name: which network's features, which estimator, which constants."""
+"""Metrics by name: which network's features, which estimator, which constants, whether lower or higher is better."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,10 @@ from typing import Literal
 from polyinr_core.errors import RequestError
 
 MetricKind = Literal["frechet", "kernel", "inception_score", "precision_recall", "density_coverage"]
+Family = Literal[
+    "frechet", "kernel", "score", "neighbors", "path", "inversion", "upsampling", "speed", "params", "other"
+]
+Better = Literal["lower", "higher"]
 Tap = Literal["pooled", "spatial", "probabilities"]
 FeatureKey = tuple[str, Tap]  # a network and what is read from it
 
@@ -23,6 +27,27 @@ MIN_IMAGES: dict[MetricKind, int] = {
     "precision_recall": PR_NEIGHBORS + 1,
     "density_coverage": DC_NEIGHBORS + 1,
 }
+
+FAMILIES: dict[str, Family] = {
+    "fid": "frechet",
+    "sfid": "frechet",
+    "rfid": "frechet",
+    "fd": "frechet",
+    "kid": "kernel",
+    "kd": "kernel",
+    "is": "score",
+    "pr": "neighbors",
+    "dc": "neighbors",
+    "ppl": "path",
+    "inversion": "inversion",
+    "upsampling": "upsampling",
+    "speed": "speed",
+    "params": "params",
+}
+NEIGHBOR_PARTS = ("precision", "recall", "density", "coverage")  # higher is better
+UPSAMPLING_PARTS = ("rendered", "nearest", "bilinear", "bicubic")
+INVERSION: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "lpips": "lower"}
+LOWER_IS_BETTER: tuple[Family, ...] = ("frechet", "kernel", "path", "upsampling", "speed", "params")
 
 
 @dataclass(frozen=True)
@@ -66,7 +91,7 @@ class Metric:
         return f"{rules[self.kind]}; {self.remark}" if self.remark else rules[self.kind]
 
 
-TORCHSCRIPT = "published figures are of the TensorFlow graph, these of its TorchScript form"
+TORCHSCRIPT = "published values are of the TensorFlow graph, these of its TorchScript form"
 METRICS = {
     "fid": Metric("inception", "frechet", unbiased=False),  # StyleGAN-XL
     "fid-clean": Metric("inception-clean", "frechet"),  # clean-fid
@@ -115,3 +140,35 @@ def get_metrics(names: Sequence[str]) -> dict[str, Metric]:
 def networks_of(metrics: Iterable[Metric]) -> tuple[str, ...]:
     """Return the networks that metrics read features from, each once."""
     return tuple(dict.fromkeys(metric.network for metric in metrics))
+
+
+def base_of(name: str) -> str:
+    """Return the metric that a name is a part of: pr-lite2 of pr-lite2/recall, inversion of inversion/psnr."""
+    stem, _, part = name.rpartition("/")
+    if part in (*NEIGHBOR_PARTS, *UPSAMPLING_PARTS):
+        return stem
+    first = name.partition("/")[0]
+    return first if first in ("inversion", "speed", "params") else name
+
+
+def family_of(name: str) -> Family:
+    """Return the family of a metric, "other" for an unknown name."""
+    return FAMILIES.get(base_of(name).partition("-")[0], "other")
+
+
+def better(name: str) -> Better | None:
+    """Return whether lower or higher values of a metric are better, None if unknown."""
+    family, part = family_of(name), name.rpartition("/")[2]
+    if family in LOWER_IS_BETTER:
+        return "lower"
+    if family == "inversion":
+        return INVERSION.get(part)
+    return "higher" if family == "score" or part in NEIGHBOR_PARTS else None
+
+
+def best(name: str, values: Iterable[float]) -> float | None:
+    """Return the best of a metric's values, None without values or if it is unknown which are better."""
+    direction, given = better(name), list(values)
+    if direction is None or not given:
+        return None
+    return min(given) if direction == "lower" else max(given)

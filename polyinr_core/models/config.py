@@ -61,7 +61,7 @@ class GeneratorConfig:
 
 PRESETS = {
     "imagenet": GeneratorConfig(channels=1024, classes=1000),
-    "ffhq": GeneratorConfig(channels=512, table_rows=1000),  # the release keeps an embedding that it never reads
-    "emoji": GeneratorConfig(channels=128, w_dim=128),
+    "ffhq": GeneratorConfig(channels=512, table_rows=1000),  # the release keeps the table it never reads
+    "small": GeneratorConfig(channels=128, w_dim=128),
     "tiny": GeneratorConfig(levels=6, channels=64, w_dim=64),
 }

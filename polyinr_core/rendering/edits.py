@@ -13,10 +13,17 @@ from torch import Tensor
 from polyinr_core.errors import FileError, ImageError, RequestError
 from polyinr_core.images.grid import blank
 from polyinr_core.latents.directions import Directions, move
-from polyinr_core.latents.interpolation import Easing, LatentPath, frame_positions, zoom, zoom_at
-from polyinr_core.latents.latents import Latents
-from polyinr_core.latents.mixing import MixSpace, mix, stack_affine
-from polyinr_core.latents.naming import seeds_text
+from polyinr_core.latents.interpolation import (
+    Easing,
+    LatentPath,
+    MixSpace,
+    frame_positions,
+    mix,
+    stack_affine,
+    zoom,
+    zoom_at,
+)
+from polyinr_core.latents.latents import Latents, seeds_text
 from polyinr_core.runtime.atomic_io import read_bytes
 from polyinr_core.runtime.resources import check_memory
 
@@ -266,6 +273,14 @@ def _move(
 def _without_seed(model: Model, images: ImageRequests, index: int) -> Metadata:
     """Return the metadata of an edited image: its seed alone does not render it."""
     return model_metadata(model) | {"image": images.names[index]}
+
+
+def load_smoothness_features(device: torch.device) -> torch.nn.Module:
+    """Load EfficientNet-lite0, in whose features `frame_smoothness` compares frames. Raises WeightsError."""
+    from polyinr_core.discriminator.backbones import Lite0Features
+    from polyinr_core.runtime.pretrained import load_pretrained
+
+    return Lite0Features(load_pretrained("lite0")).to(device)
 
 
 def frame_smoothness(

@@ -2,10 +2,12 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polyinr_core.errors import FileError
 from polyinr_core.runtime.atomic_io import PathLike
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from .viewport import Viewport
 
 Metadata = dict[str, Any]
+DAMAGED = "its metadata is damaged, so it does not say how to render it again"
 
 
 @cache
@@ -87,15 +90,13 @@ def grid_metadata(images: Sequence[Metadata]) -> Metadata:
 
 def read_metadata(image: PathLike) -> Metadata:
     """Return the metadata of a PNG, TIFF, MP4 or DeepZoom image, empty if it has none. Raises FileError."""
-    from polyinr_core.images.animation import read_mp4_note
-    from polyinr_core.images.io import read_note
-    from polyinr_core.images.tiled import SUFFIX, read_deep_zoom_note
+    from polyinr_core.images import animation, io, tiled
 
     path = Path(image)
     suffix = path.suffix.lower()
     if suffix == ".mp4":
-        return read_mp4_note(path)
-    return read_deep_zoom_note(path) if suffix == SUFFIX else read_note(path)
+        return animation.read_mp4_metadata(path)
+    return tiled.read_deep_zoom_metadata(path) if suffix == tiled.SUFFIX else io.read_metadata(path)
 
 
 def options_of(metadata: Metadata) -> dict[str, str]:
@@ -103,7 +104,7 @@ def options_of(metadata: Metadata) -> dict[str, str]:
 
     Damaged metadata is a KeyError, TypeError or ValueError.
     """
-    from polyinr_core.latents.naming import seeds_text
+    from polyinr_core.latents.latents import seeds_text
 
     options = {}
     if "words" in metadata:  # they name the images
@@ -169,3 +170,86 @@ def command_of(metadata: Metadata, *, output: str) -> str:
     if not is_bundled(metadata.get("model", "")):
         words += ["-m", str(metadata["model_file"])]
     return shlex.join([*words, "-o", output])
+
+
+@dataclass(frozen=True)
+class StoredSettings:
+    """How an image was rendered: its model's hash, and its options as they would be typed, without dashes."""
+
+    image: Path
+    model: str
+    precision: str
+    options: dict[str, str]
+    index: int | None = None  # in a latents file of several images
+
+    @property
+    def psi(self) -> float | None:
+        return float(self.options["psi"]) if "psi" in self.options else None
+
+    @property
+    def bits(self) -> int:
+        return int(self.options.get("bits", 8))
+
+    @property
+    def tolerance(self) -> float:
+        return float(self.options.get("tolerance", 0))
+
+    @property
+    def latents(self) -> Path | None:
+        """The latents file: beside the image, or as it is named. Raises FileError."""
+        from polyinr_core.runtime.strict_json import to_unicode
+
+        if "latents" not in self.options:
+            return None
+        name = self.options["latents"]
+        for found in (self.image.parent / name, Path(name)):
+            if found.is_file():
+                return found
+        for found in self.image.parent.iterdir():  # a name that is not UTF-8 is escaped in the metadata
+            if to_unicode(found.name) == Path(name).name and found.is_file():
+                return found
+        raise FileError(self.image, f"was rendered from {name}, which is not beside it; name it with --latents")
+
+    def check_model(self, sha256: str) -> None:
+        """Raise FileError if the image is of another model."""
+        if self.model != sha256:
+            raise FileError(self.image, "was rendered with another model; name that one with -m, or give --force")
+
+
+def read_settings(image: PathLike, *, viewport_only: bool = False) -> StoredSettings:
+    """Read the settings of an image, to render it again or only to take its viewport. Raises FileError."""
+    path, metadata = Path(image), read_metadata(image)
+    if not metadata:
+        raise FileError(path, "carries no metadata; JPEG and WebP files have none")
+    if "words" in metadata and not viewport_only:
+        raise FileError(
+            path, "is the result of another command (`polyinr info` prints it); with --seeds its viewport is used"
+        )
+    if "words" in metadata and "size" not in metadata:
+        raise FileError(path, "has no viewport; name an image that has one")
+    try:
+        options = options_of(metadata)
+        if options.get("bits", "8") not in ("8", "16"):
+            raise ValueError(options["bits"])
+        precision = str(metadata["precision"])
+        if precision not in ("float32", "bfloat16", "float64", "auto"):
+            raise ValueError(precision)
+        index = int(metadata["index"]) if metadata.get("count", 1) != 1 and "index" in metadata else None
+        return StoredSettings(path, str(metadata["model"]), precision, options, index)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(path, DAMAGED) from error
+
+
+def describe_image(image: PathLike) -> Metadata:
+    """Return an image's metadata, with the command that renders it again. Raises FileError."""
+    path, metadata = Path(image), read_metadata(image)
+    if not metadata:
+        return {"kind": "image", "metadata": "none; JPEG and WebP files have none, nor have other programs' images"}
+    again = f"{path.stem}-again"
+    single_of_many = "folder" in metadata or (metadata.get("count", 1) != 1 and "index" in metadata)
+    try:
+        command = command_of(metadata, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FileError(path, DAMAGED) from error
+    shown = {key: value for key, value in metadata.items() if key not in ("command", "words")}
+    return {"kind": "image", **shown, "command": command}

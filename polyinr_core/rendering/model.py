@@ -14,15 +14,13 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
-from polyinr_core.images.quantize import check_finite, to_uint8
-from polyinr_core.latents.latents import Latents, from_seeds, in_space, to_affine
-from polyinr_core.latents.naming import parse_label
+from polyinr_core.images.grid import check_finite, to_uint8
+from polyinr_core.latents.latents import Latents, from_seeds, in_space, parse_label, to_affine
 from polyinr_core.models.coordinates import UNIT, Grid, Window
 from polyinr_core.models.generator import Generator, Synthesis, render_checkpointed
 from polyinr_core.runtime.atomic_io import PathLike
 
-from .backends import Backend, select_backend
-from .precision import in_precision, is_faithful
+from .backends import Backend, in_precision, is_faithful, select_backend
 from .render import pixels_per_batch, render_rows
 from .viewport import Viewport
 
@@ -184,7 +182,7 @@ class Model:
             resolution: Width and height in pixels; by default the training resolution.
             size: Width and height in pixels, where they differ.
             window: The part x0, y0, x1, y1 of the plane; the model is trained on (0, 0, 1, 1).
-            viewport: In place of the three before it: also a homography, a warp, or supersampling.
+            viewport: Instead of the three before it: also a homography, a warp, or supersampling.
             requires_grad: Keep the graph, so that gradients reach `latents.affine` or `latents.w`, and the weights
                 that require them. The features are recomputed in the backward pass, chunk by chunk.
 

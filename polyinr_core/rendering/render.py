@@ -1,4 +1,4 @@
-"""Render images of any size, as bands of whole rows, in memory that does not depend on the size."""
+"""Render images of any size, as bands of rows, in memory that does not depend on the size."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyinr_core.images.grid import Pixels, blank, draw_frame
-from polyinr_core.images.quantize import fill_rows
+from polyinr_core.images.grid import Pixels, blank, draw_frame, fill_rows
 from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import BlendGrid, Grid, SubGrid, Window
 
@@ -85,7 +84,7 @@ class Renderer:
     def downscaled(self, level: int) -> "Renderer":
         """Return the renderer of the image with pixels 2^level times as large, for a pyramid.
 
-        Pixels too large to show all that the model knows are averages of several points.
+        Pixels too large to show all that the model knows are averages of several samples.
         """
         viewport, weights = self.viewport.downscaled(level), self.blend_weights
         if level and viewport.pitch * self.model.resolution * FINE_PITCH > 1:
@@ -131,15 +130,15 @@ def render_rows(
         affine: [L, 3, n]; its dtype and device are those of the coordinates.
         grid: The coordinates.
         rows: Per band; by default about a chunk of pixels.
-        supersample: k, if each k x k points of the grid are averaged to a pixel.
+        supersample: k, if each k x k samples of the grid are averaged to a pixel.
         tolerance: Steps of 255 that 99.9 % of the pixels may be off by. Pixels are then evaluated only where a
             coarser lattice does not predict them (`adaptive`); images less than 65 pixels wide or high always
             are.
     """
     backend = select_backend(network, affine.device)
 
-    def colors(points: Tensor) -> Tensor:
-        return backend(affine.unsqueeze(0), points)[0]
+    def colors(coordinates: Tensor) -> Tensor:
+        return backend(affine.unsqueeze(0), coordinates)[0]
 
     is_cpu = affine.device.type == "cpu"
 
@@ -167,18 +166,18 @@ def in_chunks(
     index: Tensor | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[Tensor]:
-    """Yield values(points [chunk, 3]) of a grid's pixels, chunk after chunk [P, C]; the last is cut short.
+    """Yield values(coordinates [chunk, 3]) of a grid's pixels, chunk after chunk [P, C]; the last is cut short.
 
-    The pixels are those of `index` [K], by default all. The points have the dtype and the device of `like`.
+    The pixels are those of `index` [K], by default all. The coordinates have the dtype and the device of `like`.
     """
     total = grid.width * grid.height if index is None else len(index)
     for start in range(0, total, chunk):
         stop = min(start + chunk, total)
         chosen = torch.arange(start, stop, device=like.device) if index is None else index[start:stop]
-        points = grid.at(chosen, dtype=like.dtype)
-        if len(points) < chunk:
-            points = torch.cat([points, points.new_zeros(chunk - len(points), points.shape[1])])
-        yield values(points)[: stop - start]
+        coordinates = grid.at(chosen, dtype=like.dtype)
+        if len(coordinates) < chunk:
+            coordinates = functional.pad(coordinates, (0, 0, 0, chunk - len(coordinates)))
+        yield values(coordinates)[: stop - start]
 
 
 def in_bands(

@@ -1,8 +1,9 @@
 """Write rendered images: a folder of PNG files, one image or a grid, a tiled image, an array, latents, an animation."""
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,9 +16,10 @@ from polyinr_core.runtime.resources import check_disk, check_memory
 from .metadata import Metadata, grid_metadata
 
 if TYPE_CHECKING:
-    from polyinr_core.images.batch_writer import Image
-    from polyinr_core.images.grid import GridLayout
-    from polyinr_core.images.quantize import Pixels
+    import numpy as np
+
+    from polyinr_core.images.grid import GridLayout, Pixels
+    from polyinr_core.images.io import ImageFile
     from polyinr_core.latents.latents import Latents
 
     from .render import Renderer
@@ -211,18 +213,18 @@ def write_images(
 
 
 def write_files(
-    output: Output, renderer: "Renderer", images: "Iterator[Image]", *, names: Collection[str]
+    output: Output, renderer: "Renderer", images: "Iterator[ImageFile]", *, names: Collection[str]
 ) -> Iterator[Path]:
     """Write images of the renderer's size into the folder; yield the path of each once it is complete.
 
     `names` are those of all files. Raises FileError if one exists.
     """
-    from polyinr_core.images import batch_writer
+    from polyinr_core.images import io
 
     for name in names:
         refuse_overwrite(output.path / name, overwrite=output.overwrite)
     image_bytes = renderer.width * renderer.height * 3 * renderer.bits // 8
-    written = batch_writer.write_images(output.path, images, image_bytes=image_bytes, overwrite=output.overwrite)
+    written = io.write_images(output.path, images, image_bytes=image_bytes, overwrite=output.overwrite)
     with closing(written):
         yield from written
 
@@ -232,9 +234,9 @@ def write_pixels(output: Output, pixels: "Pixels", metadata: Metadata) -> None:
     from polyinr_core.images.io import encode_image, write_image
 
     if output.stream is not None:
-        write_stream(output.stream, encode_image(pixels, note=metadata))
+        write_stream(output.stream, encode_image(pixels, metadata=metadata))
     else:
-        write_image(output.path, pixels, note=metadata, overwrite=output.overwrite)
+        write_image(output.path, pixels, metadata=metadata, overwrite=output.overwrite)
 
 
 def write_latents_to(output: Output, latents: "Latents") -> None:
@@ -292,7 +294,7 @@ def write_frames(
         (pixels.copy() for pixels in render()),
         count=len(frames),
         fps=fps,
-        note=metadata,
+        metadata=metadata,
         overwrite=output.overwrite,
     )
 
@@ -313,17 +315,17 @@ def _write_folder(
     output: Output, renderer: "Renderer", images: "ImageRequests", progress: Progress
 ) -> Iterator[Written]:
     """Write one PNG an image; each appears when it is complete, so an interruption loses only the last ones."""
-    from polyinr_core.images.batch_writer import Image
     from polyinr_core.images.grid import blank
+    from polyinr_core.images.io import ImageFile
 
     metadata: list[Metadata] = []
 
-    def render() -> Iterator[Image]:
+    def render() -> Iterator[ImageFile]:
         for name, image in zip(images.names, images, strict=True):
             pixels = blank((renderer.width, renderer.height), bits=renderer.bits)
             renderer.fill(pixels, image.latents, progress=progress)
             metadata.append(image.metadata)
-            yield Image(f"{name}.png", pixels, image.metadata)
+            yield ImageFile(f"{name}.png", pixels, image.metadata)
 
     names = [f"{name}.png" for name in images.names]
     for index, path in enumerate(write_files(output, renderer, render(), names=names)):
@@ -365,7 +367,7 @@ def _write_tiles(
     options: dict[str, Any] = {
         "width": renderer.width,
         "height": renderer.height,
-        "note": image.metadata,
+        "metadata": image.metadata,
         "overwrite": output.overwrite,
         "progress": progress,
     }
@@ -379,22 +381,11 @@ def _write_tiles(
 def _write_array(
     output: Output, renderer: "Renderer", images: "ImageRequests", progress: Progress
 ) -> Iterator[Written]:
-    """Write .npy [N, H, W, 3], about -1 to 1, row by row: float64 or float32.
+    """Write .npy [N, H, W, 3], about -1 to 1, row by row."""
+    from polyinr_core.images.grid import check_finite
 
-    Not by np.memmap: on a full disk a write to a mapping kills the process.
-    """
-    import numpy as np
-    import torch
-
-    from polyinr_core.images.quantize import check_finite
-
-    dtype = np.dtype("<f8" if renderer.model.dtype == torch.float64 else "<f4")
-    shape = (len(images), renderer.height, renderer.width, 3)
-    check_disk(output.path, int(np.prod(shape, dtype=object)) * dtype.itemsize)
     metadata = []
-    with written_beside(output.path, overwrite=output.overwrite) as draft, draft.open("wb") as file:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+    with array_file(output, renderer, (len(images), renderer.height, renderer.width, 3)) as (file, dtype):
         for image in images:
             metadata.append(image.metadata)
             for band in check_finite(renderer.rows(image.latents)):
@@ -402,6 +393,25 @@ def _write_array(
                 progress(len(band))
     for one in metadata:
         yield output.path, one
+
+
+@contextmanager
+def array_file(
+    output: Output, renderer: "Renderer", shape: tuple[int, ...]
+) -> "Iterator[tuple[BinaryIO, np.dtype[Any]]]":
+    """Open a .npy file of a shape for its values, in float64 for such a model, else float32. Raises FileError.
+
+    Not by np.memmap: on a full disk a write to a mapping kills the process.
+    """
+    import numpy as np
+    import torch
+
+    dtype = np.dtype("<f8" if renderer.model.dtype == torch.float64 else "<f4")
+    check_disk(output.path, math.prod(shape) * dtype.itemsize)
+    with written_beside(output.path, overwrite=output.overwrite) as draft, draft.open("wb") as file:
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file, dtype
 
 
 def _kind_of(text: str, path: Path) -> OutputKind | None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import FileError
+from polyinr_core.evaluation.protocols import check_sizes
 from polyinr_core.evaluation.set_metrics import PassSettings, check_variety, collect_statistics, no_progress
-from polyinr_core.evaluation.validation import check_sizes
 from polyinr_core.images.grid import GAP, Pixels, caption, make_grid
 from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import ImageSource, Progress, extract_features
@@ -109,9 +109,9 @@ CAPTION_HEIGHT, TITLE_HEIGHT = 14, 22
 
 
 def realism_grid(groups: Mapping[str, Sequence[tuple[Pixels, str]]]) -> Pixels:
-    """Return titled groups of realism_groups images [r, r, 3], one below the other, as one image [H, W, 3].
+    """Return titled groups of captioned images [r, r, 3], one below the other, as one image [H, W, 3].
 
-    Each image is enlarged by a whole factor, by repeating pixels, to MIN_TILE_SIZE or more.
+    Each image is enlarged by an integer factor, by repeating pixels, to MIN_TILE_SIZE or more.
     """
     rows = [group_grid(title, images) for title, images in groups.items()]
     width = max(part.shape[1] for part in rows)
@@ -121,7 +121,7 @@ def realism_grid(groups: Mapping[str, Sequence[tuple[Pixels, str]]]) -> Pixels:
 
 
 def group_grid(title: str, images: Sequence[tuple[Pixels, str]]) -> Pixels:
-    """Return a title and below it a grid of realism_groups images."""
+    """Return a title and below it a grid of captioned images."""
     cells = []
     for pixels, text in images:
         factor = -(-MIN_TILE_SIZE // len(pixels))

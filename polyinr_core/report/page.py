@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,17 +14,23 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
+from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.resample import area_average, area_weights
+from polyinr_core.errors import FileError
+from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
 from polyinr_core.evaluation.results import Result
-from polyinr_core.images.grid import Pixels
+from polyinr_core.evaluation.set_metrics import no_progress
+from polyinr_core.images.grid import Pixels, quantize
 from polyinr_core.images.io import encode_image
-from polyinr_core.images.quantize import quantize
-from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource
+from polyinr_core.metrics import extractors
+from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource, Progress
+from polyinr_core.metrics.registry import better
+from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.training.config import SETTINGS
 from polyinr_core.training.samples import thin
 
-from .nearest_neighbors import NearestNeighbors
-from .plots import Panel, ecdf_svg, panel_svg, to_dark
+from .nearest_neighbors import NearestNeighbors, find_neighbors, realism_grid
+from .plots import Panel, classes_svg, ecdf_svg, panel_svg, to_dark
 from .run_reader import StageSpan, StoredRun
 
 TEMPLATE = "report.html.jinja"
@@ -33,6 +39,7 @@ MAX_GRID_SIZE = 1100  # pixels of the longer edge of a sample grid
 MAX_PIXELATED_SIZE = 128  # pixels; images up to here are enlarged by repeating pixels
 MAX_PNG_BYTES_PER_PIXEL = 1.5  # images that need more, such as photos, are embedded as JPEG
 MAX_GRIDS = 12
+MAX_BARS = 12  # classes in a chart
 NEIGHBOR_ROWS = 8  # generated images beside their nearest reals: the first seeds, and the nearest of all
 REALISM_IMAGES = 16  # of the highest, of the middle and of the lowest realism
 QUANTILES = (0.01, 0.1, 0.5, 0.9)
@@ -157,6 +164,7 @@ def render_page(
         grids=sample_grids(run),
         reals=None if run.reals is None else sample_grid(run.reals, 0.0),
         results=results,
+        class_charts={result.name: class_chart(result) for result in results if result.classes},
         comparison=comparison,
         info=info,
     )
@@ -243,9 +251,23 @@ def themed_chart(svg: bytes, *, title: str, description: str) -> ThemedChart:
     return ThemedChart(title, description, light, dark)
 
 
+def class_chart(result: Result) -> ThemedChart | None:
+    """Return a chart of the classes with the worst values of the first metric that classes have, None without one."""
+    names = [name for row in result.classes.values() for name in row.metrics]
+    if not names:
+        return None
+    name = names[0]
+    values = {label: row.metrics[name]["value"] for label, row in result.classes.items() if name in row.metrics}
+    worst = sorted(values, key=values.__getitem__, reverse=better(name) != "higher")[:MAX_BARS]
+    description = ", ".join(f"{label} {values[label]:.4g}" for label in worst)
+    title = f"{name} by class" + (f", the worst {MAX_BARS} of {len(values)}" if len(values) > MAX_BARS else "")
+    svg = classes_svg({label: values[label] for label in worst}, xlabel=name)
+    return themed_chart(svg, title=title, description=f"{title}: {description}")
+
+
 def sample_grids(run: StoredRun) -> tuple[SampleGrid, ...]:
     """Return up to MAX_GRIDS of the run's sample grids, evenly spaced from the first to the last."""
-    kimg = {path: seen for seen, path in run.grids}
+    kimg = {path: position for position, path in run.grids}
     return tuple(sample_grid(path, kimg[path]) for path in thin(list(kimg), MAX_GRIDS))
 
 
@@ -318,6 +340,46 @@ def compare_with_reals(
             for title, seeds in neighbors.ranked(REALISM_IMAGES).items()
         },
     )
+
+
+def compare_model(
+    run: StoredRun,
+    checkpoint: Checkpoint,
+    real: PathLike,
+    *,
+    name: str,
+    count: int = 256,
+    cache: Path | None = None,
+    device: torch.device,
+    progress: Callable[[str], Progress] = no_progress,
+) -> tuple[RealsComparison, Pixels]:
+    """Compare a model's images of seeds 0 to count-1 with reals in lite2's features.
+
+    Args:
+        run: The run, whose dataset the reals may be.
+        checkpoint: The model, on `device`.
+        real: The reals: a dataset or a folder.
+        name: What the page calls the model.
+        count: How many images.
+        cache: A folder that caches the features of the reals.
+        device: Where the images are rendered and the features computed.
+        progress: Makes a callback for a description.
+
+    Returns:
+        The page's part about nearest reals and realism, and the realism grid.
+
+    Raises PolyinrError.
+    """
+    if not checkpoint.resolution:
+        raise FileError(name, "does not say its resolution; name another model with -m")
+    fakes = ThumbnailSource(GeneratedImages(checkpoint, name=name, count=count))
+    reals = DatasetImages.open(real, resolution=fakes.resolution)
+    lite2 = extractors.load_extractor("lite2")
+    neighbors = find_neighbors(reals, fakes, lite2, device=device, cache=cache, progress=progress)
+    same_data = reals.data.sha256 == run.data.get("sha256")
+    model = f"{Path(name).name} ({checkpoint.kimg:.4g} kimg)"
+    comparison = compare_with_reals(neighbors, reals, fakes, model=model, same_data=same_data)
+    return comparison, realism_grid(realism_groups(neighbors, fakes))
 
 
 def neighbor_row(

@@ -124,12 +124,12 @@ def best_label(name: str, log: RunLog) -> str:
 
 def within_span(points: Series, span: StageSpan) -> Series:
     """Return the points of a stage: after its start, or at the start of the run."""
-    kept = [
+    points_within = [
         (kimg, value)
         for kimg, value in zip(points.kimg, points.values, strict=True)
         if span.start < kimg <= span.end or (kimg == span.start and span.stage == 0)
     ]
-    return Series(tuple(kimg for kimg, _ in kept), tuple(value for _, value in kept))
+    return Series(tuple(kimg for kimg, _ in points_within), tuple(value for _, value in points_within))
 
 
 def smooth_curve(name: str, points: Series) -> Curve:
@@ -162,7 +162,8 @@ def to_series(kimg: Sequence[float] | NDArray, values: Sequence[float] | NDArray
 WIDTH, HEIGHT = 6.0, 2.9  # inches of a panel
 MARGINS = (0.72, 0.46, 0.12, 0.32)  # inches left, below, right and above the axes, for labels
 TITLE_HEIGHT = 0.45  # inches above all panels
-MAX_TITLE_LENGTH = 60  # characters
+MAX_TITLE_LENGTH, MAX_CLASS_LENGTH = 60, 20  # characters
+CLASS_NAMES_WIDTH = 0.25  # of a chart of classes
 DPI = 150
 MIN_LABELED_FRACTION = 0.07  # of the axis: a shorter stage has no label
 
@@ -197,6 +198,21 @@ def ecdf_svg(samples: Mapping[str, Sequence[float]], *, xlabel: str) -> bytes:
         style_axes(axes, xlabel=xlabel, ylabel="fraction of the images")
 
     return to_svg(draw_ecdf)
+
+
+def classes_svg(values: Mapping[str, float], *, xlabel: str) -> bytes:
+    """Return a horizontal bar for each class, in the order given from the top, as SVG."""
+
+    def draw_bars(axes: Axes) -> None:
+        names = [shorten(name, MAX_CLASS_LENGTH) for name in values]
+        axes.barh(range(len(names)), list(values.values()), color=LIGHT.curves[0], height=0.7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.invert_yaxis()
+        box = axes.get_position()
+        axes.set_position((CLASS_NAMES_WIDTH, box.y0, box.x1 - CLASS_NAMES_WIDTH, box.height))
+        style_axes(axes, xlabel=xlabel, ylabel="")
+
+    return to_svg(draw_bars)
 
 
 def to_svg(draw: Callable[[Axes], None]) -> bytes:
@@ -250,9 +266,9 @@ def axes_at(figure: Figure, left: float, bottom: float) -> Axes:
     return figure.add_axes(rectangle)
 
 
-def shorten(text: str) -> str:
-    """Return text of at most MAX_TITLE_LENGTH characters."""
-    return text if len(text) <= MAX_TITLE_LENGTH else text[: MAX_TITLE_LENGTH - 1] + "…"
+def shorten(text: str, length: int = MAX_TITLE_LENGTH) -> str:
+    """Return text of at most `length` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 @contextmanager
@@ -289,7 +305,7 @@ def draw_panel(axes: Axes, panel: Panel, spans: Sequence[StageSpan]) -> None:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.1 * (high - low))  # space for the stages' labels
         draw_stage_borders(axes, spans)
-    style_axes(axes, xlabel="thousand images seen (kimg)", ylabel=panel.unit)
+    style_axes(axes, xlabel="training images, thousands (kimg)", ylabel=panel.unit)
 
 
 def style_axes(axes: Axes, *, xlabel: str, ylabel: str) -> None:
@@ -302,6 +318,8 @@ def style_axes(axes: Axes, *, xlabel: str, ylabel: str) -> None:
     axes.tick_params(colors=LIGHT.foreground)
     for spine in axes.spines.values():
         spine.set_color(LIGHT.foreground)
+    if not axes.get_legend_handles_labels()[1]:
+        return
     axes.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, labelcolor=LIGHT.foreground, borderpad=0.2
     )

@@ -91,6 +91,11 @@ def total_memory(device: "torch.device") -> int | None:
     return torch.cuda.get_device_properties(device).total_memory
 
 
+def working_memory(device: "torch.device") -> int | None:
+    """Return the bytes that a computation may plan with: all of a GPU's, of the system what is available."""
+    return total_memory(device) if device.type == "cuda" else available_memory()
+
+
 def _physical_memory() -> int | None:
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return None

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polyinr_core.data.dataset import ImageDataset
-from polyinr_core.data.loader import ResizedDataset
-from polyinr_core.data.resample import normalized
+from polyinr_core.data.resample import ResizedDataset, normalized
 from polyinr_core.discriminator.backbones import IMAGENET_MEAN, IMAGENET_STD, Frozen, quicken
 from polyinr_core.discriminator.discriminator import Weights
 from polyinr_core.errors import ConfigError, WeightsError

@@ -1,5 +1,6 @@
 """What judges look at while training: which distances there are, in how many images of each kind."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -166,7 +167,14 @@ SETTINGS = [field.name for field in fields(Stage)][2:]
 Start = Literal["release", "balanced"]
 Precision = Literal["auto", "float32", "bfloat16", "float64"]
 Classifier = Literal["lite2", "deit-small"]
+Loss = Literal["hinge", "relativistic"]
+Augment = Literal["none", "diffaugment", "adaptive"]
+Schedule = Literal["constant", "cosine"]
+# what a stage ends with under the cosine schedule, as a fraction of what it starts with
+FINAL_LR, FINAL_PENALTY, FINAL_HALF_LIFE = 0.1, 0.1, 2.0
 COUNTS = {"chunk": 2**31, "held_out": 2**31, "workers": 256, "auto_advance": 1000, "keep": 10**6}  # the largest
+
+RANGES = {"penalty": (0, 1e6), "penalty_every": (1, 1000), "lecam": (0, 1e6), "class_centering": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,7 @@ class TrainingConfig:
     z_dim: int = 64
     w_dim: int = 512
     start: Start = "release"  # values of a fresh generator
+    class_centering: float = 0.0  # part of their mean that class tables start without; 0: the release, 1: centered
     backbones: tuple[str, ...] = ("deit-base", "lite0")
     disc_res: int = 224  # side at which the backbones look
     disc_channels: int = 64
@@ -201,6 +210,12 @@ class TrainingConfig:
     d_beta2: float = 0.990585
     classifier: Classifier = "deit-small"
     guidance: float = 0.0  # weight of the classifier's loss
+    loss: Loss = "hinge"
+    penalty: float = 0.0  # weight of the discriminator's gradient penalty
+    penalty_every: int = 4  # iterations from one penalty to the next, whose weight grows as much
+    lecam: float = 0.0  # weight of the LeCam penalty
+    augment: Augment = "diffaugment"
+    schedule: Schedule = "constant"  # of learning rates, blur, penalty and average over a stage
     blur_sigma: float = 2.0
     blur_kimg: float = 300.0  # the blur fades over this or the whole stage, whichever is shorter
     state_every: float = 4.0  # kimg
@@ -223,6 +238,9 @@ class TrainingConfig:
             ("start", get_args(Start)),
             ("precision", get_args(Precision)),
             ("classifier", get_args(Classifier)),
+            ("loss", get_args(Loss)),
+            ("augment", get_args(Augment)),
+            ("schedule", get_args(Schedule)),
         ):
             if (value := getattr(self, name)) not in choices:
                 raise ConfigError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}")
@@ -235,6 +253,9 @@ class TrainingConfig:
         for name, most in COUNTS.items():
             if (count := getattr(self, name)) is not None and not 0 <= count <= most:
                 raise ConfigError(f"{name} {count} is outside 0-{most}")
+        for name, (low, high) in RANGES.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ConfigError(f"{name} {value:g} is outside {low:g}-{high:g}")
         if self.auto_advance and not self.metric_every:
             raise ConfigError("auto_advance watches a distance: give --metric-every, too")
         for name in ("state_every", "checkpoint_every", "metric_every"):
@@ -283,9 +304,14 @@ class TrainingConfig:
         )
 
     def blur_at(self, images: int, stage: Stage) -> float:
-        """Return the blur's width in pixels after `images` images of a stage, falling linearly to 0."""
+        """Return the blur's width in pixels after `images` images of a stage; it falls to 0."""
         fade = min(self.blur_kimg, stage.kimg) * 1000
-        return self.blur_sigma * max(1 - images / fade, 0.0) if fade else 0.0
+        left = max(1 - images / fade, 0.0) if fade else 0.0
+        return self.blur_sigma * (left if self.schedule == "constant" else cosine_fade(1 - left, 0.0))
+
+    def scheduled(self, final: float, images: int, stage: Stage) -> float:
+        """Return the factor, after `images` images of a stage, of a value that starts at 1 and ends at `final`."""
+        return 1.0 if self.schedule == "constant" else cosine_fade(min(images / stage.images, 1.0), final)
 
     def classes_of(self, classes: int) -> int:
         """Return how many of a data set's classes are learned: all, or 0 in an unconditional run."""
@@ -305,6 +331,11 @@ class TrainingConfig:
             "backbones": list(self.backbones),
             "metrics": list(self.metrics),
         }
+
+
+def cosine_fade(progress: float, final: float) -> float:
+    """Return what falls (or rises) from 1 to `final` along half a cosine while `progress` goes from 0 to 1."""
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def check_micro_batch(micro_batch: int, batch: int) -> None:
@@ -345,7 +376,7 @@ PRESETS = {
         mirror=True,
         cond=False,
     ),
-    "emoji": SMALL,
+    "small": SMALL,
     "tiny": replace(
         SMALL,
         stages=(Stage(16, 1),),
@@ -361,7 +392,7 @@ PRESETS = {
 
 
 def make_config(
-    preset: str = "emoji", *, stages: str | Sequence[Stage] | None = None, **changes: Any
+    preset: str = "small", *, stages: str | Sequence[Stage] | None = None, **changes: Any
 ) -> TrainingConfig:
     """Return a preset's configuration with fields replaced, also where its stages have values of their own.
 

@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.spatial.distance import pdist, squareform
 
 from polyinr_core.images.grid import Pixels
+from polyinr_core.latents.latents import draw_z
+from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.strict_json import are_texts, is_number, is_whole
 
 # A warning is given at *_BAD, and given again only after the number has been at *_GOOD.
@@ -30,6 +33,8 @@ DIVERSITY_RESOLUTION = 16  # pixels: shapes and colors, no texture
 # discriminator never saw: 0.02 to 0.05 over 20 epochs of 150 images, 0.16 to 0.22 over 30 to 120 epochs of 16.
 OVERFITTING_BAD, OVERFITTING_GOOD = 0.15, 0.1
 LOGITS_FROM, LOGITS_WINDOW = 8, 32  # measurements
+# what adaptive augmentation holds r_v at, or the mean sign where no images are held out: below the warnings
+OVERFITTING_TARGET, SIGN_TARGET = 0.05, 0.8
 MIN_LOGIT_GAP = 0.5  # between training images and fakes; the margin of the hinge loss is 1
 DISTANCE_BAD, DISTANCE_GOOD = 1.25, 1.1  # of the stage's best
 METRIC_TIME_BAD, METRIC_TIME_GOOD = 0.1, 0.08  # of the time
@@ -125,6 +130,15 @@ class Diagnostics:
             ),
         )
 
+    def augment_sign(self) -> int:
+        """Return 1 if the discriminator overfits, so that adaptive augmentation must grow, else -1.
+
+        Measured by r_v on held-out images; where there are none, by the mean sign of its logits.
+        """
+        if self.logits_count:
+            return 1 if overfitting(*self.logits) > OVERFITTING_TARGET else -1
+        return 1 if self.sign_weight and self.sign / self.sign_weight > SIGN_TARGET else -1
+
     def update_distance(self, name: str, value: float) -> str | None:
         """Add a Fréchet distance to the data. Kernel distances approach 0, where a ratio means nothing."""
         if not name.startswith(("fd", "fid")) or not math.isfinite(value):
@@ -217,3 +231,22 @@ def overfitting(training: float, held_out: float, fakes: float) -> float:
     """
     gap = training - fakes
     return (training - held_out) / gap if gap >= MIN_LOGIT_GAP else 0.0
+
+
+CLASS_SHARE_SEEDS, CLASS_SHARE_CLASSES = 32, 64
+
+
+@torch.no_grad()
+def class_share(generator: Generator) -> float:
+    """Return the part of w's variance that the class explains at fixed z, 0 to 1: near 0 classes look alike.
+
+    Over 32 seeds and, evenly spread, up to 64 classes.
+    """
+    classes = generator.config.classes
+    label = torch.linspace(0, classes - 1, min(classes, CLASS_SHARE_CLASSES)).long()
+    z = draw_z(range(CLASS_SHARE_SEEDS), generator.config.z_dim).to(generator.mapping.w_avg)
+    rows = z.repeat_interleave(len(label), dim=0), label.repeat(len(z)).to(z.device)
+    w = generator.mapping(*rows).unflatten(0, (len(z), len(label)))  # [seeds, classes, w]
+    within = w.var(dim=1, correction=0).mean(dim=0).sum()
+    total = w.flatten(0, 1).var(dim=0, correction=0).sum()
+    return float(within / total) if total > 0 else 0.0

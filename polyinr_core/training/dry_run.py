@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -11,18 +12,22 @@ from torch import Tensor, nn
 
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.discriminator.discriminator import Weights
-from polyinr_core.runtime.pretrained import SOURCES, expected_shapes
+from polyinr_core.errors import WeightsError
+from polyinr_core.runtime.pretrained import SOURCES, expected_shapes, load_pretrained
+from polyinr_core.runtime.resources import total_memory
 
 from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, is_guided
 from .config import Stage, TrainingConfig
-from .logging import resident_bytes
-from .loop import Trainer, chunk_size, required_networks
+from .logging import duration, resident_bytes
+from .loop import Trainer, check_run, chunk_size, required_networks
 from .state import TrainingState, create_generator
 
 ITERATIONS = 2  # of each measured size, after one that is not counted
 MIN_IMAGES = 2  # BatchNorm needs two
 MAX_SECONDS = 5.0  # of an iteration that is measured only because a larger one is more exact
 MAX_SECONDS_SMALLEST = 30.0  # of the smallest iteration of a stage; beyond, the stage is extrapolated
+HEADINGS = ("stage", "kimg", "batch", "iterations", "g_lr", "d_lr", "mirror", "guidance", "blur", "chunk")
+COSTS = ("images/s", "time", "memory")
 SAMPLING_PERIOD = 0.01  # seconds between two looks at the resident size
 
 
@@ -303,3 +308,90 @@ def random_weights(name: str) -> Mapping[str, Tensor]:
         key: torch.ones(shape) if key.endswith("running_var") else torch.full(shape, 0.01)
         for key, shape in shapes.items()
     }
+
+
+def plan_run(
+    config: TrainingConfig,
+    data: ImageDataset,
+    files: Mapping[str, Path] | None = None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Plan:
+    """Plan a run with the pretrained networks that are on this machine, or in `files`; notes name the missing ones.
+
+    Raises PolyinrError.
+    """
+    check_run(config, data)
+    weights, missing = weights_at_hand({*required_networks(config)} - {"inception"}, files or {})
+    plan = make_plan(config, data, weights, device=device, dtype=dtype, device_memory=total_memory(device))
+    return replace(plan, notes=(*plan.notes, *missing))
+
+
+def lines_of(plan: Plan) -> list[str]:
+    """Return the lines of a plan as a person reads them."""
+    data = plan.data
+    classes = f"{data['classes'] or 'no'} classes"
+    held_out = f" ({data['held_out']:,} held out)" if data["held_out"] else ""
+    images = f"{data['images']:,} images{held_out}"
+    parts = {"trained": ("generator", "discriminator"), "frozen": ("backbones", "classifier")}
+    counted = {
+        kind: [f"{name} {plan.parameters[name]:,}" for name in names if name in plan.parameters]
+        for kind, names in parts.items()
+    }
+    return [
+        f"data        {data['name']}: {images} of {data['resolution']} px, {classes}",
+        f"parameters  trained: {', '.join(counted['trained'])}; frozen: {', '.join(counted['frozen'])}",
+        "",
+        *aligned([(*HEADINGS, *COSTS), *(cells_of(stage) for stage in plan.stages)]),
+        "",
+        f"total       about {duration(plan.seconds)}, peak memory {size(plan.memory)}, measured on a few iterations",
+        *(f"note        {note}" for note in plan.notes),
+    ]
+
+
+def cells_of(stage: StagePlan) -> tuple[str, ...]:
+    """Return a stage's row of the table."""
+    parts = stage.batch // stage.micro_batch
+    return (
+        f"{stage.resolution} px",
+        f"{stage.kimg:,.6g}",
+        f"{stage.batch}" if parts == 1 else f"{parts}x{stage.micro_batch}",
+        f"{stage.iterations:,}",
+        f"{stage.g_lr:.3g}",
+        f"{stage.d_lr:.3g}",
+        "yes" if stage.mirror else "no",
+        f"{stage.guidance:g}" if stage.guidance else "-",
+        f"{stage.blur:g} px" if stage.blur else "-",
+        f"{stage.chunk:,}" if stage.chunk else "-",
+        f"{stage.batch / stage.seconds_per_iteration:,.3g}",
+        duration(stage.seconds),
+        size(stage.memory),
+    )
+
+
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return rows as lines, each column as wide as its widest cell, to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def size(count: int) -> str:
+    """Return bytes in MiB or GiB."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
+
+
+def weights_at_hand(names: set[str], files: Mapping[str, Path]) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """Return the pretrained networks that are here, and a line about each that is not; nothing is fetched.
+
+    Raises WeightsError for a file that was named and cannot be used.
+    """
+    found, lines = {}, []
+    for name in sorted(names):
+        try:
+            found[name] = load_pretrained(name, file=files.get(name))
+        except WeightsError as error:
+            if name in files:
+                raise
+            lines.append(str(error))
+    return found, lines

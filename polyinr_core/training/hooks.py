@@ -15,12 +15,13 @@ from polyinr_core.data.loader import TrainLoader
 from polyinr_core.discriminator.diffaugment import blurs
 from polyinr_core.errors import CheckpointError
 from polyinr_core.images.grid import make_grid
+from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain
 from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.strict_json import is_number, is_whole
 
 from .config import TrainingConfig
-from .diagnostics import Diagnostics, diversity
+from .diagnostics import Diagnostics, class_share, diversity
 from .logging import Event, Logger, memory_stats
 from .metrics_hook import MetricsHook
 from .run_dir import RunFolder
@@ -32,6 +33,8 @@ BEST = "best.safetensors"
 LABELS_OF_FORMAT_1 = "uniform"  # how fakes got their labels before checkpoints said so
 LOG_EVERY = 0.25  # kimg
 HELD_OUT_EVERY = 1.0  # kimg between two passes of the discriminator over held-out images
+# adaptive augmentation: kimg in which the probability can go from 0 to 1 (ADA's 500 are for runs of 25000), and its cap
+AUGMENT_KIMG, MAX_AUGMENT_P = 100.0, 0.8
 
 
 class Hooks:
@@ -134,23 +137,30 @@ class Hooks:
         facts = asdict(stats)
         if options.classifier is None:
             del facts["loss_guidance"]
+        if options.penalty is None:
+            del facts["loss_penalty"]
         img_per_sec = (state.images - self.logged_images) / self.seconds
         self.log(state, {**facts, "img_per_sec": round(img_per_sec, 2), **memory_stats(self.device)})
         self.seconds, self.logged_images = 0.0, state.images
 
     def log_held_out(self, state: TrainingState, options: StepOptions, stats: StepStats) -> None:
-        """Log the discriminator's mean logit of images that it is never trained on."""
+        """Log the mean logit of images that the discriminator is never trained on, and adapt the augmentation."""
         count = min(self.config.held_out_of(len(self.data)), options.micro_batch)
         count -= count % self.dist.world_size
-        if count < 2:
-            return
-        images, label = self.loader.held_out(count)
-        local = self.dist.local_slice(count)
-        labels = label[local] if state.generator.config.classes and label is not None else None
-        logit = mean_logit(state, options, Batch(images[local].to(options.coordinates), labels), name="held out")
-        self.log(state, {"d_logit_held_out": logit})
-        warning = self.diagnostics.update_logits(training=stats.d_logit_real, held_out=logit, fakes=stats.d_logit_fake)
-        self.warn(state, warning)
+        if count >= 2:
+            images, label = self.loader.held_out(count)
+            local = self.dist.local_slice(count)
+            labels = label[local] if state.generator.config.classes and label is not None else None
+            logit = mean_logit(state, options, Batch(images[local].to(options.coordinates), labels), name="held out")
+            self.log(state, {"d_logit_held_out": logit})
+            warning = self.diagnostics.update_logits(
+                training=stats.d_logit_real, held_out=logit, fakes=stats.d_logit_fake
+            )
+            self.warn(state, warning)
+        if self.config.augment == "adaptive":
+            step = HELD_OUT_EVERY / AUGMENT_KIMG
+            state.augment_p = min(max(state.augment_p + step * self.diagnostics.augment_sign(), 0.0), MAX_AUGMENT_P)
+            self.log(state, {"augment_p": state.augment_p})
 
     def measure(self, state: TrainingState, *, blur_sigma: float) -> bool:
         """Log the metrics of the averaged generator, and keep it if it is the best. Return whether to stop early."""
@@ -182,7 +192,7 @@ class Hooks:
         prune_checkpoints(self.folder.checkpoints, self.config.keep)
         self.logger.image("samples", make_grid(pixels, COLUMNS), images=state.total_images)
         value = diversity(pixels)
-        self.log(state, {"diversity": value})
+        self.log(state, {"diversity": value, **class_facts(checkpoint.generator)})
         if due:
             warning = self.diagnostics.update_diversity(
                 samples=value, data=self.data_diversity, stage_images=state.images
@@ -213,6 +223,11 @@ class Hooks:
         """Report a message that is not logged."""
         if self.dist.is_main:
             self.logger.report({"message": message})
+
+
+def class_facts(generator: Generator) -> dict[str, float]:
+    """Return what the log says of a conditional model's classes."""
+    return {"class_share": round(class_share(generator), 4)} if generator.config.classes else {}
 
 
 @dataclass(frozen=True)

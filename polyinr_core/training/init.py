@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.dataset import ImageDataset
-from polyinr_core.data.loader import ResizedDataset
-from polyinr_core.data.resample import normalized
+from polyinr_core.data.resample import ResizedDataset, normalized
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError
 from polyinr_core.models.config import GeneratorConfig
@@ -96,6 +95,17 @@ def class_means(data: ImageDataset, features: Lite0Features) -> Tensor:
         rows.append(features(resized.to(device))[-1].mean(dim=(0, 2, 3)).cpu())
     present = torch.stack([row for row in rows if row is not None]).mean(dim=0)
     return torch.stack([present if row is None else row for row in rows])
+
+
+def center_rows(table: Tensor, amount: float) -> Tensor:
+    """Return class rows [classes, d] minus `amount` of their mean, scaled to the old root mean square length.
+
+    Mean features of the classes of one dataset are nearly parallel, so that a network hardly tells the classes apart
+    at first. `amount` 0 returns the rows as they are, 1 centers them over the classes. Rows that are all alike stay.
+    """
+    centered = table - amount * table.mean(dim=0)
+    length = centered.norm()
+    return table if length <= 1e-6 * table.norm() else centered * (table.norm() / length)
 
 
 ADOPTED = ("form", "levels", "channels", "z_dim", "w_dim")  # what a run's configuration takes from a checkpoint

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .run_dir import RunFolder
 Event = dict[str, Any]
 
 MIB = 2**20
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 STATM = Path("/proc/self/statm")  # Linux: sizes in pages, the resident one second
 MAX_WIDTH = 1024  # pixels of an image in TensorBoard
 TAGS = {  # TensorBoard's groups
@@ -181,3 +183,13 @@ def resident_bytes() -> int | None:
     except ImportError:  # Windows
         return None
     return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def duration(seconds: float) -> str:
+    """Write a time by its two largest units: 45 s, 12 min, 5 h 12 min, 3 d 4 h."""
+    left = max(0, round(seconds))
+    for (unit, name), (part, part_name) in pairwise(UNITS):
+        if left >= unit:
+            rest = left % unit // part
+            return f"{left // unit} {name}" + (f" {rest} {part_name}" if rest and part > 1 else "")
+    return f"{left} s"

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.data.dataset import ImageDataset
+from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
-from polyinr_core.data.torch_dataset import as_image_dataset
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError, TrainingError
 from polyinr_core.metrics.inception import load_inception
@@ -27,14 +26,15 @@ from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedCon
 from polyinr_core.runtime.rng import generator_for
 
 from .classifier_guidance import check_classes, is_guided, make_guide
-from .config import Stage, TrainingConfig, make_config, networks_of
+from .config import FINAL_HALF_LIFE, FINAL_LR, FINAL_PENALTY, Stage, TrainingConfig, make_config, networks_of
 from .hooks import Hooks
-from .init import adopt, class_means, describe_start, generator_from
+from .init import adopt, center_rows, class_means, describe_start, generator_from
 from .logging import Event
 from .run_dir import DataFacts, RunFolder
 from .state import TrainingState, broadcast_state, create_generator, read_state, start_stage, unpack_state
-from .step import Batch, ClassifierLoss, StepOptions, StepStats, ema_beta, ema_half_life, train_step
+from .step import Batch, ClassifierLoss, Penalty, StepOptions, StepStats, ema_beta, ema_half_life, train_step
 
+PENALTY_SIGMA = 0.05  # of the perturbation of images in [-1, 1]: about six gray levels
 # a fake's latents depend on this key; the second one keeps its first name, so that runs of format 1 resume exactly
 LATENT_KEYS = {"g_fakes": "generator", "d_fakes": "critic"}
 
@@ -44,7 +44,7 @@ def train(
     *,
     run_dir: PathLike,
     stages: str | Sequence[Stage] | None = None,
-    preset: str = "emoji",
+    preset: str = "small",
     config: TrainingConfig | None = None,
     init_from: PathLike | Checkpoint | None = None,
     weights: Mapping[str, Any] | None = None,
@@ -241,6 +241,7 @@ class Trainer:
             return None
         if self.dist.is_main:
             means = class_means(self.data, Lite0Features(self.weights["lite0"]).to(self.device))
+            means = center_rows(means, self.config.class_centering)
         else:
             means = torch.empty(self.classes, Lite0Features.widths[-1])
         self.dist.broadcast([means])
@@ -280,14 +281,21 @@ class Trainer:
     ) -> tuple[StepOptions, StepStats]:
         """Train one iteration on this rank's images, and count those of all ranks."""
         options = self.step_options(state)
-        batch = self.config.at(self.config.stages[state.stage]).batch
+        stage = self.config.stages[state.stage]
+        config, images = self.config.at(stage), state.images
+        batch = config.batch
+        for optimizer, lr in ((state.g_optimizer, config.g_lr), (state.d_optimizer, config.d_lr)):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * config.scheduled(FINAL_LR, images, stage)
+        half_life = ema_half_life(batch) * config.scheduled(FINAL_HALF_LIFE, images, stage)
+        label = reals[1] if config.loss == "relativistic" else None  # a pair is of one class
         stats = train_step(
             state,
             options,
             reals=self.to_device(*reals),
-            g_fakes=self.latents(state, loader, "g_fakes"),
-            d_fakes=self.latents(state, loader, "d_fakes"),
-            ema_beta=ema_beta(batch=batch, images=state.images, half_life=ema_half_life(batch)),
+            g_fakes=self.latents(state, loader, "g_fakes", label=label),
+            d_fakes=self.latents(state, loader, "d_fakes", label=label),
+            ema_beta=ema_beta(batch=batch, images=images, half_life=half_life),
         )
         state.images += batch
         return options, stats
@@ -304,26 +312,48 @@ class Trainer:
             RegularGrid(resolution, resolution).coordinates(dtype=dtype, device=self.device),
             micro_batch=micro_batch,
             blur_sigma=config.blur_at(state.images, stage),
-            augment_rng=lambda name, index: generator_for("augment", name, index, *key),
+            augment_rng=None if config.augment == "none" else rng_of("augment", *key),
+            augment_p=state.augment_p if config.augment == "adaptive" else None,
+            relativistic=config.loss == "relativistic",
+            penalty=self.penalty(state, stage),
+            lecam=config.lecam,
             chunk=chunk_size(config, pixels, device_memory=self.device_memory),
             classifier=self.classifier if config.guidance else None,
             guidance=config.guidance,
             dist=self.dist,
         )
 
-    def latents(self, state: TrainingState, loader: TrainLoader, name: str) -> Batch:
-        """Return this rank's z and labels of the next iteration's fakes, drawn for the whole batch."""
+    def penalty(self, state: TrainingState, stage: Stage) -> Penalty | None:
+        """Return the gradient penalty of the next iteration, None if none is due."""
+        config = self.config.at(stage)
+        every = config.penalty_every
+        if not config.penalty or state.images // config.batch % every:
+            return None
+        weight = every * config.penalty * config.scheduled(FINAL_PENALTY, state.images, stage)
+        return Penalty(weight, PENALTY_SIGMA, rng_of("penalty", config.seed, state.stage, state.images))
+
+    def latents(self, state: TrainingState, loader: TrainLoader, name: str, *, label: Tensor | None = None) -> Batch:
+        """Return this rank's z and labels of the next iteration's fakes, drawn for the whole batch.
+
+        `label`, this rank's labels, replaces the drawn ones.
+        """
         config = self.config.at(self.config.stages[state.stage])
         rng = generator_for("z", LATENT_KEYS[name], config.seed, state.stage, state.images)
         z = torch.randn(config.batch, config.z_dim, generator=rng)
-        label = loader.sample_labels(rng, config.batch)
         local = self.dist.local_rows(config.batch, config.micro_batch or config.batch)
-        return self.to_device(z[local], None if label is None else label[local])
+        if label is None and (drawn := loader.sample_labels(rng, config.batch)) is not None:
+            label = drawn[local]
+        return self.to_device(z[local], label)
 
     def to_device(self, data: Tensor, label: Tensor | None) -> Batch:
         """Return images or latents on the device; an unconditional run ignores labels."""
         labels = label.to(self.device) if self.classes and label is not None else None
         return Batch(data.to(self.device, torch.promote_types(self.dtype, torch.float32)), labels)
+
+
+def rng_of(purpose: str, *key: int) -> Callable[[str, int], torch.Generator]:
+    """Return the function from a pass and the index of a micro-batch to the CPU generator of an iteration."""
+    return lambda name, index: generator_for(purpose, name, index, *key)
 
 
 def chunk_size(config: TrainingConfig, pixels: int, *, device_memory: int | None) -> int:

@@ -1,9 +1,9 @@
 """Metrics during training: distances between images of the averaged generator and the data."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from polyinr_core.data.loader import TrainLoader
-from polyinr_core.images.quantize import quantize
+from polyinr_core.images.grid import quantize
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution
 from polyinr_core.metrics.extractors import Lite2Features
-from polyinr_core.metrics.frechet import Gaussian, RunningMoments, frechet_distance
+from polyinr_core.metrics.feature_pass import BATCH_SIZE, extract_features
+from polyinr_core.metrics.feature_statistics import FeatureStatistics, requirements_for
+from polyinr_core.metrics.frechet import Gaussian, frechet_distance
 from polyinr_core.metrics.inception import InceptionFeatures
 from polyinr_core.metrics.kid import KernelReference
+from polyinr_core.metrics.registry import FeatureKey
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
@@ -24,17 +27,15 @@ from polyinr_core.runtime.rng import generator_for
 from .config import DISTANCES, SAMPLE_COUNTS, networks_of
 from .samples import render_seeds
 
-BATCH = 64  # ranks take whole batches, so that no feature depends on which rank computes it
 DIGITS = 6  # significant: the digits below differ from machine to machine
 
 Extractor = Lite2Features | InceptionFeatures
-Source = Callable[[range], Tensor]  # numbers of images to uint8 [N, 3, r, r]
 
 
 class MetricsHook:
     """Measures a generator against all images of a loader's dataset, at the loader's resolution.
 
-    The reals are the whole set, held-out images included and none mirrored, as is customary; their features are
+    The reals are all images of the dataset, those held out too, none mirrored, as is usual; their features are
     extracted once, at the first measurement. The fakes are those of seeds 0, 1, ..., with the class of an image that
     each seed draws from the dataset, as in StyleGAN-XL's metrics. Both are quantized to 8 bits by the rule of the
     release's metrics. Several ranks divide the images and get the distances of a single process.
@@ -83,55 +84,53 @@ class MetricsHook:
     def distances(self, generator: Generator) -> dict[str, float]:
         """Return the distances by name, the same on every rank."""
         references = self.references
-        resolution = self.loader.resolution
-        statistics = self.extract(
-            lambda seeds: render_uint8(generator, seeds, resolution=resolution, labels=self.labels), self.fakes
+        images = IndexedImages(
+            f"{max(self.fakes.values())} seeds",
+            max(self.fakes.values()),
+            lambda seeds: render_uint8(generator, seeds, resolution=self.loader.resolution, labels=self.labels),
         )
-        if not self.dist.is_main:
-            return self.dist.broadcast_object({})
+        statistics = self.extract(images, self.fakes)
         values = {}
-        for name, metric in self.metrics.items():
-            fakes, reference = statistics[metric.network], references[name]
+        for name, metric in self.metrics.items() if self.dist.is_main else ():
+            fakes, reference = statistics[metric.feature_key], references[name]
             if isinstance(reference, KernelReference):
+                assert fakes.features is not None
                 values[name] = reference.distance(fakes.features)
             else:
-                values[name] = frechet_distance(fakes.gaussian.gaussian(unbiased=metric.unbiased), reference)
+                values[name] = frechet_distance(fakes.gaussian(unbiased=metric.unbiased), reference)
         return self.dist.broadcast_object(values)
 
     @cached_property
     def references(self) -> dict[str, Gaussian | KernelReference]:
-        """The real side of every distance; empty on all ranks but the main one, which compares."""
+        """What the fakes are compared with, by distance; empty on all ranks but the main one, which compares."""
         order = torch.randperm(len(self.loader.data), generator=generator_for("reals"))  # the same for any run's seed
-        statistics = self.extract(lambda numbers: quantize(self.loader.load(order[list(numbers)])[0]), self.reals)
+        images = IndexedImages(
+            str(self.loader.data.path),
+            max(self.reals.values()),
+            lambda numbers: quantize(self.loader.load(order[list(numbers)])[0]),
+        )
+        statistics = self.extract(images, self.reals)
         references: dict[str, Gaussian | KernelReference] = {}
         for name, metric in self.metrics.items() if self.dist.is_main else ():
-            reals = statistics[metric.network]
+            reals = statistics[metric.feature_key]
             if metric.kind == "kernel":
+                assert reals.features is not None
                 references[name] = KernelReference(reals.features, self.fakes[metric.network])
             else:
-                references[name] = reals.gaussian.gaussian(unbiased=metric.unbiased)
+                references[name] = reals.gaussian(unbiased=metric.unbiased)
         return references
 
-    def extract(self, source: Source, counts: Mapping[str, int]) -> dict[str, "ExtractedFeatures"]:
-        """Return each network's statistics of images 0 to count - 1 of `source`, each made once for all networks."""
-        kernels = {metric.network for metric in self.metrics.values() if metric.kind == "kernel"}
-        device = torch.device("cpu") if self.device.type == "mps" else self.device  # MPS has no float64
-        extracted = {
-            name: ExtractedFeatures(network.dim, device=device, keep=name in kernels)
-            for name, network in self.networks.items()
-        }
-        for first, last in pairwise(sorted({0, *counts.values()})):
-            batches = [range(start, min(start + BATCH, last)) for start in range(first, last, BATCH)]
-            active = [name for name, count in counts.items() if count >= last]
-            for batch in batches[self.dist.local_slice(len(batches))]:
-                pixels = source(batch).to(self.device)
-                for name in active:
-                    extracted[name].add(self.networks[name](pixels))
-            for name in active:
-                extracted[name].gather(self.dist)
-        for features in extracted.values():
-            features.gaussian = features.gaussian.merged(self.dist)
-        return extracted
+    def extract(self, images: "IndexedImages", counts: Mapping[str, int]) -> dict[FeatureKey, FeatureStatistics]:
+        """Return each network's statistics of its `counts` first images, each made once for all networks."""
+        return extract_features(
+            images,
+            self.networks,
+            requirements_for(self.metrics, reals=True),
+            batch=BATCH_SIZE,
+            device=self.device,
+            ranks=self.dist,
+            limits=counts,
+        )
 
     def describe(self, generator: Generator) -> dict[str, Any]:
         """Return what the distances depend on: of lite2 as it is, of fid's Inception with the prefix `fid-`."""
@@ -141,32 +140,25 @@ class MetricsHook:
             if isinstance(network, InceptionFeatures):
                 facts |= {f"fid-{key}": count for key, count in counts.items()} | {"fid-network": network.sha256}
             else:
-                facts |= {"side": network.resolution, **counts}
+                facts |= {"network_resolution": network.resolution, **counts}
         return facts
 
 
-class ExtractedFeatures:
-    """Statistics of a network's features of reals or fakes and, where a distance needs them, the features."""
+@dataclass(frozen=True)
+class IndexedImages:
+    """`count` images for a feature pass; `make` returns those of a range, uint8 [n, 3, r, r]."""
 
-    def __init__(self, dim: int, *, device: torch.device, keep: bool) -> None:
-        self.gaussian = RunningMoments(dim, device=device)
-        self.features = torch.zeros(0, dim, device=device)
-        self.local: list[Tensor] = []  # not gathered yet
-        self.keep = keep
+    name: str
+    count: int
+    make: Callable[[range], Tensor]
 
-    def add(self, features: Tensor) -> None:
-        """Add features [N, d] of this rank."""
-        features = features.to(self.features.device)
-        self.gaussian.add(features)
-        if self.keep:
-            self.local.append(features)
+    def __len__(self) -> int:
+        return self.count
 
-    def gather(self, dist: DistributedContext) -> None:
-        """Append the kept features of all ranks, in rank order, to those gathered before."""
-        if self.keep:
-            local = torch.cat([self.features[:0], *self.local])
-            self.features = torch.cat([self.features, dist.all_gather(local)])
-            self.local = []
+    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
+        indices = range(self.count) if indices is None else indices
+        for start in range(indices.start, indices.stop, BATCH_SIZE):
+            yield self.make(range(start, min(start + BATCH_SIZE, indices.stop)))
 
 
 def label_distribution(loader: TrainLoader) -> LabelDistribution:

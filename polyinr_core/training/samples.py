@@ -11,9 +11,8 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.data.loader import TrainLoader
-from polyinr_core.images.grid import GAP, Pixels, make_grid
+from polyinr_core.images.grid import GAP, Pixels, make_grid, quantize, to_uint8
 from polyinr_core.images.io import write_image
-from polyinr_core.images.quantize import quantize, to_uint8
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator

@@ -24,6 +24,7 @@ from polyinr_core.runtime.strict_json import (
     FORMAT,
     JsonError,
     format_json,
+    is_number,
     is_whole,
     parse_json,
     plain_json,
@@ -49,6 +50,8 @@ class TrainingState:
         images: Images seen in this stage.
         images_before: Images seen in earlier stages.
         hooks: What the hooks remember from one iteration to the next, as JSON.
+        augment_p: Probability of each operation of adaptive augmentation.
+        logit_means: Running means of the discriminator's logits of reals and of fakes, None before the first iteration.
     """
 
     generator: Generator
@@ -60,6 +63,8 @@ class TrainingState:
     images: int = 0
     images_before: int = 0
     hooks: dict[str, Any] = field(default_factory=dict)
+    augment_p: float = 0.0
+    logit_means: tuple[float, float] | None = None
 
     @property
     def total_images(self) -> int:
@@ -150,6 +155,8 @@ def pack_state(state: TrainingState) -> SavedState:
         "images": state.images,
         "images_before": state.images_before,
         "hooks": state.hooks,
+        "augment_p": state.augment_p,
+        "logit_means": state.logit_means and list(state.logit_means),
     }
     return SavedState(tensors, counters)
 
@@ -178,6 +185,9 @@ def unpack_state(state: TrainingState, saved: SavedState) -> None:
         ) from error
     state.images, state.images_before = images, images_before
     state.hooks = saved.counters.get("hooks", {})
+    state.augment_p = saved.counters.get("augment_p", 0.0)
+    means = saved.counters.get("logit_means")
+    state.logit_means = means and (means[0], means[1])
 
 
 def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -326,6 +336,11 @@ def check_counters(counters: Any) -> dict[str, Any]:
             raise ValueError(f"its counter {name} is no whole number")
     if not isinstance(counters.get("hooks", {}), dict):
         raise ValueError("its counter hooks is no object")
+    p, means = counters.get("augment_p", 0.0), counters.get("logit_means")
+    if not (is_number(p) and 0 <= p <= 1):
+        raise ValueError("its counter augment_p is no probability")
+    if not (means is None or (isinstance(means, list) and len(means) == 2 and all(map(is_number, means)))):
+        raise ValueError("its counter logit_means is no pair of numbers")
     return counters
 
 

@@ -1,7 +1,7 @@
 """One training iteration: a generator step, a discriminator step, then the moving average of the generator."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from polyinr_core.discriminator.diffaugment import Draws, draw_augmentation
-from polyinr_core.discriminator.losses import generator_loss, hinge_disc_fake, hinge_disc_real
+from polyinr_core.discriminator.losses import (
+    finite_difference_penalty,
+    generator_loss,
+    hinge_disc_fake,
+    hinge_disc_real,
+    lecam_penalty,
+    relativistic_loss,
+)
 from polyinr_core.errors import TrainingError
 from polyinr_core.models.generator import Generator, render_checkpointed
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
@@ -39,6 +46,21 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Penalty:
+    """The discriminator's gradient penalty on fakes and reals, by finite differences.
+
+    Args:
+        weight: Factor of the penalty in the discriminator's loss.
+        sigma: Standard deviation of the perturbation of images in [-1, 1].
+        rng: Returns the CPU generator of the perturbations of a pass ("fake" or "real") and the index of a micro-batch.
+    """
+
+    weight: float
+    sigma: float
+    rng: Callable[[str, int], torch.Generator]
+
+
+@dataclass(frozen=True)
 class StepOptions:
     """What an iteration depends on, beside the networks and its batches.
 
@@ -47,8 +69,12 @@ class StepOptions:
         micro_batch: Images of one forward pass, all ranks together. Each rank holds its part of every micro-batch;
             batch statistics, gradients and the mean of w are those of the whole micro-batch.
         blur_sigma: Width of the blur in front of the discriminator, in pixels.
-        augment_rng: Returns the CPU generator of DiffAugment for a pass ("generator", "fake" or "real") and the
+        augment_rng: Returns the CPU generator of the augmentation for a pass ("generator", "fake" or "real") and the
             index of a micro-batch. None: no augmentation.
+        augment_p: Probability of each operation of adaptive augmentation. None: DiffAugment, on every image.
+        relativistic: Both players' losses compare fake i with real i, instead of the hinge loss.
+        penalty: The gradient penalty, None in an iteration without.
+        lecam: Weight of the LeCam penalty, whose anchors are `state.logit_means`.
         chunk: Pixels of the generator's backward pass at a time. 0: all.
         classifier: Its loss, times `guidance`, is added to the generator's.
         dist: The ranks that share each batch.
@@ -58,6 +84,10 @@ class StepOptions:
     micro_batch: int
     blur_sigma: float = 0.0
     augment_rng: Callable[[str, int], torch.Generator] | None = None
+    augment_p: float | None = None
+    relativistic: bool = False
+    penalty: Penalty | None = None
+    lecam: float = 0.0
     chunk: int = 0
     classifier: ClassifierLoss | None = None
     guidance: float = 0.0
@@ -77,7 +107,8 @@ class StepOptions:
 class StepStats:
     """Losses of an iteration, and the mean sign (-1 to 1) and mean value of the discriminator's logits.
 
-    `loss_g` is the adversarial loss alone; `loss_guidance` is the classifier's, before its weight.
+    `loss_g` and `loss_d` are the adversarial losses alone. `loss_guidance` is the classifier's and `loss_penalty` the
+    gradient penalty, both before their weights; 0 in an iteration without.
     """
 
     loss_g: float
@@ -87,18 +118,19 @@ class StepStats:
     d_sign_real: float
     d_logit_fake: float
     d_logit_real: float
+    loss_penalty: float
 
 
 def train_step(
     state: TrainingState, options: StepOptions, *, reals: Batch, g_fakes: Batch, d_fakes: Batch, ema_beta: float
 ) -> StepStats:
-    """Train the generator, then the discriminator, once; then update the moving average. Paper, section 3.
+    """Train the generator, then the discriminator, once; then update the moving averages. Paper, section 3.
 
     The generator is trained on the latents `g_fakes`; then the discriminator on the images that the updated generator
     makes of `d_fakes`, and on `reals`: one pass, but BatchNorm never mixes fakes and reals. The order is the release's.
 
     Args:
-        state: The networks and optimizers; changed in place. Its counters stay.
+        state: The networks, optimizers and mean logits; changed in place. Its counters stay.
         reals: Images of this rank's part of the batch, [B, 3, r, r]; a conditional model needs their labels.
         g_fakes, d_fakes: As many latents z [B, z_dim] with their labels.
         ema_beta: Weight of the old average, 0 to 1 (see `ema_beta`).
@@ -106,22 +138,48 @@ def train_step(
     Raises:
         TrainingError: A loss or gradient is not finite.
     """
-    g_stats = train_generator(state, options, g_fakes)
-    d_stats = train_discriminator(state, options, fakes=d_fakes, reals=reals)
+    maps = None
+    if options.relativistic and options.penalty is None and len(reals.data) == options.local_micro_batch:
+        maps = project(state, options, reals, passes=("real",), index=0)  # once for both players
+    g_stats = train_generator(state, replace(options, penalty=None), g_fakes, reals=reals, real_maps=maps)
+    d_stats = train_discriminator(state, options, fakes=d_fakes, reals=reals, real_maps=maps)
     update_ema(state.ema, state.generator, beta=ema_beta)
-    return StepStats(*torch.cat([g_stats, d_stats]).tolist())
+    stats = StepStats(*torch.cat([g_stats, d_stats]).tolist())
+    state.logit_means = update_logit_means(state.logit_means, (stats.d_logit_real, stats.d_logit_fake))
+    return stats
 
 
-def train_generator(state: TrainingState, options: StepOptions, fakes: Batch) -> Tensor:
-    """Step the generator against a fixed discriminator. Return the adversarial and the classifier loss, [2]."""
+Maps = list[list[Tensor]]  # what the discriminator's heads read, by backbone and scale
+
+
+def train_generator(
+    state: TrainingState,
+    options: StepOptions,
+    fakes: Batch,
+    *,
+    reals: Batch | None = None,
+    real_maps: Maps | None = None,
+) -> Tensor:
+    """Step the generator against a fixed discriminator. Return the adversarial and the classifier loss, [2].
+
+    The relativistic loss needs `reals`; `real_maps` are what `project` returned of them, if it was called.
+    """
     stats, nonfinite = torch.zeros(2), 0
     state.g_optimizer.zero_grad(set_to_none=True)
     state.discriminator.heads.requires_grad_(False)
+    real_parts = list(reals.split(options.local_micro_batch)) if options.relativistic and reals else []
     for index, latents in enumerate(fakes.split(options.local_micro_batch)):
         weight = options.weight_of(latents, fakes)
         images = render_fakes(state.generator, options, latents)
-        (logits,) = discriminate(state, options, images, passes=("generator",), index=index)
-        loss = generator_loss(logits)
+        maps = project(state, options, images, passes=("generator",), index=index)
+        (logits,) = discriminate(state, options, maps, images.label)
+        real_logits = None
+        if options.relativistic:
+            real = real_parts[index]
+            with torch.no_grad():
+                maps = real_maps or project(state, options, real, passes=("real",), index=index)
+                (real_logits,) = discriminate(state, options, maps, real.label)
+        loss = generator_loss(logits, real_logits)
         stats[0] += weight * loss.detach().cpu()
         if options.classifier is not None and images.label is not None:
             guidance = options.classifier(images.data, images.label)
@@ -134,9 +192,14 @@ def train_generator(state: TrainingState, options: StepOptions, fakes: Batch) ->
     return options.dist.all_reduce(stats)
 
 
-def train_discriminator(state: TrainingState, options: StepOptions, *, fakes: Batch, reals: Batch) -> Tensor:
-    """Step the discriminator's heads. Return the loss, the mean signs and the mean logits of fakes and reals, [5]."""
-    stats, nonfinite = torch.zeros(5), 0
+def train_discriminator(
+    state: TrainingState, options: StepOptions, *, fakes: Batch, reals: Batch, real_maps: Maps | None = None
+) -> Tensor:
+    """Step the discriminator's heads. `real_maps` are what `project` returned of `reals`, if it was called.
+
+    Return the loss, the mean signs and the mean logits of fakes and reals, and the gradient penalty, [6].
+    """
+    stats, nonfinite, copies = torch.zeros(6), 0, 1 if options.penalty is None else 2
     state.d_optimizer.zero_grad(set_to_none=True)
     state.discriminator.heads.requires_grad_(True)
     parts = zip(fakes.split(options.local_micro_batch), reals.split(options.local_micro_batch), strict=True)
@@ -144,12 +207,31 @@ def train_discriminator(state: TrainingState, options: StepOptions, *, fakes: Ba
         weight = options.weight_of(latents, fakes)
         with torch.no_grad():
             images = concatenate(render_fakes(state.generator, options, latents, update_w_avg=True), real)
-        logits = discriminate(state, options, images, passes=("fake", "real"), index=index)
-        loss = hinge_disc_fake(logits[0]) + hinge_disc_real(logits[1])
+            if options.penalty is not None:
+                images = concatenate(images, perturb(images, options.penalty, index=index, dist=options.dist))
+            if real_maps is None:
+                maps = project(state, options, images, passes=("fake", "real") * copies, index=index)
+            else:
+                fake = Batch(images.data[: len(real.data)], None)
+                pairs = zip(project(state, options, fake, passes=("fake",), index=index), real_maps, strict=True)
+                maps = [[torch.cat(each) for each in zip(*scales, strict=True)] for scales in pairs]
+        fake_logits, real_logits, *perturbed = discriminate(state, options, maps, images.label, parts=2, copies=copies)
+        if options.relativistic:
+            loss = relativistic_loss(real_logits, fake_logits)
+        else:
+            loss = hinge_disc_fake(fake_logits) + hinge_disc_real(real_logits)
+        stats[0] += weight * loss.detach().cpu()
+        if options.penalty is not None:
+            sigma = options.penalty.sigma
+            penalty = finite_difference_penalty(fake_logits, perturbed[0], sigma=sigma)
+            penalty = penalty + finite_difference_penalty(real_logits, perturbed[1], sigma=sigma)
+            stats[5] += weight * penalty.detach().cpu()
+            loss = loss + options.penalty.weight * penalty
+        if options.lecam and state.logit_means is not None:
+            loss = loss + options.lecam * lecam_penalty(real_logits, fake_logits, means=state.logit_means)
         nonfinite = nonfinite or first_nonfinite(loss, state, images)
         (weight * loss).backward()
-        stats[0] += weight * loss.detach().cpu()
-        for slot, by_backbone in enumerate(logits, start=1):
+        for slot, by_backbone in enumerate((fake_logits, real_logits), start=1):
             values = torch.cat([rows.detach().flatten() for rows in by_backbone])
             stats[slot] += weight * values.sign().mean().cpu()
             stats[slot + 2] += weight * values.mean().cpu()
@@ -179,30 +261,59 @@ def concatenate(first: Batch, second: Batch) -> Batch:
     return Batch(torch.cat([first.data, second.data]), label)
 
 
-def discriminate(
-    state: TrainingState, options: StepOptions, images: Batch, *, passes: Sequence[str], index: int
-) -> list[list[Tensor]]:
-    """Return the discriminator's logits for each of the `passes`, equal parts of `images`: one [N, K] a backbone."""
-    draws, dist, parts = None, options.dist, len(passes)
+def perturb(images: Batch, penalty: Penalty, *, index: int, dist: DistributedContext) -> Batch:
+    """Return fakes and reals, the halves of `images`, with noise of width `penalty.sigma` added."""
+    shape = images.data.shape[1:]
+    count = len(images.data) // 2 * dist.world_size
+    noise = [
+        torch.randn(count, *shape, generator=penalty.rng(name, index))[dist.local_slice(count)]
+        for name in ("fake", "real")
+    ]
+    return Batch(images.data + penalty.sigma * torch.cat(noise).to(images.data), images.label)
+
+
+def project(state: TrainingState, options: StepOptions, images: Batch, *, passes: Sequence[str], index: int) -> Maps:
+    """Return what the discriminator's heads read of the `passes`, equal parts of `images`, augmented and blurred.
+
+    A pass that is named twice has the same augmentation both times.
+    """
+    draws, dist = None, options.dist
     if options.augment_rng:
-        count, resolution = len(images.data) // parts * dist.world_size, images.data.shape[2]
-        rngs = [options.augment_rng(name, index) for name in passes]
-        draws = [
-            Draws.of_all([draw_augmentation(count, resolution, rng).of(dist.local_slice(count)) for rng in rngs])
-            for _ in state.discriminator.config.backbones
-        ]
-    dtype = state.generator.synthesis.product_dtype
-    with torch.autocast(images.data.device.type, dtype, enabled=dtype is not None):
-        logits = state.discriminator(images.data, images.label, draws=draws, sigma=options.blur_sigma, parts=parts)
-    by_backbone = [rows.to(images.data.dtype).chunk(parts) for rows in logits]
+        count, resolution = len(images.data) // len(passes) * dist.world_size, images.data.shape[2]
+        rngs = {name: options.augment_rng(name, index) for name in passes}
+        draws = []
+        for _ in state.discriminator.config.backbones:
+            drawn = {name: draw_augmentation(count, resolution, rng, p=options.augment_p) for name, rng in rngs.items()}
+            draws.append(Draws.of_all([drawn[name].of(dist.local_slice(count)) for name in passes]))
+    with autocast(state, options, images.data.device):
+        return state.discriminator.project(images.data, draws=draws, sigma=options.blur_sigma)
+
+
+def discriminate(
+    state: TrainingState, options: StepOptions, maps: Maps, label: Tensor | None, *, parts: int = 1, copies: int = 1
+) -> list[list[Tensor]]:
+    """Return the logits of what `project` returned, for each pass one [N, K] a backbone.
+
+    The passes are `copies` times `parts` (see `ProjectedDiscriminator.forward`).
+    """
+    with autocast(state, options, maps[0][0].device):
+        logits = state.discriminator.logits(maps, label, parts=parts, copies=copies)
+    by_backbone = [rows.to(torch.promote_types(rows.dtype, torch.float32)).chunk(parts * copies) for rows in logits]
     return [list(logits_of_pass) for logits_of_pass in zip(*by_backbone, strict=True)]
+
+
+def autocast(state: TrainingState, options: StepOptions, device: torch.device) -> torch.autocast:
+    """Return the context of the discriminator's products. Finite differences need all digits of float32."""
+    dtype = None if options.penalty is not None else state.generator.synthesis.product_dtype
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 @torch.no_grad()
 def mean_logit(state: TrainingState, options: StepOptions, images: Batch, *, name: str) -> float:
     """Return the discriminator's mean logit of images that it is not trained on; its buffers are restored."""
     buffers = {key: tensor.clone() for key, tensor in state.discriminator.heads.named_buffers()}
-    (logits,) = discriminate(state, options, images, passes=(name,), index=0)
+    maps = project(state, options, images, passes=(name,), index=0)
+    (logits,) = discriminate(state, options, maps, images.label)
     for key, tensor in state.discriminator.heads.named_buffers():
         tensor.copy_(buffers[key])
     mean = torch.cat([rows.flatten() for rows in logits]).mean().cpu()
@@ -251,6 +362,16 @@ def check_finite(nonfinite: int, state: TrainingState, dist: DistributedContext)
     """Raise TrainingError, the same on all ranks, if the loss of any rank is not finite."""
     if numbers := [number for number in dist.all_gather_int(nonfinite) if number]:
         raise TrainingError(f"the loss is not finite, {name_nonfinite(min(numbers), state)} first; {ADVICE}")
+
+
+def update_logit_means(
+    means: tuple[float, float] | None, logits: tuple[float, float], *, decay: float = 0.99
+) -> tuple[float, float]:
+    """Return the running means of the logits of reals and of fakes, LeCam's anchors, after one more iteration."""
+    if means is None:
+        return logits
+    real, fake = (decay * mean + (1 - decay) * logit for mean, logit in zip(means, logits, strict=True))
+    return real, fake
 
 
 def ema_half_life(batch: int) -> float:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from call_path import call_path, import_depth  # noqa: E402
 
-COMMANDS = ["sample", "extrapolate", "interpolate", "mix", "directions", "info", "convert", "demo"]
+from polyinr_cli.main import COMMANDS  # noqa: E402
 
 
 def test_from_sample_to_its_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -25,3 +25,7 @@ def test_from_sample_to_its_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_import_depth(command: str) -> None:
     """A command imports modules that import at most one more layer of the command line's."""
     assert import_depth(f"polyinr_cli.commands.{command}") <= 2
+
+
+def test_import_depth_from_the_entry_on() -> None:
+    assert import_depth() <= 3

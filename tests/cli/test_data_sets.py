@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from conftest import Run
 from PIL import Image
 from torch import Tensor
 
-from polyinr_cli import train_display as plan
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.evaluation import protocols
+from polyinr_core.training import dry_run
+from polyinr_core.training.config import TrainingConfig
 
 Files = dict[str, bytes]
 
@@ -101,8 +103,13 @@ def test_four_commands_report_the_same(
     polyinr: Run, monkeypatch: pytest.MonkeyPatch, layout: str, container: str
 ) -> None:
     monkeypatch.setattr(protocols, "load_extractor", lambda name, **options: Eyes())
-    monkeypatch.setattr(plan, "show_plan", lambda config, data, *others, **options: read.append(data_facts(data)))
     read: list[tuple[int, int]] = []  # by train
+
+    def plan(config: TrainingConfig, data: ImageDataset, *_: object, **options: object) -> SimpleNamespace:
+        read.append(data_facts(data))
+        return SimpleNamespace(to_dicts=list)
+
+    monkeypatch.setattr(dry_run, "plan_run", plan)
     files, counts = LAYOUTS[layout]
     path = CONTAINERS[container](files)
     made = polyinr("prepare", path, "-o", "made.zip", "--res", "16", "--json", "--strict")

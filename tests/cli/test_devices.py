@@ -11,7 +11,7 @@ from polyinr_cli import runtime as devices
 from polyinr_cli.options import Precision
 from polyinr_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from polyinr_core.errors import RequestError
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime import resources
@@ -200,4 +200,4 @@ def test_a_model_that_bfloat16_would_change_is_drawn_in_float32(
     save_checkpoint(Path("x.safetensors"), Checkpoint(generator=generator, resolution=16))
     image = ("--seeds", "0", "-m", "x.safetensors", "-o", "x.png")
     assert polyinr("sample", *image, "--precision", asked).code == 0
-    assert read_note(Path("x.png"))["precision"] == drawn
+    assert read_metadata(Path("x.png"))["precision"] == drawn

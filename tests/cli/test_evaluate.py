@@ -11,7 +11,7 @@ import pytest
 import torch
 from bad_evaluations import EVALUATIONS
 from conftest import Run, refused, small_checkpoint
-from eyes import write_images
+from evaluation_inputs import write_images
 from PIL import Image
 from torch import Tensor
 
@@ -228,7 +228,7 @@ def test_what_is_refused(
             Image.new("RGB", size).save(f"{name}/{i}.png")
     gaussian = {"mu": np.zeros(5), "sigma": np.eye(5)}
     np.savez("stats.npz", **gaussian)
-    monkeypatch.setattr("polyinr_core.metrics.lpips.cached_vgg16", lambda: None)
+    monkeypatch.setattr("polyinr_core.metrics.image_similarity.cached_vgg16", lambda: None)
     Path("torn").mkdir()
     Path("torn/0.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     arguments = [word.strip("'") for word in words.split()]
@@ -311,7 +311,7 @@ def test_upsampling_shares_what_others_see(polyinr: Run, folders: Path, monkeypa
     result = polyinr("evaluate", *words, "--metrics", "fd-lite2,upsampling").lines[0]
     figures = result["metrics"]
     assert eyes.seen == 4 + 6 + 3 * 6
-    assert figures["upsampling/drawn"] == figures["fd-lite2"]
+    assert figures["upsampling/rendered"] == figures["fd-lite2"]
     assert set(result["card"]["protocols"]) == {"fd-lite2", "upsampling"}
     assert result["card"]["protocols"]["upsampling"]["trained_resolution"] == 16
 

@@ -11,7 +11,7 @@ import tifffile
 from conftest import Run, refused, small_checkpoint
 from PIL import Image
 
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 
 YELLOW = (255, 221, 0)
 
@@ -135,4 +135,4 @@ def test_like_a_framed_image_is_its_window_without_the_frame(polyinr: Run, tiny_
     polyinr("extrapolate", *common, "--no-frame", "-o", "plain.png")
     assert polyinr("sample", "--like", "x.png", "-m", tiny_checkpoint, "-o", "like.png").code == 0
     assert np.array_equal(pixels_of("like.png"), pixels_of("plain.png"))
-    assert read_note(Path("like.png"))["window"] == [-0.25, -0.25, 1.25, 1.25]
+    assert read_metadata(Path("like.png"))["window"] == [-0.25, -0.25, 1.25, 1.25]

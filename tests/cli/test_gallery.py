@@ -18,8 +18,8 @@ from PIL import Image
 
 from polyinr_cli.main import load, outcome
 from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from polyinr_core.gallery import jobs, plan, sections
-from polyinr_core.images.io import read_note
+from polyinr_core.gallery import plan, sections
+from polyinr_core.images.io import read_metadata
 from polyinr_core.rendering.metadata import command_of
 from polyinr_core.runtime.atomic_io import sha256_of
 
@@ -100,7 +100,7 @@ def test_it_can_be_heard_and_used_by_keyboard(made: Path) -> None:
     assert [slider["type"] for slider in sliders] == ["range"] * 6
     assert {field["id"] for field in (*sliders, *page.all("select"))} == labels
     headings = {heading["id"] for heading in page.all("h2")}
-    assert {section["aria-labeledby"] for section in page.all("section")} == headings
+    assert {section["aria-labelledby"] for section in page.all("section")} == headings
     silent = [image for image in page.all("img") if not image["alt"]]
     assert len(silent) == 4 + 1  # the strip, which repeats the interpolation, and the image of the dialog
     assert all(button["type"] == "button" for button in page.all("button"))
@@ -161,7 +161,7 @@ def test_a_image_is_what_its_command_draws(made: Path, polyinr: Run, name: str) 
     assert (drawn == own).all()
     assert own.std() > 1
     if "with" not in name:
-        again = command_of(read_note(image), output="again.png")
+        again = command_of(read_metadata(image), output="again.png")
         assert polyinr(*shlex.split(again)[1:]).code == 0
         assert (np.asarray(Image.open("again.png"))[-len(own) :, -len(own) :] == own).all()
 
@@ -268,14 +268,14 @@ def test_interrupted_it_leaves_what_was_there(
     if overwrite:
         shutil.copytree(made / "site", tmp_path / "site")
     before = sorted(tmp_path.rglob("*"))
-    write = jobs.write_png
+    write = sections.write_png
 
     def interrupted(path: Path, *rest: object) -> None:
         write(path, *rest)
         if path.name.startswith("interpolation"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "write_png", interrupted)
+    monkeypatch.setattr(sections, "write_png", interrupted)
     line = ["gallery", "-m", made / "model.safetensors", "-o", "site", *OPTIONS]
     ran = polyinr(*line, *(["--overwrite"] if overwrite else []))
     refused(ran, "interrupted", code=130)

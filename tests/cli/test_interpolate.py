@@ -15,7 +15,7 @@ from PIL import Image
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.discriminator import backbones
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import concatenate, from_seeds
 from polyinr_core.runtime import pretrained
@@ -245,7 +245,7 @@ def test_smoothness_in_lite0(polyinr: Run, tiny_checkpoint: Path):
 def test_the_note_says_how_to_make_it_again(polyinr: Run, tiny_class_checkpoint: Path, name: str):
     command = (*WALK, "--space", "w", "--loop", "--zoom-to", "2", "--label", "2", "--psi", "0.7")
     polyinr(*command, "--size", "9x7", "-m", tiny_class_checkpoint, "-o", name)
-    note = read_note(Path(name))
+    note = read_metadata(Path(name))
     assert note["images"] == ["seed0003", "seed0017"]
     (facts,) = polyinr("info", name, "--json").lines
     words = shlex.split(facts["command"])[1:]
@@ -254,7 +254,7 @@ def test_the_note_says_how_to_make_it_again(polyinr: Run, tiny_class_checkpoint:
     assert polyinr(*words).code == 0
     again = Path(words[words.index("-o") + 1])
     assert np.array_equal(pixels_of(again), pixels_of(name))
-    assert read_note(again)["words"] == note["words"]
+    assert read_metadata(again)["words"] == note["words"]
 
 
 def test_a_numbered_frame_leads_back_to_its_folder(polyinr: Run, frames: np.ndarray):

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run, refused, small_checkpoint
-from eyes import write_images
+from evaluation_inputs import write_images
 from PIL import Image
 from torch import Tensor
 
-from polyinr_core.data.sampler import InfiniteSampler
+from polyinr_core.data.loader import InfiniteSampler
 from polyinr_core.data.zip_dataset import ZipDataset
 from polyinr_core.evaluation import protocols
 from polyinr_core.metrics.feature_pass import SAVE_INTERVAL

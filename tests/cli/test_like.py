@@ -7,7 +7,7 @@ import pytest
 from conftest import Run, refused, small_checkpoint
 from PIL import Image
 
-from polyinr_core.images.io import read_note, write_image
+from polyinr_core.images.io import read_metadata, write_image
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_bits_and_precision_are_kept(draw):
     draw("--like", "x.tif", "-o", "y.tif")
     assert Path("y.tif").read_bytes() == Path("x.tif").read_bytes()
     draw("--like", "x.tif", "--bits", "8", "--precision", "float32", "-o", "z.tif")
-    assert "bits" not in read_note(Path("z.tif"))
-    assert read_note(Path("z.tif"))["precision"] == "float32"
+    assert "bits" not in read_metadata(Path("z.tif"))
+    assert read_metadata(Path("z.tif"))["precision"] == "float32"
 
 
 def test_another_window_of_the_same_image(draw):
@@ -82,14 +82,14 @@ def test_the_window_of_a_image_of_another_command(polyinr: Run, draw, tiny_check
     polyinr("mix", *own, "1", "2", "--levels", "1", "--size", "9x7", "-o", "mixed.png")
     draw("--like", "mixed.png", "--seeds", "1", "-o", "y.png")
     assert Image.open("y.png").size == (9, 7)
-    note = {key: value for key, value in read_note(Path("mixed.png")).items() if key not in ("size", "window")}
-    write_image(Path("none.png"), np.zeros((7, 9, 3), dtype=np.uint8), note=note)
+    note = {key: value for key, value in read_metadata(Path("mixed.png")).items() if key not in ("size", "window")}
+    write_image(Path("none.png"), np.zeros((7, 9, 3), dtype=np.uint8), metadata=note)
     refused(polyinr("sample", *own, "--like", "none.png", "--seeds", "1", "-o", "z.png"), "no viewport", code=1)
 
 
 def test_bits_that_there_are_none_of(polyinr: Run, draw, tiny_checkpoint: Path):
     refused(polyinr("sample", "-m", tiny_checkpoint, "--seeds", "1", "--bits", "0", "-o", "x.png"), "--bits 0", code=2)
     draw("--seeds", "1", "-o", "x.png")
-    note = read_note(Path("x.png")) | {"bits": 12}
-    write_image(Path("y.png"), np.zeros((2, 2, 3), dtype=np.uint8), note=note)
+    note = read_metadata(Path("x.png")) | {"bits": 12}
+    write_image(Path("y.png"), np.zeros((2, 2, 3), dtype=np.uint8), metadata=note)
     refused(polyinr("sample", "-m", tiny_checkpoint, "--like", "y.png", "-o", "z.png"), "damaged", code=1)

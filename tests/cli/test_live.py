@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from polyinr_cli import train_display as live
-from polyinr_cli.train_display import Display, duration, thousands
+from polyinr_cli.train_display import Display, thousands
+from polyinr_core.training.logging import duration
 
 STAGES = [(32, 200_000), (64, 100_000)]
 LOSSES = {"loss_g": 2.99, "loss_d": 0.332, "d_sign_fake": -0.78, "d_sign_real": 0.94, "img_per_sec": 6.76}
@@ -78,7 +79,7 @@ def screen(text: str, *, width: int = 60, height: int = 100) -> list[str]:
 
 def display(**options: object) -> Display:
     settings = {"metric": "fd-lite2", "deadline": None, "quiet": False, "console": None, **options}
-    return Display(Path("runs/emoji"), STAGES, **settings)  # type: ignore[arg-type]
+    return Display(Path("runs/cats"), STAGES, **settings)  # type: ignore[arg-type]
 
 
 def test_it_shows_where_the_run_stands(now: list[float]) -> None:
@@ -99,7 +100,7 @@ def test_it_shows_where_the_run_stands(now: list[float]) -> None:
         "signs    fakes -0.78, reals +0.94",
         "fd-lite2 500 at 12 kimg, best 475.04 at 10",
         "memory   612 MiB, 812 MiB peak on the GPU",
-        "folder   runs/emoji",
+        "folder   runs/cats",
     ]
     assert "━" in lines[0]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from rounding import assert_same_pixels
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import concatenate, from_seeds
 from polyinr_core.models.coordinates import RegularGrid
@@ -256,4 +256,4 @@ def test_the_note_says_how_to_make_it_again(polyinr: Run, tiny_checkpoint: Path,
     words[words.index("-m") + 1] = str(tiny_checkpoint)
     assert polyinr(*words).code == 0
     assert np.array_equal(pixels_of("x-again.png"), pixels_of("x.png"))
-    assert read_note(Path("x-again.png")) == read_note(Path("x.png"))
+    assert read_metadata(Path("x-again.png")) == read_metadata(Path("x.png"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, refused
 
-from polyinr_cli.model_lookup import VARIABLE
+from polyinr_cli.rendering import VARIABLE
 from polyinr_core.checkpoints import locate
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, refused
-from given_images import Eyes
+from given_images import PixelExtractor
 from html_page import HtmlPage
 from PIL import Image
 from run_stand_in import make_reals, make_run
@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copies of both; a small judge; charts that take no time."""
-    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: Eyes())
+    monkeypatch.setattr("polyinr_core.metrics.extractors.load_extractor", lambda name: PixelExtractor())
     monkeypatch.setattr(charts, "to_svg", lambda drawing: b"<svg/>")
     monkeypatch.setattr(charts, "DPI", 30)
     monkeypatch.setattr(curves, "PANELS", curves.PANELS[:1])
@@ -119,11 +119,11 @@ REFUSED = [
     ("run -o out.txt", 2, "suffix '.txt'"),
     ("run -o file", 1, "file: is a file"),
     ("run -o file/p.html", 1, "file"),
-    ("run -o c.png --real reals", 2, "--real has no use"),
-    ("run -o c.png --result r.json", 2, "--result has no use"),
-    ("run -o p.html --count 5", 2, "--count has no use", "--real DATA"),
-    ("run -o p.html -m m.safetensors", 2, "-m has no use"),
-    ("run -o p.html --cache kept", 2, "--cache has no use"),
+    ("run -o c.png --real reals", 2, "--real does not apply"),
+    ("run -o c.png --result r.json", 2, "--result does not apply"),
+    ("run -o p.html --count 5", 2, "--count does not apply", "--real DATA"),
+    ("run -o p.html -m m.safetensors", 2, "-m does not apply"),
+    ("run -o p.html --cache kept", 2, "--cache does not apply"),
     ("run -o p.html --real reals --count 0", 2, "--count 0 is below 1"),
     ("run -o p.html --real nowhere", 1, "nowhere"),
     ("run -o p.html --real small", 1, "none is enlarged"),

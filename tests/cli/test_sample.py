@@ -15,9 +15,8 @@ from PIL import Image
 from rounding import assert_rounded
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from polyinr_core.images.grid import make_grid
-from polyinr_core.images.io import read_note
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import make_grid, to_uint8
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents, draw_labels, draw_z
 from polyinr_core.models.coordinates import RegularGrid
@@ -212,7 +211,7 @@ def test_labels(polyinr: Run, tiny_class_checkpoint: Path):
     assert np.array_equal(pixels_of(Path("seed.png")), pixels_of(Path("number.png")))
     assert np.array_equal(pixels_of(Path("seed.png")), pixels_of(Path("name.png")))
     assert not np.array_equal(pixels_of(Path("seed.png")), pixels_of(Path("other.png")))
-    assert read_note(Path("seed.png"))["class"] == f"class {'abcd'[drawn]}"
+    assert read_metadata(Path("seed.png"))["class"] == f"class {'abcd'[drawn]}"
 
 
 def test_latents_are_saved_and_drawn_again(polyinr: Run, tiny_class_checkpoint: Path):

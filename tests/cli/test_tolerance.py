@@ -9,7 +9,7 @@ import pytest
 from conftest import Run, refused
 from PIL import Image
 
-from polyinr_core.images.io import read_note, write_image
+from polyinr_core.images.io import read_metadata, write_image
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_tiles_and_rows_are_the_same_image(draw):
 
 def test_the_note_draws_it_again(draw, polyinr: Run, tiny_checkpoint: Path):
     draw("--tolerance", "0.5", "-o", "x.png")
-    assert read_note(Path("x.png"))["tolerance"] == 0.5
+    assert read_metadata(Path("x.png"))["tolerance"] == 0.5
     command = polyinr("info", "x.png", "--json").lines[0]["command"].split()
     command[command.index("-m") + 1] = str(tiny_checkpoint)
     assert polyinr(*command[1:]).code == 0
@@ -70,7 +70,7 @@ def test_sheets_of_classes(polyinr: Run, tiny_class_checkpoint: Path):
     assert polyinr(*command[1:]).code == 0
     assert Path("x-again.png").read_bytes() == Path("x.png").read_bytes()
     assert polyinr(*common, "--seeds", "1", "--label", "class b", "-o", "y.png").code == 0
-    assert read_note(Path("y.png"))["tolerance"] == 1
+    assert read_metadata(Path("y.png"))["tolerance"] == 1
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "256", "little"])
@@ -89,8 +89,8 @@ def test_latents_are_not_drawn(polyinr: Run, tiny_checkpoint: Path):
 @pytest.mark.parametrize("tolerance", [-1, 300, "much"])
 def test_a_damaged_note(polyinr: Run, tiny_checkpoint: Path, draw, tolerance: object):
     draw("--tolerance", "1", "-o", "x.png")
-    note = read_note(Path("x.png")) | {"tolerance": tolerance}
-    write_image(Path("y.png"), np.zeros((2, 2, 3), np.uint8), note=note)
+    note = read_metadata(Path("x.png")) | {"tolerance": tolerance}
+    write_image(Path("y.png"), np.zeros((2, 2, 3), np.uint8), metadata=note)
     refused(polyinr("sample", "-m", tiny_checkpoint, "--like", "y.png", "-o", "z.png"), "y.png", "damaged", code=1)
 
 

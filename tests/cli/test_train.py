@@ -61,7 +61,7 @@ def config_of(folder: str = "run") -> dict[str, Any]:
 
 
 CONFIGURED = {
-    "preset": (["--preset", "emoji"], "channels", 128),
+    "preset": (["--preset", "small"], "channels", 128),
     "stages": (["--stages", "4:0.5,16:1"], "stages", "4:0.5,16:1"),
     "batch": (["--batch", "6"], "batch", 6),
     "micro_batch": (["--micro-batch", "2"], "micro_batch", 2),
@@ -110,7 +110,7 @@ def test_data_and_run_dir_have_defaults(polyinr: Run, data: Path, begun: list[tr
     assert polyinr("train", data, "--preset", "tiny").code == 0
     assert Path("runs/tiny-data/config.json").is_file()
     assert polyinr("train", "--run-dir", "here").code == 0
-    assert (len(begun[1].data), begun[1].classes) == (1562, 8)
+    assert (len(begun[1].data), begun[1].classes) == (2000, 8)
     assert config_of("here")["stages"] == "32:200,64:100"
 
 

@@ -14,7 +14,7 @@ from conftest import Run, refused
 from PIL import Image
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.latents import from_seeds
 
 Look = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -149,7 +149,7 @@ def test_sixteen_bits(polyinr: Run, tiny_checkpoint: Path):
     assert np.array_equal(tifffile.imread("x.tif"), wanted[0])
     sheet = tifffile.imread("sheet.tif")
     assert np.array_equal(sheet[:20, -30:] if sheet.shape[1] > 30 else sheet[-20:], wanted[1])
-    assert read_note(Path("x.png"))["bits"] == 16
+    assert read_metadata(Path("x.png"))["bits"] == 16
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_like_a_image_but_larger(polyinr: Run, tiny_class_checkpoint: Path, opti
     polyinr("sample", *options, "--res", "48", *common, "-o", "direct.png")
     assert np.array_equal(pixels_of("like.png"), pixels_of("direct.png"))
     assert polyinr("sample", "--like", "x.png", "--seeds", "9", "--label", "0", *common, "-o", "other.png").code == 0
-    assert read_note(Path("other.png"))["window"] == read_note(Path("x.png"))["window"]
-    assert read_note(Path("other.png"))["seed"] == 9
+    assert read_metadata(Path("other.png"))["window"] == read_metadata(Path("x.png"))["window"]
+    assert read_metadata(Path("other.png"))["seed"] == 9
 
 
 RES_COMMANDS = {

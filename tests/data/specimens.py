@@ -1,4 +1,4 @@
-"""Small images and archives made for the tests of the data room."""
+"""Small images, zip files and tar files for the tests of datasets."""
 
 import io
 import json
@@ -11,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from polyinr_core.data.decode import decode
+from polyinr_core.data.import_sources import Source
+from polyinr_core.data.labels import LabelInfo
 
 SRGB_COLORANTS = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
 
@@ -25,6 +29,19 @@ def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: objec
     file = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format=kind, **options)
     return file.getvalue()
+
+
+def decoded(data: bytes, **options: object) -> np.ndarray:
+    """Decode to an array [H, W, 3], checking that it is plain RGB without metadata."""
+    image = decode(data, **options)
+    assert image.mode == "RGB"
+    assert image.info == {}
+    return np.asarray(image)
+
+
+def labels_of(source: Source) -> LabelInfo:
+    """The labels of all images of a source."""
+    return source.labels.resolve(source.path, source.name_of)[0]
 
 
 def write_zip(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
@@ -50,8 +67,8 @@ def stylegan_names(count: int) -> list[str]:
     return [f"00000/img{index:08d}.png" for index in range(count)]
 
 
-def write_archive(path: Path, *, count: int = 6, side: int = 8, labels: object = "cycle", **facts: object) -> Path:
-    """An archive as StyleGAN's tool makes it, of noise; by default with the labels 0, 1, 2, 0, ..."""
+def write_dataset(path: Path, *, count: int = 6, side: int = 8, labels: object = "cycle", **facts: object) -> Path:
+    """A dataset as StyleGAN's tool writes it, of noise; by default with the labels 0, 1, 2, 0, ..."""
     names = stylegan_names(count)
     if labels == "cycle":
         labels = [[name, index % 3] for index, name in enumerate(names)]
@@ -101,11 +118,7 @@ def with_chunks(data: bytes, chunks: bytes, *, before: bytes = b"IDAT") -> bytes
 
 
 def icc_profile(
-    *,
-    space: bytes = b"RGB ",
-    gamma: float = 1.0,
-    colorants: Sequence[Sequence[float]] = (),
-    name: str = "a profile",
+    *, space: bytes = b"RGB ", gamma: float = 1.0, colorants: Sequence[Sequence[float]] = (), name: str = "a profile"
 ) -> bytes:
     """A color profile of a plain power; `colorants` are the XYZ of red, green, blue under D50."""
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"

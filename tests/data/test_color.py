@@ -7,10 +7,9 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from specimens import encoded, icc_profile, noise, png_chunk, png_file, with_chunks
-from test_decoding import decoded
+from specimens import decoded, encoded, icc_profile, noise, png_chunk, png_file, with_chunks
 
-from polyinr_core.data.color import MAX_PROFILE_BYTES, SRGB, is_8_bit, matrix_profile, to_srgb
+from polyinr_core.data.color import MAX_PROFILE_BYTES, SRGB, matrix_profile, to_8_bit, to_srgb
 from polyinr_core.data.decode import decode
 from polyinr_core.errors import ImageError
 
@@ -32,12 +31,7 @@ def as_srgb(color: tuple[int, ...], *, gamma: float, colorants: tuple = ()) -> n
     return srgb_curve(np.clip(light, 0, 1)) * 255
 
 
-KINDS = {
-    "PNG": {},
-    "JPEG": {"quality": 100, "subsampling": 0},
-    "TIFF": {},
-    "WEBP": {"lossless": True},
-}
+KINDS = {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "TIFF": {}, "WEBP": {"lossless": True}}
 
 
 @pytest.mark.parametrize("name", ["any", "sRGB IEC61966-2.1", "GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc"])
@@ -182,12 +176,7 @@ def test_color_chunks_of_png(case):
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [
-        (b"\x09\x10\0\1", "PQ"),
-        (b"\x09\x12\0\1", "HLG"),
-        (b"\x03\x0d\0\1", "primaries 3"),
-        (b"\1\x0d\0\0", "video"),
-    ],
+    [(b"\x09\x10\0\1", "PQ"), (b"\x09\x12\0\1", "HLG"), (b"\x03\x0d\0\1", "primaries 3"), (b"\1\x0d\0\0", "video")],
 )
 def test_colors_that_srgb_cannot_show_are_refused(code, message):
     with pytest.raises(ImageError, match=message):
@@ -206,7 +195,7 @@ def test_a_profile_is_not_unpacked_without_bound():
 @pytest.mark.parametrize("top", [1, 3, 15, 255, 1023, 4095, 65535])
 def test_numbers_are_rounded_to_8_bits(top):
     values = np.arange(top + 1, dtype=np.uint8 if top < 256 else np.uint16)
-    assert np.array_equal(is_8_bit(values, top=top), np.rint(values.astype(float) * 255 / top).astype(np.uint8))
+    assert np.array_equal(to_8_bit(values, top=top), np.rint(values.astype(float) * 255 / top).astype(np.uint8))
 
 
 def test_code_points_of_avif():

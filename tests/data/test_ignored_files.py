@@ -1,4 +1,4 @@
-"""What is no image, or none that can be used: it takes no labels along, it is told, and --strict refuses it."""
+"""What is no image, or none that can be used: it takes no labels along, it is reported, and --strict refuses it."""
 
 import json
 import os
@@ -18,13 +18,7 @@ A, B, C = (encoded(noise(8, seed)) for seed in range(3))
 SMALL, BROKEN = encoded(noise(4)), b"no image"
 CLASSES = {"cat/0.png": A, "cat/1.png": B, "dog/0.png": C, "dog/1.png": A}
 PHONE = {"cat/a.heic": b"x", "cat/b.HEIF": b"x", "dog/c.jxl": b"x", "dog/f.jpg.1": A, "dog/g": A}
-HARMLESS = {
-    "readme.txt": b"x",
-    "LICENSE": b"x",
-    "cat/notes.md": b"x",
-    "dog/.DS_Store": b"x",
-    "__MACOSX/a.heic": b"x",
-}
+HARMLESS = {"readme.txt": b"x", "LICENSE": b"x", "cat/notes.md": b"x", "dog/.DS_Store": b"x", "__MACOSX/a.heic": b"x"}
 CONTAINERS = {
     "folder": lambda path, files: write_folder(path / "set", files),
     "zip": lambda path, files: write_zip(path / "set.zip", files),
@@ -76,14 +70,14 @@ def test_a_source_without_labels_is_named(tmp_path):
     assert (report.notes, report.class_names) == ((), ("cat", "dog"))
 
 
-def test_a_class_whose_images_are_all_skipped_is_lost_and_told(contained, tmp_path):
+def test_a_class_whose_images_are_all_skipped_is_lost_and_reported(contained, tmp_path):
     files = CLASSES | {"ape/0.png": BROKEN, "ape/1.png": SMALL}
     report = prepare([contained(files)], tmp_path / "a.zip", resolution=8)
     assert report.class_names == ("cat", "dog")
     assert report.notes == ("lost: class 'ape': none of its 2 images can be used",)
-    with ZipDataset.open(tmp_path / "a.zip") as archive:
-        assert sorted(archive.labels.tolist()) == [0, 0, 1, 1]
-        assert archive.class_names == ("cat", "dog")
+    with ZipDataset.open(tmp_path / "a.zip") as dataset:
+        assert sorted(dataset.labels.tolist()) == [0, 0, 1, 1]
+        assert dataset.class_names == ("cat", "dog")
 
 
 def labeled(files, labels, **facts):
@@ -108,7 +102,7 @@ def test_a_bad_label_of_an_image_that_is_skipped_does_not_matter(contained, tmp_
     assert not list(tmp_path.glob("b.zip*"))
 
 
-def test_a_numbered_class_without_images_is_told(contained, tmp_path):
+def test_a_numbered_class_without_images_is_reported(contained, tmp_path):
     files = dict(zip(NAMES, [A, BROKEN, B, C], strict=True))
     report = prepare(
         [contained(labeled(files, [[n, i] for i, n in enumerate(NAMES)]))], tmp_path / "a.zip", resolution=8
@@ -136,7 +130,7 @@ def test_files_that_lie_beside_images_are_none_and_strict_takes_them(contained, 
     assert (report.kept, report.other_files, report.notes) == (4, {}, ())
 
 
-def test_archives_and_shards_that_train_say_what_they_pass_over(tmp_path):
+def test_datasets_and_shards_that_train_say_what_they_pass_over(tmp_path):
     files = labeled({"a.png": A, "b.heic": b"x"}, [["a.png", 1]])
     for path in (write_zip(tmp_path / "a.zip", files), write_tar(tmp_path / "a.tar", files)):
         for _ in range(2):
@@ -160,7 +154,7 @@ def test_linked_folders_are_followed(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["..", ".", "../..", "cat", "/", "../set/dog"])
-def test_links_that_lead_in_circles_end_and_are_told(tmp_path, target):
+def test_links_that_lead_in_circles_end_and_are_reported(tmp_path, target):
     folder = write_folder(tmp_path / "set", CLASSES)
     os.symlink(target, folder / "loop")
     if target not in ("cat", "../set/dog"):
@@ -189,10 +183,10 @@ def test_a_folder_is_read_once_whichever_link_comes_first(tmp_path):
     os.symlink("../store", folder / "b-all")
     source = open_source(folder)
     assert [name for name in source.names if name[1] == "-"] == ["a-eel/0.png", "b-all/elk/0.png"]
-    assert [name for name, _ in source.left_out] == ["b-all/eel"]
+    assert [name for name, _ in source.ignored.left_out] == ["b-all/eel"]
 
 
-def test_links_to_nothing_are_told(tmp_path):
+def test_links_to_nothing_are_reported(tmp_path):
     folder = write_folder(tmp_path / "set", CLASSES)
     for name in ("gone.png", "gone"):
         os.symlink("nowhere", folder / name)

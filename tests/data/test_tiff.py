@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-from specimens import icc_profile
-from test_decoding import decoded
+from specimens import decoded, icc_profile
 
 from polyinr_core.data.decode import MAX_PIXELS, decode
 from polyinr_core.data.tiff import COPIED, tiff_file
@@ -186,11 +185,7 @@ def test_other_numbers_of_bits(bits, codec, fill_order):
     """Gray, inverted and by palette, in strips and in tiles, of rows that end within a byte."""
     samples = numbers(1, bits)
     table = np.random.default_rng(1).integers(256, 65536, (3, 2**bits))
-    seen = {
-        0: 255 - rounded(samples, bits),
-        1: rounded(samples, bits),
-        3: np.rint(table.T[samples[..., 0]] / 257),
-    }
+    seen = {0: 255 - rounded(samples, bits), 1: rounded(samples, bits), 3: np.rint(table.T[samples[..., 0]] / 257)}
     padded = np.zeros((64, 32, 1), samples.dtype)
     padded[:HEIGHT, :WIDTH] = samples
     for photometric, expected in seen.items():
@@ -293,14 +288,7 @@ def test_a_profile_counts():
     assert np.array_equal(decoded(deep), decoded(data))
 
 
-PLAIN = {
-    256: ("I", [8]),
-    257: ("I", [8]),
-    258: ("H", [8, 8, 8]),
-    259: ("H", [1]),
-    262: ("H", [2]),
-    277: ("H", [3]),
-}
+PLAIN = {256: ("I", [8]), 257: ("I", [8]), 258: ("H", [8, 8, 8]), 259: ("H", [1]), 262: ("H", [2]), 277: ("H", [3])}
 PIXELS = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
 
 
@@ -329,10 +317,7 @@ REFUSED = {
     "differences of nothing": (plain_tiff(_317=("H", [2])), "predictor"),
     "unknown codec": (plain_tiff(_259=("H", [34712])), "TIFF compression 34712"),
     "old JPEG": (plain_tiff(_259=("H", [6])), "TIFF compression 6"),
-    "other inks": (
-        written(numbers(4, 8), photometric="separated", extratags=[(332, "H", 1, 2, True)]),
-        "inks",
-    ),
+    "other inks": (written(numbers(4, 8), photometric="separated", extratags=[(332, "H", 1, 2, True)]), "inks"),
     "no meaning": (plain_tiff().replace(struct.pack("<HH", 262, 3), struct.pack("<HH", 261, 3)), "mean"),
     "too few channels": (plain_tiff(_277=("H", [2]), _258=("H", [8, 8])), "channels"),
     "no palette": (plain_tiff(_277=("H", [1]), _258=("H", [8]), _262=("H", [3])), "palette"),

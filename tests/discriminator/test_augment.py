@@ -103,3 +103,55 @@ def test_blurred_images_are_the_release_s() -> None:
 def test_a_faded_blur_changes_nothing() -> None:
     x = torch.randn(1, 3, 8, 8)
     assert blur(x, released_blur(250_000)) is x
+
+
+def test_at_probability_0_nothing_happens() -> None:
+    x = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    draws = draw_augmentation(6, 32, torch.Generator().manual_seed(1), p=0.0)
+    torch.testing.assert_close(augment(x, draws), x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("p", [0.3, 0.8])
+def test_each_operation_happens_as_often_as_asked(p: float) -> None:
+    """A turn by a multiple of four quarters, one in four, leaves the image as it is."""
+    count = 20_000
+    draws = draw_augmentation(count, 32, torch.Generator().manual_seed(1), p=p)
+    matrix, shift = draws.geometry[:, :, :2], draws.geometry[:, :, 2]
+    scale = torch.linalg.det(matrix.double())
+    happened = {
+        "brightness": draws.brightness != 0.5,
+        "saturation": draws.saturation != 0.5,
+        "contrast": draws.contrast != 0.5,
+        "hole": draws.hole_row >= 0,
+        "scale": (scale - 1).abs() > 1e-4,
+        "shift": shift.abs().amax(dim=1) > 0,
+    }
+    for name, mask in happened.items():
+        assert abs(float(mask.double().mean()) - p) < 5 * (p * (1 - p) / count) ** 0.5 + 1e-3, name
+    turned = (matrix[:, 0, 0] <= 0).double().mean()
+    assert abs(float(turned) - 0.75 * p) < 0.02
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_turns_are_exact(turns: int) -> None:
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cos, sin = (1.0, 0.0, -1.0, 0.0)[turns], (0.0, 1.0, 0.0, -1.0)[turns]
+    geometry = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]])
+    torch.testing.assert_close(rules.transform(x, geometry), torch.rot90(x, turns, (2, 3)), atol=1e-12, rtol=0)
+
+
+def test_shifts_and_scales_go_where_they_say() -> None:
+    """By whole pixels a shift is a translation; a scale of 2 shows the middle half of a ramp."""
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shift = torch.tensor([[[1.0, 0.0, 2 * 3 / 16], [0.0, 1.0, -2 * 2 / 16]]])
+    moved = rules.translate(x, torch.tensor([-2]), torch.tensor([3]))
+    torch.testing.assert_close(rules.transform(x, shift), moved, atol=1e-12, rtol=0)
+    ramp = torch.linspace(-1 + 1 / 16, 1 - 1 / 16, 16, dtype=torch.float64).expand(1, 3, 16, 16)
+    larger = rules.transform(ramp, torch.tensor([[[0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]]))
+    torch.testing.assert_close(larger, ramp / 2, atol=1e-12, rtol=0)
+
+
+def test_gradients_flow_through_adaptive_augmentation() -> None:
+    x = (torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1).requires_grad_()
+    augment(x, draw_augmentation(4, 16, torch.Generator().manual_seed(2), p=0.8)).square().sum().backward()
+    assert (x.grad.flatten(1).abs().amax(dim=1) > 0).all()

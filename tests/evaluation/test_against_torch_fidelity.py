@@ -115,12 +115,14 @@ def theirs(folders: tuple[Path, Path]) -> dict[str, float]:
         ("pr-adm/recall", "recall", 1e-6),
     ],
 )
-def test_the_whole_way(ours: dict[str, Any], theirs: dict[str, float], name: str, key: str, tolerance: float) -> None:
+def test_metrics_from_images(
+    ours: dict[str, Any], theirs: dict[str, float], name: str, key: str, tolerance: float
+) -> None:
     """1e-4: our taps resize by another float32 formula than the network, and theirs sums means in float32."""
     value = ours["metrics"][name]["value"]
     assert value == pytest.approx(theirs[key], rel=tolerance)
     assert 0 < value != 1
 
 
-def test_the_deviation_of_the_score(ours: dict[str, Any], theirs: dict[str, float]) -> None:
+def test_standard_deviation_of_the_inception_score(ours: dict[str, Any], theirs: dict[str, float]) -> None:
     assert ours["metrics"]["is"]["std"] == pytest.approx(theirs["inception_score_std"], rel=1e-3)

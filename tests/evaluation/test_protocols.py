@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from eyes import evaluated, moments_from_tensors, write_images
+from evaluation_inputs import evaluated, moments_from_tensors, write_images
 from inception_stand_in import write_inception_graph
 from stand_ins import write_inception
 
@@ -13,8 +13,7 @@ from polyinr_core.evaluation.image_sources import DatasetImages
 from polyinr_core.evaluation.protocols import load_extractors
 from polyinr_core.metrics.extractors import load_extractor
 from polyinr_core.metrics.frechet import frechet_distance
-from polyinr_core.metrics.inception import InceptionTaps
-from polyinr_core.metrics.inception_score import InceptionScore
+from polyinr_core.metrics.inception import InceptionScore, InceptionTaps
 from polyinr_core.metrics.registry import get_metric, get_metrics, networks_of
 from polyinr_core.runtime.atomic_io import sha256_of
 
@@ -30,7 +29,7 @@ def fakes(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow  # symmetric solvers at 2048
-def test_inception_s_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: Path) -> None:
+def test_inception_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: Path) -> None:
     file = write_inception_graph(tmp_path / "inception.pt")
     names = ("fid", "sfid", "is", "kid", "pr-adm")
     metrics = get_metrics(names)
@@ -53,7 +52,7 @@ def test_inception_s_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: 
     assert result["card"]["networks"]["inception"]["sha256"] == networks["inception"].sha256
 
 
-def test_what_is_no_metric_is_refused_with_the_list() -> None:
+def test_unknown_metrics_are_refused_with_the_list() -> None:
     for name in ("fdi", "fd-", "fd-lite3", "fd-timm:", "", "xx-lite2"):
         with pytest.raises(RequestError, match="choose from fid, fid-clean"):
             get_metric(name)
@@ -61,7 +60,7 @@ def test_what_is_no_metric_is_refused_with_the_list() -> None:
 
 
 @pytest.mark.parametrize(("metric", "network"), [("pr", "vgg16"), ("rfid", "rfid")])
-def test_networks_that_are_files_of_one_s_own(tmp_path: Path, metric: str, network: str) -> None:
+def test_networks_from_user_files(tmp_path: Path, metric: str, network: str) -> None:
     names = networks_of([get_metric(metric)])
     with pytest.raises(WeightsError, match=f"{metric} needs .* --weights {network}="):
         load_extractors(names, {})
@@ -70,6 +69,6 @@ def test_networks_that_are_files_of_one_s_own(tmp_path: Path, metric: str, netwo
     assert (loaded.dim, loaded.sha256) == (30, sha256_of(file))
 
 
-def test_weights_that_nothing_uses() -> None:
+def test_unused_weights_are_refused() -> None:
     with pytest.raises(RequestError, match="dinov2"):
         load_extractors([], {"dinov2": Path("x")})

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_checkpoint
-from eyes import NAMES, Eyes, evaluated, features_of, write_images
+from evaluation_inputs import NAMES, LinearExtractor, evaluated, features_of, write_images
 from safetensors import safe_open
 from safetensors.torch import save
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
+from polyinr_core.evaluation.protocols import dataset_labels
 from polyinr_core.evaluation.statistics_io import (
     METADATA_KEY,
     SavedStatistics,
     is_statistics_path,
     open_statistics,
 )
-from polyinr_core.evaluation.validation import dataset_labels
-from polyinr_core.metrics.feature_cache import METADATA_KEY as KEPT_KEY
-from polyinr_core.metrics.feature_cache import FeatureCache, digest_tensors
+from polyinr_core.metrics.feature_pass import CACHE_KEY as KEPT_KEY
+from polyinr_core.metrics.feature_pass import FeatureCache, digest_tensors
 
 
 @pytest.fixture
@@ -50,19 +50,19 @@ def saved(path: Path, reals: Path, fakes: Path, names: tuple[str, ...] = NAMES) 
     return open_statistics(path)
 
 
-def test_figures_against_saved_statistics_are_the_same(tmp_path: Path, reals: Path, fakes: Path) -> None:
+def test_saved_statistics_give_the_same_values(tmp_path: Path, reals: Path, fakes: Path) -> None:
     statistics = saved(tmp_path / "s.safetensors", reals, fakes)
-    eyes = Eyes()
-    found, expected = measured(statistics, fakes, eyes=eyes), measured(reals, fakes)
+    extractor = LinearExtractor()
+    found, expected = measured(statistics, fakes, extractor=extractor), measured(reals, fakes)
     assert found["metrics"] == expected["metrics"]
-    assert eyes.seen == 20
+    assert extractor.seen == 20
     card, told = expected["card"], found["card"]["reals"].pop("statistics")
     assert found["card"] == card
     assert told["name"] == "s.safetensors"
     assert told["sha256"] == statistics.sha256
 
 
-def test_saved_statistics_may_stand_for_the_fakes(tmp_path: Path, reals: Path, fakes: Path) -> None:
+def test_saved_statistics_as_fakes(tmp_path: Path, reals: Path, fakes: Path) -> None:
     statistics = saved(tmp_path / "s.safetensors", fakes, reals)
     found, expected = (measured(reals, source, bootstrap=2)["metrics"] for source in (statistics, fakes))
     assert found == expected
@@ -76,7 +76,7 @@ def labeled(folder: Path, counts: tuple[int, ...]) -> Path:
     return folder
 
 
-def test_labels_are_saved_by_their_counts(tmp_path: Path, fakes: Path) -> None:
+def test_label_counts_are_saved(tmp_path: Path, fakes: Path) -> None:
     """Drawn images, and so figures, are those against the images themselves."""
     there = labeled(tmp_path / "set", (14, 2, 6, 4))
     statistics = saved(tmp_path / "s.safetensors", there, fakes)
@@ -90,7 +90,7 @@ def test_labels_are_saved_by_their_counts(tmp_path: Path, fakes: Path) -> None:
     assert found["card"]["fakes"]["label_weights"] == "7 1 3 2"
 
 
-def test_the_labels_are_those_of_the_images_that_are_looked_at(tmp_path: Path) -> None:
+def test_label_counts_of_a_subset(tmp_path: Path) -> None:
     there = labeled(tmp_path / "set", (14, 2))
     part = DatasetImages.open(there, count=5)
     names = [part.data.names[number] for number in part.indices]
@@ -98,7 +98,7 @@ def test_the_labels_are_those_of_the_images_that_are_looked_at(tmp_path: Path) -
     assert sum(part.label_counts) == 5
 
 
-def test_without_labels_nothing_says_how_often_a_class_occurs(tmp_path: Path, reals: Path, fakes: Path) -> None:
+def test_class_frequencies_need_labels(tmp_path: Path, reals: Path, fakes: Path) -> None:
     foreign = write_npz(tmp_path / "s.npz", features_of(reals))
     for source, said in (
         (DatasetImages.open(reals), "reals has no labels"),
@@ -112,7 +112,7 @@ def test_without_labels_nothing_says_how_often_a_class_occurs(tmp_path: Path, re
 
 
 @pytest.mark.parametrize("counts", ["absent", [24], [25, -1], [20, 3], [20.0, 4], {"0": 24}, "24", [True] * 24])
-def test_counts_of_labels_are_checked(tmp_path: Path, reals: Path, fakes: Path, counts: Any) -> None:
+def test_invalid_label_counts_are_refused(tmp_path: Path, reals: Path, fakes: Path, counts: Any) -> None:
     """A file of an older polyinr has none and is read all the same."""
     path = tmp_path / "s.safetensors"
     saved(path, reals, fakes)
@@ -143,7 +143,7 @@ def test_an_npz_of_mu_and_sigma_gives_the_same_distance(tmp_path: Path, reals: P
     expected = pytest.approx(measured(reals, fakes, names)["metrics"]["fd-lite2"]["value"], rel=1e-9)
     found = measured(statistics, fakes, names)
     assert found["metrics"]["fd-lite2"]["value"] == expected
-    assert found["card"]["reals"]["network"] == "taken on trust"
+    assert found["card"]["reals"]["network"] == "not stated"
     assert found["card"]["resolution"] == 8
     assert measured(fakes, statistics, names)["metrics"]["fd-lite2"]["value"] == expected
 
@@ -151,18 +151,18 @@ def test_an_npz_of_mu_and_sigma_gives_the_same_distance(tmp_path: Path, reals: P
 def test_statistics_of_another_network_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
     statistics = saved(tmp_path / "s.safetensors", reals, fakes)
     for name, value in (("sha256", "ef" * 32), ("resolution", 16)):
-        other = Eyes()
+        other = LinearExtractor()
         setattr(other, name, value)
         with pytest.raises(FileError, match=r"s\.safetensors: is of lite2 cdcd.*of another network"):
-            measured(statistics, fakes, eyes=other)
+            measured(statistics, fakes, extractor=other)
     with pytest.raises(FileError, match=r"has statistics of lite2 \(pooled\), not of dinov2"):
-        measured(statistics, fakes, ("fd-dinov2",), networks={"dinov2": Eyes()})
+        measured(statistics, fakes, ("fd-dinov2",), networks={"dinov2": LinearExtractor()})
     narrow = write_npz(tmp_path / "n.npz", features_of(reals)[:, :5])
     with pytest.raises(FileError, match=r"features of dimension 5, lite2 \(pooled\) gives 6.*another network"):
         measured(narrow, fakes, ("fd-lite2",))
 
 
-def test_what_was_not_saved_is_asked_for(tmp_path: Path, reals: Path, fakes: Path) -> None:
+def test_statistics_that_were_not_saved_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
     own = saved(tmp_path / "s.safetensors", reals, fakes, ("fd-lite2",))
     foreign = write_npz(tmp_path / "s.npz", features_of(reals))
     for statistics in (own, foreign):
@@ -171,9 +171,9 @@ def test_what_was_not_saved_is_asked_for(tmp_path: Path, reals: Path, fakes: Pat
     with pytest.raises(FileError, match=r"not its features, which .*intervals"):
         measured(reals, own, ("fd-lite2",), bootstrap=2)
     with pytest.raises(FileError, match="has no mu_s"):
-        measured(foreign, fakes, ("sfid",), networks={"inception": Eyes()})
+        measured(foreign, fakes, ("sfid",), networks={"inception": LinearExtractor()})
     with pytest.raises(FileError, match="not of inception"):
-        measured(None, own, ("is",), networks={"inception": Eyes()})
+        measured(None, own, ("is",), networks={"inception": LinearExtractor()})
 
 
 def test_statistics_of_another_size_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
@@ -216,7 +216,7 @@ BAD_ARRAYS = [
 
 
 @pytest.mark.parametrize(("arrays", "said"), BAD_ARRAYS)
-def test_an_npz_of_something_else_is_refused(tmp_path: Path, reals: Path, arrays: dict[str, Any], said: str) -> None:
+def test_an_npz_of_other_arrays_is_refused(tmp_path: Path, reals: Path, arrays: dict[str, Any], said: str) -> None:
     with pytest.raises(FileError, match=said):
         write_npz(tmp_path / "s.npz", features_of(reals), **arrays)
 
@@ -241,16 +241,14 @@ def marked(path: Path, local: int, central: int, mark: int) -> None:
 @pytest.mark.parametrize(
     "write", [huge, partial(marked, local=6, central=8, mark=1), partial(marked, local=8, central=10, mark=97)]
 )
-def test_an_npz_that_is_too_large_locked_or_packed_otherwise_is_refused(
-    tmp_path: Path, write: Callable[[Path], None]
-) -> None:
+def test_a_large_encrypted_or_unusual_npz_is_refused(tmp_path: Path, write: Callable[[Path], None]) -> None:
     write(tmp_path / "s.npz")
     with pytest.raises(FileError, match=r"cannot be read as \.npz"):
         open_statistics(tmp_path / "s.npz")
 
 
 @pytest.mark.parametrize("facts", ["[" * 100_000, "[]", '{"count": 1e999}'], ids=lambda facts: facts[:9])
-def test_hostile_facts_are_refused_and_not_used(tmp_path: Path, facts: str) -> None:
+def test_hostile_metadata_is_refused(tmp_path: Path, facts: str) -> None:
     if facts.startswith("{"):
         digest = digest_tensors({"a": torch.zeros(1)})
         facts = json.dumps({"format": 1, "key": {}, "digest": digest, "senses": [], **json.loads(facts)})
@@ -264,7 +262,7 @@ def test_hostile_facts_are_refused_and_not_used(tmp_path: Path, facts: str) -> N
     assert FeatureCache(tmp_path).load({}) is None
 
 
-def test_files_that_hold_no_statistics_are_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_files_without_statistics_are_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
     with pytest.raises(FileError, match="holds no statistics"):
         open_statistics(tiny_checkpoint)
     np.savez(tmp_path / "x.npz", arr_0=np.zeros(3))

@@ -6,11 +6,12 @@ from importlib import resources
 from typing import Any
 
 import pytest
-from test_comparing import result
+from test_comparison import result
 
 from polyinr_core.errors import RequestError
-from polyinr_core.evaluation.results import Result, better
+from polyinr_core.evaluation.results import Result
 from polyinr_core.evaluation.tables import Table, format_value, published, table_of, tables, typeset
+from polyinr_core.metrics.registry import better
 
 
 def row(name: str, figures: dict[str, Any], **changes: Any) -> Result:
@@ -26,7 +27,7 @@ def interval(value: float, half: float) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half}
 
 
-def test_columns_are_names_and_the_best_is_by_each_name_s_way() -> None:
+def test_columns_and_best_values() -> None:
     table = table_of([row("a", {"fd-lite2": 2.0, "is": 3.0}), row("b", {"is": 4.0, "kd-lite2": 1.0, "joy": 2.0})])
     assert [(column.name, column.better) for column in table.columns] == [
         ("fd-lite2", "lower"),
@@ -40,13 +41,13 @@ def test_columns_are_names_and_the_best_is_by_each_name_s_way() -> None:
 
 
 @pytest.mark.parametrize("format", ["markdown", "latex", "csv"])
-def test_a_name_of_several_lines_takes_one(format: str) -> None:
+def test_a_name_of_several_lines_is_joined(format: str) -> None:
     table = table_of([row("a\nb", {"fd-lite2\r\n joy": 2.0})])
     lines = typeset(table, format)
     assert sum("fd-lite2 joy" in line for line in lines) == sum("a b" in line for line in lines) == 1
 
 
-def test_what_cannot_be_told_from_the_best_is_best_as_well() -> None:
+def test_values_within_the_interval_of_the_best_are_best() -> None:
     def rows(*values: float) -> list[Result]:
         return [row(str(i), {"fd-lite2": interval(value, 3)}, fakes__sha256=str(i)) for i, value in enumerate(values)]
 
@@ -54,11 +55,11 @@ def test_what_cannot_be_told_from_the_best_is_best_as_well() -> None:
     assert bold(table_of(rows(9, 5, 1))) == ["1", "2"]
 
 
-def test_where_nothing_is_better_nothing_is_best() -> None:
+def test_equal_values_have_no_best() -> None:
     assert bold(table_of([row(name, {"params": 3.0}) for name in "abc"])) == []
 
 
-def test_a_column_whose_cards_forbid_it_has_no_best_and_a_note() -> None:
+def test_incomparable_values_have_a_note_and_no_best() -> None:
     rows = [
         row("a", {"fd-lite2": 3.0, "is": 3.0}),
         row("b", {"fd-lite2": 2.0, "is": 4.0}, reals__sha256="ee"),
@@ -77,7 +78,7 @@ def test_a_column_whose_cards_forbid_it_has_no_best_and_a_note() -> None:
     assert table.columns[1].notes == ()
 
 
-def test_the_paper_s_rows_share_columns_of_their_name_alone() -> None:
+def test_paper_rows_share_columns_of_the_same_name() -> None:
     mine = row("mine", {"fid": 2.0, "fd-lite2": 1.0, "rfid-seed0": 3.0}, resolution=256, fakes__count=1000)
     mine.card["fakes"] |= {"labels": "dataset", "label_weights": "7 9"}
     table = table_of([mine], published("imagenet-256"))
@@ -101,7 +102,7 @@ def test_the_paper_s_rows_share_columns_of_their_name_alone() -> None:
     assert table_of([alike], published("imagenet-256")).notes == ()
 
 
-def test_the_paper_s_figures_are_whole() -> None:
+def test_paper_values() -> None:
     """Each is a number of a metric whose better way is known; two of them by hand against the paper."""
     for name in tables()["tables"]:
         known = published(name)
@@ -116,7 +117,7 @@ def test_the_paper_s_figures_are_whole() -> None:
         published("imagenet")
 
 
-def test_the_paper_is_data_of_the_package() -> None:
+def test_paper_tables_are_package_data() -> None:
     text = resources.files("polyinr_core").joinpath("assets", "paper.json").read_text()
     assert json.loads(text) == tables()
 

@@ -14,7 +14,7 @@ LOAD_ALL = "document.querySelectorAll('img').forEach(i => { i.loading = 'eager' 
 DECODED = "Promise.all([...document.querySelectorAll('img[src]')].map(i => i.decode())).then(() => true)"
 SEEN = "[...document.querySelectorAll('{} .slide')].filter(s => !s.hidden).map(s => s.dataset.name)"
 NARROW = "document.documentElement.scrollWidth <= innerWidth"
-UNDER = "document.querySelector('section[aria-labeledby={}] .command code').textContent"
+UNDER = "document.querySelector('section[aria-labelledby={}] .command code').textContent"
 CANVAS = "document.querySelector('#live-canvas').toDataURL()"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
@@ -31,7 +31,7 @@ def site(tiny_class_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def seen(tab: Tab, part: str) -> list[str]:
     """Return the names of the slides that are shown in a part."""
-    return tab.value(SEEN.format(f"section[aria-labeledby={part}]"))
+    return tab.value(SEEN.format(f"section[aria-labelledby={part}]"))
 
 
 def test_on_a_phone_and_a_desk(tab: Tab, site: Path) -> None:
@@ -61,7 +61,7 @@ def test_by_keys_alone(tab: Tab, site: Path) -> None:
     page.keyboard.press("Home")
     assert seen(tab, "psi") == ["psi 0"]
     assert page.get_by_role("slider", name="truncation").get_attribute("aria-valuetext") == "psi 0"
-    assert page.locator("section[aria-labeledby=psi] [role=status]").inner_text() == "psi 0"
+    assert page.locator("section[aria-labelledby=psi] [role=status]").inner_text() == "psi 0"
 
     page.get_by_role("slider", name="levels from the left").focus()
     page.keyboard.press("Home")

@@ -8,8 +8,7 @@ import pytest
 import torch
 from rounding import assert_rounded, terms_of
 
-from polyinr_core.gallery.page import inline_json
-from polyinr_core.gallery.webgl_export import export_webgl, fits_webgl
+from polyinr_core.gallery.page import export_webgl, fits_webgl, inline_json
 from polyinr_core.latents.latents import from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid

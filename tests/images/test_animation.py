@@ -14,10 +14,10 @@ from PIL import Image
 
 from polyinr_core.errors import FileError, PolyinrError, RequestError
 from polyinr_core.images import animation
-from polyinr_core.images.animation import check_animation, check_encoder, delays, read_mp4_note, write_animation
-from polyinr_core.images.io import read_note
+from polyinr_core.images.animation import check_animation, check_encoder, delays, read_mp4_metadata, write_animation
+from polyinr_core.images.io import read_metadata
 
-NOTE = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
+METADATA = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
 SUFFIXES = [".gif", ".webp", ".mp4"]
 
 
@@ -61,16 +61,16 @@ def small_files(size: int) -> Iterator[None]:
 def test_frames_and_their_time_come_back(tmp_path: Path, suffix: str):
     """On smooth frames 256 colors, WebP at 90 and H.264 at 18 stay within some levels of what was given."""
     frames = walk(10)
-    told: list[int] = []
+    reported: list[int] = []
     path = tmp_path / f"x{suffix}"
-    write_animation(path, iter(frames), count=10, fps=30, note=NOTE, progress=told.append)
+    write_animation(path, iter(frames), count=10, fps=30, metadata=METADATA, progress=reported.append)
     found, seconds, text = read(path)
     assert found.shape == frames.shape
     assert np.abs(found.astype(int) - frames).mean() < 3
     assert np.abs(found.astype(int) - frames).max() < 16
     assert seconds == pytest.approx(10 / 30, abs=0.006)  # a GIF counts hundredths
-    assert json.loads(text) == NOTE
-    assert told == [1] * 10
+    assert json.loads(text) == METADATA
+    assert reported == [1] * 10
 
 
 @pytest.mark.parametrize(("loop", "gif", "webp"), [(True, 0, 0), (False, None, 1)])
@@ -200,11 +200,11 @@ def test_without_its_encoder_mp4_is_refused_before_any_work(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_note_is_read_again(tmp_path: Path, suffix: str):
+def test_the_metadata_is_read_again(tmp_path: Path, suffix: str):
     path = tmp_path / f"x{suffix}"
-    read_again = read_mp4_note if suffix == ".mp4" else read_note
-    write_animation(path, iter(walk(3)), count=3, fps=10, note=NOTE)
-    assert read_again(path) == NOTE
+    read_again = read_mp4_metadata if suffix == ".mp4" else read_metadata
+    write_animation(path, iter(walk(3)), count=3, fps=10, metadata=METADATA)
+    assert read_again(path) == METADATA
     path.write_bytes(path.read_bytes()[:16])
     with pytest.raises(FileError, match="damaged"):
         read_again(path)

@@ -14,17 +14,17 @@ from polyinr_core.images.tiled import (
     Draw,
     check_deep_zoom,
     level_sizes,
-    read_deep_zoom_note,
+    read_deep_zoom_metadata,
     tile_regions,
     tiles_folder,
     write_deep_zoom,
     zoom_tile_count,
 )
 
-NOTE = {"polyinr": "1", "seed": 7}
+METADATA = {"polyinr": "1", "seed": 7}
 
 
-def painted(width: int, height: int) -> tuple[Draw, list[np.ndarray]]:
+def render_noise(width: int, height: int) -> tuple[Draw, list[np.ndarray]]:
     """Return smooth levels, their blue telling which, and the callback that cuts tiles from them."""
     levels = []
     for number, (w, h) in enumerate(level_sizes(width, height, smallest=1)):
@@ -44,9 +44,9 @@ def test_levels_put_together_are_what_was_drawn(tmp_path: Path):
     JPEG at quality 95 moves smooth colors by a few levels.
     """
     width, height = 600, 255
-    draw, levels = painted(width, height)
-    told: list[int] = []
-    write_deep_zoom(tmp_path / "x.dzi", draw, width=width, height=height, note=NOTE, progress=told.append)
+    draw, levels = render_noise(width, height)
+    reported: list[int] = []
+    write_deep_zoom(tmp_path / "x.dzi", draw, width=width, height=height, metadata=METADATA, progress=reported.append)
     folder = tmp_path / "x_files"
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == sorted(str(n) for n in range(11))
     tiles = 0
@@ -61,12 +61,12 @@ def test_levels_put_together_are_what_was_drawn(tmp_path: Path):
             assert tile.shape[0] == min(drawn.shape[0], 254 * row + 255) - top
             tiles += 1
         assert np.abs(whole - drawn).max() <= 6
-    assert tiles == sum(told) == zoom_tile_count(width, height) == 3 * 2 + 2 + 9
+    assert tiles == sum(reported) == zoom_tile_count(width, height) == 3 * 2 + 2 + 9
 
 
 def test_the_header_is_the_schemas(tmp_path: Path):
-    draw, _ = painted(20, 10)
-    write_deep_zoom(tmp_path / "x.dzi", draw, width=20, height=10, note=NOTE)
+    draw, _ = render_noise(20, 10)
+    write_deep_zoom(tmp_path / "x.dzi", draw, width=20, height=10, metadata=METADATA)
     image = ElementTree.parse(tmp_path / "x.dzi").getroot()
     space = "{http://schemas.microsoft.com/deepzoom/2008}"
     assert image.tag == f"{space}Image"
@@ -74,13 +74,13 @@ def test_the_header_is_the_schemas(tmp_path: Path):
     assert [(child.tag, child.attrib) for child in image] == [(f"{space}Size", {"Width": "20", "Height": "10"})]
 
 
-def test_the_note_lies_among_the_tiles(tmp_path: Path):
-    draw, _ = painted(3, 3)
-    write_deep_zoom(tmp_path / "x.dzi", draw, width=3, height=3, note=NOTE)
+def test_the_metadata_lies_among_the_tiles(tmp_path: Path):
+    draw, _ = render_noise(3, 3)
+    write_deep_zoom(tmp_path / "x.dzi", draw, width=3, height=3, metadata=METADATA)
     write_deep_zoom(tmp_path / "y.dzi", draw, width=3, height=3)
-    assert json.loads((tmp_path / "x_files" / "polyinr.json").read_text()) == NOTE
-    assert read_deep_zoom_note(tmp_path / "x.dzi") == NOTE
-    assert read_deep_zoom_note(tmp_path / "y.dzi") == {}
+    assert json.loads((tmp_path / "x_files" / "polyinr.json").read_text()) == METADATA
+    assert read_deep_zoom_metadata(tmp_path / "x.dzi") == METADATA
+    assert read_deep_zoom_metadata(tmp_path / "y.dzi") == {}
 
 
 def test_tiles_cover_a_level_with_their_overlap():
@@ -90,13 +90,13 @@ def test_tiles_cover_a_level_with_their_overlap():
 
 def test_overwriting_replaces_file_and_folder(tmp_path: Path):
     path = tmp_path / "x.dzi"
-    draw, _ = painted(40, 40)
+    draw, _ = render_noise(40, 40)
     write_deep_zoom(path, draw, width=40, height=40)
     for name in ("x.dzi", "other.dzi"):
         (tmp_path / "other_files").mkdir(exist_ok=True)
         with pytest.raises(FileError, match="--overwrite"):
             write_deep_zoom(tmp_path / name, draw, width=8, height=8)
-    draw, _ = painted(8, 8)
+    draw, _ = render_noise(8, 8)
     write_deep_zoom(path, draw, width=8, height=8, overwrite=True)
     assert sorted(p.name for p in tiles_folder(path).iterdir()) == ["0", "1", "2", "3"]
     assert 'Width="8"' in path.read_text()
@@ -105,7 +105,7 @@ def test_overwriting_replaces_file_and_folder(tmp_path: Path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, FileError("x", "no space left on the disk")])
 def test_an_interruption_leaves_what_was_there(tmp_path: Path, error: BaseException):
     path = tmp_path / "x.dzi"
-    draw, _ = painted(600, 600)
+    draw, _ = render_noise(600, 600)
 
     def stopped(level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         if level == 2:
@@ -115,7 +115,7 @@ def test_an_interruption_leaves_what_was_there(tmp_path: Path, error: BaseExcept
     with pytest.raises(type(error) if isinstance(error, FileError) else KeyboardInterrupt):
         write_deep_zoom(path, stopped, width=600, height=600)
     assert list(tmp_path.iterdir()) == []
-    write_deep_zoom(path, *painted(3, 3)[:1], width=3, height=3)
+    write_deep_zoom(path, *render_noise(3, 3)[:1], width=3, height=3)
     before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
     with pytest.raises(type(error) if isinstance(error, FileError) else KeyboardInterrupt):
         write_deep_zoom(path, stopped, width=600, height=600, overwrite=True)
@@ -124,7 +124,7 @@ def test_an_interruption_leaves_what_was_there(tmp_path: Path, error: BaseExcept
 
 def test_a_folder_without_its_file_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The disk may fill up between the folder's renaming and the file's."""
-    draw, _ = painted(8, 8)
+    draw, _ = render_noise(8, 8)
     replace = os.replace
 
     def full(source: Path, target: Path) -> None:

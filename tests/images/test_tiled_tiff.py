@@ -12,13 +12,13 @@ from PIL import Image
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.images import tiled as tiled_tiff
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.images.tiled import Draw, level_sizes, tile_count, write_tiled_tiff
 
-NOTE = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
+METADATA = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
 
 
-def painted(width: int, height: int, *, dtype: type = np.uint8) -> tuple[Draw, list[np.ndarray]]:
+def render_noise(width: int, height: int, *, dtype: type = np.uint8) -> tuple[Draw, list[np.ndarray]]:
     """Return levels of noise, each drawn for itself, and the callback that cuts tiles from them."""
     noise = np.random.RandomState(0)
     top = np.iinfo(dtype).max + 1
@@ -57,10 +57,10 @@ def test_levels_halve_and_round_up(size: tuple[int, int], smallest: int, sizes: 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_small_images_are_read_by_others(tmp_path: Path, dtype: type):
-    draw, levels = painted(300, 257, dtype=dtype)
+    draw, levels = render_noise(300, 257, dtype=dtype)
     path = tmp_path / "x.tif"
-    told: list[int] = []
-    write_tiled_tiff(path, draw, width=300, height=257, dtype=dtype, note=NOTE, progress=told.append)
+    reported: list[int] = []
+    write_tiled_tiff(path, draw, width=300, height=257, dtype=dtype, metadata=METADATA, progress=reported.append)
     with tifffile.TiffFile(path) as tiff:
         assert np.array_equal(tiff.asarray(), levels[0])
         assert (tiff.is_bigtiff, len(tiff.pages), len(tiff.series[0].levels)) == (False, 1, 1)
@@ -68,15 +68,15 @@ def test_small_images_are_read_by_others(tmp_path: Path, dtype: type):
         assert "Software" not in tiff.pages.first.tags
     if dtype == np.uint8:
         assert np.array_equal(np.asarray(Image.open(path)), levels[0])
-    assert read_note(path) == NOTE
-    assert sum(told) == tile_count(300, 257) == 4
+    assert read_metadata(path) == METADATA
+    assert sum(reported) == tile_count(300, 257) == 4
 
 
 def test_a_large_image_has_a_pyramid(tmp_path: Path):
-    draw, levels = painted(1100, 600)
+    draw, levels = render_noise(1100, 600)
     path = tmp_path / "x.tiff"
-    told: list[int] = []
-    write_tiled_tiff(path, draw, width=1100, height=600, dtype=np.uint8, progress=told.append)
+    reported: list[int] = []
+    write_tiled_tiff(path, draw, width=1100, height=600, dtype=np.uint8, progress=reported.append)
     with tifffile.TiffFile(path) as tiff:
         (series,) = tiff.series
         assert [level.shape[:2] for level in series.levels] == [(600, 1100), (300, 550), (150, 275), (75, 138)]
@@ -84,24 +84,24 @@ def test_a_large_image_has_a_pyramid(tmp_path: Path):
             assert np.array_equal(level.asarray(), drawn)
         assert [level.pages[0].subfiletype for level in series.levels] == [0, 1, 1, 1]
     assert np.array_equal(np.asarray(Image.open(path)), levels[0])
-    assert sum(told) == tile_count(1100, 600) == 15 + 6 + 2 + 1
-    assert read_note(path) == {}
+    assert sum(reported) == tile_count(1100, 600) == 15 + 6 + 2 + 1
+    assert read_metadata(path) == {}
 
 
 def test_what_could_outgrow_four_gigabytes_is_a_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tiled_tiff, "PLAIN_BYTES", 256 * 256 * 3)
     for side, big in ((256, False), (257, True)):
-        draw, levels = painted(side, side)
+        draw, levels = render_noise(side, side)
         path = tmp_path / f"{side}.tif"
-        write_tiled_tiff(path, draw, width=side, height=side, dtype=np.uint8, note=NOTE)
+        write_tiled_tiff(path, draw, width=side, height=side, dtype=np.uint8, metadata=METADATA)
         with tifffile.TiffFile(path) as tiff:
             assert tiff.is_bigtiff == big
             assert np.array_equal(tiff.asarray(), levels[0])
-        assert read_note(path) == NOTE
+        assert read_metadata(path) == METADATA
 
 
 def test_a_broken_off_drawing_leaves_nothing(tmp_path: Path):
-    draw, _ = painted(600, 600)
+    draw, _ = render_noise(600, 600)
 
     def stopped(level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         if top:
@@ -115,7 +115,7 @@ def test_a_broken_off_drawing_leaves_nothing(tmp_path: Path):
 
 @pytest.mark.parametrize("size", [0, 100, 300_000, 1_500_000])
 def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, size: int):
-    draw, _ = painted(800, 800)
+    draw, _ = render_noise(800, 800)
     with small_files(size), pytest.raises(FileError, match=r"x\.tif: file too large"):
         write_tiled_tiff(tmp_path / "x.tif", draw, width=800, height=800, dtype=np.uint8)
     assert list(tmp_path.iterdir()) == []

@@ -10,12 +10,10 @@ from rounding import assert_rounded, terms_to_affine
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import ConfigError, LabelError, PolyinrError
-from polyinr_core.images.quantize import to_uint8
-from polyinr_core.inversion.invert import InversionResult, invert, render_with
-from polyinr_core.inversion.loss import InversionLoss, load_loss
-from polyinr_core.inversion.optimize import SpaceName, learning_rate, search_spaces
-from polyinr_core.inversion.target import TargetGrid, TargetImage, target_grid
-from polyinr_core.latents.latents import from_seeds
+from polyinr_core.images.grid import to_uint8
+from polyinr_core.inversion.invert import InversionResult, invert, learning_rate, render_with, search_spaces
+from polyinr_core.inversion.loss import InversionLoss, TargetGrid, TargetImage, load_loss, target_grid
+from polyinr_core.latents.latents import Space, from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 
@@ -39,7 +37,7 @@ def inverted(
     generator: Generator,
     target: TargetImage,
     *,
-    space: SpaceName = "affine",
+    space: Space = "affine",
     steps: int = 300,
     restarts: int = 1,
     loss: InversionLoss = PIXELS,
@@ -87,7 +85,7 @@ def test_restarts_keep_the_best(tiny_checkpoint: Path):
 
 
 @pytest.mark.parametrize("space", ["affine", "w", "z"])
-def test_each_space_holds_what_it_should(tiny_class_checkpoint: Path, space: SpaceName):
+def test_each_space_holds_what_it_should(tiny_class_checkpoint: Path, space: Space):
     generator = load_checkpoint(tiny_class_checkpoint).generator
     found = inverted(generator, rendered(generator, 2, label=1), space=space, steps=12)
     latents, terms = found.latents, terms_to_affine(generator.config)

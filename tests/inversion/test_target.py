@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from polyinr_core.errors import FileError
-from polyinr_core.images.quantize import to_uint8
-from polyinr_core.inversion.target import load_target, target_size
+from polyinr_core.images.grid import to_uint8
+from polyinr_core.inversion.loss import load_target, target_size
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from polyinr_core.errors import LabelError, RequestError
-from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_labels, draw_z
-from polyinr_core.latents.naming import parse_label, parse_levels, parse_seeds, seeds_text
+from polyinr_core.latents.latents import (
+    UNIFORM,
+    LabelDistribution,
+    draw_labels,
+    draw_z,
+    parse_label,
+    parse_levels,
+    parse_seeds,
+    seeds_text,
+)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from rounding import assert_rounded
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import RequestError
+from polyinr_core.latents.interpolation import mix, stack_affine
 from polyinr_core.latents.latents import Latents, from_seeds, to_affine
-from polyinr_core.latents.mixing import mix, stack_affine
 from polyinr_core.models.generator import Generator
 
 

@@ -11,8 +11,14 @@ from torch import Tensor
 from polyinr_core.errors import WeightsError
 from polyinr_core.metrics import inception
 from polyinr_core.metrics.extractors import load_extractor
-from polyinr_core.metrics.inception import InceptionTaps, Taps, cached_inception, load_inception
-from polyinr_core.metrics.resize import clean_resize, corner_resize
+from polyinr_core.metrics.inception import (
+    InceptionTaps,
+    Taps,
+    cached_inception,
+    clean_resize,
+    corner_resize,
+    load_inception,
+)
 from polyinr_core.runtime.atomic_io import sha256_of
 
 
@@ -39,7 +45,7 @@ def taps(file: Path, pixels: Tensor) -> Taps:
     return InceptionTaps(load_inception(file))(pixels)
 
 
-def test_the_spatial_tap_is_what_a_hook_sees(plain: InceptionStandIn, taps: Taps, pixels: Tensor) -> None:
+def test_spatial_tap_equals_a_forward_hook(plain: InceptionStandIn, taps: Taps, pixels: Tensor) -> None:
     """1e-4 of the largest: the two resize in float32 by other formulas."""
     seen = []
     plain.layers.mixed_6.conv.register_forward_hook(lambda module, given, made: seen.append(made))
@@ -51,7 +57,7 @@ def test_the_spatial_tap_is_what_a_hook_sees(plain: InceptionStandIn, taps: Taps
     torch.testing.assert_close(taps.spatial, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_the_other_taps_are_the_network_s_own(plain: InceptionStandIn, taps: Taps, pixels: Tensor) -> None:
+def test_pooled_and_probabilities_equal_the_network(plain: InceptionStandIn, taps: Taps, pixels: Tensor) -> None:
     with torch.no_grad():
         pooled, free = plain(pixels, return_features=True), plain(pixels, no_output_bias=True)
         biased = plain(pixels)
@@ -60,7 +66,7 @@ def test_the_other_taps_are_the_network_s_own(plain: InceptionStandIn, taps: Tap
     assert not torch.allclose(taps.probabilities, biased, atol=1e-4)
 
 
-def test_clean_fid_s_inception(file: Path, plain: InceptionStandIn, pixels: Tensor) -> None:
+def test_clean_fid_inception(file: Path, plain: InceptionStandIn, pixels: Tensor) -> None:
     """Resized outside, the layers called on (x - 128) / 128, as clean-fid's wrapper does."""
     network = load_extractor("inception-clean", file=file)
     with torch.no_grad():
@@ -70,7 +76,7 @@ def test_clean_fid_s_inception(file: Path, plain: InceptionStandIn, pixels: Tens
     assert not torch.allclose(expected, load_inception(file)(pixels), rtol=1e-2)
 
 
-def test_resizing_by_corners(plain: InceptionStandIn, pixels: Tensor) -> None:
+def test_corner_resize(plain: InceptionStandIn, pixels: Tensor) -> None:
     """299 px are left as they are; of fewer, pixel 0 is pixel 0. 0.01 of 255: positions in float32."""
     same = torch.randint(0, 256, (1, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(corner_resize(same), same.float(), rtol=0, atol=0.01)
@@ -78,7 +84,7 @@ def test_resizing_by_corners(plain: InceptionStandIn, pixels: Tensor) -> None:
     torch.testing.assert_close(small[..., 0, 0], pixels[..., 0, 0].float(), rtol=0, atol=0.01)
 
 
-def test_a_network_that_resizes_otherwise_is_refused(tmp_path: Path) -> None:
+def test_a_network_with_another_resize_is_refused(tmp_path: Path) -> None:
     other = load_inception(write_inception_graph(tmp_path / "other.pt", corner=False))
     with pytest.raises(WeightsError, match="do not give its output; give inception-2015-12-05"):
         InceptionTaps(other)
@@ -91,7 +97,7 @@ def test_a_network_without_the_block_is_refused(tmp_path: Path) -> None:
         InceptionTaps(other)
 
 
-def test_only_the_published_file_is_taken_from_a_cache(
+def test_only_the_published_file_is_used_from_a_cache(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
@@ -103,7 +109,7 @@ def test_only_the_published_file_is_taken_from_a_cache(
     assert load_inception(None).published
 
 
-def test_loading_says_nothing(file: Path) -> None:
+def test_loading_warns_of_nothing(file: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         InceptionTaps(load_inception(file))

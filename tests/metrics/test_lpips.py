@@ -10,7 +10,7 @@ import torchvision
 
 from polyinr_core.errors import WeightsError
 from polyinr_core.inversion.loss import PerceptualDistance
-from polyinr_core.metrics.lpips import Vgg16Features, cached_vgg16, load_heads, load_lpips
+from polyinr_core.metrics.image_similarity import Vgg16Features, cached_vgg16, load_heads, load_lpips
 
 WIDTHS = [64, 128, 256, 512, 512]
 
@@ -28,7 +28,7 @@ def vgg16() -> dict[str, torch.Tensor]:
     return state
 
 
-def test_the_package_finds_the_same_distance(vgg16: dict[str, torch.Tensor], tmp_path: Path):
+def test_distance_equals_that_of_the_lpips_package(vgg16: dict[str, torch.Tensor], tmp_path: Path):
     file = tmp_path / "vgg16.pth"
     torch.save(vgg16, file)
     network, heads = load_lpips(file)
@@ -46,12 +46,12 @@ def test_the_package_finds_the_same_distance(vgg16: dict[str, torch.Tensor], tmp
         assert float(ours.distance(ours.features(one), ours.features(two))) == pytest.approx(expected, rel=1e-4)
 
 
-def test_heads_are_the_package_s_own():
+def test_heads_of_the_lpips_package():
     assert [len(head) for head in load_heads()] == WIDTHS
     assert all(bool((head >= 0).all()) for head in load_heads())
 
 
-def test_the_cache_is_looked_at_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_vgg16_from_the_hub_cache_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert cached_vgg16() is None
     with pytest.raises(WeightsError, match="--vgg16"):
@@ -63,7 +63,7 @@ def test_the_cache_is_looked_at_and_checked(tmp_path: Path, monkeypatch: pytest.
         load_lpips()
 
 
-def test_other_weights_are_refused(vgg16: dict[str, torch.Tensor]):
+def test_weights_of_another_network_are_refused(vgg16: dict[str, torch.Tensor]):
     with pytest.raises(WeightsError, match=r"features\.0\.weight is missing"):
         Vgg16Features({})
     with pytest.raises(WeightsError, match="VGG16 needs"):

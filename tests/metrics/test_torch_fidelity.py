@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from polyinr_core.metrics.frechet import RunningMoments, frechet_distance
-from polyinr_core.metrics.inception_score import InceptionScore
+from polyinr_core.metrics.inception import InceptionScore
 from polyinr_core.metrics.kid import KernelReference
 from polyinr_core.metrics.prdc import compute_prdc, manifold
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyinr_core.checkpoints.official import load_official_checkpoint
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import to_uint8
 from polyinr_core.models.config import PRESETS
 from polyinr_core.models.coordinates import RegularGrid, homogeneous
 from polyinr_core.models.generator import Generator, count_parameters

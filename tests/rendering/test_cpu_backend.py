@@ -12,9 +12,8 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.rendering.backends import cpu as cpu_backend
-from polyinr_core.rendering.backends import select_backend
+from polyinr_core.rendering.backends import in_precision, select_backend
 from polyinr_core.rendering.backends.cpu import CpuBackend
-from polyinr_core.rendering.precision import in_precision
 from polyinr_core.rendering.render import render_rows
 
 CPU = torch.device("cpu")

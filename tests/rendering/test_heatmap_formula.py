@@ -12,9 +12,9 @@ from polyinr_core.images.grid import apply_colormap
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
+from polyinr_core.rendering.backends import in_precision
 from polyinr_core.rendering.heatmap import colorize, feature_means, heat_rows, heatmap
 from polyinr_core.rendering.model import load
-from polyinr_core.rendering.precision import in_precision
 from polyinr_core.rendering.viewport import Viewport
 
 LEVELS = 4

@@ -7,7 +7,7 @@ from rounding import assert_rounded, terms_of
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.rendering.precision import in_precision, is_faithful
+from polyinr_core.rendering.backends import in_precision, is_faithful
 
 
 @pytest.mark.parametrize("form", ["release", "paper"])

@@ -11,10 +11,9 @@ import torch
 
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator, Synthesis
-from polyinr_core.rendering.backends import Fallback, select_backend
+from polyinr_core.rendering.backends import Fallback, in_precision, select_backend
 from polyinr_core.rendering.backends import triton as fused
 from polyinr_core.rendering.backends.triton import Tile, TritonBackend, has_kernels, is_fusible, select_tile
-from polyinr_core.rendering.precision import in_precision
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton comes with PyTorch for a GPU; this is another"

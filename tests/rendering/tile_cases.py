@@ -12,8 +12,8 @@ from triton.runtime import interpreter
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import BlendGrid, RegularGrid
 from polyinr_core.models.generator import Generator
+from polyinr_core.rendering.backends import in_precision
 from polyinr_core.rendering.backends.triton import Tile, TritonBackend
-from polyinr_core.rendering.precision import in_precision
 
 DEVICE = torch.device("cpu" if knobs.runtime.interpret else "cuda")
 TYPES = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # of the range: 8 bits are 0.4 % a product, over four levels

@@ -8,7 +8,7 @@ import pytest
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.checkpoints.delta import apply_delta, load_delta
 from polyinr_core.evaluation.results import read_result
-from polyinr_core.images.io import read_note
+from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.directions import read_directions
 from polyinr_core.latents.io import read_latents
 from polyinr_core.report.run_reader import read_log
@@ -50,7 +50,7 @@ def test_weights_latents_and_directions_of_0_1() -> None:
 
 @pytest.mark.parametrize(("name", "window"), [("image.png", [-0.25, -0.25, 1.25, 1.25]), ("sheet.tif", [0, 0, 1, 1])])
 def test_image_metadata_of_0_1(name: str, window: list[float]) -> None:
-    assert read_note(FILES / name)["window"] == window
+    assert read_metadata(FILES / name)["window"] == window
 
 
 def test_words_and_options_of_a_command() -> None:

@@ -147,7 +147,7 @@ def test_the_start_is_the_same_every_time(unconditional: Checkpoint) -> None:
 def test_a_released_conditional_file(reference: Path, name: str) -> None:
     """Ten classes in a table of 1000 or 12 rows; its learned grid is left out, and said to be."""
     checkpoint = load_official_checkpoint(reference / f"{name}.pkl")
-    config = adopt(PRESETS["emoji"], checkpoint, set())
+    config = adopt(PRESETS["small"], checkpoint, set())
     start = generator_from(checkpoint, classes=10, class_names=tuple("abcdefghij"), table=torch.randn(10, 320))
     assert start.config == config.generator(10)
     z, label = torch.randn(4, 64), torch.tensor([0, 3, 9, 3])
@@ -161,7 +161,7 @@ def test_a_released_unconditional_file(reference: Path) -> None:
     checkpoint = load_official_checkpoint(reference / "official_like_uncond.pkl")
     z = torch.randn(4, 64)
     start = generator_from(checkpoint, classes=0)
-    assert start.config == adopt(PRESETS["emoji"], checkpoint, set()).generator(0)
+    assert start.config == adopt(PRESETS["small"], checkpoint, set()).generator(0)
     assert_same_images(start(z, POINTS), checkpoint.generator(z, POINTS), start.config)
     conditional = generator_from(checkpoint, classes=2, table=torch.randn(2, 320))
     assert_same_images(conditional(z, POINTS, torch.tensor([0, 1, 1, 0])), start(z, POINTS), start.config)
@@ -170,17 +170,17 @@ def test_a_released_unconditional_file(reference: Path) -> None:
 def test_the_configuration_follows_the_checkpoint(conditional: Checkpoint) -> None:
     unfit = replace(CONFIG, table_dim=320)
     checkpoint = checkpoint_of(unfit)
-    config = adopt(PRESETS["emoji"], checkpoint, {"batch"})
+    config = adopt(PRESETS["small"], checkpoint, {"batch"})
     assert (config.levels, config.channels, config.z_dim, config.w_dim) == (3, 16, 8, 12)
-    assert config.batch == PRESETS["emoji"].batch
+    assert config.batch == PRESETS["small"].batch
     assert config.init_from == "ab" * 32
-    assert adopt(replace(PRESETS["emoji"], channels=16), checkpoint, {"channels"}).channels == 16
+    assert adopt(replace(PRESETS["small"], channels=16), checkpoint, {"channels"}).channels == 16
     with pytest.raises(ConfigError, match=r"channels 128 contradicts .* 16"):
-        adopt(PRESETS["emoji"], checkpoint, {"channels"})
+        adopt(PRESETS["small"], checkpoint, {"channels"})
     with pytest.raises(ConfigError, match="table_dim 6"):
-        adopt(PRESETS["emoji"], conditional, set())
+        adopt(PRESETS["small"], conditional, set())
     with pytest.raises(ConfigError, match="mapping_layers 3"):
-        adopt(PRESETS["emoji"], checkpoint_of(replace(unfit, mapping_layers=3)), set())
+        adopt(PRESETS["small"], checkpoint_of(replace(unfit, mapping_layers=3)), set())
 
 
 def test_what_does_not_fit_is_refused(conditional: Checkpoint) -> None:

@@ -32,16 +32,16 @@ def weights() -> dict[str, dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def emoji() -> ZipDataset:
+def animals() -> ZipDataset:
     return ZipDataset.open(bundled_dataset())
 
 
 @pytest.fixture(scope="module")
-def guide(emoji: ZipDataset, weights: dict) -> Classifier:
-    """A guide whose head is fitted on fewer emoji than usual, 24 of each class."""
+def guide(animals: ZipDataset, weights: dict) -> Classifier:
+    """A guide whose head is fitted on fewer animals than usual, 24 of each class."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guidance, "MAX_OF_A_CLASS", 24)
-        guide = make_guide(GUIDED, emoji, weights, device=CPU)
+        guide = make_guide(GUIDED, animals, weights, device=CPU)
     assert guide is not None
     return guide
 
@@ -59,18 +59,18 @@ def noise(classes: int, *, resolution: int = 8, images: int = 20) -> SimpleNames
     )
 
 
-def test_the_fitted_head_knows_emoji_that_it_was_not_fitted_on(emoji: ZipDataset, guide: Classifier) -> None:
+def test_the_fitted_head_knows_animals_that_it_was_not_fitted_on(animals: ZipDataset, guide: Classifier) -> None:
     """Of 96 others at 32 px: over 45 % are right, three times the share of the largest class (about 15 %),
     and the cross-entropy is below that of the classes' shares."""
     rng = np.random.default_rng(0)
     chosen: list[int] = []
-    for label in range(emoji.classes):
-        members = np.flatnonzero(emoji.labels == label)
+    for label in range(animals.classes):
+        members = np.flatnonzero(animals.labels == label)
         fitted = np.linspace(0, len(members) - 1, 24).round().astype(int)
         chosen += rng.permutation(np.delete(members, fitted))[:12].tolist()
-    pixels = torch.stack([torch.from_numpy(emoji.read(index)) for index in chosen])
+    pixels = torch.stack([torch.from_numpy(animals.read(index)) for index in chosen])
     x = functional.interpolate(pixels.permute(0, 3, 1, 2) / 127.5 - 1, size=(32, 32), mode="area")
-    label = torch.from_numpy(emoji.labels[chosen])
+    label = torch.from_numpy(animals.labels[chosen])
     with torch.no_grad():
         logits = guide.logits(x)
     assert (logits.argmax(dim=1) == label).float().mean() > 0.45

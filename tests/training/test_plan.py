@@ -29,7 +29,7 @@ SMALL = replace(
 
 
 @pytest.fixture(scope="module")
-def emoji() -> ZipDataset:
+def animals() -> ZipDataset:
     return ZipDataset.open(bundled_dataset())
 
 
@@ -39,8 +39,8 @@ def weights() -> dict:
 
 
 @pytest.fixture(scope="module")
-def plan(emoji: ZipDataset, weights: dict) -> Plan:
-    return make_plan(SMALL, emoji, weights, device=CPU)
+def plan(animals: ZipDataset, weights: dict) -> Plan:
+    return make_plan(SMALL, animals, weights, device=CPU)
 
 
 def test_what_is_known_is_exact(plan: Plan, weights: dict) -> None:
@@ -51,11 +51,11 @@ def test_what_is_known_is_exact(plan: Plan, weights: dict) -> None:
     assert (first.guidance, second.guidance) == (0.0, 2.0)
     assert first.blur == SMALL.blur_sigma
     assert plan.data == {
-        "name": "emoji-64.zip",
-        "images": 1562,
+        "name": "animals-64.zip",
+        "images": 2000,
         "resolution": 64,
         "classes": 8,
-        "held_out": SMALL.held_out_of(1562),
+        "held_out": SMALL.held_out_of(2000),
     }
     generator = sum(p.numel() for p in Generator(SMALL.generator(8)).parameters())
     heads = sum(p.numel() for p in ProjectedDiscriminator(SMALL.discriminator(8), weights).head_parameters())
@@ -73,7 +73,7 @@ def test_what_is_measured_is_of_the_right_kind(plan: Plan) -> None:
 
 
 def test_the_real_step_is_measured(
-    emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    animals: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Three iterations of two images and of the whole batch, as the run makes them; nothing is written."""
     seen: list[tuple[int, int, StepOptions]] = []
@@ -85,7 +85,7 @@ def test_the_real_step_is_measured(
     monkeypatch.setattr(loop, "train_step", record)
     monkeypatch.chdir(tmp_path)
     config = replace(SMALL, chunk=256, stages=parse_stages("16:0.1:guidance=2"))
-    plan = make_plan(config, emoji, weights, device=CPU)
+    plan = make_plan(config, animals, weights, device=CPU)
     assert [sizes[:2] for sizes in seen] == [(2, 2)] * 3 + [(8, 8)] * 3
     assert {len(options.coordinates) for _, _, options in seen} == {16**2}
     assert {(options.chunk, options.guidance) for _, _, options in seen} == {(256, 2.0)}
@@ -106,31 +106,31 @@ def measured(monkeypatch: pytest.MonkeyPatch, costs: dict[int, Cost]) -> list[in
     return sizes
 
 
-def test_a_large_batch_is_extrapolated(emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_batch_is_extrapolated(animals: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """Along the line through two sizes. Of micro-batches, times add up and memory does not."""
     sizes = measured(monkeypatch, {2: Cost(4.0, 100.0), 4: Cost(6.0, 120.0)})
     config = replace(SMALL, batch=32, micro_batch=16, stages=parse_stages("16:0.1"))
-    (stage,) = make_plan(config, emoji, weights, device=CPU).stages
+    (stage,) = make_plan(config, animals, weights, device=CPU).stages
     assert sizes == [2, 4]
     assert stage.seconds_per_iteration == 2 * (6.0 + 6 * 2.0)
     assert stage.memory == 120 + 6 * 20
 
 
 def test_a_stage_that_would_take_long_is_extrapolated(
-    emoji: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch
+    animals: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four times the pixels and half the batch of one whose smallest iteration takes ten seconds."""
     sizes = measured(monkeypatch, {2: Cost(10.0, 100.0), 4: Cost(14.0, 120.0)})
     config = replace(SMALL, batch=4, stages=parse_stages("16:0.1,32:0.1:batch=2"))
-    first, second = (plan := make_plan(config, emoji, weights, device=CPU)).stages
+    first, second = (plan := make_plan(config, animals, weights, device=CPU)).stages
     assert sizes == [2, 4]
     assert (first.seconds_per_iteration, second.seconds_per_iteration) == (14.0, 28.0)
     assert "32 px was not measured" in plan.notes[0]
 
 
-def test_missing_weights_are_measured_all_the_same(emoji: ZipDataset) -> None:
+def test_missing_weights_are_measured_all_the_same(animals: ZipDataset) -> None:
     config = replace(SMALL, stages=parse_stages("16:1"))
-    plan = make_plan(config, emoji, {}, device=CPU)
+    plan = make_plan(config, animals, {}, device=CPU)
     assert plan.stages[0].seconds > 0
     assert "lite0" in plan.notes[0]
 
@@ -145,6 +145,6 @@ def test_random_weights_have_the_shapes_of_the_network(name: str) -> None:
         }
 
 
-def test_what_the_run_refuses_the_plan_refuses(emoji: ZipDataset, weights: dict) -> None:
+def test_what_the_run_refuses_the_plan_refuses(animals: ZipDataset, weights: dict) -> None:
     with pytest.raises(ConfigError, match="guide"):
-        make_plan(replace(SMALL, cond=False), emoji, weights, device=CPU)
+        make_plan(replace(SMALL, cond=False), animals, weights, device=CPU)

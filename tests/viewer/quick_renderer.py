@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.viewer.selection import Selection
-from polyinr_core.viewer.tiles import RenderCancelled, TileIndex, TileRenderer
+from polyinr_core.viewer.tiles import RenderCancelled, Selection, TileIndex, TileRenderer
 
 
 class QuickRenderer(TileRenderer):

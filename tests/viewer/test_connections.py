@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from polyinr_core.viewer import connections
+from polyinr_core.viewer import server as viewer_server
 
 SERVE = """
 import sys
-from polyinr_core.viewer import connections
-connections.REQUEST_SECONDS = 2.0
+from polyinr_core.viewer import server
+server.REQUEST_SECONDS = 2.0
 sys.argv[0] = "polyinr"
 from polyinr_cli.main import run
 run()
@@ -94,13 +94,13 @@ def test_signals_end_it(tiny_checkpoint: Path, number: int) -> None:
 
 
 def test_connections_are_as_many_as_there_are_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for limit, most in ((resource.RLIM_INFINITY, 256), (10**6, 256), (10, connections.MIN_CONNECTIONS)):
-        monkeypatch.setattr(connections.resource, "getrlimit", lambda _, limit=limit: (limit, limit))
-        assert connections.max_connections() == most
+    for limit, most in ((resource.RLIM_INFINITY, 256), (10**6, 256), (10, viewer_server.MIN_CONNECTIONS)):
+        monkeypatch.setattr(viewer_server.resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        assert viewer_server.max_connections() == most
 
 
 def test_trouble_is_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    server = connections.limited_server(lambda *_: None)
+    server = viewer_server.limited_server(lambda *_: None)
     for _ in range(1000):
         server.log_exception(None, {"message": "x", "exception": OSError(24, "Too many open files")})
     assert caplog.messages == ["a connection failed: too many open files"]

@@ -7,9 +7,9 @@ import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import RequestError
+from polyinr_core.latents.interpolation import mix
 from polyinr_core.latents.latents import from_seeds
-from polyinr_core.latents.mixing import mix
-from polyinr_core.viewer.selection import Selection, parse_selection
+from polyinr_core.viewer.tiles import Selection, parse_selection
 
 
 @pytest.fixture(scope="module")

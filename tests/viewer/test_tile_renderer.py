@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.images.quantize import to_uint8
+from polyinr_core.images.grid import to_uint8
 from polyinr_core.rendering.render import render_rows
 from polyinr_core.viewer import tiles as tiles
-from polyinr_core.viewer.selection import Selection
-from polyinr_core.viewer.tiles import RenderCancelled, TileIndex, TileRenderer
+from polyinr_core.viewer.tiles import RenderCancelled, Selection, TileIndex, TileRenderer
 
 NEAR, DEEP = TileIndex(13, 15, 16), TileIndex(40, 2**31, 2**31)
 

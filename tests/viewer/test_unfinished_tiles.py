@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from quick_renderer import QuickRenderer
 
-from polyinr_core.viewer.selection import Selection
 from polyinr_core.viewer.server import ViewerServer
-from polyinr_core.viewer.tiles import RenderCancelled, TileIndex
+from polyinr_core.viewer.tiles import RenderCancelled, Selection, TileIndex
 from polyinr_core.viewer.worker import MAX_WAITING
 
 PORT = 8421

@@ -15,9 +15,8 @@ from starlette.testclient import TestClient
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.errors import PolyinrError
 from polyinr_core.viewer import tiles
-from polyinr_core.viewer.selection import Selection
 from polyinr_core.viewer.server import ASSETS, ViewerServer
-from polyinr_core.viewer.tiles import TileIndex, TileRenderer
+from polyinr_core.viewer.tiles import Selection, TileIndex, TileRenderer
 
 PORT = 8421
 OWN = f"http://127.0.0.1:{PORT}"

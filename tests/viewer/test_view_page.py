@@ -19,10 +19,8 @@ from quick_renderer import QuickRenderer
 
 from polyinr_cli.commands.view import listen
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.viewer.connections import limited_server
-from polyinr_core.viewer.selection import Selection
-from polyinr_core.viewer.server import ViewerServer
-from polyinr_core.viewer.tiles import TileRenderer
+from polyinr_core.viewer.server import ViewerServer, limited_server
+from polyinr_core.viewer.tiles import Selection, TileRenderer
 
 pytestmark = pytest.mark.slow
 

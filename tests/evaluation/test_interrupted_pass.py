@@ -1,0 +1,147 @@
+"""A pass that was cut short goes on from what is kept, to the very same figures; nothing else is gone on from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import small_checkpoint
+from evaluation_inputs import CPU, LinearExtractor, evaluated, write_images
+from torch import Tensor
+
+from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
+from polyinr_core.latents.latents import LabelDistribution
+from polyinr_core.metrics import feature_pass as keeping
+from polyinr_core.metrics.feature_pass import PassInterrupted
+from polyinr_core.metrics.feature_statistics import Accumulator, Requirements
+
+
+class Mortal(LinearExtractor):
+    """A judge that is cut short after so many images."""
+
+    def __init__(self, last: int, error: type[BaseException]) -> None:
+        super().__init__()
+        self.last, self.error = last, error
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if self.seen >= self.last:
+            raise self.error("cut short")
+        return super().forward(pixels)
+
+
+@pytest.fixture
+def reals(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "reals", 24, resolution=16)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return small_checkpoint(tmp_path / "m.safetensors", classes=4)
+
+
+def figures(
+    folder: Path,
+    model: Path,
+    extractor: LinearExtractor,
+    cache: Path | None,
+    *,
+    batch: int = 6,
+    count: int = 40,
+    **how: Any,
+) -> dict[str, Any]:
+    fakes = GeneratedImages(load_checkpoint(model), name="m", count=count, **how)
+    reals = DatasetImages.open(folder, resolution=how.get("resolution"))
+    names = ("fd-lite2", "pr-lite2")  # by moments, and by features
+    return evaluated(reals, fakes, names, extractor=extractor, batch=batch, cache=cache)["metrics"]
+
+
+@pytest.mark.parametrize(("last", "said"), [(12, "12 of 24 images of .*reals"), (42, "18 of 40 images of m")])
+def test_resuming_after_ctrl_c_gives_the_same_bits(
+    reals: Path, model: Path, tmp_path: Path, last: int, said: str
+) -> None:
+    expected = figures(reals, model, LinearExtractor(), None)
+    cache = tmp_path / "kept"
+    with pytest.raises(PassInterrupted, match=said) as stopped:
+        figures(reals, model, Mortal(last, KeyboardInterrupt), cache)
+    assert stopped.value.exit_code == 130
+    assert str(cache) in str(stopped.value)
+    extractor = LinearExtractor()
+    assert figures(reals, model, extractor, cache) == expected
+    assert extractor.seen == 64 - last
+    assert len(list(cache.iterdir())) == 2  # of reals and fakes, and no state any more
+
+
+def test_resuming_after_an_error_from_the_last_state(
+    reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(keeping, "SAVE_COST_RATIO", 0)
+    expected = figures(reals, model, LinearExtractor(), None)
+    with pytest.raises(MemoryError):
+        figures(reals, model, Mortal(42, MemoryError), tmp_path / "kept")
+    extractor = LinearExtractor()
+    assert figures(reals, model, extractor, tmp_path / "kept") == expected
+    assert extractor.seen == 64 - 42
+
+
+def test_states_are_saved_at_intervals(
+    reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(keeping.PassCheckpoint, "save", lambda self, accumulators: kept.append(1))
+    figures(reals, model, LinearExtractor(), tmp_path / "kept")
+    assert not kept  # within the first half minute
+
+
+def test_without_a_cache_nothing_is_saved(reals: Path, model: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(KeyboardInterrupt):
+        figures(reals, model, Mortal(12, KeyboardInterrupt), None)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_an_interruption_before_the_first_batch_saves_nothing(reals: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        figures(reals, model, Mortal(0, KeyboardInterrupt), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"psi": 0.5}, {"labels": LabelDistribution(label=1)}, {"resolution": 8}, {"count": 38}, {"batch": 7}]
+)
+def test_a_state_of_other_settings_is_not_used(
+    reals: Path, model: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(PassInterrupted):
+        figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
+    extractor = LinearExtractor()
+    found = figures(reals, model, extractor, tmp_path / "kept", **change)
+    for name, row in figures(reals, model, LinearExtractor(), None, **change).items():
+        assert found[name] == pytest.approx(row, rel=1e-9)
+    fakes = change.get("count", 40)
+    assert extractor.seen == fakes + (24 if "resolution" in change else 0)
+
+
+def test_a_state_of_another_model_is_not_used(reals: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(PassInterrupted):
+        figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
+    other, extractor = small_checkpoint(tmp_path / "other.safetensors", classes=3), LinearExtractor()
+    assert figures(reals, other, extractor, tmp_path / "kept") == figures(reals, other, LinearExtractor(), None)
+    assert extractor.seen == 40
+
+
+def test_a_state_includes_the_inception_score() -> None:
+    probabilities = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    takers = [Accumulator(Requirements(True, True, True), range(40), 40, CPU) for _ in range(2)]
+    for part in probabilities[:24].split(8):
+        takers[0].add(part)
+    state = {name: tensor.clone() for name, tensor in takers[0].state().items()}
+    takers[1].restore(state, 24)
+    for taker in takers:
+        for part in probabilities[24:].split(8):
+            taker.add(part)
+    one, two = (taker.result() for taker in takers)
+    assert one.inception_score == two.inception_score
+    assert torch.equal(one.features, two.features)
+    assert torch.equal(one.moments.scatter, two.moments.scatter)
