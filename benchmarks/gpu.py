@@ -29,7 +29,7 @@ from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.rendering.backends import Backend, in_precision, select_backend
-from polyinr_core.rendering.backends.triton import MAX_FUSED_CHANNELS, TILES, TritonBackend, has_kernels
+from polyinr_core.rendering.backends.triton import Tile, TritonBackend, has_kernels
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig
@@ -38,6 +38,22 @@ from polyinr_core.training.step import Batch, StepOptions, train_step
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "reference"
 BF16 = torch.bfloat16
+CANDIDATES = {  # tiles that are timed, for the table in rendering/backends/triton.py
+    BF16: (
+        Tile(64, 128, 64),
+        Tile(128, 128, 64, warps=8),
+        Tile(128, 256, 64, warps=8),
+        Tile(64, 256, 64, warps=4),
+        Tile(64, 256, 64, warps=8, all_levels=True),
+    ),
+    torch.float32: (
+        Tile(64, 64, 32),
+        Tile(128, 64, 16, warps=8),
+        Tile(128, 128, 16, warps=8),
+        Tile(64, 128, 16, warps=8, all_levels=True),
+    ),
+}
+MAX_FUSED_CHANNELS = 512  # of tiles with all levels
 PART = 2**14  # pixels of all images, whose features, read and written, stay in a second-level cache
 Row = dict[str, Any]
 
@@ -73,7 +89,7 @@ def backends(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple
     n, word = synthesis.config.channels, str(dtype).removeprefix("torch.")
     yield f"eager {word}", synthesis
     if has_kernels(synthesis, bench.device):
-        for tile in TILES[dtype]:
+        for tile in CANDIDATES[dtype]:
             if n <= MAX_FUSED_CHANNELS or not tile.all_levels:
                 shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.all_levels else ''}"
                 yield f"triton {shape} {word}", TritonBackend(synthesis, tile=tile)

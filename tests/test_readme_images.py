@@ -1,5 +1,6 @@
 """README's images are what the commands beside them draw, with the model that comes with the package."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -10,8 +11,10 @@ from conftest import Run
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-ROW = re.compile(r"^\| !\[[^\]]+\]\((docs/images/[\w.]+)\) \| `polyinr ([^`]+)` \|$", re.MULTILINE)
-ROWS = ROW.findall((ROOT / "README.md").read_text())
+spec = importlib.util.spec_from_file_location("write_images", ROOT / "docs" / "write_images.py")
+write_images = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(write_images)
+ROWS = write_images.rows()
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -45,7 +45,7 @@ def demo(
     for step, (purpose, command) in enumerate(steps(output, max_time), start=1):
         streams.say(f"\n[{step}] {purpose}\n    polyinr {shlex.join(command)}", quiet=quiet, always=True)
         run([*command, *(["-q"] if quiet else [])])
-    join_sheets({f"trained for {max_time}": output / "trained.png", "bundled model": output / "bundled.png"}, output)
+    join_sheets({"trained just now": output / "trained.png", "bundled model": output / "bundled.png"}, output)
     large, run_dir = shlex.quote(f"{output}/large.png"), shlex.quote(f"{output}/run")
     streams.say(
         f"\nLook at {output}/beside.png first: the model trained just now and the bundled one, the same seeds.\n"
@@ -74,8 +74,8 @@ def steps(output: Path, max_time: str) -> list[tuple[str, list[str]]]:
             ["prepare", str(bundled_dataset()), "-o", data, "--res", str(RESOLUTION), "--overwrite"],
         ),
         (
-            f"Train for {max_time}: expect one color, then spots, then outlines of heads with ears. Eyes take half\n"
-            f"    an hour of the default training, good faces hours, or minutes on a GPU.",
+            f"Train for {max_time}: expect one color, then spots, then the outlines of heads with ears.\n"
+            "    Eyes take half an hour of `polyinr train`, good faces hours, or minutes on a GPU.",
             ["train", data, "--run-dir", run_dir, *training],
         ),
         ("Render 24 seeds with this model.", [*trained, *seeds, "-o", f"{output}/trained.png"]),

@@ -19,7 +19,8 @@ def prepare(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE", help="Folders, zip files, tar files, patterns of tar shards, or single images."
+            metavar="SOURCE",
+            help="Folders, zip, tar or parquet files, patterns of them, .npy or .npz stacks, or single images.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DATA.zip", help="The dataset to write.")],
@@ -44,8 +45,12 @@ def prepare(
         str, typer.Option(metavar="COLOR", help="Color behind transparent pixels and of borders: a name or #rrggbb.")
     ] = "white",
     labels: Annotated[
-        Literal["auto", "none"],
-        typer.Option(help="auto takes the labels of the source, else its class folders; none writes none."),
+        str,
+        typer.Option(
+            metavar="auto|none|FILE",
+            help="auto takes the labels of the source, else its class folders; none writes none; a .csv, .tsv or .jsonl"
+            " file lists file names and their labels.",
+        ),
     ] = "auto",
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail instead of skipping images, ignoring other files or losing labels.")
@@ -57,7 +62,7 @@ def prepare(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a dataset (.zip) of square images for training, from folders, zip files, tar files or images.
+    """Write a dataset (.zip) of square images for training, from folders, zip, tar or parquet files, stacks or images.
 
     Class folders become labels. Images that are damaged, too small or too large are skipped and listed; other files
     are counted. After an interruption, run the same command again: it resumes from the folder DATA.zip.part.

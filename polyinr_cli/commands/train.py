@@ -78,6 +78,59 @@ class SettingOptions:
     disc_res: Annotated[
         int | None, typer.Option(help="Resolution of the backbones' input in px, as 128 or 224.", metavar="N")
     ] = None
+    head_resolution: Annotated[
+        int | None,
+        typer.Option(
+            help="Image size that the depth of the discriminator's heads is made for, a power of two. "
+            "At most twice --disc-res.",
+            metavar="N",
+        ),
+    ] = None
+    loss: Annotated[
+        str | None,
+        typer.Option(help="Adversarial loss: hinge, or relativistic (pairs of a real and a fake).", metavar="NAME"),
+    ] = None
+    penalty: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the discriminator's gradient penalty (R1 and R2 by finite differences), as 0.01. 0: none.",
+            metavar="WEIGHT",
+        ),
+    ] = None
+    penalty_every: Annotated[
+        int | None,
+        typer.Option(help="Iterations from one penalty to the next, which weighs as many times more.", metavar="N"),
+    ] = None
+    lecam: Annotated[
+        float | None, typer.Option(help="Weight of the LeCam penalty, as 0.01. 0: none.", metavar="WEIGHT")
+    ] = None
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Augmentation in front of the discriminator: none, diffaugment, or adaptive (as much as it overfits).",
+            metavar="NAME",
+        ),
+    ] = None
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates, blur and penalty over a stage: constant, or cosine (rates and penalty fall to 10 %).",
+            metavar="NAME",
+        ),
+    ] = None
+    blur_kimg: Annotated[
+        float | None,
+        typer.Option(
+            help="Thousand images of a stage over which the blur in front of the discriminator fades.", metavar="KIMG"
+        ),
+    ] = None
+    class_centering: Annotated[
+        float | None,
+        typer.Option(
+            help="Part of their mean that the class embeddings start without. 0: as in the release, 1: centered.",
+            metavar="PART",
+        ),
+    ] = None
     cond: Annotated[
         bool | None,
         typer.Option("--cond/--no-cond", help="Train a class-conditional model. Default: if the dataset has labels."),
@@ -229,6 +282,7 @@ def train(
             for line in () if as_json else lines_of(plan):
                 console.line(line)
             return
+        train_display.announce(config, preset, torch_device, quiet=quiet)
         networks = load_networks(config, files, download=download)
         with (
             stopping() as signal,

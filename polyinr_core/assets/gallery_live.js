@@ -65,7 +65,7 @@
     observer.disconnect();
     model = readModel(one("#network").textContent);
     renderer = selectRenderer(model);
-    canvas.width = canvas.height = renderer.side;
+    canvas.width = canvas.height = renderer.resolution;
     render();
   }).observe(canvas);
   one(".live-panel", box).hidden = false;

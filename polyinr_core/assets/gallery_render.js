@@ -61,7 +61,7 @@ const scriptRenderer = (model) => {
     out[to + 3] = 255;
   };
   return {
-    name: "JavaScript", side: 128, width: canvas.width, height: canvas.height,
+    name: "JavaScript", resolution: 128, width: canvas.width, height: canvas.height,
     tile(affine, box) {
       const image = context.createImageData(canvas.width, canvas.height);
       for (let row = 0; row < box.height; row += 1) {
@@ -137,8 +137,8 @@ const webglRenderer = (model, { allowSoftware = false } = {}) => {
   const { channels: n, levels } = model;
   const groups = n / 4, width = 64, height = Math.max(1, Math.min(64, Math.floor(2048 / groups)));
   const canvas = canvasOf(width, height);
-  const kind = { alpha: false, antialias: false, preserveDrawingBuffer: true, failIfMajorPerformanceCaveat: !allowSoftware };
-  const gl = canvas.getContext("webgl2", kind);
+  const attributes = { alpha: false, antialias: false, preserveDrawingBuffer: true, failIfMajorPerformanceCaveat: !allowSoftware };
+  const gl = canvas.getContext("webgl2", attributes);
   if (!gl || !gl.getExtension("EXT_color_buffer_float")) return null;
   const named = gl.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER;
   if (!allowSoftware && SOFTWARE.test(gl.getParameter(named))) return null;
@@ -148,13 +148,13 @@ const webglRenderer = (model, { allowSoftware = false } = {}) => {
     const made = gl.createTexture();
     gl.bindTexture(gl.TEXTURE_2D, made);
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32F, columns, rows, 0, gl.RGBA, gl.FLOAT, values);
-    for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
+    for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
     return made;
   };
   const program = (source) => {
     const made = gl.createProgram();
-    for (const [kind, text] of [[gl.VERTEX_SHADER, CORNERS], [gl.FRAGMENT_SHADER, source]]) {
-      const shader = gl.createShader(kind);
+    for (const [type, text] of [[gl.VERTEX_SHADER, CORNERS], [gl.FRAGMENT_SHADER, source]]) {
+      const shader = gl.createShader(type);
       gl.shaderSource(shader, text);
       gl.compileShader(shader);
       gl.attachShader(made, shader);
@@ -162,15 +162,15 @@ const webglRenderer = (model, { allowSoftware = false } = {}) => {
     gl.linkProgram(made);
     if (!gl.getProgramParameter(made, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(made));
     gl.useProgram(made);
-    const place = (name) => gl.getUniformLocation(made, name);
-    ["parameters", "before", "weight", "bias"].forEach((name, unit) => gl.uniform1i(place(name), unit));
-    gl.uniform1i(place("height"), height);
-    gl.uniform1i(place("groups"), groups);
-    gl.uniform1i(place("levels"), levels);
-    gl.uniform1i(place("leaky"), model.leaky ? 1 : 0);
-    gl.uniform1f(place("slope"), model.slope);
-    gl.uniform1f(place("limit"), model.clamp);
-    return { made, level: place("level"), box: place("box") };
+    const uniform = (name) => gl.getUniformLocation(made, name);
+    ["parameters", "before", "weight", "bias"].forEach((name, unit) => gl.uniform1i(uniform(name), unit));
+    gl.uniform1i(uniform("height"), height);
+    gl.uniform1i(uniform("groups"), groups);
+    gl.uniform1i(uniform("levels"), levels);
+    gl.uniform1i(uniform("leaky"), model.leaky ? 1 : 0);
+    gl.uniform1f(uniform("slope"), model.slope);
+    gl.uniform1f(uniform("limit"), model.clamp);
+    return { made, level: uniform("level"), box: uniform("box") };
   };
 
   const four = new Float32Array(4 * n);  // to_rgb's weights, padded with a row of zeros
@@ -195,7 +195,7 @@ const webglRenderer = (model, { allowSoftware = false } = {}) => {
   let latest = null;
 
   return {
-    name: "WebGL2", side: 256, width, height,
+    name: "WebGL2", resolution: 256, width, height,
     tile(affine, box) {
       bind(0, bound);
       if (affine !== latest) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, groups, 3 * levels, gl.RGBA, gl.FLOAT, affine);

@@ -6,7 +6,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +18,16 @@ from polyinr_core.errors import DatasetError, FileError, ImageError, RequestErro
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse_special
 
 from .decode import MAX_IMAGE_BYTES, decode
+from .import_tables import (
+    ARRAY_SUFFIXES,
+    PARQUET_SUFFIX,
+    find_metadata,
+    folder_table,
+    list_arrays,
+    list_parquet,
+    read_label_table,
+    table_labels,
+)
 from .labels import (
     FACTS_NAME,
     LabelInfo,
@@ -90,16 +100,22 @@ def open_source(source: PathLike | MapDataset) -> Source:
     path = Path(source)
     if path.is_dir():
         if not means_shards(path):
-            return open_folder(path)
+            tables = sorted(path.rglob(f"*{PARQUET_SUFFIX}"))
+            return open_parquet_source(path, tables) if tables and not image_beside(path) else open_folder(path)
         if (beside := image_beside(path)) is not None:
             problem = f"holds .tar files and images ({beside!r}); name the tars, {path / '*.tar'}, or move them away"
             raise DatasetError(path, problem)
         return open_shards(path)
     if is_pattern(path):
-        return open_shards(path)
+        return open_parquet_source(path, shard_files(path)) if path.suffix == PARQUET_SUFFIX else open_shards(path)
     head = first_bytes(path)
     if not head:
         raise FileError(path, "is empty")
+    if path.suffix in ARRAY_SUFFIXES:
+        names, stack_labels, stack_payloads = list_arrays(path)
+        return Source(path, "arrays", names, fingerprint_of(path), stack_payloads, stack_labels)
+    if path.suffix == PARQUET_SUFFIX:
+        return open_parquet_source(path, [path])
     if head[:2] == b"PK":
         return open_zip_source(path)
     if head[257:262] == b"ustar" or head.startswith(OTHER_TARS):
@@ -108,7 +124,7 @@ def open_source(source: PathLike | MapDataset) -> Source:
         payloads = [path]
         labels = known_labels(LabelInfo(), 1)
         return Source(path, "image", (path.name,), fingerprint_of(path), lambda start: iter(payloads[start:]), labels)
-    raise FileError(path, "is not a folder, zip, tar or image")
+    raise FileError(path, "is not a folder, zip, tar, parquet, .npy, .npz or image file")
 
 
 def first_bytes(path: Path) -> bytes:
@@ -125,6 +141,12 @@ def first_bytes(path: Path) -> bytes:
     except OSError as error:
         raise explain(path, error) from error
     return head
+
+
+def open_parquet_source(path: Path, files: Sequence[Path]) -> Source:
+    """List the images of parquet files. Raises PolyinrError without pyarrow, DatasetError, FileError."""
+    names, labels, payloads = list_parquet(path, files)
+    return Source(path, "parquet", names, fingerprint_of(*files), payloads, labels)
 
 
 def open_folder(path: Path) -> Source:
@@ -160,7 +182,12 @@ def list_folder(path: Path) -> Listing:
             lister.leave_out(name, NOT_REGULAR)
     for name in loops:
         lister.leave_out(name, "is a folder that is read already, or a link to one that it lies in")
-    return lister.listing()
+    listing = lister.listing()
+    tables = find_metadata(files)
+    if not tables or listing.labels.are_per_image or listing.labels.described or not listing.names:
+        return listing
+    labels = folder_table(path, tables)
+    return replace(listing, labels=table_labels(path / tables[0], labels, listing.names)) if labels else listing
 
 
 def without_broken_strays(path: Path, listing: Listing) -> NDArray[np.int64]:
@@ -269,6 +296,14 @@ def open_shards(path: Path) -> Source:
         concatenate_labels([found.listing.labels for found in scans]),
         ignored,
     )
+
+
+def label_by_table(sources: Sequence[Source], path: Path) -> list[Source]:
+    """Return the sources with the labels that a .csv, .tsv or .jsonl file lists. Raises DatasetError, FileError."""
+    table = read_label_table(path)
+    if not table:
+        raise DatasetError(path, "has no columns of file names and labels; name them file_name and label")
+    return [replace(source, labels=table_labels(path, table, source.names)) for source in sources]
 
 
 def merge_labels(sources: Sequence[Source], kept: Sequence[NDArray[np.int64]]) -> tuple[LabelInfo, str | None]:

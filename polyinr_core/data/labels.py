@@ -54,7 +54,7 @@ class UnresolvedLabels:
         numbered: for each folder, whether its files are numbered, so that it is no class.
         reasons: why labels are UNUSABLE, by image, for the first ones.
         described: there is a dataset.json, so folders are no classes.
-        listed: it holds labels.
+        table: the name of the file that lists the labels, "" if none does.
         problem: why none of the labels can be used.
     """
 
@@ -66,7 +66,7 @@ class UnresolvedLabels:
     reasons: dict[int, str] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     described: bool = False
-    listed: bool = False
+    table: str = ""
     problem: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class UnresolvedLabels:
     @property
     def are_per_image(self) -> bool:
         """Whether labels are given for images, rather than by class folders."""
-        return self.listed or bool((self.values != NO_LABEL).any())
+        return bool(self.table) or bool((self.values != NO_LABEL).any())
 
     @property
     def doubtful(self) -> NDArray[np.int64]:
@@ -114,14 +114,14 @@ class UnresolvedLabels:
             raise DatasetError(path, f"{reason} {WAY_OUT}")
         if len(missing := kept[values == NO_LABEL]):
             count, first_name = f"{len(missing)} of {len(kept)} images", name_of(int(missing[0]))
-            if self.listed:
-                problem = f"its dataset.json has no label for {count} (first {first_name})"
+            if self.table:
+                problem = f"its {self.table} has no label for {count} (first {first_name})"
             else:
                 problem = f"{count} have no label (first {first_name}); give each a .cls or .json, or none"
             raise DatasetError(path, f"{problem} {WAY_OUT}")
         lengths = np.unique(widths)
         if len(lengths) > 1:
-            where = "labels in its dataset.json" if self.listed else "its labels"
+            where = f"labels in its {self.table}" if self.table else "its labels"
             raise DatasetError(path, f"{where} are of several forms or lengths {WAY_OUT}")
         needed = 0 if not len(kept) else int(lengths[0]) or int(values.max()) + 1
         if 0 < len(self.class_names) < needed:
@@ -262,7 +262,7 @@ def concatenate_labels(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
         reasons=dict(list(reasons.items())[:MAX_REASONS]),
         class_names=class_names,
         described=any(part.described for part in parts),
-        listed=any(part.listed for part in parts),
+        table=next((part.table for part in parts if part.table), ""),
         problem=problem,
         provenance=next((part.provenance for part in parts if part.provenance), {}),
     )

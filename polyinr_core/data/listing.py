@@ -236,7 +236,7 @@ class ListingBuilder:
             reasons=reasons,
             class_names=class_names,
             described=bool(used),
-            listed=any(description.labels is not None for description in used),
+            table=FACTS_NAME if any(description.labels is not None for description in used) else "",
             problem=next((problem for problem in problems if problem is not None), None),
             provenance=next((one.provenance for one in used if one.provenance), {}),
         )

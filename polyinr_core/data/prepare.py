@@ -11,7 +11,7 @@ from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,13 @@ from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_overwrite
 from polyinr_core.runtime.resources import in_order
 
 from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
-from .import_sources import MapDataset, Payload, Source, merge_labels, open_source
+from .import_sources import MapDataset, Payload, Source, label_by_table, merge_labels, open_source
+from .import_tables import LABEL_TABLE_SUFFIXES
 from .labels import LabelInfo
 from .listing import NOT_REGULAR, Ignored
 from .prepare_journal import WorkFolder
 from .zip_dataset import write_zip_dataset
 
-LabelMode = Literal["auto", "none"]
 Progress = Callable[[int, int], None]
 MAX_RESOLUTION = 8192
 LEVEL = 4  # zlib's: the usual 6 saves 1 % and takes up to 2.5 times as long (docs/speed.md)
@@ -84,7 +84,7 @@ def prepare(
     crop: Crop = "center",
     resize: Resize = "lanczos",
     background: Color | str = WHITE,
-    labels: LabelMode = "auto",
+    labels: PathLike = "auto",
     strict: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
@@ -97,14 +97,15 @@ def prepare(
     the same call resumes from them. A script calls this below `if __name__ == "__main__"`: the workers import it.
 
     Args:
-        sources: one or more folders, zip files, tar files, patterns of tar shards, images, or Python datasets of
-            (image, label) pairs such as `torchvision.datasets.CIFAR10`.
+        sources: one or more folders, zip files, tar files, patterns of tar shards, parquet files, .npy or .npz stacks,
+            images, or Python datasets of (image, label) pairs such as `torchvision.datasets.CIFAR10`.
         output: the zip file to write.
         resolution: width and height of the images, 1-8192 pixels. No image is enlarged.
         crop: "center" keeps the middle square, "pad" adds borders, "none" stretches.
         resize: the filter.
         background: RGB or a color name, behind transparent pixels and borders.
-        labels: "auto" takes the source's labels, else its class folders; "none" writes no labels.
+        labels: "auto" takes the source's labels, else its class folders; "none" writes no labels; the path of a .csv,
+            .tsv or .jsonl file takes the label of each image from there, by its name.
         strict: raise instead of skipping an image, a file of another type or a label.
         workers: processes; None: as many as there are cores and work for.
         overwrite: replace `output`.
@@ -121,12 +122,17 @@ def prepare(
     check_paths([Path(one) for one in listed if isinstance(one, str | os.PathLike)], output, overwrite=overwrite)
     if not listed:
         raise RequestError("no source is given; name a folder, a zip or a tar of images")
+    labels = os.fspath(labels)
+    if labels not in ("auto", "none") and Path(labels).suffix not in LABEL_TABLE_SUFFIXES:
+        raise RequestError(f"labels {labels!r} is not auto, none or a {', '.join(LABEL_TABLE_SUFFIXES)} file")
     opened = [open_source(one) for one in listed]
+    if labels not in ("auto", "none"):
+        opened = label_by_table(opened, Path(labels))
     ignored = Ignored()
     for source in opened:
         ignored.add(source.ignored)
     likely: tuple[LabelInfo, str | None] = (LabelInfo(), None)
-    if labels == "auto":
+    if labels != "none":
         likely = merge_labels(opened, [without_broken(source, request) for source in opened])
     if strict:
         refuse_loss(opened, ignored, likely[1])
@@ -144,7 +150,7 @@ def prepare(
                     opened[0].path, f"none of its {total} images can be used (the first, {name!r}, {reason})"
                 )
             info, note = LabelInfo(), None
-            if labels == "auto":
+            if labels != "none":
                 info, note = merge_labels(opened, kept_by_source(work, opened))
             skipped = (*all_left_out(opened), *skipped)
             made = provenance(opened, request, labels=labels, skipped=skipped, ignored=ignored)
@@ -330,7 +336,7 @@ def provenance(
     sources: Sequence[Source],
     request: Request,
     *,
-    labels: LabelMode,
+    labels: str,
     skipped: Sequence[tuple[str, str]],
     ignored: Ignored,
 ) -> dict[str, Any]:
@@ -347,7 +353,7 @@ def provenance(
         "crop": request.crop,
         "resize": request.resize,
         "background": "#{:02x}{:02x}{:02x}".format(*request.background),
-        "labels": labels,
+        "labels": labels if labels in ("auto", "none") else Path(labels).name,
         "counts": {"found": found, "kept": found - len(skipped), "skipped": len(skipped)},
         "skipped": [list(pair) for pair in skipped],
         **({"other_files": dict(sorted(ignored.others.items()))} if ignored.others else {}),

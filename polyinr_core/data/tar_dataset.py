@@ -28,7 +28,7 @@ from .decode import MAX_IMAGE_BYTES, decode_square
 from .labels import FACTS_NAME, Description, LabelUse, UnresolvedLabels, concatenate_labels
 from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, check_name, fingerprint_of, is_image, may_matter
 
-FORMAT = "2"
+FORMAT = "3"
 SCANNERS = 8  # threads; scanning mostly waits for the disk
 GLOB = "*?["
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")

@@ -88,7 +88,10 @@ class DiscriminatorConfig:
             step = math.lcm(step, 16)  # the patches of the transformer
         smallest = SMALLEST_HEAD_INPUT * self.head_resolution // 8
         if not isinstance(side, int) or side % step or not smallest <= side <= LARGEST_VIEW:
+            fitting = 1 << (2 * side).bit_length() - 1 if isinstance(side, int) and side > 0 else 0
+            remedy = f"; or use --head-resolution {fitting}" if side < smallest and fitting >= 8 << self.taps else ""
             raise ConfigError(
                 f"the discriminator cannot look at {side} pixels: {backbone} with {self.taps} taps and heads made for "
                 f"{self.head_resolution} needs a multiple of {step}, at least {smallest}, at most {LARGEST_VIEW}"
+                f"{remedy}"
             )

@@ -292,10 +292,6 @@ def open_source(
     if not is_statistics_path(path):
         run = None if held_out is None else HeldOut.from_run(held_out)
         images = DatasetImages.open(path, resolution=resolution, count=count, held_out=run, any_size=True)
-        if not images.resolution:
-            warn(
-                f"{option} {path}: images that are not square or not of one size; each network resizes them by its rule"
-            )
         for note in images.data.notes:
             warn(f"{option} {path}: {note}")
         return images
@@ -336,7 +332,7 @@ def warn_about(
     result: Mapping[str, Any],
     warn: Callable[[str], None],
 ) -> None:
-    """Warn about what makes the values differ from published ones: few images, another Inception network."""
+    """Warn about what makes the values differ from published ones: few images, mixed sizes, another Inception."""
     counts = [] if reals is None else [len(source) for source in (reals, fakes) if len(source)]  # 0: unknown
     distances = [m for m in selection.set_metrics.values() if m.kind != "inception_score"]
     if distances and len(counts) == 2 and min(counts) < ENOUGH_IMAGES:
@@ -344,6 +340,9 @@ def warn_about(
             f"{counts[0]} real and {counts[1]} generated images: under {ENOUGH_IMAGES} the distances are biased by the "
             "counts; compare only results of equal counts"
         )
+    for source in (reals, fakes):
+        if isinstance(source, DatasetImages) and not source.resolution:
+            warn(f"{source.name}: images that are not square or not of one size; each network resizes them by its rule")
     for network, facts in result["card"]["networks"].items():
         if facts.get("published") is False:
             warn(f"{network} is not the file of published values; compare only results of the same file")

@@ -1,21 +1,20 @@
 """Build a gallery: a folder with an HTML page, the images that it shows, and gallery.json."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from polyinr_core.checkpoints.locate import is_bundled
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.models.generator import flops_per_pixel
-from polyinr_core.rendering.metadata import model_metadata, version
+from polyinr_core.rendering.metadata import model_metadata
 from polyinr_core.rendering.model import Model
 from polyinr_core.rendering.requests import from_seed_numbers
 from polyinr_core.runtime.atomic_io import PathLike, check_place, explain, written_beside
 from polyinr_core.runtime.resources import check_disk
 from polyinr_core.runtime.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
 
-from .page import GalleryInfo, export_webgl, fits_webgl, render_page
+from .page import export_webgl, fits_webgl, render_page
 from .plan import DEFAULT_FRAMES, DEFAULT_PSI, DEFAULT_SEEDS, GalleryPlan, plan_gallery
 from .sections import Progress, RenderJobs, plan_sections
 
@@ -106,9 +105,14 @@ class GalleryBuilder:
         if fits_webgl(generator):
             images = from_seed_numbers(self.model, self.plan.live_seeds, label=self.plan.label)
             network = export_webgl(generator, [image.latents for image in images])
-        created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-        info = GalleryInfo(version(), created, self.model_file, self.is_bundled)
-        return render_page(self.model.checkpoint, self.plan, self.sections, network=network, info=info)
+        return render_page(
+            self.model.checkpoint,
+            self.plan,
+            self.sections,
+            network=network,
+            model_file=self.model_file,
+            is_bundled=self.is_bundled,
+        )
 
     def _facts(self, folder: Path) -> dict[str, Any]:
         """Return what the gallery shows, and the list of its files."""

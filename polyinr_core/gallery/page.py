@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
@@ -18,6 +19,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.latents.latents import Latents, in_space
 from polyinr_core.models.generator import Generator, count_parameters
 from polyinr_core.models.layers import SLOPE
+from polyinr_core.rendering.metadata import version
 
 from .plan import GalleryPlan
 
@@ -96,27 +98,19 @@ class GallerySections:
     sizes: tuple[Slide, ...]
 
 
-@dataclass(frozen=True)
-class GalleryInfo:
-    """The version of polyinr, the time of creation, and the name of the model file."""
-
-    version: str
-    created: str
-    model_file: str
-    is_bundled: bool
-
-
 def render_page(
     checkpoint: Checkpoint,
     plan: GalleryPlan,
     sections: GallerySections,
     *,
     network: dict[str, Any] | None,
-    info: GalleryInfo,
+    model_file: str,
+    is_bundled: bool,
 ) -> str:
     """Return the page as HTML. Names and metadata are escaped.
 
     `network` is the result of `export_webgl` for the first seeds, or None for a page without live rendering.
+    `is_bundled` says that `model_file` is the bundled model.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_asset("gallery.html.jinja"))
@@ -135,7 +129,10 @@ def render_page(
         sections=sections,
         network=None if network is None else Markup(inline_json(network)),
         live_images=0 if network is None else network["images"],
-        info=info,
+        model_file=model_file,
+        is_bundled=is_bundled,
+        version=version(),
+        created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
 
 

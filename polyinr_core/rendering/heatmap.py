@@ -1,7 +1,6 @@
 """Heat maps: the activations of each level, as the sum of its features weighted by their means. Paper, Figure 3."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +10,18 @@ from torch import Tensor
 
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import Pixels, apply_colormap, blank, check_finite
-from polyinr_core.images.io import ImageFile, write_images
+from polyinr_core.images.io import ImageFile
 from polyinr_core.latents.latents import Latents
 from polyinr_core.models.coordinates import UNIT, Grid, Window
 from polyinr_core.models.generator import Synthesis
-from polyinr_core.runtime.atomic_io import refuse_overwrite, written_beside
-from polyinr_core.runtime.resources import check_disk, check_memory
+from polyinr_core.runtime.resources import check_memory
 
 from .metadata import Metadata, grid_metadata
 from .model import Model
 from .render import Renderer, in_bands, in_chunks
 from .requests import ImageRequests
 from .viewport import Viewport
-from .writers import GridSpec, Output, OutputKind, Written, check_output, write_pixels
+from .writers import GridSpec, Output, OutputKind, Written, array_file, check_output, write_files, write_pixels
 
 Progress = Callable[[int], None]  # evaluated pixels
 HEAT_BYTES = 4 + 4 + 8  # per pixel and level: the heat, and its colors
@@ -50,7 +48,7 @@ def heatmap(
         resolution: Width and height in pixels; by default the training resolution.
         size: Width and height in pixels, where they differ.
         window: The part x0, y0, x1, y1 of the plane, over which the means are taken.
-        viewport: In place of the three before it.
+        viewport: Instead of the three before it.
         progress: Called with the number of evaluated pixels, which is twice that of the heat maps.
 
     Raises RequestError, ConfigError.
@@ -187,8 +185,6 @@ def _write_folder(
     output: Output, renderer: Renderer, images: ImageRequests, options: HeatmapOptions, progress: Progress
 ) -> Iterator[Written]:
     names = [f"{name}-level{level}.png" for name in images.names for level in options.levels]
-    for name in names:
-        refuse_overwrite(output.path / name, overwrite=output.overwrite)
     found: list[Metadata] = []
 
     def render() -> Iterator[ImageFile]:
@@ -203,28 +199,19 @@ def _write_folder(
                 found.append(_with_ranges(metadata, [level], heat[None]))
                 yield ImageFile(name, _colors(heat, cell, options), metadata)
 
-    written = write_images(
-        output.path, render(), image_bytes=renderer.width * renderer.height * 3, overwrite=output.overwrite
-    )
-    with closing(written):
-        for index, path in enumerate(written):
-            yield path, found[index]
+    for index, path in enumerate(write_files(output, renderer, render(), names=names)):
+        yield path, found[index]
 
 
 def _write_array(
     output: Output, renderer: Renderer, images: ImageRequests, options: HeatmapOptions, progress: Progress
 ) -> Iterator[Written]:
-    """Write .npy band by band: float64 or float32."""
-    dtype = np.dtype("<f8" if renderer.model.dtype == torch.float64 else "<f4")
-    levels, row = len(options.levels), renderer.width * dtype.itemsize
-    plane = renderer.height * row
-    check_disk(output.path, len(images) * levels * plane)
-    metadata = []
-    with written_beside(output.path, overwrite=output.overwrite) as draft, draft.open("wb") as file:
-        shape = (len(images), levels, renderer.height, renderer.width)
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
+    """Write .npy [N, K, H, W] band by band."""
+    levels, metadata = len(options.levels), []
+    shape = (len(images), levels, renderer.height, renderer.width)
+    with array_file(output, renderer, shape) as (file, dtype):
+        row = renderer.width * dtype.itemsize
+        plane, start = renderer.height * row, file.tell()
         for index, image in enumerate(images):
             metadata.append(image.metadata)
             top = 0
@@ -293,11 +280,11 @@ def feature_means(
     `affine` is [L, 3, n]. `progress` is called with the number of pixels of each chunk.
     """
     sums = affine.new_zeros(len(levels), affine.shape[-1], dtype=torch.float64)
-    for points in in_chunks(lambda points: points, grid, affine):
-        for k, x in enumerate(_features(synthesis, affine, points, levels)):
+    for coordinates in in_chunks(lambda coordinates: coordinates, grid, affine):
+        for k, x in enumerate(_features(synthesis, affine, coordinates, levels)):
             sums[k] += x.sum(dim=0)
         if progress is not None:
-            progress(len(points))
+            progress(len(coordinates))
     return sums / (grid.width * grid.height)
 
 
@@ -314,21 +301,21 @@ def heat_rows(
     """Yield bands [rows, W, K] of the heat maps of some levels, from top to bottom, in float64.
 
     The heat of a level at a point p is sum_c mean_c x_c(p) over the channels c of its features x, with the
-    `means` [K, n] of `feature_means`. With supersampling, k x k points are averaged to a pixel. Paper, Figure 3.
+    `means` [K, n] of `feature_means`. With supersampling, k x k samples are averaged to a pixel. Paper, Figure 3.
     """
 
-    def heat(points: Tensor) -> Tensor:
-        after = _features(synthesis, affine, points, levels)
+    def heat(coordinates: Tensor) -> Tensor:
+        after = _features(synthesis, affine, coordinates, levels)
         return torch.stack([x @ mean for x, mean in zip(after, means, strict=True)], dim=1)  # [P, K]
 
     yield from in_bands(in_chunks(heat, grid, affine), grid, supersample=supersample)
 
 
-def _features(synthesis: Synthesis, affine: Tensor, points: Tensor, levels: Sequence[int]) -> Iterator[Tensor]:
+def _features(synthesis: Synthesis, affine: Tensor, coordinates: Tensor, levels: Sequence[int]) -> Iterator[Tensor]:
     """Yield the features [P, n] after some levels, in ascending order, in float64; later levels are not computed."""
     wanted = list(levels)
     assert wanted == sorted(set(wanted)), wanted
-    for level, x in enumerate(synthesis.features(affine.unsqueeze(0), points)):
+    for level, x in enumerate(synthesis.features(affine.unsqueeze(0), coordinates)):
         if level in wanted:
             yield x[0].double()
         if level == wanted[-1]:

@@ -182,7 +182,7 @@ class Model:
             resolution: Width and height in pixels; by default the training resolution.
             size: Width and height in pixels, where they differ.
             window: The part x0, y0, x1, y1 of the plane; the model is trained on (0, 0, 1, 1).
-            viewport: In place of the three before it: also a homography, a warp, or supersampling.
+            viewport: Instead of the three before it: also a homography, a warp, or supersampling.
             requires_grad: Keep the graph, so that gradients reach `latents.affine` or `latents.w`, and the weights
                 that require them. The features are recomputed in the backward pass, chunk by chunk.
 

@@ -1,4 +1,4 @@
-"""Render images of any size, as bands of whole rows, in memory that does not depend on the size."""
+"""Render images of any size, as bands of rows, in memory that does not depend on the size."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CHUNK = 2048  # pixels per product: fixed, so that a pixel's arithmetic never depends on the image's size
 GPU_CHUNK = 2**14  # on a GPU, which 2048 pixels would leave idle
-SMALL_CHUNK = 512  # where the number of pixels is not known in advance
+SMALL_CHUNK, SMALL_GPU_CHUNK = 512, 2**13  # where the number of pixels is not known in advance
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 2**14, 2**17  # per product where several images are rendered together
 FRAME_FRACTION = 200  # a frame is 1/200 of the shorter side thick
 FINE_PITCH = 4  # pixels per training pixel; an image has no finer detail
@@ -84,7 +84,7 @@ class Renderer:
     def downscaled(self, level: int) -> "Renderer":
         """Return the renderer of the image with pixels 2^level times as large, for a pyramid.
 
-        Pixels too large to show all that the model knows are averages of several points.
+        Pixels too large to show all that the model knows are averages of several samples.
         """
         viewport, weights = self.viewport.downscaled(level), self.blend_weights
         if level and viewport.pitch * self.model.resolution * FINE_PITCH > 1:
@@ -130,24 +130,26 @@ def render_rows(
         affine: [L, 3, n]; its dtype and device are those of the coordinates.
         grid: The coordinates.
         rows: Per band; by default about a chunk of pixels.
-        supersample: k, if each k x k points of the grid are averaged to a pixel.
+        supersample: k, if each k x k samples of the grid are averaged to a pixel.
         tolerance: Steps of 255 that 99.9 % of the pixels may be off by. Pixels are then evaluated only where a
             coarser lattice does not predict them (`adaptive`); images less than 65 pixels wide or high always
             are.
     """
     backend = select_backend(network, affine.device)
 
-    def colors(points: Tensor) -> Tensor:
-        return backend(affine.unsqueeze(0), points)[0]
+    def colors(coordinates: Tensor) -> Tensor:
+        return backend(affine.unsqueeze(0), coordinates)[0]
+
+    is_cpu = affine.device.type == "cpu"
 
     def evaluate(grid: Grid, index: Tensor) -> Tensor:
-        chunks = in_chunks(colors, grid, affine, index=index, chunk=SMALL_CHUNK)
+        chunks = in_chunks(colors, grid, affine, index=index, chunk=SMALL_CHUNK if is_cpu else SMALL_GPU_CHUNK)
         return torch.cat([affine.new_empty(0, 3), *chunks])
 
     if tolerance and has_tiles(grid):
         chunks = tiled(evaluate, grid, tolerance=tolerance, device=affine.device)
     else:
-        chunks = in_chunks(colors, grid, affine, chunk=CHUNK if affine.device.type == "cpu" else GPU_CHUNK)
+        chunks = in_chunks(colors, grid, affine, chunk=CHUNK if is_cpu else GPU_CHUNK)
     yield from in_bands(chunks, grid, rows=rows, supersample=supersample)
 
 
@@ -164,18 +166,18 @@ def in_chunks(
     index: Tensor | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[Tensor]:
-    """Yield values(points [chunk, 3]) of a grid's pixels, chunk after chunk [P, C]; the last is cut short.
+    """Yield values(coordinates [chunk, 3]) of a grid's pixels, chunk after chunk [P, C]; the last is cut short.
 
-    The pixels are those of `index` [K], by default all. The points have the dtype and the device of `like`.
+    The pixels are those of `index` [K], by default all. The coordinates have the dtype and the device of `like`.
     """
     total = grid.width * grid.height if index is None else len(index)
     for start in range(0, total, chunk):
         stop = min(start + chunk, total)
         chosen = torch.arange(start, stop, device=like.device) if index is None else index[start:stop]
-        points = grid.at(chosen, dtype=like.dtype)
-        if len(points) < chunk:
-            points = torch.cat([points, points.new_zeros(chunk - len(points), points.shape[1])])
-        yield values(points)[: stop - start]
+        coordinates = grid.at(chosen, dtype=like.dtype)
+        if len(coordinates) < chunk:
+            coordinates = functional.pad(coordinates, (0, 0, 0, chunk - len(coordinates)))
+        yield values(coordinates)[: stop - start]
 
 
 def in_bands(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import ConfigError
-from polyinr_core.models.coordinates import UNIT, Grid, RegularGrid, Window
+from polyinr_core.models.coordinates import UNIT, Grid, RegularGrid, Window, homogeneous
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 Warp = Literal["fisheye", "polar"]
@@ -29,7 +29,7 @@ class Viewport:
         warp: "fisheye" or "polar", applied within the window before the matrix.
         coordinate_map: [H', W', 2], in place of a warp: the point (x, y) of each pixel, interpolated where the
             size is another.
-        supersample: Points per pixel and axis, k x k in all, whose colors are averaged.
+        supersample: Samples per pixel and axis, k x k in all, whose colors are averaged.
         parent: The viewport that this one is downscaled from; a warp and a coordinate map refer to its window.
 
     Raises ConfigError for an empty size or window, or a singular matrix.
@@ -69,7 +69,7 @@ class Viewport:
         return Axis.between(x0, x1, self.width), Axis.between(y0, y1, self.height)
 
     def grid(self) -> Grid:
-        """Return the coordinates: one point per pixel, or k x k in k times as many columns and rows."""
+        """Return the coordinates: one sample per pixel, or k x k in k times as many columns and rows."""
         if self.is_axis_aligned:
             return RegularGrid(self.width, self.height, self.window)
         columns, rows = (axis.divided(self.supersample) for axis in self.axes())
@@ -138,30 +138,30 @@ class ViewportGrid:
         return self.regular.height
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Return the pixels of `index` [P] as points (x, y, 1), [P, 3].
+        """Return coordinates (x, y, 1) [P, 3] of the pixels at `index` [P].
 
         Raises ConfigError where the matrix sends one to infinity.
         """
         viewport = self.viewport
         parent = viewport.parent or viewport
-        points = self.regular.at(index, dtype=torch.float64)
+        xy = self.regular.at(index, dtype=torch.float64)[:, :2]
         x0, y0, x1, y1 = parent.window
-        low, extent = points.new_tensor([x0, y0]), points.new_tensor([x1 - x0, y1 - y0])
+        low, extent = xy.new_tensor([x0, y0]), xy.new_tensor([x1 - x0, y1 - y0])
         if viewport.warp is not None:
             half = extent.abs() / 2
             middle = low + extent / 2
             bend = fisheye if viewport.warp == "fisheye" else polar
-            aspect = points.new_tensor([parent.width, parent.height]) / min(parent.width, parent.height)
-            frame = (points[:, :2] - middle) / half  # [-1, 1] in both directions
-            points[:, :2] = middle + half * bend(frame, aspect)
+            aspect = xy.new_tensor([parent.width, parent.height]) / min(parent.width, parent.height)
+            xy = middle + half * bend((xy - middle) / half, aspect)  # [-1, 1] in both directions
         if viewport.coordinate_map is not None:
-            points[:, :2] = sample_map((points[:, :2] - low) / extent, viewport.coordinate_map.to(points))
+            xy = sample_map((xy - low) / extent, viewport.coordinate_map.to(xy))
+        coordinates = homogeneous(xy)  # [P, 3]
         if viewport.matrix != IDENTITY:
-            points = points @ points.new_tensor(viewport.matrix).T
-            if not (points[:, 2] != 0).all():
+            coordinates = coordinates @ xy.new_tensor(viewport.matrix).T
+            if not (coordinates[:, 2] != 0).all():
                 raise ConfigError("the matrix sends a pixel to infinity; change its last row a little")
-            points = points / points[:, 2:]  # [P, 3]
-        return points.to(dtype)
+            coordinates = coordinates / coordinates[:, 2:]
+        return coordinates.to(dtype)
 
 
 def determinant(matrix: Matrix) -> float:

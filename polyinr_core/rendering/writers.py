@@ -1,8 +1,9 @@
 """Write rendered images: a folder of PNG files, one image or a grid, a tiled image, an array, latents, an animation."""
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,8 @@ from polyinr_core.runtime.resources import check_disk, check_memory
 from .metadata import Metadata, grid_metadata
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from polyinr_core.images.grid import GridLayout, Pixels
     from polyinr_core.images.io import ImageFile
     from polyinr_core.latents.latents import Latents
@@ -378,22 +381,11 @@ def _write_tiles(
 def _write_array(
     output: Output, renderer: "Renderer", images: "ImageRequests", progress: Progress
 ) -> Iterator[Written]:
-    """Write .npy [N, H, W, 3], about -1 to 1, row by row: float64 or float32.
-
-    Not by np.memmap: on a full disk a write to a mapping kills the process.
-    """
-    import numpy as np
-    import torch
-
+    """Write .npy [N, H, W, 3], about -1 to 1, row by row."""
     from polyinr_core.images.grid import check_finite
 
-    dtype = np.dtype("<f8" if renderer.model.dtype == torch.float64 else "<f4")
-    shape = (len(images), renderer.height, renderer.width, 3)
-    check_disk(output.path, int(np.prod(shape, dtype=object)) * dtype.itemsize)
     metadata = []
-    with written_beside(output.path, overwrite=output.overwrite) as draft, draft.open("wb") as file:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+    with array_file(output, renderer, (len(images), renderer.height, renderer.width, 3)) as (file, dtype):
         for image in images:
             metadata.append(image.metadata)
             for band in check_finite(renderer.rows(image.latents)):
@@ -401,6 +393,25 @@ def _write_array(
                 progress(len(band))
     for one in metadata:
         yield output.path, one
+
+
+@contextmanager
+def array_file(
+    output: Output, renderer: "Renderer", shape: tuple[int, ...]
+) -> "Iterator[tuple[BinaryIO, np.dtype[Any]]]":
+    """Open a .npy file of a shape for its values, in float64 for such a model, else float32. Raises FileError.
+
+    Not by np.memmap: on a full disk a write to a mapping kills the process.
+    """
+    import numpy as np
+    import torch
+
+    dtype = np.dtype("<f8" if renderer.model.dtype == torch.float64 else "<f4")
+    check_disk(output.path, math.prod(shape) * dtype.itemsize)
+    with written_beside(output.path, overwrite=output.overwrite) as draft, draft.open("wb") as file:
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file, dtype
 
 
 def _kind_of(text: str, path: Path) -> OutputKind | None:

@@ -162,7 +162,8 @@ def to_series(kimg: Sequence[float] | NDArray, values: Sequence[float] | NDArray
 WIDTH, HEIGHT = 6.0, 2.9  # inches of a panel
 MARGINS = (0.72, 0.46, 0.12, 0.32)  # inches left, below, right and above the axes, for labels
 TITLE_HEIGHT = 0.45  # inches above all panels
-MAX_TITLE_LENGTH, MAX_CLASS_LENGTH = 60, 12  # characters
+MAX_TITLE_LENGTH, MAX_CLASS_LENGTH = 60, 20  # characters
+CLASS_NAMES_WIDTH = 0.25  # of a chart of classes
 DPI = 150
 MIN_LABELED_FRACTION = 0.07  # of the axis: a shorter stage has no label
 
@@ -207,6 +208,8 @@ def classes_svg(values: Mapping[str, float], *, xlabel: str) -> bytes:
         axes.barh(range(len(names)), list(values.values()), color=LIGHT.curves[0], height=0.7)
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.invert_yaxis()
+        box = axes.get_position()
+        axes.set_position((CLASS_NAMES_WIDTH, box.y0, box.x1 - CLASS_NAMES_WIDTH, box.height))
         style_axes(axes, xlabel=xlabel, ylabel="")
 
     return to_svg(draw_bars)

@@ -174,7 +174,13 @@ Schedule = Literal["constant", "cosine"]
 FINAL_LR, FINAL_PENALTY, FINAL_HALF_LIFE = 0.1, 0.1, 2.0
 COUNTS = {"chunk": 2**31, "held_out": 2**31, "workers": 256, "auto_advance": 1000, "keep": 10**6}  # the largest
 
-RANGES = {"penalty": (0, 1e6), "penalty_every": (1, 1000), "lecam": (0, 1e6), "class_centering": (0, 1)}
+RANGES = {
+    "blur_kimg": (0, 1e9),
+    "penalty": (0, 1e6),
+    "penalty_every": (1, 1000),
+    "lecam": (0, 1e6),
+    "class_centering": (0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -346,14 +352,16 @@ def check_micro_batch(micro_batch: int, batch: int) -> None:
 
 LARGE = TrainingConfig(state_every=40.0, checkpoint_every=200.0, metric_every=50.0, keep=5)
 SMALL = TrainingConfig(
-    batch=16,
+    stages=(Stage(32, 40), Stage(64, 20)),  # half an hour and an hour of one core (docs/training.md)
+    batch=32,
     channels=128,
     w_dim=128,
     start="balanced",
     backbones=("lite0",),
-    disc_res=128,
+    disc_res=64,
     disc_channels=32,
     head_divisor=4,
+    head_resolution=128,
     g_lr=2e-4,
     d_lr=1e-4,
     classifier="lite2",
@@ -385,8 +393,6 @@ PRESETS = {
         levels=6,
         channels=64,
         w_dim=64,
-        disc_res=64,
-        head_resolution=128,
     ),
 }
 

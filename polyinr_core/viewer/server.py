@@ -59,7 +59,7 @@ SECURITY_HEADERS = {
 }
 CACHE_BYTES = 256 * 2**20
 RETRY_SECONDS = 1
-SCRIPTS = ("view.js", "controls.js", "exact.js", "frame.js", "loader.js", "place.js", "errors.js")
+SCRIPTS = ("view.js", "controls.js", "exact.js", "frame.js", "loader.js", "window.js", "errors.js")
 ASSETS = {  # URL path: (file below assets/, media type)
     "/": ("view/index.html", "text/html"),
     "/view.css": ("view/view.css", "text/css"),

@@ -1,4 +1,4 @@
-"""Tests of benchmarks/timing.py: who is timed when, and what is made of the times."""
+"""Tests of benchmarks/timing.py: the order of the turns, and ratios of their times."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,22 +31,22 @@ class Clock:
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def timing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    import turns
+    import timing as module
 
-    return turns
+    return module
 
 
 @pytest.fixture
-def clock(turns: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(timing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(turns, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
     return clock
 
 
-def test_every_other_round_goes_backwards(turns: ModuleType, clock: Clock) -> None:
-    times = turns.take_turns({"a": clock.work("a", 3), "b": clock.work("b", 1)}, rounds=3)
+def test_every_other_round_goes_backwards(timing: ModuleType, clock: Clock) -> None:
+    times = timing.take_turns({"a": clock.work("a", 3), "b": clock.work("b", 1)}, rounds=3)
     assert clock.done == "ab" + "ab" + "ba" + "ab"  # the first to warm up, untimed
     assert times.clock == {"a": [3, 3, 3], "b": [1, 1, 1]}
     assert (times.seconds("a"), times.processor_seconds("a")) == (3, 1.5)
@@ -55,15 +55,15 @@ def test_every_other_round_goes_backwards(turns: ModuleType, clock: Clock) -> No
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0, 1), (8, 1), (12, 2), (99, 5)])
 def test_no_round_is_begun_that_would_not_end_in_time(
-    turns: ModuleType, clock: Clock, seconds: float, rounds: int
+    timing: ModuleType, clock: Clock, seconds: float, rounds: int
 ) -> None:
     """A round takes four seconds, and so does the one to warm up."""
     works = {"a": clock.work("a", 3), "b": clock.work("b", 1)}
-    times = turns.take_turns(works, rounds=5, seconds=seconds)
+    times = timing.take_turns(works, rounds=5, seconds=seconds)
     assert len(times.clock["a"]) == rounds
 
 
-def test_a_ratio_is_the_median_of_the_rounds(turns: ModuleType) -> None:
+def test_a_ratio_is_the_median_of_the_rounds(timing: ModuleType) -> None:
     """A machine that slows down for a round slows both."""
-    times = turns.Times(clock={"a": [2, 20, 9], "b": [1, 10, 1]})
+    times = timing.Times(clock={"a": [2, 20, 9], "b": [1, 10, 1]})
     assert times.ratio("a", "b") == 2

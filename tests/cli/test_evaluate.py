@@ -49,6 +49,25 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_metrics_by_class_are_printed_and_saved(polyinr: Run, folders: Path, eyes: None) -> None:
+    labeled("classes", 5, 4, 3, 4)
+    words = "evaluate --real classes --fake classes --metrics kd-lite2,pr-lite2 --per-class -o r.json"
+    ran = polyinr(*words.split())
+    assert ran.code == 0, ran.stderr
+    heading, *rows = ran.stdout.decode().split("\n\n")[1].splitlines()
+    assert heading.split() == ["class", "reals", "fakes", "kd-lite2", "pr-lite2/precision", "pr-lite2/recall"]
+    classes = json.loads(Path("r.json").read_text())["classes"]
+    assert [row["reals"] for row in classes.values()] == [5, 4, 3, 4]
+    assert rows[0].split()[-5:] == [
+        "5",
+        "5",
+        f"{classes[next(iter(classes))]['metrics']['kd-lite2']['value']:.5g}",
+        "1",
+        "1",
+    ]
+    assert rows[2].split()[-2:] == ["-", "-"]  # precision needs 4 images
+
+
 def test_a_model_against_a_folder(polyinr: Run, folders: Path, eyes: None) -> None:
     ran = polyinr("evaluate", "--real", "reals", "-m", "model.safetensors", "--count", "12", "-o", "r.json")
     assert ran.code == 0, ran.stderr

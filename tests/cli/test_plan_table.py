@@ -5,8 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from polyinr_cli.train_display import announce
 from polyinr_core.errors import WeightsError
+from polyinr_core.training.config import make_config
 from polyinr_core.training.dry_run import Plan, StagePlan, lines_of, size, weights_at_hand
 
 STAGE = StagePlan(
@@ -31,6 +34,29 @@ PLAN = Plan(
     stages=(STAGE, replace(STAGE, resolution=128, mirror=True, guidance=8.0, chunk=4096, memory=2**31)),
     notes=("a note",),
 )
+
+
+@pytest.mark.parametrize(
+    ("preset", "channels", "device", "where", "expected"),
+    [
+        ("small", None, "cpu", "the CPU, threads: ", "6 at 64 px; --dry-run"),
+        ("small", 64, "cpu", "the CPU, threads: ", "polyinr: --dry-run"),  # of another size than was measured
+        ("small", None, "cuda:1", "cuda:1; ", "polyinr: --dry-run"),
+        ("imagenet", None, "cpu", "the CPU, threads: ", "is for GPUs"),
+    ],
+)
+def test_a_run_says_what_to_expect(
+    preset: str, channels: int | None, device: str, where: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(preset, stages="32:40,64:20", **({} if channels is None else {"channels": channels}))
+    announce(config, preset, torch.device(device), quiet=False)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"polyinr: training on {where}")
+    assert first.endswith("; 32 px for 40 kimg, 64 px for 20 kimg")
+    assert expected in second
+    assert "--dry-run measures" in second
+    announce(config, preset, torch.device(device), quiet=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_people_get_a_table() -> None:

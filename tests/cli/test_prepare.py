@@ -172,3 +172,16 @@ def test_what_is_passed_over_and_lost_is_told_to_a_log(polyinr, photos):
     refused(polyinr(*command, "--overwrite", "--strict"), "1 file of other types", "--strict", code=1)
     image(photos / "cover.png")
     assert "no labels: 'cover.png' lies in no class folder" in polyinr(*command, "--overwrite").stderr
+
+
+def test_labels_from_a_table(polyinr, photos):
+    Path("labels.csv").write_text("file_name,label\ncat/1.png,tabby\ncat/2.png,manx\ndog/1.png,corgi\n2.png,pug\n")
+    ran = polyinr("prepare", photos, "-o", "a.zip", "--res", "8", "--labels", "labels.csv", "--json")
+    assert ran.code == 0
+    assert ran.lines[0]["class_names"] == ["corgi", "manx", "pug", "tabby"]
+    with ZipDataset.open("a.zip") as dataset:
+        assert dataset.labels.tolist() == [3, 1, 0, 2]
+    command = ("prepare", photos, "-o", "b.zip", "--res", "8", "--labels")
+    refused(polyinr(*command, "cats"), "'cats' is not auto, none or a", code=2)
+    Path("labels.csv").write_text("file_name,label\n1.png,tabby\n")
+    refused(polyinr(*command, "labels.csv"), "its labels.csv has no label for 3 of 5 images", code=1)

@@ -169,7 +169,7 @@ def test_targets_that_are_no_labels(targets):
 
 NOT_IMAGES = {
     "empty.tar": (b"", "is empty"),
-    "words.txt": (b"hello", "is not a folder, zip, tar or image"),
+    "words.txt": (b"hello", "is not a folder, zip, tar, parquet, .npy, .npz or image file"),
     "short.zip": (b"PK\3\4 and nothing", "is not a whole zip file"),
     "short.gz": (gzip.compress(os.urandom(2000))[:100], "is a damaged gzip file"),
     "none.tar": (b"", "holds no images"),

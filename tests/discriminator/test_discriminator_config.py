@@ -54,3 +54,11 @@ def test_where_a_backbone_looks(backbone: str, resolution: int | None, size: int
 def test_a_image_too_small_to_look_at_unresized_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot look at 64 pixels"):
         DiscriminatorConfig(resolution=None).view("lite0", 64)
+
+
+def test_a_view_too_small_for_the_heads_names_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"at least 128, at most 4096; or use --head-resolution 128$"):
+        DiscriminatorConfig(resolution=64)
+    DiscriminatorConfig(resolution=64, head_resolution=128)
+    with pytest.raises(ConfigError, match=r"at most 4096$"):
+        DiscriminatorConfig(resolution=32)  # no depth of four taps fits

@@ -1,4 +1,4 @@
-"""The whole way from archives of images to figures, against torch-fidelity with the same random Inception."""
+"""From datasets to metrics, against torch-fidelity with the same random Inception."""
 
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ def theirs(folders: tuple[Path, Path]) -> dict[str, float]:
         fid=True,
         kid=True,
         prc=True,
-        kid_subset_size=COUNT,  # all of them, as ours takes where there are fewer than 1000
+        kid_subset_size=COUNT,  # all of them, as polyinr uses with fewer than 1000
         kid_subsets=3,
         samples_shuffle=False,
         cuda=False,

@@ -1,4 +1,4 @@
-"""What differs between two results, which figures it touches, and by how much they may differ for it."""
+"""Differences between two results, which metrics they affect, and by how much."""
 
 import copy
 import math
@@ -45,7 +45,7 @@ VALUES = {"fd-lite2": 100.0, "kd-lite2": 0.3, "pr-lite2/recall": 0.4, "is": 9.0,
 
 
 def result(**changes: Any) -> Result:
-    """A result whose card differs in the fields given as reals__count=3; figures are the same."""
+    """A result whose card differs in the fields given as reals__count=3; the metrics are the same."""
     card = copy.deepcopy(CARD)
     for path, value in changes.items():
         *above, last = path.split("__")
@@ -120,7 +120,7 @@ def test_irrelevant_fields_are_no_difference(changes: dict[str, Any]) -> None:
 
 
 def test_labels_of_two_datasets_with_equal_frequencies_agree() -> None:
-    """The difference is told once: that one card has no weights follows from its labels."""
+    """The difference is listed once: that one card has no weights follows from its labels."""
     drawn = {"fakes__labels": "dataset", "fakes__label_weights": "3 0 1"}
     other = compare(result(**drawn), result(**drawn | {"fakes__label_weights": "3 1 0"}))
     assert [difference.field for difference in other.differences] == [("fakes", "label_weights")]
@@ -226,7 +226,7 @@ def test_every_field_of_a_card_has_a_rule(polyinr: Run, tmp_path: Path, monkeypa
 
 
 def test_every_rule_matches_something() -> None:
-    """Each fact is said of some figure: none hides behind another rule. Each has an effect in whole sentences."""
+    """Each fact applies to some metric: no rule is hidden by another. Each effect is a full sentence."""
     said = set()
     for rule in rules():
         field = tuple("x" if name == "*" else name for name in rule.field if name != "**")

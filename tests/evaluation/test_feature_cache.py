@@ -1,4 +1,4 @@
-"""What was seen is kept for the next time, and a stale or damaged file is not used."""
+"""Features are cached, and a stale or damaged file is not used."""
 
 from pathlib import Path
 
@@ -44,21 +44,21 @@ def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, f
     assert other != figures
 
 
-def kept(folder: Path, reals: Path) -> tuple[FeatureCache, dict, FeatureStatistics]:
-    """A cache that holds what was seen of the reals, its key and that."""
+def filled_cache(folder: Path, reals: Path) -> tuple[FeatureCache, dict, FeatureStatistics]:
+    """Return a cache with the statistics of the reals, its key and these."""
     images, extractor = DatasetImages.open(reals), LinearExtractor()
-    sense = ("lite2", "pooled")
+    feature_key = ("lite2", "pooled")
     seen = extract_features(
-        images, {"lite2": extractor}, {sense: Requirements(moments=True, features=True)}, device=CPU
-    )[sense]
-    cache, key = FeatureCache(folder), cache_key(images, sense, {"lite2": extractor}, CPU)
+        images, {"lite2": extractor}, {feature_key: Requirements(moments=True, features=True)}, device=CPU
+    )[feature_key]
+    cache, key = FeatureCache(folder), cache_key(images, feature_key, {"lite2": extractor}, CPU)
     assert cache.load(key) is None
     cache.store(key, seen.count, seen.to_tensors())
     return cache, key, seen
 
 
 def test_cached_statistics_equal_the_extracted_ones(tmp_path: Path, reals: Path) -> None:
-    cache, key, seen = kept(tmp_path / "cache", reals)
+    cache, key, seen = filled_cache(tmp_path / "cache", reals)
     count, tensors = cache.load(key)
     again = FeatureStatistics.from_tensors(tensors, count, device=CPU)
     assert torch.equal(again.features, seen.features)
@@ -67,7 +67,7 @@ def test_cached_statistics_equal_the_extracted_ones(tmp_path: Path, reals: Path)
 
 
 def test_a_damaged_or_renamed_file_is_not_used(tmp_path: Path, reals: Path) -> None:
-    cache, key, _ = kept(tmp_path / "cache", reals)
+    cache, key, _ = filled_cache(tmp_path / "cache", reals)
     other = {**key, "tap": "spatial"}
     path = cache.path_for(key)
     cache.path_for(other).write_bytes(path.read_bytes())

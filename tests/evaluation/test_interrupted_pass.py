@@ -1,4 +1,4 @@
-"""A pass that was cut short goes on from what is kept, to the very same figures; nothing else is gone on from."""
+"""An interrupted pass resumes from its saved state to the same bits, and from no other state."""
 
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from torch import Tensor
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
 from polyinr_core.latents.latents import LabelDistribution
-from polyinr_core.metrics import feature_pass as keeping
+from polyinr_core.metrics import feature_pass
 from polyinr_core.metrics.feature_pass import PassInterrupted
 from polyinr_core.metrics.feature_statistics import Accumulator, Requirements
 
 
-class Mortal(LinearExtractor):
-    """A judge that is cut short after so many images."""
+class Interrupted(LinearExtractor):
+    """A feature extractor that raises an error after `last` images."""
 
     def __init__(self, last: int, error: type[BaseException]) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def model(tmp_path: Path) -> Path:
     return small_checkpoint(tmp_path / "m.safetensors", classes=4)
 
 
-def figures(
+def metrics_of(
     folder: Path,
     model: Path,
     extractor: LinearExtractor,
@@ -60,14 +60,14 @@ def figures(
 def test_resuming_after_ctrl_c_gives_the_same_bits(
     reals: Path, model: Path, tmp_path: Path, last: int, said: str
 ) -> None:
-    expected = figures(reals, model, LinearExtractor(), None)
+    expected = metrics_of(reals, model, LinearExtractor(), None)
     cache = tmp_path / "kept"
     with pytest.raises(PassInterrupted, match=said) as stopped:
-        figures(reals, model, Mortal(last, KeyboardInterrupt), cache)
+        metrics_of(reals, model, Interrupted(last, KeyboardInterrupt), cache)
     assert stopped.value.exit_code == 130
     assert str(cache) in str(stopped.value)
     extractor = LinearExtractor()
-    assert figures(reals, model, extractor, cache) == expected
+    assert metrics_of(reals, model, extractor, cache) == expected
     assert extractor.seen == 64 - last
     assert len(list(cache.iterdir())) == 2  # of reals and fakes, and no state any more
 
@@ -75,13 +75,13 @@ def test_resuming_after_ctrl_c_gives_the_same_bits(
 def test_resuming_after_an_error_from_the_last_state(
     reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "SAVE_INTERVAL", 0.0)
-    monkeypatch.setattr(keeping, "SAVE_COST_RATIO", 0)
-    expected = figures(reals, model, LinearExtractor(), None)
+    monkeypatch.setattr(feature_pass, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(feature_pass, "SAVE_COST_RATIO", 0)
+    expected = metrics_of(reals, model, LinearExtractor(), None)
     with pytest.raises(MemoryError):
-        figures(reals, model, Mortal(42, MemoryError), tmp_path / "kept")
+        metrics_of(reals, model, Interrupted(42, MemoryError), tmp_path / "kept")
     extractor = LinearExtractor()
-    assert figures(reals, model, extractor, tmp_path / "kept") == expected
+    assert metrics_of(reals, model, extractor, tmp_path / "kept") == expected
     assert extractor.seen == 64 - 42
 
 
@@ -89,21 +89,21 @@ def test_states_are_saved_at_intervals(
     reals: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
-    monkeypatch.setattr(keeping.PassCheckpoint, "save", lambda self, accumulators: kept.append(1))
-    figures(reals, model, LinearExtractor(), tmp_path / "kept")
+    monkeypatch.setattr(feature_pass.PassCheckpoint, "save", lambda self, accumulators: kept.append(1))
+    metrics_of(reals, model, LinearExtractor(), tmp_path / "kept")
     assert not kept  # within the first half minute
 
 
 def test_without_a_cache_nothing_is_saved(reals: Path, model: Path, tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
     with pytest.raises(KeyboardInterrupt):
-        figures(reals, model, Mortal(12, KeyboardInterrupt), None)
+        metrics_of(reals, model, Interrupted(12, KeyboardInterrupt), None)
     assert set(tmp_path.rglob("*")) == before
 
 
 def test_an_interruption_before_the_first_batch_saves_nothing(reals: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        figures(reals, model, Mortal(0, KeyboardInterrupt), tmp_path / "kept")
+        metrics_of(reals, model, Interrupted(0, KeyboardInterrupt), tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
 
@@ -114,10 +114,10 @@ def test_a_state_of_other_settings_is_not_used(
     reals: Path, model: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     with pytest.raises(PassInterrupted):
-        figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
+        metrics_of(reals, model, Interrupted(42, KeyboardInterrupt), tmp_path / "kept")
     extractor = LinearExtractor()
-    found = figures(reals, model, extractor, tmp_path / "kept", **change)
-    for name, row in figures(reals, model, LinearExtractor(), None, **change).items():
+    found = metrics_of(reals, model, extractor, tmp_path / "kept", **change)
+    for name, row in metrics_of(reals, model, LinearExtractor(), None, **change).items():
         assert found[name] == pytest.approx(row, rel=1e-9)
     fakes = change.get("count", 40)
     assert extractor.seen == fakes + (24 if "resolution" in change else 0)
@@ -125,9 +125,9 @@ def test_a_state_of_other_settings_is_not_used(
 
 def test_a_state_of_another_model_is_not_used(reals: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(PassInterrupted):
-        figures(reals, model, Mortal(42, KeyboardInterrupt), tmp_path / "kept")
+        metrics_of(reals, model, Interrupted(42, KeyboardInterrupt), tmp_path / "kept")
     other, extractor = small_checkpoint(tmp_path / "other.safetensors", classes=3), LinearExtractor()
-    assert figures(reals, other, extractor, tmp_path / "kept") == figures(reals, other, LinearExtractor(), None)
+    assert metrics_of(reals, other, extractor, tmp_path / "kept") == metrics_of(reals, other, LinearExtractor(), None)
     assert extractor.seen == 40
 
 

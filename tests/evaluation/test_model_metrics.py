@@ -1,4 +1,4 @@
-"""Figures of a model: path length, inversion, speed, parameters, each against a slower form; enlarging."""
+"""Metrics of a model: path length, inversion, speed, parameters, each against a slower form; upsampling."""
 
 import numpy as np
 import pytest

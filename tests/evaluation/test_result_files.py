@@ -1,4 +1,4 @@
-"""Results read back: the names of files and of figures, and what of a row is a number."""
+"""Result files: their names, the numbers of an estimate, the families of metrics."""
 
 from pathlib import Path
 

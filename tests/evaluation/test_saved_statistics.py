@@ -1,4 +1,4 @@
-"""Statistics in images' place: ours give the same figures; others' .npz; what does not fit is refused."""
+"""Saved statistics give the values of the images; .npz of other programs; refusals."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def measured(reals: Any, fakes: Any, names: tuple[str, ...] = NAMES, **how: Any)
 
 
 def saved(path: Path, reals: Path, fakes: Path, names: tuple[str, ...] = NAMES) -> SavedStatistics:
-    """What `save_statistics` wrote of the reals on the way, read again."""
+    """Save the statistics of the reals by an evaluation, and read them."""
     measured(reals, fakes, names, save_statistics_to=path)
     return open_statistics(path)
 
@@ -77,7 +77,7 @@ def labeled(folder: Path, counts: tuple[int, ...]) -> Path:
 
 
 def test_label_counts_are_saved(tmp_path: Path, fakes: Path) -> None:
-    """Drawn images, and so figures, are those against the images themselves."""
+    """Generated images, and so the metrics, equal those with the images."""
     there = labeled(tmp_path / "set", (14, 2, 6, 4))
     statistics = saved(tmp_path / "s.safetensors", there, fakes)
     assert statistics.label_counts == DatasetImages.open(there).label_counts == (14, 2, 6, 4)

@@ -1,4 +1,4 @@
-"""Figures equal those of the metrics' own functions, however images come in; what cannot be evaluated."""
+"""Metrics of sets equal those of the metric functions; what cannot be evaluated."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tables of results: columns by name, the best of each, notes where cards forbid; in three formats."""
+"""Tables of results: columns by name, the best values, notes on comparability; three formats."""
 
 import csv
 import json
@@ -90,7 +90,7 @@ def test_paper_rows_share_columns_of_the_same_name() -> None:
     assert printed["fid"] == "2.86"
     assert printed["params"] == "46.0M"
     assert not {"fd-lite2", "rfid-seed0"} & printed.keys()
-    assert bold(table) == []  # the paper's are not judged
+    assert bold(table) == []  # the paper's are never marked
     notes = [table.notes[number - 1] for number in table.columns[0].notes]
     assert notes == ["Comparable only within what differs with the paper's: mine (the count of generated images)."]
     assert "Table 1" in table.source
@@ -103,7 +103,7 @@ def test_paper_rows_share_columns_of_the_same_name() -> None:
 
 
 def test_paper_values() -> None:
-    """Each is a number of a metric whose better way is known; two of them by hand against the paper."""
+    """Each is a number of a metric whose direction is known; two are copied from the paper."""
     for name in tables()["tables"]:
         known = published(name)
         assert known.rows

@@ -1,4 +1,4 @@
-"""DistributedContext that are threads of one process: they talk over a table instead of a network."""
+"""Ranks that are threads of one process and communicate by a shared table."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

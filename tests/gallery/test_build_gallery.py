@@ -1,6 +1,7 @@
 """`build_gallery` from Python: the folder, its facts, and the progress."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,18 @@ import polyinr_core as polyinr
 from polyinr_core.errors import FileError, LabelError, RequestError
 from polyinr_core.gallery import plan, sections
 from polyinr_core.gallery.builder import build_gallery
+
+ARIA = {  # that pages use
+    "aria-busy",
+    "aria-describedby",
+    "aria-haspopup",
+    "aria-hidden",
+    "aria-label",
+    "aria-labelledby",
+    "aria-live",
+    "aria-pressed",
+    "aria-valuetext",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +62,10 @@ def test_what_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
         with pytest.raises(error, match=words):
             build_gallery(model, tmp_path / "site", **options)
     assert list(tmp_path.rglob("*")) == [tmp_path / "site"]
+
+
+@pytest.mark.parametrize("name", ["gallery.html.jinja", "report.html.jinja", "view/index.html"])
+def test_pages_use_attributes_that_aria_has(name: str) -> None:
+    """WAI-ARIA 1.2 spells some of them in British English."""
+    used = set(re.findall(r"\baria-[a-z]+", (Path(polyinr.__file__).parent / "assets" / name).read_text()))
+    assert used <= ARIA

@@ -32,7 +32,7 @@ def test_interval_of_a_mean(replace: bool) -> None:
 
 @pytest.mark.parametrize("replace", [True, False])
 def test_coverage_of_the_interval_of_a_mean(replace: bool) -> None:
-    """Of a mean, 80 % is 1.28 deviations to either side."""
+    """The 80 % interval of a mean is 1.28 standard deviations on each side."""
     held = known = 0
     for seed in range(100):
         features = cloud(50, seed=seed)
@@ -49,7 +49,7 @@ def test_seed_determines_the_resamples() -> None:
 
 
 def test_halving_estimates_the_bias_of_the_frechet_distance() -> None:
-    """Samples of the reals themselves are at a distance of about c / N, which halving takes away."""
+    """Samples of the reals themselves are at a distance of about c / N, which halving removes."""
     dim, count = 16, 1000
     distance = frechet_to(Gaussian(torch.zeros(dim).double(), torch.eye(dim).double()))
     found = [halving(distance, cloud(count, seed=seed, dim=dim), pairs=2) for seed in range(10)]

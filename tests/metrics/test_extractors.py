@@ -1,4 +1,4 @@
-"""Networks by name: what each looks at, what it is known by, what is refused."""
+"""Feature extractors by name: preprocessing, identity, refusals."""
 
 import hashlib
 from pathlib import Path
@@ -46,7 +46,7 @@ def assert_same_features(found: Tensor, expected: Tensor) -> None:
 
 
 def check(network: FeatureExtractor, pixels: Tensor, *, file: Path, name: str) -> Tensor:
-    """Check what every network keeps to; return its features."""
+    """Check the properties of every extractor; return its features."""
     features = network(pixels)
     assert features.shape == (len(pixels), network.dim)
     assert features.dtype == torch.float32
@@ -75,7 +75,7 @@ def test_timm_preprocessing(folder: Path, pixels: Tensor, model: str) -> None:
 
 
 def test_resolution_of_a_timm_network(folder: Path, pixels: Tensor) -> None:
-    """A transformer's table of places is resampled; what looks in patches takes whole ones."""
+    """A transformer's position embedding is resampled; the resolution must be a multiple of the patch size."""
     name = f"timm:{TINY_VIT}"
     file, _ = write_timm(folder, TINY_VIT)
     own, small = (load_extractor(name, file=file, resolution=resolution) for resolution in (None, 64))

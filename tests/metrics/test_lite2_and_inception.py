@@ -1,4 +1,4 @@
-"""What evaluation reads images through: EfficientNet-lite2 from its package, Inception from a user's file."""
+"""EfficientNet-lite2 from its package, Inception from a user's file."""
 
 import hashlib
 import warnings

@@ -1,4 +1,4 @@
-"""The perceptual distance, and the smoothness of a walk in it."""
+"""The perceptual distance, and the smoothness of an interpolation."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def own(x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_smoothness_of_a_jump(loop: bool):
-    """A still walk but for one jump; a loop jumps back as well."""
+    """Equal frames with one jump; a loop jumps back as well."""
     dark, light = torch.full((2, 2, 3), -1.0), torch.full((2, 2, 3), 1.0)
     walk = path_smoothness(iter([dark, dark, light, light]), own, loop=loop)
     jump = float(feature_distance(own(dark.permute(2, 0, 1)[None]), own(light.permute(2, 0, 1)[None])))

@@ -1,4 +1,4 @@
-"""The perceptual path length, on a drawing whose length is known."""
+"""The perceptual path length of a generator whose length is known."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def squared(one: Tensor, two: Tensor) -> Tensor:
 
 
 def test_linear_generator() -> None:
-    """Its length is that of the whole way, squared. 1e-9: float64, divided by 1e-8."""
+    """Its length is that of the complete path, squared. 1e-9: float64, divided by 1e-8."""
     rng = torch.Generator().manual_seed(0)
     starts, ends = torch.randn(2, 9, 3, 12, generator=rng, dtype=torch.float64)
     expected = squared(draw(starts), draw(ends))
@@ -28,7 +28,7 @@ def test_linear_generator() -> None:
 
 
 def test_slope_at_the_start_counts() -> None:
-    """A drawing that curves: its slope at the start counts, not its way."""
+    """A nonlinear generator: its slope at the start counts, not the path."""
     starts, ends = torch.zeros(1, 1, 12, dtype=torch.float64), torch.ones(1, 1, 12, dtype=torch.float64)
     curved = path_lengths(starts, ends, lambda w: draw(w + 10 * w**2), squared)
     assert float(curved) == pytest.approx(12, rel=3e-3)

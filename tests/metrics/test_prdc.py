@@ -37,7 +37,7 @@ def manifolds(golden: dict[str, Tensor], *, half: bool = False, block: int = 409
 def test_golden_values(
     golden: dict[str, Tensor], expected: dict[str, float], half: bool, name: str, block: int
 ) -> None:
-    """The same counts; the golden figures are float32."""
+    """The same counts; the golden values are float32."""
     found = compute_prdc(*manifolds(golden, half=half, block=block), block=block)
     assert np.float32(found.precision) == np.float32(expected[f"precision_{name}"])
     assert np.float32(found.recall) == np.float32(expected[f"recall_{name}"])

@@ -1,4 +1,4 @@
-"""Our figures against torch-fidelity's, whole: its loop, its metrics, a random network registered with it."""
+"""Metrics against torch-fidelity's: its loop, its metrics, a random network registered with it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A drawer that fails: one line, and the plain one from then on."""
+"""A backend that fails or gives wrong colors: one line, and the plain one from then on."""
 
 import pytest
 import torch
@@ -11,27 +11,28 @@ from polyinr_core.rendering.backends import MAX_REASON, Fallback
 @pytest.fixture(autouse=True)
 def _nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "FAILED", set())
+    monkeypatch.setattr(backends, "CHECKED", set())
 
 
-def plain(affine: Tensor, points: Tensor) -> Tensor:
-    return points + affine
+def plain(affine: Tensor, coordinates: Tensor) -> Tensor:
+    return coordinates + affine
 
 
 class Failing:
     def __init__(self, error: Exception) -> None:
         self.error, self.calls = error, 0
 
-    def __call__(self, affine: Tensor, points: Tensor) -> Tensor:
+    def __call__(self, affine: Tensor, coordinates: Tensor) -> Tensor:
         self.calls += 1
         raise self.error
 
 
 def test_a_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     failing = Failing(RuntimeError("\n\nno compiler\nand a long story"))
-    drawer = Fallback(failing, plain, name="torch.compile")
+    backend = Fallback(failing, plain, name="torch.compile")
     one = torch.ones(1)
-    assert [float(drawer(one, one)) for _ in range(2)] == [2, 2]
-    assert float(Fallback(failing, plain, name="torch.compile")(one, one)) == 2  # nor by another drawer
+    assert [float(backend(one, one)) for _ in range(2)] == [2, 2]
+    assert float(Fallback(failing, plain, name="torch.compile")(one, one)) == 2  # nor by another backend
     assert failing.calls == 1
     assert caplog.messages == ["torch.compile does not work here (RuntimeError: no compiler); continuing without it"]
 
@@ -44,11 +45,11 @@ def test_another_compiler_is_still_tried(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_what_is_wrong_itself_is_not_blamed_on_the_compiler(caplog: pytest.LogCaptureFixture) -> None:
-    drawer = Fallback(lambda affine, points: affine @ points, plain, name="Triton")
+    backend = Fallback(lambda affine, coordinates: affine @ coordinates, plain, name="Triton")
     with pytest.raises(RuntimeError, match="size of tensor"):
-        drawer(torch.ones(2), torch.ones(3))
+        backend(torch.ones(2), torch.ones(3))
     assert caplog.messages == []
-    assert drawer(torch.ones(2), torch.ones(2)) == 2  # still the fast one's
+    assert backend(torch.ones(2), torch.ones(2)) == 2  # still the fast one's
 
 
 def test_a_long_reason_is_cut(caplog: pytest.LogCaptureFixture) -> None:
@@ -57,7 +58,7 @@ def test_a_long_reason_is_cut(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_works_is_used(caplog: pytest.LogCaptureFixture) -> None:
-    assert Fallback(lambda affine, points: affine, plain, name="Triton")(torch.ones(1), torch.ones(1)) == 1
+    assert Fallback(lambda affine, coordinates: affine, plain, name="Triton")(torch.ones(1), torch.ones(1)) == 1
     assert caplog.messages == []
 
 
@@ -65,3 +66,46 @@ def test_what_works_is_used(caplog: pytest.LogCaptureFixture) -> None:
 def test_too_little_memory_is_no_reason_to_go_on(error: Exception) -> None:
     with pytest.raises(type(error)):
         Fallback(Failing(error), plain, name="Triton")(torch.ones(1), torch.ones(1))
+
+
+def colors(affine: Tensor, coordinates: Tensor) -> Tensor:
+    return (affine.mean(dim=(1, 2, 3))[:, None, None] + coordinates).expand(len(affine), -1, -1)
+
+
+def test_wrong_colors_are_noticed_at_the_first_use(caplog: pytest.LogCaptureFixture) -> None:
+    affine, coordinates = torch.ones(2, 3, 3, 4), torch.rand(500, 3)
+    backend = Fallback(lambda a, c: colors(a, c) * 1.2, colors, name="Triton", max_difference=0.1)
+    assert torch.equal(backend(affine, coordinates), colors(affine, coordinates))
+    assert caplog.messages == [
+        "Triton does not work here (WrongColorsError: its colors differ from PyTorch's by 0.2 of their norm); "
+        "continuing without it"
+    ]
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_right_colors_are_checked_once_on_few_pixels(per_image: bool, caplog: pytest.LogCaptureFixture) -> None:
+    affine, coordinates = torch.ones(2, 3, 3, 4), torch.rand(*([2] if per_image else []), 500, 3)
+    sizes = {"fast": [], "plain": []}
+
+    def counted(name: str):
+        def evaluate(affine: Tensor, coordinates: Tensor) -> Tensor:
+            found = colors(affine, coordinates)
+            sizes[name].append(found.shape[0] * found.shape[1])
+            return found
+
+        return evaluate
+
+    backend = Fallback(counted("fast"), counted("plain"), name="Triton", max_difference=0.1)
+    for _ in range(2):
+        assert torch.equal(backend(affine, coordinates), colors(affine, coordinates))
+    assert sizes == {"fast": [backends.CHECK_PIXELS, 1000, 1000], "plain": [backends.CHECK_PIXELS]}
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_nan_is_wrong_unless_the_plain_backend_gives_it_too() -> None:
+    affine, coordinates = torch.ones(1, 3, 3, 4), torch.rand(5, 3)
+    nan = lambda a, c: colors(a, c) * float("nan")  # noqa: E731
+    assert Fallback(nan, nan, name="overflow", max_difference=0.1)(affine, coordinates).isnan().all()
+    assert "overflow" not in backends.FAILED
+    assert Fallback(nan, colors, name="Triton", max_difference=0.1)(affine, coordinates).isfinite().all()
+    assert backends.FAILED == {"Triton"}

@@ -13,7 +13,7 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator, Synthesis
 from polyinr_core.rendering.backends import Fallback, in_precision, select_backend
 from polyinr_core.rendering.backends import triton as fused
-from polyinr_core.rendering.backends.triton import TILES, TritonBackend, has_kernels, is_fusible
+from polyinr_core.rendering.backends.triton import Tile, TritonBackend, has_kernels, is_fusible, select_tile
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton comes with PyTorch for a GPU; this is another"
@@ -23,6 +23,11 @@ CUDA = torch.device("cuda")
 
 def network(levels: int = 3) -> Synthesis:
     return Synthesis(GeneratorConfig(levels=levels, channels=16, z_dim=8, w_dim=12))
+
+
+def hopper_tile(monkeypatch: pytest.MonkeyPatch, *, channels: int = 512) -> Tile:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    return select_tile(torch.bfloat16, channels, CUDA)
 
 
 def interpreted(*choice: str) -> None:
@@ -49,20 +54,20 @@ def test_kernels_of_every_kind_draw_the_definition() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning:triton")
 @pytest.mark.parametrize("whole", [False, True])
-def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool) -> None:
+def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes what the compiler refuses: types that differ between branches, say."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
     from polyinr_core.rendering.backends import triton_kernels as tiles
 
-    tile = next(tile for tile in TILES[torch.bfloat16] if tile.all_levels == whole)
+    tile = Tile(64, 256, 64, warps=8, all_levels=True) if whole else hopper_tile(monkeypatch)
     kernel = tiles.network_kernel if whole else tiles.level_kernel
     constants = {"n": 512, "rows": 3, "is_release": True, "clamped": True, "slope": 0.2}
     constants |= {name: tile.options[name] for name in ("pixels", "outputs", "inputs")}
     constants |= {} if whole else {"first": False, "last": False}
     narrow = {"weights", "biases", "buffers", "weight", "bias", "features", *(() if whole else ("out",))}
-    numbers = {"count", "images", "point_step", "matrix_step", "levels"}
+    numbers = {"count", "images", "coordinate_step", "matrix_step", "levels"}
     kinds = {name: "*bf16" if name in narrow else "*fp32" for name in kernel.arg_names}
     kinds |= {name: "i32" for name in numbers if name in kinds} | {"limit": "fp32"}
     kinds |= dict.fromkeys(constants, "constexpr")
@@ -79,6 +84,21 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool) -> None:
 def test_networks_that_there_are_kernels_for(dtype: torch.dtype) -> None:
     assert is_fusible(in_precision(network(), dtype)) is (dtype != torch.float64)
     assert not is_fusible(network(levels=1))
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (9, 0), (12, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_tile_is_fixed_and_fits(
+    dtype: torch.dtype, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operands of a product, in as many stages as are pipelined, fit into the shared memory of a multiprocessor."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    shared = {(8, 0): 163, (9, 0): 227}.get(capability, 99) * 1024  # CUDA C++ programming guide, table of capabilities
+    for channels in (16, 128, 129, 1024, 65536):
+        tile = select_tile(dtype, channels, CUDA)
+        assert tile == select_tile(dtype, channels, CUDA)
+        assert tile.stages * (tile.pixels + tile.outputs) * tile.inputs * dtype.itemsize <= shared
+        assert not tile.all_levels
 
 
 @needs_triton

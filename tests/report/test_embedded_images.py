@@ -38,7 +38,7 @@ def test_thumbnails_are_area_averaged() -> None:
     """Oracle: the mean of blocks of 2 x 2."""
     pixels = torch.from_numpy(noise(2 * THUMBNAIL_SIZE, 2 * THUMBNAIL_SIZE)).permute(2, 0, 1)[None]
     blocks = pixels[0].double().unfold(1, 2, 2).unfold(2, 2, 2).mean(dim=(3, 4)).permute(1, 2, 0)
-    assert np.abs(make_thumbnails(pixels)[0] - blocks.numpy()).max() <= 0.75  # rounded to whole gray levels
+    assert np.abs(make_thumbnails(pixels)[0] - blocks.numpy()).max() <= 0.75  # rounded to integer gray levels
     small = torch.from_numpy(noise(THUMBNAIL_SIZE, THUMBNAIL_SIZE)).permute(2, 0, 1)[None]
     assert np.array_equal(make_thumbnails(small)[0], small[0].permute(1, 2, 0).numpy())
 

@@ -1,4 +1,4 @@
-"""Drawn images among reals: copies are found, neighbors and realism are those of a plain computation."""
+"""Nearest reals of generated images: copies are found, distances and realism equal a plain computation."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from polyinr_core.report.nearest_neighbors import NearestNeighbors, find_neighbo
 from polyinr_core.report.page import ThumbnailSource, compare_with_reals, thumbnails_at
 
 
-def looked(reals: Tensor, fakes: Tensor, **settings: Any) -> NearestNeighbors:
+def neighbors_of(reals: Tensor, fakes: Tensor, **settings: Any) -> NearestNeighbors:
     return find_neighbors(
         Given(reals, "reals"),
         Given(fakes, "fakes"),
@@ -25,7 +25,7 @@ def looked(reals: Tensor, fakes: Tensor, **settings: Any) -> NearestNeighbors:
 def test_neighbors_and_realism_equal_cdist() -> None:
     """Oracle: all distances by torch.cdist in float64."""
     reals, fakes = noise(13, 1), noise(7, 2)
-    found = looked(reals, fakes)
+    found = neighbors_of(reals, fakes)
     x, y = fakes.flatten(1).double(), reals.flatten(1).double()
     across, among = torch.cdist(x, y), torch.cdist(y, y)
     order = across.argsort(dim=1)[:, :5]
@@ -40,8 +40,8 @@ def test_neighbors_and_realism_equal_cdist() -> None:
 
 def test_copies_are_detected() -> None:
     reals = noise(40, 1)
-    honest = looked(reals, noise(20, 2))
-    copied = looked(reals, torch.cat([reals[5:15], noise(10, 2)]))
+    honest = neighbors_of(reals, noise(20, 2))
+    copied = neighbors_of(reals, torch.cat([reals[5:15], noise(10, 2)]))
     assert honest.fraction_near < 0.3
     assert copied.fraction_near >= 0.5
     assert sorted(copied.nearest_of_all(10)) == list(range(10))
@@ -53,13 +53,13 @@ def test_copies_are_detected() -> None:
 
 def test_realism_groups_are_disjoint() -> None:
     for count in (3, 5, 20):
-        groups = looked(noise(9, 1), noise(count, 2)).ranked(16)
+        groups = neighbors_of(noise(9, 1), noise(count, 2)).ranked(16)
         seeds = [seed for group in groups.values() for seed in group]
         assert len(seeds) == len(set(seeds)) == 3 * min(16, count // 3)
 
 
 def test_fewer_reals_than_neighbors() -> None:
-    assert looked(noise(4, 1), noise(2, 2)).indices.shape == (2, 4)
+    assert neighbors_of(noise(4, 1), noise(2, 2)).indices.shape == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_fewer_reals_than_neighbors() -> None:
 )
 def test_too_few_or_equal_reals_are_refused(reals: Tensor, said: str) -> None:
     with pytest.raises(PolyinrError, match=said):
-        looked(reals, noise(4, 2))
+        neighbors_of(reals, noise(4, 2))
 
 
 def test_features_of_reals_are_cached(tmp_path) -> None:
-    first = looked(noise(9, 1), noise(4, 2), cache=tmp_path / "kept")
-    again = looked(noise(9, 1), noise(4, 2), cache=tmp_path / "kept")
+    first = neighbors_of(noise(9, 1), noise(4, 2), cache=tmp_path / "cache")
+    again = neighbors_of(noise(9, 1), noise(4, 2), cache=tmp_path / "cache")
     assert torch.equal(first.distances, again.distances)
-    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_rows_show_the_images_of_their_indices() -> None:
@@ -92,9 +92,9 @@ def test_rows_show_the_images_of_their_indices() -> None:
 
 def test_thumbnails_are_stored_while_images_are_read() -> None:
     pixels = noise(12, 3)
-    kept = ThumbnailSource(Given(pixels))
-    assert torch.equal(torch.cat(list(kept.batches())), pixels)
-    assert len(kept.thumbnails) == len(kept) == 12
+    source = ThumbnailSource(Given(pixels))
+    assert torch.equal(torch.cat(list(source.batches())), pixels)
+    assert len(source.thumbnails) == len(source) == 12
     (tile,) = thumbnails_at(Given(pixels), [7, 7]).values()
     assert (tile == pixels[7].permute(1, 2, 0).numpy()).all()
-    assert (kept.thumbnails[7] == tile).all()
+    assert (source.thumbnails[7] == tile).all()

@@ -1,4 +1,4 @@
-"""Curves from a log: which share a panel, what is smooth_curve, how many points are drawn."""
+"""Curves from a log: panels, smoothing, the number of points."""
 
 import numpy as np
 import pytest

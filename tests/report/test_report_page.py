@@ -1,4 +1,4 @@
-"""The page: it needs nothing else, its parts are there, and whatever names hold is text."""
+"""The page: self-contained, complete, and every name is escaped."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> StoredRun:
 
 @pytest.fixture
 def blank_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts that take no time."""
+    """Empty charts, to save time."""
     monkeypatch.setattr(charts, "to_svg", lambda drawing: b"<svg/>")
 
 

@@ -1,4 +1,4 @@
-"""A run's log: what counts where a stop lost work, lines that are damaged, stages, a log that grows."""
+"""A run's log: repeated iterations, damaged lines, stages, a growing log."""
 
 import json
 from pathlib import Path

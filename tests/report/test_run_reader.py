@@ -1,4 +1,4 @@
-"""A run folder read as it is: what is no run, what is damaged, which model, which results."""
+"""Reading a run folder: its parts, its model and results, other and damaged folders."""
 
 import json
 from pathlib import Path

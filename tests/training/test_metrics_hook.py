@@ -1,4 +1,4 @@
-"""Judging while training: what is compared, at what cost, and by how many processes."""
+"""Metrics during training: what is compared, how often images are made, several processes."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
-from polyinr_core.training import metrics_hook as judging
+from polyinr_core.training import metrics_hook
 from polyinr_core.training.config import DISTANCES, SAMPLE_COUNTS, SampleCount, networks_of
 from polyinr_core.training.metrics_hook import Lite2Features, MetricsHook, quantize, render_uint8
 
@@ -39,10 +39,10 @@ ALL = ("fd-lite2", "kd-lite2", "fid")
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at few images, in batches that divide none of the counts, through narrow networks."""
-    monkeypatch.setattr(judging, "Lite2Features", NarrowLite2)
-    monkeypatch.setattr(judging, "SAMPLE_COUNTS", FEW)
-    monkeypatch.setattr(judging, "BATCH_SIZE", 4)
+    """Use few images, in batches that divide none of the counts, and narrow networks."""
+    monkeypatch.setattr(metrics_hook, "Lite2Features", NarrowLite2)
+    monkeypatch.setattr(metrics_hook, "SAMPLE_COUNTS", FEW)
+    monkeypatch.setattr(metrics_hook, "BATCH_SIZE", 4)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_logged_facts(weights: dict[str, Any], archive: ZipDataset, generator: G
 
 def test_sample_counts(weights: dict[str, Any], six_of_eight: ZipDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """All reals up to a limit; as many fakes for lite2, StyleGAN's 50 thousand for fid."""
-    monkeypatch.setattr(judging, "SAMPLE_COUNTS", SAMPLE_COUNTS)
+    monkeypatch.setattr(metrics_hook, "SAMPLE_COUNTS", SAMPLE_COUNTS)
     whole = hook(("fd-lite2", "fid"), weights, six_of_eight)
     assert whole.reals == {"lite2": 1500, "inception": 1500}
     assert whole.fakes == {"lite2": 1500, "inception": 50_000}
@@ -156,7 +156,7 @@ def test_classes_are_drawn_from_the_data(weights: dict[str, Any], six_of_eight: 
 
 
 def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDistribution) -> RunningMoments:
-    """What Inception sees of 30 images whose labels are drawn so."""
+    """Return Inception's moments of 30 images with labels of this distribution."""
     statistics = RunningMoments(weights["inception"].dim)
     for seed in range(30):
         statistics.add(weights["inception"](render_uint8(generator, [seed], resolution=64, labels=labels)))
@@ -166,7 +166,7 @@ def statistics_of(weights: dict[str, Any], generator: Generator, labels: LabelDi
 def test_mirroring_and_held_out_images_change_nothing(
     weights: dict[str, Any], archive: ZipDataset, generator: Generator
 ) -> None:
-    """The reals are all images of the set as they are, whatever of them training sees and when."""
+    """The reals are all images of the dataset, unmirrored, whatever training uses."""
     plain = hook(("fid",), weights, archive, resolution=16)
     other = hook(("fid",), weights, archive, resolution=16, mirror=True, held_out=100, seed=7)
     assert plain.distances(generator) == other.distances(generator)
@@ -175,14 +175,14 @@ def test_mirroring_and_held_out_images_change_nothing(
 def test_each_image_is_made_once_for_all_networks(
     weights: dict[str, Any], archive: ZipDataset, generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For both networks together; a second measurement draws only."""
+    """For both networks together; a second measurement only renders."""
     shown, drawn = [], []
-    show, plain = TrainLoader.load, judging.render_uint8
+    show, plain = TrainLoader.load, metrics_hook.render_uint8
     monkeypatch.setattr(
         TrainLoader, "load", lambda self, places: (shown.extend(places.tolist()), show(self, places))[1]
     )
     monkeypatch.setattr(
-        judging,
+        metrics_hook,
         "render_uint8",
         lambda model, seeds, **options: (drawn.extend(seeds), plain(model, seeds, **options))[1],
     )
@@ -232,7 +232,7 @@ class Recorded:
 
 
 def test_moments_of_ranks_merge() -> None:
-    """Parts of any length, none at all too, add up to the statistics of the whole."""
+    """Parts of any length, empty ones too, merge to the moments of all."""
     features = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 3 + 20
     whole = RunningMoments(6)
     whole.add(features)
@@ -251,7 +251,7 @@ def test_moments_of_ranks_merge() -> None:
 
 def measure_as(rank: int, count: int, folder: Path, model: Path) -> None:
     """Measure as one of the processes of a job, and write down what came out."""
-    judging.SAMPLE_COUNTS, judging.BATCH_SIZE = FEW, 4
+    metrics_hook.SAMPLE_COUNTS, metrics_hook.BATCH_SIZE = FEW, 4
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=count)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
@@ -267,7 +267,7 @@ def test_two_processes_measure_as_one(
     archive: ZipDataset, generator: Generator, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the true lite2's features. 1e-9: they are the same, bit for bit; their sums are in another order."""
-    monkeypatch.setattr(judging, "Lite2Features", Lite2Features)
+    monkeypatch.setattr(metrics_hook, "Lite2Features", Lite2Features)
     weights = {"lite2": load_pretrained("lite2"), "inception": NarrowInception()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # features must come from the same kernels

@@ -4,7 +4,7 @@ import "./exact.js";
 import { Controls } from "./controls.js";
 import { showFrame } from "./frame.js";
 import { Loader } from "./loader.js";
-import { Place, placeText } from "./place.js";
+import { PlaneWindow, windowText } from "./window.js";
 import { NO_RESPONSE, showError } from "./errors.js";
 
 const MIN_PIXEL_RATIO = 0.75; // pixels of the screen to one of a tile, at least
@@ -136,7 +136,7 @@ async function choose() {
   image = fields;
   const name = label === null ? "" : `, ${model.class_names[label] ?? `class ${label}`}`;
   const mixing = fields.levels ? `; levels ${fields.levels} of seed ${fields.other}` : "";
-  $("drawn").textContent = `Seed ${fields.seed}${name}, psi ${fields.psi}${mixing}.`;
+  $("caption").textContent = `Seed ${fields.seed}${name}, psi ${fields.psi}${mixing}.`;
   document.title = `Seed ${fields.seed}${name} – polyinr view`;
   show(fields);
   describe();
@@ -158,10 +158,10 @@ $("copy").addEventListener("click", async () => {
 
 // The viewport
 
-function place() {
+function currentWindow() {
   const bounds = viewport.getBounds(false);
   const size = viewport.getContainerSize();
-  return new Place({
+  return new PlaneWindow({
     x: toPlane(bounds.x),
     y: toPlane(bounds.y),
     width: bounds.width * worldSize,
@@ -187,10 +187,10 @@ function go({ x, y, span }, immediately) {
 }
 
 function describe() {
-  const here = place();
+  const here = currentWindow();
   const finest = Math.min(maxLevel, Math.max(minLevel, level()));
   const dtype = model.dtypes[finest];
-  $("window").textContent = placeText(here);
+  $("window").textContent = windowText(here);
   const off = model.tolerance ? ` The error is at most ${model.tolerance}/255 on 999 of 1000 pixels.` : "";
   let depth = `Rendered in ${dtype}.`;
   if (level() >= maxLevel) {

@@ -12,7 +12,7 @@ from polyinr_core.models.layers import SLOPE, aligned
 
 CHUNK_NUMBERS = 2**20  # that go through a product at once: some MiB, which the last-level cache holds
 CHANNEL_MULTIPLE = 16  # to which channels are padded with zeros: 64 bytes in float32
-STRIPE_NUMBERS = 2**17  # that a thread takes from one product to the next while they are in its own cache
+STRIPE_NUMBERS = 2**17  # that a thread takes from one product to the next while they are in its cache
 
 
 class CpuBackend:
@@ -34,25 +34,25 @@ class CpuBackend:
         coordinates = coordinates.expand(len(affine), *coordinates.shape[-2:])
         colors = affine.new_empty(len(coordinates), 3, coordinates.shape[1])
         size, layers = len(self.buffers.x), _Layers(self.synthesis)
-        for levels, points, image in zip(affine, coordinates, colors, strict=True):
+        for levels, xy1, image in zip(affine, coordinates, colors, strict=True):
             first = self.synthesis.fold_first(aligned(levels[:1]))  # alone, so that no bit depends on the batch
             matrices = [aligned(padded(matrix, matrix.shape[0])) for matrix in (*first, *levels[1:])]
-            for chunk, out in zip(points.split(size), image.split(size, dim=1), strict=True):
+            for chunk, out in zip(xy1.split(size), image.split(size, dim=1), strict=True):
                 self._evaluate(layers, matrices, chunk, out)
         return colors.mT
 
-    def _evaluate(self, layers: "_Layers", matrices: list[Tensor], points: Tensor, colors: Tensor) -> None:
+    def _evaluate(self, layers: "_Layers", matrices: list[Tensor], coordinates: Tensor, colors: Tensor) -> None:
         """Evaluate a chunk of coordinates [P, 3] into colors [3, P], level after level, each stripe after stripe."""
         buffers, (first, *others) = self.buffers, matrices
         is_release = self.synthesis.config.form == "release"
-        x, product = buffers.x[: len(points)], buffers.product[: len(points)]
+        x, product = buffers.x[: len(coordinates)], buffers.product[: len(coordinates)]
         for level, following in enumerate([*others, None]):
             if level:
                 torch.mm(x, layers.weights[level], out=product)
                 x, product = product, x
-            for start in range(0, len(points), len(buffers.m)):
+            for start in range(0, len(coordinates), len(buffers.m)):
                 rows = slice(start, start + len(buffers.m))
-                p, features = points[rows], x[rows]
+                p, features = coordinates[rows], x[rows]
                 h = features if buffers.h is None else buffers.h[: len(p)]
                 m = buffers.m[: len(p)]
                 if level:

@@ -1,7 +1,6 @@
 """The Triton backend: a level's modulation, product, bias, activation and clamp in one kernel."""
 
 import importlib.util
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,24 +31,17 @@ class Tile:
         return sizes | {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
 
 
-TILES = {  # the first is used where nothing is timed
-    torch.bfloat16: (
-        Tile(128, 128, 64, warps=8),
-        Tile(128, 256, 64, warps=8),
-        Tile(64, 256, 64, warps=4),
-        Tile(64, 256, 64, warps=8, all_levels=True),
-    ),
-    torch.float32: (
-        Tile(64, 64, 32),
-        Tile(128, 64, 16, warps=8),
-        Tile(128, 128, 16, warps=8),
-        Tile(64, 128, 16, warps=8, all_levels=True),
-    ),
-}
+LARGE = {(9, 0), (10, 0)}  # compute capabilities with 227 KiB of shared memory; others have 99 or more
+# The tile by dtype, compute capabilities (None: any) and most channels; the first match is taken. The choice is fixed
+# because tiles differ in the order of their sums, and a seed has to be the same image in every process.
+# benchmarks/gpu.py times tiles; none has been timed yet: these fit into shared memory and fill the GPU with programs.
+TILES: tuple[tuple[torch.dtype, set[tuple[int, int]] | None, int, Tile], ...] = (
+    (torch.bfloat16, LARGE, 128, Tile(128, 128, 64, warps=8)),
+    (torch.bfloat16, LARGE, 65536, Tile(128, 256, 64, warps=8)),
+    (torch.bfloat16, None, 65536, Tile(64, 128, 64)),
+    (torch.float32, None, 65536, Tile(64, 64, 32)),
+)
 MIN_CAPABILITY = (8, 0)  # native bfloat16
-MAX_FUSED_CHANNELS = 512  # of tiles with all levels
-
-TUNED: dict[tuple[object, ...], Tile] = {}  # by device, dtype, network
 
 
 def has_kernels(synthesis: Synthesis, device: torch.device) -> bool:
@@ -66,10 +58,11 @@ def is_fusible(synthesis: Synthesis) -> bool:
     """Return whether there are kernels for a network: two levels or more, float32 or bfloat16 products."""
     if len(synthesis.products) < 2:
         return False
-    return synthesis.to_rgb.weight.dtype == torch.float32 and of_product(synthesis, 1)[0].dtype in TILES
+    product_dtypes = {dtype for dtype, *_ in TILES}
+    return synthesis.to_rgb.weight.dtype == torch.float32 and weights_of(synthesis, 1)[0].dtype in product_dtypes
 
 
-def of_product(synthesis: Synthesis, level: int) -> tuple[Tensor, Tensor]:
+def weights_of(synthesis: Synthesis, level: int) -> tuple[Tensor, Tensor]:
     """Return a level's weight [n, n] and bias [n]."""
     product: Any = synthesis.products[level]
     return product.weight.detach(), product.bias.detach()
@@ -78,14 +71,14 @@ def of_product(synthesis: Synthesis, level: int) -> tuple[Tensor, Tensor]:
 class TritonBackend:
     """Evaluate a synthesis network with a launch per level or, with an `all_levels` tile, one for all.
 
-    The network may be in reduced precision (precision.in_precision); its weights are copied. Without a `tile` the
-    fastest is found at the first call on a GPU, once per process.
+    The network may be in reduced precision (precision.in_precision); its weights are copied. `tile` defaults to that of
+    TILES for the device.
     """
 
     def __init__(self, synthesis: Synthesis, *, tile: Tile | None = None) -> None:
         config = synthesis.config
         self.synthesis, self.tile = synthesis, tile
-        pairs = [of_product(synthesis, level) for level in range(1, config.levels)]
+        pairs = [weights_of(synthesis, level) for level in range(1, config.levels)]
         self.weights = torch.stack([weight for weight, _ in pairs])  # [L - 1, n, n]
         self.biases = torch.stack([bias for _, bias in pairs])
         self.rgb = synthesis.to_rgb.weight.detach().contiguous()  # [3, n]
@@ -98,113 +91,86 @@ class TritonBackend:
         self.limit = config.clamp or 0.0
 
     @torch.no_grad()
-    def __call__(self, affine: Tensor, points: Tensor) -> Tensor:
+    def __call__(self, affine: Tensor, coordinates: Tensor) -> Tensor:
         """Map affine [N, L, 3, n] and coordinates [P, 3] or [N, P, 3] to colors [N, P, 3]; a blend likewise."""
         if affine.dtype != torch.float32 or affine.shape[2] > MAX_ROWS:
-            return self.synthesis(affine, points)
-        affine, points = affine.contiguous(), points.contiguous()
+            return self.synthesis(affine, coordinates)
+        affine, coordinates = affine.contiguous(), coordinates.contiguous()
         with torch.cuda.device_of(affine):  # Triton launches on the current one
-            if self.tile is None:
-                self.tile = self.choose(affine, points)
-            return self.draw(affine, points, self.tile)
+            tile = self.tile or select_tile(self.weights.dtype, affine.shape[-1], affine.device)
+            evaluate = self.through_network if tile.all_levels else self.through_levels
+            return evaluate(affine, coordinates, tile).sum(dim=2) + self.synthesis.to_rgb.bias
 
-    def choose(self, affine: Tensor, points: Tensor) -> Tile:
-        """Return the fastest tile for these inputs; on a CPU, where nothing is timed, the first."""
-        dtype = self.weights.dtype
-        if affine.device.type != "cuda":
-            return TILES[dtype][0]
-        n = self.facts["n"]
-        key = (affine.device, dtype, *self.facts.values())
-        if key not in TUNED:
-            tiles = (tile for tile in TILES[dtype] if n <= MAX_FUSED_CHANNELS or not tile.all_levels)
-            TUNED[key] = fastest(tiles, lambda tile: self.draw(affine, points, tile))
-        return TUNED[key]
-
-    def draw(self, affine: Tensor, points: Tensor, tile: Tile) -> Tensor:
-        """Evaluate with programs of one shape."""
-        evaluate = self.through_network if tile.all_levels else self.through_levels
-        return evaluate(affine, points, tile).sum(dim=2) + self.synthesis.to_rgb.bias
-
-    def through_levels(self, affine: Tensor, points: Tensor, tile: Tile) -> Tensor:
+    def through_levels(self, affine: Tensor, coordinates: Tensor, tile: Tile) -> Tensor:
         """Return partial sums of the colors, [N, P, blocks, 3], with a launch per level."""
         from .triton_kernels import level_kernel
 
-        (images, levels, rows, n), count = affine.shape, points.shape[-2]
+        (images, levels, rows, n), count = affine.shape, coordinates.shape[-2]
         blocks = -(-n // tile.outputs)
-        shares = affine.new_empty(images, count, blocks, 3)
+        partial_colors = affine.new_empty(images, count, blocks, 3)
         folded = self.synthesis.fold_first(affine[:, 0]).contiguous()
-        spare = [self.weights.new_empty(images, count, n) for _ in range(min(2, levels - 2))] or [shares]
+        buffers = [self.weights.new_empty(images, count, n) for _ in range(min(2, levels - 2))] or [partial_colors]
         for level in range(1, levels):
             last = level == levels - 1
             level_kernel[-(-count // tile.pixels) * blocks, images](
-                shares if last else spare[level % len(spare)],
-                spare[(level - 1) % len(spare)],
+                partial_colors if last else buffers[level % len(buffers)],
+                buffers[(level - 1) % len(buffers)],
                 folded,
                 affine[:, level],
-                points,
+                coordinates,
                 self.weights[level - 1],
                 self.biases[level - 1],
                 self.rgb,
                 self.limit,
                 count,
                 affine.stride(0),
-                points.stride(0) if points.dim() == 3 else 0,
+                coordinates.stride(0) if coordinates.dim() == 3 else 0,
                 rows=rows,
                 first=level == 1,
                 last=last,
                 **tile.options,
                 **self.facts,
             )
-        return shares
+        return partial_colors
 
-    def through_network(self, affine: Tensor, points: Tensor, tile: Tile) -> Tensor:
+    def through_network(self, affine: Tensor, coordinates: Tensor, tile: Tile) -> Tensor:
         """Return partial sums of the colors, [N, P, blocks, 3], with one launch."""
         from .triton_kernels import network_kernel
 
-        (images, levels, rows, n), count = affine.shape, points.shape[-2]
-        shares = affine.new_empty(images, count, -(-n // tile.outputs), 3)
+        (images, levels, rows, n), count = affine.shape, coordinates.shape[-2]
+        partial_colors = affine.new_empty(images, count, -(-n // tile.outputs), 3)
         programs = min(images * -(-count // tile.pixels), processors(affine.device))
         network_kernel[(programs,)](
-            shares,
+            partial_colors,
             self.weights.new_empty(programs, 2, tile.pixels, n),
             self.synthesis.fold_first(affine[:, 0]).contiguous(),
             affine,
-            points,
+            coordinates,
             self.weights,
             self.biases,
             self.rgb,
             self.limit,
             count,
             images,
-            points.stride(0) if points.dim() == 3 else 0,
+            coordinates.stride(0) if coordinates.dim() == 3 else 0,
             levels,
             rows=rows,
             **tile.options,
             **self.facts,
         )
-        return shares
+        return partial_colors
+
+
+def select_tile(dtype: torch.dtype, channels: int, device: torch.device) -> Tile:
+    """Return the tile of TILES for a network of `channels` on a device."""
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    return next(
+        tile
+        for product_dtype, capabilities, max_channels, tile in TILES
+        if product_dtype == dtype and (capabilities is None or capability in capabilities) and channels <= max_channels
+    )
 
 
 def processors(device: torch.device) -> int:
-    """Return how many programs a device runs at a time, one per multiprocessor; 2 where Triton is interpreted."""
+    """Return the number of programs that run at a time, one per multiprocessor; 2 in Triton's interpreter."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
-
-
-def fastest(tiles: Iterable[Tile], draw: Callable[[Tile], object], *, repeats: int = 5) -> Tile:
-    """Return the fastest tile of those whose programs fit the GPU."""
-    from .triton_kernels import OutOfResources
-
-    times: dict[Tile, float] = {}
-    for tile in tiles:
-        try:
-            draw(tile)
-        except OutOfResources:
-            continue
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(repeats):
-            draw(tile)
-        end.record()
-        end.synchronize()
-        times[tile] = start.elapsed_time(end)
-    return min(times, key=lambda tile: times[tile])

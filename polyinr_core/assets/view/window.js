@@ -1,6 +1,6 @@
 // A window of the plane, shown in `across` x `down` pixels of the screen, and its text.
 
-export class Place {
+export class PlaneWindow {
   constructor({ x, y, width, height, across, down }) {
     Object.assign(this, { x, y, width, height, across, down });
   }
@@ -27,17 +27,17 @@ export class Place {
   }
 }
 
-export function placeText(place) {
-  const digits = Math.max(2, Math.ceil(-Math.log10(place.pitch)));
-  const [x0, x1, y0, y1] = [place.x, place.x + place.width, place.y, place.y + place.height].map((v) =>
+export function windowText(shown) {
+  const digits = Math.max(2, Math.ceil(-Math.log10(shown.pitch)));
+  const [x0, x1, y0, y1] = [shown.x, shown.x + shown.width, shown.y, shown.y + shown.height].map((v) =>
     v.toFixed(Math.min(17, digits)),
   );
   const inside = x0 >= 0 && x1 <= 1 && y0 >= 0 && y1 <= 1;
   const outside = x1 < 0 || x0 > 1 || y1 < 0 || y0 > 1;
   const where = inside ? "" : outside ? " It lies outside the trained window." : " Part of it lies outside the trained window.";
   return (
-    `Window x ${x0} to ${x1}, y ${y0} to ${y1}; zoom ${figure(place.zoom)}; ` +
-    `a pixel spans ${figure(place.pitch)} of the trained window.${where}`
+    `Window x ${x0} to ${x1}, y ${y0} to ${y1}; zoom ${figure(shown.zoom)}; ` +
+    `a pixel spans ${figure(shown.pitch)} of the trained window.${where}`
   );
 }
 
