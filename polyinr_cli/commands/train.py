@@ -17,6 +17,7 @@ from polyinr_cli.options import (
     Quiet,
     Verbose,
     Weights,
+    check_paths,
     parse_duration,
     parse_weights,
     with_groups,
@@ -235,6 +236,8 @@ def train(
     """
     given = settings.given()
     deadline = None if max_time is None else time.monotonic() + parse_duration(max_time)
+    files = parse_weights(weights or [])
+    check_paths(data, init_from)
 
     from polyinr_core.data.dataset import bundled_dataset, open_dataset
     from polyinr_core.training.config import make_config
@@ -256,7 +259,6 @@ def train(
         checkpoint = load_checkpoint(resolve_folder(init_from, "--init-from", quiet=quiet))
         config = adopt(config, checkpoint, set(given))
     check_width(config, torch_device)
-    files = parse_weights(weights or [])
     if unused := files.keys() - set(required_networks(config)):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
     data = data or bundled_dataset()
