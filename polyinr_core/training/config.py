@@ -1,7 +1,7 @@
 """What judges look at while training: which distances there are, in how many images of each kind."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -338,6 +338,19 @@ class TrainingConfig:
             "metrics": list(self.metrics),
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingConfig":
+        """Read what `to_dict` returned, by this version or an earlier one. Raises ConfigError."""
+        names = {field.name for field in fields(cls)}
+        if unknown := values.keys() - names:
+            raise ConfigError(f"the fields {', '.join(sorted(unknown))} are unknown to this version of polyinr")
+        try:
+            read = {**values, "stages": parse_stages(values["stages"])}
+            read |= {name: tuple(values[name]) for name in ("backbones", "metrics")}
+            return cls(**read)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"the training configuration is damaged: {error}") from error
+
 
 def cosine_fade(progress: float, final: float) -> float:
     """Return what falls (or rises) from 1 to `final` along half a cosine while `progress` goes from 0 to 1."""
@@ -400,20 +413,23 @@ PRESETS = {
 }
 
 
+DEFAULT_PRESET = "small"
+
+
 def make_config(
-    preset: str = "small", *, stages: str | Sequence[Stage] | None = None, **changes: Any
+    preset: str | TrainingConfig = DEFAULT_PRESET, *, stages: str | Sequence[Stage] | None = None, **changes: Any
 ) -> TrainingConfig:
     """Return a preset's configuration with fields replaced, also where its stages have values of their own.
 
     Args:
-        preset: A name in PRESETS.
+        preset: A name in PRESETS, or a configuration to start from.
         stages: Text as "32:200,64:100" or stages, in place of the preset's.
         **changes: Fields of `TrainingConfig`; backbones and metrics may be text as "fd-lite2,fid".
 
     Raises:
         ConfigError: A name is unknown or a value out of range.
     """
-    if preset not in PRESETS:
+    if isinstance(preset, str) and preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown; choose from {', '.join(PRESETS)}")
     if unknown := changes.keys() - {field.name for field in fields(TrainingConfig)}:
         raise ConfigError(f"a training configuration has no field {', '.join(sorted(unknown))}")
@@ -421,7 +437,7 @@ def make_config(
         if name in changes:
             value = changes[name]
             changes[name] = tuple(value.split(",") if isinstance(value, str) else value)
-    base = PRESETS[preset]
+    base = PRESETS[preset] if isinstance(preset, str) else preset
     if stages is None:
         overridden: dict[str, Any] = dict.fromkeys(changes.keys() & SETTINGS)  # the run's value in place of a stage's
         stages = [replace(stage, **overridden) for stage in base.stages]

@@ -26,7 +26,16 @@ from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedCon
 from polyinr_core.runtime.rng import generator_for
 
 from .classifier_guidance import check_classes, is_guided, make_guide
-from .config import FINAL_HALF_LIFE, FINAL_LR, FINAL_PENALTY, Stage, TrainingConfig, make_config, networks_of
+from .config import (
+    DEFAULT_PRESET,
+    FINAL_HALF_LIFE,
+    FINAL_LR,
+    FINAL_PENALTY,
+    Stage,
+    TrainingConfig,
+    make_config,
+    networks_of,
+)
 from .hooks import Hooks
 from .init import adopt, center_rows, class_means, describe_start, generator_from
 from .logging import Event
@@ -44,7 +53,7 @@ def train(
     *,
     run_dir: PathLike,
     stages: str | Sequence[Stage] | None = None,
-    preset: str = "small",
+    preset: str | None = None,
     config: TrainingConfig | None = None,
     init_from: PathLike | Checkpoint | None = None,
     weights: Mapping[str, Any] | None = None,
@@ -67,7 +76,8 @@ def train(
             [3, H, W] or [H, W, 3], all square and of one size; a class number, or None.
         run_dir: The run folder; made if it does not exist.
         stages: Resolutions and lengths in kimg, as "32:200,64:100". Default: the preset's.
-        preset: A name in `config.PRESETS`, whose values `fields` replace.
+        preset: A name in `config.PRESETS`, whose values `fields` replace. Default: the settings of the run in `run_dir`
+            if there is one, else "small".
         config: The whole configuration, in place of preset, stages and fields.
         init_from: A checkpoint to start from, instead of new weights.
         weights: The pretrained networks by name (see `load_networks`). Default: those that are on this machine.
@@ -86,8 +96,9 @@ def train(
     Raises:
         ConfigError, TrainingError, DatasetError, FileError, WeightsError, DistributedError.
     """
+    folder = RunFolder(Path(run_dir))
     if config is None:
-        config = make_config(preset, stages=stages, **fields)
+        config = make_config(preset or folder.settings() or DEFAULT_PRESET, stages=stages, **fields)
     elif stages is not None or fields:
         raise ConfigError("give either a config, or stages and fields")
     if init_from is not None:
@@ -95,7 +106,6 @@ def train(
         config = adopt(config, checkpoint, set(fields))
     else:
         checkpoint = None
-    folder = RunFolder(Path(run_dir))
     with ExitStack() as stack:
         images = as_image_dataset(data, labels="auto" if config.cond else "none")
         if images is not data:
@@ -200,6 +210,11 @@ def start(trainer: "Trainer", hooks: Hooks, init_from: Checkpoint | None) -> Tra
     if is_guided(config) and config.metric_every and config.classifier in networks_of(config.metrics):
         hooks.info(f"{config.classifier} both guides and measures the generator: its distances are too small; see fid")
     if init_from is None:
+        if config.init_from:
+            raise TrainingError(
+                f"{hooks.folder.path}: this run starts from the checkpoint of SHA-256 {config.init_from[:12]}; give it "
+                "again as --init-from"
+            )
         generator = create_generator(config, trainer.classes, trainer.class_means)
     else:
         for message in describe_start(init_from, trainer.classes, names):
