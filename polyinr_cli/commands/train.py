@@ -253,7 +253,7 @@ def train(
     quiet = quiet or own_rank() > 0
 
     from polyinr_core.checkpoints.checkpoint import load_checkpoint
-    from polyinr_core.training.dry_run import lines_of, plan_run
+    from polyinr_core.training.dry_run import plan_lines, plan_run
     from polyinr_core.training.init import adopt
     from polyinr_core.training.loop import load_networks, required_networks
     from polyinr_core.training.loop import train as train_model
@@ -280,7 +280,7 @@ def train(
             plan = plan_run(config, images, files, device=torch_device, dtype=dtype)
             for fact in plan.to_dicts() if as_json else ():
                 console.json_line(fact)
-            for line in () if as_json else lines_of(plan):
+            for line in () if as_json else plan_lines(plan):
                 console.line(line)
             return
         messages = train_display.expectations(config, torch_device)

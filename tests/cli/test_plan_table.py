@@ -10,7 +10,7 @@ import torch
 from polyinr_cli.train_display import expectations
 from polyinr_core.errors import WeightsError
 from polyinr_core.training.config import make_config
-from polyinr_core.training.dry_run import Plan, StagePlan, lines_of, size, weights_at_hand
+from polyinr_core.training.dry_run import Plan, StagePlan, plan_lines, size, weights_at_hand
 
 STAGE = StagePlan(
     resolution=16,
@@ -55,7 +55,7 @@ def test_a_run_says_what_to_expect(preset: str, channels: int | None, device: st
 
 
 def test_people_get_a_table() -> None:
-    lines = lines_of(PLAN)
+    lines = plan_lines(PLAN)
     assert lines[0] == "data        cats.zip: 1,562 images (31 held out) of 64 px, 8 classes"
     assert "generator 873,343" in lines[1]
     heading = next(index for index, line in enumerate(lines) if "iterations" in line)
@@ -69,7 +69,7 @@ def test_people_get_a_table() -> None:
 
 
 def test_no_classes() -> None:
-    assert lines_of(replace(PLAN, data={**PLAN.data, "classes": 0, "held_out": 0}))[0].endswith("no classes")
+    assert plan_lines(replace(PLAN, data={**PLAN.data, "classes": 0, "held_out": 0}))[0].endswith("no classes")
 
 
 def test_machines_get_json_lines() -> None:
