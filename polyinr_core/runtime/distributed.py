@@ -60,11 +60,14 @@ class DistributedContext:
         for tensor, summed in zip(tensors, _unflatten_dense_tensors(flat, tensors), strict=True):
             tensor.copy_(summed)
 
-    def all_gather(self, tensor: Tensor) -> Tensor:
-        """Return the ranks' tensors concatenated along dimension 0, which may differ in length from rank to rank."""
+    def all_gather(self, tensor: Tensor, *, equal: bool = False) -> Tensor:
+        """Return the ranks' tensors concatenated along dimension 0, where their lengths may differ.
+
+        If they are known to be `equal`, they are not exchanged, for which the host would wait.
+        """
         if self.world_size == 1:
             return tensor
-        lengths = self.all_gather_int(len(tensor))
+        lengths = [len(tensor)] * self.world_size if equal else self.all_gather_int(len(tensor))
         padded = tensor.new_zeros((max(lengths), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor.detach()
         padded = padded.to(self.device).contiguous()

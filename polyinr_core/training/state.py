@@ -51,7 +51,9 @@ class TrainingState:
         images_before: Images seen in earlier stages.
         hooks: What the hooks remember from one iteration to the next, as JSON.
         augment_p: Probability of each operation of adaptive augmentation.
-        logit_means: Running means of the discriminator's logits of reals and of fakes, None before the first iteration.
+        logit_means: Running means of the discriminator's logits of reals and of fakes [2], None before the first
+            iteration.
+        failure: Number of the first loss or gradient that was not finite [], 0 for none (see step_stats). Not saved.
     """
 
     generator: Generator
@@ -64,7 +66,8 @@ class TrainingState:
     images_before: int = 0
     hooks: dict[str, Any] = field(default_factory=dict)
     augment_p: float = 0.0
-    logit_means: tuple[float, float] | None = None
+    logit_means: Tensor | None = None
+    failure: Tensor | None = None
 
     @property
     def total_images(self) -> int:
@@ -156,7 +159,7 @@ def pack_state(state: TrainingState) -> SavedState:
         "images_before": state.images_before,
         "hooks": state.hooks,
         "augment_p": state.augment_p,
-        "logit_means": state.logit_means and list(state.logit_means),
+        "logit_means": None if state.logit_means is None else state.logit_means.tolist(),
     }
     return SavedState(tensors, counters)
 
@@ -187,7 +190,7 @@ def unpack_state(state: TrainingState, saved: SavedState) -> None:
     state.hooks = saved.counters.get("hooks", {})
     state.augment_p = saved.counters.get("augment_p", 0.0)
     means = saved.counters.get("logit_means")
-    state.logit_means = means and (means[0], means[1])
+    state.logit_means = None if means is None else torch.tensor(means, device=state.generator.mapping.w_avg.device)
 
 
 def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:
