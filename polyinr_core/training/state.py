@@ -18,6 +18,7 @@ from polyinr_core.discriminator.discriminator import ProjectedDiscriminator, Wei
 from polyinr_core.errors import ConfigError, FileError, TrainingError
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
+from polyinr_core.runtime.device import measure_convolutions
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for, seeded_init
 from polyinr_core.runtime.strict_json import (
@@ -125,6 +126,10 @@ def start_stage(
     generator = generator.to(device, weight_dtype).train().requires_grad_(True)
     generator.synthesis.product_dtype = dtype if dtype != weight_dtype else None
     discriminator = discriminator.to(device, weight_dtype).train()
+    measure_convolutions(device)
+    # a penalty compares logits in float32; and on a CPU the layout would change the order of sums
+    if device.type == "cuda" and dtype == torch.bfloat16 and not config.penalty:
+        discriminator.store_pretrained(dtype)
     dist.broadcast([*generator.state_dict().values(), *discriminator.own_state().values()])
     # fused: one pass over the weights, measured five times as fast as PyTorch's default on a CPU
     g_optimizer = Adam(generator.parameters(), lr=config.g_lr, betas=(0.0, config.g_beta2), eps=1e-8, fused=True)

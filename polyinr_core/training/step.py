@@ -162,7 +162,8 @@ def train_generator(
         loss = generator_loss(logits, real_logits)
         stats[0] += weight * loss.detach()
         if options.classifier is not None and images.label is not None:
-            guidance = options.classifier(images.data, images.label)
+            with autocast(state, options, images.data.device):
+                guidance = options.classifier(images.data, images.label)
             stats[1] += weight * guidance.detach()
             loss = loss + options.guidance * guidance
         stats[2:] += is_failure(loss, images.data)
@@ -289,7 +290,7 @@ def discriminate(
 
 
 def autocast(state: TrainingState, options: StepOptions, device: torch.device) -> torch.autocast:
-    """Return the context of the discriminator's products. Finite differences need all digits of float32."""
+    """Return the context of discriminator and classifier. Finite differences need all digits of float32."""
     dtype = None if options.penalty is not None else state.generator.synthesis.product_dtype
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 

@@ -136,6 +136,19 @@ def test_the_guide_s_loss_is_told_and_weighs(state: TrainingState) -> None:
     assert (weight.grad < -1e4).all()
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_guide_computes_in_the_dtype_of_the_products(state: TrainingState, dtype: torch.dtype | None) -> None:
+    state.generator.synthesis.product_dtype = dtype
+    seen = []
+
+    def guide(images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        seen.append((images.flatten(1) @ images.flatten(1).T).dtype)
+        return images.mean()
+
+    train_generator(state, options(classifier=guide, guidance=1.0), latents())
+    assert seen == [dtype or torch.float32]
+
+
 def test_asking_the_discriminator_changes_nothing(state: TrainingState) -> None:
     before = {name: tensor.clone() for name, tensor in state.discriminator.state_dict().items()}
     first, again = (mean_logit(state, options(), reals(), name="held out") for _ in range(2))
