@@ -16,12 +16,12 @@ from .layers import (
     SLOPE,
     AlignedLinear,
     EqualizedLinear,
-    LevelFunction,
     aligned,
     batch_invariant,
     chunk_slices,
     rms_normalize,
     select_coordinates,
+    select_level,
 )
 
 W_AVG_BETA = 0.998
@@ -204,7 +204,8 @@ class Synthesis(nn.Module):
         plain = torch.is_autocast_enabled(h.device.type) or coordinates.requires_grad
         if torch.is_grad_enabled() and isinstance(product, nn.Linear) and not plain:
             options = self.config.form == "release", self.config.clamp, self.product_dtype
-            return LevelFunction.apply(h, matrix, coordinates, product.weight, product.bias, *options)
+            function = select_level(h, matrix, product.weight, *options)
+            return cast(Tensor, function.apply(h, matrix, coordinates, product.weight, product.bias, *options))
         return self.activate(self.multiply(product, h * self.modulation(matrix, coordinates)))
 
     def multiply(self, product: nn.Module, h: Tensor) -> Tensor:
