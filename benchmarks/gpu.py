@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.layers import LevelFunction, select_level
 from polyinr_core.rendering.backends import Backend, in_precision, select_backend
 from polyinr_core.rendering.backends.triton import Tile, TritonBackend, has_kernels
 from polyinr_core.runtime.pretrained import load_pretrained
@@ -71,6 +72,7 @@ def correctness(bench: Bench) -> Iterator[Row]:
     """Yield how far each backend and a training step are off, and whether that is `right`."""
     yield from golden(bench)
     yield from agreement(bench)
+    yield from level_agreement(bench)
     yield from step_agreement(bench)
 
 
@@ -110,6 +112,17 @@ def agreement(bench: Bench) -> Iterator[Row]:
                 except Exception as error:  # a tile that does not compile is a finding
                     row |= failed(error)
                 yield row
+
+
+def level_agreement(bench: Bench) -> Iterator[Row]:
+    """Yield whether training uses Triton's kernels for a level: it does once they agree with PyTorch (select_level)."""
+    for n in () if bench.device.type == "cpu" else (72, 512, 1024):
+        h, matrix = torch.randn(2, 64, n, device=bench.device), torch.randn(2, 3, n, device=bench.device)
+        weight = torch.randn(n, n, device=bench.device)
+        for dtype, features in ((torch.float32, h), (BF16, h), (BF16, h.to(BF16))):
+            chosen = select_level(features, matrix, weight, True, 256.0, dtype)
+            form = f"training kernels, {word(dtype)} products of {word(features.dtype)}"
+            yield {"channels": n, "form": form, "right": chosen is not LevelFunction}
 
 
 def step_agreement(bench: Bench) -> Iterator[Row]:

@@ -5,7 +5,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
-from polyinr_core.discriminator.backbones import HalvingConv2d, PixelwiseConv2d, quicken
+from polyinr_core.discriminator.backbones import HalvingConv2d, PixelwiseConv2d, replace_convolutions
 from polyinr_core.discriminator.config import DiscriminatorConfig
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
 from polyinr_core.runtime.pretrained import load_pretrained
@@ -24,7 +24,7 @@ def test_quick_forms_compute_the_same(size: tuple[int, int], channels_last: bool
     )
     plain = plain.double().requires_grad_(False)
     quick = nn.Sequential(*plain)
-    quicken(quick)
+    replace_convolutions(quick)
     assert [type(layer) for layer in quick] == [HalvingConv2d, PixelwiseConv2d, nn.Identity, HalvingConv2d]
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     if channels_last:
@@ -42,7 +42,7 @@ def test_pretrained_networks_stored_for_autocast() -> None:
     sizes = {"resolution": 64, "channels": 8, "head_divisor": 16, "head_resolution": 128}
     disc = ProjectedDiscriminator(DiscriminatorConfig(**sizes), {"lite0": load_pretrained("lite0")}).eval()
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    kept = {name: tensor.clone() for name, tensor in disc.own_state().items()}
+    kept = {name: tensor.clone() for name, tensor in disc.compact_state().items()}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         (before,) = disc(x)
         disc.store_pretrained(torch.bfloat16)
@@ -52,4 +52,4 @@ def test_pretrained_networks_stored_for_autocast() -> None:
     assert len(convolutions) > 40
     assert {layer.weight.dtype for layer in convolutions} == {torch.bfloat16}
     assert all(layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in convolutions)
-    assert all(tensor.dtype == kept[name].dtype for name, tensor in disc.own_state().items())
+    assert all(tensor.dtype == kept[name].dtype for name, tensor in disc.compact_state().items())
