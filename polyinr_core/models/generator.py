@@ -202,7 +202,8 @@ class Synthesis(nn.Module):
     def level(self, product: nn.Module, h: Tensor, matrix: Tensor, coordinates: Tensor) -> Tensor:
         """Return the features [N, P, n] after a level above 0."""
         plain = torch.is_autocast_enabled(h.device.type) or coordinates.requires_grad
-        if torch.is_grad_enabled() and isinstance(product, nn.Linear) and not plain:
+        trains_on_gpu = self.product_dtype is not None and h.device.type == "cuda"  # then without gradients, too
+        if (torch.is_grad_enabled() or trains_on_gpu) and isinstance(product, nn.Linear) and not plain:
             options = self.config.form == "release", self.config.clamp, self.product_dtype
             function = select_level(h, matrix, product.weight, *options)
             return cast(Tensor, function.apply(h, matrix, coordinates, product.weight, product.bias, *options))

@@ -209,7 +209,7 @@ def faster_level(h: Tensor, matrix: Tensor, options: tuple[Any, ...]) -> Level:
             with torch.enable_grad():
                 x = function.apply(*leaves, *options)
             learned = [leaf for leaf in leaves if leaf.requires_grad]
-            results.append([x, *torch.autograd.grad(x, learned, made[5].to(x.dtype))])
+            results.append([x.detach(), *torch.autograd.grad(x, learned, made[5].to(x.dtype))])
         off = max(float((a - b).float().norm() / b.float().norm()) for b, a in zip(*results, strict=True))
         if off <= MAX_DIFFERENCE[results[0][0].dtype]:
             return FusedLevelFunction

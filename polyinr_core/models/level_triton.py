@@ -3,7 +3,7 @@
 A pass over the features costs a GPU more than a product of few channels, so each kernel does all that can be done with
 the numbers that it reads. In bytes a feature, with products in bfloat16: forward 12 (modulate 4, product 4, activate
 4), backward 22 (activation 6, product 4, modulation 8, product for the weight 4); step by step in PyTorch it is 40 and
-about 100. Modulations exist in registers only. Sums over pixels are made program by program and then of the programs,
+100. Modulations exist in registers only. Sums over pixels are made program by program and then of the programs,
 in a fixed order: two runs are bit-equal.
 
 This module imports Triton: import it only where Triton is installed.
