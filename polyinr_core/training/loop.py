@@ -22,6 +22,7 @@ from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import SAVED_BYTES
 from polyinr_core.runtime import pretrained
 from polyinr_core.runtime.atomic_io import PathLike
+from polyinr_core.runtime.device import to_device
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
@@ -41,7 +42,8 @@ from .init import adopt, center_rows, class_means, describe_start, generator_fro
 from .logging import Event
 from .run_dir import DataFacts, RunFolder
 from .state import TrainingState, broadcast_state, create_generator, read_state, start_stage, unpack_state
-from .step import Batch, ClassifierLoss, Penalty, StepOptions, StepStats, ema_beta, ema_half_life, train_step
+from .step import Batch, ClassifierLoss, Penalty, StepOptions, ema_beta, ema_half_life, train_step
+from .step_stats import DeviceStats
 
 PENALTY_SIGMA = 0.05  # of the perturbation of images in [-1, 1]: about six gray levels
 # a fake's latents depend on this key; the second one keeps its first name, so that runs of format 1 resume exactly
@@ -293,7 +295,7 @@ class Trainer:
 
     def train_iteration(
         self, state: TrainingState, loader: TrainLoader, reals: Images
-    ) -> tuple[StepOptions, StepStats]:
+    ) -> tuple[StepOptions, DeviceStats]:
         """Train one iteration on this rank's images, and count those of all ranks."""
         options = self.step_options(state)
         stage = self.config.stages[state.stage]
@@ -362,8 +364,8 @@ class Trainer:
 
     def to_device(self, data: Tensor, label: Tensor | None) -> Batch:
         """Return images or latents on the device; an unconditional run ignores labels."""
-        labels = label.to(self.device) if self.classes and label is not None else None
-        return Batch(data.to(self.device, torch.promote_types(self.dtype, torch.float32)), labels)
+        labels = to_device(label, self.device) if self.classes and label is not None else None
+        return Batch(to_device(data, self.device, torch.promote_types(self.dtype, torch.float32)), labels)
 
 
 def rng_by_pass(purpose: str, *key: int) -> Callable[[str, int], torch.Generator]:
