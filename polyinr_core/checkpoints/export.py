@@ -1,5 +1,6 @@
 """Export a generator, from z and coordinates to colors, as ONNX or as a program of torch.export (.pt2)."""
 
+import copy
 import json
 import logging
 import warnings
@@ -98,7 +99,7 @@ def export_model(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool = Fa
 
     Args:
         path: A .onnx file, or a .pt2 file for `torch.export.load`.
-        checkpoint: The model, on the CPU.
+        checkpoint: The model.
         overwrite: Replace the file.
 
     Returns: The facts that the file's metadata holds. Raises RequestError, FileError.
@@ -106,7 +107,7 @@ def export_model(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool = Fa
     path, format = Path(path), export_format(path)
     check_extra(format)
     facts = export_facts(checkpoint)
-    program = trace(checkpoint.generator)
+    program = trace(copy.deepcopy(checkpoint.generator).cpu().float())
     data = BytesIO()  # first, as a full disk is no OSError in PyTorch's own writer
     if format == "pt2":
         torch.export.save(program, data, extra_files={METADATA: json.dumps(facts)})

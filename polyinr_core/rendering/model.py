@@ -130,6 +130,15 @@ class Model:
         pushed = push_model(self, name, results=numbered, license=license, private=private, overwrite=overwrite)
         return str(pushed)
 
+    def export(self, path: PathLike, *, overwrite: bool = False) -> dict[str, Any]:
+        """Export the generator as a .onnx file or a .pt2 file of torch.export, in float32; see docs/export.md.
+
+        Returns: The facts in the file's metadata. Raises RequestError, FileError.
+        """
+        from polyinr_core.checkpoints.export import export_model
+
+        return export_model(path, self.checkpoint, overwrite=overwrite)
+
     @property
     def generator(self) -> Generator:
         """The network: `mapping`, `affine`, `synthesis`, `config`."""
