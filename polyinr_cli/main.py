@@ -51,6 +51,20 @@ SETTINGS: dict[str, Any] = {
     "rich_markup_mode": None,  # plain help is twice as fast, and fit for pipes and docs
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
+OTHER_NAMES = {  # what other programs of this field call an option
+    "--trunc": ("--psi",),
+    "--truncation": ("--psi",),
+    "--outdir": ("--output", "--run-dir"),
+    "--out": ("--output", "--run-dir"),
+    "--network": ("--model",),
+    "--checkpoint": ("--model", "--init-from"),
+    "--class": ("--label",),
+    "--seed": ("--seeds",),
+    "--resolution": ("--res",),
+    "--force": ("--overwrite",),
+    "--gpus": ("--device",),
+    "--data": ("--real",),
+}
 INTERRUPTED = 130  # exit code of Ctrl-C; other signals have their own
 
 
@@ -223,6 +237,10 @@ def _line_of(error: BaseException) -> tuple[str, int]:
 def _usage_line(error: Any) -> str:
     message = str(error.format_message()).strip().replace("Value error, ", "") or "no command given"
     context = getattr(error, "ctx", None)
+    if others := OTHER_NAMES.get(getattr(error, "option_name", "")):
+        known = {name for parameter in context.command.params for name in parameter.opts} if context else set()
+        if fitting := [name for name in others if name in known]:
+            message = f"No such option: {error.option_name}. Did you mean {fitting[0]}?"
     path = context.command_path if context is not None else "polyinr"
     return f"{message.rstrip('.')} (see {path} --help)"
 

@@ -75,6 +75,22 @@ def _checked_tolerance(tolerance: float | None) -> float | None:
     return tolerance
 
 
+def check_paths(*paths: Path | None) -> None:
+    """Raise FileError for a path that does not exist, before PyTorch is imported to read it.
+
+    Patterns of shards, MODEL+DELTA, names such as hf:owner/name and - are left to their readers.
+    """
+    from polyinr_core.runtime.atomic_io import explain
+
+    for path in paths:
+        if path is None or str(path) in ("-", "bundled") or set(str(path)) & set("*?[{+:\0"):
+            continue
+        try:
+            path.stat()
+        except OSError as error:
+            raise explain(path, error) from error
+
+
 def parse_duration(text: str) -> float:
     """Parse --max-time, such as 90s, 9m, 24h or 2d, as seconds. Raises RequestError."""
     try:

@@ -147,6 +147,7 @@ class RunOptions:
         A missing GPU is a warning, and the CPU is used. --precision auto is float32 for a model whose images
         bfloat16 would change visibly.
         """
+        options.check_paths(self.model)
         import torch
 
         from polyinr_core.rendering.model import Model

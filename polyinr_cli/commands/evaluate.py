@@ -17,6 +17,7 @@ from polyinr_cli.options import (
     Quiet,
     Verbose,
     Weights,
+    check_paths,
     parse_res,
     parse_weights,
 )
@@ -150,6 +151,7 @@ def evaluate(
         raise RequestError("--fake names images and -m a model that generates them; give one of the two")
     files = parse_weights(weights or [])
     _check_output(output, overwrite=overwrite)
+    check_paths(real, fake, model, held_out)
 
     from polyinr_core.checkpoints.hub import hub_name_of
     from polyinr_core.evaluation.evaluate import evaluate

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.options import Device, Grid, Json, Model, OutputText, Overwrite, Quiet, Size, Verbose, parse_res
+from polyinr_cli.options import (
+    Device,
+    Grid,
+    Json,
+    Model,
+    OutputText,
+    Overwrite,
+    Quiet,
+    Size,
+    Verbose,
+    check_paths,
+    parse_res,
+)
 from polyinr_cli.parsing import parse_size, parse_window
 from polyinr_cli.rendering import RunOptions, load_model
 from polyinr_cli.runtime import choose_device
@@ -131,6 +143,7 @@ def invert(
     target = run.output(output, kinds=(OutputKind.latents, OutputKind.stdout), payload="latents")
     delta_file = _delta_file(target, delta) if tune else None
     _check_outputs(delta_file, show, overwrite=overwrite)
+    check_paths(model, *photos)
     window = parse_window(grid)
     torch_device = choose_device(device)
     checkpoint, model_file = load_model(model, quiet=quiet)

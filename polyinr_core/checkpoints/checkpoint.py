@@ -28,6 +28,11 @@ from polyinr_core.runtime.tensor_files import (
 
 FORMAT = 1
 METADATA_KEY = "polyinr"
+OTHER_FILES = {  # metadata key: what a file with it is
+    "polyinr_latents": "a latents file; render it by --latents, with the model that it is of",
+    "polyinr_directions": "a directions file; give it to `polyinr directions`",
+    "polyinr_statistics": "statistics of images; give them to `polyinr evaluate --real`",
+}
 LEARNED_GRID = "learned_grid"
 CARD = "card"  # its key in `Checkpoint.origin`
 MAX_CARD_BYTES = 2**20
@@ -124,6 +129,9 @@ def read_facts(path: PathLike) -> dict[str, Any]:
     path = Path(path)
     facts = header_metadata(path, METADATA_KEY, DAMAGED)
     if facts is None:
+        for key, kind in OTHER_FILES.items():
+            if header_metadata(path, key, DAMAGED) is not None:
+                raise CheckpointError(path, f"not a polyinr checkpoint, but {kind}")
         raise CheckpointError(path, "not a polyinr checkpoint; `polyinr convert` converts official ones")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         number = facts.get("format") if isinstance(facts, dict) else None

@@ -66,6 +66,14 @@ LIBRARIES = ("timm.layers.", "timm.models.", "torch.nn.", "torchvision.transform
 ACTIVATIONS = frozenset({"torch.nn.functional", "torch._C._nn"})
 
 
+OTHER_FILES = {  # first bytes, in lower case: what the file is
+    b"pk": "a zip archive, such as torch.save writes (.pt, .pth); the released checkpoints are plain pickles",
+    b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
+    b"<!doctype": "a web page; download the file itself",
+    b"<html": "a web page; download the file itself",
+}
+
+
 @dataclass(frozen=True)
 class LazyTensor:
     """A tensor in a file: its shape, and a function that reads it."""
@@ -76,8 +84,9 @@ class LazyTensor:
 
 def tensors_in_pickle(data: memoryview) -> tuple[dict[str, LazyTensor], float]:
     """Return the tensors of G_ema by name, and its kimg. Raises PickleProblem."""
-    if data[:2] == b"PK":
-        raise PickleProblem("a zip archive; the released checkpoints are plain pickles")
+    for start, kind in OTHER_FILES.items():
+        if bytes(data[:64]).lstrip().lower().startswith(start):
+            raise PickleProblem(kind)
     top, end = read_pickle(data, known=is_allowed_name)
     if end != len(data):
         raise PickleProblem(f"{len(data) - end:,} bytes follow after the pickle's end")

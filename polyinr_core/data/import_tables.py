@@ -79,6 +79,8 @@ def list_parquet(path: Path, files: Sequence[Path]) -> Listed:
     for file in files:
         with open_parquet(file) as table:
             schema, count = table.schema_arrow, table.metadata.num_rows
+            if not 0 <= count <= file.stat().st_size:
+                raise DatasetError(file, f"declares {count} rows, more than it has bytes; refused")
             columns.append(image_column(file, schema))
             label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
             values += [None] * count if label is None else table.read([label])[label].to_pylist()

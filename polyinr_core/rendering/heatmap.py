@@ -61,22 +61,19 @@ def heatmap(
         raise RequestError(f"level {missing[0]} is out of range 0-{known[-1]} (the model has {len(known)} levels)")
     maps = np.empty((len(latents), len(levels), viewport.height, viewport.width), dtype=np.float32)
     for index in range(len(latents)):
-        affine = model.affine_of(model.complete(latents[index]))[0]
         top = 0
-        grid, k = model.grid(viewport), viewport.supersample
-        for band in heatmap_rows(model.synthesis, affine, grid, levels=levels, supersample=k, progress=progress):
+        for band in heatmap_rows(model, latents[index], viewport, levels=levels, progress=progress):
             maps[index, :, top : top + len(band)] = band.permute(2, 0, 1).cpu().numpy()
             top += len(band)
     return maps
 
 
 def heatmap_rows(
-    synthesis: Synthesis,
-    affine: Tensor,
-    grid: Grid,
+    model: Model,
+    latents: Latents,
+    viewport: Viewport,
     *,
     levels: Sequence[int],
-    supersample: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Tensor]:
     """Yield bands [rows, W, K] of the heat maps of one image, from top to bottom, in memory of one band.
@@ -84,11 +81,12 @@ def heatmap_rows(
     The grid is evaluated twice: for the means, then for the sums. Raises PolyinrError for NaN or Inf.
     """
     levels, order = sorted(set(levels)), list(levels)
-    means = feature_means(synthesis, affine, grid, levels=levels, progress=progress)
-    for band in check_finite(heat_rows(synthesis, affine, grid, means, levels=levels, supersample=supersample)):
+    affine, grid, k = model.affine_of(model.complete(latents))[0], model.grid(viewport), viewport.supersample
+    means = feature_means(model.synthesis, affine, grid, levels=levels, progress=progress)
+    for band in check_finite(heat_rows(model.synthesis, affine, grid, means, levels=levels, supersample=k)):
         yield band if order == levels else band[..., [levels.index(level) for level in order]]
         if progress is not None:
-            progress(len(band) * supersample * grid.width)
+            progress(len(band) * k * grid.width)
 
 
 def colorize(
@@ -215,25 +213,16 @@ def _write_array(
         for index, image in enumerate(images):
             metadata.append(image.metadata)
             top = 0
-            for band in _rows(renderer, image.latents, options, progress):
+            bands = heatmap_rows(
+                renderer.model, image.latents, renderer.viewport, levels=options.levels, progress=progress
+            )
+            for band in bands:
                 for k, heat in enumerate(band.permute(2, 0, 1).cpu().numpy().astype(dtype)):
                     file.seek(start + (index * levels + k) * plane + top * row)
                     file.write(heat.tobytes())
                 top += len(band)
     for one in metadata:
         yield output.path, one
-
-
-def _rows(renderer: Renderer, latents: Latents, options: HeatmapOptions, progress: Progress) -> Iterator[Tensor]:
-    model = renderer.model
-    return heatmap_rows(
-        model.synthesis,
-        model.affine_of(latents)[0],
-        renderer.grid,
-        levels=options.levels,
-        supersample=renderer.viewport.supersample,
-        progress=progress,
-    )
 
 
 def _compute(renderer: Renderer, latents: Latents, options: HeatmapOptions, progress: Progress) -> NDArray[np.float32]:

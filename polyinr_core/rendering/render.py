@@ -64,20 +64,25 @@ class Renderer:
         grid = self.model.grid(self.viewport)
         return grid if self.blend_weights is None else BlendGrid(grid, self.blend_weights, self.viewport.supersample)
 
-    def rows(self, latents: Latents) -> Iterator[Tensor]:
-        """Render one image, completed to its affine parameters, as bands [rows, W, 3], about -1 to 1."""
-        return self._rows(latents, self.grid)
+    def rows(self, latents: Latents, grid: Grid | None = None) -> Iterator[Tensor]:
+        """Render one image, completed to its affine parameters, as bands [rows, W, 3], about -1 to 1.
+
+        `grid` is a part of this renderer's, by default all of it.
+        """
+        affine, grid = self.model.affine_of(latents)[0], self.grid if grid is None else grid
+        supersample = self.viewport.supersample
+        return render_rows(self.model.backend, affine, grid, supersample=supersample, tolerance=self.tolerance)
 
     def fill(self, target: Pixels, latents: Latents, *, progress: Callable[[int], None] | None = None) -> None:
         """Render one image into an array [H, W, 3]; `progress` is called with the rows of each band."""
-        fill_rows(target, self._rows(latents, self.grid), progress=progress)
+        fill_rows(target, self.rows(latents), progress=progress)
         self._draw_frame(target)
 
     def tile(self, latents: Latents, *, left: int, top: int, width: int, height: int) -> Pixels:
         """Render a rectangle of one image's pixels: [height, width, 3]."""
         k = self.viewport.supersample
         pixels = blank((width, height), bits=self.bits)
-        fill_rows(pixels, self._rows(latents, SubGrid(self.grid, k * left, k * top, k * width, k * height)))
+        fill_rows(pixels, self.rows(latents, SubGrid(self.grid, k * left, k * top, k * width, k * height)))
         self._draw_frame(pixels, left=left, top=top)
         return pixels
 
@@ -92,11 +97,6 @@ class Renderer:
         if level and weights is not None:
             weights = functional.avg_pool2d(weights, 2**level, ceil_mode=True)
         return replace(self, viewport=viewport, blend_weights=weights)
-
-    def _rows(self, latents: Latents, grid: Grid) -> Iterator[Tensor]:
-        affine = self.model.affine_of(latents)[0]
-        supersample = self.viewport.supersample
-        return render_rows(self.model.backend, affine, grid, supersample=supersample, tolerance=self.tolerance)
 
     def _draw_frame(self, pixels: Pixels, *, left: int = 0, top: int = 0) -> None:
         """Draw the frame into the image's pixels from `left` and `top` on, in place."""

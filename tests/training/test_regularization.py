@@ -195,7 +195,7 @@ def test_each_option_changes_a_run_and_is_logged(
         "adaptive": {"augment": "adaptive"},
         "none": {"augment": "none"},
         "cosine": {"schedule": "cosine"},
-        "centered": {"class_centering": 1.0},
+        "centered": {"class_centering": 0.5},
     }.items():
         assert run(replace(base, **changes), archive, tmp_path / name, weights)
         ends[name] = load_file(max((tmp_path / name / "state").glob("*.safetensors")))

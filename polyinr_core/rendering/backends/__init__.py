@@ -21,14 +21,11 @@ Backend = Callable[[Tensor, Tensor], Tensor]
 logger = logging.getLogger(__name__)
 MAX_REASON = 160  # characters of a compiler's message
 CHECK_PIXELS = 200  # compared at the first use: more than one tile, and not a multiple of it
-MAX_DIFFERENCE = {
-    torch.float32: 1e-3,
-    torch.bfloat16: 0.1,
-}  # of the colors' norm; a wrong kernel gives about 1
+MAX_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of the colors' norm; wrong kernels give about 1
 FAILED: set[str] = set()  # names of the backends that have failed in this process
+CHECKED: set[tuple[object, ...]] = set()  # name, device, limit and sizes of those compared with the plain one
 COMPARED_PIXELS = 256  # of each image, at random coordinates
 MAX_STEPS, MIN_SHARE, MAX_RELATIVE = 2.0, 0.999, 0.01  # of the error of reduced precision
-CHECKED: set[tuple[object, ...]] = set()  # name, device, limit and sizes of those compared with the plain one
 
 
 def select_backend(network: Backend, device: torch.device) -> Backend:
