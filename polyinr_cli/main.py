@@ -39,6 +39,9 @@ COMMANDS = {  # in the order of the help; each is the function and the module of
     "gallery": "Build an HTML gallery of a model.",
     "report": "Summarize a training run on one HTML page.",
     "convert": "Convert a released checkpoint into a polyinr model.",
+    "export": "Export a model as ONNX or by torch.export.",
+    "push": "Upload a model to the Hugging Face hub.",
+    "weights": "List and download pretrained weights.",
     "info": "Describe a file.",
     "demo": "Run the whole workflow on bundled images.",
 }

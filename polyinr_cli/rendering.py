@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -264,17 +265,22 @@ def find_model(model: Path | None, *, quiet: bool = False) -> Path:
 
 
 def resolve_folder(model: Path, named_by: str, *, quiet: bool) -> Path:
-    """Return a model as it is named, or the newest checkpoint if a folder is named, also in FOLDER+DELTA.
+    """Return a model as it is named, the newest checkpoint of a folder, or the cached file of a model on the hub.
 
-    Raises FileError.
+    Also in FOLDER+DELTA. Raises FileError, RequestError.
     """
+    from polyinr_core.checkpoints.hub import is_hub_name, local_file, model_name
     from polyinr_core.checkpoints.locate import PLUS, newest_in, split_deltas
 
     base, *deltas = split_deltas(model)
-    if not base.is_dir():
+    if is_hub_name(base):
+        found = local_file(base, progress=console.is_terminal(sys.stderr) and not quiet)
+        console.say(f"polyinr: model {model_name(found)} (named by {named_by})", quiet=quiet, always=True)
+    elif base.is_dir():
+        found = _report(newest_in(base), f"the newest below {base}, named by {named_by}", quiet=quiet)
+    else:
         return model
-    newest = _report(newest_in(base), f"the newest below {base}, named by {named_by}", quiet=quiet)
-    return Path(PLUS.join(map(str, [newest, *deltas])))
+    return Path(PLUS.join(map(str, [found, *deltas])))
 
 
 def _report(path: Path, source: str, *, quiet: bool) -> Path:

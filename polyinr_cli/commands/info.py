@@ -16,7 +16,11 @@ MAX_LISTED = 12  # items on a line
 
 def info(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A checkpoint, delta, dataset, image, latents or directions file.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A checkpoint, delta, dataset, image, latents or directions file; or hf:OWNER/NAME on the hub.",
+        ),
     ],
     output: OptionalOutput = None,
     overwrite: Overwrite = False,
@@ -40,6 +44,9 @@ def info(
 
 def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
     """Return the facts of a file, whose kind its first bytes tell. Raises PolyinrError."""
+    from polyinr_core.checkpoints.hub import local_file
+
+    path = local_file(path)
     kind = _kind_of(path)
     if kind == "data":
         return _data_facts(path, output, overwrite=overwrite, quiet=quiet)

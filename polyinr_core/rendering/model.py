@@ -1,10 +1,11 @@
 """The model that users hold: a generator on a device, with the backend that renders its images."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.checkpoints.hub import HubName, parse_hub_name
 from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import check_finite, to_uint8
@@ -39,8 +41,8 @@ def load(
     """Load a model.
 
     Args:
-        model: A checkpoint, a run folder (its newest checkpoint is taken), "MODEL+DELTA", "bundled" or None for
-            the model that comes with the package.
+        model: A checkpoint, a run folder (its newest checkpoint is taken), "MODEL+DELTA", "hf:OWNER/NAME[@REVISION]"
+            on the hub, "bundled" or None for the model that comes with the package.
         device: "cpu", "cuda" or "cuda:N".
         precision: "float32", "float64", or "bfloat16", in which only the n x n products are reduced.
 
@@ -78,6 +80,64 @@ class Model:
         self.path = path
         self.generator.to(device=self.device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
         self.synthesis: Synthesis = in_precision(self.generator.synthesis, dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
+        precision: Precision = "float32",
+    ) -> "Model":
+        """Load a model from the Hugging Face hub, or from a file or folder of that name.
+
+        Args:
+            name: "OWNER/NAME". It is downloaded once and then read from huggingface_hub's cache, also offline.
+            revision: A branch, a tag or a commit; by default the newest commit of the main branch.
+            device, precision: As for `load`.
+
+        Raises FileError, CheckpointError, RequestError.
+        """
+        if revision is None and os.path.exists(name):
+            return load(name, device=device, precision=precision)
+        hub_name = HubName(parse_hub_name(name).repository, revision or parse_hub_name(name).revision)
+        return load(str(hub_name), device=device, precision=precision)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        results: Sequence[Mapping[str, Any]] = (),
+        license: str | None = None,
+        private: bool | None = None,
+        overwrite: bool = False,
+    ) -> str:
+        """Upload the model to the Hugging Face hub with a model card and sample images, as one commit.
+
+        Args:
+            name: "OWNER/NAME"; a missing repository is created.
+            results: What `evaluate` returned for this model, for the card.
+            license: An identifier of the hub, such as "mit"; by default that of the card in the checkpoint.
+            private: Whether a new repository is private; by default as the owner has set.
+            overwrite: Whether a model or a card that the repository holds is replaced.
+
+        Returns: "hf:OWNER/NAME@COMMIT", which `load` takes. Raises RequestError, FileError.
+        """
+        from .model_card import push_model
+
+        numbered = {str(number): result for number, result in enumerate(results, 1)}
+        pushed = push_model(self, name, results=numbered, license=license, private=private, overwrite=overwrite)
+        return str(pushed)
+
+    def export(self, path: PathLike, *, overwrite: bool = False) -> dict[str, Any]:
+        """Export the generator as a .onnx file or a .pt2 file of torch.export, in float32; see docs/export.md.
+
+        Returns: The facts in the file's metadata. Raises RequestError, FileError.
+        """
+        from polyinr_core.checkpoints.export import export_model
+
+        return export_model(path, self.checkpoint, overwrite=overwrite)
 
     @property
     def generator(self) -> Generator:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from polyinr_core.checkpoints.hub import local_file
 from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
 from polyinr_core.discriminator.backbones import Lite0Features
@@ -81,7 +82,7 @@ def train(
         preset: A name in `config.PRESETS`, whose values `fields` replace. Default: the settings of the run in `run_dir`
             if there is one, else "small".
         config: The whole configuration, in place of preset, stages and fields.
-        init_from: A checkpoint to start from, instead of new weights.
+        init_from: A checkpoint to start from, or hf:OWNER/NAME, instead of new weights.
         weights: The pretrained networks by name (see `load_networks`). Default: those that are on this machine.
         device: Where to train.
         dtype: Of the matrix products: bfloat16, float32 or float64.
@@ -104,7 +105,7 @@ def train(
     elif stages is not None or fields:
         raise ConfigError("give either a config, or stages and fields")
     if init_from is not None:
-        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_checkpoint(init_from)
+        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_checkpoint(local_file(init_from))
         config = adopt(config, checkpoint, set(fields))
     else:
         checkpoint = None
