@@ -11,8 +11,9 @@ from rounding import assert_rounded, terms_to_affine
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import ConfigError, LabelError, PolyinrError
 from polyinr_core.images.grid import to_uint8
-from polyinr_core.inversion.invert import InversionResult, invert, learning_rate, render_with, search_spaces
+from polyinr_core.inversion.invert import InversionResult, invert, render_with
 from polyinr_core.inversion.loss import InversionLoss, TargetGrid, TargetImage, load_loss, target_grid
+from polyinr_core.inversion.search import learning_rate, search_spaces
 from polyinr_core.latents.latents import Space, from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
