@@ -111,7 +111,8 @@ def invert(
     Args:
         model: a model or a checkpoint.
         image: a path, the bytes of an image file, a PIL image, a uint8 array [H, W, 3], or a TargetImage.
-        steps: the maximum of Adam steps from each starting point, at least 1; L-BFGS then refines the result.
+        steps: the maximum of Adam steps from each starting point, at least 1; L-BFGS then refines the result. 0 gives
+            `start` itself.
         space: what is optimized. "affine" matches best; "w" and "z" stay closer to the training distribution.
         loss: a loss or its name, see `load_loss`.
         restarts: the number of starting points, at least 1; the best result is returned.
@@ -131,7 +132,7 @@ def invert(
     started, interrupted = time.monotonic(), False
     checkpoint = model if isinstance(model, Checkpoint) else model.checkpoint
     generator, like = checkpoint.generator, checkpoint.generator.mapping.w_avg
-    if steps < 1 or restarts < 1:
+    if steps < (1 if start is None else 0) or restarts < 1:
         raise ConfigError(f"{steps} steps from {restarts} starting points are too few; use at least 1 of each")
     if isinstance(label, str):
         label = parse_label(label, classes=generator.config.classes, class_names=checkpoint.class_names)

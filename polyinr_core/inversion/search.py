@@ -94,7 +94,7 @@ def search_spaces(
     affine = generator.affine(w)
     mean = generator.mapping.w_avg_for(labels).reshape(1, 1, -1).repeat(1, config.levels, 1)
     random = {"affine": affine, "w": w, "z": z}[space]
-    scale = _scale(random, space)
+    scale = scale_of(random, space)
     origins = [] if space == "z" else [mean if space == "w" else generator.affine(mean)]
     if origin is not None:
         origins = [origin]
@@ -104,7 +104,7 @@ def search_spaces(
     return [SearchSpace(generator, space, origin, scale, labels) for origin in origins]
 
 
-def _scale(random: Tensor, space: Space) -> Tensor:
+def scale_of(random: Tensor, space: Space) -> Tensor:
     """Return the scale of a search space from random latents [N, ...] of it.
 
     The levels differ in spread by a factor of a hundred. The scale of a row (x, y or 1 of each level) is the
