@@ -85,12 +85,8 @@ def psnr_progress(description: str, *, quiet: bool = False) -> Iterator[Callable
         if (now := time.monotonic()) - latest < LINE_SECONDS:
             return
         latest, spent = now, now - started
-        rest = spent / max(1, done) * (total - done)
-        say(
-            f"{description}: {done} of at most {total} steps, PSNR {psnr:.1f} dB, {spent:.0f} s, at most {rest:.0f} s more",
-            quiet=quiet,
-            always=True,
-        )
+        times = f"{spent:.0f} s, at most {spent / max(1, done) * (total - done):.0f} s more"
+        say(f"{description}: {done} of at most {total} steps, PSNR {psnr:.1f} dB, {times}", quiet=quiet, always=True)
 
     yield report
 

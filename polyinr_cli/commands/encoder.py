@@ -82,9 +82,7 @@ def encoder(
         quiet=quiet,
         always=True,
     )
-    reporter = console.Reporter(as_json, quiet)
-    reporter.json(
-        output, {"sha256": sha256, "model": checkpoint.sha256, "resolution": trained.config.resolution, **facts}
-    )
+    about = {"sha256": sha256, "model": checkpoint.sha256, "resolution": trained.config.resolution}
+    console.Reporter(as_json, quiet).json(output, about | facts)
     if is_interrupted:
         raise typer.Exit(interruption.exit_code)

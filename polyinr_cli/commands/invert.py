@@ -148,9 +148,7 @@ def invert(
     if steps == 0 and encoder is None:
         raise RequestError("--steps 0 is out of range 1-1000000; without --encoder there is nothing to start from")
     if encoder is not None and (space == "z" or grid != "0:1"):
-        raise RequestError(
-            "--encoder gives w and affine parameters in the trained window; leave --space z and --grid out"
-        )
+        raise RequestError("--encoder gives w and affine in the trained window; leave --space z and --grid out")
     run = RunOptions(model, device=device, overwrite=overwrite, as_json=as_json, quiet=quiet)
     target = run.output(output, kinds=(OutputKind.latents, OutputKind.stdout), payload="latents")
     delta_file = _delta_file(target, delta) if tune else None
@@ -183,7 +181,9 @@ def invert(
     def say(text: str) -> None:
         console.say(text, quiet=quiet, always=True)
 
-    say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}; lower is closer, and PSNR alone is not optimized")
+    is_perceptual = inversion_loss.perceptual is not None
+    both = "; their sum is minimized, so PSNR may fall where the perceptual distance falls" if is_perceptual else ""
+    say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}{both}")
     for note in (note for image in images for note in image.notes):
         say(note)
     if res is None and size is None and any(image.is_resized for image in images):
@@ -250,10 +250,11 @@ def invert(
     if show is not None:
         write_image(show, comparison_grid(rows), overwrite=overwrite)
     if target.stream is None:
-        name = "bundled" if is_bundled(checkpoint.sha256) else str(model_file if model is None else model)
-        say(f"render it with: {_command(target.path, name, count=len(found), suffix='inverted')}")
+        named = str(model) if model is not None and "+" in str(model) else str(model_file)
+        base = "bundled" if is_bundled(checkpoint.sha256) else named
+        say(f"render it with: {_command(target.path, base, count=len(found), suffix='inverted')}")
         if delta_file is not None:
-            say(f"tuned, with: {_command(target.path, f'{name}+{delta_file}', count=len(found), suffix='tuned')}")
+            say(f"tuned, with: {_command(target.path, f'{named}+{delta_file}', count=len(found), suffix='tuned')}")
     shared: dict[str, Any] = {
         "model": sha256,
         "model_file": model_file.name,

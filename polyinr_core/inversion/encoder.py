@@ -161,8 +161,9 @@ def train_encoder(
     if steps < 1 or batch < 1:
         raise ConfigError(f"{steps} steps of {batch} samples are too few; use at least 1 of each")
     config = generator.config
-    side = min(checkpoint.resolution or MAX_RESOLUTION, MAX_RESOLUTION) // 8 * 8 if resolution is None else resolution
-    sizes = EncoderConfig(max(8, side), config.w_dim, config.levels, config.channels)
+    if resolution is None:
+        resolution = max(8, min(checkpoint.resolution or MAX_RESOLUTION, MAX_RESOLUTION) // 8 * 8)
+    sizes = EncoderConfig(resolution, config.w_dim, config.levels, config.channels)
     like = generator.mapping.w_avg
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(seed, "encoder", "weights"))))

@@ -78,8 +78,9 @@ def search_spaces(
     """Return search spaces around `restarts` starting points for a target [1, 3, H, W], the best first.
 
     The first starting point is `origin` [1, ...] in the space, such as an encoder's, or else the mean image, of the
-    given class or of the class whose mean is nearest to the target. The others, and all of them in z, which has no mean, are the nearest of 256 random latents. The
-    distance is the squared error of the pixels at 32 pixels a side. Raises LabelError.
+    given class or of the class whose mean is nearest to the target. The others, and all of them in z, which has no
+    mean, are the nearest of 256 random latents. The distance is the squared error of the pixels at 32 pixels a side.
+    Raises LabelError.
     """
     config, like = generator.config, generator.mapping.w_avg
     if config.classes and label is None:
