@@ -175,6 +175,7 @@ def invert(
     classes, names = checkpoint.generator.config.classes, checkpoint.class_names
     index = None if label is None else parse_label(label, classes=classes, class_names=names)
     images = _load_targets(photos, res=res, size=size, resolution=checkpoint.resolution)
+    start = None if encoder is None else load_encoder(encoder)
     inversion_loss = load_loss(loss, vgg16=vgg16).to(torch_device)
     checkpoint.generator.to(torch_device)
 
@@ -188,7 +189,6 @@ def invert(
         say(note)
     if res is None and size is None and any(image.is_resized for image in images):
         say(f"polyinr: photos are matched at the model's {checkpoint.resolution} pixels; --res N matches more detail")
-    start = None if encoder is None else load_encoder(encoder)
     results: list[InversionResult] = []
     with stopping() as signal:
         for image in images:

@@ -200,13 +200,13 @@ def wide(polyinr: Run, tiny_checkpoint: Path) -> Path:
 @pytest.mark.parametrize(
     ("command", "size"),
     [
-        ("sample --latents wide.safetensors", (32, 16)),
+        ("sample --latents wide.safetensors", (32, 16)),  # the last one has a caption, of 20 pixels
         ("sample --latents wide.safetensors --res 64", (64, 32)),
         ("sample --latents wide.safetensors --size 20x20", (20, 20)),
         ("mix wide.safetensors wide.safetensors", (32, 16)),
         ("mix 1 wide.safetensors --res 8", (8, 4)),
         ("interpolate 1 wide.safetensors --frames 2", (2 * 32 + 2, 16)),
-        ("heatmap --latents wide.safetensors --levels 0", (2 * 32 + 2, 16)),
+        ("heatmap --latents wide.safetensors --levels 0", (2 * 32 + 2, 16 + 20)),
     ],
 )
 def test_latents_keep_the_shape_of_the_photo(
