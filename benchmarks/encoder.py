@@ -1,9 +1,9 @@
-"""How near an inversion is after some seconds, from an encoder and from the mean: python benchmarks/encoder.py MODEL ENCODER
+"""How near an inversion is after some seconds: python benchmarks/encoder.py MODEL ENCODER [ARCHIVE]
 
 The images: samples of the model, from seeds that no training saw, and real photographs of a zip file, such as a
-dataset's. Each is inverted twice by the same optimizer, and the best found so far is judged after each of SECONDS of
-the process's own CPU time, so that a busy machine changes nothing. Prints a table and writes it as JSON below
-benchmarks/results/.
+dataset's. Each is inverted by the same optimizer from the encoder's output and from the mean image, and the best found
+so far is judged after some seconds of the process's own CPU time, so that a busy machine changes nothing. Prints a
+table and writes it as JSON below benchmarks/results/.
 """
 
 import io
@@ -24,7 +24,6 @@ from polyinr_core.inversion.loss import TargetImage, load_loss, load_target
 from polyinr_core.latents.latents import Latents
 from polyinr_core.rendering.model import Model
 
-SECONDS = (0.0, 1.0, 5.0, 30.0)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -56,15 +55,17 @@ def main(
     model: str,
     encoder: Path,
     archive: Annotated[Path | None, typer.Argument()] = None,
+    samples: int = 2,
     images: int = 2,
     side: int = 32,
+    seconds: str = "0,1,5,30",
     output: Path = Path("benchmarks/results/encoder.json"),
 ) -> None:
     """Compare the two starts."""
     checkpoint, path = load_model_file(model)
     opened = Model(checkpoint, path=path)
     loaded, loss = load_encoder(encoder), load_loss("lite0")
-    seeds = range(10**6, 10**6 + images)
+    seeds = range(10**6, 10**6 + samples)
     targets = {
         "samples": [load_target(opened.sample([seed], resolution=side)[0], name=f"seed {seed}") for seed in seeds]
     }
@@ -72,14 +73,16 @@ def main(
         targets["photographs"] = photographs(archive, images, side)
     rows = []
     for kind, chosen in targets.items():
+        if not chosen:
+            continue
         for name in ("encoder", "mean"):
-            for seconds in SECONDS:
+            for limit in map(float, seconds.split(",")):
                 scores = [
                     after(
                         opened,
                         target,
                         loaded.encode(checkpoint, target) if name == "encoder" else None,
-                        seconds,
+                        limit,
                         loss=loss,
                     )
                     for target in chosen
@@ -87,7 +90,7 @@ def main(
                 row = {
                     "images": kind,
                     "start": name,
-                    "seconds": seconds,
+                    "seconds": limit,
                     **{key: round(float(np.mean([one[key] for one in scores])), 4) for key in scores[0]},
                 }
                 rows.append(row)
@@ -95,7 +98,7 @@ def main(
     about = facts(
         model={"sha256": checkpoint.sha256, "kimg": checkpoint.kimg, "px": checkpoint.resolution},
         encoder=loaded.facts,
-        count=images,
+        counts={kind: len(chosen) for kind, chosen in targets.items()},
         side=side,
         figures=rows,
     )

@@ -25,6 +25,7 @@ from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.runtime.strict_json import is_whole
 from polyinr_core.runtime.tensor_files import (
+    METADATA,
     TensorFileError,
     check_values,
     encode_tensors,
@@ -270,6 +271,22 @@ def save_encoder(path: PathLike, encoder: Encoder, *, overwrite: bool = False) -
     with written_beside(Path(path), overwrite=overwrite) as draft:
         draft.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
+
+
+def is_encoder(path: PathLike) -> bool:
+    """Return whether a safetensors file holds an encoder, by its header alone. Raises FileError, TensorFileError."""
+    return METADATA_KEY in read_header(Path(path))[METADATA]
+
+
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """Return the facts of an encoder: its model, its resolution, its training and the PSNR it starts at."""
+    return {
+        "kind": "encoder",
+        "model": encoder.model_sha256,
+        "resolution": encoder.config.resolution,
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        **encoder.facts,
+    }
 
 
 def load_encoder(path: PathLike) -> Encoder:

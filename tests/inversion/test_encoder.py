@@ -13,6 +13,8 @@ from polyinr_core.inversion.encoder import (
     METADATA_KEY,
     Encoder,
     EncoderConfig,
+    describe_encoder,
+    is_encoder,
     load_encoder,
     save_encoder,
     train_encoder,
@@ -47,6 +49,9 @@ def test_its_file_gives_the_same_latents(model: Model, encoder: Encoder, tmp_pat
     # weights in float16: 11 bits, over sums whose terms are of the size of the result
     assert float((one - two).norm() / one.norm()) < 1e-2
     assert (tmp_path / "e.safetensors").stat().st_size < 2e6
+    assert is_encoder(tmp_path / "e.safetensors")
+    described = describe_encoder(again)
+    assert (described["kind"], described["model"], described["steps"]) == ("encoder", model.sha256, 150)
 
 
 def test_a_search_starts_there(model: Model, encoder: Encoder) -> None:
