@@ -31,6 +31,7 @@ COMMANDS = {  # in the order of the help; each is the function and the module of
     "mix": "Mix levels of images into other images.",
     "directions": "Find principal directions and move images along them.",
     "invert": "Invert photos into the latent space.",
+    "encoder": "Train an encoder from which inversions start.",
     "heatmap": "Visualize the activations of each level.",
     "view": "Open an interactive deep-zoom viewer.",
     "evaluate": "Evaluate generated images against real ones.",
