@@ -31,6 +31,7 @@ COMMANDS = {  # in the order of the help; each is the function and the module of
     "mix": "Mix levels of images into other images.",
     "directions": "Find principal directions and move images along them.",
     "invert": "Invert photos into the latent space.",
+    "encoder": "Train an encoder from which inversions start.",
     "heatmap": "Visualize the activations of each level.",
     "view": "Open an interactive deep-zoom viewer.",
     "evaluate": "Evaluate generated images against real ones.",
@@ -39,6 +40,9 @@ COMMANDS = {  # in the order of the help; each is the function and the module of
     "gallery": "Build an HTML gallery of a model.",
     "report": "Summarize a training run on one HTML page.",
     "convert": "Convert a released checkpoint into a polyinr model.",
+    "export": "Export a model as ONNX or by torch.export.",
+    "push": "Upload a model to the Hugging Face hub.",
+    "weights": "List and download pretrained weights.",
     "info": "Describe a file.",
     "demo": "Run the whole workflow on bundled images.",
 }

@@ -266,8 +266,8 @@ def train(
     from polyinr_core.checkpoints.checkpoint import load_checkpoint
     from polyinr_core.training.dry_run import plan_lines, plan_run
     from polyinr_core.training.init import adopt
-    from polyinr_core.training.loop import load_networks, required_networks
     from polyinr_core.training.loop import train as train_model
+    from polyinr_core.training.state import load_networks, required_networks
 
     checkpoint = None
     if init_from is not None:

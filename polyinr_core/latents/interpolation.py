@@ -1,7 +1,7 @@
 """Edit images by their latents: mix levels, interpolate in z, w or affine space, zoom in affine space."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -55,9 +55,9 @@ def mix(
     mixed[:, rows] = torch.lerp(a[:, rows], b[:, rows], strength)
     label = common_label(source, target)
     sha256 = target.model_sha256 if target.model_sha256 == source.model_sha256 else ""
-    if space == "affine":
-        return Latents(affine=mixed, label=label, model_sha256=sha256)
-    return Latents(w=mixed, label=label, model_sha256=sha256)
+    photos = tuple(replace(photo, scores={}) for photo in target.photos)  # the shape stays
+    mixture = Latents(label=label, model_sha256=sha256, photos=photos)
+    return replace(mixture, affine=mixed) if space == "affine" else replace(mixture, w=mixed)
 
 
 def stack_affine(images: Sequence[Latents]) -> Latents:

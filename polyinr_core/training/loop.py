@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from polyinr_core.checkpoints.hub import local_file
 from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError, TrainingError
-from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import SAVED_BYTES
-from polyinr_core.runtime import pretrained
 from polyinr_core.runtime.atomic_io import PathLike
+from polyinr_core.runtime.device import to_device
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
@@ -40,8 +40,17 @@ from .hooks import Hooks
 from .init import adopt, center_rows, class_means, describe_start, generator_from
 from .logging import Event
 from .run_dir import DataFacts, RunFolder
-from .state import TrainingState, broadcast_state, create_generator, read_state, start_stage, unpack_state
-from .step import Batch, ClassifierLoss, Penalty, StepOptions, StepStats, ema_beta, ema_half_life, train_step
+from .state import (
+    TrainingState,
+    broadcast_state,
+    create_generator,
+    load_networks,
+    read_state,
+    start_stage,
+    unpack_state,
+)
+from .step import Batch, ClassifierLoss, Penalty, StepOptions, ema_beta, ema_half_life, train_step
+from .step_stats import DeviceStats
 from .tracking import check_trackers
 
 STOP, SAVE = 1, 2  # bits: what a rank asks for after an iteration
@@ -83,7 +92,7 @@ def train(
         preset: A name in `config.PRESETS`, whose values `fields` replace. Default: the settings of the run in `run_dir`
             if there is one, else "small".
         config: The whole configuration, in place of preset, stages and fields.
-        init_from: A checkpoint to start from, instead of new weights.
+        init_from: A checkpoint to start from, or hf:OWNER/NAME, instead of new weights.
         weights: The pretrained networks by name (see `load_networks`). Default: those that are on this machine.
         device: Where to train.
         dtype: Of the matrix products: bfloat16, float32 or float64.
@@ -108,7 +117,7 @@ def train(
     elif stages is not None or fields:
         raise ConfigError("give either a config, or stages and fields")
     if init_from is not None:
-        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_checkpoint(init_from)
+        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_checkpoint(local_file(init_from))
         config = adopt(config, checkpoint, set(fields))
     else:
         checkpoint = None
@@ -305,7 +314,7 @@ class Trainer:
 
     def train_iteration(
         self, state: TrainingState, loader: TrainLoader, reals: Images
-    ) -> tuple[StepOptions, StepStats]:
+    ) -> tuple[StepOptions, DeviceStats]:
         """Train one iteration on this rank's images, and count those of all ranks."""
         options = self.step_options(state)
         stage = self.config.stages[state.stage]
@@ -374,8 +383,8 @@ class Trainer:
 
     def to_device(self, data: Tensor, label: Tensor | None) -> Batch:
         """Return images or latents on the device; an unconditional run ignores labels."""
-        labels = label.to(self.device) if self.classes and label is not None else None
-        return Batch(data.to(self.device, torch.promote_types(self.dtype, torch.float32)), labels)
+        labels = to_device(label, self.device) if self.classes and label is not None else None
+        return Batch(to_device(data, self.device, torch.promote_types(self.dtype, torch.float32)), labels)
 
 
 def rng_by_pass(purpose: str, *key: int) -> Callable[[str, int], torch.Generator]:
@@ -431,26 +440,3 @@ def make_loader(config: TrainingConfig, data: ImageDataset, stage: Stage, *, dev
         workers=config.workers,
         device=device,
     )
-
-
-def required_networks(config: TrainingConfig) -> list[str]:
-    """Return the names of the pretrained networks that a run uses."""
-    metrics = metric_networks(config.metrics) if config.metric_every else ()
-    return sorted({*config.backbones, "lite0", *metrics, *([config.classifier] if uses_guidance(config) else [])})
-
-
-def load_networks(
-    config: TrainingConfig, files: Mapping[str, PathLike] | None = None, *, download: bool = False
-) -> dict[str, Any]:
-    """Return the pretrained networks that a run uses: tensors under timm's names, `inception` as a module.
-
-    `files` names weight files by network. Raises WeightsError for one that is not on this machine, unless `download`.
-    """
-    networks: dict[str, Any] = {}
-    for name in required_networks(config):
-        file = (files or {}).get(name)
-        if name == "inception":
-            networks[name] = load_inception(None if file is None else Path(file))
-        else:
-            networks[name] = pretrained.load_pretrained(name, file=file, download=download)
-    return networks
