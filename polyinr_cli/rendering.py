@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -207,6 +207,23 @@ class RunOptions:
             write_frames(target, renderer, frames, fps=fps, metadata=metadata, progress=done)
         if target.stream is None:
             self.reporter.say(f"{len(frames)} frames of {size} in {target.path}")
+
+
+def fit_to_photo(
+    renderer: "Renderer", window: WindowOptions, options: ViewportOptions, images: "ImageRequests"
+) -> "Renderer":
+    """Return the renderer with the shape of the photo that the images were inverted from, if there is one.
+
+    What the options give stays: --size, --grid, --center and --zoom, a coordinate map; --res sets the longer side.
+    """
+    photo = images.photo
+    if photo is None or options.coordinate_map is not None or options.center is not None:
+        return renderer
+    size = None if window.size is None else options.size
+    explicit = None if window.grid == TRAINED_WINDOW else options.window
+    shape = renderer.model.viewport(resolution=window.res, size=size, window=explicit, photo=photo)
+    fitted = replace(options, size=(shape.width, shape.height), window=shape.window)
+    return replace(renderer, viewport=fitted.viewport(renderer.model.resolution or 1))
 
 
 def split_over_ranks(images: "ImageRequests", output: "Output", *, quiet: bool) -> "ImageRequests":

@@ -64,11 +64,14 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
         return describe_image(path)
     from polyinr_core.checkpoints.checkpoint import describe_checkpoint, load_checkpoint
     from polyinr_core.checkpoints.delta import describe_delta, is_delta, load_delta
+    from polyinr_core.inversion.encoder import describe_encoder, is_encoder, load_encoder
     from polyinr_core.latents.directions import is_directions_file, read_directions
     from polyinr_core.latents.io import describe_latents, is_latents_file, read_latents
 
     if is_directions_file(path):
         return read_directions(path).describe()
+    if is_encoder(path):
+        return describe_encoder(load_encoder(path))
     if is_delta(path):
         return describe_delta(load_delta(path))
     return describe_latents(read_latents(path)) if is_latents_file(path) else describe_checkpoint(load_checkpoint(path))
