@@ -47,7 +47,6 @@ COMMANDS = {  # in the order of the help; each is the function and the module of
     "demo": "Run the whole workflow on bundled images.",
 }
 SETTINGS: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,  # plain help is twice as fast, and fit for pipes and docs
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -123,7 +122,7 @@ class Commands(TyperGroup):
 
 def load(name: str) -> Any:
     """Import a command: the function of its name in the module of its name."""
-    alone = typer.Typer(**SETTINGS)
+    alone = typer.Typer(add_completion=False, **SETTINGS)
     alone.command(name, cls=Command)(getattr(importlib.import_module(f".commands.{name}", __package__), name))
     return typer.main.get_command(alone)
 

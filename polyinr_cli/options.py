@@ -156,7 +156,7 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="auto (a GPU if available), cpu, cuda or cuda:N.")
+    str, typer.Option("--device", metavar="DEVICE", help="auto (a CUDA GPU if available), cpu, cuda, cuda:N or mps.")
 ]
 PrecisionOption = Annotated[
     Precision,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import RequestError
+from polyinr_core.models.coordinates import without_metal
 
 from .latents import MAX_NUMBER, Latents, Space, common_dtype, common_label, concatenate, in_space
 
@@ -55,8 +56,8 @@ def mix(
     label = common_label(source, target)
     sha256 = target.model_sha256 if target.model_sha256 == source.model_sha256 else ""
     photos = tuple(replace(photo, scores={}) for photo in target.photos)  # the shape stays
-    mixture = {"label": label, "model_sha256": sha256, "photos": photos}
-    return Latents(affine=mixed, **mixture) if space == "affine" else Latents(w=mixed, **mixture)
+    mixture = Latents(label=label, model_sha256=sha256, photos=photos)
+    return replace(mixture, affine=mixed) if space == "affine" else replace(mixture, w=mixed)
 
 
 def stack_affine(images: Sequence[Latents]) -> Latents:
@@ -208,7 +209,8 @@ def zoom(latents: Latents, factor: float, center: tuple[float, float]) -> Latent
     x, y = center
     rest = 1 - 1 / factor
     scaling = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0], [x * rest, y * rest, 1]], dtype=torch.float64)
-    return Latents(affine=(scaling.to(affine.device) @ affine.double()).to(affine), label=latents.label)
+    wide = without_metal(affine).double()
+    return Latents(affine=(scaling.to(wide.device) @ wide).to(affine), label=latents.label)
 
 
 def zoom_at(position: FramePosition, start: float, end: float) -> float:

@@ -18,7 +18,7 @@ from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import check_finite, to_uint8
 from polyinr_core.latents.latents import Latents, Photo, common_photo, from_seeds, in_space, parse_label, to_affine
-from polyinr_core.models.coordinates import UNIT, Grid, Window
+from polyinr_core.models.coordinates import UNIT, Grid, Window, coordinates_at
 from polyinr_core.models.generator import Generator, Synthesis, render_checkpointed
 from polyinr_core.runtime.atomic_io import PathLike
 
@@ -43,7 +43,7 @@ def load(
     Args:
         model: A checkpoint, a run folder (its newest checkpoint is taken), "MODEL+DELTA", "hf:OWNER/NAME[@REVISION]"
             on the hub, "bundled" or None for the model that comes with the package.
-        device: "cpu", "cuda" or "cuda:N".
+        device: "cpu", "cuda", "cuda:N" or "mps".
         precision: "float32", "float64", or "bfloat16", in which only the n x n products are reduced.
 
     Raises FileError, CheckpointError, RequestError.
@@ -319,7 +319,7 @@ class Model:
         affine = self.affine_of(latents if latents.affine is not None else self.complete(latents))
         grid, k = self.grid(viewport), viewport.supersample
         index = torch.arange(grid.width * grid.height, device=self.device)
-        coordinates = grid.at(index, dtype=affine.dtype)  # [P, 3]
+        coordinates = coordinates_at(grid, index, dtype=affine.dtype)  # [P, 3]
         colors = render_checkpointed(self.synthesis, affine, coordinates, chunk=pixels_per_batch(self.device))
         image = colors.mT.unflatten(2, (grid.height, grid.width))  # [N, 3, k H, k W]
         return image if k == 1 else torch.nn.functional.avg_pool2d(image, k)
