@@ -8,7 +8,7 @@ import typer
 
 from polyinr_cli.options import OptionalBits, OutputText, Precision, Tolerance, with_groups
 from polyinr_cli.parsing import ViewportOptions
-from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions
+from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions, fit_to_photo
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import StoredSettings, format_options, read_settings, renderer_metadata
 from polyinr_core.rendering.writers import GridSpec, OutputKind
@@ -80,6 +80,8 @@ def sample(
         shown = images.select(model)
         if settings is not None and not is_selected and settings.index is not None and settings.index < len(shown):
             shown = shown.select([settings.index])
+        if settings is None:
+            renderer = fit_to_photo(renderer, window, viewport, shown)
     run.write(target, renderer, shown.with_metadata(renderer_metadata(renderer, warp=viewport.warp)), grid=grid)
 
 
@@ -101,8 +103,9 @@ def _complete_viewport(given: ViewportOptions, stored: StoredSettings, *, res: i
     assert own.size is not None
     size = given.size or own.size
     if res is not None:
-        scale = res / max(own.size)
-        size = (max(1, round(own.size[0] * scale)), max(1, round(own.size[1] * scale)))
+        from polyinr_core.rendering.viewport import scaled_size
+
+        size = scaled_size(own.size, res)
     has_window = replace(given, size=None, supersample=1) != ViewportOptions()
     supersample = max(given.supersample, own.supersample)
     return replace(given if has_window else own, size=size, supersample=supersample)

@@ -1,4 +1,4 @@
-"""Locate and load a model: a checkpoint, the newest one of a run folder, MODEL+DELTA, or the bundled one."""
+"""Locate and load a model: a checkpoint, a run folder's newest one, MODEL+DELTA, hf:OWNER/NAME, or the bundled one."""
 
 import os
 from contextlib import suppress
@@ -12,6 +12,7 @@ from polyinr_core.runtime.strict_json import FOLDERS
 
 from .checkpoint import Checkpoint, load_checkpoint
 from .delta import apply_delta, is_delta, load_delta
+from .hub import is_hub_name, local_file
 
 BUNDLED = "bundled"  # the name of the model that comes with the package
 BUNDLED_FILE = "bundled.safetensors"
@@ -28,16 +29,18 @@ def load_model_file(model: PathLike | None = None) -> tuple[Checkpoint, Path]:
 
     Args:
         model: A checkpoint, a folder with a run in it (its newest checkpoint is taken), MODEL+DELTA[+DELTA...],
-            "bundled" or None for the model that comes with the package. A file of that very name comes first.
+            hf:OWNER/NAME[@REVISION] on the hub, "bundled" or None for the model that comes with the package. A file of
+            that very name comes first.
 
     Returns:
         The checkpoint and the path of its file. With deltas the path ends in all names, joined by "+".
 
-    Raises FileError, CheckpointError.
+    Raises FileError, CheckpointError, RequestError.
     """
     if model is None or (os.fspath(model) == BUNDLED and not Path(model).exists()):
         model = bundled_model()
     base, *deltas = split_deltas(Path(model))
+    base = local_file(base)
     if base.is_dir():
         base = newest_in(base)
     if not deltas:
@@ -69,7 +72,7 @@ def split_deltas(path: Path) -> list[Path]:
     for cut in range(len(text) - 1, 0, -1):  # a plus may be part of a name: the pieces that exist decide
         if text[cut] == PLUS and Path(text[cut + 1 :]).is_file():
             head = split_deltas(Path(text[:cut]))
-            if all(part.exists() for part in head):
+            if all(part.exists() or is_hub_name(part) for part in head):
                 return [*head, Path(text[cut + 1 :])]
     return [Path(part) for part in text.split(PLUS) if part] or [path]
 

@@ -313,7 +313,8 @@ def start_workers(resized: ResizedDataset, batches: Iterable[list[int]], *, work
         worker_init_fn=init_worker,
         generator=torch.Generator(),  # or it would draw from the global one
     )
-    resource_tracker.ensure_running()  # started below, with interrupts held, it would never receive one
+    with interrupts_held(["SIGUSR1"]):  # a scheduler sends it to all processes, and it would end this one
+        resource_tracker.ensure_running()  # started below, with interrupts held, it would never receive one
     with interrupts_held():
         return iter(loader)
 

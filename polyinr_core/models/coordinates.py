@@ -54,7 +54,7 @@ class RegularGrid:
 
     def coordinates(self, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
         """Return coordinates (x, y, 1) [H W, 3] of all pixels."""
-        return self.at(torch.arange(self.width * self.height, device=device), dtype=dtype)
+        return coordinates_at(self, torch.arange(self.width * self.height, device=device), dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,16 @@ def copy_on(device: torch.device, tensor: Tensor, copies: dict[torch.device, Ten
     if device not in copies:
         copies[device] = tensor.to(device)
     return copies[device]
+
+
+def coordinates_at(grid: Grid, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Return `grid.at(index)` on the device of `index`, computed on the CPU if that device has no float64."""
+    return grid.at(without_metal(index), dtype=dtype).to(index.device)
+
+
+def without_metal(tensor: Tensor) -> Tensor:
+    """Return a tensor on a device that has float64: itself, or its copy on the CPU if it is on Apple's Metal (MPS)."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor
 
 
 def positions(index: Tensor, *, count: int, low: float, high: float) -> Tensor:

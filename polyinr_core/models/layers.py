@@ -64,9 +64,9 @@ def aligned(x: Tensor) -> Tensor:
     """Return x if it is aligned to a cache line, else a copy that is.
 
     The order of the sums in a BLAS product may depend on the alignment of its arguments (in MKL on AMD for three rows
-    and fewer); tensors read from a file, and views, may have any.
+    and fewer); tensors read from a file, and views, may have any. A tensor that torch.export traces has no address.
     """
-    if x.device.type != "cpu" or (x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0):
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or (x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0):
         return x
     return x.clone(memory_format=torch.contiguous_format)
 

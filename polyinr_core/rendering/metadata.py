@@ -34,10 +34,12 @@ def version() -> str:
 
 def model_metadata(model: "Model") -> Metadata:
     """Return what the metadata of every image begins with: the version, the model, its dtype and device."""
+    from polyinr_core.checkpoints.hub import model_name
+
     return {
         "polyinr": version(),
         "model": model.sha256,
-        "model_file": "" if model.path is None else model.path.name,
+        "model_file": "" if model.path is None else model_name(model.path),
         "precision": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
     }

@@ -164,6 +164,12 @@ class ViewportGrid:
         return coordinates.to(dtype)
 
 
+def scaled_size(size: tuple[int, int], longer_side: int) -> tuple[int, int]:
+    """Return (width, height) in pixels of the same aspect ratio with another longer side."""
+    scale = longer_side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def determinant(matrix: Matrix) -> float:
     """Return the determinant of a 3 x 3 matrix."""
     (a, b, c), (d, e, f), (g, h, i) = matrix

@@ -88,10 +88,6 @@ class DistributedContext:
         slots[self.rank] = value
         return [int(slot) for slot in self.all_reduce(slots)]
 
-    def any(self, flag: bool) -> bool:
-        """Return whether the flag is set on at least one rank."""
-        return sum(self.all_gather_int(int(flag))) > 0
-
     def broadcast_object(self, value: Any) -> Any:
         """Return the value of rank 0; torch.distributed pickles it within the job."""
         if self.world_size == 1:

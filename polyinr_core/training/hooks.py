@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -56,6 +56,7 @@ class Hooks:
         device: torch.device,
         report: Callable[[Event], None],
         dist: DistributedContext,
+        track: Sequence[str] | None = None,
     ) -> None:
         self.config = config
         self.data = data
@@ -63,7 +64,9 @@ class Hooks:
         self.weights = weights
         self.device = device
         self.dist = dist
-        self.logger = Logger(folder, report)
+        self.logger = Logger(folder, report, track=track, config=config.to_dict())
+        if track is not None and dist.is_main:
+            self.logger.trackers.open()
         self.metrics: MetricsHook | None = None
         self.diagnostics = Diagnostics()
         self.early_stopping = EarlyStopping()
@@ -90,17 +93,25 @@ class Hooks:
         self.seconds, self.logged_images, self.clock = 0.0, state.images, time.perf_counter()
 
     def on_step_end(
-        self, state: TrainingState, options: StepOptions, stats: DeviceStats, *, ended: bool, stopped: bool
+        self,
+        state: TrainingState,
+        options: StepOptions,
+        stats: DeviceStats,
+        *,
+        ended: bool,
+        stopped: bool,
+        save: bool = False,
     ) -> bool:
         """Do what is due; everything at the end of a stage (`ended`) and when the run is to stop (`stopped`).
 
-        On a GPU statistics are read, and a loss that is not finite noticed, every few iterations and before anything is
-        due. Return whether the stage ends early because the watched metric no longer improves.
+        With `save` a training state is saved. On a GPU statistics are read, and a loss that is not finite noticed,
+        every few iterations and before anything is due. Return whether the stage ends early because the watched metric
+        no longer improves.
         """
         config = self.config
         self.pending.append(stats)
         every = (LOG_EVERY, HELD_OUT_EVERY, config.metric_every, config.checkpoint_every, config.state_every)
-        is_any_due = ended or stopped or any(kimg and self.is_due(state, kimg) for kimg in every)
+        is_any_due = ended or stopped or save or any(kimg and self.is_due(state, kimg) for kimg in every)
         if self.device.type != "cpu" and not is_any_due and len(self.pending) < READ_EVERY:
             return False
         last = self.read_pending(state)
@@ -116,8 +127,10 @@ class Hooks:
         due = self.is_due(state, config.checkpoint_every) or ended or early
         if due or stopped:
             self.save_checkpoint(state, due=due)
-        if self.is_due(state, config.state_every) or ended or stopped or early:
+        if self.is_due(state, config.state_every) or ended or stopped or early or save:
             self.save_state(state)
+            if save:
+                self.info(f"training state of {state.total_images / 1000:g} kimg saved")
         self.clock = time.perf_counter()
         return early
 

@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,10 @@ from torch.optim import Adam, Optimizer
 
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator, Weights
 from polyinr_core.errors import ConfigError, FileError, TrainingError
+from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
+from polyinr_core.runtime import pretrained
+from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, sha256_of, written_beside
 from polyinr_core.runtime.device import measure_convolutions
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for, seeded_init
@@ -35,7 +38,8 @@ from polyinr_core.runtime.strict_json import (
 )
 from polyinr_core.runtime.tensor_files import read_tensors as map_tensors
 
-from .config import TrainingConfig
+from .classifier_guidance import uses_guidance
+from .config import TrainingConfig, metric_networks
 from .init import balance
 
 KEPT_STATES = 2  # the newest and the one before it
@@ -91,6 +95,29 @@ def create_generator(config: TrainingConfig, classes: int, class_means: Tensor |
     if class_means is not None:
         generator.mapping.table.weight.data[: len(class_means)] = class_means
     return generator
+
+
+def required_networks(config: TrainingConfig) -> list[str]:
+    """Return the names of the pretrained networks that a run uses."""
+    metrics = metric_networks(config.metrics) if config.metric_every else ()
+    return sorted({*config.backbones, "lite0", *metrics, *([config.classifier] if uses_guidance(config) else [])})
+
+
+def load_networks(
+    config: TrainingConfig, files: Mapping[str, PathLike] | None = None, *, download: bool = False
+) -> dict[str, Any]:
+    """Return the pretrained networks that a run uses: tensors under timm's names, `inception` as a module.
+
+    `files` names weight files by network. Raises WeightsError for one that is not on this machine, unless `download`.
+    """
+    networks: dict[str, Any] = {}
+    for name in required_networks(config):
+        file = (files or {}).get(name)
+        if name == "inception":
+            networks[name] = load_inception(None if file is None else Path(file))
+        else:
+            networks[name] = pretrained.load_pretrained(name, file=file, download=download)
+    return networks
 
 
 def start_stage(
