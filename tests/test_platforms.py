@@ -133,7 +133,7 @@ def test_coordinates_for_metal_are_computed_on_the_cpu(monkeypatch: pytest.Monke
 
 
 def test_the_workflow_covers_the_systems_and_the_pythons() -> None:
-    """And takes packages from public addresses alone."""
+    """And takes packages from where pip takes them."""
     yaml = pytest.importorskip("yaml")
     text = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
     job = yaml.safe_load(text)["jobs"]["test"]
@@ -142,7 +142,7 @@ def test_the_workflow_covers_the_systems_and_the_pythons() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {name.rpartition(" ")[2] for name in project["classifiers"] if "Python :: 3." in name}
     assert set(matrix["python"]) >= named
-    assert set(re.findall(r"https?://([^/\s]+)", text)) == {"download.pytorch.org"}
+    assert "://" not in text
     given = re.findall(r"tests/[\w./]+", " ".join(step.get("run", "") for step in job["steps"]))
     assert given
     assert all((ROOT / path).exists() for path in given)

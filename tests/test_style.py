@@ -18,10 +18,9 @@ PRIVATE = re.compile(
     r"(?:s|ed|es|ing|er|ers)?(?![a-z])",
     re.IGNORECASE,
 )
-FORMAT_1 = {"polyinr_core/runtime/format1.py"}  # spells the keys of old files
 ALLOWED = {("polyinr_core/images/io.py", "greyscale")}  # an argument of pypng
 SHARED_NAMES = {"config", "io", "page"}  # modules that each package may have
-MAX_MODULES = 162  # to fall, not to rise
+MAX_MODULES = 146  # beside the packages' __init__; to fall, but for a new feature
 
 
 def identifiers(path: Path) -> set[str]:
@@ -37,9 +36,8 @@ def words_of(identifier: str) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_identifiers_are_the_fields_words(path: Path) -> None:
     name = str(path.relative_to(ROOT))
-    if name not in FORMAT_1:
-        odd = {i for i in identifiers(path) if PRIVATE.search(words_of(i)) and (name, i) not in ALLOWED}
-        assert not odd
+    odd = {i for i in identifiers(path) if PRIVATE.search(words_of(i)) and (name, i) not in ALLOWED}
+    assert not odd
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
