@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 VARIABLE = "POLYINR_MODEL"
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,7 @@ def load_model(model: Path | None, *, quiet: bool = False) -> tuple["Checkpoint"
 
 def find_model(model: Path | None, *, quiet: bool = False) -> Path:
     """Return the model file to use, and report it if none or a folder was named. Raises PolyinrError."""
-    from polyinr_core.checkpoints.locate import bundled_model, newest_checkpoint, split_deltas
+    from polyinr_core.checkpoints.locate import BUNDLED, RUNS, bundled_model, newest_checkpoint, split_deltas
 
     if model is not None:
         return resolve_folder(model, "-m", quiet=quiet)
@@ -250,7 +249,7 @@ def find_model(model: Path | None, *, quiet: bool = False) -> Path:
         path = resolve_folder(Path(named), f"${VARIABLE}", quiet=quiet)
         if path != Path(named):
             return path
-        if not path.is_file() and not all(part.exists() for part in split_deltas(path)):
+        if not path.is_file() and not all(part.exists() or str(part) == BUNDLED for part in split_deltas(path)):
             raise FileError(named, f"no such file (named by ${VARIABLE}); name another with -m")
         return _report(path, f"from ${VARIABLE}", quiet=quiet)
     if newest := newest_checkpoint(RUNS):

@@ -11,12 +11,13 @@ from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.strict_json import FOLDERS
 
 from .checkpoint import Checkpoint, load_checkpoint
-from .delta import apply_delta, is_delta, load_delta
+from .delta import apply_delta, combined_sha256, is_delta, load_delta
 
 BUNDLED = "bundled"  # the name of the model that comes with the package
 BUNDLED_FILE = "bundled.safetensors"
 CHECKPOINT_FOLDER = "checkpoints"  # of a run
 FOLDER_NAMES = (CHECKPOINT_FOLDER, FOLDERS[CHECKPOINT_FOLDER])  # and its name in runs of polyinr 0.1
+RUNS = Path("runs")  # where runs are sought and made by default
 BEST = "best.safetensors"  # the checkpoint of the best metric so far, whenever it was written
 PLUS = "+"
 MAX_DEPTH = 4  # folders between the one that is named and a run folder
@@ -31,13 +32,13 @@ def load_model_file(model: PathLike | None = None) -> tuple[Checkpoint, Path]:
             "bundled" or None for the model that comes with the package. A file of that very name comes first.
 
     Returns:
-        The checkpoint and the path of its file. With deltas the path ends in all names, joined by "+".
+        The checkpoint and the path of its file; with deltas the paths of all, joined by "+".
 
     Raises FileError, CheckpointError.
     """
-    if model is None or (os.fspath(model) == BUNDLED and not Path(model).exists()):
-        model = bundled_model()
-    base, *deltas = split_deltas(Path(model))
+    base, *deltas = split_deltas(Path(BUNDLED if model is None else model))
+    if str(base) == BUNDLED and not base.exists():
+        base = bundled_model()
     if base.is_dir():
         base = newest_in(base)
     if not deltas:
@@ -47,7 +48,7 @@ def load_model_file(model: PathLike | None = None) -> tuple[Checkpoint, Path]:
     checkpoint = load_checkpoint(base)
     for delta in deltas:
         checkpoint = apply_delta(checkpoint, load_delta(delta), source=delta)
-    return checkpoint, base.with_name(PLUS.join([base.name, *(delta.name for delta in deltas)]))
+    return checkpoint, Path(PLUS.join(map(str, [base, *deltas])))
 
 
 def bundled_model() -> Path:
@@ -57,8 +58,53 @@ def bundled_model() -> Path:
 
 def is_bundled(sha256: str) -> bool:
     """Return whether a hash is that of the bundled model."""
-    bundled = bundled_model()
-    return bundled.is_file() and digest(bundled.read_bytes()).hexdigest() == sha256
+    return hash_of(bundled_model()) == sha256
+
+
+def hash_of(model: Path) -> str | None:
+    """Return the hash of a model with its deltas, None if there is no such file."""
+    base, *deltas = [bundled_model() if str(part) == BUNDLED else part for part in split_deltas(model)]
+    try:
+        found = digest(base.read_bytes()).hexdigest()
+        for delta in deltas:
+            found = combined_sha256(found, digest(delta.read_bytes()).hexdigest())
+    except (OSError, ValueError):  # ValueError: a name with a null byte
+        return None
+    return found
+
+
+def model_argument(path: Path) -> str:
+    """Return a model as -m takes it in the current folder: "bundled", or its path, relative if it lies below."""
+    here = Path.cwd()
+
+    def shorten(part: Path) -> str:
+        if part == bundled_model():
+            return BUNDLED
+        full = Path(os.path.abspath(part))
+        return str(full.relative_to(here) if full.is_relative_to(here) else full)
+
+    return PLUS.join(map(shorten, split_deltas(path)))
+
+
+def find_by_hash(sha256: str, *, named: str, beside: Path) -> str | None:
+    """Return the model of a hash as -m takes it in the current folder, None if it is not found.
+
+    It is sought where it is `named`, from here and from the folders above the file `beside`, then below ./runs.
+    """
+    if is_bundled(sha256):
+        return BUNDLED
+    named = named.replace("~/", f"{Path.home()}/")
+    above = [] if PLUS in named else [folder / named for folder in beside.absolute().parents]
+    for path in (Path(named), *above):
+        if path.is_file() or PLUS in named:
+            if hash_of(path) == sha256:
+                return model_argument(path)
+    with suppress(FileError):
+        for folder in checkpoint_folders(RUNS) if RUNS.is_dir() else ():
+            path = folder / Path(named).name
+            if path.is_file() and hash_of(path) == sha256:
+                return model_argument(path)
+    return None
 
 
 def split_deltas(path: Path) -> list[Path]:

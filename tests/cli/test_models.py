@@ -125,7 +125,7 @@ def test_the_bundled_one_comes_last(
     assert "the bundled one" in drawn_with(polyinr)[1]
 
 
-def test_the_bundled_one_needs_no_naming(polyinr: Run):
+def test_the_bundled_one_by_its_name(polyinr: Run):
     """What draws an image again works where no other model lies: the line that `info` prints, word for word."""
     drawn = polyinr("sample", "--seeds", "3", "--res", "8", "-o", "one.png")
     assert drawn.code == 0, drawn.stderr
