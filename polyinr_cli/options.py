@@ -183,9 +183,25 @@ Psi = Annotated[
     ),
 ]
 Res = Annotated[int | None, typer.Option("--res", metavar="N", parser=parse_res, help="Width and height in pixels.")]
-Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Width x height in pixels.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size", metavar="WxH", help="Width x height in pixels; another shape than a square shows more of the plane."
+    ),
+]
 Grid = Annotated[
     str, typer.Option("--grid", metavar="A:B", help="Window, A:B or X0:X1,Y0:Y1; 0:1 is the trained square.")
+]
+OptionalGrid = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        metavar="A:B",
+        help="Window, A:B or X0:X1,Y0:Y1; 0:1 is the trained square. Default: 0:1 along the shorter side.",
+    ),
+]
+Stretch = Annotated[
+    bool, typer.Option("--stretch", help="Stretch the trained square to --size, rather than show more beside it.")
 ]
 Supersample = Annotated[
     int, typer.Option("--supersample", metavar="K", help="Average K x K points per pixel, against aliasing; 1 to 64.")

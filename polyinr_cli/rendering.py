@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from polyinr_core.errors import FileError, PolyinrError, RequestError
 
 from . import console, options
 from .options import Precision
-from .parsing import TRAINED_WINDOW, ViewportOptions, parse_viewport_options
+from .parsing import ViewportOptions, parse_viewport_options
 from .runtime import choose_device, choose_dtype, job, rank_device, rank_range, several, warn_if_alone
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class WindowOptions:
 
     res: options.Res = None
     size: options.Size = None
-    grid: options.Grid = TRAINED_WINDOW
+    grid: options.OptionalGrid = None
+    stretch: options.Stretch = False
     center: Annotated[str | None, typer.Option(metavar="X,Y", help="Center of the window, with --zoom.")] = None
     zoom: Annotated[float | None, typer.Option(metavar="Z", help="Magnification; the shorter side spans 1/Z.")] = None
     rotate: Annotated[float, typer.Option(metavar="DEGREES", help="Rotate clockwise about the window's center.")] = 0.0
@@ -157,6 +159,7 @@ class RunOptions:
         if self.precision is Precision.auto and dtype == torch.bfloat16 and not model.is_faithful():
             logger.info("bfloat16 would change the images of %s: rendering in float32", path.name)
             model = Model(checkpoint, device=device, path=path)
+        logger.info("%s (SHA-256 %s) on %s in %s", path, model.sha256[:12], device, str(model.dtype)[6:])
         return model
 
     def open_for(
@@ -175,10 +178,12 @@ class RunOptions:
 
         images, grid = split_over_ranks(images, target, quiet=self.quiet), SQUARE if grid is None else grid
         check_output(target, renderer, count=len(images), grid=grid)
-        total = count_steps(target, renderer, len(images))
+        total, start = count_steps(target, renderer, len(images)), time.monotonic()
         with console.row_progress("rendering", total=total, quiet=self.quiet) as done:
             for path, metadata in write_images(target, renderer, images, grid=grid, progress=done):
                 self.reporter.json(path, metadata)
+        seconds = time.monotonic() - start
+        logger.info("%s in %.3g s, %.3g s each", console.count(len(images), "image"), seconds, seconds / len(images))
         if target.stream is None:
             count = console.count(len(images), "image")
             is_latents = target.kind.value == "latents"
@@ -277,7 +282,11 @@ def resolve_folder(model: Path, named_by: str, *, quiet: bool) -> Path:
 
 
 def _report(path: Path, source: str, *, quiet: bool) -> Path:
-    console.say(f"polyinr: model {path} ({source})", quiet=quiet, always=True)
+    from polyinr_core.checkpoints.locate import split_deltas, trained_kimg
+
+    kimg = trained_kimg(split_deltas(path)[0])
+    seen = "untrained" if kimg is None else f"trained on {kimg:g} kimg" if kimg else "of unknown kimg"
+    console.say(f"polyinr: model {path} ({source}; {seen})", quiet=quiet, always=True)
     return path
 
 

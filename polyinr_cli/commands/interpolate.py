@@ -7,7 +7,7 @@ import typer
 
 from polyinr_cli import console
 from polyinr_cli.options import OutputText, with_groups
-from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM, TRAINED_WINDOW
+from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM
 from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions
 from polyinr_cli.runtime import own_rank
 from polyinr_core.errors import RequestError
@@ -68,7 +68,7 @@ def interpolate(
     Example: polyinr interpolate 3 17 --space affine --frames 60 -o path.gif
     """
     zooms = _zooms(zoom_from, zoom_to, zoom=window.zoom)
-    centered = replace(window, zoom=1.0) if zooms and window.grid == TRAINED_WINDOW else window
+    centered = replace(window, zoom=1.0) if zooms and window.grid is None and not window.stretch else window
     viewport = centered.parse()
     target = run.output(output, kinds=KINDS, payload="frame")
     _check_options(target, fps=fps, columns=columns, frames=frames)

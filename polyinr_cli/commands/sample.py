@@ -96,13 +96,17 @@ def _complete_images(given: ImageOptions, stored: StoredSettings) -> ImageOption
 
 def _complete_viewport(given: ViewportOptions, stored: StoredSettings, *, res: int | None) -> ViewportOptions:
     """Complete a viewport by that of --like; `res` is its new longer side. Raises RequestError."""
+    from polyinr_core.rendering.viewport import Viewport
+
     options = {name: stored.options[name] for name in ("size", "grid", "transform", "warp") if name in stored.options}
-    own = WindowOptions(**options, supersample=int(stored.options.get("supersample", 1))).parse()  # type: ignore[arg-type]
-    assert own.size is not None
-    size = given.size or own.size
+    parsed = WindowOptions(**options, supersample=int(stored.options.get("supersample", 1))).parse()  # type: ignore[arg-type]
+    assert parsed.size is not None
+    is_default = parsed.window == Viewport(*parsed.size).window
+    own = replace(parsed, window=None) if is_default else parsed  # it follows the shape of another size
+    size = given.size or parsed.size
     if res is not None:
-        scale = res / max(own.size)
-        size = (max(1, round(own.size[0] * scale)), max(1, round(own.size[1] * scale)))
+        scale = res / max(parsed.size)
+        size = (max(1, round(parsed.size[0] * scale)), max(1, round(parsed.size[1] * scale)))
     has_window = replace(given, size=None, supersample=1) != ViewportOptions()
     supersample = max(given.supersample, own.supersample)
     return replace(given if has_window else own, size=size, supersample=supersample)

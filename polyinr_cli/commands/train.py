@@ -1,6 +1,7 @@
 """polyinr train: train a model on a dataset, through stages of growing resolution."""
 
 import re
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -321,11 +322,9 @@ def train(
                 progress=lambda at: shown.moved(at.total_images, stage=at.stage, images=at.images),
                 stop=lambda: signal.asked() or bool(broken) or (deadline is not None and time.monotonic() > deadline),
             )
+    command = shlex.join(["polyinr", "sample", "-m", str(folder.path), "--seeds", "0-7", "-o", "images/"])
+    console.say(f"polyinr: render images of this run with: {command}", quiet=quiet, always=True)
     if finished:
-        console.say(
-            f"polyinr: finished; the model is in {folder.path}; sample it with `polyinr sample --seeds 0-7 -o images/`",
-            quiet=quiet,
-        )
         return
     console.say(
         f"polyinr: training state saved to {folder.path}; run the same command again to resume",

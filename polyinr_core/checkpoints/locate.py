@@ -6,11 +6,11 @@ from hashlib import sha256 as digest
 from importlib import resources
 from pathlib import Path
 
-from polyinr_core.errors import FileError
+from polyinr_core.errors import FileError, PolyinrError
 from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.strict_json import FOLDERS
 
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, read_facts
 from .delta import apply_delta, combined_sha256, is_delta, load_delta
 
 BUNDLED = "bundled"  # the name of the model that comes with the package
@@ -96,13 +96,12 @@ def find_by_hash(sha256: str, *, named: str, beside: Path) -> str | None:
     named = named.replace("~/", f"{Path.home()}/")
     above = [] if PLUS in named else [folder / named for folder in beside.absolute().parents]
     for path in (Path(named), *above):
-        if path.is_file() or PLUS in named:
-            if hash_of(path) == sha256:
-                return model_argument(path)
+        if hash_of(path) == sha256:
+            return model_argument(path)
     with suppress(FileError):
         for folder in checkpoint_folders(RUNS) if RUNS.is_dir() else ():
             path = folder / Path(named).name
-            if path.is_file() and hash_of(path) == sha256:
+            if hash_of(path) == sha256:
                 return model_argument(path)
     return None
 
@@ -124,21 +123,39 @@ def newest_in(folder: Path) -> Path:
     """Return the newest checkpoint of the runs at or below a folder. Raises FileError if there is none."""
     newest = newest_checkpoint(folder)
     if newest is None:
+        if untrained := [path for place in checkpoint_folders(folder) for path in checkpoint_files(place)]:
+            raise FileError(folder, f"holds only an untrained checkpoint; train it, or name {untrained[0]}")
         where = f"{CHECKPOINT_FOLDER}/*.safetensors, at most {MAX_DEPTH} folders down"
         raise FileError(folder, f"holds no checkpoint ({where}); name a model file")
     return newest
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest .safetensors file in a `checkpoints` folder at or below `folder`, None if there is none.
+    """Return the newest checkpoint of the run at or below `folder` that was trained last, None if there is none.
 
-    A run's best checkpoint counts only where it is the only one, as its time says nothing. Raises FileError for
-    a folder of very many others, such as a whole disk.
+    The newest checkpoint of a run is the one of the most images seen; untrained ones do not count. The last trained
+    run is the one whose newest checkpoint was written last. Raises FileError for a folder of very many files, such
+    as a whole disk.
     """
-    found = [path for place in checkpoint_folders(folder) for path in checkpoint_files(place)]
-    numbered = {path.parent for path in found if path.name != BEST}
-    found = [path for path in found if path.name != BEST or path.parent not in numbered]
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+    newest = [path for place in checkpoint_folders(folder) if (path := newest_of_run(place)) is not None]
+    return max(newest, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+
+
+def newest_of_run(checkpoints: Path) -> Path | None:
+    """Return the newest trained checkpoint in a `checkpoints` folder; the best one where it is the only one."""
+    trained = {path: kimg for path in checkpoint_files(checkpoints) if (kimg := trained_kimg(path)) is not None}
+    numbered = [path for path in trained if path.name != BEST]
+    return max(numbered or trained, key=lambda path: (trained[path], path.stem.zfill(18)), default=None)
+
+
+def trained_kimg(path: Path) -> float | None:
+    """Return how many thousand images a checkpoint was trained on, 0 if unknown; None for an untrained one."""
+    try:
+        facts = read_facts(path)
+    except PolyinrError:  # damaged: reported once it is read, if no other one is there
+        return 0.0
+    is_untrained = not facts["kimg"] and "stages" in facts["origin"]  # converted ones do not say their kimg
+    return None if is_untrained else float(facts["kimg"])
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:

@@ -176,18 +176,42 @@ class StoredRun:
         return path if path.is_file() else None
 
     @property
-    def model(self) -> Path | None:
-        """The run's best checkpoint, else the newest, None if there is none yet."""
-        if (best := self.folder.checkpoints / BEST).is_file():
-            return best
+    def best(self) -> Path | None:
+        """The checkpoint of the best measurement, None if no trained model was measured yet."""
+        return best if (best := self.folder.checkpoints / BEST).is_file() else None
+
+    @property
+    def latest(self) -> Path | None:
+        """The last checkpoint, None if there is none yet."""
         numbered = [path for path in self.folder.checkpoints.glob("*.safetensors") if path.stem.isdecimal()]
         return max(numbered, key=lambda path: int(path.stem), default=None)
+
+    @property
+    def model(self) -> Path | None:
+        """The run's best checkpoint, else the latest, None if there is none yet."""
+        return self.best or self.latest
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that the run computes, by its configuration."""
         named = self.config.get("metrics")
         return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+
+    @property
+    def measured(self) -> tuple[str, list[tuple[float, float]]] | None:
+        """The watched metric, and the kimg and value of its latest and, of two or more, its best measurement.
+
+        Those of the last stage count, without that of the untrained model; None if there is none.
+        """
+        if not self.metrics or not self.log.spans:
+            return None
+        name, start = self.metrics[0], self.log.spans[-1].start
+        series = self.log.series(name)
+        pairs = [pair for pair in zip(series.kimg, series.values, strict=True) if pair[0] > start]
+        if not pairs:
+            return None
+        best = [min(pairs, key=lambda pair: pair[1])] if len(pairs) > 1 else []
+        return name, [pairs[-1], *best]
 
     def results(self, *, exclude: Sequence[Path] = ()) -> tuple[Result, ...]:
         """Return the results of `polyinr evaluate` in the folder, except some; other .json files are ignored."""
