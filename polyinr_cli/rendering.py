@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from polyinr_core.rendering.model import Model
     from polyinr_core.rendering.render import Renderer
     from polyinr_core.rendering.requests import ImageRequests
-    from polyinr_core.rendering.writers import GridSpec, Output, OutputKind
+    from polyinr_core.rendering.writers import GridSpec, Output, OutputKind, StdoutFormat
 
 logger = logging.getLogger(__name__)
 VARIABLE = "POLYINR_MODEL"
@@ -132,14 +132,25 @@ class RunOptions:
     def reporter(self) -> console.Reporter:
         return console.Reporter(self.as_json, self.quiet)
 
-    def output(self, text: str, *, kinds: "Collection[OutputKind] | None" = None, payload: str = "image") -> "Output":
-        """Read -o; `payload` is what stdout would carry. Raises RequestError, FileError."""
+    def output(
+        self,
+        text: str,
+        *,
+        kinds: "Collection[OutputKind] | None" = None,
+        payload: str = "image",
+        stdout_format: "StdoutFormat | None" = None,
+        default_format: "StdoutFormat" = "png",
+    ) -> "Output":
+        """Read -o and --format; `payload` is what stdout carries by default. Raises RequestError, FileError."""
         from polyinr_core.rendering import writers
 
         console.refuse_two_payloads(text, as_json=self.as_json)
         kinds = writers.IMAGE_KINDS if kinds is None else kinds
-        stdout = partial(console.binary_stdout, payload)
-        return writers.parse_output(text, overwrite=self.overwrite, kinds=kinds, stdout=stdout)
+        if stdout_format is not None and text != "-":
+            raise RequestError("--format is for -o -; the suffix of a file gives its format")
+        stdout = partial(console.binary_stdout, stdout_format or payload)
+        format = stdout_format or default_format
+        return writers.parse_output(text, overwrite=self.overwrite, kinds=kinds, stdout=stdout, stdout_format=format)
 
     def open(self, *, is_8_bit: bool = True) -> "Model":
         """Find the model and load it onto its device, in its dtype. Raises PolyinrError.

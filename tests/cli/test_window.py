@@ -150,11 +150,12 @@ def test_another_shape_shows_more_of_the_plane(polyinr: Run, tiny_checkpoint: Pa
 
 def test_the_shape_in_python(polyinr: Run, tiny_checkpoint: Path):
     model = load(tiny_checkpoint)
-    assert polyinr("sample", "--seeds", "3", "-m", tiny_checkpoint, "--size", "20x30", "-o", "x.png").code == 0
+    common = ("-m", tiny_checkpoint, "--precision", "float32")
+    assert polyinr("sample", "--seeds", "3", *common, "--size", "20x30", "-o", "x.png").code == 0
     assert np.array_equal(model.sample([3], size=(20, 30))[0], pixels_of("x.png"))
     assert Viewport(20, 30).window == (0, 0.5 - 29 / 19 / 2, 1, 0.5 + 29 / 19 / 2)
     assert Viewport(20, 20).window == Viewport(1, 1).window == UNIT
-    assert polyinr("sample", "--like", "x.png", "-m", tiny_checkpoint, "--size", "30x20", "-o", "y.png").code == 0
+    assert polyinr("sample", "--like", "x.png", *common, "--size", "30x20", "-o", "y.png").code == 0
     assert np.array_equal(model.sample([3], size=(30, 20))[0], pixels_of("y.png"))
 
 
