@@ -38,9 +38,9 @@ def sample(
     """Render images by seed, or from a latents file, at any size and in any window.
 
     The suffix of -o gives the form: a folder gets one PNG per image; .png, .jpg, .webp or .tif one image, or a
-    grid of several; .npy the unclamped colors; .safetensors the latents; - a PNG or another --format on stdout. A single
-    .tif or .dzi (DeepZoom) is written tile by tile with downscaled copies, at any size. Run the same command again
-    to resume an interrupted one: the images that a folder has already are kept.
+    grid of several; .npy the unclamped colors; .safetensors the latents; - a PNG or another --format on stdout. A
+    single .tif or .dzi (DeepZoom) is written tile by tile with downscaled copies, at any size. Run the same command
+    again to resume an interrupted one: the images that a folder has already are kept.
 
     Example: polyinr sample --seeds 0-7 --res 256 -o out/
     """

@@ -1,5 +1,6 @@
 """Read a run folder: its configuration, its log with resumed and damaged parts, its grids, models and results."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -242,6 +243,32 @@ def read_run(path: PathLike) -> StoredRun:
     if not isinstance(config, dict) or not isinstance(data, dict):
         raise FileError(folder.config, "is damaged: its training or its data is missing")
     return StoredRun(folder, config, data, configured_stages(config), read_log(folder.log))
+
+
+def describe_run(path: PathLike) -> dict[str, Any]:
+    """Return what `polyinr info` prints of a run folder. Raises FileError."""
+    run = read_run(path)
+    last, measured = run.log.events[-1], run.measured
+    stages = [f"{stage.resolution} px for {stage.kimg:g} kimg" for stage in run.stages]
+    images = run.log.series("img_per_sec")
+    pairs = zip(("latest", "best"), [] if measured is None else measured[1], strict=False)
+    values = [f"{name} {value:.5g} at {kimg:g} kimg" for name, (kimg, value) in pairs]
+    return {
+        "kind": "run",
+        "data": run.data,
+        "stages": stages,
+        "kimg": run.log.kimg,
+        "planned_kimg": sum(stage.kimg for stage in run.stages),
+        "stage": f"{last.get('stage', 0) + 1} of {len(stages)}, {last.get('resolution')} px",
+        "last_event": last.get("time"),
+        "images_per_second": images.values[-1] if images else None,
+        "metric": None if measured is None else f"{measured[0]} {', '.join(values)}",
+        "latest_checkpoint": None if run.latest is None else str(run.latest),
+        "best_checkpoint": None if run.best is None else str(run.best),
+        "resumed_at": list(run.log.resumed),
+        "warnings": [warning for _, warning in run.log.warnings],
+        "command": shlex.join(["polyinr", "sample", "-m", str(path), "--seeds", "0-7", "-o", "images/"]),
+    }
 
 
 def configured_stages(config: dict[str, Any]) -> tuple[Stage, ...]:

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Run, refused
 from PIL import Image
+
+from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 
 OTHER_NAMES = [
     ("sample --seeds 0 --truncation 0.7 -o x.png", "--psi"),
@@ -33,8 +36,10 @@ def test_aliases_of_options(polyinr: Run, tiny_class_checkpoint: Path) -> None:
     refused(polyinr("info", "x.png", "--trunc", "1"), "No such option: --trunc", code=2)
 
 
-def test_a_part_of_a_class_name(polyinr: Run) -> None:
-    ran = polyinr("sample", "--seeds", "3", "-m", "bundled", "--label", "smileys", "-o", "x.png")
+def test_a_part_of_a_class_name(polyinr: Run, tiny_class_checkpoint: Path) -> None:
+    names = ("Smileys & Emotion", "Food & Drink", "Objects", "Symbols")
+    save_checkpoint("m.safetensors", replace(load_checkpoint(tiny_class_checkpoint), class_names=names))
+    ran = polyinr("sample", "--seeds", "3", "-m", "m.safetensors", "--label", "smileys", "-o", "x.png")
     refused(ran, "class 'smileys' is unknown", "did you mean 'Smileys & Emotion'?", code=2)
 
 
