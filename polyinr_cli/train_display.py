@@ -23,7 +23,7 @@ REFRESH = 0.5  # seconds between two drawings
 BAR = 40  # columns
 LOSSES = {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}  # log key: shown name
 CPU_TIMES = {  # docs/training.md
-    "small": "one core of 2.5 GHz trains on about 24 images a second at 32 px, 6 at 64 px; ",
+    "small": "one CPU core trains on about 25 images a second at 32 px, 6 at 64 px: faces appear within half an hour; ",
     "imagenet": "this preset is for GPUs and takes years on a CPU; ",
     "ffhq": "this preset is for GPUs and takes years on a CPU; ",
 }
@@ -230,16 +230,17 @@ def thousands(done: int, total: int) -> str:
     return f"{done / 1000:.{digits}f} of {total / 1000:g} kimg, {done / max(total, 1):.0%}"
 
 
-def announce(config: "TrainingConfig", preset: str, device: "torch.device", *, quiet: bool) -> None:
-    """Say on what a run trains, how far, and what time to expect."""
+def expectations(config: "TrainingConfig", device: "torch.device") -> list[str]:
+    """Return messages: on what a run trains, how far, and what time to expect."""
     import torch
 
     from polyinr_core.training.config import PRESETS
 
-    on_cpu, usual = device.type == "cpu", PRESETS[preset]
+    on_cpu, expected = device.type == "cpu", ""
     where = f"the CPU, threads: {torch.get_num_threads()}" if on_cpu else str(device)
     stages = ", ".join(f"{stage.resolution} px for {stage.kimg:g} kimg" for stage in config.stages)
-    same_size = (config.generator(0), config.discriminator(0)) == (usual.generator(0), usual.discriminator(0))
-    expected = CPU_TIMES.get(preset, "") if on_cpu and same_size else ""
-    streams.say(f"polyinr: training on {where}; {stages}", quiet=quiet, always=True)
-    streams.say(f"polyinr: {expected}--dry-run measures time and memory", quiet=quiet, always=True)
+    for preset, time_on_cpu in CPU_TIMES.items() if on_cpu else ():
+        usual = PRESETS[preset]
+        if (config.generator(0), config.discriminator(0)) == (usual.generator(0), usual.discriminator(0)):
+            expected = time_on_cpu
+    return [f"training on {where}; {stages}", f"{expected}--dry-run measures time and memory"]

@@ -54,7 +54,7 @@ def evaluated(
     return evaluate(fakes, reals, metrics=names, extractors=extractors, device=CPU, **options)
 
 
-def features_of(path: Path, network: torch.nn.Module | None = None) -> Tensor:
+def make_backbone(path: Path, network: torch.nn.Module | None = None) -> Tensor:
     return (network or LinearExtractor())(torch.cat(list(DatasetImages.open(path).batches())))
 
 

@@ -97,7 +97,7 @@ def released_disc(
     discriminator = ProjectedDiscriminator(config, {config.backbones[0]: weights}).to(dtype)
     tensors = load_file(REFERENCE / f"{file}.safetensors")
     named = {our_name(name): value for name, value in tensors.items()}
-    discriminator.load_own_state({name: value for name, value in named.items() if name is not None})
+    discriminator.load_compact_state({name: value for name, value in named.items() if name is not None})
     return discriminator, {name: value for name, value in tensors.items() if our_name(name) is None}
 
 

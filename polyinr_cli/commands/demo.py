@@ -15,7 +15,7 @@ from polyinr_cli.runtime import interruption
 from polyinr_core.errors import RequestError
 
 RESOLUTION = 32  # of the training
-STAGES = f"{RESOLUTION}:10:g_lr=5e-4:d_lr=2.5e-4"  # 2.5 times the preset's rates: heads with ears after 2 kimg
+STAGES = f"{RESOLUTION}:10"  # heads with ears after 2 kimg
 
 
 def demo(

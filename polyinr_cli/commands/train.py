@@ -280,13 +280,14 @@ def train(
         Path | None, typer.Option("--run-dir", help="The run folder. Default: runs/PRESET-DATA.", metavar="DIR")
     ] = None,
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--preset",
             metavar="NAME",
-            help="Start from these settings: small, tiny, imagenet or ffhq. Options override them.",
+            help="Start from these settings: small, tiny, imagenet or ffhq. Options override them. "
+            "Default: those of the run in --run-dir if there is one, else small.",
         ),
-    ] = "small",
+    ] = None,
     settings: SettingOptions,
     weights: Weights = None,
     download: Download = False,
@@ -319,16 +320,19 @@ def train(
     check_paths(data, init_from)
 
     from polyinr_core.data.dataset import bundled_dataset, open_dataset
-    from polyinr_core.training.config import make_config
+    from polyinr_core.training.config import DEFAULT_PRESET, make_config
     from polyinr_core.training.run_dir import RunFolder
 
-    config = make_config(preset, **given)
+    data = data or bundled_dataset()
+    name = re.sub(r"[^\w.-]+", "_", data.stem)
+    folder = RunFolder(run_dir or Path("runs", f"{preset or DEFAULT_PRESET}-{name}"))
+    config = make_config(preset or folder.settings() or DEFAULT_PRESET, **given)
     torch_device = rank_device(choose_device(device))
     dtype = choose_dtype(Precision(config.precision), torch_device, is_8_bit=True)
     quiet = quiet or own_rank() > 0
 
     from polyinr_core.checkpoints.checkpoint import load_checkpoint
-    from polyinr_core.training.dry_run import lines_of, plan_run
+    from polyinr_core.training.dry_run import plan_lines, plan_run
     from polyinr_core.training.init import adopt
     from polyinr_core.training.loop import load_networks, required_networks
     from polyinr_core.training.loop import train as train_model
@@ -340,9 +344,6 @@ def train(
     check_width(config, torch_device)
     if unused := files.keys() - set(required_networks(config)):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
-    data = data or bundled_dataset()
-    name = re.sub(r"[^\w.-]+", "_", data.stem)
-    folder = RunFolder(run_dir or Path("runs", f"{preset}-{name}"))
     with console.progress("scanning", quiet=quiet) as scanned:
         images = open_dataset(
             data,
@@ -358,10 +359,10 @@ def train(
             plan = plan_run(config, images, files, device=torch_device, dtype=dtype)
             for fact in plan.to_dicts() if as_json else ():
                 console.json_line(fact)
-            for line in () if as_json else lines_of(plan):
+            for line in () if as_json else plan_lines(plan):
                 console.line(line)
             return
-        train_display.announce(config, preset, torch_device, quiet=quiet)
+        messages = train_display.expectations(config, torch_device)
         networks = load_networks(config, files, download=download)
         with (
             stopping() as signal,
@@ -378,6 +379,8 @@ def train(
             broken: list[BrokenPipeError] = []  # the reader of our JSON lines has gone: save and stop
 
             def report(event: dict[str, Any]) -> None:
+                while messages:  # once the run has begun: what cannot be trained is refused in one line
+                    shown.event({"message": messages.pop(0)})
                 shown.event(event)
                 if as_json and "message" not in event and not broken:
                     try:

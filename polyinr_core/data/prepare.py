@@ -124,7 +124,7 @@ def prepare(
         raise RequestError("no source is given; name a folder, a zip or a tar of images")
     labels = os.fspath(labels)
     if labels not in ("auto", "none") and Path(labels).suffix not in LABEL_TABLE_SUFFIXES:
-        raise RequestError(f"labels {labels!r} is not auto, none or a {', '.join(LABEL_TABLE_SUFFIXES)} file")
+        raise RequestError(f"--labels {labels!r} is not auto, none or a {', '.join(LABEL_TABLE_SUFFIXES)} file")
     opened = [open_source(one) for one in listed]
     if labels not in ("auto", "none"):
         opened = label_by_table(opened, Path(labels))

@@ -1,4 +1,4 @@
-"""Convolutions of frozen networks in forms that a processor takes quickly; what they compute is the same."""
+"""The discriminator's frozen backbones, EfficientNet-lite0 and DeiT, with convolutions that are fast on a CPU."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -45,8 +45,8 @@ class HalvingConv2d(nn.Conv2d):
         return functional.conv2d(x, kernel, self.bias, 2, self.padding, 1, self.groups)
 
 
-def quicken(network: nn.Module) -> None:
-    """Put quick forms in the place of a frozen network's convolutions."""
+def replace_convolutions(network: nn.Module) -> None:
+    """Replace a frozen network's convolutions by equal ones that are faster on a CPU."""
     for block in list(network.modules()):
         children = list(block.named_children())
         for (name, layer), (next_name, following) in pairwise([*children, ("", nn.Identity())]):
@@ -104,7 +104,7 @@ class Lite0Features(Frozen):
         super().__init__()
         network = pretrained_network("tf_efficientnet_lite0", weights)
         fold_batch_norms(network.eval())
-        quicken(network)
+        replace_convolutions(network)
         groups = network.blocks
         stages = (
             nn.Sequential(network.conv_stem, network.bn1, groups[0], groups[1]),
@@ -176,6 +176,6 @@ class DeitFeatures(Frozen):
         return torch.cat([embedding[:, :2], grid.flatten(2).mT], dim=1)
 
 
-def features_of(name: str, weights: Mapping[str, Tensor], *, taps: int) -> Lite0Features | DeitFeatures:
+def make_backbone(name: str, weights: Mapping[str, Tensor], *, taps: int) -> Lite0Features | DeitFeatures:
     """Build the feature network of a backbone's name with pretrained weights under timm's names."""
     return Lite0Features(weights, taps=taps) if name == "lite0" else DeitFeatures(name, weights, taps=taps)

@@ -1,4 +1,4 @@
-"""What a discriminator is made of, and which image sizes it can look at."""
+"""The configuration of the projected discriminator, and the image sizes that its backbones take."""
 
 import math
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from polyinr_core.errors import ConfigError
 
 BACKBONES = ("lite0", "deit-base", "deit-tiny")
-LARGEST_VIEW = 4096  # as of a stage's resolution
-SMALLEST_HEAD_INPUT = 4  # of a head's last convolution, 4 x 4 without padding
+MAX_INPUT_RESOLUTION = 4096  # as of a stage's resolution
+MIN_HEAD_INPUT = 4  # of a head's last convolution, 4 x 4 without padding
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
     """Sizes of the projected discriminator; the defaults are the release's with EfficientNet-lite0 alone.
 
-    `resolution` is the size at which the backbones look; None never resizes. `taps` counts the scales, from
-    the finest. `channels` is the width c of the random projections (c to 8c). A head's depth is that for a
+    `resolution` is that of the backbones' input; None never resizes. `taps` counts the scales, from
+    the finest. `channels` is the width c of the random projections (c to 8c). A head's depth is that for an
     image of `head_resolution`, whatever the real size; the widths of the heads are the release's divided by
     `head_divisor`. Each head of a conditional discriminator has a class table of its own. Raises ConfigError.
     """
@@ -63,35 +63,35 @@ class DiscriminatorConfig:
             raise ConfigError(f"a class table of {self.table_rows!r} rows cannot hold {self.classes} classes")
         if self.resolution is not None:
             for name in self.backbones:
-                self.check_view(name, self.resolution)
+                self.check_input_resolution(name, self.resolution)
 
     def head_input(self, tap: int) -> int:
-        """The nominal side of the map that the head of `tap` reads: half of `head_resolution`, then quarters."""
+        """Return the nominal size of the map that the head of `tap` reads: `head_resolution` / 2, / 4, ..."""
         return self.head_resolution >> (tap + 1)
 
-    def view(self, backbone: str, size: int) -> int:
-        """The side at which `backbone` looks at images of side `size`. Raises ConfigError if it cannot.
+    def input_resolution(self, backbone: str, size: int) -> int:
+        """Return the resolution to which images of `size` pixels are resized for `backbone`. Raises ConfigError.
 
-        A transformer always looks at `resolution`; a convolutional network enlarges smaller images to it and
-        takes larger ones as they are, as in the release.
+        That of a transformer is always `resolution`; a convolutional network gets smaller images enlarged to it and
+        larger ones as they are, as in the release.
         """
-        side = size
+        resized = size
         if self.resolution is not None and (backbone != "lite0" or size < self.resolution):
-            side = self.resolution
-        self.check_view(backbone, side)
-        return side
+            resized = self.resolution
+        self.check_input_resolution(backbone, resized)
+        return resized
 
-    def check_view(self, backbone: str, side: int) -> None:
-        """Raise ConfigError if the scales of `backbone` at this side do not halve evenly or starve a head."""
+    def check_input_resolution(self, backbone: str, size: int) -> None:
+        """Raise ConfigError if the scales of `backbone` do not halve evenly or are too small for a head."""
         step = 2 ** (self.taps + 1)  # the stride of the deepest tap
         if backbone != "lite0":
             step = math.lcm(step, 16)  # the patches of the transformer
-        smallest = SMALLEST_HEAD_INPUT * self.head_resolution // 8
-        if not isinstance(side, int) or side % step or not smallest <= side <= LARGEST_VIEW:
-            fitting = 1 << (2 * side).bit_length() - 1 if isinstance(side, int) and side > 0 else 0
-            remedy = f"; or use --head-resolution {fitting}" if side < smallest and fitting >= 8 << self.taps else ""
+        smallest = MIN_HEAD_INPUT * self.head_resolution // 8
+        if not isinstance(size, int) or size % step or not smallest <= size <= MAX_INPUT_RESOLUTION:
+            fitting = 1 << (2 * size).bit_length() - 1 if isinstance(size, int) and size > 0 else 0
+            remedy = f"; or use --head-resolution {fitting}" if size < smallest and fitting >= 8 << self.taps else ""
             raise ConfigError(
-                f"the discriminator cannot look at {side} pixels: {backbone} with {self.taps} taps and heads made for "
-                f"{self.head_resolution} needs a multiple of {step}, at least {smallest}, at most {LARGEST_VIEW}"
-                f"{remedy}"
+                f"the discriminator cannot take an input of {size} pixels: {backbone} with {self.taps} taps and heads "
+                f"made for {self.head_resolution} needs a multiple of {step}, at least {smallest}, at most "
+                f"{MAX_INPUT_RESOLUTION}{remedy}"
             )

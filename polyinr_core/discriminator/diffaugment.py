@@ -36,7 +36,7 @@ class Draws:
         return cls(**{name: torch.cat([getattr(each, name) for each in draws]) for name in draws[0].drawn()})
 
 
-def hole_side(size: int) -> int:
+def hole_size(size: int) -> int:
     """The side of the hole that is cut from images of side `size`."""
     return int(size * 0.2 + 0.5)
 
@@ -51,7 +51,7 @@ def draw_augmentation(count: int, size: int, rng: torch.Generator, *, p: float |
     brightness, saturation, contrast = torch.rand(3, count, generator=rng)
     reach = int(size * 0.125 + 0.5)
     shift_rows, shift_columns = torch.randint(-reach, reach + 1, (2, count), generator=rng)
-    centers = size + (1 - hole_side(size) % 2)
+    centers = size + (1 - hole_size(size) % 2)
     hole_row, hole_column = torch.randint(0, centers, (2, count), generator=rng)
     draws = Draws(brightness, saturation, contrast, shift_rows, shift_columns, hole_row, hole_column)
     return draws if p is None else apply_probability(draws, size, rng, p=p)
@@ -137,7 +137,7 @@ def transform(x: Tensor, geometry: Tensor) -> Tensor:
 def cut_hole(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Set a square around (row, column) to zero, cut off at the border."""
     size = x.shape[-1]
-    side = hole_side(size)
+    side = hole_size(size)
     place = torch.arange(size)
     first_row, first_column = (row - side // 2)[:, None], (column - side // 2)[:, None]
     rows = (place >= first_row) & (place < first_row + side)  # [N, S]

@@ -1,4 +1,4 @@
-"""Random mixing of the taps across channels (CCM) and scales (CSM); frozen as initialized."""
+"""The projected discriminator: frozen backbones, random projections of their features, and trainable heads."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,7 +10,7 @@ from polyinr_core.errors import ConfigError, LabelError
 from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.rng import seeded_init
 
-from .backbones import Frozen, PixelwiseConv2d, features_of
+from .backbones import Frozen, PixelwiseConv2d, make_backbone
 from .config import DiscriminatorConfig
 from .diffaugment import Draws, augment, blur
 from .heads import Head, SharedBatchNorm
@@ -49,7 +49,7 @@ Weights = Mapping[str, Mapping[str, Tensor]]
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Judge images by patch logits of pretrained features. Sauer et al., "StyleGAN-XL", sections 3.1-3.3.
+    """Map images to patch logits by heads on pretrained features. Sauer et al., "StyleGAN-XL", sections 3.1-3.3.
 
     `weights` holds for each backbone of the configuration its state dict under timm's names (see
     `load_pretrained`). Random projections and heads depend on `seed` alone. Only the heads learn; everything
@@ -62,7 +62,7 @@ class ProjectedDiscriminator(nn.Module):
         if missing := [name for name in config.backbones if name not in weights]:
             raise ConfigError(f"the discriminator has no weights for {', '.join(missing)}")
         with seeded_init("critic", seed):
-            features = {name: features_of(name, weights[name], taps=config.taps) for name in config.backbones}
+            features = {name: make_backbone(name, weights[name], taps=config.taps) for name in config.backbones}
             projections = {
                 name: Projection(network.widths[: config.taps], channels=config.channels)
                 for name, network in features.items()
@@ -99,7 +99,7 @@ class ProjectedDiscriminator(nn.Module):
     ) -> list[Tensor]:
         """Map images x [N, 3, S, S] about [-1, 1] to patch logits, one [N, K] for each backbone.
 
-        Raises LabelError without a label, ConfigError for a size that the backbones cannot look at.
+        Raises LabelError without a label, ConfigError for a size that the backbones cannot take.
 
         Args:
             label: Classes [N]: needed by a conditional discriminator, ignored by others.
@@ -133,19 +133,19 @@ class ProjectedDiscriminator(nn.Module):
         return rows
 
     def resized(self, name: str, x: Tensor) -> Tensor:
-        """Bring images to the size at which a backbone looks."""
-        side = self.config.view(name, x.shape[-1])
-        if side != x.shape[-1]:
-            x = functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+        """Resize images to the input resolution of a backbone."""
+        size = self.config.input_resolution(name, x.shape[-1])
+        if size != x.shape[-1]:
+            x = functional.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
         if x.dtype == torch.float64:  # its convolutions are not oneDNN's, and twice as slow in channels_last
             return x
         return x.contiguous(memory_format=torch.channels_last)  # measured: a generator's step costs a fifth less
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """All that learns, for the optimizer."""
+        """Return the trainable parameters, for the optimizer."""
         return self.heads.parameters()
 
-    def start_tables(self, table: Tensor) -> None:
+    def init_class_tables(self, table: Tensor) -> None:
         """Copy `table` [at most table_rows, table_dim] into the first rows of every head's class table.
 
         Raises ConfigError if it does not fit.
@@ -166,13 +166,13 @@ class ProjectedDiscriminator(nn.Module):
             if isinstance(layer, SharedBatchNorm):
                 layer.dist = dist
 
-    def own_state(self) -> dict[str, Tensor]:
-        """The state dict without the pretrained networks, which their source gives again."""
+    def compact_state(self) -> dict[str, Tensor]:
+        """Return the state dict without the pretrained networks, which are loaded from their source."""
         return {key: value for key, value in self.state_dict().items() if ".network." not in key}
 
-    def load_own_state(self, state: Mapping[str, Tensor]) -> None:
-        """Read what `own_state` gave. Raises ConfigError if it is of a discriminator of another configuration."""
-        own = self.own_state()
+    def load_compact_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `compact_state` returned. Raises ConfigError if the configurations differ."""
+        own = self.compact_state()
         if state.keys() != own.keys() or any(state[key].shape != own[key].shape for key in own):
             raise ConfigError("the stored discriminator has another configuration than this one")
         self.load_state_dict(dict(state), strict=False)

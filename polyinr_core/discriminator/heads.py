@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of a micro-batch that lies in pieces on several processes."""
+"""The heads of the discriminator, with spectral normalization, and BatchNorm over several processes."""
 
 import math
 from itertools import pairwise
@@ -33,7 +33,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         mean = AllReduce.apply(wide.sum(dim=(0, 2, 3)), self.dist) / count  # [C]
         centered = wide - mean[:, None, None]
         variance = AllReduce.apply(centered.square().sum(dim=(0, 2, 3)), self.dist) / count
-        self.remember(mean.detach(), variance.detach() * (count / (count - 1)))
+        self.update_running_statistics(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = (variance + self.eps).rsqrt() * self.weight
         return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
@@ -48,7 +48,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return ((x - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
-    def remember(self, mean: Tensor, variance: Tensor) -> None:
+    def update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics, as PyTorch does, and count the batch."""
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
@@ -157,7 +157,7 @@ class Head(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        nominal_side: int,
+        nominal_size: int,
         *,
         divisor: int = 1,
         table_rows: int = 0,
@@ -165,7 +165,7 @@ class Head(nn.Module):
         label_dim: int = 64,
     ) -> None:
         super().__init__()
-        sides = [nominal_side >> i for i in range(1, nominal_side.bit_length() - 3)]  # after each block, down to 8
+        sides = [nominal_size >> i for i in range(1, nominal_size.bit_length() - 3)]  # after each block, down to 8
         widths = [in_channels, *(block_width(side, divisor) for side in sides)]
         self.blocks = nn.Sequential(*(DownBlock(a, b) for a, b in pairwise(widths)))
         self.out = SpectralConv2d(widths[-1], label_dim if table_rows else 1, bias=False)

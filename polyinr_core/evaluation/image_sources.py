@@ -62,7 +62,7 @@ class HeldOut:
         try:
             seed, images, sha256 = int(training["seed"]), int(data["images"]), str(data["sha256"])
             config = replace(TrainingConfig(), held_out=training["held_out"])
-            return cls(run.path.name, seed, config.held_out_of(images), sha256)
+            return cls(run.path.name, seed, config.held_out_count(images), sha256)
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise FileError(run.config, "does not say which images the run held out; is it damaged?") from error
 

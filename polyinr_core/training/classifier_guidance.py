@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.data.resample import ResizedDataset, normalized
-from polyinr_core.discriminator.backbones import IMAGENET_MEAN, IMAGENET_STD, Frozen, quicken
+from polyinr_core.discriminator.backbones import IMAGENET_MEAN, IMAGENET_STD, Frozen, replace_convolutions
 from polyinr_core.discriminator.discriminator import Weights
 from polyinr_core.errors import ConfigError, WeightsError
 from polyinr_core.runtime.pretrained import fold_batch_norms, pretrained_network
@@ -21,7 +21,7 @@ from .config import TrainingConfig
 MODELS = {"lite2": "tf_efficientnet_lite2", "deit-small": "deit_small_distilled_patch16_224"}
 OWN_HEADS = {"lite2": ("classifier",), "deit-small": ("head", "head_dist")}
 OWN_CLASSES = 1000  # ImageNet's, in its order
-DEIT_SIDE = 224
+DEIT_RESOLUTION = 224
 
 
 class Classifier(Frozen):
@@ -40,7 +40,7 @@ class Classifier(Frozen):
         if name not in MODELS:
             raise ConfigError(f"classifier {name!r} is unknown; choose from {', '.join(MODELS)}")
         self.name = name
-        self.side = DEIT_SIDE if name == "deit-small" else side
+        self.side = DEIT_RESOLUTION if name == "deit-small" else side
         heads = OWN_HEADS[name]
         if head is None and (missing := [part for part in heads if f"{part}.weight" not in weights]):
             raise WeightsError(
@@ -50,7 +50,7 @@ class Classifier(Frozen):
         self.network = pretrained_network(MODELS[name], kept, num_classes=OWN_CLASSES if head is None else 0)
         if name == "lite2":
             fold_batch_norms(self.network.eval())
-            quicken(self.network)
+            replace_convolutions(self.network)
             self.network.to(memory_format=torch.channels_last)
         self.head = nn.Identity() if head is None else head
         self.freeze()
@@ -84,19 +84,19 @@ FOLDS = 5  # every fifth image sets the sharpness
 SHARPNESS = (1e-3, 1.0)
 
 
-def is_guided(config: TrainingConfig) -> bool:
+def uses_guidance(config: TrainingConfig) -> bool:
     """Say whether the classifier's loss has a weight at any stage."""
     return any(config.at(stage).guidance for stage in config.stages)
 
 
 def check_classes(config: TrainingConfig, data: ImageDataset) -> None:
     """Raise ConfigError where a classifier is to guide and there are no classes."""
-    if is_guided(config) and not config.classes_of(data.classes):
+    if uses_guidance(config) and not config.class_count(data.classes):
         why = "the data has no classes" if config.cond else "the run is unconditional"
         raise ConfigError(f"a classifier cannot guide where {why}: give guidance 0 at every stage")
 
 
-def make_guide(
+def make_classifier(
     config: TrainingConfig, data: ImageDataset, weights: Weights, *, device: torch.device
 ) -> Classifier | None:
     """Return the classifier that guides a run, or None where it has no weight at any stage.
@@ -106,7 +106,7 @@ def make_guide(
     side, deit-small at 224 px. Sauer et al., "StyleGAN-XL", section 3.3. Raises ConfigError in an
     unconditional run or without weights, WeightsError, DatasetError.
     """
-    if not is_guided(config):
+    if not uses_guidance(config):
         return None
     check_classes(config, data)
     name = config.classifier

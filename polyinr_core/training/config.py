@@ -1,40 +1,14 @@
-"""What judges look at while training: which distances there are, in how many images of each kind."""
+"""The configuration of a training run: stages, presets, and the metrics that are computed during training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from polyinr_core.discriminator.config import DiscriminatorConfig
 from polyinr_core.errors import ConfigError
-from polyinr_core.metrics.registry import get_metrics
-from polyinr_core.metrics.registry import networks_of as networks_of_metrics
+from polyinr_core.metrics.registry import get_metrics, networks_of
 from polyinr_core.models.config import Form, GeneratorConfig
-
-
-@dataclass(frozen=True)
-class SampleCount:
-    """How many images a network is shown while training: at most so many of each kind (None: all there are).
-
-    With `balanced`, no more fakes than reals.
-    """
-
-    reals: int | None
-    fakes: int
-    balanced: bool
-
-
-SAMPLE_COUNTS = {
-    "lite2": SampleCount(reals=10_000, fakes=2_000, balanced=True),
-    "inception": SampleCount(reals=None, fakes=50_000, balanced=False),  # as StyleGAN-XL: 50k fakes, all reals
-}
-DISTANCES = get_metrics(("fd-lite2", "kd-lite2", "fid"))  # by which a run is judged; smaller is better
-
-
-def networks_of(distances: Sequence[str]) -> tuple[str, ...]:
-    """Return the networks that these distances look through, each once."""
-    return networks_of_metrics(DISTANCES[name] for name in distances)
-
 
 BATCH_RANGE = (2, 65536)  # the discriminator's BatchNorm needs two images
 
@@ -70,6 +44,9 @@ class Stage:
     def images(self) -> int:
         """Return the stage's length in images."""
         return round(self.kimg * 1000)
+
+
+SETTINGS = [field.name for field in fields(Stage)][2:]  # a stage's own
 
 
 def check_batch(batch: int) -> None:
@@ -161,9 +138,6 @@ def stage_changes(before: tuple[Stage, ...], now: tuple[Stage, ...], *, reached:
     return changes
 
 
-SETTINGS = [field.name for field in fields(Stage)][2:]
-
-
 Start = Literal["release", "balanced"]
 Precision = Literal["auto", "float32", "bfloat16", "float64"]
 Classifier = Literal["lite2", "deit-small"]
@@ -206,10 +180,10 @@ class TrainingConfig:
     start: Start = "release"  # values of a fresh generator
     class_centering: float = 0.0  # part of their mean that class tables start without; 0: the release, 1: centered
     backbones: tuple[str, ...] = ("deit-base", "lite0")
-    disc_res: int = 224  # side at which the backbones look
+    disc_res: int = 224  # resolution of the backbones' input
     disc_channels: int = 64
     head_divisor: int = 1  # the discriminator's heads are narrower than the release's by this
-    head_resolution: int = 256  # their depth is made for images of this side
+    head_resolution: int = 256  # their depth is made for images of this size
     g_lr: float = 8e-5
     g_beta2: float = 0.991992
     d_lr: float = 1.88235e-4
@@ -319,11 +293,11 @@ class TrainingConfig:
         """Return the factor, after `images` images of a stage, of a value that starts at 1 and ends at `final`."""
         return 1.0 if self.schedule == "constant" else cosine_fade(min(images / stage.images, 1.0), final)
 
-    def classes_of(self, classes: int) -> int:
+    def class_count(self, classes: int) -> int:
         """Return how many of a data set's classes are learned: all, or 0 in an unconditional run."""
         return classes if self.cond else 0
 
-    def held_out_of(self, images: int) -> int:
+    def held_out_count(self, images: int) -> int:
         """Return how many of a data set's images are never trained on."""
         if self.held_out is not None:
             return self.held_out
@@ -338,6 +312,19 @@ class TrainingConfig:
             "metrics": list(self.metrics),
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingConfig":
+        """Read what `to_dict` returned, by this version or an earlier one. Raises ConfigError."""
+        names = {field.name for field in fields(cls)}
+        if unknown := values.keys() - names:
+            raise ConfigError(f"the fields {', '.join(sorted(unknown))} are unknown to this version of polyinr")
+        try:
+            read = {**values, "stages": parse_stages(values["stages"])}
+            read |= {name: tuple(values[name]) for name in ("backbones", "metrics")}
+            return cls(**read)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"the training configuration is damaged: {error}") from error
+
 
 def cosine_fade(progress: float, final: float) -> float:
     """Return what falls (or rises) from 1 to `final` along half a cosine while `progress` goes from 0 to 1."""
@@ -348,6 +335,30 @@ def check_micro_batch(micro_batch: int, batch: int) -> None:
     """Raise ConfigError unless micro-batches of that size make up the batch."""
     if micro_batch < 2 or batch % micro_batch:
         raise ConfigError(f"micro-batch {micro_batch} does not divide the batch of {batch} into parts of two or more")
+
+
+@dataclass(frozen=True)
+class SampleCount:
+    """Images of a metric during training: the maximum of reals (None: all) and of fakes.
+
+    With `balanced`, no more fakes than reals.
+    """
+
+    reals: int | None
+    fakes: int
+    balanced: bool
+
+
+SAMPLE_COUNTS = {
+    "lite2": SampleCount(reals=10_000, fakes=2_000, balanced=True),
+    "inception": SampleCount(reals=None, fakes=50_000, balanced=False),  # as StyleGAN-XL: 50k fakes, all reals
+}
+DISTANCES = get_metrics(("fd-lite2", "kd-lite2", "fid"))  # smaller is better
+
+
+def metric_networks(distances: Sequence[str]) -> tuple[str, ...]:
+    """Return the feature networks of these distances, each once."""
+    return networks_of(DISTANCES[name] for name in distances)
 
 
 LARGE = TrainingConfig(state_every=40.0, checkpoint_every=200.0, metric_every=50.0, keep=5)
@@ -400,20 +411,23 @@ PRESETS = {
 }
 
 
+DEFAULT_PRESET = "small"
+
+
 def make_config(
-    preset: str = "small", *, stages: str | Sequence[Stage] | None = None, **changes: Any
+    preset: str | TrainingConfig = DEFAULT_PRESET, *, stages: str | Sequence[Stage] | None = None, **changes: Any
 ) -> TrainingConfig:
     """Return a preset's configuration with fields replaced, also where its stages have values of their own.
 
     Args:
-        preset: A name in PRESETS.
+        preset: A name in PRESETS, or a configuration to start from.
         stages: Text as "32:200,64:100" or stages, in place of the preset's.
         **changes: Fields of `TrainingConfig`; backbones and metrics may be text as "fd-lite2,fid".
 
     Raises:
         ConfigError: A name is unknown or a value out of range.
     """
-    if preset not in PRESETS:
+    if isinstance(preset, str) and preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown; choose from {', '.join(PRESETS)}")
     if unknown := changes.keys() - {field.name for field in fields(TrainingConfig)}:
         raise ConfigError(f"a training configuration has no field {', '.join(sorted(unknown))}")
@@ -421,7 +435,7 @@ def make_config(
         if name in changes:
             value = changes[name]
             changes[name] = tuple(value.split(",") if isinstance(value, str) else value)
-    base = PRESETS[preset]
+    base = PRESETS[preset] if isinstance(preset, str) else preset
     if stages is None:
         overridden: dict[str, Any] = dict.fromkeys(changes.keys() & SETTINGS)  # the run's value in place of a stage's
         stages = [replace(stage, **overridden) for stage in base.stages]

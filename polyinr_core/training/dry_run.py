@@ -16,7 +16,7 @@ from polyinr_core.errors import WeightsError
 from polyinr_core.runtime.pretrained import SOURCES, expected_shapes, load_pretrained
 from polyinr_core.runtime.resources import total_memory
 
-from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, is_guided
+from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, uses_guidance
 from .config import Stage, TrainingConfig
 from .logging import duration, resident_bytes
 from .loop import Trainer, check_run, chunk_size, required_networks
@@ -159,7 +159,7 @@ def make_plan(
         "images": len(data),
         "resolution": data.resolution,
         "classes": trainer.classes,
-        "held_out": config.held_out_of(len(data)),
+        "held_out": config.held_out_count(len(data)),
     }
     stages = tuple(plan_stage(trainer, stage, costs[cost_key(config, stage)]) for stage in config.stages)
     return Plan(facts, parameters, stages, tuple(notes))
@@ -212,7 +212,7 @@ def measure_iteration(trainer: Trainer, state: TrainingState, *, images: int) ->
 def unfitted_classifier(trainer: Trainer) -> Classifier | None:
     """Return the classifier of guidance with a head of the right shape, as fitting one to the data takes long."""
     config = trainer.config
-    if not is_guided(config):
+    if not uses_guidance(config):
         return None
     own_head = trainer.classes == OWN_CLASSES
     name, head = config.classifier, None if own_head else nn.Identity()
@@ -264,16 +264,16 @@ def count_parameters(trainer: Trainer, state: TrainingState) -> dict[str, int]:
     """Return the number of parameters of each network."""
     heads = sum(p.numel() for p in state.discriminator.head_parameters())
     counts = {
-        "generator": parameters_of(state.generator),
+        "generator": parameter_count(state.generator),
         "discriminator": heads,
-        "backbones": parameters_of(state.discriminator) - heads,
+        "backbones": parameter_count(state.discriminator) - heads,
     }
     if isinstance(trainer.classifier, nn.Module):
-        counts["classifier"] = parameters_of(trainer.classifier)
+        counts["classifier"] = parameter_count(trainer.classifier)
     return counts
 
 
-def parameters_of(network: nn.Module) -> int:
+def parameter_count(network: nn.Module) -> int:
     """Return the number of a network's parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -328,7 +328,7 @@ def plan_run(
     return replace(plan, notes=(*plan.notes, *missing))
 
 
-def lines_of(plan: Plan) -> list[str]:
+def plan_lines(plan: Plan) -> list[str]:
     """Return the lines of a plan as a person reads them."""
     data = plan.data
     classes = f"{data['classes'] or 'no'} classes"
@@ -343,14 +343,14 @@ def lines_of(plan: Plan) -> list[str]:
         f"data        {data['name']}: {images} of {data['resolution']} px, {classes}",
         f"parameters  trained: {', '.join(counted['trained'])}; frozen: {', '.join(counted['frozen'])}",
         "",
-        *aligned([(*HEADINGS, *COSTS), *(cells_of(stage) for stage in plan.stages)]),
+        *aligned([(*HEADINGS, *COSTS), *(stage_cells(stage) for stage in plan.stages)]),
         "",
         f"total       about {duration(plan.seconds)}, peak memory {size(plan.memory)}, measured on a few iterations",
         *(f"note        {note}" for note in plan.notes),
     ]
 
 
-def cells_of(stage: StagePlan) -> tuple[str, ...]:
+def stage_cells(stage: StagePlan) -> tuple[str, ...]:
     """Return a stage's row of the table."""
     parts = stage.batch // stage.micro_batch
     return (

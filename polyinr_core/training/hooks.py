@@ -26,7 +26,7 @@ from .diagnostics import Diagnostics, class_share, diversity
 from .logging import Event, Logger, memory_stats
 from .metrics_hook import MetricsHook
 from .run_dir import RunFolder
-from .samples import COLUMNS, checkpoint_of, first_reals, save_checkpoint_and_samples, save_reals
+from .samples import COLUMNS, first_reals, make_checkpoint, save_checkpoint_and_samples, save_reals
 from .state import TrainingState, pack_state, write_state
 from .step import Batch, StepOptions, StepStats, mean_logit
 
@@ -146,7 +146,7 @@ class Hooks:
 
     def log_held_out(self, state: TrainingState, options: StepOptions, stats: StepStats) -> None:
         """Log the mean logit of images that the discriminator is never trained on, and adapt the augmentation."""
-        count = min(self.config.held_out_of(len(self.data)), options.micro_batch)
+        count = min(self.config.held_out_count(len(self.data)), options.micro_batch)
         count -= count % self.dist.world_size
         if count >= 2:
             images, label = self.loader.held_out(count)
@@ -175,7 +175,7 @@ class Hooks:
         self.warn(state, self.diagnostics.update_distance(watched, facts[watched]))
         self.warn(state, self.diagnostics.add_metric_time(facts["seconds"]))
         if self.dist.is_main:
-            checkpoint = checkpoint_of(state, self.config, self.data)
+            checkpoint = make_checkpoint(state, self.config, self.data)
             labels = facts.get("labels", "")
             keep_best(self.folder.checkpoints, checkpoint, metric=watched, value=facts[watched], labels=labels)
         self.early_stopping = self.early_stopping.after(watched, facts[watched], blurred=blurs(blur_sigma))
@@ -188,7 +188,7 @@ class Hooks:
         """
         if not self.dist.is_main:
             return
-        checkpoint = checkpoint_of(state, self.config, self.data)
+        checkpoint = make_checkpoint(state, self.config, self.data)
         pixels = save_checkpoint_and_samples(self.folder, checkpoint, images=state.total_images)
         prune_checkpoints(self.folder.checkpoints, self.config.keep)
         self.logger.image("samples", make_grid(pixels, COLUMNS), images=state.total_images)

@@ -25,8 +25,9 @@ from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
-from .classifier_guidance import check_classes, is_guided, make_guide
+from .classifier_guidance import check_classes, make_classifier, uses_guidance
 from .config import (
+    DEFAULT_PRESET,
     FINAL_HALF_LIFE,
     FINAL_LR,
     FINAL_PENALTY,
@@ -34,7 +35,7 @@ from .config import (
     TrainingConfig,
     format_stages,
     make_config,
-    networks_of,
+    metric_networks,
 )
 from .hooks import Hooks
 from .init import adopt, center_rows, class_means, describe_start, generator_from
@@ -53,7 +54,7 @@ def train(
     *,
     run_dir: PathLike,
     stages: str | Sequence[Stage] | None = None,
-    preset: str = "small",
+    preset: str | None = None,
     config: TrainingConfig | None = None,
     init_from: PathLike | Checkpoint | None = None,
     weights: Mapping[str, Any] | None = None,
@@ -76,7 +77,8 @@ def train(
             [3, H, W] or [H, W, 3], all square and of one size; a class number, or None.
         run_dir: The run folder; made if it does not exist.
         stages: Resolutions and lengths in kimg, as "32:200,64:100". Default: the preset's.
-        preset: A name in `config.PRESETS`, whose values `fields` replace.
+        preset: A name in `config.PRESETS`, whose values `fields` replace. Default: the settings of the run in `run_dir`
+            if there is one, else "small".
         config: The whole configuration, in place of preset, stages and fields.
         init_from: A checkpoint to start from, instead of new weights.
         weights: The pretrained networks by name (see `load_networks`). Default: those that are on this machine.
@@ -95,8 +97,9 @@ def train(
     Raises:
         ConfigError, TrainingError, DatasetError, FileError, WeightsError, DistributedError.
     """
+    folder = RunFolder(Path(run_dir))
     if config is None:
-        config = make_config(preset, stages=stages, **fields)
+        config = make_config(preset or folder.settings() or DEFAULT_PRESET, stages=stages, **fields)
     elif stages is not None or fields:
         raise ConfigError("give either a config, or stages and fields")
     if init_from is not None:
@@ -104,7 +107,6 @@ def train(
         config = adopt(config, checkpoint, set(fields))
     else:
         checkpoint = None
-    folder = RunFolder(Path(run_dir))
     with ExitStack() as stack:
         images = as_image_dataset(data, labels="auto" if config.cond else "none")
         if images is not data:
@@ -206,9 +208,14 @@ def resume(trainer: "Trainer", hooks: Hooks) -> TrainingState | None:
 def start(trainer: "Trainer", hooks: Hooks, init_from: Checkpoint | None) -> TrainingState:
     """Return the training state at the start of the first stage."""
     config, names = trainer.config, trainer.data.class_names
-    if is_guided(config) and config.metric_every and config.classifier in networks_of(config.metrics):
+    if uses_guidance(config) and config.metric_every and config.classifier in metric_networks(config.metrics):
         hooks.info(f"{config.classifier} both guides and measures the generator: its distances are too small; see fid")
     if init_from is None:
+        if config.init_from:
+            raise TrainingError(
+                f"{hooks.folder.path}: this run starts from the checkpoint of SHA-256 {config.init_from[:12]}; give it "
+                "again as --init-from"
+            )
         generator = create_generator(config, trainer.classes, trainer.class_means)
     else:
         for message in describe_start(init_from, trainer.classes, names):
@@ -241,7 +248,7 @@ class Trainer:
     @property
     def classes(self) -> int:
         """Number of classes that the model learns, 0 for an unconditional one."""
-        return self.config.classes_of(self.data.classes)
+        return self.config.class_count(self.data.classes)
 
     @cached_property
     def class_means(self) -> Tensor | None:
@@ -259,14 +266,14 @@ class Trainer:
     @cached_property
     def classifier(self) -> ClassifierLoss | None:
         """The loss of classifier guidance, None if no stage uses it."""
-        classifier = make_guide(self.config, self.data, self.weights, device=self.device)
+        classifier = make_classifier(self.config, self.data, self.weights, device=self.device)
         if classifier is not None:
             self.dist.broadcast(classifier.head.state_dict().values())
         return classifier
 
     def loader(self, stage: Stage) -> TrainLoader:
         """Return the images of a stage."""
-        return loader_of(self.config, self.data, stage, device=self.device)
+        return make_loader(self.config, self.data, stage, device=self.device)
 
     def start_stage(
         self, stage: int, generator: Generator, *, images_before: int = 0, resumed: bool = False
@@ -321,7 +328,7 @@ class Trainer:
             RegularGrid(resolution, resolution).coordinates(dtype=dtype, device=self.device),
             micro_batch=micro_batch,
             blur_sigma=config.blur_at(state.images, stage),
-            augment_rng=None if config.augment == "none" else rng_of("augment", *key),
+            augment_rng=None if config.augment == "none" else rng_by_pass("augment", *key),
             augment_p=state.augment_p if config.augment == "adaptive" else None,
             relativistic=config.loss == "relativistic",
             penalty=self.penalty(state, stage),
@@ -339,7 +346,7 @@ class Trainer:
         if not config.penalty or state.images // config.batch % every:
             return None
         weight = every * config.penalty * config.scheduled(FINAL_PENALTY, state.images, stage)
-        return Penalty(weight, PENALTY_SIGMA, rng_of("penalty", config.seed, state.stage, state.images))
+        return Penalty(weight, PENALTY_SIGMA, rng_by_pass("penalty", config.seed, state.stage, state.images))
 
     def latents(self, state: TrainingState, loader: TrainLoader, name: str, *, label: Tensor | None = None) -> Batch:
         """Return this rank's z and labels of the next iteration's fakes, drawn for the whole batch.
@@ -360,7 +367,7 @@ class Trainer:
         return Batch(data.to(self.device, torch.promote_types(self.dtype, torch.float32)), labels)
 
 
-def rng_of(purpose: str, *key: int) -> Callable[[str, int], torch.Generator]:
+def rng_by_pass(purpose: str, *key: int) -> Callable[[str, int], torch.Generator]:
     """Return the function from a pass and the index of a micro-batch to the CPU generator of an iteration."""
     return lambda name, index: generator_for(purpose, name, index, *key)
 
@@ -379,7 +386,7 @@ def chunk_size(config: TrainingConfig, pixels: int, *, device_memory: int | None
 
 def check_run(config: TrainingConfig, data: ImageDataset, *, dist: DistributedContext = SINGLE_PROCESS) -> None:
     """Raise PolyinrError if the configuration cannot be trained on the data, before anything is written."""
-    classes = config.classes_of(data.classes)
+    classes = config.class_count(data.classes)
     if classes == 1:
         raise TrainingError(f"{data.path}: has only one class; train with --no-cond")
     check_classes(config, data)
@@ -393,9 +400,9 @@ def check_run(config: TrainingConfig, data: ImageDataset, *, dist: DistributedCo
             f"--stages {stages}, or prepare it with --res {config.stages[-1].resolution}",
         )
     for stage in config.stages:
-        stage_config, loader = config.at(stage), loader_of(config, data, stage)
+        stage_config, loader = config.at(stage), make_loader(config, data, stage)
         if len(loader) < stage_config.batch:
-            held_out = stage_config.held_out_of(len(data))
+            held_out = stage_config.held_out_count(len(data))
             without, options = (
                 (f" without the {held_out} held out", "--batch or --held-out") if held_out else ("", "--batch")
             )
@@ -406,10 +413,10 @@ def check_run(config: TrainingConfig, data: ImageDataset, *, dist: DistributedCo
         if (micro_batch := stage_config.micro_batch or stage_config.batch) % dist.world_size:
             raise ConfigError(f"a micro-batch of {micro_batch} cannot be divided among {dist.world_size} processes")
         for backbone in discriminator.backbones:
-            discriminator.view(backbone, stage.resolution)
+            discriminator.input_resolution(backbone, stage.resolution)
 
 
-def loader_of(config: TrainingConfig, data: ImageDataset, stage: Stage, *, device: torch.device = CPU) -> TrainLoader:
+def make_loader(config: TrainingConfig, data: ImageDataset, stage: Stage, *, device: torch.device = CPU) -> TrainLoader:
     """Return the images of a stage. Raises DatasetError if they are smaller than its resolution."""
     config = config.at(stage)
     return TrainLoader(
@@ -417,7 +424,7 @@ def loader_of(config: TrainingConfig, data: ImageDataset, stage: Stage, *, devic
         resolution=stage.resolution,
         seed=config.seed,
         mirror=config.mirror,
-        held_out=config.held_out_of(len(data)),
+        held_out=config.held_out_count(len(data)),
         workers=config.workers,
         device=device,
     )
@@ -425,8 +432,8 @@ def loader_of(config: TrainingConfig, data: ImageDataset, stage: Stage, *, devic
 
 def required_networks(config: TrainingConfig) -> list[str]:
     """Return the names of the pretrained networks that a run uses."""
-    metrics = networks_of(config.metrics) if config.metric_every else ()
-    return sorted({*config.backbones, "lite0", *metrics, *([config.classifier] if is_guided(config) else [])})
+    metrics = metric_networks(config.metrics) if config.metric_every else ()
+    return sorted({*config.backbones, "lite0", *metrics, *([config.classifier] if uses_guidance(config) else [])})
 
 
 def load_networks(

@@ -24,7 +24,7 @@ from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
-from .config import DISTANCES, SAMPLE_COUNTS, networks_of
+from .config import DISTANCES, SAMPLE_COUNTS, metric_networks
 from .samples import render_seeds
 
 DIGITS = 6  # significant: the digits below differ from machine to machine
@@ -61,7 +61,7 @@ class MetricsHook:
         self.device = device
         self.dist = dist
         self.networks: dict[str, Extractor] = {}
-        for name in networks_of(metrics):
+        for name in metric_networks(metrics):
             network = Lite2Features(weights[name]) if name == "lite2" else weights[name]
             self.networks[name] = network.to(device)
         self.labels = label_distribution(loader)

@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ from .state import read_progress
 MAY_CHANGE = {
     *("state_every", "checkpoint_every", "metric_every", "metrics", "auto_advance", "keep"),
     *("chunk", "workers", "name"),
+}
+# settings of runs that were started before these fields existed
+BEFORE_0_2 = {
+    field.name: field.default
+    for field in fields(TrainingConfig)
+    if field.name in ("loss", "penalty", "penalty_every", "lecam", "augment", "schedule", "class_centering")
 }
 SHA256_FIELDS = {"init_from": "--init-from of SHA-256", "sha256": "data of SHA-256"}  # their names in messages
 
@@ -189,7 +195,16 @@ class RunFolder:
             )
         if not all(isinstance(stored.get(part), dict) for part in ("training", "data")):
             raise TrainingError(f"{self.config}: damaged; choose another --run-dir to start a new run")
-        return stored
+        return {**stored, "training": BEFORE_0_2 | stored["training"]}
+
+    def settings(self) -> TrainingConfig | None:
+        """Return the configuration that the run was started with, None before it. Raises TrainingError, FileError."""
+        if not self.config.exists():
+            return None
+        try:
+            return TrainingConfig.from_dict(self.read()["training"])
+        except ConfigError as error:
+            raise TrainingError(f"{self.config}: {error}; choose another --run-dir to start a new run") from error
 
     def append(self, event: dict[str, Any]) -> None:
         """Append one line to the log, whole or not at all. Raises FileError."""

@@ -97,7 +97,7 @@ def first_row(path: Path, columns: int, *, size: int, tile: int) -> list[Pixels]
     return [np.asarray(image.resize((tile, tile), method)) for image in images]
 
 
-def checkpoint_of(state: TrainingState, config: TrainingConfig, data: ImageDataset) -> Checkpoint:
+def make_checkpoint(state: TrainingState, config: TrainingConfig, data: ImageDataset) -> Checkpoint:
     """Return the averaged generator as a checkpoint."""
     ema = state.ema_float32
     return Checkpoint(

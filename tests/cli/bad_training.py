@@ -125,9 +125,9 @@ TRAINED = [
     (f"{TRAIN} --init-from data.zip", 1, "data.zip: not a safetensors file"),
     (f"{TRAIN} --init-from run-begun", 1, "run-begun: holds no checkpoint", "name a model file"),
     # discriminator
-    (f"{TRAIN} --disc-res 0", 2, "cannot look at 0 pixels"),
-    (f"{TRAIN} --disc-res 100", 2, "cannot look at 100 pixels", "multiple of 32", "at least 64"),
-    (f"{TRAIN} --disc-res -128", 2, "cannot look at -128 pixels"),
+    (f"{TRAIN} --disc-res 0", 2, "cannot take an input of 0 pixels"),
+    (f"{TRAIN} --disc-res 100", 2, "cannot take an input of 100 pixels", "multiple of 32", "at least 64"),
+    (f"{TRAIN} --disc-res -128", 2, "cannot take an input of -128 pixels"),
     (f"{TRAIN} --backbones ''", 2, "backbone '' is unknown", "lite0"),
     (f"{TRAIN} --backbones vgg16", 2, "backbone 'vgg16' is unknown", "lite0"),
     (f"{TRAIN} --backbones lite0,lite0", 2, "each named once"),

@@ -208,9 +208,9 @@ def test_ctrl_c_is_130(note_file: Path):
     [
         *(f"info {name}" for name in ("pipe.png", "pipe.zip", "pipe.tar", "pipe")),
         *(f"prepare {name} -o a.zip --res 8" for name in ("pipe.png", "pipe.zip", "pipe.tar")),
-        *(f"evaluate --real {name} --fake x --metrics fd-lite2" for name in ("pipe.zip", "pipe.tar")),
-        "evaluate --real pipe.safetensors --fake x --metrics fd-lite2",
-        "evaluate --real pipe.npz --fake x --metrics fd-lite2",
+        *(f"evaluate --real {name} --fake . --metrics fd-lite2" for name in ("pipe.zip", "pipe.tar")),
+        "evaluate --real pipe.safetensors --fake . --metrics fd-lite2",
+        "evaluate --real pipe.npz --fake . --metrics fd-lite2",
         "train pipe.zip --dry-run",
         "train pipe.tar --dry-run",
         "train --init-from pipe.safetensors --dry-run",

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from polyinr_cli.train_display import announce
+from polyinr_cli.train_display import expectations
 from polyinr_core.errors import WeightsError
 from polyinr_core.training.config import make_config
-from polyinr_core.training.dry_run import Plan, StagePlan, lines_of, size, weights_at_hand
+from polyinr_core.training.dry_run import Plan, StagePlan, plan_lines, size, weights_at_hand
 
 STAGE = StagePlan(
     resolution=16,
@@ -40,27 +40,22 @@ PLAN = Plan(
     ("preset", "channels", "device", "where", "expected"),
     [
         ("small", None, "cpu", "the CPU, threads: ", "6 at 64 px; --dry-run"),
-        ("small", 64, "cpu", "the CPU, threads: ", "polyinr: --dry-run"),  # of another size than was measured
-        ("small", None, "cuda:1", "cuda:1; ", "polyinr: --dry-run"),
+        ("small", 64, "cpu", "the CPU, threads: ", "--dry-run"),  # of another size than was measured
+        ("small", None, "cuda:1", "cuda:1; ", "--dry-run"),
         ("imagenet", None, "cpu", "the CPU, threads: ", "is for GPUs"),
     ],
 )
-def test_a_run_says_what_to_expect(
-    preset: str, channels: int | None, device: str, where: str, expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_says_what_to_expect(preset: str, channels: int | None, device: str, where: str, expected: str) -> None:
     config = make_config(preset, stages="32:40,64:20", **({} if channels is None else {"channels": channels}))
-    announce(config, preset, torch.device(device), quiet=False)
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith(f"polyinr: training on {where}")
+    first, second = expectations(config, torch.device(device))
+    assert first.startswith(f"training on {where}")
     assert first.endswith("; 32 px for 40 kimg, 64 px for 20 kimg")
     assert expected in second
     assert "--dry-run measures" in second
-    announce(config, preset, torch.device(device), quiet=True)
-    assert capsys.readouterr().err == ""
 
 
 def test_people_get_a_table() -> None:
-    lines = lines_of(PLAN)
+    lines = plan_lines(PLAN)
     assert lines[0] == "data        cats.zip: 1,562 images (31 held out) of 64 px, 8 classes"
     assert "generator 873,343" in lines[1]
     heading = next(index for index, line in enumerate(lines) if "iterations" in line)
@@ -74,7 +69,7 @@ def test_people_get_a_table() -> None:
 
 
 def test_no_classes() -> None:
-    assert lines_of(replace(PLAN, data={**PLAN.data, "classes": 0, "held_out": 0}))[0].endswith("no classes")
+    assert plan_lines(replace(PLAN, data={**PLAN.data, "classes": 0, "held_out": 0}))[0].endswith("no classes")
 
 
 def test_machines_get_json_lines() -> None:

@@ -84,6 +84,15 @@ CONFIGURED = {
     "workers": (["--workers", "1"], "workers", 1),
     "guidance": (["--guidance", "2"], "guidance", 2.0),
     "classifier": (["--classifier", "deit-small"], "classifier", "deit-small"),
+    "head_resolution": (["--head-resolution", "256", "--disc-res", "128"], "head_resolution", 256),
+    "loss": (["--loss", "relativistic"], "loss", "relativistic"),
+    "penalty": (["--penalty", "0"], "penalty", 0.0),
+    "penalty_every": (["--penalty-every", "2"], "penalty_every", 2),
+    "lecam": (["--lecam", "0.1"], "lecam", 0.1),
+    "augment": (["--augment", "adaptive"], "augment", "adaptive"),
+    "schedule": (["--schedule", "cosine"], "schedule", "cosine"),
+    "blur_kimg": (["--blur-kimg", "5"], "blur_kimg", 5.0),
+    "class_centering": (["--class-centering", "0.5"], "class_centering", 0.5),
 }
 
 
@@ -114,6 +123,32 @@ def test_data_and_run_dir_have_defaults(polyinr: Run, data: Path, begun: list[tr
     assert polyinr("train", "--run-dir", "here").code == 0
     assert (len(begun[1].data), begun[1].classes) == (2000, 8)
     assert config_of("here")["stages"] == "32:40,64:20"
+
+
+def test_a_run_goes_on_with_its_own_settings(polyinr: Run, data: Path, begun: list[training.Trainer]):
+    """Options are not repeated; one that contradicts the run is refused; a preset that is named counts."""
+    assert polyinr("train", data, *TINY, "--channels", "24", "--penalty", "0.5", "--run-dir", "run").code == 0
+    assert polyinr("train", data, "--run-dir", "run").code == 0
+    assert begun[1].config == begun[0].config
+    refused(polyinr("train", data, "--run-dir", "run", "--channels", "32"), "channels 24 (now 32)", code=1)
+    refused(polyinr("train", data, "--run-dir", "run", "--preset", "tiny"), "channels 24 (now 64)", code=1)
+
+
+def test_a_run_of_an_earlier_version_keeps_its_settings(polyinr: Run, data: Path, begun: list[training.Trainer]):
+    """Its config.json lacks the fields that came later: they are off."""
+    assert polyinr("train", data, *TINY, "--penalty", "0", "--class-centering", "0", "--run-dir", "run").code == 0
+    path = Path("run/config.json")
+    stored = json.loads(path.read_text())
+    for name in ("loss", "penalty", "penalty_every", "lecam", "augment", "schedule", "class_centering"):
+        del stored["training"][name]
+    path.write_text(json.dumps(stored))
+    assert polyinr("train", data, "--run-dir", "run").code == 0
+    assert begun[1].config == begun[0].config
+    stored["training"]["batch"] = "many"
+    path.write_text(json.dumps(stored))
+    refused(
+        polyinr("train", data, "--run-dir", "run"), "run/config.json: the training configuration is damaged", code=1
+    )
 
 
 def test_backbones_weights_and_download_reach_the_loader(

@@ -30,7 +30,7 @@ def contents(source: Source) -> list[bytes]:
     return found
 
 
-def classes_of(source: Source) -> list[str] | list[int] | None:
+def class_count(source: Source) -> list[str] | list[int] | None:
     """The class of each image, by name if it has one."""
     facts = labels_of(source)
     if facts.labels is None:
@@ -45,13 +45,13 @@ def test_class_sub_folders_are_labels(tmp_path):
     source = open_source(write_folder(tmp_path / "set", CLASS_FILES))
     assert source.kind == "folder"
     assert source.names == ("cat/1.png", "cat/2.PNG", "dog/1.png")
-    assert classes_of(source) == ["cat", "cat", "dog"]
+    assert class_count(source) == ["cat", "cat", "dog"]
     assert contents(source) == [A, C, B]
 
 
 def test_images_beside_class_folders_mean_no_labels(tmp_path):
     source = open_source(write_folder(tmp_path / "set", CLASS_FILES | {"stray.png": A}))
-    assert classes_of(source) is None
+    assert class_count(source) is None
     assert len(source.names) == 4
 
 
@@ -68,24 +68,24 @@ def test_class_folders_below_what_all_share():
 def test_a_stylegan_folder_has_its_own_labels(tmp_path):
     labels = [["00000/a.png", 2], ["00001/b.png", 0]]
     files = {"00000/a.png": A, "00001/b.png": B, "dataset.json": json.dumps({"labels": labels}).encode()}
-    assert classes_of(open_source(write_folder(tmp_path / "set", files))) == [2, 0]
+    assert class_count(open_source(write_folder(tmp_path / "set", files))) == [2, 0]
     files["dataset.json"] = b'{"labels": null}'
-    assert classes_of(open_source(write_folder(tmp_path / "bare", files))) is None
+    assert class_count(open_source(write_folder(tmp_path / "bare", files))) is None
 
 
 def test_a_zip_with_class_folders(tmp_path):
     source = open_source(write_zip(tmp_path / "set.zip", CLASS_FILES, zipfile.ZIP_DEFLATED))
     assert source.kind == "zip"
-    assert classes_of(source) == ["cat", "cat", "dog"]
+    assert class_count(source) == ["cat", "cat", "dog"]
     assert contents(source) == [A, C, B]
 
 
 def test_a_stylegan_zip_keeps_its_labels(tmp_path):
     source = open_source(write_dataset(tmp_path / "a.zip", class_names=["x", "y", "z"], license="MIT"))
-    assert classes_of(source) == ["x", "y", "z"] * 2
+    assert class_count(source) == ["x", "y", "z"] * 2
     assert labels_of(source).provenance == {"license": "MIT"}
-    assert classes_of(open_source(write_dataset(tmp_path / "b.zip"))) == [0, 1, 2] * 2
-    assert classes_of(open_source(write_dataset(tmp_path / "c.zip", labels=None))) is None
+    assert class_count(open_source(write_dataset(tmp_path / "b.zip"))) == [0, 1, 2] * 2
+    assert class_count(open_source(write_dataset(tmp_path / "c.zip", labels=None))) is None
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
@@ -95,21 +95,21 @@ def test_a_tar_compressed_or_not(tmp_path, mode):
         assert len(tar.getnames()) == 5
     source = open_source(path)
     assert source.kind == "tar"
-    assert classes_of(source) == ["dog", "cat", "cat"]  # a tar keeps its own order, being read from the front
+    assert class_count(source) == ["dog", "cat", "cat"]  # a tar keeps its own order, being read from the front
     assert contents(source) == [B, C, A]
 
 
 def test_a_tar_of_the_current_folder(tmp_path):
     source = open_source(write_tar(tmp_path / "set.tar", {f"./{name}": data for name, data in CLASS_FILES.items()}))
-    assert classes_of(source) == ["dog", "cat", "cat"]
+    assert class_count(source) == ["dog", "cat", "cat"]
 
 
 def test_a_shard_with_cls_files(tmp_path):
     files = {"0001.png": A, "0001.cls": b"7\n", "0002.cls": b"3", "0002.png": B}
-    assert classes_of(open_source(write_tar(tmp_path / "0.tar", files))) == [7, 3]
+    assert class_count(open_source(write_tar(tmp_path / "0.tar", files))) == [7, 3]
     del files["0002.cls"]
     with pytest.raises(DatasetError, match=r"1 of 2 images have no label \(first '0002.png'\).*--labels none"):
-        classes_of(open_source(write_tar(tmp_path / "1.tar", files)))
+        class_count(open_source(write_tar(tmp_path / "1.tar", files)))
 
 
 def test_a_single_image(tmp_path):
@@ -150,7 +150,7 @@ def test_a_color_tensor_and_targets():
     tensor = torch.randint(0, 256, (3, 5, 6), dtype=torch.uint8)
     items = Items([(tensor, 1), (tensor, 0)], targets=torch.tensor([1, 0]), classes=["cat", "dog"])
     source = open_source(items)
-    assert classes_of(source) == ["dog", "cat"]
+    assert class_count(source) == ["dog", "cat"]
     assert np.array_equal(next(source.payloads(1)), tensor.permute(1, 2, 0))
 
 

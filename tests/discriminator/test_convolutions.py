@@ -5,7 +5,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
-from polyinr_core.discriminator.backbones import HalvingConv2d, PixelwiseConv2d, quicken
+from polyinr_core.discriminator.backbones import HalvingConv2d, PixelwiseConv2d, replace_convolutions
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -21,7 +21,7 @@ def test_quick_forms_compute_the_same(size: tuple[int, int], channels_last: bool
     )
     plain = plain.double().requires_grad_(False)
     quick = nn.Sequential(*plain)
-    quicken(quick)
+    replace_convolutions(quick)
     assert [type(layer) for layer in quick] == [HalvingConv2d, PixelwiseConv2d, nn.Identity, HalvingConv2d]
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     if channels_last:

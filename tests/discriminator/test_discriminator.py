@@ -65,7 +65,7 @@ def test_fewer_taps_mean_fewer_heads(lite0: dict[str, Tensor]) -> None:
 
 def test_the_seed_decides_and_the_global_generator_rests(lite0: dict[str, Tensor]) -> None:
     before = torch.random.get_rng_state()
-    first, again, other = (disc_of(lite0, seed=seed).own_state() for seed in (3, 3, 4))
+    first, again, other = (disc_of(lite0, seed=seed).compact_state() for seed in (3, 3, 4))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["heads.lite0.0.out.weight"], other["heads.lite0.0.out.weight"])
@@ -73,14 +73,14 @@ def test_the_seed_decides_and_the_global_generator_rests(lite0: dict[str, Tensor
 
 def test_own_state_carries_all_but_the_backbone(lite0: dict[str, Tensor]) -> None:
     one, two = disc_of(lite0, seed=1).eval(), disc_of(lite0, seed=2).eval()
-    state = one.own_state()
+    state = one.compact_state()
     assert sum(value.numel() for value in state.values()) < 200_000
-    two.load_own_state(state)
+    two.load_compact_state(state)
     x = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
         assert torch.equal(one(x)[0], two(x)[0])
     with pytest.raises(ConfigError, match="another configuration"):
-        disc_of(lite0, taps=2).load_own_state(state)
+        disc_of(lite0, taps=2).load_compact_state(state)
 
 
 def test_augmentation_and_blur_take_effect_and_follow_their_arguments(lite0: dict[str, Tensor]) -> None:
@@ -110,13 +110,13 @@ def test_the_label_matters_to_a_conditional_disc(lite0: dict[str, Tensor]) -> No
 def test_class_tables_start_where_told(lite0: dict[str, Tensor]) -> None:
     discriminator = disc_of(lite0, classes=3, table_rows=5)
     table = torch.randn(3, 320)
-    discriminator.start_tables(table)
+    discriminator.init_class_tables(table)
     for head in discriminator.heads["lite0"]:
         assert torch.equal(head.table.weight[:3], table)
     with pytest.raises(ConfigError, match="does not fit"):
-        discriminator.start_tables(torch.zeros(6, 320))
+        discriminator.init_class_tables(torch.zeros(6, 320))
     with pytest.raises(ConfigError, match="does not fit"):
-        disc_of(lite0).start_tables(table)
+        disc_of(lite0).init_class_tables(table)
 
 
 def test_weights_of_every_backbone_are_needed(lite0: dict[str, Tensor]) -> None:

@@ -33,8 +33,8 @@ def test_bad_values_are_refused(values: dict, message: str) -> None:
 
 
 def test_fewer_taps_or_shallower_heads_look_at_less() -> None:
-    assert DiscriminatorConfig(resolution=136, taps=2).view("lite0", 32) == 136
-    assert DiscriminatorConfig(resolution=64, head_resolution=128).view("lite0", 32) == 64
+    assert DiscriminatorConfig(resolution=136, taps=2).input_resolution("lite0", 32) == 136
+    assert DiscriminatorConfig(resolution=64, head_resolution=128).input_resolution("lite0", 32) == 64
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,14 @@ def test_fewer_taps_or_shallower_heads_look_at_less() -> None:
     ],
 )
 def test_where_a_backbone_looks(backbone: str, resolution: int | None, size: int, expected: int) -> None:
-    assert DiscriminatorConfig(backbones=(backbone,), resolution=resolution).view(backbone, size) == expected
+    assert (
+        DiscriminatorConfig(backbones=(backbone,), resolution=resolution).input_resolution(backbone, size) == expected
+    )
 
 
 def test_a_image_too_small_to_look_at_unresized_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cannot look at 64 pixels"):
-        DiscriminatorConfig(resolution=None).view("lite0", 64)
+    with pytest.raises(ConfigError, match="cannot take an input of 64 pixels"):
+        DiscriminatorConfig(resolution=None).input_resolution("lite0", 64)
 
 
 def test_a_view_too_small_for_the_heads_names_the_remedy() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_checkpoint
-from evaluation_inputs import NAMES, LinearExtractor, evaluated, features_of, write_images
+from evaluation_inputs import NAMES, LinearExtractor, evaluated, make_backbone, write_images
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -99,7 +99,7 @@ def test_label_counts_of_a_subset(tmp_path: Path) -> None:
 
 
 def test_class_frequencies_need_labels(tmp_path: Path, reals: Path, fakes: Path) -> None:
-    foreign = write_npz(tmp_path / "s.npz", features_of(reals))
+    foreign = write_npz(tmp_path / "s.npz", make_backbone(reals))
     for source, said in (
         (DatasetImages.open(reals), "reals has no labels"),
         (saved(tmp_path / "s.safetensors", reals, fakes), r"s\.safetensors does not hold labels"),
@@ -138,7 +138,7 @@ def write_npz(path: Path, features: torch.Tensor, **arrays: Any) -> SavedStatist
 
 def test_an_npz_of_mu_and_sigma_gives_the_same_distance(tmp_path: Path, reals: Path, fakes: Path) -> None:
     """NumPy's covariance is by N - 1, as fd-lite2 has it."""
-    statistics = write_npz(tmp_path / "s.npz", features_of(reals))
+    statistics = write_npz(tmp_path / "s.npz", make_backbone(reals))
     names = ("fd-lite2",)
     expected = pytest.approx(measured(reals, fakes, names)["metrics"]["fd-lite2"]["value"], rel=1e-9)
     found = measured(statistics, fakes, names)
@@ -157,14 +157,14 @@ def test_statistics_of_another_network_are_refused(tmp_path: Path, reals: Path, 
             measured(statistics, fakes, extractor=other)
     with pytest.raises(FileError, match=r"has statistics of lite2 \(pooled\), not of dinov2"):
         measured(statistics, fakes, ("fd-dinov2",), networks={"dinov2": LinearExtractor()})
-    narrow = write_npz(tmp_path / "n.npz", features_of(reals)[:, :5])
+    narrow = write_npz(tmp_path / "n.npz", make_backbone(reals)[:, :5])
     with pytest.raises(FileError, match=r"features of dimension 5, lite2 \(pooled\) gives 6.*another network"):
         measured(narrow, fakes, ("fd-lite2",))
 
 
 def test_statistics_that_were_not_saved_are_refused(tmp_path: Path, reals: Path, fakes: Path) -> None:
     own = saved(tmp_path / "s.safetensors", reals, fakes, ("fd-lite2",))
-    foreign = write_npz(tmp_path / "s.npz", features_of(reals))
+    foreign = write_npz(tmp_path / "s.npz", make_backbone(reals))
     for statistics in (own, foreign):
         with pytest.raises(FileError, match=r"not its features.*--save-statistics"):
             measured(statistics, fakes, ("kd-lite2",))
@@ -194,7 +194,7 @@ def test_damaged_statistics_are_refused(
 ) -> None:
     path = tmp_path / f"s{suffix}"
     if suffix == ".npz":
-        write_npz(path, features_of(reals))
+        write_npz(path, make_backbone(reals))
         damage = (lambda data: data[:200]) if damage is flipped else damage  # its sums cover no trailing bytes
     else:
         saved(path, reals, fakes, ("fd-lite2",))
@@ -218,7 +218,7 @@ BAD_ARRAYS = [
 @pytest.mark.parametrize(("arrays", "said"), BAD_ARRAYS)
 def test_an_npz_of_other_arrays_is_refused(tmp_path: Path, reals: Path, arrays: dict[str, Any], said: str) -> None:
     with pytest.raises(FileError, match=said):
-        write_npz(tmp_path / "s.npz", features_of(reals), **arrays)
+        write_npz(tmp_path / "s.npz", make_backbone(reals), **arrays)
 
 
 def huge(path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation_inputs import LinearExtractor, evaluated, features_of, moments_from_tensors, values, write_images
+from evaluation_inputs import LinearExtractor, evaluated, make_backbone, moments_from_tensors, values, write_images
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +27,7 @@ def fakes(tmp_path: Path) -> Path:
 
 
 def test_values_equal_the_metric_functions(reals: Path, fakes: Path) -> None:
-    x, y = features_of(fakes), features_of(reals)
+    x, y = make_backbone(fakes), make_backbone(reals)
     found = values(reals, fakes)
     shared = compute_prdc(manifold(x), manifold(y))
     expected = {
@@ -60,8 +60,8 @@ def test_each_image_passes_the_network_once(reals: Path, fakes: Path) -> None:
 
 def test_intervals_equal_the_bootstrap(reals: Path, fakes: Path) -> None:
     rows = evaluated(reals, fakes, bootstrap=5)["metrics"]
-    distance = frechet_to(moments_from_tensors(features_of(reals)).gaussian())
-    interval = bootstrap(lambda features: {"fd": distance(features)}, features_of(fakes), resamples=5)["fd"]
+    distance = frechet_to(moments_from_tensors(make_backbone(reals)).gaussian())
+    interval = bootstrap(lambda features: {"fd": distance(features)}, make_backbone(fakes), resamples=5)["fd"]
     assert rows["fd-lite2"]["low"] == pytest.approx(interval["low"], rel=1e-9)
     assert rows["fd-lite2"]["bias"] > 0
     assert all(row["resamples"] == 5 for row in rows.values())

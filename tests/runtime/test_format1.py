@@ -73,6 +73,8 @@ def test_the_configuration_and_the_log_of_a_run_of_0_1() -> None:
     folder = RunFolder(FILES / "run")
     stored = folder.read()
     assert stored["training"].keys() == TrainingConfig().to_dict().keys()
+    assert folder.settings().to_dict() == stored["training"]
+    assert (stored["training"]["penalty"], stored["training"]["augment"]) == (0.0, "diffaugment")
     assert (stored["training"]["disc_res"], stored["data"]["images"]) == (64, 1562)
     log = read_log(folder.log)
     assert log.series("loss_d").values == (0.2486419677734375,)

@@ -71,7 +71,7 @@ def test_no_room_for_a_file(
     write_data(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full_for(name, number=number))
-        refused(polyinr(*TINY, *STAGES), "no space left on the disk; free some and run again", code=1)
+        refused(polyinr(*TINY, *STAGES, "--quiet"), "no space left on the disk; free some and run again", code=1)
     assert states(tmp_path) == kept
     assert not drafts(tmp_path)
     assert not (tmp_path / "run/run.lock").exists()
@@ -91,7 +91,7 @@ def test_no_room_for_a_line_of_the_log(polyinr: Run, tmp_path: Path) -> None:
     log.touch()
     log.rename(aside)
     log.symlink_to("/dev/full")
-    refused(polyinr(*TINY, *STAGES), "log.jsonl: no space left on the disk", code=1)
+    refused(polyinr(*TINY, *STAGES, "--quiet"), "log.jsonl: no space left on the disk", code=1)
     assert states(tmp_path) == [4]
     log.unlink()
     aside.rename(log)

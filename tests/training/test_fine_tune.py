@@ -23,7 +23,7 @@ POINTS = torch.rand(20, 3, generator=torch.Generator().manual_seed(1))
 Z = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
 
 
-def checkpoint_of(config: GeneratorConfig, *, class_names: tuple[str, ...] = ()) -> Checkpoint:
+def make_checkpoint(config: GeneratorConfig, *, class_names: tuple[str, ...] = ()) -> Checkpoint:
     torch.manual_seed(3)
     generator = Generator(config).eval().requires_grad_(False)
     for parameter in generator.parameters():
@@ -34,12 +34,12 @@ def checkpoint_of(config: GeneratorConfig, *, class_names: tuple[str, ...] = ())
 
 @pytest.fixture
 def conditional() -> Checkpoint:
-    return checkpoint_of(CONFIG, class_names=NAMES)
+    return make_checkpoint(CONFIG, class_names=NAMES)
 
 
 @pytest.fixture
 def unconditional() -> Checkpoint:
-    return checkpoint_of(replace(CONFIG, classes=0, table_rows=0))
+    return make_checkpoint(replace(CONFIG, classes=0, table_rows=0))
 
 
 def draw(generator: Generator, label: int | None = None) -> Tensor:
@@ -117,7 +117,7 @@ def test_conditional_to_unconditional_keeps_z_and_the_classes_mean(conditional: 
 
 def test_one_class_becomes_none_without_a_change() -> None:
     """With a single class its mean is the class itself: the same images."""
-    single = checkpoint_of(replace(CONFIG, classes=1))
+    single = make_checkpoint(replace(CONFIG, classes=1))
     start = generator_from(single, classes=0)
     assert_same_images(draw(start), draw(single.generator, 0))
 
@@ -125,7 +125,7 @@ def test_one_class_becomes_none_without_a_change() -> None:
 @pytest.mark.parametrize(("before", "after"), [(3, 3), (3, 5), (3, 0), (0, 0), (0, 2)])
 def test_everything_learns(before: int, after: int) -> None:
     """Every parameter gets a gradient; the layers before a class's new weights do after the first step."""
-    checkpoint = checkpoint_of(replace(CONFIG, classes=before, table_rows=before))
+    checkpoint = make_checkpoint(replace(CONFIG, classes=before, table_rows=before))
     start = generator_from(checkpoint, classes=after, table=torch.randn(after, 6) if after else None)
     optimizer = torch.optim.SGD(start.parameters(), lr=1e-3)
     label = torch.arange(5) % after if after else None
@@ -169,7 +169,7 @@ def test_a_released_unconditional_file(reference: Path) -> None:
 
 def test_the_configuration_follows_the_checkpoint(conditional: Checkpoint) -> None:
     unfit = replace(CONFIG, table_dim=320)
-    checkpoint = checkpoint_of(unfit)
+    checkpoint = make_checkpoint(unfit)
     config = adopt(PRESETS["small"], checkpoint, {"batch"})
     assert (config.levels, config.channels, config.z_dim, config.w_dim) == (3, 16, 8, 12)
     assert config.batch == PRESETS["small"].batch
@@ -180,7 +180,7 @@ def test_the_configuration_follows_the_checkpoint(conditional: Checkpoint) -> No
     with pytest.raises(ConfigError, match="table_dim 6"):
         adopt(PRESETS["small"], conditional, set())
     with pytest.raises(ConfigError, match="mapping_layers 3"):
-        adopt(PRESETS["small"], checkpoint_of(replace(unfit, mapping_layers=3)), set())
+        adopt(PRESETS["small"], make_checkpoint(replace(unfit, mapping_layers=3)), set())
 
 
 def test_what_does_not_fit_is_refused(conditional: Checkpoint) -> None:

@@ -129,7 +129,7 @@ def test_generators(trained: TrainingState, reference: Path, which: str) -> None
 
 
 def test_disc(trained: TrainingState, reference: Path) -> None:
-    own = trained.discriminator.own_state()
+    own = trained.discriminator.compact_state()
     norms = json.loads((reference / "train_step_small.json").read_text())["D_state_l2"]
     for name, norm in norms.items():
         assert float(own[our_name(name)].norm()) == pytest.approx(norm, rel=TOLERANCE, abs=TOLERANCE), name

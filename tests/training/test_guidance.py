@@ -18,7 +18,7 @@ from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.training import classifier_guidance as guidance
-from polyinr_core.training.classifier_guidance import Classifier, discriminant, fit_head, is_guided, make_guide
+from polyinr_core.training.classifier_guidance import Classifier, discriminant, fit_head, make_classifier, uses_guidance
 from polyinr_core.training.config import PRESETS, parse_stages
 from polyinr_core.training.init import balance
 
@@ -41,7 +41,7 @@ def guide(animals: ZipDataset, weights: dict) -> Classifier:
     """A guide whose head is fitted on fewer animals than usual, 24 of each class."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guidance, "MAX_OF_A_CLASS", 24)
-        guide = make_guide(GUIDED, animals, weights, device=CPU)
+        guide = make_classifier(GUIDED, animals, weights, device=CPU)
     assert guide is not None
     return guide
 
@@ -78,7 +78,7 @@ def test_the_fitted_head_knows_animals_that_it_was_not_fitted_on(animals: ZipDat
 
 
 def test_the_head_is_the_same_every_time(weights: dict) -> None:
-    one, two = (make_guide(GUIDED, noise(3), weights, device=CPU) for _ in range(2))  # type: ignore[arg-type]
+    one, two = (make_classifier(GUIDED, noise(3), weights, device=CPU) for _ in range(2))  # type: ignore[arg-type]
     assert one is not None
     assert two is not None
     assert torch.equal(one.head.weight, two.head.weight)
@@ -123,7 +123,7 @@ def test_a_thousand_classes_are_imagenet_s(weights: dict) -> None:
     """The network's own head, no image looked at."""
     data = noise(1000)
     data.read = None
-    guide = make_guide(GUIDED, data, weights, device=CPU)  # type: ignore[arg-type]
+    guide = make_classifier(GUIDED, data, weights, device=CPU)  # type: ignore[arg-type]
     own = Classifier("lite2", weights["lite2"], side=GUIDED.disc_res)
     x = torch.rand(2, 3, 16, 16)
     assert guide is not None
@@ -132,23 +132,23 @@ def test_a_thousand_classes_are_imagenet_s(weights: dict) -> None:
 
 def test_no_weight_no_guide() -> None:
     off = replace(GUIDED, guidance=0.0)
-    assert make_guide(off, noise(3), {}, device=CPU) is None  # type: ignore[arg-type]
-    assert is_guided(replace(off, stages=parse_stages("16:1,32:1:guidance=8")))
-    assert not is_guided(replace(GUIDED, stages=parse_stages("16:1:guidance=0")))
+    assert make_classifier(off, noise(3), {}, device=CPU) is None  # type: ignore[arg-type]
+    assert uses_guidance(replace(off, stages=parse_stages("16:1,32:1:guidance=8")))
+    assert not uses_guidance(replace(GUIDED, stages=parse_stages("16:1:guidance=0")))
 
 
 def test_what_cannot_be_guided_is_refused(weights: dict) -> None:
     with pytest.raises(ConfigError, match="the data has no classes"):
-        make_guide(GUIDED, noise(0), weights, device=CPU)  # type: ignore[arg-type]
+        make_classifier(GUIDED, noise(0), weights, device=CPU)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the run is unconditional"):
-        make_guide(replace(GUIDED, cond=False), noise(3), weights, device=CPU)  # type: ignore[arg-type]
+        make_classifier(replace(GUIDED, cond=False), noise(3), weights, device=CPU)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no weights for deit-small"):
-        make_guide(replace(GUIDED, classifier="deit-small"), noise(3), weights, device=CPU)  # type: ignore[arg-type]
+        make_classifier(replace(GUIDED, classifier="deit-small"), noise(3), weights, device=CPU)  # type: ignore[arg-type]
 
 
 def test_few_images_and_larger_stages_are_enough(weights: dict) -> None:
     """One image in some classes, and a stage above the data's resolution, which the run itself refuses."""
-    guide = make_guide(GUIDED, noise(7, images=9), weights, device=CPU)  # type: ignore[arg-type]
+    guide = make_classifier(GUIDED, noise(7, images=9), weights, device=CPU)  # type: ignore[arg-type]
     assert guide is not None
     assert guide.logits(torch.zeros(1, 3, 16, 16)).isfinite().all()
 

@@ -26,7 +26,7 @@ from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training import metrics_hook
-from polyinr_core.training.config import DISTANCES, SAMPLE_COUNTS, SampleCount, networks_of
+from polyinr_core.training.config import DISTANCES, SAMPLE_COUNTS, SampleCount, metric_networks
 from polyinr_core.training.metrics_hook import Lite2Features, MetricsHook, quantize, render_uint8
 
 CPU = torch.device("cpu")
@@ -279,6 +279,6 @@ def test_two_processes_measure_as_one(
     assert first[0] == {name: pytest.approx(value, rel=1e-9) for name, value in alone.items()}
 
 
-def test_networks_of_distances() -> None:
+def test_metric_networks_distances() -> None:
     assert {metric.network for metric in DISTANCES.values()} == set(SAMPLE_COUNTS)
-    assert networks_of(("kd-lite2", "fid", "fd-lite2")) == ("lite2", "inception")
+    assert metric_networks(("kd-lite2", "fid", "fd-lite2")) == ("lite2", "inception")

@@ -55,7 +55,7 @@ def test_what_is_known_is_exact(plan: Plan, weights: dict) -> None:
         "images": 2000,
         "resolution": 64,
         "classes": 8,
-        "held_out": SMALL.held_out_of(2000),
+        "held_out": SMALL.held_out_count(2000),
     }
     generator = sum(p.numel() for p in Generator(SMALL.generator(8)).parameters())
     heads = sum(p.numel() for p in ProjectedDiscriminator(SMALL.discriminator(8), weights).head_parameters())
