@@ -211,7 +211,7 @@ class RunOptions:
         metadata: dict[str, Any],
     ) -> None:
         """Render frames into an animation, or to stdout as raw RGB bytes. Raises PolyinrError."""
-        from polyinr_core.rendering.writers import write_frames
+        from polyinr_core.rendering.edits import write_frames
 
         frames = split_over_ranks(frames, target, quiet=self.quiet)
         size = f"{renderer.width}x{renderer.height}"

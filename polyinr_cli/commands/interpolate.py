@@ -12,7 +12,7 @@ from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions
 from polyinr_cli.runtime import own_rank
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
-from polyinr_core.rendering.writers import IMAGE_KINDS, GridSpec, Output, OutputKind, check_frames, check_output
+from polyinr_core.rendering.writers import IMAGE_KINDS, GridSpec, Output, OutputKind, check_output
 
 KINDS = (IMAGE_KINDS | {OutputKind.animation}) - {OutputKind.zoomable}
 FPS = 30.0
@@ -77,7 +77,7 @@ def interpolate(
     if target.kind is OutputKind.latents:
         (replace(viewport, center=None) if zooms else viewport).check_unused()
     from polyinr_core.latents.interpolation import LatentPath
-    from polyinr_core.rendering.edits import frame_requests, frame_smoothness, load_smoothness_features
+    from polyinr_core.rendering.edits import check_frames, frame_requests, frame_smoothness, load_smoothness_features
 
     model, renderer = run.open_for(target, viewport)
     layout, rate = GridSpec(columns=columns or frames), FPS if fps is None else fps

@@ -269,50 +269,6 @@ def write_stream(stream: BinaryIO, data: bytes) -> None:
     stream.flush()
 
 
-def check_frames(output: Output, renderer: "Renderer", *, count: int, fps: float) -> None:
-    """Raise PolyinrError if an animation cannot be written, before any frame is rendered."""
-    from polyinr_core.images.animation import check_animation, check_encoder
-
-    check_encoder(output.path)
-    check_animation(output.path, width=renderer.width, height=renderer.height, count=count, fps=fps)
-    needed = count * renderer.width * renderer.height * FRAME_BYTES[output.path.suffix.lower()]
-    advice = "use .mp4, which is written frame by frame, a smaller size, or a folder of frames"
-    check_memory(needed, purpose=f"an animation of {count} frames", advice=advice)
-
-
-def write_frames(
-    output: Output,
-    renderer: "Renderer",
-    frames: "ImageRequests",
-    *,
-    fps: float,
-    metadata: Metadata,
-    progress: Progress = lambda rows: None,
-) -> None:
-    """Render frames into a .gif, .webp or .mp4; into a stream as raw RGB bytes, row by row. Raises PolyinrError."""
-    from polyinr_core.images.animation import write_animation
-    from polyinr_core.images.grid import blank
-
-    def render() -> "Iterator[Pixels]":
-        pixels = blank((renderer.width, renderer.height))
-        for latents, _ in frames:
-            renderer.fill(pixels, latents, progress=progress)
-            yield pixels
-
-    if output.stream is not None:
-        for pixels in render():
-            write_stream(output.stream, pixels.tobytes())
-        return
-    write_animation(
-        output.path,
-        (pixels.copy() for pixels in render()),
-        count=len(frames),
-        fps=fps,
-        metadata=metadata,
-        overwrite=output.overwrite,
-    )
-
-
 def _write_latents(output: Output, images: "ImageRequests", progress: Progress) -> Iterator[Written]:
     from polyinr_core.latents.latents import concatenate
 
