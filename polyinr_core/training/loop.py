@@ -15,7 +15,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
 from polyinr_core.discriminator.backbones import Lite0Features
-from polyinr_core.errors import ConfigError, DatasetError, TrainingError
+from polyinr_core.errors import ConfigError, TrainingError
 from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
@@ -33,7 +33,6 @@ from .config import (
     FINAL_PENALTY,
     Stage,
     TrainingConfig,
-    format_stages,
     make_config,
     metric_networks,
 )
@@ -391,14 +390,6 @@ def check_run(config: TrainingConfig, data: ImageDataset, *, dist: DistributedCo
         raise TrainingError(f"{data.path}: has only one class; train with --no-cond")
     check_classes(config, data)
     discriminator = config.discriminator(classes)
-    if data.resolution < config.stages[-1].resolution:
-        fitting = tuple(stage for stage in config.stages if stage.resolution <= data.resolution)
-        stages = format_stages(fitting) if fitting else f"{data.resolution}:{config.stages[0].kimg:g}"
-        raise DatasetError(
-            data.path,
-            f"holds images of {data.resolution} px, the stages need {config.stages[-1].resolution}; train with "
-            f"--stages {stages}, or prepare it with --res {config.stages[-1].resolution}",
-        )
     for stage in config.stages:
         stage_config, loader = config.at(stage), make_loader(config, data, stage)
         if len(loader) < stage_config.batch:
