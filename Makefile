@@ -1,5 +1,5 @@
 # make demo: the main job on bundled images. make test: the quick tests. make numeric: those that compute, as other
-# processors would. make speed: the speed that is stated. Each installs what it needs.
+# processors would. make speed: the speed that is stated. make man: manual pages in man/. Each installs what it needs.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 OTHERS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
 NUMERIC := tests/models tests/rendering tests/discriminator tests/training tests/inversion tests/latents
 
-.PHONY: demo test numeric slow speed lint install
+.PHONY: demo test numeric slow speed lint man install
 
 demo: install
 	$(BIN)/polyinr demo -o demo
@@ -35,6 +35,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+man: install
+	$(BIN)/python docs/write_man.py man/man1
 
 install: $(VENV)/.installed
 

@@ -2,7 +2,7 @@
 
 Trains the preset `small` at 32 px with each of VARIANTS and each seed, into one run folder each below --runs, and
 measures the checkpoints on images that no run has seen. A stopped benchmark resumes where it was: runs resume exactly,
-and what is measured is kept. Prints a table of the last checkpoints, writes the figures as JSON and plots them over kimg.
+and what is measured is kept. Prints a table of the last checkpoints, writes the figures as JSON and plots them.
 """
 
 import json

@@ -1,14 +1,15 @@
-"""Correctness and speed on a large GPU, in one run: python benchmarks/gpu.py --minutes 25
+"""Correctness and speed on a GPU, in one run of bounded time: python benchmarks/gpu.py --minutes 7
 
-Two ceilings first: a large copy on the device and a square bfloat16 product. Then, each as long as there is time
-and written down at once: is everything correct (golden files, bfloat16 against float32, a training step); rendering
-against the baseline and the floor of its products, by each of Triton's tiles; training against the baseline
-form. Medians of several runs after warm-up, timed by the device's own events. Weights are random.
+In this order, each part with a file of its own that is written anew after every row:
+- correctness: golden images, the backends against plain PyTorch, a training step against the same on a CPU;
+- ceilings: the bytes a second of a large copy, the operations a second of bfloat16 products;
+- training: whole iterations and their peak memory against the literal form, by resolution and channels;
+- sampling: milliseconds an image against the literal form and the floor of its products; Triton's tiles at the end.
+Medians after warm-up by the device's own events, random weights and data. What fails is a row, and the rest goes on.
 
 Its logic runs without a GPU: python benchmarks/gpu.py --device cpu --quick
 """
 
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,20 +25,24 @@ from results_io import facts, write
 from safetensors.torch import load_file
 from timing import Bench
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
+from polyinr_core.models.layers import LevelFunction, select_level
 from polyinr_core.rendering.backends import Backend, in_precision, select_backend
 from polyinr_core.rendering.backends.triton import Tile, TritonBackend, has_kernels
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig
-from polyinr_core.training.state import create_generator, start_stage
+from polyinr_core.training.state import TrainingState, create_generator, start_stage
 from polyinr_core.training.step import Batch, StepOptions, train_step
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "reference"
+FOLDER = Path("benchmarks/results/gpu")
 BF16 = torch.bfloat16
+CPU = torch.device("cpu")
 CANDIDATES = {  # tiles that are timed, for the table in rendering/backends/triton.py
     BF16: (
         Tile(64, 128, 64),
@@ -55,23 +60,25 @@ CANDIDATES = {  # tiles that are timed, for the table in rendering/backends/trit
 }
 MAX_FUSED_CHANNELS = 512  # of tiles with all levels
 PART = 2**14  # pixels of all images, whose features, read and written, stay in a second-level cache
+# how far a correct result may be off: of colors about [-1, 1] in float32; else of the norm. A step's gradients pass
+# fifty layers with kinks, in which another order of sums takes other sides.
+MAX_OFF, MAX_RELATIVE, MAX_GRADIENT = 1e-4, {torch.float32: 1e-4, BF16: 2e-2}, {torch.float32: 2e-2, BF16: 0.7}
+MAX_LOSS = {torch.float32: 1e-3, BF16: 0.2}  # of an untrained discriminator, whose logits are about 0
+SHARES = {"correctness": 0.3, "ceilings": 0.05, "training": 0.7, "sampling": 1.0}  # of the time that is left
 Row = dict[str, Any]
 
 
-def ceilings(bench: Bench) -> Row:
-    """Return the bytes a second of a copy and the operations a second of a bfloat16 product."""
-    many, side = (2**20, 256) if bench.quick else (2**31, 8192)
-    source = torch.randn(many // 4, device=bench.device)
-    target = torch.empty_like(source)
-    copied = bench.milliseconds(lambda: target.copy_(source))
-    a, b = (torch.randn(side, side, device=bench.device, dtype=BF16) for _ in range(2))
-    multiplied = bench.milliseconds(lambda: a @ b)
-    return {"copy_bytes_a_second": 2e3 * many / copied, "product_flops_a_second": 2e3 * side**3 / multiplied}
+def correctness(bench: Bench) -> Iterator[Row]:
+    """Yield how far each backend and a training step are off, and whether that is `right`."""
+    yield from golden(bench)
+    yield from agreement(bench)
+    yield from level_agreement(bench)
+    yield from step_agreement(bench)
 
 
 @torch.no_grad()
 def golden(bench: Bench) -> Iterator[Row]:
-    """Yield how far each backend is from the golden images, which float32 holds to 1e-4."""
+    """Yield how far each backend is from the golden images."""
     for name in ("generator_small", "generator_uncond_small"):
         vectors = load_file(GOLDEN / f"{name}.safetensors")
         generator = load_official_checkpoint(GOLDEN / f"{name}.safetensors").generator.to(bench.device)
@@ -79,60 +86,229 @@ def golden(bench: Bench) -> Iterator[Row]:
         affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
         expected = vectors["output.image_psi1_res32"].to(bench.device)
         coordinates = RegularGrid(32, 32).coordinates(device=bench.device)
-        for form, backend in backends(bench, generator.synthesis, torch.float32):
-            rendered = backend(affine, coordinates).mT.unflatten(2, (32, 32))
-            yield {"file": name, "form": form, "off": float((rendered - expected).abs().max())}
+        for form, backend in (*plain_and_chosen(bench, generator.synthesis, torch.float32),):
+            off = float((backend(affine, coordinates).mT.unflatten(2, (32, 32)) - expected).abs().max())
+            yield {"file": name, "form": form, "off": off, "right": off < MAX_OFF}
 
 
-def backends(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
-    """Yield what renders a network: plain, with each of Triton's tiles, and what would be chosen."""
-    n, word = synthesis.config.channels, str(dtype).removeprefix("torch.")
-    yield f"eager {word}", synthesis
-    if has_kernels(synthesis, bench.device):
-        for tile in CANDIDATES[dtype]:
-            if n <= MAX_FUSED_CHANNELS or not tile.all_levels:
-                shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.all_levels else ''}"
-                yield f"triton {shape} {word}", TritonBackend(synthesis, tile=tile)
-    yield f"chosen {word}", select_backend(synthesis, bench.device)
+@torch.no_grad()
+def agreement(bench: Bench) -> Iterator[Row]:
+    """Yield how far backends are from plain PyTorch in the same dtype, at sizes that no tile divides."""
+    for n in (20,) if bench.quick else (72, 512, 1024):
+        generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
+        affine = generator.affine(generator.w(torch.randn(2, generator.config.z_dim, device=bench.device)))
+        coordinates = RegularGrid(37, 23).coordinates(device=bench.device)
+        for dtype in (torch.float32, BF16):
+            synthesis = generator.synthesis if dtype == torch.float32 else in_precision(generator.synthesis, dtype)
+            expected = synthesis(affine, coordinates)
+            forms = [*plain_and_chosen(bench, synthesis, dtype), *tiles(bench, synthesis, dtype)]
+            for form, backend in forms[1:]:
+                if not bench:
+                    return
+                row: Row = {"channels": n, "form": form}
+                try:
+                    row["off"] = float((backend(affine, coordinates) - expected).norm() / expected.norm())
+                    row["right"] = row["off"] < MAX_RELATIVE[dtype]
+                except Exception as error:  # a tile that does not compile is a finding
+                    row |= failed(error)
+                yield row
+
+
+def level_agreement(bench: Bench) -> Iterator[Row]:
+    """Yield whether training uses Triton's kernels for a level: it does once they agree with PyTorch (select_level)."""
+    for n in () if bench.device.type == "cpu" else (72, 512, 1024):
+        h, matrix = torch.randn(2, 64, n, device=bench.device), torch.randn(2, 3, n, device=bench.device)
+        weight = torch.randn(n, n, device=bench.device)
+        for dtype, features in ((torch.float32, h), (BF16, h), (BF16, h.to(BF16))):
+            chosen = select_level(features, matrix, weight, True, 256.0, dtype)
+            form = f"training kernels, {word(dtype)} products of {word(features.dtype)}"
+            yield {"channels": n, "form": form, "right": chosen is not LevelFunction}
+
+
+def step_agreement(bench: Bench) -> Iterator[Row]:
+    """Yield how far gradients and losses of a training step are from those of float32 on a CPU."""
+    n, side, batch = (16, 8, 2) if bench.quick else (128, 32, 4)
+    weights = {"lite0": load_pretrained("lite0")}
+    sizes = {"channels": n, "backbones": ("lite0",), "cond": False, "disc_res": 64, "head_resolution": 128}
+    expected: dict[str, Tensor] = {}
+    for device, dtype in ((CPU, torch.float32), (bench.device, torch.float32), (bench.device, BF16)):
+        state = new_state(TrainingConfig(batch=batch, **sizes), weights, device, dtype)
+        stats = iterate(state, *random_batches(batch, side, state, device), augment=True).read()
+        players = {"generator": state.generator, "discriminator": state.discriminator.heads}
+        gradients = {
+            player: torch.cat([p.grad.flatten().cpu() for p in network.parameters() if p.grad is not None])
+            for player, network in players.items()
+        }
+        if not expected:
+            expected, losses = gradients, stats
+            continue
+        for player, gradient in gradients.items():
+            off = float((gradient - expected[player]).norm() / expected[player].norm())
+            form = f"gradient of the {player}, {word(dtype)}"
+            yield {"form": form, "off": off, "right": off < MAX_GRADIENT[dtype]}
+        off = abs(stats.loss_d - losses.loss_d) + abs(stats.loss_g - losses.loss_g)
+        off /= abs(losses.loss_d) + abs(losses.loss_g)
+        yield {"form": f"losses, {word(dtype)}", "off": off, "right": off < MAX_LOSS[dtype]}
+
+
+def ceilings(bench: Bench) -> Iterator[Row]:
+    """Yield the bytes a second of a copy, read and written, and the operations a second of a bfloat16 product."""
+    many, side = (2**20, 256) if bench.quick else (2**31, 8192)
+    source = torch.randn(many // 4, device=bench.device)
+    target = torch.empty_like(source)
+    yield {"form": "copy", "bytes_a_second": 2e3 * many / bench.milliseconds(lambda: target.copy_(source))}
+    a, b = (torch.randn(side, side, device=bench.device, dtype=BF16) for _ in range(2))
+    yield {"form": "product", "flops_a_second": 2e3 * side**3 / bench.milliseconds(lambda: a @ b)}
+
+
+def training(bench: Bench) -> Iterator[Row]:
+    """Yield images a second and peak memory of whole iterations, G and D, of the literal form and ours."""
+    weights = {"lite0": load_pretrained("lite0")}
+    cases = [(side, n) for n in (512, 1024, 256, 128) for side in (32, 64, 128, 256)]
+    forms = [("literal float32", torch.float32, 0), ("ours bfloat16", BF16, 0), ("ours float32", torch.float32, 0)]
+    for side, n in [(8, 16)] if bench.quick else cases:
+        batch = 2 if bench.quick else 32
+        literal: Row = {}
+        for form, dtype, chunk in [*forms, ("ours bfloat16, in chunks", BF16, 16384)]:
+            if not bench:
+                return
+            row: Row = {"side": side, "channels": n, "batch": batch, "form": form}
+            try:
+                work = iteration_of(form, bench, weights, side=side, n=n, batch=batch, dtype=dtype, chunk=chunk)
+                row["images_a_second"] = 1000 * batch / bench.milliseconds(work)
+                row["mib"] = bench.peak(work)
+                if form == forms[0][0]:
+                    literal = row
+                elif "images_a_second" in literal:
+                    row["times_literal"] = row["images_a_second"] / literal["images_a_second"]
+                if bench.quick or side == 32:
+                    with Launches() as launches:
+                        work()
+                    row["launches"] = launches.count
+            except Exception as error:
+                row |= failed(error)
+            work = None  # frees its memory before the next form
+            yield row
+
+
+def iteration_of(
+    form: str, bench: Bench, weights: Any, *, side: int, n: int, batch: int, dtype: torch.dtype, chunk: int
+) -> Callable[[], object]:
+    """Return an iteration; afterwards its weights are checked to be finite."""
+    if form.startswith("literal"):
+        reals = torch.rand(batch, 3, side, side, device=bench.device) * 2 - 1
+        z = torch.randn(batch, 64, device=bench.device)
+        with bench.device:  # it makes its random numbers where it stands
+            on_device = {name: weight.to(bench.device) for name, weight in weights["lite0"].items()}
+            trainer = BaselineTrainer(on_device, side=side, n=n)
+
+        def literal() -> None:
+            with bench.device:
+                trainer.iterate(reals, z, z, sigma=2.0, beta=0.9)
+
+        return literal
+    config = TrainingConfig(batch=batch, channels=n, backbones=("lite0",), cond=False)
+    state = new_state(config, weights, bench.device, dtype)
+    batches = random_batches(batch, side, state, bench.device)
+    iterate(state, *batches, augment=True, chunk=chunk).read()  # raises if something is not finite
+    return partial(iterate, state, *batches, augment=True, chunk=chunk)
+
+
+def new_state(config: TrainingConfig, weights: Any, device: torch.device, dtype: torch.dtype) -> TrainingState:
+    """Return the state at the start of a run without classes."""
+    return start_stage(config, create_generator(config, 0, None), weights=weights, device=device, dtype=dtype)
+
+
+def random_batches(batch: int, side: int, state: TrainingState, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return images and latents, the same on every device."""
+    rng = generator_for("benchmark")
+    reals = torch.rand(batch, 3, side, side, generator=rng) * 2 - 1
+    return reals.to(device), torch.randn(batch, state.generator.config.z_dim, generator=rng).to(device)
+
+
+def iterate(state: TrainingState, reals: Tensor, z: Tensor, *, augment: bool, chunk: int = 0) -> Any:
+    """Train one iteration."""
+    side, fakes = reals.shape[-1], Batch(z, None)
+    coordinates = RegularGrid(side, side).coordinates(device=reals.device)
+    rng = generator_for if augment else None
+    options = StepOptions(coordinates, micro_batch=len(z), blur_sigma=2.0, augment_rng=rng, chunk=chunk)
+    return train_step(state, options, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that start at least one kernel: all but those that only look at memory otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.count += not (func.is_view or name in ("empty", "empty_like", "new_empty", "empty_strided", "detach"))
+        return func(*args, **kwargs or {})
 
 
 @torch.no_grad()
 def sampling(bench: Bench) -> Iterator[Row]:
     """Yield milliseconds an image of every form, and how many times the floor of its products that is."""
     cases = [(n, 256, batch) for batch in (8, 1, 64) for n in (512, 1024)] + [(512, 1024, 1), (1024, 1024, 1)]
-    for n, side, batch in [(16, 8, 2)] if bench.quick else cases:
-        generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
-        affine = generator.affine(generator.w(torch.randn(batch, generator.config.z_dim, device=bench.device)))
-        coordinates = RegularGrid(side, side).coordinates(device=bench.device)
-        baseline = BaselineGenerator(side, n).eval().to(bench.device)
-        z = torch.randn(batch, generator.config.z_dim, device=bench.device)
-        works: dict[str, Callable[[], object]] = {"baseline float32": partial(baseline, z)}
-        forms = itertools.chain(
-            backends(bench, generator.synthesis, torch.float32),
-            backends(bench, in_precision(generator.synthesis, BF16), BF16),
-        )
-        for form, backend in forms:
-            works[form] = partial(backend, affine, coordinates)
-            works[f"{form}, in parts"] = partial(in_parts, backend, affine, coordinates)
-        exact = None
-        floor = products(bench, side**2 * batch, n) / batch
-        yield {"channels": n, "side": side, "batch": batch, "form": "floor bfloat16", "ms": floor}
-        for form, work in works.items():
-            if not bench:
-                return
-            row: Row = {"channels": n, "side": side, "batch": batch, "form": form}
-            try:
-                rendered = work()
-                if form == "eager float32":
-                    exact = rendered
-                if isinstance(rendered, Tensor) and exact is not None and rendered.shape == exact.shape:
-                    row |= differences(rendered, exact)
-                row["ms"] = bench.milliseconds(work) / batch
-                row |= {"to_floor": row["ms"] / floor, "mib": bench.peak(work)}
-            except Exception as error:  # a form that fails is a finding, and the next one is measured
-                row["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
-            rendered = None
-            yield row
+    cases = [(16, 8, 2)] if bench.quick else cases
+    for with_tiles, some in ((False, cases), (True, cases[:2])):
+        for n, side, batch in some:
+            yield from sampling_case(bench, n=n, side=side, batch=batch, with_tiles=with_tiles)
+
+
+def sampling_case(bench: Bench, *, n: int, side: int, batch: int, with_tiles: bool) -> Iterator[Row]:
+    """Yield a row for each form; either plain and chosen ones, and the literal form, or Triton's tiles."""
+    generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
+    z = torch.randn(batch, generator.config.z_dim, device=bench.device)
+    affine = generator.affine(generator.w(z))
+    coordinates = RegularGrid(side, side).coordinates(device=bench.device)
+    floor = products(bench, side**2 * batch, n) / batch
+    case = {"channels": n, "side": side, "batch": batch}
+    works: dict[str, Callable[[], object]] = {}
+    if not with_tiles:
+        yield case | {"form": "floor bfloat16", "ms": floor}
+        works["literal float32"] = partial(BaselineGenerator(side, n).eval().to(bench.device), z)
+    for dtype in (torch.float32, BF16):
+        synthesis = generator.synthesis if dtype == torch.float32 else in_precision(generator.synthesis, dtype)
+        forms = tiles(bench, synthesis, dtype) if with_tiles else plain_and_chosen(bench, synthesis, dtype)
+        works |= {form: partial(backend, affine, coordinates) for form, backend in forms}
+        if dtype == BF16 and not with_tiles:
+            chosen = select_backend(synthesis, bench.device)
+            works["chosen bfloat16, in parts"] = partial(in_parts, chosen, affine, coordinates)
+    exact = None
+    for form, work in works.items():
+        if not bench:
+            return
+        row: Row = case | {"form": form}
+        try:
+            rendered = work()
+            if form == "eager float32":
+                exact = rendered
+            if isinstance(rendered, Tensor) and exact is not None and rendered.shape == exact.shape:
+                row |= differences(rendered, exact)
+            row["ms"] = bench.milliseconds(work) / batch
+            row |= {"to_floor": row["ms"] / floor, "mib": bench.peak(work)}
+        except Exception as error:
+            row |= failed(error)
+        rendered = None
+        yield row
+
+
+def plain_and_chosen(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
+    """Yield the network itself and what would be chosen for the device."""
+    yield f"eager {word(dtype)}", synthesis
+    yield f"chosen {word(dtype)}", select_backend(synthesis, bench.device)
+
+
+def tiles(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
+    """Yield Triton's kernels with each of the tiles, where there are kernels."""
+    if has_kernels(synthesis, bench.device):
+        for tile in CANDIDATES[dtype]:
+            if synthesis.config.channels <= MAX_FUSED_CHANNELS or not tile.all_levels:
+                shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.all_levels else ''}"
+                yield f"triton {shape} {word(dtype)}", TritonBackend(synthesis, tile=tile)
 
 
 def in_parts(backend: Backend, affine: Tensor, coordinates: Tensor) -> Tensor:
@@ -155,74 +331,14 @@ def differences(rendered: Tensor, exact: Tensor) -> Row:
     return {"relative": float(off.norm() / exact.norm()), "steps_999": float(share)}
 
 
-def training(bench: Bench) -> Iterator[Row]:
-    """Yield images a second and peak memory of whole iterations, baseline and ours."""
-    weights = {"lite0": load_pretrained("lite0")}
-    cases = [(side, n) for n in (512, 1024, 256) for side in (32, 64, 128, 256)]
-    for side, n in [(8, 16)] if bench.quick else cases:
-        batch = 2 if bench.quick else 32
-        config = TrainingConfig(batch=batch, channels=n, backbones=("lite0",), cond=False)
-        reals = torch.rand(batch, 3, side, side, device=bench.device) * 2 - 1
-        z = torch.randn(batch, config.z_dim, device=bench.device)
-        forms: list[tuple[str, torch.dtype, int]] = [
-            ("ours float32", torch.float32, 0),
-            ("ours bfloat16", BF16, 0),
-            ("ours bfloat16, in chunks", BF16, 16384),
-        ]
-        for form, dtype, chunk in [("baseline float32", torch.float32, 0), *forms]:
-            if not bench:
-                return
-            row: Row = {"side": side, "channels": n, "batch": batch, "form": form}
-            try:
-                if form.startswith("baseline"):
-                    work = baseline_iteration(bench, weights["lite0"], reals, z, n=n)
-                else:
-                    work = our_iteration(bench, config, weights, reals, z, dtype=dtype, chunk=chunk)
-                row["images_a_second"] = 1000 * batch / bench.milliseconds(work)
-                row["mib"] = bench.peak(work)
-            except Exception as error:
-                row["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
-            work = None
-            yield row
+def failed(error: Exception) -> Row:
+    """Return what a row says of an error."""
+    return {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
-def baseline_iteration(bench: Bench, weights: Any, reals: Tensor, z: Tensor, *, n: int) -> Callable[[], object]:
-    """Return an iteration of the baseline; it makes its random numbers where it stands."""
-    with bench.device:
-        trainer = BaselineTrainer({name: w.to(bench.device) for name, w in weights.items()}, side=reals.shape[-1], n=n)
-
-    def work() -> None:
-        with bench.device:
-            trainer.iterate(reals, z, z, sigma=2.0, beta=0.9)
-
-    return work
-
-
-def our_iteration(
-    bench: Bench,
-    config: TrainingConfig,
-    weights: Any,
-    reals: Tensor,
-    z: Tensor,
-    *,
-    dtype: torch.dtype,
-    chunk: int,
-) -> Callable[[], object]:
-    """Return an iteration of ours; afterwards its weights are checked to be finite."""
-    first = create_generator(config, 0, None)
-    networks = start_stage(config, first, stage=0, weights=weights, device=bench.device, dtype=dtype)
-    side = reals.shape[-1]
-    coordinates = RegularGrid(side, side).coordinates(device=bench.device)
-    options = StepOptions(coordinates, micro_batch=len(z), blur_sigma=2.0, augment_rng=generator_for, chunk=chunk)
-    fakes = Batch(z, None)
-
-    def work() -> None:
-        train_step(networks, options, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
-
-    work()
-    if not all(parameter.isfinite().all() for parameter in networks.generator.parameters()):
-        raise RuntimeError("weights are not finite after a step")
-    return work
+def word(dtype: torch.dtype) -> str:
+    """Return the name of a dtype."""
+    return str(dtype).removeprefix("torch.")
 
 
 def shown(row: Row) -> str:
@@ -232,34 +348,37 @@ def shown(row: Row) -> str:
     )
 
 
+PARTS = {"correctness": correctness, "ceilings": ceilings, "training": training, "sampling": sampling}
+
+
 def main(
-    device: str = "cuda",
-    minutes: float = 25.0,
-    quick: bool = False,
-    output: Path = Path("benchmarks/results/gpu.json"),
+    device: str = "cuda", minutes: float = 7.0, quick: bool = False, output: Path = FOLDER, parts: str = ",".join(PARTS)
 ) -> None:
     """Measure everything that there is time for; what fails is noted, and the rest goes on."""
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu.py: no GPU is here; --device cpu --quick tries its logic")
+    if unknown := sorted({*parts.split(",")} - {*PARTS}):
+        sys.exit(f"gpu.py: --parts {','.join(unknown)} is unknown; choose from {', '.join(PARTS)}")
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     bench = Bench(torch.device(device), seconds=60 * minutes, quick=quick)
     name = torch.cuda.get_device_name() if device == "cuda" else "none"
-    figures: Row = {"ceilings": ceilings(bench)}
-    described = facts(gpu=name, quick=quick, counts=table(), figures=figures)
-    print("\n".join([*table(), shown(figures["ceilings"])]), flush=True)
-    parts = {"correct": golden, "sampling": sampling, "training": training}
-    for part, measure in parts.items():
-        figures[part] = []
+    print("\n".join([name, *table()]), flush=True)
+    for part in parts.split(","):
+        rows: list[Row] = []
+        described = facts(gpu=name, quick=quick, rows=rows)
+        own = bench.within(SHARES[part] * bench.left)
         try:
-            for row in measure(bench) if bench else ():
-                figures[part].append(row)
+            for row in PARTS[part](own) if bench else ():
+                rows.append(row)
                 print(f"{part}: {shown(row)}", flush=True)
-                write(output, described)
+                write(output / f"{part}.json", described)
         except Exception as error:
-            figures[part].append({"failed": f"{type(error).__name__}: {error}"})
-            print(f"{part}: {figures[part][-1]}", flush=True)
-    write(output, described)
+            rows.append(failed(error))
+            print(f"{part}: {shown(rows[-1])}", flush=True)
+        if device == "cuda":
+            torch.cuda.empty_cache()
+        write(output / f"{part}.json", described)
 
 
 if __name__ == "__main__":

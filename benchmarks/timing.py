@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 Work = Callable[[], object]
+MAX_SECONDS = 3.0  # of a measurement on a device, but for three runs at least
 
 
 @dataclass
@@ -76,15 +77,29 @@ class Bench:
         self.end = time.perf_counter() + seconds
         self.warm_up, self.repeats = (1, 1) if quick else (3, 20)
 
+    @property
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return max(0.0, self.end - time.perf_counter())
+
+    def within(self, seconds: float) -> "Bench":
+        """Return the same with at most so many seconds from now, and never more than are left here."""
+        return Bench(self.device, seconds=min(seconds, self.left), quick=self.quick)
+
     def __bool__(self) -> bool:
         """Say whether there is time left."""
         return time.perf_counter() < self.end
 
     def milliseconds(self, work: Callable[[], object]) -> float:
-        """Return the median time of `work` after runs to warm up."""
-        for _ in range(self.warm_up):
-            work()
-        return statistics.median(self.once(work) for _ in range(self.repeats))
+        """Return the median time of `work` after runs to warm up; fewer runs than `repeats` where they are long."""
+        start, times = time.perf_counter(), []
+        for turn in range(self.warm_up + self.repeats):
+            milliseconds = self.once(work)
+            if turn >= self.warm_up or time.perf_counter() - start > MAX_SECONDS:
+                times.append(milliseconds)
+            if len(times) > 2 and time.perf_counter() - start > MAX_SECONDS:
+                break
+        return statistics.median(times)
 
     def once(self, work: Callable[[], object]) -> float:
         if self.device.type != "cuda":

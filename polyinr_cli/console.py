@@ -16,6 +16,7 @@ from polyinr_core.runtime.strict_json import format_json
 Progress = Callable[[int, int], None]
 NotedProgress = Callable[[int, int, str], None]
 FIRST_LINE, LINE_EVERY = 30.0, 300.0  # seconds between lines of progress, where no bar can be drawn
+LINE_SECONDS = 10.0  # between lines of progress where stderr is a file or a pipe
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
@@ -69,6 +70,26 @@ def noted_progress(description: str, *, quiet: bool = False) -> Iterator[NotedPr
     """Yield a callback (done, total, note) that moves a bar and shows the note beside it."""
     with _noted_bars(quiet=quiet) as bar:
         yield bar(description)
+
+
+@contextmanager
+def psnr_progress(description: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, float], None]]:
+    """Yield a callback (done, total, PSNR in dB) that moves a bar, or without a terminal writes a line now and then."""
+    if is_terminal(sys.stderr):
+        with noted_progress(description, quiet=quiet) as move:
+            yield lambda done, total, psnr: move(done, total, f"PSNR {psnr:.1f} dB")
+        return
+    started = latest = time.monotonic()
+
+    def report(done: int, total: int, psnr: float) -> None:
+        nonlocal latest
+        if (now := time.monotonic()) - latest < LINE_SECONDS:
+            return
+        latest, spent = now, now - started
+        times = f"{spent:.0f} s, at most {spent / max(1, done) * (total - done):.0f} s more"
+        say(f"{description}: {done} of at most {total} steps, PSNR {psnr:.1f} dB, {times}", quiet=quiet, always=True)
+
+    yield report
 
 
 @contextmanager

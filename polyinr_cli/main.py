@@ -31,6 +31,7 @@ COMMANDS = {  # in the order of the help; each is the function and the module of
     "mix": "Mix levels of images into other images.",
     "directions": "Find principal directions and move images along them.",
     "invert": "Invert photos into the latent space.",
+    "encoder": "Train an encoder from which inversions start.",
     "heatmap": "Visualize the activations of each level.",
     "view": "Open an interactive deep-zoom viewer.",
     "evaluate": "Evaluate generated images against real ones.",
@@ -39,11 +40,13 @@ COMMANDS = {  # in the order of the help; each is the function and the module of
     "gallery": "Build an HTML gallery of a model.",
     "report": "Summarize a training run on one HTML page.",
     "convert": "Convert a released checkpoint into a polyinr model.",
+    "export": "Export a model as ONNX or by torch.export.",
+    "push": "Upload a model to the Hugging Face hub.",
+    "weights": "List and download pretrained weights.",
     "info": "Describe a file.",
     "demo": "Run the whole workflow on bundled images.",
 }
 SETTINGS: dict[str, Any] = {
-    "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,  # plain help is twice as fast, and fit for pipes and docs
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 120},
@@ -144,7 +147,7 @@ class Commands(TyperGroup):
 
 def load(name: str) -> Any:
     """Import a command: the function of its name in the module of its name."""
-    alone = typer.Typer(**SETTINGS)
+    alone = typer.Typer(add_completion=False, **SETTINGS)
     alone.command(name, cls=Command)(getattr(importlib.import_module(f".commands.{name}", __package__), name))
     return typer.main.get_command(alone)
 

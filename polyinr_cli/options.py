@@ -157,12 +157,12 @@ Model = Annotated[
         "-m",
         "--model",
         metavar="PATH",
-        help="Checkpoint, MODEL+DELTA, or run folder (its newest checkpoint). Default: $POLYINR_MODEL, else the newest "
-        "checkpoint below ./runs, else the bundled model.",
+        help="Checkpoint, MODEL+DELTA, run folder (its newest checkpoint), or hf:OWNER/NAME[@REVISION] on the hub. "
+        "Default: $POLYINR_MODEL, else the newest checkpoint below ./runs, else the bundled model.",
     ),
 ]
 Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="auto (a GPU if available), cpu, cuda or cuda:N.")
+    str, typer.Option("--device", metavar="DEVICE", help="auto (a CUDA GPU if available), cpu, cuda, cuda:N or mps.")
 ]
 PrecisionOption = Annotated[
     Precision,

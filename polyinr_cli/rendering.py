@@ -2,9 +2,10 @@
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -223,6 +224,23 @@ class RunOptions:
             self.reporter.say(f"{len(frames)} frames of {size} in {target.path}")
 
 
+def fit_to_photo(
+    renderer: "Renderer", window: WindowOptions, options: ViewportOptions, images: "ImageRequests"
+) -> "Renderer":
+    """Return the renderer with the shape of the photo that the images were inverted from, if there is one.
+
+    What the options give stays: --size, --grid, --center and --zoom, a coordinate map; --res sets the longer side.
+    """
+    photo = images.photo
+    if photo is None or options.coordinate_map is not None or options.center is not None:
+        return renderer
+    size = None if window.size is None else options.size
+    explicit = options.window if window.grid is not None or window.stretch else None
+    shape = renderer.model.viewport(resolution=window.res, size=size, window=explicit, photo=photo)
+    fitted = replace(options, size=(shape.width, shape.height), window=shape.window)
+    return replace(renderer, viewport=fitted.viewport(renderer.model.resolution or 1))
+
+
 def split_over_ranks(images: "ImageRequests", output: "Output", *, quiet: bool) -> "ImageRequests":
     """Return the images of this process, all of them if it is alone. Raises RequestError."""
     is_folder = output.kind.value == "folder"
@@ -279,17 +297,22 @@ def find_model(model: Path | None, *, quiet: bool = False) -> Path:
 
 
 def resolve_folder(model: Path, named_by: str, *, quiet: bool) -> Path:
-    """Return a model as it is named, or the newest checkpoint if a folder is named, also in FOLDER+DELTA.
+    """Return a model as it is named, the newest checkpoint of a folder, or the cached file of a model on the hub.
 
-    Raises FileError.
+    Also in FOLDER+DELTA. Raises FileError, RequestError.
     """
+    from polyinr_core.checkpoints.hub import is_hub_name, local_file, model_name
     from polyinr_core.checkpoints.locate import PLUS, newest_in, split_deltas
 
     base, *deltas = split_deltas(model)
-    if not base.is_dir():
+    if is_hub_name(base):
+        found = local_file(base, progress=console.is_terminal(sys.stderr) and not quiet)
+        console.say(f"polyinr: model {model_name(found)} (named by {named_by})", quiet=quiet, always=True)
+    elif base.is_dir():
+        found = _report(newest_in(base), f"the newest below {base}, named by {named_by}", quiet=quiet)
+    else:
         return model
-    newest = _report(newest_in(base), f"the newest below {base}, named by {named_by}", quiet=quiet)
-    return Path(PLUS.join(map(str, [newest, *deltas])))
+    return Path(PLUS.join(map(str, [found, *deltas])))
 
 
 def _report(path: Path, source: str, *, quiet: bool) -> Path:

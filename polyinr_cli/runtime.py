@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import RequestError
-from polyinr_core.runtime.atomic_io import has_drafts
+from polyinr_core.runtime.atomic_io import WINDOWS, has_drafts
 
 if TYPE_CHECKING:
     import torch
@@ -28,12 +29,15 @@ logger = logging.getLogger(__name__)
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # torchrun sets all of them
 RENDEZVOUS_VARIABLES = {"MASTER_ADDR": r"\S+", "MASTER_PORT": "[0-9]{1,5}"}
 COLLECTIVE_TIMEOUT = timedelta(hours=1)  # rank 0 reads and writes files while the others wait
-DEVICE_NAMES = {"cpu": "processor", "cuda": "GPU"}
+DEVICES = "auto, cpu, cuda, cuda:N, mps"
+DEVICE_NAMES = {"cpu": "processor", "cuda": "GPU", "mps": "GPU"}
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # of /proc/cpuinfo; the last is ARM's
 ONEDNN_VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 ISAS_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
 SAME_SIGNAL_SECONDS = 3.0  # torchrun forwards to its processes the Ctrl-C that the terminal has sent them already
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C; a scheduler; a terminal that was closed
+STOP_SIGNALS = tuple(  # Ctrl-C; a scheduler; a terminal that was closed; on Windows Ctrl-Break and no SIGHUP
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
 RAISE_AGAIN_SECONDS = 0.05  # until an interruption that got lost is raised again
 
 
@@ -134,7 +138,7 @@ def joined(device: "torch.device") -> Iterator["DistributedContext"]:
 
 
 def choose_device(name: str, *, otherwise_cpu: bool = False) -> "torch.device":
-    """Return the device that --device names; auto is a GPU if there is one. Raises RequestError.
+    """Return the device that --device names; auto is a CUDA GPU if there is one. Raises RequestError.
 
     With `otherwise_cpu` a missing GPU is a warning, and the CPU is used. Training and evaluation, which would
     take too long there, are refused.
@@ -147,25 +151,32 @@ def choose_device(name: str, *, otherwise_cpu: bool = False) -> "torch.device":
     try:
         device = torch.device(name)
     except (RuntimeError, ValueError):
-        raise RequestError(f"device {name!r} is unknown; choose from auto, cpu, cuda, cuda:N") from None
+        raise RequestError(f"device {name!r} is unknown; choose from {DEVICES}") from None
     if device.type == "cpu" and device.index in (None, 0):
         return torch.device("cpu")
-    if device.type != "cuda":
-        raise RequestError(f"device {name!r} is not supported; choose from auto, cpu, cuda, cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device.index or 0) >= count:
-        absent = f"device {name!r} is not available: this machine has {count} CUDA devices"
-        if not otherwise_cpu:
-            raise RequestError(absent)
-        logger.warning("%s; using the CPU", absent)
-        return torch.device("cpu")
-    return device
+    if device.type == "mps" and device.index in (None, 0):
+        device = torch.device("mps")
+        is_present, found = torch.backends.mps.is_available(), "no GPU that PyTorch can use through Metal"
+    elif device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        is_present, found = (device.index or 0) < count, f"{count} CUDA devices"
+    else:
+        raise RequestError(f"device {name!r} is not supported; choose from {DEVICES}")
+    if is_present:
+        return device
+    absent = f"device {name!r} is not available: this machine has {found}"
+    if not otherwise_cpu:
+        raise RequestError(absent)
+    logger.warning("%s; using the CPU", absent)
+    return torch.device("cpu")
 
 
 def choose_dtype(precision: str, device: "torch.device", *, is_8_bit: bool) -> "torch.dtype":
     """Return the dtype of --precision; auto is bfloat16 for 8-bit output on hardware that supports it."""
     import torch
 
+    if device.type == "mps" and precision == "float64":
+        raise RequestError("--precision float64 is not possible on --device mps; use --device cpu")
     if precision == "bfloat16" and not multiplies_bfloat16(device):
         logger.warning("this %s has no native bfloat16: slower than float32", DEVICE_NAMES[device.type])
     if precision != "auto":
@@ -177,8 +188,8 @@ def multiplies_bfloat16(device: "torch.device") -> bool:
     """Return whether the hardware multiplies bfloat16 natively and oneDNN may use it."""
     import torch
 
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     limit = next((os.environ[name] for name in ONEDNN_VARIABLES if name in os.environ), "")
     return limit.upper() not in ISAS_WITHOUT_BFLOAT16 and bool(BFLOAT16_FLAGS & cpu_flags())
 
@@ -243,7 +254,7 @@ def is_importing(name: str) -> bool:
 
 
 def interrupt_on_signals() -> None:
-    """Let SIGTERM and SIGHUP interrupt like Ctrl-C, each unless it is ignored, as under `nohup`."""
+    """Let the signals that ask for an end interrupt like Ctrl-C, each unless it is ignored, as under `nohup`."""
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
@@ -256,7 +267,8 @@ def interrupt_on_signals() -> None:
             return
         number = interruption.number
         interruption.reset()
-        timer = Timer(RAISE_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        send = partial(os.kill, os.getpid())  # to the main thread, if need be out of a wait
+        timer = Timer(RAISE_AGAIN_SECONDS, signal.raise_signal if WINDOWS else send, (number,))  # there it would kill
         timer.daemon = True
         timer.start()
 
@@ -274,17 +286,27 @@ class Stopping:
     """Whether a signal has asked the run to stop.
 
     Until `asked` is called for the first time, after the first iteration, a signal interrupts at once. From then
-    on it is only recorded; a second Ctrl-C interrupts, unless it is the first one, forwarded.
+    on it is only recorded; a second Ctrl-C interrupts, unless it is the first one, forwarded. SIGUSR1 asks to save.
     """
 
     def __init__(self) -> None:
         self.since: float | None = None
         self.records_only = False
+        self.is_save_asked = False
 
     def asked(self) -> bool:
         """Return whether a signal came, and only record signals from now on."""
         self.records_only = True
         return self.since is not None
+
+    def save_asked(self) -> bool:
+        """Return whether SIGUSR1 came since the last call."""
+        was_asked, self.is_save_asked = self.is_save_asked, False
+        return was_asked
+
+    def ask_save(self, number: int, frame: FrameType | None) -> None:
+        """Record SIGUSR1."""
+        self.is_save_asked = True
 
     def catch(self, number: int, frame: FrameType | None) -> None:
         """Record a signal. Raises KeyboardInterrupt."""
@@ -302,12 +324,13 @@ class Stopping:
 
 @contextmanager
 def stopping() -> Iterator[Stopping]:
-    """Catch the signals that ask for an end; under `nohup` not SIGHUP."""
+    """Catch the signals that ask for an end, under `nohup` not SIGHUP, and SIGUSR1."""
     request = Stopping()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    always = (signal.SIGINT, signal.SIGTERM)
+    numbers = [number for number in STOP_SIGNALS if number in always or signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, request.catch) for number in numbers}
+    if hasattr(signal, "SIGUSR1"):  # a scheduler's warning, which would kill the process; not on Windows
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, request.ask_save)
     try:
         yield request
     finally:

@@ -70,8 +70,10 @@ def _read(file: Path, *, half: bool, card: Path | None) -> "Checkpoint":
     import torch
 
     from polyinr_core.checkpoints.checkpoint import add_card, read_card, round_weights
+    from polyinr_core.checkpoints.hub import local_file
     from polyinr_core.checkpoints.official import load_any_checkpoint, load_official_checkpoint
 
+    file = local_file(file)
     facts = read_card(card) if card is not None else None
     checkpoint = load_any_checkpoint(file) if half or facts is not None else load_official_checkpoint(file)
     if half:

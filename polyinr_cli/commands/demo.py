@@ -13,6 +13,7 @@ from polyinr_cli import console as streams
 from polyinr_cli.options import Quiet, parse_duration
 from polyinr_cli.runtime import interruption
 from polyinr_core.errors import RequestError
+from polyinr_core.runtime.atomic_io import WINDOWS
 
 RESOLUTION = 32  # of the training
 STAGES = f"{RESOLUTION}:10"  # heads with ears after 2 kimg
@@ -115,7 +116,8 @@ def run(command: list[str]) -> None:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            process.send_signal(interruption.number or signal.SIGINT)  # the terminal's is ignored
+            if not WINDOWS:  # where the console has sent Ctrl-C to both
+                process.send_signal(interruption.number or signal.SIGINT)  # the terminal's is ignored
             process.wait()  # it saves its state
             raise
     if code == 130:

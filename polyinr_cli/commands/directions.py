@@ -8,7 +8,7 @@ import typer
 
 from polyinr_cli import console
 from polyinr_cli.options import OutputText, refuse_options, with_groups
-from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions, check_stdin_once
+from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions, check_stdin_once, fit_to_photo
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
 from polyinr_core.rendering.writers import IMAGE_KINDS, SQUARE, Output, OutputKind, write_stream
@@ -93,6 +93,7 @@ def directions(
     found = _read(file, model, force=images.force)
     moved = None if levels is None else parse_levels(levels, levels=model.generator.config.levels)
     shown, grid = images.select(model), SQUARE
+    renderer = fit_to_photo(renderer, window, viewport, shown)
     if take is not None:
         shown = moved_requests(model, shown, found, parse_moves(take), levels=moved)
     else:

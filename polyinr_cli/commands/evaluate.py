@@ -154,6 +154,7 @@ def evaluate(
     _check_output(output, overwrite=overwrite)
     check_paths(real, fake, model, held_out)
 
+    from polyinr_core.checkpoints.hub import hub_name_of
     from polyinr_core.evaluation.evaluate import evaluate
     from polyinr_core.evaluation.results import class_lines, format_result, metric_lines
     from polyinr_core.runtime.atomic_io import written_beside
@@ -164,7 +165,7 @@ def evaluate(
     if fake is None:
         evaluated, file = load_model(model, quiet=quiet)
         evaluated.generator.to(device=torch_device)
-        name = str(file)
+        name = hub_name_of(file) or str(file)
     with joined(torch_device) as ranks, console.progress_bars(quiet=quiet) as bar:
         result = evaluate(
             evaluated,

@@ -6,7 +6,7 @@ import typer
 
 from polyinr_cli import console
 from polyinr_cli.options import OutputText, with_groups
-from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions, split_over_ranks
+from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions, fit_to_photo, split_over_ranks
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import format_options, renderer_metadata
 from polyinr_core.rendering.writers import OutputKind
@@ -59,11 +59,13 @@ def heatmap(
     options = HeatmapOptions(
         tuple(range(count) if levels is None else parse_levels(levels, levels=count)), colors, overlay
     )
+    chosen = images.select(model)
+    renderer = fit_to_photo(renderer, window, viewport, chosen)
     latents = None if images.latents is None else images.latents.name
     own = {"levels": levels, "colors": colors, "overlay": overlay}
     words = format_options([], seeds=images.seeds, latents=latents, label=images.label, psi=images.psi, **own)
     metadata = {"command": "heatmap", "words": words, **renderer_metadata(renderer, warp=viewport.warp)}
-    shown = split_over_ranks(images.select(model).with_metadata(metadata), target, quiet=run.quiet)
+    shown = split_over_ranks(chosen.with_metadata(metadata), target, quiet=run.quiet)
 
     check_heatmaps(target, renderer, options, count=len(shown))
     total = count_evaluations(target, renderer, options, count=len(shown))

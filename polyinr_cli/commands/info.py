@@ -23,7 +23,8 @@ def info(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A checkpoint, delta, dataset, image, latents or directions file, a run folder, or bundled.",
+            help="A checkpoint, delta, dataset, image, latents or directions file, or a run folder; bundled or "
+            "hf:OWNER/NAME for a model.",
         ),
     ],
     output: OptionalOutput = None,
@@ -48,10 +49,11 @@ def info(
 
 def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
     """Return the facts of a file, whose kind its first bytes tell. Raises PolyinrError."""
+    from polyinr_core.checkpoints.hub import local_file
     from polyinr_core.checkpoints.locate import BUNDLED, bundled_model
 
-    if str(path) == BUNDLED and not path.exists():
-        path = bundled_model()
+    is_bundled = str(path) == BUNDLED and not path.exists()
+    path = bundled_model() if is_bundled else local_file(path)
     kind = _kind_of(path)
     if kind == "data":
         return _data_facts(path, output, overwrite=overwrite, quiet=quiet)
@@ -73,11 +75,14 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
         return describe_image(path)
     from polyinr_core.checkpoints.checkpoint import describe_checkpoint, load_checkpoint
     from polyinr_core.checkpoints.delta import describe_delta, is_delta, load_delta
+    from polyinr_core.inversion.encoder import describe_encoder, is_encoder, load_encoder
     from polyinr_core.latents.directions import is_directions_file, read_directions
     from polyinr_core.latents.io import describe_latents, is_latents_file, read_latents
 
     if is_directions_file(path):
         return read_directions(path).describe()
+    if is_encoder(path):
+        return describe_encoder(load_encoder(path))
     if is_delta(path):
         return describe_delta(load_delta(path))
     return describe_latents(read_latents(path)) if is_latents_file(path) else describe_checkpoint(load_checkpoint(path))

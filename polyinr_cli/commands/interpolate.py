@@ -8,7 +8,7 @@ import typer
 from polyinr_cli import console
 from polyinr_cli.options import OutputText, StdoutFormat, with_groups
 from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM
-from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions
+from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions, fit_to_photo
 from polyinr_cli.runtime import own_rank
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
@@ -80,6 +80,8 @@ def interpolate(
     from polyinr_core.rendering.edits import check_frames, frame_requests, frame_smoothness, load_smoothness_features
 
     model, renderer = run.open_for(target, viewport)
+    ends = labels.select(model, *images)
+    renderer = fit_to_photo(renderer, window, viewport, ends)
     layout, rate = GridSpec(columns=columns or frames), FPS if fps is None else fps
     if target.is_animation:
         check_frames(target, renderer, count=frames, fps=rate)
@@ -87,7 +89,6 @@ def interpolate(
         check_output(target, renderer, count=frames, grid=layout)
     features = load_smoothness_features(model.device) if run.as_json and own_rank() == 0 else None
 
-    ends = labels.select(model, *images)
     like = model.generator.mapping.w_avg
     path = LatentPath.through([image.latents.to(like) for image in ends], space=space, curve=curve)
     first_zoom, last_zoom = zooms or (None, None)

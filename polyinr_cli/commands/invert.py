@@ -1,7 +1,6 @@
 """`polyinr invert`: find the latents of photos, and tune the model around them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,16 +23,16 @@ from polyinr_cli.options import (
 )
 from polyinr_cli.parsing import parse_size, parse_window
 from polyinr_cli.rendering import RunOptions, load_model
-from polyinr_cli.runtime import choose_device
+from polyinr_cli.runtime import choose_device, interruption, multiplies_bfloat16, stopping
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.writers import Output, OutputKind, write_latents_to
 from polyinr_core.runtime.resources import working_memory
 
 if TYPE_CHECKING:
-    from polyinr_core.inversion.invert import PsnrProgress
+    from polyinr_core.inversion.invert import InversionResult
     from polyinr_core.inversion.loss import TargetImage
 
-RANGES = {"steps": (1, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
+RANGES = {"steps": (0, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
 
 
 def invert(
@@ -67,9 +66,15 @@ def invert(
         typer.Option(
             metavar="N",
             help="Maximum of Adam steps from each starting point, 1-1000000; up to four times as many cheaper L-BFGS "
-            "steps follow.",
+            "steps follow. 0 takes what the encoder says.",
         ),
-    ] = 400,
+    ] = 300,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Start at what this encoder says, not at the mean image: `polyinr encoder` makes it."
+        ),
+    ] = None,
     restarts: Annotated[
         int,
         typer.Option(
@@ -92,7 +97,7 @@ def invert(
             metavar="N",
             parser=parse_res,
             help="Shorter side in pixels at which a photo is inverted; the aspect ratio is kept. Default: that of the "
-            "photo, at most 256 or the model's resolution, whichever is larger.",
+            "photo, at most the model's resolution. The time grows with the square.",
         ),
     ] = None,
     size: Size = None,
@@ -131,7 +136,8 @@ def invert(
     """Invert photos into the model's latent space, and optionally fine-tune the model around them.
 
     Writes the latents, one row for each photo, to a .safetensors file or to stdout (-). Every command that has
-    --latents renders them. After --tune they belong to the tuned model, -m MODEL+DELTA. Computes in float32.
+    --latents renders them, in the photo's shape. --tune keeps them, and saves the tuned model as a delta: both
+    -m MODEL and -m MODEL+DELTA render them. Ctrl-C keeps the best found so far.
 
     Example: polyinr invert photo.jpg -o photo.safetensors --tune
     """
@@ -139,11 +145,15 @@ def invert(
         raise RequestError("--tune-rank, --tune-steps and --delta require --tune")
     tune_steps = 200 if tune_steps is None else tune_steps
     _check_ranges(steps=steps, restarts=restarts, seed=seed, tune_steps=tune_steps)
+    if steps == 0 and encoder is None:
+        raise RequestError("--steps 0 is out of range 1-1000000; without --encoder there is nothing to start from")
+    if encoder is not None and (space == "z" or grid != "0:1"):
+        raise RequestError("--encoder gives w and affine in the trained window; leave --space z and --grid out")
     run = RunOptions(model, device=device, overwrite=overwrite, as_json=as_json, quiet=quiet)
     target = run.output(output, kinds=(OutputKind.latents, OutputKind.stdout), payload="latents")
     delta_file = _delta_file(target, delta) if tune else None
     _check_outputs(delta_file, show, overwrite=overwrite)
-    check_paths(model, *photos)
+    check_paths(model, encoder, *photos)
     window = parse_window(grid)
     torch_device = choose_device(device)
     checkpoint, model_file = load_model(model, quiet=quiet)
@@ -151,7 +161,11 @@ def invert(
     if tune_rank is not None and not 1 <= tune_rank <= channels:
         raise RequestError(f"--tune-rank {tune_rank} is out of range 1-{channels} (the model has {channels} channels)")
 
+    import torch
+
+    from polyinr_core.checkpoints.locate import is_bundled
     from polyinr_core.images.io import write_image
+    from polyinr_core.inversion.encoder import load_encoder
     from polyinr_core.inversion.invert import comparison_grid
     from polyinr_core.inversion.invert import invert as invert_image
     from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, load_loss
@@ -161,59 +175,86 @@ def invert(
     classes, names = checkpoint.generator.config.classes, checkpoint.class_names
     index = None if label is None else parse_label(label, classes=classes, class_names=names)
     images = _load_targets(photos, res=res, size=size, resolution=checkpoint.resolution)
+    start = None if encoder is None else load_encoder(encoder)
     inversion_loss = load_loss(loss, vgg16=vgg16).to(torch_device)
     checkpoint.generator.to(torch_device)
 
     def say(text: str) -> None:
         console.say(text, quiet=quiet, always=True)
 
-    say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}")
+    is_perceptual = inversion_loss.perceptual is not None
+    both = "; their sum is minimized, so PSNR may fall where the perceptual distance falls" if is_perceptual else ""
+    say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}{both}")
     for note in (note for image in images for note in image.notes):
         say(note)
-    results = []
-    for image in images:
-        with _psnr_bar(image.name, quiet=quiet) as progress:
-            result = invert_image(
-                checkpoint,
-                image,
-                steps=steps,
-                space=space,
-                loss=inversion_loss,
-                restarts=restarts,
-                seed=seed,
-                label=index,
-                window=window,
-                memory=working_memory(torch_device),
-                progress=progress,
-            )
-        say(f"{image.name}: {result}; {result.steps} steps in {result.seconds:.1f} s")
-        results.append(result)
+    if res is None and size is None and any(image.is_resized for image in images):
+        say(f"polyinr: photos are matched at the model's {checkpoint.resolution} pixels; --res N matches more detail")
+    results: list[InversionResult] = []
+    with stopping() as signal:
+        for image in images:
+            with console.psnr_progress(image.name, quiet=quiet) as progress:
+                result = invert_image(
+                    checkpoint,
+                    image,
+                    steps=steps,
+                    space=space,
+                    loss=inversion_loss,
+                    restarts=restarts,
+                    seed=seed,
+                    label=index,
+                    window=window,
+                    memory=working_memory(torch_device),
+                    start=None if start is None else start.encode(checkpoint, image),
+                    product_dtype=torch.bfloat16 if multiplies_bfloat16(torch_device) else None,
+                    progress=progress,
+                    stop=signal.asked,
+                )
+            say(f"{image.name}: {result}; {result.steps} steps in {result.seconds:.1f} s")
+            results.append(result)
+            if result.is_interrupted:
+                left = f"; {len(images) - len(results)} of {len(images)} photos left out" if len(images) > 1 else ""
+                say(f"polyinr: interrupted: keeping the best found so far{left}{', not tuned' if tune else ''}")
+                delta_file = None
+                break
 
-    sha256, rows = checkpoint.sha256, [[one.target.pixels, one.image] for one in results]
-    facts = [result.to_dict() for result in results]
-    delta_facts: dict[str, Any] = {}
-    if delta_file is not None:
-        with _psnr_bar("tuning", quiet=quiet) as progress:
-            tuning = tune_to_file(
-                delta_file,
-                checkpoint,
-                results,
-                rank=tune_rank,
-                steps=tune_steps,
-                seed=seed,
-                overwrite=overwrite,
-                progress=progress,
-            )
-        for tuned, row, fact in zip(tuning.results, rows, facts, strict=True):
-            say(f"{tuned.target.name}, tuned: {tuned}")
-            row.append(tuned.image)
-            fact["tuned"] = tuned.scores()
-        say(f"{delta_file}: {tuning}")
-        sha256, delta_facts = tuning.model.sha256, tuning.to_dict()
-    latents = concatenate([one.latents for one in results])
-    write_latents_to(target, replace(latents, model_sha256=sha256))
+        sha256, rows = checkpoint.sha256, [[one.target.pixels, one.image] for one in results]
+        facts = [result.to_dict() for result in results]
+        found = [one.latents for one in results]
+        delta_facts: dict[str, Any] = {}
+        if delta_file is not None:
+            with console.psnr_progress("tuning", quiet=quiet) as progress:
+                tuning = tune_to_file(
+                    delta_file,
+                    checkpoint,
+                    results,
+                    rank=tune_rank,
+                    steps=tune_steps,
+                    seed=seed,
+                    overwrite=overwrite,
+                    progress=progress,
+                    stop=signal.asked,
+                )
+            for number, (before, tuned) in enumerate(zip(results, tuning.results, strict=True)):
+                say(f"{tuned.target.name}, before tuning: {before}")
+                say(f"{tuned.target.name}, after tuning:  {tuned}")
+                rows[number].append(tuned.image)
+                facts[number]["tuned"] = tuned.scores()
+                (photo,) = found[number].photos
+                scores = photo.scores | {"tuned": tuned.scores()}
+                found[number] = replace(found[number], photos=(replace(photo, scores=scores),))
+            say(f"{delta_file}: {tuning}")
+            sha256, delta_facts = tuning.model.sha256, tuning.to_dict()
+        is_interrupted = signal.asked()
+    untuned = checkpoint.sha256 if delta_file is not None else ""
+    write_latents_to(target, replace(concatenate(found), model_sha256=sha256, untuned_sha256=untuned))
     if show is not None:
         write_image(show, comparison_grid(rows), overwrite=overwrite)
+    if target.stream is None:
+        named = str(model) if model is not None and "+" in str(model) else str(model_file)
+        base = "bundled" if is_bundled(checkpoint.sha256) else named
+        say(f"render it with: {_command(target.path, base, count=len(found), suffix='inverted')}")
+        if delta_file is not None:
+            say(f"tuned, with: {_command(target.path, f'{named}+{delta_file}', count=len(found), suffix='tuned')}")
     shared: dict[str, Any] = {
         "model": sha256,
         "model_file": model_file.name,
@@ -225,6 +266,14 @@ def invert(
         run.reporter.json(target.path, {**shared, "index": number, **fact})
     if delta_file is not None:
         run.reporter.json(delta_file, delta_facts)
+    if is_interrupted:
+        raise typer.Exit(interruption.exit_code)
+
+
+def _command(latents: Path, model: str, *, count: int, suffix: str) -> str:
+    """Return the command that renders the latents, in the photos' shape."""
+    output = f"{latents.stem}-{suffix}" + (".png" if count == 1 else "/")
+    return shlex.join(["polyinr", "sample", "--latents", str(latents), "-m", model, "-o", output])
 
 
 def _check_ranges(**values: int) -> None:
@@ -279,10 +328,3 @@ def _load_targets(photos: list[Path], *, res: int | None, size: str | None, reso
         )
         for path in photos
     ]
-
-
-@contextmanager
-def _psnr_bar(description: str, *, quiet: bool) -> "Iterator[PsnrProgress]":
-    """Yield a callback that moves a progress bar with the PSNR on stderr, or does nothing without a terminal."""
-    with console.noted_progress(description, quiet=quiet) as move:
-        yield lambda done, total, psnr: move(done, total, f"PSNR {psnr:.1f} dB")

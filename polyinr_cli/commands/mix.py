@@ -8,7 +8,7 @@ import typer
 
 from polyinr_cli import console
 from polyinr_cli.options import Bits, OutputText, StdoutFormat, with_groups
-from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions, check_stdin_once
+from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions, check_stdin_once, fit_to_photo
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering import writers
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
@@ -80,6 +80,7 @@ def mix(
     model, renderer = run.open_for(out, viewport, bits=bits)
     groups = _groups(levels, model.generator.config.levels, every=mask is not None)
     sources, targets = labels.select(model, source), labels.select(model, target)
+    renderer = fit_to_photo(renderer, window, viewport, targets)
     if mask is not None:
         if len(sources) != 1:
             raise RequestError(f"--mask needs a single source; {source} names {len(sources)}")

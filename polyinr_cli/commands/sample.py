@@ -8,7 +8,7 @@ import typer
 
 from polyinr_cli.options import OptionalBits, OutputText, Precision, StdoutFormat, Tolerance, with_groups
 from polyinr_cli.parsing import ViewportOptions
-from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions
+from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions, fit_to_photo
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import StoredSettings, format_options, read_settings, renderer_metadata
 from polyinr_core.rendering.writers import GridSpec, OutputKind
@@ -82,6 +82,8 @@ def sample(
         shown = images.select(model)
         if settings is not None and not is_selected and settings.index is not None and settings.index < len(shown):
             shown = shown.select([settings.index])
+        if settings is None:
+            renderer = fit_to_photo(renderer, window, viewport, shown)
     run.write(target, renderer, shown.with_metadata(renderer_metadata(renderer, warp=viewport.warp)), grid=grid)
 
 
@@ -98,7 +100,7 @@ def _complete_images(given: ImageOptions, stored: StoredSettings) -> ImageOption
 
 def _complete_viewport(given: ViewportOptions, stored: StoredSettings, *, res: int | None) -> ViewportOptions:
     """Complete a viewport by that of --like; `res` is its new longer side. Raises RequestError."""
-    from polyinr_core.rendering.viewport import Viewport
+    from polyinr_core.rendering.viewport import Viewport, scaled_size
 
     options = {name: stored.options[name] for name in ("size", "grid", "transform", "warp") if name in stored.options}
     parsed = WindowOptions(**options, supersample=int(stored.options.get("supersample", 1))).parse()  # type: ignore[arg-type]
@@ -107,8 +109,7 @@ def _complete_viewport(given: ViewportOptions, stored: StoredSettings, *, res: i
     own = replace(parsed, window=None) if is_default else parsed  # it follows the shape of another size
     size = given.size or parsed.size
     if res is not None:
-        scale = res / max(parsed.size)
-        size = (max(1, round(parsed.size[0] * scale)), max(1, round(parsed.size[1] * scale)))
+        size = scaled_size(parsed.size, res)
     has_window = replace(given, size=None, supersample=1) != ViewportOptions()
     supersample = max(given.supersample, own.supersample)
     return replace(given if has_window else own, size=size, supersample=supersample)

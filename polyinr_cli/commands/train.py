@@ -298,6 +298,13 @@ def train(
     max_time: Annotated[
         str | None, typer.Option(help="Save and exit after this time: 90s, 9m, 24h. Default: no limit.", metavar="TIME")
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            help="Follow the run with these: tensorboard, wandb, trackio, or none. Default: tensorboard, if installed.",
+            metavar="A,B",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan, with time and memory measured on a few iterations, and exit."),
@@ -310,7 +317,8 @@ def train(
     """Train a model on a dataset, stage by stage, at growing resolutions.
 
     The run folder holds the log, samples, checkpoints and training states. The same command resumes a run after Ctrl-C,
-    --max-time or a crash. Train with several processes by torchrun --nproc-per-node N -m polyinr_cli train ...
+    --max-time or a crash; SIGUSR1 saves a training state, and the run goes on. Train with several processes by
+    torchrun --nproc-per-node N -m polyinr_cli train ...
 
     Example: polyinr train cats.zip --stages 32:2000,64:1000 --max-time 9m
     """
@@ -322,7 +330,10 @@ def train(
     from polyinr_core.data.dataset import bundled_dataset, open_dataset
     from polyinr_core.training.config import DEFAULT_PRESET, make_config
     from polyinr_core.training.run_dir import RunFolder
+    from polyinr_core.training.tracking import check_trackers
 
+    trackers = None if track is None else [] if track == "none" else track.split(",")
+    check_trackers(trackers or [])
     data = data or bundled_dataset()
     name = re.sub(r"[^\w.-]+", "_", data.stem)
     folder = RunFolder(run_dir or Path("runs", f"{preset or DEFAULT_PRESET}-{name}"))
@@ -334,8 +345,8 @@ def train(
     from polyinr_core.checkpoints.checkpoint import load_checkpoint
     from polyinr_core.training.dry_run import plan_lines, plan_run
     from polyinr_core.training.init import adopt
-    from polyinr_core.training.loop import load_networks, required_networks
     from polyinr_core.training.loop import train as train_model
+    from polyinr_core.training.state import load_networks, required_networks
 
     checkpoint = None
     if init_from is not None:
@@ -399,9 +410,11 @@ def train(
                 dtype=dtype,
                 device_memory=total_memory(torch_device),
                 dist=dist,
+                track=trackers,
                 report=report,
                 progress=lambda at: shown.moved(at.total_images, stage=at.stage, images=at.images),
                 stop=lambda: signal.asked() or bool(broken) or (deadline is not None and time.monotonic() > deadline),
+                save=signal.save_asked,
             )
     command = shlex.join(["polyinr", "sample", "-m", str(folder.path), "--seeds", "0-7", "-o", "images/"])
     console.say(f"polyinr: render images of this run with: {command}", quiet=quiet, always=True)

@@ -113,7 +113,7 @@ def serve(app: "Starlette", listening: socket.socket) -> None:
     from polyinr_core.viewer.server import limited_server
 
     server = limited_server(app)
-    if signal.getsignal(signal.SIGHUP) is interrupt:  # uvicorn handles the other signals
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is interrupt:  # uvicorn handles the others
 
         def hang_up(number: int, frame: FrameType | None) -> None:
             interruption.record(number)

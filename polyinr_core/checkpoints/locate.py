@@ -1,4 +1,4 @@
-"""Locate and load a model: a checkpoint, the newest one of a run folder, MODEL+DELTA, or the bundled one."""
+"""Locate and load a model: a checkpoint, a run folder's newest one, MODEL+DELTA, hf:OWNER/NAME, or the bundled one."""
 
 import os
 from contextlib import suppress
@@ -12,6 +12,7 @@ from polyinr_core.runtime.strict_json import FOLDERS
 
 from .checkpoint import Checkpoint, load_checkpoint, read_facts
 from .delta import apply_delta, combined_sha256, is_delta, load_delta
+from .hub import hub_name_of, is_hub_name, local_file
 
 BUNDLED = "bundled"  # the name of the model that comes with the package
 BUNDLED_FILE = "bundled.safetensors"
@@ -29,16 +30,17 @@ def load_model_file(model: PathLike | None = None) -> tuple[Checkpoint, Path]:
 
     Args:
         model: A checkpoint, a folder with a run in it (its newest checkpoint is taken), MODEL+DELTA[+DELTA...],
-            "bundled" or None for the model that comes with the package. A file of that very name comes first.
+            hf:OWNER/NAME[@REVISION] on the hub, "bundled" or None for the model that comes with the package. A file of
+            that very name comes first.
 
     Returns:
         The checkpoint and the path of its file; with deltas the paths of all, joined by "+".
 
-    Raises FileError, CheckpointError.
+    Raises FileError, CheckpointError, RequestError.
     """
     base, *deltas = split_deltas(Path(BUNDLED if model is None else model))
-    if str(base) == BUNDLED and not base.exists():
-        base = bundled_model()
+    is_named = str(base) == BUNDLED and not base.exists()
+    base = bundled_model() if is_named else local_file(base)
     if base.is_dir():
         base = newest_in(base)
     if not deltas:
@@ -74,12 +76,14 @@ def hash_of(model: Path) -> str | None:
 
 
 def model_argument(path: Path) -> str:
-    """Return a model as -m takes it in the current folder: "bundled", or its path, relative if it lies below."""
+    """Return a model as -m takes it here: "bundled", its name on the hub, or its path, relative if it lies below."""
     here = Path.cwd()
 
     def shorten(part: Path) -> str:
         if part == bundled_model():
             return BUNDLED
+        if name := hub_name_of(part):
+            return name
         full = Path(os.path.abspath(part))
         return str(full.relative_to(here) if full.is_relative_to(here) else full)
 
@@ -93,6 +97,8 @@ def find_by_hash(sha256: str, *, named: str, beside: Path) -> str | None:
     """
     if is_bundled(sha256):
         return BUNDLED
+    if is_hub_name(named):
+        return named  # of a commit
     named = named.replace("~/", f"{Path.home()}/")
     above = [] if PLUS in named else [folder / named for folder in beside.absolute().parents]
     for path in (Path(named), *above):
@@ -114,7 +120,7 @@ def split_deltas(path: Path) -> list[Path]:
     for cut in range(len(text) - 1, 0, -1):  # a plus may be part of a name: the pieces that exist decide
         if text[cut] == PLUS and Path(text[cut + 1 :]).is_file():
             head = split_deltas(Path(text[:cut]))
-            if all(part.exists() for part in head):
+            if all(part.exists() or is_hub_name(part) for part in head):
                 return [*head, Path(text[cut + 1 :])]
     return [Path(part) for part in text.split(PLUS) if part] or [path]
 

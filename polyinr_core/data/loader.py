@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence_libraries
+from polyinr_core.runtime.device import to_device
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.resources import end_with_parent, interrupts_held
 from polyinr_core.runtime.rng import generator_for
@@ -150,12 +151,12 @@ class TrainLoader:
 
     def finish(self, pixels: Tensor, indices: Tensor) -> Images:
         """Return pixels on the device, in [-1, 1], mirrored where the index says so, with their labels."""
-        images = normalized(pixels.to(self.device))
-        mirrored = (indices >= len(self.data)).to(self.device)
+        images = normalized(to_device(pixels, self.device))
+        mirrored = to_device(indices >= len(self.data), self.device)
         images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         if self.labels is None:
             return images, None
-        return images, self.labels[indices % len(self.data)].to(self.device)
+        return images, to_device(self.labels[indices % len(self.data)], self.device)
 
 
 class InfiniteSampler:
@@ -312,7 +313,8 @@ def start_workers(resized: ResizedDataset, batches: Iterable[list[int]], *, work
         worker_init_fn=init_worker,
         generator=torch.Generator(),  # or it would draw from the global one
     )
-    resource_tracker.ensure_running()  # started below, with interrupts held, it would never receive one
+    with interrupts_held(["SIGUSR1"]):  # a scheduler sends it to all processes, and it would end this one
+        resource_tracker.ensure_running()  # started below, with interrupts held, it would never receive one
     with interrupts_held():
         return iter(loader)
 

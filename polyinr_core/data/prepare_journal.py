@@ -1,6 +1,5 @@
 """The unfinished output of `prepare`: the images that are done, in a folder beside it, from which work resumes."""
 
-import fcntl
 import os
 import shutil
 import zlib
@@ -9,10 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
+from filelock import FileLock, Timeout
+
 from polyinr_core.errors import FileError, ImageError
 from polyinr_core.runtime.atomic_io import check_place, make_folder, unmake_folders
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, parse_json
 
+LOCK_NAME = "work.lock"  # while a process works here
 REQUEST_NAME = "request.sha256"
 JOURNAL_NAME = "journal.jsonl"
 IMAGES_NAME = "images.bin"
@@ -33,23 +35,20 @@ class WorkFolder:
             raise FileError(self.path, "is not a work folder of polyinr; move it away")
         check_place(self.path)
         self._made = make_folder(self.path)
-        self._request = (self.path / REQUEST_NAME).open("a+")
+        self._lock = FileLock(self.path / LOCK_NAME)
         try:
-            fcntl.flock(self._request, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._request.close()
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
             raise FileError(
                 self.path, "another `polyinr prepare` is running here; wait until it has finished"
             ) from error
-        self._request.seek(0)
-        is_same = self._request.read() == request
+        made_for = self.path / REQUEST_NAME
+        is_same = made_for.exists() and made_for.read_bytes() == request.encode()
         mode = "a+" if is_same else "w+"
-        self._journal: IO[str] = (self.path / JOURNAL_NAME).open(mode, encoding="ascii", errors="replace")
+        self._journal: IO[str] = (self.path / JOURNAL_NAME).open(mode, encoding="ascii", errors="replace", newline="\n")
         self._images: IO[bytes] = (self.path / IMAGES_NAME).open(mode + "b")
         if not is_same:
-            self._request.truncate(0)
-            self._request.write(request)
-            self._request.flush()
+            made_for.write_bytes(request.encode())
         self.lines: list[dict[str, Any]] = []
         self._resume()
 
@@ -102,17 +101,25 @@ class WorkFolder:
                     yield file.read(line["size"])
 
     def remove(self) -> None:
-        """Delete the folder."""
+        """Close and delete the folder."""
+        self.close()
         shutil.rmtree(self.path, ignore_errors=True)
         unmake_folders(self._made)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        for file in (self._images, self._journal, self._request):
+    def close(self) -> None:
+        """Close the files, and let another process work here."""
+        for file in (self._images, self._journal):
             with suppress(OSError):  # a full disk has no room for what is buffered either
                 file.close()
+        with suppress(OSError):
+            (self.path / LOCK_NAME).unlink()  # while locked, so that no other process can lock a removed file
+        self._lock.release()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.close()
         if error is not None and not self.lines:  # nothing to resume from
             self.remove()
 

@@ -8,6 +8,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+from polyinr_core.runtime.device import to_device
+
 from .dataset import ImageDataset
 
 MAX_THREADS = 16
@@ -64,9 +66,9 @@ class DeviceCache:
             missing = items[~self.is_cached[items]].unique()
             if len(missing):
                 pixels = self.resized.read(missing.tolist())
-                self.values[missing.to(self.device)] = pixels.to(self.device)
+                self.values[to_device(missing, self.device)] = to_device(pixels, self.device)
                 self.is_cached[missing] = True
-        return self.values[items.to(self.device)]
+        return self.values[to_device(items, self.device)]
 
 
 def area_weights(fine: int, coarse: int) -> Tensor:

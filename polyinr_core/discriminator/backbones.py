@@ -131,6 +131,8 @@ class DeitFeatures(Frozen):
     """
 
     network: Any  # timm's VisionTransformerDistilled
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: str, weights: Mapping[str, Tensor], *, taps: int = 4) -> None:
         super().__init__()
@@ -148,12 +150,14 @@ class DeitFeatures(Frozen):
             nn.Sequential(nn.Conv2d(d, d, 1), nn.Conv2d(d, d, 3, stride=2, padding=1)),
         )
         self.readers = nn.ModuleList(readers[:taps])
+        mean = torch.tensor(IMAGENET_MEAN, dtype=network.pos_embed.dtype)[:, None, None]
+        self.register_buffer("mean", mean, persistent=False)
+        std = torch.tensor(IMAGENET_STD, dtype=network.pos_embed.dtype)[:, None, None]
+        self.register_buffer("std", std, persistent=False)
         self.freeze()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        mean = x.new_tensor(IMAGENET_MEAN)[:, None, None]
-        std = x.new_tensor(IMAGENET_STD)[:, None, None]
-        x = self.network.patch_embed.proj(((x + 1) / 2 - mean) / std)  # [N, d, H/16, W/16]
+        x = self.network.patch_embed.proj(((x + 1) / 2 - self.mean) / self.std)  # [N, d, H/16, W/16]
         rows, columns = x.shape[-2:]
         special = torch.cat([self.network.cls_token, self.network.dist_token], dim=1).expand(len(x), -1, -1)
         x = torch.cat([special, x.flatten(2).mT], dim=1) + self.positions(rows, columns)  # [N, 2 + P, d]

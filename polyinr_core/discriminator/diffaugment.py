@@ -3,15 +3,18 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from polyinr_core.runtime.device import to_device
+
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one augmentation call: one of each for every image, all [N], on the CPU."""
+    """The random numbers of one augmentation call: one of each for every image, all [N], drawn on the CPU."""
 
     brightness: Tensor  # uniform in [0, 1), as the next two
     saturation: Tensor
@@ -34,6 +37,15 @@ class Draws:
     def of_all(cls, draws: Sequence["Draws"]) -> "Draws":
         """Return the draws of several calls, one after the other."""
         return cls(**{name: torch.cat([getattr(each, name) for each in draws]) for name in draws[0].drawn()})
+
+    def to(self, device: torch.device) -> "Draws":
+        """Return the draws on a device, in one copy that the host does not wait for."""
+        values = [getattr(self, name) for name in self.drawn()]
+        columns = [value.float().flatten(1) if value.dim() > 1 else value.float()[:, None] for value in values]
+        packed = to_device(torch.cat(columns, dim=1), device)  # exact: whole numbers far below 2^24
+        parts = packed.split([column.shape[1] for column in columns], dim=1)
+        moved = [part.to(value.dtype).view(value.shape) for part, value in zip(parts, values, strict=True)]
+        return Draws(*moved)
 
 
 def hole_size(size: int) -> int:
@@ -121,8 +133,29 @@ def change_contrast(x: Tensor, u: Tensor) -> Tensor:
 
 def translate(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Give pixel (i, j) the value of (i + rows, j + columns), zero (mid gray) where that lies outside."""
-    shifts = zip(x.unbind(), rows.tolist(), columns.tolist(), strict=True)
-    return torch.stack([functional.pad(image, (-c, c, -r, r)) for image, r, c in shifts])
+    translated: Tensor = Translate.apply(x, rows.to(x.device), columns.to(x.device))
+    return translated
+
+
+class Translate(torch.autograd.Function):
+    """`translate` by gather; its gradient is the translation back, without the sums of a scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, columns)
+        for dim, shifts in ((2, rows), (3, columns)):
+            size = x.shape[dim]
+            source = torch.arange(size, device=x.device) + shifts[:, None]  # [N, size]
+            shape = (len(x), 1, size, 1) if dim == 2 else (len(x), 1, 1, size)
+            index = source.clamp(0, size - 1).view(shape).expand(x.shape)
+            is_inside = ((source >= 0) & (source < size)).view(shape)
+            x = torch.where(is_inside, x.gather(dim, index), 0.0)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rows, columns = ctx.saved_tensors
+        return Translate.apply(gradients[0], -rows, -columns), None, None
 
 
 def transform(x: Tensor, geometry: Tensor) -> Tensor:
@@ -138,7 +171,8 @@ def cut_hole(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Set a square around (row, column) to zero, cut off at the border."""
     size = x.shape[-1]
     side = hole_size(size)
-    place = torch.arange(size)
+    row, column = row.to(x.device), column.to(x.device)
+    place = torch.arange(size, device=x.device)
     first_row, first_column = (row - side // 2)[:, None], (column - side // 2)[:, None]
     rows = (place >= first_row) & (place < first_row + side)  # [N, S]
     columns = (place >= first_column) & (place < first_column + side)
@@ -166,7 +200,7 @@ def blur(x: Tensor, sigma: float) -> Tensor:
     weights = blur_kernel(sigma)
     if len(weights) == 1:
         return x
-    kernel = x.new_tensor(weights).expand(x.shape[1], 1, 1, -1)
+    kernel = to_device(torch.tensor(weights, dtype=x.dtype), x.device).expand(x.shape[1], 1, 1, -1)
     radius = len(weights) // 2
     x = functional.conv2d(x, kernel, padding=(0, radius), groups=x.shape[1])
     return functional.conv2d(x, kernel.mT, padding=(radius, 0), groups=x.shape[1])

@@ -160,6 +160,16 @@ class ProjectedDiscriminator(nn.Module):
             if isinstance(head, Head) and head.table is not None:
                 head.table.weight.data[: len(table)] = table.to(head.table.weight)
 
+    def store_pretrained(self, dtype: torch.dtype) -> None:
+        """Store convolutions and products of the pretrained networks in `dtype` and channels_last, for autocast to it.
+
+        Autocast casts weights that do not learn again in every pass; it finds these cast already. What it computes in
+        float32 keeps its weights, and so do the random projections, which are part of a training state.
+        """
+        for name, layer in self.features.named_modules():
+            if ".network." in name and isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.to(dtype=dtype).to(memory_format=torch.channels_last)  # the latter of kernels alone
+
     def share_statistics(self, dist: DistributedContext) -> None:
         """Let every BatchNorm take its statistics over the images that all `dist` see together."""
         for layer in self.heads.modules():

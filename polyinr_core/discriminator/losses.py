@@ -45,7 +45,7 @@ def finite_difference_penalty(logits: Logits, perturbed: Logits, *, sigma: float
     return sum_of_means(((a - b) / sigma).square() for a, b in zip(logits, perturbed, strict=True))
 
 
-def lecam_penalty(reals: Logits, fakes: Logits, *, means: tuple[float, float]) -> Tensor:
+def lecam_penalty(reals: Logits, fakes: Logits, *, means: Sequence[float] | Tensor) -> Tensor:
     """Return the squared distances of reals from the running mean logit of fakes, and of fakes from that of reals, [].
 
     `means` are those of reals and of fakes. Tseng et al., "Regularizing Generative Adversarial Networks under Limited

@@ -26,10 +26,10 @@ from polyinr_core.models.layers import SAVED_BYTES
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes
 from polyinr_core.runtime.pretrained import load_pretrained
 
-MAX_SHORTER_SIDE = 256  # default limit in pixels, raised to the training resolution of larger models
+MAX_SHORTER_SIDE = 256  # default limit in pixels for a model that does not state its training resolution
 MEMORY_SHARE = 4  # activations may take one part in MEMORY_SHARE of the memory
 MIN_FEATURE_SIDE = 64  # smaller images are enlarged before features are extracted
-MAX_FEATURE_SIDE = 512  # larger ones are reduced, as the memory of features grows with the area
+MAX_FEATURE_SIDE = 256  # larger ones are reduced, as the cost of features grows with the area
 
 LossName = Literal["auto", "lpips", "lite0", "pixels"]
 LOSS_DESCRIPTIONS = {
@@ -125,10 +125,10 @@ def _decoded(data: bytes, name: str) -> Image.Image:
 def target_size(width: int, height: int, *, shorter_side: int | None, resolution: int) -> tuple[int, int]:
     """Return the (width, height) at which an image of width x height is inverted; the aspect ratio is kept.
 
-    The default of `shorter_side` is that of the image, at most 256 or, if that is more, `resolution`.
+    The default of `shorter_side` is that of the image, at most `resolution`, or 256 where that is 0 (unknown).
     """
     if shorter_side is None:
-        shorter_side = min(width, height, max(MAX_SHORTER_SIDE, resolution))
+        shorter_side = min(width, height, resolution or MAX_SHORTER_SIDE)
     scale = shorter_side / min(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 

@@ -24,7 +24,8 @@ from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.rng import generator_for
 
-from .invert import BETAS, NOT_FINITE, InversionResult, PsnrProgress, learning_rate, psnr_of, render_with
+from .invert import InversionResult, render_with
+from .search import BETAS, NOT_FINITE, PsnrProgress, Stop, learning_rate, psnr_of
 
 DEFAULT_RANK = 16
 TUNING_RATE = 2e-3
@@ -43,6 +44,7 @@ def tune(
     seed: int = 0,
     origin: dict[str, Any] | None = None,
     progress: PsnrProgress | None = None,
+    stop: Stop = lambda: False,
 ) -> Delta:
     """Tune a copy of the synthesis network to all results together, and return the best weight change met.
 
@@ -58,6 +60,7 @@ def tune(
         seed: the seed of the initial update and of the random images.
         origin: facts to store in the delta.
         progress: called after each step with steps done, the maximum of steps and the best mean PSNR so far.
+        stop: asked after each step whether to end with the best so far.
 
     Raises ConfigError, and PolyinrError if the model produces NaN or Inf.
     """
@@ -92,7 +95,7 @@ def tune(
             best, best_loss, best_psnr = _copies(parameters), loss, psnr
         if progress is not None:
             progress(min(step, steps), steps, best_psnr)
-        if step == steps:
+        if step == steps or stop():
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, base=TUNING_RATE)
@@ -145,6 +148,7 @@ def tune_to_file(
     seed: int = 0,
     overwrite: bool = False,
     progress: PsnrProgress | None = None,
+    stop: Stop = lambda: False,
 ) -> TuningResult:
     """Tune the model as `tune` does, save the delta, and render the results with the tuned model.
 
@@ -152,7 +156,7 @@ def tune_to_file(
     """
     started, path = time.monotonic(), Path(path)
     origin = {"photos": [Path(result.target.name).name for result in results], "steps": steps, "seed": seed}
-    delta = tune(checkpoint, results, rank=rank, steps=steps, seed=seed, origin=origin, progress=progress)
+    delta = tune(checkpoint, results, rank=rank, steps=steps, seed=seed, origin=origin, progress=progress, stop=stop)
     delta = save_delta(path, delta, overwrite=overwrite)
     model = apply_delta(checkpoint, delta, source=path)
     return TuningResult(

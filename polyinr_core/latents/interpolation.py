@@ -1,13 +1,14 @@
 """Edit images by their latents: mix levels, interpolate in z, w or affine space, zoom in affine space."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from polyinr_core.errors import RequestError
+from polyinr_core.models.coordinates import without_metal
 
 from .latents import MAX_NUMBER, Latents, Space, common_dtype, common_label, concatenate, in_space
 
@@ -54,9 +55,9 @@ def mix(
     mixed[:, rows] = torch.lerp(a[:, rows], b[:, rows], strength)
     label = common_label(source, target)
     sha256 = target.model_sha256 if target.model_sha256 == source.model_sha256 else ""
-    if space == "affine":
-        return Latents(affine=mixed, label=label, model_sha256=sha256)
-    return Latents(w=mixed, label=label, model_sha256=sha256)
+    photos = tuple(replace(photo, scores={}) for photo in target.photos)  # the shape stays
+    mixture = Latents(label=label, model_sha256=sha256, photos=photos)
+    return replace(mixture, affine=mixed) if space == "affine" else replace(mixture, w=mixed)
 
 
 def stack_affine(images: Sequence[Latents]) -> Latents:
@@ -208,7 +209,8 @@ def zoom(latents: Latents, factor: float, center: tuple[float, float]) -> Latent
     x, y = center
     rest = 1 - 1 / factor
     scaling = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0], [x * rest, y * rest, 1]], dtype=torch.float64)
-    return Latents(affine=(scaling.to(affine.device) @ affine.double()).to(affine), label=latents.label)
+    wide = without_metal(affine).double()
+    return Latents(affine=(scaling.to(wide.device) @ wide).to(affine), label=latents.label)
 
 
 def zoom_at(position: FramePosition, start: float, end: float) -> float:

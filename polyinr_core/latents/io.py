@@ -1,6 +1,7 @@
 """The latents file: z, w and affine parameters of images as safetensors, with seeds, psi and the model's hash."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from polyinr_core.errors import FileError
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
-from polyinr_core.runtime.strict_json import JsonError, is_number, is_whole
+from polyinr_core.runtime.strict_json import JsonError, is_number, is_whole, to_unicode
 from polyinr_core.runtime.tensor_files import (
     METADATA,
     TensorFileError,
@@ -21,21 +22,30 @@ from polyinr_core.runtime.tensor_files import (
     read_tensors,
 )
 
-from .latents import TENSORS, Latents
+from .latents import TENSORS, Latents, Photo
 
 FORMAT = 1
 METADATA_KEY = "polyinr_latents"
+MAX_SIDE = 2**20  # pixels of a photo
+MAX_COORDINATE = 1e6  # of its window
 DIMS = {"z": 2, "w": 3, "affine": 4, "label": 1}
 
 
 def encode_latents(latents: Latents, *, name: PathLike = "stdout") -> bytes:
     """Return the bytes of a latents file, which `read_latents` reads. Raises FileError, with `name`."""
-    facts = {
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "seeds": list(latents.seeds),
         "psi": latents.psi,
         "model_sha256": latents.model_sha256,
     }
+    if latents.untuned_sha256:
+        facts["untuned_sha256"] = latents.untuned_sha256
+    if latents.photos:
+        facts["photos"] = [
+            {"name": to_unicode(one.name), "size": list(one.size), "window": list(one.window), "scores": one.scores}
+            for one in latents.photos
+        ]
     tensors = {name: getattr(latents, name) for name in TENSORS if getattr(latents, name) is not None}
     _checked_tensors(Path(name), tensors)
     _checked_facts(Path(name), facts, count=len(latents))
@@ -124,13 +134,37 @@ def _checked_facts(name: Path, facts: Any, *, count: int) -> dict[str, Any]:
     good_seeds = isinstance(seeds, list) and len(seeds) in (0, count) and all(is_whole(s) for s in seeds)
     if not good_seeds or not (psi is None or is_number(psi)) or not isinstance(model, str):
         raise FileError(name, "its facts (seeds, psi, model) are damaged; make the file again")
-    return {"seeds": tuple(seeds), "psi": psi, "model_sha256": model}
+    untuned = facts.get("untuned_sha256", "")
+    try:
+        photos = tuple(_photo(one) for one in facts.get("photos", []))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(name, "its facts on photos are damaged; make the file again") from error
+    if len(photos) not in (0, count) or not isinstance(untuned, str):
+        raise FileError(name, "its facts on photos are damaged; make the file again")
+    return {
+        "seeds": tuple(seeds),
+        "psi": psi,
+        "model_sha256": model,
+        "untuned_sha256": untuned,
+        "photos": photos,
+    }
+
+
+def _photo(facts: dict[str, Any]) -> Photo:
+    """Return the photo that facts describe. Damaged ones are a KeyError, TypeError, ValueError or AttributeError."""
+    (width, height), (x0, y0, x1, y1) = facts["size"], facts["window"]
+    scores = dict(facts.get("scores", {}).items())
+    whole = all(is_whole(number) and 1 <= number <= MAX_SIDE for number in (width, height))
+    finite = all(is_number(number) and abs(number) <= MAX_COORDINATE for number in (x0, y0, x1, y1))
+    if not whole or not finite or x0 == x1 or y0 == y1 or not isinstance(facts["name"], str):
+        raise ValueError(facts)
+    return Photo(facts["name"], (width, height), (float(x0), float(y0), float(x1), float(y1)), scores)
 
 
 def describe_latents(latents: Latents) -> dict[str, Any]:
     """Return the facts of latents: the shapes of the tensors, the seeds, psi, the labels and the model's hash."""
     held = {name: getattr(latents, name) for name in ("z", "w", "affine", "label")}
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "latents",
         "count": len(latents),
         "tensors": {name: list(tensor.shape) for name, tensor in held.items() if tensor is not None},
@@ -139,4 +173,8 @@ def describe_latents(latents: Latents) -> dict[str, Any]:
         "model": latents.model_sha256,
         "sha256": latents.sha256,
     }
+    if latents.untuned_sha256:
+        facts["model_before_tuning"] = latents.untuned_sha256
+    if latents.photos:
+        facts["photos"] = [asdict(photo) for photo in latents.photos]
     return facts if latents.label is None else facts | {"labels": latents.label.tolist()}

@@ -6,7 +6,7 @@ At the end: seeds, levels and classes as text.
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.errors import FileError, LabelError, RequestError
+from polyinr_core.models.coordinates import UNIT, Window
 from polyinr_core.models.generator import Generator, check_label, truncate
 
 if TYPE_CHECKING:
@@ -30,6 +31,23 @@ MAX_NUMBER = 1e6  # largest magnitude of psi, mixing strengths and direction amo
 
 
 @dataclass(frozen=True)
+class Photo:
+    """The photo that an image was inverted from.
+
+    Attributes:
+        name: The photo's file, as it was named.
+        size: Width and height in pixels at which the two were compared; the photo's aspect ratio.
+        window: Where the photo lies on the plane: x0, y0, x1, y1.
+        scores: PSNR in dB, SSIM, perceptual distance and the loss it belongs to, as JSON values.
+    """
+
+    name: str
+    size: tuple[int, int]
+    window: Window = UNIT
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Latents:
     """The latents of N images in one or more spaces.
 
@@ -41,6 +59,8 @@ class Latents:
         seeds: The seeds that z was drawn from, where known.
         psi: The truncation that w and affine hold, where known.
         model_sha256: The model that w and affine belong to, where known.
+        untuned_sha256: The model before pivotal tuning, which takes the same latents.
+        photos: The photos that the images were inverted from, one for each or none.
         sha256: The file that the latents were read from.
     """
 
@@ -52,6 +72,8 @@ class Latents:
     psi: float | None = None
     model_sha256: str = ""
     sha256: str = ""
+    untuned_sha256: str = ""
+    photos: tuple[Photo, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -64,7 +86,7 @@ class Latents:
         rows: dict[str, Any] = {
             name: None if tensor is None else tensor[index] for name, tensor in self._tensors().items()
         }
-        return replace(self, **rows, seeds=self.seeds[index])
+        return replace(self, **rows, seeds=self.seeds[index], photos=self.photos[index])
 
     @property
     def space(self) -> Space:
@@ -114,7 +136,19 @@ def concatenate(latents: Sequence[Latents]) -> Latents:
         for name, tensors in columns.items()
     }
     seeds = tuple(seed for one in latents for seed in one.seeds)
-    return Latents(**rows, seeds=seeds, psi=latents[0].psi, model_sha256=latents[0].model_sha256)
+    photos = tuple(photo for one in latents for photo in one.photos)
+    if any(not one.photos for one in latents):
+        photos = ()  # one for each image or none
+    return replace(latents[0], **rows, seeds=seeds, photos=photos, sha256="")
+
+
+def common_photo(photos: Iterable[Photo | None]) -> Photo | None:
+    """Return the first of the photos if all have its shape, size and window; else None."""
+    photos = list(photos)
+    first = photos[0] if photos else None
+    if first is None or any(one is None or (one.size, one.window) != (first.size, first.window) for one in photos):
+        return None
+    return first
 
 
 def draw_z(seeds: Sequence[int], z_dim: int) -> Tensor:

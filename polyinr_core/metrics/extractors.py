@@ -224,19 +224,19 @@ def load_timm(model: str, file: Path | None, *, resolution: int | None, download
     if not timm.is_model(model.split(".")[0]):
         raise RequestError(f"timm has no network {model!r}; see timm.list_models()")
     if file is None:
-        facts = timm.get_pretrained_cfg(model)
-        if facts is None or not facts.hf_hub_id:
-            raise WeightsError(f"timm hosts no weights for {model}; give a file")
-        source = Hosted(
-            str(facts.architecture),
-            str(facts.url or "model.safetensors").rsplit("/", 1)[-1],
-            instead="network lite2",
-            tag=facts.tag or "",
-        )
-        file = hosted_file(name, source, download=download)
+        file = hosted_file(name, timm_source(model), download=download)
     check_name_digits(file)
     weights = fit(read_state(file), model, origin=str(file))
     return TimmFeatures(model, weights, resolution=resolution, sha256=sha256_of(file), name=name)
+
+
+def timm_source(model: str) -> Hosted:
+    """Return where timm hosts the weights of a network. Raises WeightsError."""
+    facts = timm.get_pretrained_cfg(model)
+    if facts is None or not facts.hf_hub_id:
+        raise WeightsError(f"timm hosts no weights for {model}; give a file")
+    file = str(facts.url or "model.safetensors").rsplit("/", 1)[-1]
+    return Hosted(str(facts.architecture), file, instead="network lite2", tag=facts.tag or "")
 
 
 def load_script_features(file: Path, *, name: str) -> ScriptFeatures:

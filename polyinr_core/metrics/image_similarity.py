@@ -114,7 +114,8 @@ def load_lpips(vgg16: Path | None = None) -> tuple[Vgg16Features, tuple[Tensor, 
     file = vgg16 or cached_vgg16()
     if file is None:
         raise WeightsError(
-            f"VGG16 is not on this machine; put {VGG16_FILE} (torchvision's) into {_cache()}, or name it with --vgg16"
+            f"VGG16 is not on this machine; run `polyinr weights --download lpips`, put {VGG16_FILE} (torchvision's) "
+            f"into {_cache()}, or name it with --vgg16"
         )
     check_name_digits(file)
     return Vgg16Features(read_state(file), origin=str(file)), load_heads()
@@ -189,8 +190,8 @@ def load_perceptual_metric(name: Literal["lpips", "lite2"], file: Path | None = 
     file = file or cached_vgg16()
     if file is None:
         raise WeightsError(
-            f"LPIPS needs torchvision's VGG16 ({VGG16_FILE}), which is not part of polyinr: give --weights "
-            f"lpips={VGG16_FILE}; ppl-lite2 needs no file"
+            f"LPIPS needs torchvision's VGG16 ({VGG16_FILE}), which is not part of polyinr: run `polyinr weights "
+            f"--download lpips`, or give --weights lpips={VGG16_FILE}; ppl-lite2 needs no file"
         )
     features, heads = load_lpips(file)
     return PerceptualMetric(name, features, heads, sha256=sha256_of(file), min_resolution=LPIPS_MIN_RESOLUTION)

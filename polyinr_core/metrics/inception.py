@@ -177,9 +177,8 @@ def load_inception(file: Path | None) -> InceptionFeatures:
     file = file or cached_inception()
     if file is None:
         raise WeightsError(
-            f"fid needs the 2015 Inception network, which is not part of polyinr: get {FILE} (as stylegan2-ada-pytorch "
-            f"publishes it and clean-fid fetches it) and give --weights inception={FILE}; fd-lite2 and "
-            "kd-lite2 need no file"
+            f"fid needs the 2015 Inception network, which is not part of polyinr: run `polyinr weights "
+            f"--download inception`, or give --weights inception={FILE}; fd-lite2 and kd-lite2 need no file"
         )
     sha256 = sha256_of(file)
     try:
@@ -200,16 +199,21 @@ def load_script(file: Path) -> Any:
         return torch.jit.load(str(file), map_location="cpu").eval()
 
 
-def cached_inception() -> Path | None:
-    """Return the published file from the cache of clean-fid, k-diffusion, StyleGAN or torch.hub, or None."""
+def cache_paths() -> list[Path]:
+    """Return where clean-fid, k-diffusion, StyleGAN and torch.hub keep the published file."""
     cache = Path.home() / ".cache"
-    paths = [
+    stylegan = cache / "dnnlib" / "downloads"
+    return [
         Path(tempfile.gettempdir(), FILE),
         cache / "k-diffusion" / FILE,
-        *sorted((cache / "dnnlib" / "downloads").glob(f"*_{FILE}")),
+        *(sorted(stylegan.glob(f"*_{FILE}")) or [stylegan / f"*_{FILE}"]),
         Path(torch.hub.get_dir(), "checkpoints", FILE),
     ]
-    return next((path for path in paths if path.is_file() and sha256_of(path) == SHA256), None)
+
+
+def cached_inception() -> Path | None:
+    """Return the published file, by its hash, from one of `cache_paths`, or None."""
+    return next((path for path in cache_paths() if path.is_file() and sha256_of(path) == SHA256), None)
 
 
 def same(one: Tensor, two: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Coordinate grids: where an image's pixels lie in the plane. Nothing here knows of networks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -54,7 +54,7 @@ class RegularGrid:
 
     def coordinates(self, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
         """Return coordinates (x, y, 1) [H W, 3] of all pixels."""
-        return self.at(torch.arange(self.width * self.height, device=device), dtype=dtype)
+        return coordinates_at(self, torch.arange(self.width * self.height, device=device), dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ class LearnedGrid:
     xy: Tensor
     width: int
     height: int
+    copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def at(self, index: Tensor, *, dtype: torch.dtype) -> Tensor:
         """Return coordinates (x, y, 1) [P, 3] of the pixels at `index` [P]."""
-        return homogeneous(self.xy.to(index.device)[index].to(dtype))
+        return homogeneous(copy_on(index.device, self.xy, self.copies)[index].to(dtype))
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class BlendGrid:
     grid: Grid
     weights: Tensor
     supersample: int = 1
+    copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def width(self) -> int:
@@ -110,9 +112,28 @@ class BlendGrid:
         """Return weighted coordinates [P, 3 K] of the pixels at `index` [P]."""
         row = index.div(self.width, rounding_mode="floor") // self.supersample
         column = index % self.width // self.supersample
-        weights = self.weights.to(index.device)[:, row, column].to(dtype)  # [K, P]
+        weights = copy_on(index.device, self.weights, self.copies)[:, row, column].to(dtype)  # [K, P]
         coordinates = self.grid.at(index, dtype=dtype)
         return (weights.T.unsqueeze(-1) * coordinates.unsqueeze(1)).flatten(1)  # [P, 3 K]
+
+
+def copy_on(device: torch.device, tensor: Tensor, copies: dict[torch.device, Tensor]) -> Tensor:
+    """Return a tensor on a device: it is copied there once, however many chunks of pixels ask for it."""
+    if tensor.device == device:
+        return tensor
+    if device not in copies:
+        copies[device] = tensor.to(device)
+    return copies[device]
+
+
+def coordinates_at(grid: Grid, index: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Return `grid.at(index)` on the device of `index`, computed on the CPU if that device has no float64."""
+    return grid.at(without_metal(index), dtype=dtype).to(index.device)
+
+
+def without_metal(tensor: Tensor) -> Tensor:
+    """Return a tensor on a device that has float64: itself, or its copy on the CPU if it is on Apple's Metal (MPS)."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor
 
 
 def positions(index: Tensor, *, count: int, low: float, high: float) -> Tensor:

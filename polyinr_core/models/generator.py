@@ -16,12 +16,12 @@ from .layers import (
     SLOPE,
     AlignedLinear,
     EqualizedLinear,
-    LevelFunction,
     aligned,
     batch_invariant,
     chunk_slices,
     rms_normalize,
     select_coordinates,
+    select_level,
 )
 
 W_AVG_BETA = 0.998
@@ -47,8 +47,11 @@ class Mapping(nn.Module):
         self.register_buffer("w_avg", torch.zeros(shape))
 
     def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """Return w [N, w_dim]. Raises LabelError when the label does not fit the model."""
-        check_label(label, classes=self.config.classes)
+        """Return w [N, w_dim]. Raises LabelError without a label in a conditional model, or with one in another.
+
+        The values of `label` are not looked at, for which the host would wait: see `check_label`.
+        """
+        check_has_label(label, classes=self.config.classes)
         h = rms_normalize(z)
         if label is not None:
             h = torch.cat([h, rms_normalize(self.label_proj(self.table(label)))], dim=-1)  # [N, 2 z_dim]
@@ -62,27 +65,36 @@ class Mapping(nn.Module):
 
     @torch.no_grad()
     def update_w_avg(self, w: Tensor, label: Tensor | None, *, beta: float = W_AVG_BETA) -> None:
-        """Update the moving average w_avg with w [N, w_dim]: with the batch mean, or each class sample by sample."""
+        """Update the moving average w_avg with w [N, w_dim]: with the batch mean, or each class sample by sample.
+
+        Unless all of w is finite it stays as it is, so that what is not finite keeps its place as the first.
+        """
         w = w.detach().to(self.w_avg.dtype)
+        is_finite = w.isfinite().all()
         if label is None:
-            self.w_avg.copy_(w.mean(dim=0).lerp(self.w_avg, beta))
+            self.w_avg.copy_(torch.where(is_finite, w.mean(dim=0).lerp(self.w_avg, beta), self.w_avg))
             return
         # one moving average after another: a sample's weight falls by beta with each later one of its class
         is_member = label == torch.arange(self.config.classes, device=label.device)[:, None]  # [classes, N]
         later = is_member.flip(1).cumsum(dim=1).flip(1) - 1
         weights = torch.where(is_member, (1 - beta) * beta ** later.to(w.dtype), 0.0)
         decay = beta ** is_member.sum(dim=1, keepdim=True).to(w.dtype)
-        self.w_avg.mul_(decay).addmm_(weights, w)
+        self.w_avg.copy_(torch.where(is_finite, torch.addmm(self.w_avg * decay, weights, w), self.w_avg))
 
 
 def check_label(label: Tensor | None, *, classes: int) -> None:
-    """Raise LabelError unless `label` is valid in a model of that many classes."""
+    """Raise LabelError unless `label` is valid in a model of that many classes. Waits for the label's device."""
+    check_has_label(label, classes=classes)
+    if label is not None and label.numel() and not (0 <= int(label.min()) and int(label.max()) < classes):
+        raise LabelError(f"label {label.tolist()} is outside 0-{classes - 1}")
+
+
+def check_has_label(label: Tensor | None, *, classes: int) -> None:
+    """Raise LabelError unless there is a label exactly if there are classes."""
     if classes and label is None:
         raise LabelError(f"the model is class-conditional: give a label in 0-{classes - 1}")
     if not classes and label is not None:
         raise LabelError("the model has no classes: leave the label out")
-    if label is not None and label.numel() and not (0 <= int(label.min()) and int(label.max()) < classes):
-        raise LabelError(f"label {label.tolist()} is outside 0-{classes - 1}")
 
 
 def truncate(w: Tensor, w_avg: Tensor, psi: float, *, cutoff: int | None = None) -> Tensor:
@@ -190,9 +202,11 @@ class Synthesis(nn.Module):
     def level(self, product: nn.Module, h: Tensor, matrix: Tensor, coordinates: Tensor) -> Tensor:
         """Return the features [N, P, n] after a level above 0."""
         plain = torch.is_autocast_enabled(h.device.type) or coordinates.requires_grad
-        if torch.is_grad_enabled() and isinstance(product, nn.Linear) and not plain:
+        trains_on_gpu = self.product_dtype is not None and h.device.type == "cuda"  # then without gradients, too
+        if (torch.is_grad_enabled() or trains_on_gpu) and isinstance(product, nn.Linear) and not plain:
             options = self.config.form == "release", self.config.clamp, self.product_dtype
-            return LevelFunction.apply(h, matrix, coordinates, product.weight, product.bias, *options)
+            function = select_level(h, matrix, product.weight, *options)
+            return cast(Tensor, function.apply(h, matrix, coordinates, product.weight, product.bias, *options))
         return self.activate(self.multiply(product, h * self.modulation(matrix, coordinates)))
 
     def multiply(self, product: nn.Module, h: Tensor) -> Tensor:
@@ -248,6 +262,7 @@ class Generator(nn.Module):
 
     def w(self, z: Tensor, label: Tensor | None = None, *, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
         """Map z [N, z_dim] and label [N] to w [N, L, w_dim], truncated by psi. Raises LabelError."""
+        check_label(label, classes=self.config.classes)
         w = self.mapping(z, label).unsqueeze(1).repeat(1, self.config.levels, 1)
         return truncate(w, self.mapping.w_avg_for(label), psi, cutoff=cutoff)
 

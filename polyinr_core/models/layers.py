@@ -1,7 +1,9 @@
 """Layers: equalized linear layer, RMS normalization, bit-identical products, and a level with its gradient."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,8 +15,12 @@ SLOPE = 0.2  # of every LeakyReLU
 ALIGNMENT = 64  # bytes, a cache line, to which PyTorch's allocator aligns tensors
 CPU_ROWS, ROWS = 8, 32  # rows of every product in batch_invariant, on a CPU and elsewhere
 CHUNK_FEATURES = 2**18  # per chunk of a level on a CPU, so that its buffers fit a core's second-level cache
+GPU_CHUNK_FEATURES = 2**25  # on a GPU: enough to fill it, in buffers of at most 128 MiB
 SAVED_BYTES = 5  # saved for the backward pass per pixel, level and channel: one float32, and some
 
+MIN_CAPABILITY = (8, 0)  # of a GPU with native bfloat16
+
+logger = logging.getLogger(__name__)
 hardtanh_backward = torch.ops.aten.hardtanh_backward
 leaky_relu_backward = torch.ops.aten.leaky_relu_backward
 
@@ -58,9 +64,9 @@ def aligned(x: Tensor) -> Tensor:
     """Return x if it is aligned to a cache line, else a copy that is.
 
     The order of the sums in a BLAS product may depend on the alignment of its arguments (in MKL on AMD for three rows
-    and fewer); tensors read from a file, and views, may have any.
+    and fewer); tensors read from a file, and views, may have any. A tensor that torch.export traces has no address.
     """
-    if x.device.type != "cpu" or (x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0):
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or (x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0):
         return x
     return x.clone(memory_format=torch.contiguous_format)
 
@@ -162,6 +168,60 @@ class LevelFunction(torch.autograd.Function):
         return grad_h, grad_matrix, None, grad_weight, grad_bias, None, None, None
 
 
+Level = type[torch.autograd.Function]
+FASTEST: dict[tuple[Any, ...], Level] = {}  # by what `select_level` looks at; found at the first use in a process
+COMPARED = 3 * 97  # pixels: more than one tile, and not a multiple of it
+MAX_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.2}  # of the norm; signs that rounding changes count
+
+
+def select_level(h: Tensor, matrix: Tensor, weight: Tensor, *options: Any) -> Level:
+    """Return the fastest of the functions that compute a level; `options` are the last three of LevelFunction.
+
+    On a GPU Triton kernels, once they have given the results of LevelFunction on random features; with another result,
+    or an error, that is logged and LevelFunction stays.
+    """
+    if h.device.type != "cuda" or matrix.shape[1] != 3 or matrix.dtype != torch.float32:
+        return LevelFunction
+    dtype = options[2] or weight.dtype
+    key = (h.device, h.dtype, h.shape[2], dtype, *options[:2])
+    if key not in FASTEST:
+        has_kernels = torch.cuda.get_device_capability(h.device) >= MIN_CAPABILITY and find_spec("triton") is not None
+        if has_kernels and dtype in MAX_DIFFERENCE:
+            FASTEST[key] = faster_level(h, matrix, options)
+        else:
+            FASTEST[key] = LevelFunction
+    return FASTEST[key]
+
+
+def faster_level(h: Tensor, matrix: Tensor, options: tuple[Any, ...]) -> Level:
+    """Return the function in Triton kernels if it agrees with LevelFunction, else that."""
+    n, rng = h.shape[2], torch.Generator().manual_seed(0)
+    shapes = ((1, COMPARED, n), (1, 3, n), (COMPARED, 3), (n, n), (n,), (1, COMPARED, n))
+    made = [torch.randn(shape, generator=rng).to(h.device) for shape in shapes]
+    inputs = [made[0].to(h.dtype), *made[1:3], made[3] / n**0.5, made[4]]
+    results = []
+    try:
+        from .level_triton import FusedLevelFunction
+
+        logger.info("Triton: compiling kernels for training on %s", h.device)
+        for function in (LevelFunction, FusedLevelFunction):
+            leaves = [tensor.detach().requires_grad_(index != 2) for index, tensor in enumerate(inputs)]
+            with torch.enable_grad():
+                x = function.apply(*leaves, *options)
+            learned = [leaf for leaf in leaves if leaf.requires_grad]
+            results.append([x.detach(), *torch.autograd.grad(x, learned, made[5].to(x.dtype))])
+        off = max(float((a - b).float().norm() / b.float().norm()) for b, a in zip(*results, strict=True))
+        if off <= MAX_DIFFERENCE[results[0][0].dtype]:
+            return FusedLevelFunction
+        reason = f"results differ by {off:.2g} of their norm"
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # compilers have no common base class of errors
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}"
+    logger.warning("Triton does not work here (%s); training continues without it", reason)
+    return LevelFunction
+
+
 def modulation(matrix: Tensor, coordinates: Tensor, is_release: bool, *, out: Tensor) -> Tensor:
     """Return in `out` the factors [k, p, n] of a chunk's features."""
     m = torch.matmul(coordinates, matrix, out=out)
@@ -194,8 +254,8 @@ def view_like(workspace: Tensor, features: Tensor) -> Tensor:
 
 
 def level_chunk_pixels(h: Tensor) -> int:
-    """Return the pixels of features [N, P, n] per chunk of a level: on a GPU all."""
-    return max(1, CHUNK_FEATURES // h.shape[2] if h.device.type == "cpu" else h.shape[0] * h.shape[1])
+    """Return the pixels of features [N, P, n] per chunk of a level."""
+    return max(1, (CHUNK_FEATURES if h.device.type == "cpu" else GPU_CHUNK_FEATURES) // h.shape[2])
 
 
 def level_chunks(h: Tensor) -> Iterator[tuple[slice, slice]]:

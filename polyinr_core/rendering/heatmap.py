@@ -12,7 +12,7 @@ from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import Pixels, apply_colormap, blank, check_finite
 from polyinr_core.images.io import ImageFile
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import Grid, Window
+from polyinr_core.models.coordinates import Grid, Window, without_metal
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.runtime.resources import check_memory
 
@@ -268,7 +268,8 @@ def feature_means(
 
     `affine` is [L, 3, n]. `progress` is called with the number of pixels of each chunk.
     """
-    sums = affine.new_zeros(len(levels), affine.shape[-1], dtype=torch.float64)
+    device = without_metal(affine).device
+    sums = torch.zeros(len(levels), affine.shape[-1], dtype=torch.float64, device=device)
     for coordinates in in_chunks(lambda coordinates: coordinates, grid, affine):
         for k, x in enumerate(_features(synthesis, affine, coordinates, levels)):
             sums[k] += x.sum(dim=0)
@@ -306,6 +307,6 @@ def _features(synthesis: Synthesis, affine: Tensor, coordinates: Tensor, levels:
     assert wanted == sorted(set(wanted)), wanted
     for level, x in enumerate(synthesis.features(affine.unsqueeze(0), coordinates)):
         if level in wanted:
-            yield x[0].double()
+            yield without_metal(x[0]).double()
         if level == wanted[-1]:
             return

@@ -1,10 +1,11 @@
 """The model that users hold: a generator on a device, with the backend that renders its images."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,17 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.checkpoints.hub import HubName, parse_hub_name
 from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import check_finite, to_uint8
-from polyinr_core.latents.latents import Latents, from_seeds, in_space, parse_label, to_affine
-from polyinr_core.models.coordinates import Grid, Window
+from polyinr_core.latents.latents import Latents, Photo, common_photo, from_seeds, in_space, parse_label, to_affine
+from polyinr_core.models.coordinates import Grid, Window, coordinates_at
 from polyinr_core.models.generator import Generator, Synthesis, render_checkpointed
 from polyinr_core.runtime.atomic_io import PathLike
 
 from .backends import Backend, in_precision, is_faithful, select_backend
 from .render import pixels_per_batch, render_rows
-from .viewport import Viewport
+from .viewport import Viewport, scaled_size
 
 Precision = Literal["float32", "bfloat16", "float64"]
 DTYPES: dict[Precision, torch.dtype] = {
@@ -39,9 +41,9 @@ def load(
     """Load a model.
 
     Args:
-        model: A checkpoint, a run folder (its newest checkpoint is taken), "MODEL+DELTA", "bundled" or None for
-            the model that comes with the package.
-        device: "cpu", "cuda" or "cuda:N".
+        model: A checkpoint, a run folder (its newest checkpoint is taken), "MODEL+DELTA", "hf:OWNER/NAME[@REVISION]"
+            on the hub, "bundled" or None for the model that comes with the package.
+        device: "cpu", "cuda", "cuda:N" or "mps".
         precision: "float32", "float64", or "bfloat16", in which only the n x n products are reduced.
 
     Raises FileError, CheckpointError, RequestError.
@@ -78,6 +80,64 @@ class Model:
         self.path = path
         self.generator.to(device=self.device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
         self.synthesis: Synthesis = in_precision(self.generator.synthesis, dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
+        precision: Precision = "float32",
+    ) -> "Model":
+        """Load a model from the Hugging Face hub, or from a file or folder of that name.
+
+        Args:
+            name: "OWNER/NAME". It is downloaded once and then read from huggingface_hub's cache, also offline.
+            revision: A branch, a tag or a commit; by default the newest commit of the main branch.
+            device, precision: As for `load`.
+
+        Raises FileError, CheckpointError, RequestError.
+        """
+        if revision is None and os.path.exists(name):
+            return load(name, device=device, precision=precision)
+        hub_name = HubName(parse_hub_name(name).repository, revision or parse_hub_name(name).revision)
+        return load(str(hub_name), device=device, precision=precision)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        results: Sequence[Mapping[str, Any]] = (),
+        license: str | None = None,
+        private: bool | None = None,
+        overwrite: bool = False,
+    ) -> str:
+        """Upload the model to the Hugging Face hub with a model card and sample images, as one commit.
+
+        Args:
+            name: "OWNER/NAME"; a missing repository is created.
+            results: What `evaluate` returned for this model, for the card.
+            license: An identifier of the hub, such as "mit"; by default that of the card in the checkpoint.
+            private: Whether a new repository is private; by default as the owner has set.
+            overwrite: Whether a model or a card that the repository holds is replaced.
+
+        Returns: "hf:OWNER/NAME@COMMIT", which `load` takes. Raises RequestError, FileError.
+        """
+        from .model_card import push_model
+
+        numbered = {str(number): result for number, result in enumerate(results, 1)}
+        pushed = push_model(self, name, results=numbered, license=license, private=private, overwrite=overwrite)
+        return str(pushed)
+
+    def export(self, path: PathLike, *, overwrite: bool = False) -> dict[str, Any]:
+        """Export the generator as a .onnx file or a .pt2 file of torch.export, in float32; see docs/export.md.
+
+        Returns: The facts in the file's metadata. Raises RequestError, FileError.
+        """
+        from polyinr_core.checkpoints.export import export_model
+
+        return export_model(path, self.checkpoint, overwrite=overwrite)
 
     @property
     def generator(self) -> Generator:
@@ -147,11 +207,17 @@ class Model:
         resolution: int | None = None,
         size: tuple[int, int] | None = None,
         window: Window | None = None,
+        photo: Photo | None = None,
     ) -> Viewport:
         """Return the viewport of an image of resolution x resolution, or of size (width, height), pixels.
 
-        The default is the training resolution. Raises RequestError if that is unknown, ConfigError.
+        A photo that the image was inverted from gives what the arguments do not: its window, its size, and its aspect
+        ratio, with `resolution` as the longer side. Without one, the default is the training resolution and the window
+        of `Viewport`. Raises RequestError if the resolution is unknown, ConfigError.
         """
+        window = window if window is not None or photo is None else photo.window
+        if size is None and photo is not None:
+            size = photo.size if resolution is None else scaled_size(photo.size, resolution)
         if size is None:
             side = resolution or self.resolution
             if not side:
@@ -179,7 +245,8 @@ class Model:
 
         Args:
             latents: N images; what they hold closest to the image is rendered.
-            resolution: Width and height in pixels; by default the training resolution.
+            resolution: Width and height in pixels; by default the training resolution, or the shape of the photos that
+                the latents were inverted from: `viewport`.
             size: Width and height in pixels, where they differ.
             window: The part x0, y0, x1, y1 of the plane; the model is trained on (0, 0, 1, 1). By default pixels are
                 square, and the shorter side spans 0 to 1.
@@ -190,7 +257,8 @@ class Model:
         Raises RequestError, ConfigError.
         """
         if viewport is None:
-            viewport = self.viewport(resolution=resolution, size=size, window=window)
+            photo = common_photo(latents.photos)
+            viewport = self.viewport(resolution=resolution, size=size, window=window, photo=photo)
         if requires_grad:
             return self._render_with_grad(latents, viewport)
         images = [
@@ -252,7 +320,7 @@ class Model:
         affine = self.affine_of(latents if latents.affine is not None else self.complete(latents))
         grid, k = self.grid(viewport), viewport.supersample
         index = torch.arange(grid.width * grid.height, device=self.device)
-        coordinates = grid.at(index, dtype=affine.dtype)  # [P, 3]
+        coordinates = coordinates_at(grid, index, dtype=affine.dtype)  # [P, 3]
         colors = render_checkpointed(self.synthesis, affine, coordinates, chunk=pixels_per_batch(self.device))
         image = colors.mT.unflatten(2, (grid.height, grid.width))  # [N, 3, k H, k W]
         return image if k == 1 else torch.nn.functional.avg_pool2d(image, k)

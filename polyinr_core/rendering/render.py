@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from polyinr_core.images.grid import Pixels, blank, draw_frame, fill_rows
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import BlendGrid, Grid, SubGrid, Window
+from polyinr_core.models.coordinates import BlendGrid, Grid, SubGrid, Window, coordinates_at
 
 from .adaptive import has_tiles, tiled
 from .backends import Backend, select_backend
@@ -174,7 +174,7 @@ def in_chunks(
     for start in range(0, total, chunk):
         stop = min(start + chunk, total)
         chosen = torch.arange(start, stop, device=like.device) if index is None else index[start:stop]
-        coordinates = grid.at(chosen, dtype=like.dtype)
+        coordinates = coordinates_at(grid, chosen, dtype=like.dtype)
         if len(coordinates) < chunk:
             coordinates = functional.pad(coordinates, (0, 0, 0, chunk - len(coordinates)))
         yield values(coordinates)[: stop - start]

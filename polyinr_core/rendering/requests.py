@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.latents.io import read_latents
-from polyinr_core.latents.latents import Latents, check_latents, from_seeds, to_affine, with_label
+from polyinr_core.latents.latents import (
+    Latents,
+    Photo,
+    check_latents,
+    common_photo,
+    from_seeds,
+    to_affine,
+    with_label,
+)
 
 from .metadata import Metadata, class_metadata, model_metadata
 from .model import Model
@@ -24,10 +32,14 @@ class RequestedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageRequests:
-    """A sequence of requested images; `make` makes one of them, whose file is called by its name."""
+    """A sequence of requested images; `make` makes one of them, whose file is called by its name.
+
+    `photo` is that whose shape all of them have, where they were inverted from photos.
+    """
 
     names: tuple[str, ...]
     make: Callable[[int], RequestedImage]
+    photo: Photo | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,7 +54,7 @@ class ImageRequests:
 
     def select(self, indices: Sequence[int]) -> "ImageRequests":
         """Return some of the images."""
-        return ImageRequests(tuple(self.names[i] for i in indices), lambda i: self.make(indices[i]))
+        return ImageRequests(tuple(self.names[i] for i in indices), lambda i: self.make(indices[i]), self.photo)
 
     def with_metadata(self, extra: Metadata) -> "ImageRequests":
         """Return the images with additional metadata."""
@@ -90,7 +102,8 @@ def from_latents_file(
     path = Path("-") if isinstance(source, bytes) else source
     stored = with_label(model.generator, read_latents(source), label)
     check_latents(model.generator, stored, source=str(path))
-    if stored.space != "z" and stored.model_sha256 not in ("", model.sha256) and not any_model:
+    belongs = stored.model_sha256 == "" or model.sha256 in (stored.model_sha256, stored.untuned_sha256)
+    if stored.space != "z" and not belongs and not any_model:
         raise FileError(
             path,
             f"its {stored.space} belongs to another model ({stored.model_sha256[:12]}, not {model.sha256[:12]}); "
@@ -109,18 +122,19 @@ def from_latents_file(
             metadata["seed"] = latents.seeds[0]
         return RequestedImage(latents, metadata | class_metadata(latents, model.class_names))
 
-    return ImageRequests(names, make)
+    return ImageRequests(names, make, common_photo(stored.photos))
 
 
 def chain(parts: Sequence[ImageRequests]) -> ImageRequests:
-    """Return the images of several requests, in order."""
+    """Return the images of several requests, in order; photos among them give the shape."""
     starts = [0, *accumulate(map(len, parts))]
 
     def make(index: int) -> RequestedImage:
         part = bisect_right(starts, index) - 1
         return parts[part].make(index - starts[part])
 
-    return ImageRequests(tuple(name for part in parts for name in part.names), make)
+    photo = common_photo(part.photo for part in parts if part.photo is not None)
+    return ImageRequests(tuple(name for part in parts for name in part.names), make, photo)
 
 
 def every_class(model: Model, seeds: Sequence[int], *, psi: float = 1.0) -> ImageRequests:

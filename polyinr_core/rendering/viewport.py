@@ -179,6 +179,12 @@ def window_around(center: tuple[float, float], zoom: float, width: int, height: 
     return x - half_width, y - half_height, x + half_width, y + half_height
 
 
+def scaled_size(size: tuple[int, int], longer_side: int) -> tuple[int, int]:
+    """Return (width, height) in pixels of the same aspect ratio with another longer side."""
+    scale = longer_side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def determinant(matrix: Matrix) -> float:
     """Return the determinant of a 3 x 3 matrix."""
     (a, b, c), (d, e, f), (g, h, i) = matrix

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from polyinr_core.errors import FileError
 
 PathLike = str | os.PathLike[str]
+WINDOWS = sys.platform == "win32"
 DRAFT = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})\.(?P<process>[0-9]+)\.[0-9a-f]{8}\.part")
 NAME_BYTES = 100  # of the file name that the longer name of its draft holds, as that has to fit too
 _drafts: set[Path] = set()  # of this process, for `remove_drafts`
@@ -150,6 +152,8 @@ def _host() -> str:
 
 
 def _is_dead(process: int) -> bool:
+    if WINDOWS:  # there os.kill would end the process, or send it Ctrl-C; a draft stays until somebody deletes it
+        return False
     try:
         os.kill(process, 0)  # sends nothing
     except ProcessLookupError:
@@ -187,8 +191,10 @@ def unmake_folders(folders: list[Path]) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Flush a file or folder to the disk (fsync)."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file or folder to the disk (fsync); on Windows a file alone, and only one opened for writing."""
+    if WINDOWS and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

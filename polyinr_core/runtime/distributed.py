@@ -7,11 +7,12 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch._utils import _flatten_dense_tensors, _take_tensors, _unflatten_dense_tensors
 
 from polyinr_core.errors import DistributedError
 
 CPU = torch.device("cpu")
+BUCKET_BYTES = 25 * 2**20  # of gradients a message, as in PyTorch's DistributedDataParallel
 LOST_CONNECTION = (  # Gloo reports a lost peer by these words alone
     *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused"),
     *("Timed out waiting", "Socket closed", "Read error", "Write error"),
@@ -53,18 +54,26 @@ class DistributedContext:
         return summed.to(tensor.device)
 
     def all_reduce_coalesced(self, tensors: list[Tensor]) -> None:
-        """Sum each tensor over all ranks, in place, in one flat message."""
-        if self.world_size == 1 or not tensors:
+        """Sum each tensor over all ranks, in place, in messages of about BUCKET_BYTES that travel at the same time."""
+        if self.world_size == 1:
             return
-        flat = self.all_reduce(_flatten_dense_tensors(tensors))
-        for tensor, summed in zip(tensors, _unflatten_dense_tensors(flat, tensors), strict=True):
-            tensor.copy_(summed)
+        sent = []
+        for bucket in _take_tensors(tensors, BUCKET_BYTES):  # of one dtype each
+            flat = _flatten_dense_tensors(bucket).to(self.device)
+            sent.append((bucket, flat, self.call(torch.distributed.all_reduce, flat, async_op=True)))
+        for bucket, flat, work in sent:
+            self.call(work.wait)  # on a GPU the stream waits, not the host
+            for tensor, summed in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
+                tensor.copy_(summed)
 
-    def all_gather(self, tensor: Tensor) -> Tensor:
-        """Return the ranks' tensors concatenated along dimension 0, which may differ in length from rank to rank."""
+    def all_gather(self, tensor: Tensor, *, equal: bool = False) -> Tensor:
+        """Return the ranks' tensors concatenated along dimension 0, where their lengths may differ.
+
+        If they are known to be `equal`, they are not exchanged, for which the host would wait.
+        """
         if self.world_size == 1:
             return tensor
-        lengths = self.all_gather_int(len(tensor))
+        lengths = [len(tensor)] * self.world_size if equal else self.all_gather_int(len(tensor))
         padded = tensor.new_zeros((max(lengths), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor.detach()
         padded = padded.to(self.device).contiguous()
@@ -78,10 +87,6 @@ class DistributedContext:
         slots = torch.zeros(self.world_size, dtype=torch.int64)
         slots[self.rank] = value
         return [int(slot) for slot in self.all_reduce(slots)]
-
-    def any(self, flag: bool) -> bool:
-        """Return whether the flag is set on at least one rank."""
-        return sum(self.all_gather_int(int(flag))) > 0
 
     def broadcast_object(self, value: Any) -> Any:
         """Return the value of rank 0; torch.distributed pickles it within the job."""
@@ -113,10 +118,10 @@ class DistributedContext:
                 f"the replicas diverged at {name}; resume from the last training state, on identical machines"
             )
 
-    def call(self, collective: Any, *arguments: Any, **options: Any) -> None:
+    def call(self, collective: Any, *arguments: Any, **options: Any) -> Any:
         """Call a collective of torch.distributed; raise DistributedError if a connection is lost."""
         try:
-            collective(*arguments, **options)
+            return collective(*arguments, **options)
         except RuntimeError as error:
             if not is_lost_connection(error):
                 raise

@@ -194,7 +194,8 @@ def init_worker(stop: Any) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this worker end when its parent is killed; the pool alone would leave it waiting."""
+    """Let this worker end when its parent is killed; the pool alone would leave it waiting. Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # blocked already by `interrupts_held`, but not on Windows
 
     def wait() -> None:
         if (parent := parent_process()) is not None:
@@ -205,9 +206,15 @@ def end_with_parent() -> None:
 
 
 @contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Block Ctrl-C and other interrupts; a process started meanwhile never receives them, this one ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+def interrupts_held(names: Iterable[str] = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")) -> Iterator[None]:
+    """Block Ctrl-C and other signals; a process started meanwhile never receives them, this one ends it.
+
+    Windows cannot block them: there a worker ignores Ctrl-C once it has started.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in names})
     try:
         yield
     finally:

@@ -34,6 +34,8 @@ class Classifier(Frozen):
     """
 
     network: Any  # timm's
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: str, weights: Mapping[str, Tensor], *, side: int, head: nn.Module | None = None) -> None:
         super().__init__()
@@ -53,6 +55,10 @@ class Classifier(Frozen):
             replace_convolutions(self.network)
             self.network.to(memory_format=torch.channels_last)
         self.head = nn.Identity() if head is None else head
+        mean = torch.tensor(IMAGENET_MEAN, dtype=next(self.network.parameters()).dtype)[:, None, None]
+        self.register_buffer("mean", mean, persistent=False)
+        std = torch.tensor(IMAGENET_STD, dtype=next(self.network.parameters()).dtype)[:, None, None]
+        self.register_buffer("std", std, persistent=False)
         self.freeze()
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
@@ -71,9 +77,7 @@ class Classifier(Frozen):
             larger = x.shape[-1] > self.side
             x = functional.interpolate(x, size=(self.side,) * 2, mode="bilinear", align_corners=False, antialias=larger)
         if self.name == "deit-small":
-            mean = x.new_tensor(IMAGENET_MEAN)[:, None, None]
-            std = x.new_tensor(IMAGENET_STD)[:, None, None]
-            return ((x + 1) / 2 - mean) / std
+            return ((x + 1) / 2 - self.mean) / self.std
         return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -19,8 +19,8 @@ from polyinr_core.runtime.resources import total_memory
 from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, uses_guidance
 from .config import Stage, TrainingConfig
 from .logging import duration, resident_bytes
-from .loop import Trainer, check_run, chunk_size, required_networks
-from .state import TrainingState, create_generator
+from .loop import Trainer, check_run, chunk_size
+from .state import TrainingState, create_generator, required_networks
 
 ITERATIONS = 2  # of each measured size, after one that is not counted
 MIN_IMAGES = 2  # BatchNorm needs two

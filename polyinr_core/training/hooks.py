@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,11 +28,13 @@ from .metrics_hook import MetricsHook
 from .run_dir import RunFolder
 from .samples import COLUMNS, first_reals, make_checkpoint, save_checkpoint_and_samples, save_reals
 from .state import TrainingState, pack_state, write_state
-from .step import Batch, StepOptions, StepStats, mean_logit
+from .step import Batch, StepOptions, mean_logit
+from .step_stats import DeviceStats, StepStats, read_stats
 
 BEST = "best.safetensors"
 LABELS_OF_FORMAT_1 = "uniform"  # how fakes got their labels before checkpoints said so
 LOG_EVERY = 0.25  # kimg
+READ_EVERY = 16  # iterations whose statistics wait on a GPU, which the host need not wait for, at most
 HELD_OUT_EVERY = 1.0  # kimg between two passes of the discriminator over held-out images
 # adaptive augmentation: kimg in which the probability can go from 0 to 1 (ADA's 500 are for runs of 25000), and its cap
 AUGMENT_KIMG, MAX_AUGMENT_P = 100.0, 0.8
@@ -55,6 +57,7 @@ class Hooks:
         device: torch.device,
         report: Callable[[Event], None],
         dist: DistributedContext,
+        track: Sequence[str] | None = None,
     ) -> None:
         self.config = config
         self.data = data
@@ -62,10 +65,13 @@ class Hooks:
         self.weights = weights
         self.device = device
         self.dist = dist
-        self.logger = Logger(folder, report)
+        self.logger = Logger(folder, report, track=track, config=config.to_dict())
+        if track is not None and dist.is_main:
+            self.logger.trackers.open()
         self.metrics: MetricsHook | None = None
         self.diagnostics = Diagnostics()
         self.early_stopping = EarlyStopping()
+        self.pending: list[DeviceStats] = []
 
     def on_stage_start(self, state: TrainingState, loader: TrainLoader) -> None:
         """Prepare for a stage, new or resumed. At the start of the run, save and measure the untrained generator."""
@@ -88,36 +94,58 @@ class Hooks:
         self.seconds, self.logged_images, self.clock = 0.0, state.images, time.perf_counter()
 
     def on_step_end(
-        self, state: TrainingState, options: StepOptions, stats: StepStats, *, ended: bool, stopped: bool
+        self,
+        state: TrainingState,
+        options: StepOptions,
+        stats: DeviceStats,
+        *,
+        ended: bool,
+        stopped: bool,
+        save: bool = False,
     ) -> bool:
         """Do what is due; everything at the end of a stage (`ended`) and when the run is to stop (`stopped`).
 
-        Return whether the stage ends early because the watched metric no longer improves.
+        With `save` a training state is saved. On a GPU statistics are read, and a loss that is not finite noticed,
+        every few iterations and before anything is due. Return whether the stage ends early because the watched metric
+        no longer improves.
         """
         config = self.config
+        self.pending.append(stats)
+        every = (LOG_EVERY, HELD_OUT_EVERY, config.metric_every, config.checkpoint_every, config.state_every)
+        is_any_due = ended or stopped or save or any(kimg and self.is_due(state, kimg) for kimg in every)
+        if self.device.type != "cpu" and not is_any_due and len(self.pending) < READ_EVERY:
+            return False
+        last = self.read_pending(state)
         self.seconds += (elapsed := time.perf_counter() - self.clock)
         self.diagnostics.add_training_time(elapsed)
-        warning = self.diagnostics.update_signs(
-            fake=stats.d_sign_fake,
-            real=stats.d_sign_real,
-            images=self.batch_size(state),
-            stage_images=state.images,
-        )
-        self.warn(state, warning)
         if self.is_due(state, LOG_EVERY) or ended or stopped:
-            self.log_stats(state, options, stats)
+            self.log_stats(state, options, last)
         if self.is_due(state, HELD_OUT_EVERY):
-            self.log_held_out(state, options, stats)
+            self.log_held_out(state, options, last)
         early = False
         if config.metric_every and (self.is_due(state, config.metric_every) or ended):
             early = self.measure(state, blur_sigma=options.blur_sigma)
         due = self.is_due(state, config.checkpoint_every) or ended or early
         if due or stopped:
             self.save_checkpoint(state, due=due)
-        if self.is_due(state, config.state_every) or ended or stopped or early:
+        if self.is_due(state, config.state_every) or ended or stopped or early or save:
             self.save_state(state)
+            if save:
+                self.info(f"training state of {state.total_images / 1000:g} kimg saved")
         self.clock = time.perf_counter()
         return early
+
+    def read_pending(self, state: TrainingState) -> StepStats:
+        """Return the last iteration's statistics, after the diagnosis of all that were pending."""
+        pending, self.pending = self.pending, []
+        batch = self.batch_size(state)
+        stats = read_stats(pending)
+        for later, each in zip(reversed(range(len(stats))), stats, strict=True):
+            warning = self.diagnostics.update_signs(
+                fake=each.d_sign_fake, real=each.d_sign_real, images=batch, stage_images=state.images - later * batch
+            )
+            self.warn(state, warning)
+        return stats[-1]
 
     def stopped_early(self, state: TrainingState) -> bool:
         """Return whether early stopping had ended the stage when the state was saved."""

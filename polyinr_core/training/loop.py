@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from polyinr_core.checkpoints.hub import local_file
 from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError, TrainingError
-from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import SAVED_BYTES
-from polyinr_core.runtime import pretrained
 from polyinr_core.runtime.atomic_io import PathLike
+from polyinr_core.runtime.device import to_device
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for
 
@@ -40,9 +40,20 @@ from .hooks import Hooks
 from .init import adopt, center_rows, class_means, describe_start, generator_from
 from .logging import Event
 from .run_dir import DataFacts, RunFolder
-from .state import TrainingState, broadcast_state, create_generator, read_state, start_stage, unpack_state
-from .step import Batch, ClassifierLoss, Penalty, StepOptions, StepStats, ema_beta, ema_half_life, train_step
+from .state import (
+    TrainingState,
+    broadcast_state,
+    create_generator,
+    load_networks,
+    read_state,
+    start_stage,
+    unpack_state,
+)
+from .step import Batch, ClassifierLoss, Penalty, StepOptions, ema_beta, ema_half_life, train_step
+from .step_stats import DeviceStats
+from .tracking import check_trackers
 
+STOP, SAVE = 1, 2  # bits: what a rank asks for after an iteration
 PENALTY_SIGMA = 0.05  # of the perturbation of images in [-1, 1]: about six gray levels
 # a fake's latents depend on this key; the second one keeps its first name, so that runs of format 1 resume exactly
 LATENT_KEYS = {"g_fakes": "generator", "d_fakes": "critic"}
@@ -61,9 +72,11 @@ def train(
     dtype: torch.dtype = torch.float32,
     device_memory: int | None = None,
     dist: DistributedContext = SINGLE_PROCESS,
+    track: Sequence[str] | None = None,
     report: Callable[[Event], None] | None = None,
     progress: Callable[[TrainingState], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    save: Callable[[], bool] | None = None,
     **fields: Any,
 ) -> bool:
     """Train a model, stage by stage. The same call resumes where an earlier one stopped.
@@ -79,15 +92,17 @@ def train(
         preset: A name in `config.PRESETS`, whose values `fields` replace. Default: the settings of the run in `run_dir`
             if there is one, else "small".
         config: The whole configuration, in place of preset, stages and fields.
-        init_from: A checkpoint to start from, instead of new weights.
+        init_from: A checkpoint to start from, or hf:OWNER/NAME, instead of new weights.
         weights: The pretrained networks by name (see `load_networks`). Default: those that are on this machine.
         device: Where to train.
         dtype: Of the matrix products: bfloat16, float32 or float64.
         device_memory: Bytes of the device, from which `chunk` is chosen. None: unknown.
         dist: The ranks that train together. All of them call this; rank 0 writes the run folder.
+        track: Where the run can be followed: "tensorboard", "wandb", "trackio". None: TensorBoard, if it is installed.
         report: Called with each event of the log, and with {"message": ...} for messages.
         progress: Called with the training state after every iteration.
         stop: Asked after every iteration; once it returns True on any rank, everything is saved.
+        save: Asked after every iteration; when it returns True on any rank, a training state is saved.
         **fields: Fields of `TrainingConfig`, as `batch=16` or `mirror=True`.
 
     Returns:
@@ -102,10 +117,11 @@ def train(
     elif stages is not None or fields:
         raise ConfigError("give either a config, or stages and fields")
     if init_from is not None:
-        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_checkpoint(init_from)
+        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_checkpoint(local_file(init_from))
         config = adopt(config, checkpoint, set(fields))
     else:
         checkpoint = None
+    check_trackers(track or ())
     with ExitStack() as stack:
         images = as_image_dataset(data, labels="auto" if config.cond else "none")
         if images is not data:
@@ -132,9 +148,10 @@ def train(
             device=trainer.device,
             report=report or (lambda event: None),
             dist=dist,
+            track=track,
         )
         stack.enter_context(closing(hooks.logger))
-        return run_stages(trainer, hooks, init_from=checkpoint, progress=progress, stop=stop)
+        return run_stages(trainer, hooks, init_from=checkpoint, progress=progress, stop=stop, save=save)
 
 
 def run_stages(
@@ -144,6 +161,7 @@ def run_stages(
     init_from: Checkpoint | None = None,
     progress: Callable[[TrainingState], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    save: Callable[[], bool] | None = None,
 ) -> bool:
     """Resume or start, and train to the end of the last stage. Return False if `stop` returned True before that."""
     stages, dist = trainer.config.stages, trainer.dist
@@ -163,8 +181,11 @@ def run_stages(
                     if progress:
                         progress(state)
                     run_is_over = is_last and is_finished(state, stage, hooks)
-                    stopped = dist.any(stop is not None and stop()) and not run_is_over
-                    early = hooks.on_step_end(state, options, stats, ended=ended, stopped=stopped)
+                    asked = STOP * (stop is not None and stop()) + SAVE * (save is not None and save())
+                    asked_by_any = dist.all_gather_int(asked)  # of all ranks, in one collective
+                    stopped = any(STOP & one for one in asked_by_any) and not run_is_over
+                    wanted = any(SAVE & one for one in asked_by_any)
+                    early = hooks.on_step_end(state, options, stats, ended=ended, stopped=stopped, save=wanted)
                     if stopped:
                         return False
                     if ended or early:
@@ -293,7 +314,7 @@ class Trainer:
 
     def train_iteration(
         self, state: TrainingState, loader: TrainLoader, reals: Images
-    ) -> tuple[StepOptions, StepStats]:
+    ) -> tuple[StepOptions, DeviceStats]:
         """Train one iteration on this rank's images, and count those of all ranks."""
         options = self.step_options(state)
         stage = self.config.stages[state.stage]
@@ -362,8 +383,8 @@ class Trainer:
 
     def to_device(self, data: Tensor, label: Tensor | None) -> Batch:
         """Return images or latents on the device; an unconditional run ignores labels."""
-        labels = label.to(self.device) if self.classes and label is not None else None
-        return Batch(data.to(self.device, torch.promote_types(self.dtype, torch.float32)), labels)
+        labels = to_device(label, self.device) if self.classes and label is not None else None
+        return Batch(to_device(data, self.device, torch.promote_types(self.dtype, torch.float32)), labels)
 
 
 def rng_by_pass(purpose: str, *key: int) -> Callable[[str, int], torch.Generator]:
@@ -419,26 +440,3 @@ def make_loader(config: TrainingConfig, data: ImageDataset, stage: Stage, *, dev
         workers=config.workers,
         device=device,
     )
-
-
-def required_networks(config: TrainingConfig) -> list[str]:
-    """Return the names of the pretrained networks that a run uses."""
-    metrics = metric_networks(config.metrics) if config.metric_every else ()
-    return sorted({*config.backbones, "lite0", *metrics, *([config.classifier] if uses_guidance(config) else [])})
-
-
-def load_networks(
-    config: TrainingConfig, files: Mapping[str, PathLike] | None = None, *, download: bool = False
-) -> dict[str, Any]:
-    """Return the pretrained networks that a run uses: tensors under timm's names, `inception` as a module.
-
-    `files` names weight files by network. Raises WeightsError for one that is not on this machine, unless `download`.
-    """
-    networks: dict[str, Any] = {}
-    for name in required_networks(config):
-        file = (files or {}).get(name)
-        if name == "inception":
-            networks[name] = load_inception(None if file is None else Path(file))
-        else:
-            networks[name] = pretrained.load_pretrained(name, file=file, download=download)
-    return networks

@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,11 @@ from torch.optim import Adam, Optimizer
 
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator, Weights
 from polyinr_core.errors import ConfigError, FileError, TrainingError
+from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.generator import Generator
-from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
+from polyinr_core.runtime import pretrained
+from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, sha256_of, written_beside
+from polyinr_core.runtime.device import measure_convolutions
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.rng import generator_for, seeded_init
 from polyinr_core.runtime.strict_json import (
@@ -34,7 +38,8 @@ from polyinr_core.runtime.strict_json import (
 )
 from polyinr_core.runtime.tensor_files import read_tensors as map_tensors
 
-from .config import TrainingConfig
+from .classifier_guidance import uses_guidance
+from .config import TrainingConfig, metric_networks
 from .init import balance
 
 KEPT_STATES = 2  # the newest and the one before it
@@ -51,7 +56,9 @@ class TrainingState:
         images_before: Images seen in earlier stages.
         hooks: What the hooks remember from one iteration to the next, as JSON.
         augment_p: Probability of each operation of adaptive augmentation.
-        logit_means: Running means of the discriminator's logits of reals and of fakes, None before the first iteration.
+        logit_means: Running means of the discriminator's logits of reals and of fakes [2], None before the first
+            iteration.
+        failure: Number of the first loss or gradient that was not finite [], 0 for none (see step_stats). Not saved.
     """
 
     generator: Generator
@@ -64,7 +71,8 @@ class TrainingState:
     images_before: int = 0
     hooks: dict[str, Any] = field(default_factory=dict)
     augment_p: float = 0.0
-    logit_means: tuple[float, float] | None = None
+    logit_means: Tensor | None = None
+    failure: Tensor | None = None
 
     @property
     def total_images(self) -> int:
@@ -87,6 +95,29 @@ def create_generator(config: TrainingConfig, classes: int, class_means: Tensor |
     if class_means is not None:
         generator.mapping.table.weight.data[: len(class_means)] = class_means
     return generator
+
+
+def required_networks(config: TrainingConfig) -> list[str]:
+    """Return the names of the pretrained networks that a run uses."""
+    metrics = metric_networks(config.metrics) if config.metric_every else ()
+    return sorted({*config.backbones, "lite0", *metrics, *([config.classifier] if uses_guidance(config) else [])})
+
+
+def load_networks(
+    config: TrainingConfig, files: Mapping[str, PathLike] | None = None, *, download: bool = False
+) -> dict[str, Any]:
+    """Return the pretrained networks that a run uses: tensors under timm's names, `inception` as a module.
+
+    `files` names weight files by network. Raises WeightsError for one that is not on this machine, unless `download`.
+    """
+    networks: dict[str, Any] = {}
+    for name in required_networks(config):
+        file = (files or {}).get(name)
+        if name == "inception":
+            networks[name] = load_inception(None if file is None else Path(file))
+        else:
+            networks[name] = pretrained.load_pretrained(name, file=file, download=download)
+    return networks
 
 
 def start_stage(
@@ -122,6 +153,10 @@ def start_stage(
     generator = generator.to(device, weight_dtype).train().requires_grad_(True)
     generator.synthesis.product_dtype = dtype if dtype != weight_dtype else None
     discriminator = discriminator.to(device, weight_dtype).train()
+    measure_convolutions(device)
+    # a penalty compares logits in float32; and on a CPU the layout would change the order of sums
+    if device.type == "cuda" and dtype == torch.bfloat16 and not config.penalty:
+        discriminator.store_pretrained(dtype)
     dist.broadcast([*generator.state_dict().values(), *discriminator.compact_state().values()])
     # fused: one pass over the weights, measured five times as fast as PyTorch's default on a CPU
     g_optimizer = Adam(generator.parameters(), lr=config.g_lr, betas=(0.0, config.g_beta2), eps=1e-8, fused=True)
@@ -156,7 +191,7 @@ def pack_state(state: TrainingState) -> SavedState:
         "images_before": state.images_before,
         "hooks": state.hooks,
         "augment_p": state.augment_p,
-        "logit_means": state.logit_means and list(state.logit_means),
+        "logit_means": None if state.logit_means is None else state.logit_means.tolist(),
     }
     return SavedState(tensors, counters)
 
@@ -187,7 +222,7 @@ def unpack_state(state: TrainingState, saved: SavedState) -> None:
     state.hooks = saved.counters.get("hooks", {})
     state.augment_p = saved.counters.get("augment_p", 0.0)
     means = saved.counters.get("logit_means")
-    state.logit_means = means and (means[0], means[1])
+    state.logit_means = None if means is None else torch.tensor(means, device=state.generator.mapping.w_avg.device)
 
 
 def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:

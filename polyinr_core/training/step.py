@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from polyinr_core.discriminator.diffaugment import Draws, draw_augmentation
 from polyinr_core.discriminator.losses import (
@@ -17,17 +16,14 @@ from polyinr_core.discriminator.losses import (
     lecam_penalty,
     relativistic_loss,
 )
-from polyinr_core.errors import TrainingError
 from polyinr_core.models.generator import Generator, render_checkpointed
+from polyinr_core.runtime.device import to_device
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .state import TrainingState
+from .step_stats import DeviceStats, is_failure, keep_failure, step_optimizer
 
 EMA_RAMP_UP = 0.05  # the half-life is at most this fraction of the images seen
-ADVICE = (
-    "the last training state is finite, but resuming from it leads to the same error: start a new run with another "
-    "--seed or a larger --batch"
-)
 
 ClassifierLoss = Callable[[Tensor, Tensor], Tensor]  # images [N, 3, r, r], labels [N] -> mean loss, []
 
@@ -103,31 +99,14 @@ class StepOptions:
         return len(part.data) / (len(batch.data) * self.dist.world_size)
 
 
-@dataclass(frozen=True)
-class StepStats:
-    """Losses of an iteration, and the mean sign (-1 to 1) and mean value of the discriminator's logits.
-
-    `loss_g` and `loss_d` are the adversarial losses alone. `loss_guidance` is the classifier's and `loss_penalty` the
-    gradient penalty, both before their weights; 0 in an iteration without.
-    """
-
-    loss_g: float
-    loss_guidance: float
-    loss_d: float
-    d_sign_fake: float
-    d_sign_real: float
-    d_logit_fake: float
-    d_logit_real: float
-    loss_penalty: float
-
-
 def train_step(
     state: TrainingState, options: StepOptions, *, reals: Batch, g_fakes: Batch, d_fakes: Batch, ema_beta: float
-) -> StepStats:
+) -> DeviceStats:
     """Train the generator, then the discriminator, once; then update the moving averages. Paper, section 3.
 
     The generator is trained on the latents `g_fakes`; then the discriminator on the images that the updated generator
     makes of `d_fakes`, and on `reals`: one pass, but BatchNorm never mixes fakes and reals. The order is the release's.
+    With fused optimizers nothing here waits for a GPU: reading the result does.
 
     Args:
         state: The networks, optimizers and mean logits; changed in place. Its counters stay.
@@ -135,8 +114,9 @@ def train_step(
         g_fakes, d_fakes: As many latents z [B, z_dim] with their labels.
         ema_beta: Weight of the old average, 0 to 1 (see `ema_beta`).
 
-    Raises:
-        TrainingError: A loss or gradient is not finite.
+    Returns:
+        What `read` turns into losses and statistics. It raises TrainingError if a loss or gradient was not finite;
+        from then on no step has changed the weights. An optimizer that is not fused raises it here.
     """
     maps = None
     if options.relativistic and options.penalty is None and len(reals.data) == options.local_micro_batch:
@@ -144,9 +124,9 @@ def train_step(
     g_stats = train_generator(state, replace(options, penalty=None), g_fakes, reals=reals, real_maps=maps)
     d_stats = train_discriminator(state, options, fakes=d_fakes, reals=reals, real_maps=maps)
     update_ema(state.ema, state.generator, beta=ema_beta)
-    stats = StepStats(*torch.cat([g_stats, d_stats]).tolist())
-    state.logit_means = update_logit_means(state.logit_means, (stats.d_logit_real, stats.d_logit_fake))
-    return stats
+    state.logit_means = update_logit_means(state.logit_means, torch.stack([d_stats[4], d_stats[3]]))
+    assert state.failure is not None
+    return DeviceStats(torch.cat([g_stats, d_stats, state.failure[None]]), state)
 
 
 Maps = list[list[Tensor]]  # what the discriminator's heads read, by backbone and scale
@@ -164,7 +144,7 @@ def train_generator(
 
     The relativistic loss needs `reals`; `real_maps` are what `project` returned of them, if it was called.
     """
-    stats, nonfinite = torch.zeros(2), 0
+    stats = torch.zeros(4, device=fakes.data.device)  # the result, and what failed
     state.g_optimizer.zero_grad(set_to_none=True)
     state.discriminator.heads.requires_grad_(False)
     real_parts = list(reals.split(options.local_micro_batch)) if options.relativistic and reals else []
@@ -180,16 +160,18 @@ def train_generator(
                 maps = real_maps or project(state, options, real, passes=("real",), index=index)
                 (real_logits,) = discriminate(state, options, maps, real.label)
         loss = generator_loss(logits, real_logits)
-        stats[0] += weight * loss.detach().cpu()
+        stats[0] += weight * loss.detach()
         if options.classifier is not None and images.label is not None:
-            guidance = options.classifier(images.data, images.label)
-            stats[1] += weight * guidance.detach().cpu()
+            with autocast(state, options, images.data.device):
+                guidance = options.classifier(images.data, images.label)
+            stats[1] += weight * guidance.detach()
             loss = loss + options.guidance * guidance
-        nonfinite = nonfinite or first_nonfinite(loss, state, images)
+        stats[2:] += is_failure(loss, images.data)
         (weight * loss).backward()
-    check_finite(nonfinite, state, options.dist)
-    step_optimizer(state.generator, state.g_optimizer, options.dist, name="generator")
-    return options.dist.all_reduce(stats)
+    stats = options.dist.all_reduce(stats)
+    keep_failure(state, stats[2:])
+    step_optimizer(state, state.generator, state.g_optimizer, options.dist)
+    return stats[:2]
 
 
 def train_discriminator(
@@ -199,7 +181,8 @@ def train_discriminator(
 
     Return the loss, the mean signs and the mean logits of fakes and reals, and the gradient penalty, [6].
     """
-    stats, nonfinite, copies = torch.zeros(6), 0, 1 if options.penalty is None else 2
+    stats = torch.zeros(8, device=fakes.data.device)  # the result, and what failed
+    copies = 1 if options.penalty is None else 2
     state.d_optimizer.zero_grad(set_to_none=True)
     state.discriminator.heads.requires_grad_(True)
     parts = zip(fakes.split(options.local_micro_batch), reals.split(options.local_micro_batch), strict=True)
@@ -220,32 +203,34 @@ def train_discriminator(
             loss = relativistic_loss(real_logits, fake_logits)
         else:
             loss = hinge_disc_fake(fake_logits) + hinge_disc_real(real_logits)
-        stats[0] += weight * loss.detach().cpu()
+        stats[0] += weight * loss.detach()
         if options.penalty is not None:
             sigma = options.penalty.sigma
             penalty = finite_difference_penalty(fake_logits, perturbed[0], sigma=sigma)
             penalty = penalty + finite_difference_penalty(real_logits, perturbed[1], sigma=sigma)
-            stats[5] += weight * penalty.detach().cpu()
+            stats[5] += weight * penalty.detach()
             loss = loss + options.penalty.weight * penalty
         if options.lecam and state.logit_means is not None:
             loss = loss + options.lecam * lecam_penalty(real_logits, fake_logits, means=state.logit_means)
-        nonfinite = nonfinite or first_nonfinite(loss, state, images)
+        stats[6:] += is_failure(loss, images.data)
         (weight * loss).backward()
         for slot, by_backbone in enumerate((fake_logits, real_logits), start=1):
             values = torch.cat([rows.detach().flatten() for rows in by_backbone])
-            stats[slot] += weight * values.sign().mean().cpu()
-            stats[slot + 2] += weight * values.mean().cpu()
-    check_finite(nonfinite, state, options.dist)
-    step_optimizer(state.discriminator, state.d_optimizer, options.dist, name="discriminator")
-    return options.dist.all_reduce(stats)
+            stats[slot] += weight * values.sign().mean()
+            stats[slot + 2] += weight * values.mean()
+    stats = options.dist.all_reduce(stats)
+    keep_failure(state, stats[6:])
+    offset = sum(1 for _ in state.generator.parameters())
+    step_optimizer(state, state.discriminator.heads, state.d_optimizer, options.dist, offset=offset)
+    return stats[:6]
 
 
 def render_fakes(generator: Generator, options: StepOptions, latents: Batch, *, update_w_avg: bool = False) -> Batch:
     """Render the images [N, 3, r, r] of latents z; `update_w_avg` moves the generator's running mean of w."""
     w = generator.mapping(latents.data, latents.label)
     if update_w_avg:
-        label = None if latents.label is None else options.dist.all_gather(latents.label)
-        generator.mapping.update_w_avg(options.dist.all_gather(w), label)
+        label = None if latents.label is None else options.dist.all_gather(latents.label, equal=True)
+        generator.mapping.update_w_avg(options.dist.all_gather(w, equal=True), label)
     affine = generator.affine(w.unsqueeze(1).expand(-1, generator.config.levels, -1))
     if options.chunk:
         colors = render_checkpointed(generator.synthesis, affine, options.coordinates, chunk=options.chunk)
@@ -269,7 +254,8 @@ def perturb(images: Batch, penalty: Penalty, *, index: int, dist: DistributedCon
         torch.randn(count, *shape, generator=penalty.rng(name, index))[dist.local_slice(count)]
         for name in ("fake", "real")
     ]
-    return Batch(images.data + penalty.sigma * torch.cat(noise).to(images.data), images.label)
+    noisy = images.data + penalty.sigma * to_device(torch.cat(noise), images.data.device, images.data.dtype)
+    return Batch(noisy, images.label)
 
 
 def project(state: TrainingState, options: StepOptions, images: Batch, *, passes: Sequence[str], index: int) -> Maps:
@@ -284,7 +270,8 @@ def project(state: TrainingState, options: StepOptions, images: Batch, *, passes
         draws = []
         for _ in state.discriminator.config.backbones:
             drawn = {name: draw_augmentation(count, resolution, rng, p=options.augment_p) for name, rng in rngs.items()}
-            draws.append(Draws.of_all([drawn[name].of(dist.local_slice(count)) for name in passes]))
+            local = Draws.of_all([drawn[name].of(dist.local_slice(count)) for name in passes])
+            draws.append(local.to(images.data.device))
     with autocast(state, options, images.data.device):
         return state.discriminator.project(images.data, draws=draws, sigma=options.blur_sigma)
 
@@ -303,7 +290,7 @@ def discriminate(
 
 
 def autocast(state: TrainingState, options: StepOptions, device: torch.device) -> torch.autocast:
-    """Return the context of the discriminator's products. Finite differences need all digits of float32."""
+    """Return the context of discriminator and classifier. Finite differences need all digits of float32."""
     dtype = None if options.penalty is not None else state.generator.synthesis.product_dtype
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
@@ -320,58 +307,9 @@ def mean_logit(state: TrainingState, options: StepOptions, images: Batch, *, nam
     return float(options.dist.all_reduce(mean[None])) / options.dist.world_size
 
 
-def step_optimizer(network: nn.Module, optimizer: Optimizer, dist: DistributedContext, *, name: str) -> None:
-    """Sum the gradients over all ranks and step. A gradient that is not finite raises, and never becomes a zero."""
-    gradients = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
-    dist.all_reduce_coalesced(list(gradients.values()))
-    finite = torch.stack(torch._foreach_norm(list(gradients.values()))).isfinite()
-    if not finite.all():
-        first = list(gradients)[int(finite.logical_not().nonzero()[0])]
-        raise TrainingError(f"the gradient of {first} ({name}) is not finite; {ADVICE}")
-    optimizer.step()
-
-
-def first_nonfinite(loss: Tensor, state: TrainingState, images: Batch) -> int:
-    """Return 0 if the loss is finite, else the number of the first tensor that is not (see `name_nonfinite`).
-
-    The order is that of the computation, so the first one is the cause, or what it led to. Numbers can be compared
-    between ranks, which have the same tensors.
-    """
-    if loss.isfinite():
-        return 0
-    tensors = named_tensors(state)
-    nonfinite = [index for index, tensor in enumerate(tensors.values()) if not tensor.isfinite().all()]
-    if not images.data.isfinite().all():
-        of_generator = [index for index in nonfinite if list(tensors)[index].startswith("generator.")]
-        return 3 + of_generator[0] if of_generator else 1
-    return 3 + nonfinite[0] if nonfinite else 2
-
-
-def name_nonfinite(number: int, state: TrainingState) -> str:
-    """Return the name of a tensor by its number: 1 the images, 2 the logits, 3 and above those of the networks."""
-    return {1: "the images", 2: "the discriminator's logits"}.get(number) or list(named_tensors(state))[number - 3]
-
-
-def named_tensors(state: TrainingState) -> dict[str, Tensor]:
-    """Return the tensors of both networks by name, in the order of the computation."""
-    networks = {"generator": state.generator, "discriminator": state.discriminator}
-    return {f"{name}.{key}": t for name, network in networks.items() for key, t in network.state_dict().items()}
-
-
-def check_finite(nonfinite: int, state: TrainingState, dist: DistributedContext) -> None:
-    """Raise TrainingError, the same on all ranks, if the loss of any rank is not finite."""
-    if numbers := [number for number in dist.all_gather_int(nonfinite) if number]:
-        raise TrainingError(f"the loss is not finite, {name_nonfinite(min(numbers), state)} first; {ADVICE}")
-
-
-def update_logit_means(
-    means: tuple[float, float] | None, logits: tuple[float, float], *, decay: float = 0.99
-) -> tuple[float, float]:
-    """Return the running means of the logits of reals and of fakes, LeCam's anchors, after one more iteration."""
-    if means is None:
-        return logits
-    real, fake = (decay * mean + (1 - decay) * logit for mean, logit in zip(means, logits, strict=True))
-    return real, fake
+def update_logit_means(means: Tensor | None, logits: Tensor, *, decay: float = 0.99) -> Tensor:
+    """Return the running means of the logits of reals and of fakes [2], LeCam's anchors, after one more iteration."""
+    return logits if means is None else decay * means + (1 - decay) * logits
 
 
 def ema_half_life(batch: int) -> float:

@@ -7,7 +7,6 @@ all file descriptors, and asyncio logs a traceback for each that it refuses.
 import asyncio
 import logging
 import os
-import resource
 import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -329,6 +328,10 @@ class LimitedServer(uvicorn.Server):
 
 def max_connections() -> int:
     """Return the number of connections that the process has file descriptors for."""
+    try:
+        import resource
+    except ImportError:  # Windows, where sockets are no file descriptors
+        return MAX_CONNECTIONS
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS

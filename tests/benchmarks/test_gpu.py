@@ -12,24 +12,29 @@ BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 
 @pytest.mark.slow
 def test_every_part_is_measured_and_written(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "benchmarks/gpu.py",
-        "--device",
-        "cpu",
-        "--quick",
-        "--output",
-        tmp_path / "gpu.json",
-    ]
+    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--quick", "--output", tmp_path]
     subprocess.run(command, cwd=BENCHMARKS.parent, check=True, capture_output=True)
-    figures = json.loads((tmp_path / "gpu.json").read_text())["figures"]
-    assert figures["ceilings"]["product_flops_a_second"] > 0
-    assert all(row["off"] < 1e-4 for row in figures["correct"])
-    rendered = {row["form"]: row for row in figures["sampling"]}
-    assert {"baseline float32", "eager float32", "eager bfloat16", "chosen bfloat16, in parts"} <= set(rendered)
+    parts = {path.stem: json.loads(path.read_text())["rows"] for path in tmp_path.glob("*.json")}
+    assert parts.keys() == {"correctness", "ceilings", "training", "sampling"}
+    assert not [row for rows in parts.values() for row in rows if "failed" in row]
+    assert all(row["right"] for row in parts["correctness"])
+    assert {row["form"] for row in parts["correctness"]} > {"chosen float32", "gradient of the generator, bfloat16"}
+    assert parts["ceilings"][1]["flops_a_second"] > 0
+    rendered = {row["form"]: row for row in parts["sampling"]}
+    assert {"literal float32", "eager float32", "eager bfloat16", "chosen bfloat16, in parts"} <= set(rendered)
     assert rendered["chosen float32"]["relative"] < 1e-5
-    assert {row["form"] for row in figures["training"]} > {"baseline float32", "ours bfloat16, in chunks"}
-    assert not [row for part in ("correct", "sampling", "training") for row in figures[part] if "failed" in row]
+    trained = {row["form"]: row for row in parts["training"]}
+    assert trained.keys() > {"literal float32", "ours bfloat16", "ours bfloat16, in chunks"}
+    assert 0 < trained["ours float32"]["launches"] < trained["literal float32"]["launches"]
+
+
+def test_a_part_that_does_not_exist() -> None:
+    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--parts", "training,cooking"]
+    ended = subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == (
+        "gpu.py: --parts cooking is unknown; choose from correctness, ceilings, training, sampling"
+    )
 
 
 def test_counts_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,33 @@ INFO = [
     ("info data.zip -o /proc/x.png", 1, "/proc/x.png: "),
     ("FULL-DISK info data.zip -o new/x.png", 1, "new/x.png: file too large"),
 ]
+PUBLISH = [
+    ("sample --seeds 1 -m hf:cats -o x.png", 2, "hf:cats: not a name on the hub", "hf:owner/name"),
+    ("sample --seeds 1 -m hf:alice/cats/dogs -o x.png", 2, "not a name on the hub"),
+    (f"sample --seeds 1 -m hf:{LONG}/cats -o x.png", 2, "not a name on the hub"),
+    ("sample --seeds 1 -m hf:alice/cats@ -o x.png", 2, "not a name on the hub"),
+    ("info hf:../cats", 2, "not a name on the hub"),
+    ("convert hf:cats --half -o m.safetensors", 2, "not a name on the hub"),
+    ("push", 2, "MODEL"),
+    ("push model.safetensors", 2, "OWNER/NAME"),
+    ("push model.safetensors cats", 2, "cats: not a name on the hub"),
+    ("push model.safetensors alice/cats@v1", 2, "pushed to the main branch"),
+    ("push missing.safetensors alice/cats", 1, "missing.safetensors: no such file"),
+    ("push model.safetensors alice/cats --result text.pkl", 1, "text.pkl: is not JSON"),
+    ("push model.safetensors alice/cats --result missing.json", 1, "missing.json: no such file"),
+    ("push model.safetensors alice/cats -o mine.png", 1, "exists already", "--overwrite"),
+    ("push model.safetensors alice/cats -o new --private", 2, "--private", "-o"),
+    ("push model.safetensors alice/cats -o mine.txt/new", 1, "part of this path is a file"),
+    ("FULL-DISK push model.safetensors alice/cats -o new", 1, "file too large"),
+    ("export model.safetensors -o model.pt", 2, ".onnx", ".pt2"),
+    ("export model.safetensors -o -", 2, "-o -"),
+    ("export missing.safetensors -o x.pt2", 1, "missing.safetensors: no such file"),
+    ("export model.safetensors -o mine.txt/x.pt2", 1, "part of this path is a file"),
+    ("FULL-DISK export model.safetensors -o new/x.pt2", 1, "file too large"),
+    ("weights lite0", 2, "lite0"),
+    ("weights --download nothing", 2, "'nothing'", "inception"),
+    ("weights --download vgg16", 2, "--weights vgg16=FILE"),
+]
 PAYLOADS = [
     "info photo.png",
     "info data.zip -o -",
@@ -100,4 +127,4 @@ PAYLOADS = [
     "directions --samples 20 -m model.safetensors -o -",
 ]
 
-COMMANDS = [*IMAGES, *WALKS, *CONVERT, *INFO, *TRAINING]
+COMMANDS = [*IMAGES, *WALKS, *CONVERT, *INFO, *PUBLISH, *TRAINING]

@@ -31,10 +31,26 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
         devices.choose_device("cuda:2")
 
 
-@pytest.mark.parametrize("name", ["", "gpu", "cpu:1", "cuda:-1", "cuda:x", "meta", "CPU", "mps"])
+@pytest.mark.parametrize("name", ["", "gpu", "cpu:1", "cuda:-1", "cuda:x", "meta", "CPU", "mps:1"])
 def test_unknown_devices(name: str):
     with pytest.raises(RequestError, match="device"):
         devices.choose_device(name)
+
+
+def test_metal_is_used_by_name_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    metal = devices.choose_device("mps")
+    assert metal.type == "mps"
+    assert devices.choose_device("auto") == CPU
+    assert devices.choose_dtype("auto", metal, is_8_bit=True) == torch.float32
+    with pytest.raises(RequestError, match="float64 is not possible"):
+        devices.choose_dtype("float64", metal, is_8_bit=True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(RequestError, match="'mps' is not available: this machine has no GPU"):
+        devices.choose_device("mps")
+    assert devices.choose_device("mps", otherwise_cpu=True) == CPU
+    assert "using the CPU" in caplog.text
 
 
 @pytest.mark.parametrize(

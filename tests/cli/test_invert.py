@@ -1,5 +1,8 @@
 """`polyinr invert`: photos to latents to images again, deltas, and what is refused."""
 
+import os
+import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from conftest import Run, refused
 from PIL import Image
 from rounding import assert_same_pixels
 
+from polyinr_cli import console
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents
 
@@ -116,7 +120,7 @@ def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_checkpoint: Path,
         *("--loss", "pixels", "--steps", "100"),
     )
     assert ran.lines[0]["window"] == [0.0, 0.0, 0.5, 1.0]
-    same = ("-m", tiny_checkpoint, "--grid", "0:0.5,0:1", "--precision", "float32")  # as it was searched
+    same = ("-m", tiny_checkpoint, "--precision", "float32")  # as it was searched; the file keeps the window
     polyinr("sample", "--latents", "x.safetensors", *same, "-o", "y.png")
     difference = np.asarray(Image.open("y.png")).astype(float) - np.asarray(Image.open(photos[0]))
     assert 10 * np.log10(255**2 / np.square(difference).mean()) == pytest.approx(ran.lines[0]["psnr"], abs=0.1)
@@ -129,6 +133,10 @@ def test_the_window_is_where_the_photo_lies(polyinr: Run, tiny_checkpoint: Path,
         (("empty.jpg",), "is empty", 1),
         (("text.jpg",), "not an image", 1),
         (("photo.png", "--steps", "0"), "--steps 0 is out of range", 2),
+        (("photo.png", "--encoder", "nowhere.safetensors"), "no such file", 1),
+        (("photo.png", "--encoder", "text.jpg"), "cannot be used as an encoder", 1),
+        (("photo.png", "--encoder", "text.jpg", "--space", "z"), "leave --space z and --grid out", 2),
+        (("photo.png", "--encoder", "text.jpg", "--grid", "0:2"), "leave --space z and --grid out", 2),
         (("photo.png", "--restarts", "0"), "--restarts 0 is out of range", 2),
         (("photo.png", "--seed", "-1"), "--seed -1 is out of range", 2),
         (("photo.png", "--space", "v"), "--space", 2),
@@ -174,3 +182,120 @@ def test_a_place_that_cannot_be_written_is_found_before_the_search(polyinr: Run,
         ran = polyinr("invert", "photo.png", "-m", tiny_checkpoint, "-o", "photo.safetensors", *words)
         refused(ran, "file/x", "not a folder", code=1)
         assert not Path("photo.safetensors").exists()
+
+
+@pytest.fixture
+def wide(polyinr: Run, tiny_checkpoint: Path) -> Path:
+    """The latents of an image of 40 x 20, which is matched at 32 x 16."""
+    Image.new("RGB", (40, 20), "red").save("wide.png")
+    ran = polyinr("invert", "wide.png", "-o", "wide.safetensors", "-m", tiny_checkpoint, *QUICK)
+    assert ran.code == 0, ran.stderr
+    assert "resized from 40x20 to 32x16" in ran.stderr
+    assert "photos are matched at the model's 16 pixels; --res N matches more detail" in ran.stderr
+    command = f"polyinr sample --latents wide.safetensors -m {tiny_checkpoint} -o wide-inverted.png"
+    assert f"render it with: {command}" in ran.stderr
+    return Path("wide.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("command", "size"),
+    [
+        ("sample --latents wide.safetensors", (32, 16)),  # the last one has a caption, of 20 pixels
+        ("sample --latents wide.safetensors --res 64", (64, 32)),
+        ("sample --latents wide.safetensors --size 20x20", (20, 20)),
+        ("mix wide.safetensors wide.safetensors", (32, 16)),
+        ("mix 1 wide.safetensors --res 8", (8, 4)),
+        ("interpolate 1 wide.safetensors --frames 2", (2 * 32 + 2, 16)),
+        ("heatmap --latents wide.safetensors --levels 0", (2 * 32 + 2, 16 + 20)),
+    ],
+)
+def test_latents_keep_the_shape_of_the_photo(
+    polyinr: Run, tiny_checkpoint: Path, wide: Path, command: str, size: tuple[int, int]
+):
+    ran = polyinr(*command.split(), "-m", tiny_checkpoint, "-o", "x.png")
+    assert ran.code == 0, ran.stderr
+    assert Image.open("x.png").size == size
+
+
+def test_latents_keep_name_window_and_scores(polyinr: Run, tiny_checkpoint: Path):
+    Image.new("RGB", (40, 20), "red").save("wide.png")
+    invert = ("invert", "wide.png", "wide.png", "-m", tiny_checkpoint, *QUICK, "--grid", "0:0.5,0:1")
+    ran = polyinr(*invert, "-o", "x.safetensors", "--tune", "--tune-steps", "2", "--json")
+    assert ran.code == 0, ran.stderr
+    found = read_latents(Path("x.safetensors"))
+    assert [(photo.name, photo.size, photo.window) for photo in found.photos] == [
+        ("wide.png", (32, 16), (0.0, 0.0, 0.5, 1.0))
+    ] * 2
+    scores = found[0].photos[0].scores
+    assert scores["psnr"] == ran.lines[0]["psnr"]
+    assert scores["tuned"] == ran.lines[0]["tuned"]
+    assert "wide.png, before tuning: PSNR" in ran.stderr
+    assert "wide.png, after tuning:  PSNR" in ran.stderr
+    for model in (tiny_checkpoint, f"{tiny_checkpoint}+x.delta.safetensors"):  # both are kept
+        ran = polyinr("sample", "--latents", "x.safetensors", "-m", model, "-o", "out", "--overwrite")
+        assert ran.code == 0, ran.stderr
+    assert polyinr("info", "x.safetensors").code == 0
+
+
+def test_ctrl_c_keeps_the_best_found_so_far(polyinr: Run, tiny_checkpoint: Path, photos: list[Path], monkeypatch):
+    """A signal at the fifth report of progress; the second photo is left out, and nothing is tuned."""
+    from polyinr_core.inversion import search
+
+    original, seen = search.psnr_of, []
+
+    def signal_once(error: torch.Tensor) -> float:
+        seen.append(error)
+        if len(seen) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(error)
+
+    monkeypatch.setattr(search, "psnr_of", signal_once)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ran = polyinr(
+        *("invert", *photos, "-o", "x.safetensors", "-m", tiny_checkpoint, "--loss", "pixels"),
+        *("--steps", "100000", "--tune"),
+    )
+    assert ran.code == 130
+    assert "interrupted: keeping the best found so far; 1 of 2 photos left out, not tuned" in ran.stderr
+    found = read_latents(Path("x.safetensors"))
+    assert len(found) == 1
+    assert found.photos[0].scores["psnr"] > 0
+    assert not Path("x.delta.safetensors").exists()
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+def test_progress_off_a_terminal(polyinr: Run, tiny_checkpoint: Path, photos: list[Path], monkeypatch):
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    ran = polyinr("invert", photos[0], "-o", "x.safetensors", "-m", tiny_checkpoint, *QUICK)
+    assert re.search(r"seed0003.png: 4 of at most 40 steps, PSNR [\d.]+ dB, \d+ s, at most \d+ s more", ran.stderr)
+    ran = polyinr("invert", photos[0], "-o", "y.safetensors", "-m", tiny_checkpoint, *QUICK, "-q")
+    assert (ran.code, ran.stderr) == (0, "")
+
+
+def test_an_encoder_is_trained_and_started_from(polyinr: Run, tiny_checkpoint: Path, photos: list[Path]):
+    quick = ("--steps", "3", "--batch", "2", "--res", "16")
+    ran = polyinr("encoder", tiny_checkpoint, "-o", "e.safetensors", *quick, "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.lines[0]["steps"] == 3
+    assert "held-out samples start at PSNR" in ran.stderr
+    again = ("invert", photos[0], "-m", tiny_checkpoint, "--encoder", "e.safetensors", "--loss", "pixels", "--json")
+    (start,) = polyinr(*again, "--steps", "0", "-o", "a.safetensors").lines
+    (found,) = polyinr(*again, "--steps", "30", "-o", "b.safetensors").lines
+    assert start["steps"] == 0
+    assert found["psnr"] > start["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (("-o", "e.png"), ".safetensors", 2),
+        (("-o", "there.safetensors"), "exists already", 1),
+        (("-o", "e.safetensors", "--steps", "0"), "--steps 0 is out of range", 2),
+        (("-o", "e.safetensors", "--batch", "0"), "--batch 0 is out of range", 2),
+        (("-o", "e.safetensors", "--res", "12"), "multiple of 8", 2),
+    ],
+)
+def test_encoders_refused(polyinr: Run, tiny_checkpoint: Path, arguments: tuple[str, ...], words: str, code: int):
+    Path("there.safetensors").touch()
+    refused(polyinr("encoder", tiny_checkpoint, *arguments, "-q"), words, code=code)
+    assert not Path("e.safetensors").exists()

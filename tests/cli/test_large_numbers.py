@@ -20,6 +20,7 @@ LINES = {  # complete but for the option
     "mix": "-m model.safetensors --sources 0 --targets 1 -o x.png",
     "directions": "-m model.safetensors -o d.safetensors",
     "invert": "photo.png -m model.safetensors --tune --delta d.safetensors -o x.safetensors",
+    "encoder": "model.safetensors -o e.safetensors",
     "heatmap": "-m model.safetensors --seed 0 -o x.png",
     "evaluate": "--real data.zip -m model.safetensors --metrics fd-lite2",
     "gallery": "-m model.safetensors -o site --res 16",

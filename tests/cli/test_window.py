@@ -282,6 +282,7 @@ RES_COMMANDS = {
     "directions": "-o x.png",
     "gallery": "-o site",
     "invert": "photo.png -o x.safetensors",
+    "encoder": "-o x.safetensors",
     "evaluate": "--metrics params -o x.json",
     "prepare": "photos -o x.zip",
 }

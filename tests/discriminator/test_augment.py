@@ -7,6 +7,7 @@ import torch
 from released_disc import REFERENCE
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 
 from polyinr_core.discriminator import diffaugment as rules
 from polyinr_core.discriminator.diffaugment import Draws, augment, blur, blur_kernel, draw_augmentation
@@ -46,6 +47,31 @@ def test_the_whole_chain_is_the_release_s(golden: dict[str, Tensor], size: int) 
     draws = golden_draws(golden, f"input.diffaug.res{size}.all")
     result = augment(golden[f"input.diffaug.res{size}.x"], draws)
     torch.testing.assert_close(result, golden[f"output.diffaug.res{size}.all"], **EXACT)
+
+
+@pytest.mark.parametrize("sides", [(7, 5), (4, 4)])
+def test_translation_is_padding_on_one_side_and_cropping_on_the_other(sides: tuple[int, int]) -> None:
+    """Bit for bit, values and gradients, to shifts up to the border; what is not finite does not spread."""
+    height, width = sides
+    shifts = [(row, column) for row in range(-height, height + 1) for column in range(-width, width + 1)]
+    rows, columns = torch.tensor(shifts).T
+    x = torch.randn(len(shifts), 3, *sides, generator=torch.Generator().manual_seed(0))
+    x[:, 0, 0, 0] = torch.nan
+    x.requires_grad_()
+    padded = [functional.pad(image, (-c, c, -r, r)) for image, (r, c) in zip(x, shifts, strict=True)]
+    expected, found = torch.stack(padded), rules.translate(x, rows, columns)
+    assert torch.equal(found.nan_to_num(9.0), expected.nan_to_num(9.0))
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(*(torch.autograd.grad(result, x, weights)[0] for result in (found, expected)))
+
+
+def test_draws_move_to_a_device_unchanged() -> None:
+    draws = draw_augmentation(5, 32, torch.Generator().manual_seed(3), p=0.5)
+    moved = draws.to(torch.device("cpu"))
+    for name in draws.drawn():
+        value = getattr(draws, name)
+        assert torch.equal(getattr(moved, name), value)
+        assert getattr(moved, name).dtype == value.dtype
 
 
 @pytest.mark.parametrize(("size", "reach", "last_center"), [(32, 4, 32), (24, 3, 23), (64, 8, 63)])

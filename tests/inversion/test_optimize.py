@@ -11,8 +11,9 @@ from rounding import assert_rounded, terms_to_affine
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import ConfigError, LabelError, PolyinrError
 from polyinr_core.images.grid import to_uint8
-from polyinr_core.inversion.invert import InversionResult, invert, learning_rate, render_with, search_spaces
+from polyinr_core.inversion.invert import InversionResult, invert, render_with
 from polyinr_core.inversion.loss import InversionLoss, TargetGrid, TargetImage, load_loss, target_grid
+from polyinr_core.inversion.search import learning_rate, search_spaces
 from polyinr_core.latents.latents import Space, from_seeds
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
@@ -74,6 +75,30 @@ def test_the_best_point_is_kept_and_a_seed_decides(tiny_checkpoint: Path):
     start = search_spaces(generator, "affine", target, restarts=1, seed=0)[0].origin
     before = PIXELS.for_target(target)(grid_of(generator).render(generator.synthesis, start))
     assert one.loss < float(before.loss)
+
+
+def test_products_in_bfloat16(tiny_checkpoint: Path):
+    """Adam's steps take them, L-BFGS and the result do not, and the model keeps its own."""
+    generator = load_checkpoint(tiny_checkpoint).generator
+    photo = rendered(generator, 4)
+    exact = inverted(generator, photo, steps=20)
+    reduced = invert(Checkpoint(generator), photo, steps=20, loss=PIXELS, product_dtype=torch.bfloat16)
+    assert generator.synthesis.product_dtype is None
+    assert not torch.equal(reduced.affine, exact.affine)
+    again = render_with(reduced, generator.synthesis)
+    assert (again.psnr, again.image.dtype) == (reduced.psnr, np.uint8)
+    start = invert(Checkpoint(generator), photo, steps=1, loss=PIXELS, stop=lambda: True)
+    assert reduced.psnr > start.psnr + 3
+
+
+def test_a_search_that_is_stopped_keeps_its_best(tiny_checkpoint: Path):
+    generator = load_checkpoint(tiny_checkpoint).generator
+    photo = rendered(generator, 4)
+    calls = iter(range(100))
+    found = invert(Checkpoint(generator), photo, steps=1000, restarts=3, loss=PIXELS, stop=lambda: next(calls) == 9)
+    assert (found.is_interrupted, found.steps, found.start) == (True, 9, 0)
+    assert found.loss < invert(Checkpoint(generator), photo, loss=PIXELS, stop=lambda: True).loss
+    assert not inverted(generator, photo, steps=2).is_interrupted
 
 
 def test_restarts_keep_the_best(tiny_checkpoint: Path):

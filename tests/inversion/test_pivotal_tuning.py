@@ -11,9 +11,10 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.checkpoints.delta import apply_delta, save_delta
 from polyinr_core.errors import ConfigError
 from polyinr_core.inversion import pivotal_tuning
-from polyinr_core.inversion.invert import InversionResult, psnr_of
+from polyinr_core.inversion.invert import InversionResult
 from polyinr_core.inversion.loss import InversionLoss, TargetImage, target_grid
 from polyinr_core.inversion.pivotal_tuning import locality_psnr, tune
+from polyinr_core.inversion.search import psnr_of
 from polyinr_core.latents.latents import Latents
 
 

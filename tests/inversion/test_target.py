@@ -31,7 +31,8 @@ def test_every_gray_level_comes_back_from_its_target():
     ("size", "shorter", "resolution", "expected"),
     [
         ((40, 30), None, 32, (40, 30)),  # never enlarged by itself
-        ((4000, 3000), None, 32, (341, 256)),
+        ((4000, 3000), None, 32, (43, 32)),
+        ((4000, 3000), None, 0, (341, 256)),  # a model that does not state its resolution
         ((3000, 4000), None, 512, (512, 683)),
         ((40, 30), 60, 32, (80, 60)),
         ((10000, 1), None, 32, (10000, 1)),

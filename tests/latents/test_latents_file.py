@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from polyinr_core.errors import FileError
 from polyinr_core.latents.io import encode_latents, is_latents_file, read_latents, write_latents
-from polyinr_core.latents.latents import Latents, concatenate
+from polyinr_core.latents.latents import Latents, Photo, common_photo, concatenate
 
 
 @pytest.fixture
@@ -136,3 +136,34 @@ def test_the_header_is_json(latents: Latents):
     data = encode_latents(latents)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     assert json.loads(header["__metadata__"]["polyinr_latents"])["seeds"] == [7, 8, 9]
+
+
+def test_photos_come_back(latents: Latents):
+    photos = tuple(Photo(f"{i}.jpg", (40, 30), (0.0, 0.0, 1.0, 0.75), {"psnr": 20.5, "ssim": None}) for i in range(3))
+    kept = read_latents(encode_latents(replace(latents, photos=photos, untuned_sha256="ab" * 32)))
+    assert kept.photos == photos
+    assert kept.untuned_sha256 == "ab" * 32
+    assert kept[1].photos == photos[1:2]
+    assert concatenate([kept[i] for i in range(3)]).photos == photos
+    assert concatenate([kept, latents]).photos == ()
+    assert common_photo(photos) == photos[0]
+    assert common_photo([photos[0], replace(photos[1], size=(30, 40))]) is None
+    assert common_photo([]) is None
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        {},
+        "x.jpg",
+        {"name": "x", "size": [0, 4], "window": [0, 0, 1, 1]},
+        {"name": "x", "size": [4], "window": [0, 0, 1, 1]},
+        {"name": "x", "size": [4, 4], "window": [0, 0, 0, 1]},
+        {"name": "x", "size": [4, 4], "window": [0, 0, 1, 1], "scores": 3},
+        {"name": 7, "size": [4, 4], "window": [0, 0, 1, 1]},
+    ],
+)
+def test_damaged_photos_are_refused(photo: object):
+    facts = json.dumps({"format": 1, "seeds": [], "psi": None, "model_sha256": "", "photos": [photo]})
+    with pytest.raises(FileError, match="facts on photos are damaged"):
+        read_latents(save({"z": torch.zeros(1, 4)}, {"polyinr_latents": facts}))

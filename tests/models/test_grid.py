@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from polyinr_core.errors import ConfigError
-from polyinr_core.models.coordinates import LearnedGrid, RegularGrid
+from polyinr_core.models.coordinates import BlendGrid, LearnedGrid, RegularGrid, copy_on
 
 F64 = {"dtype": torch.float64, "device": torch.device("cpu")}
 
@@ -52,3 +52,15 @@ def test_learned_grid_gives_its_points() -> None:
     points = LearnedGrid(coordinates, 3, 2).at(torch.arange(2, 5), dtype=torch.float32)
     assert torch.equal(points[:, :2], coordinates[2:5])
     assert torch.equal(points[:, 2], torch.ones(3))
+
+
+def test_a_grid_s_tensors_move_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunk after chunk of pixels asks for them."""
+    index = torch.zeros(5, dtype=torch.int64, device="meta")
+    grids = [LearnedGrid(torch.rand(12, 2), 4, 3), BlendGrid(RegularGrid(4, 3), torch.rand(2, 3, 4))]
+    for grid in grids:
+        assert [len(grid.at(index, dtype=torch.float32)) for _ in range(3)] == [5, 5, 5]
+        (copied,) = grid.copies.values()
+        monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **options: pytest.fail("copied again"))
+        assert copy_on(index.device, torch.ones(1), grid.copies) is copied
+        monkeypatch.undo()

@@ -79,3 +79,13 @@ def test_only_features_are_saved() -> None:
         for _ in range(4):
             h = LevelFunction.apply(h, matrix, coordinates, weight, bias, True, 256.0, None)
     assert len(kept) == 5
+
+
+def test_on_a_gpu_a_level_s_buffers_are_bounded() -> None:
+    """A batch of 32 images of 256 px with 512 channels would need four buffers of 4 GiB, whole."""
+    h = torch.empty(32, 256**2, 512, device="meta")
+    chunks = list(layers.level_chunks(h))
+    assert chunks[0] == (slice(0, 1), slice(0, 65536))
+    assert len(chunks) == 32
+    assert layers.workspaces(h, torch.float32, 3).nbytes == 3 * 2**27
+    assert len(list(layers.level_chunks(h[:, :1024]))) == 1  # 32 px at once

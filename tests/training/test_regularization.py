@@ -56,7 +56,7 @@ def state() -> TrainingState:
     made = small_state()
     for network in (made.generator, made.ema, made.discriminator):
         network.double()
-    made.logit_means = (0.4, -0.6)
+    made.logit_means = torch.tensor([0.4, -0.6], dtype=torch.float64)
     return made
 
 
@@ -136,12 +136,12 @@ def test_shared_features_of_reals_change_nothing(state: TrainingState, monkeypat
     given = wide_options(relativistic=True, augment_p=0.5)
     twin = copy.deepcopy(state)
     batches = {"reals": wide(reals()), "g_fakes": wide(latents()), "d_fakes": wide(latents())}
-    shared = step.train_step(state, given, **batches, ema_beta=0.5)
+    shared = step.train_step(state, given, **batches, ema_beta=0.5).read()
     original = step.train_generator
     monkeypatch.setattr(step, "train_generator", lambda *a, real_maps, **k: original(*a, **k))
     original_d = step.train_discriminator
     monkeypatch.setattr(step, "train_discriminator", lambda *a, real_maps, **k: original_d(*a, **k))
-    apart = step.train_step(twin, given, **batches, ema_beta=0.5)
+    apart = step.train_step(twin, given, **batches, ema_beta=0.5).read()
     assert shared.loss_d == pytest.approx(apart.loss_d, rel=1e-6)
     assert shared.loss_g == pytest.approx(apart.loss_g, rel=1e-6)
     found, expected = gradients(state.discriminator.heads), gradients(twin.discriminator.heads)

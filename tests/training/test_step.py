@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from torch import nn
 
 from polyinr_core.discriminator.config import DiscriminatorConfig
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator
@@ -24,10 +23,10 @@ from polyinr_core.training.step import (
     StepOptions,
     mean_logit,
     render_fakes,
-    step_optimizer,
     train_generator,
     train_step,
 )
+from polyinr_core.training.step_stats import raise_failure, read_stats, step_optimizer
 
 SIDE = 8
 
@@ -64,15 +63,62 @@ def reals() -> Batch:
     return Batch(images, torch.tensor([0, 1, 0, 1]))
 
 
-def test_a_gradient_that_is_no_number_is_named() -> None:
-    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
-    network(torch.ones(1, 2)).sum().backward()
-    network[1].weight.grad[0, 0] = float("inf")
-    with pytest.raises(TrainingError, match=r"gradient of 1\.weight \(generator\) is not finite"):
-        step_optimizer(network, optimizer, SINGLE_PROCESS, name="generator")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_that_is_no_number_is_named(state: TrainingState, fused: bool) -> None:
+    """Nothing moves, neither then nor later: not the weights, nor the moments, nor the count of steps."""
+    network = state.generator
+    optimizer = torch.optim.Adam(network.parameters(), lr=1.0, fused=fused)
+    loss = network(latents().data, options().coordinates, latents().label).sum()
+    loss.backward()
+    step_optimizer(state, network, optimizer, SINGLE_PROCESS)
+    before = copy.deepcopy((network.state_dict(), optimizer.state_dict()))
+    assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), state.ema.parameters(), strict=True))
+    network.synthesis.products[1].weight.grad[0, 0] = float("inf")
+    words = r"gradient of synthesis\.products\.1\.weight \(generator\) is not finite"
+    if fused:
+        step_optimizer(state, network, optimizer, SINGLE_PROCESS)
+        network.synthesis.products[1].weight.grad[0, 0] = 1.0
+        network.synthesis.to_rgb.bias.grad[0] = float("nan")
+        step_optimizer(state, network, optimizer, SINGLE_PROCESS)
+        with pytest.raises(TrainingError, match=words):
+            raise_failure(state, int(state.failure))
+    else:
+        with pytest.raises(TrainingError, match=words):
+            step_optimizer(state, network, optimizer, SINGLE_PROCESS)
+    after = network.state_dict(), optimizer.state_dict()
+    assert all(torch.equal(tensor, before[0][name]) for name, tensor in after[0].items())
+    for index, moments in after[1]["state"].items():
+        assert all(torch.equal(value, before[1]["state"][index][name]) for name, value in moments.items())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        ("generator.mapping.layers.0.weight", r"loss is not finite, generator\.mapping\.layers\.0\.weight first"),
+        ("generator.synthesis.products.1.bias", r"generator\.synthesis\.products\.1\.bias first"),
+        ("discriminator.heads.lite0.1.out.weight", r"discriminator\.heads\.lite0\.1\.out\.weight first"),
+        ("reals", "loss is not finite, the images first"),
+    ],
+)
+def test_what_is_not_finite_is_named_iterations_later(state: TrainingState, tensor: str, words: str) -> None:
+    """With fused optimizers, that are never asked: the first failure is found at the first read, here after three."""
+    state.g_optimizer = torch.optim.Adam(state.generator.parameters(), lr=1e-3, fused=True)
+    state.d_optimizer = torch.optim.Adam(state.discriminator.heads.parameters(), lr=1e-3, fused=True)
+    batches = {"reals": reals(), "g_fakes": latents(), "d_fakes": latents()}
+    pending = [train_step(state, options(), **batches, ema_beta=0.5)]
+    if tensor == "reals":
+        batches["reals"] = Batch(reals().data * float("nan"), reals().label)
+    else:
+        network, _, name = tensor.partition(".")
+        getattr(state, network).get_parameter(name).data.flatten()[0] = float("nan")
+    weights = {name: p.clone() for name, p in state.generator.named_parameters()}
+    pending += [train_step(state, options(), **batches, ema_beta=0.5) for _ in range(3)]
+    with pytest.raises(TrainingError, match=words):
+        read_stats(pending)
+    if tensor != "reals":  # which the generator does not see
+        for name, parameter in state.generator.named_parameters():
+            torch.testing.assert_close(parameter, weights[name], atol=0, rtol=0, equal_nan=True)
+    assert state.failure is None
 
 
 def test_a_guide_that_goes_wrong_is_noticed(state: TrainingState) -> None:
@@ -88,6 +134,19 @@ def test_the_guide_s_loss_is_told_and_weighs(state: TrainingState) -> None:
     assert torch.isfinite(told).all()
     assert told[1] != 0
     assert (weight.grad < -1e4).all()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_guide_computes_in_the_dtype_of_the_products(state: TrainingState, dtype: torch.dtype | None) -> None:
+    state.generator.synthesis.product_dtype = dtype
+    seen = []
+
+    def guide(images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        seen.append((images.flatten(1) @ images.flatten(1).T).dtype)
+        return images.mean()
+
+    train_generator(state, options(classifier=guide, guidance=1.0), latents())
+    assert seen == [dtype or torch.float32]
 
 
 def test_asking_the_discriminator_changes_nothing(state: TrainingState) -> None:
@@ -124,6 +183,6 @@ def test_a_step_in_bfloat16_is_close(state: TrainingState) -> None:
     narrow, drawn = gradients_of(state), render_fakes(state.generator, options(), latents()).data
     assert 0 < (drawn - image).norm() < 1e-2 * image.norm()
     assert torch.cosine_similarity(narrow, plain, dim=0) > 0.5
-    losses = train_step(state, options(), reals=reals(), g_fakes=latents(), d_fakes=latents(), ema_beta=0.5)
+    losses = train_step(state, options(), reals=reals(), g_fakes=latents(), d_fakes=latents(), ema_beta=0.5).read()
     assert all(math.isfinite(value) for value in asdict(losses).values())
     assert all(p.dtype == torch.float32 for p in state.generator.parameters())

@@ -115,7 +115,7 @@ def test_the_step_by_hand() -> None:
     options = StepOptions(coordinates, micro_batch=4)
     reals, g_fakes, d_fakes = (Batch(data, None) for data in (torch.rand(4, 3, 8, 8), *torch.randn(2, 4, 64)))
     before = state.generator.synthesis.to_rgb.bias.clone()
-    stats = train_step(state, options, reals=reals, g_fakes=g_fakes, d_fakes=d_fakes, ema_beta=0.0)
+    stats = train_step(state, options, reals=reals, g_fakes=g_fakes, d_fakes=d_fakes, ema_beta=0.0).read()
     assert np.isfinite([stats.loss_g, stats.loss_d]).all()
     assert not torch.equal(state.generator.synthesis.to_rgb.bias, before)
     assert torch.equal(state.ema.synthesis.to_rgb.bias, state.generator.synthesis.to_rgb.bias)
