@@ -27,7 +27,7 @@ python -c 'import sys; from PIL import Image; a, b = map(Image.open, sys.argv[1:
 
 # A model of your own: the dataset, a short training, where it stands, its images.
 step prepare "$images" -o data.zip --res 32
-step train data.zip --run-dir runs/mine --preset tiny --stages 16:2,32:20 --max-time "${MAX_TIME:-60s}"
+step train data.zip --run-dir runs/mine --preset tiny --stages 32:20 --max-time "${MAX_TIME:-60s}"
 step info runs/mine
 step sample -m runs/mine --seeds 0-7 -o mine/
 step sample -m runs/mine --seeds 0-9 -o mine/ # those that are there are kept
