@@ -32,7 +32,7 @@ step info runs/mine
 step sample -m runs/mine --seeds 0-7 -o mine/
 step sample -m runs/mine --seeds 0-9 -o mine/ # those that are there are kept
 step report runs/mine -o report.html
-step evaluate -m runs/mine --real data.zip --count 64 -o result.json
+step evaluate -m runs/mine --real data.zip --real-count 200 --count 64 -o result.json
 
 # What can be done with the images of any model.
 step mix -m bundled --source 1-2 --target 5-6 -o mixed.png
