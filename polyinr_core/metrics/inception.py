@@ -177,8 +177,8 @@ def load_inception(file: Path | None) -> InceptionFeatures:
     file = file or cached_inception()
     if file is None:
         raise WeightsError(
-            f"fid needs the 2015 Inception network, which is not part of polyinr: run `polyinr weights "
-            f"--download inception`, or give --weights inception={FILE}; fd-lite2 and kd-lite2 need no file"
+            f"fid needs the 2015 Inception network ({FILE}), which is not part of polyinr: run `polyinr weights "
+            "--download inception`, or give --weights inception=FILE; fd-lite2 and kd-lite2 need no file"
         )
     sha256 = sha256_of(file)
     try:

@@ -24,6 +24,7 @@ from .layers import SLOPE, add_product, level_chunks, select_coordinates
 
 PIXELS, CHANNELS, STEPS = 32, 64, 8  # of a tile; tiles of pixels that a program sums one after another
 FLAT = 1024  # numbers of a program that looks at each by itself
+LAUNCH: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}  # explicit, or Triton warns
 
 
 @triton.jit
@@ -188,13 +189,13 @@ class FusedLevelFunction(torch.autograd.Function):
                     continue
                 hm = torch.empty_like(features, dtype=dtype)
                 grid = (triton.cdiv(features.shape[1], PIXELS), triton.cdiv(n, CHANNELS), len(features))
-                sizes = {"n": n, "is_release": is_release, "pixels": PIXELS, "channels": CHANNELS}
+                sizes = {"n": n, "is_release": is_release, "pixels": PIXELS, "channels": CHANNELS, **LAUNCH}
                 step = p.stride(0) if p.dim() == 3 else 0
                 modulate_kernel[grid](hm, features, matrix[images], p, features.shape[1], step, SLOPE, **sizes)
                 out = x[images, pixels].view(-1, n)
                 torch.addmm(constant, hm.flatten(0, 1), product, out=out)
                 activate_kernel[(triton.cdiv(out.numel(), FLAT),)](
-                    out, clamp or 0.0, SLOPE, out.numel(), clamped=clamp is not None, flat=FLAT
+                    out, clamp or 0.0, SLOPE, out.numel(), clamped=clamp is not None, flat=FLAT, **LAUNCH
                 )
         ctx.save_for_backward(h, matrix, coordinates, weight, x)
         ctx.is_release, ctx.clamp = is_release, clamp
@@ -207,7 +208,7 @@ class FusedLevelFunction(torch.autograd.Function):
         grad, product, n = grad.contiguous(), weight.to(x.dtype), h.shape[2]
         grad_h, grad_matrix = torch.empty_like(h), torch.zeros_like(matrix)
         grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(weight[0])
-        sizes = {"n": n, "pixels": PIXELS, "channels": CHANNELS, "steps": STEPS}
+        sizes = {"n": n, "pixels": PIXELS, "channels": CHANNELS, "steps": STEPS, **LAUNCH}
         with torch.cuda.device_of(h):
             for images, pixels in level_chunks(h):
                 features, p = h[images, pixels], select_coordinates(coordinates, images, pixels)

@@ -200,7 +200,11 @@ def metric_rows(results: Results) -> list[tuple[str, ...]]:
             rule = card.get("protocols", {}).get(metric.partition("/")[0], {})
             interval = f"{estimate['low']:.4g} to {estimate['high']:.4g}" if "low" in estimate else ""
             real = f"{reals.get('count', '')} of {reals['name']}" if "name" in reals else ""
-            size = f"{fakes.get('count', '')} at {card.get('resolution', '?')} px, psi {fakes.get('psi', 1):g}"
+            size = (
+                f"{fakes['count']} at {card.get('resolution', '?')} px, psi {fakes.get('psi', 1):g}"
+                if "count" in fakes
+                else ""
+            )
             network = f"{rule['network']}: " if "network" in rule else ""
             cells = (metric, f"{estimate['value']:.5g}", interval, size, real, f"{network}{rule.get('rule', '')}")
             rows.append(tuple(map(plain, cells)))
@@ -208,19 +212,20 @@ def metric_rows(results: Results) -> list[tuple[str, ...]]:
 
 
 def eval_results(results: Results) -> list[Any]:
-    """Return results as the hub's model index takes them."""
+    """Return the comparisons with real images as the hub's model index takes them, each with its dataset."""
     from huggingface_hub import EvalResult
 
     return [
         EvalResult(
             task_type=TASK,
             dataset_type="image-folder",
-            dataset_name=str((result["card"].get("reals") or {}).get("name", "none")),
+            dataset_name=str(result["card"]["reals"]["name"]),
             metric_type=metric.partition("-")[0].partition("/")[0],
             metric_name=metric,
             metric_value=estimate["value"],
         )
         for result in results.values()
+        if "name" in (result["card"].get("reals") or {})
         for metric, estimate in result["metrics"].items()
     ]
 

@@ -52,7 +52,10 @@ def colors_in_float64(generator: Generator, inputs: dict[str, torch.Tensor]) -> 
     return torch.cat(colors).detach().numpy()
 
 
-@pytest.fixture(params=["release", "paper, classes", pytest.param("bundled", marks=pytest.mark.slow)], scope="module")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("release", "paper", "bundled")]
+
+
+@pytest.fixture(params=["release, classes", *SLOW], scope="module")
 def model_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "model.safetensors"
     if request.param == "bundled":

@@ -223,6 +223,20 @@ def test_the_commands(polyinr: Run, online: Online, tiny_checkpoint: Path) -> No
     assert sorted(os.listdir("folder")) == ["README.md", "extrapolation.png", "model.safetensors", "samples.png"]
 
 
+def test_push_with_a_result_of_evaluate(polyinr: Run, tiny_checkpoint: Path, tiny_class_checkpoint: Path) -> None:
+    """A real result file is in the card; that of another model is refused. Nothing is uploaded with -o."""
+    ran = polyinr("evaluate", "--metrics", "params", "-m", tiny_checkpoint, "-o", "sizes.json")
+    assert ran.code == 0, ran.stderr
+    ran = polyinr("push", tiny_checkpoint, "alice/cats", "--result", "sizes.json", "-o", "folder", "--json")
+    assert (ran.code, ran.lines[0]["file"]) == (0, "folder"), ran.stderr
+    text = Path("folder/README.md").read_text()
+    assert re.search(r"^\| params \| \d+ \|  \|  \|  \| parameters of", text, re.MULTILINE), text
+    assert "model-index" not in text  # which is of metrics on a dataset
+    assert "not stated" in text.lower()  # the license
+    ran = polyinr("push", tiny_class_checkpoint, "alice/cats", "--result", "sizes.json", "-o", "other")
+    refused(ran, "result sizes is not of this model", code=2)
+
+
 def test_the_endpoint_of_the_environment(online: Online, tiny_checkpoint: Path, tmp_path: Path) -> None:
     """In a process of its own, as a user's shell has it: HF_ENDPOINT, HF_HOME, HF_TOKEN; then HF_HUB_OFFLINE."""
     polyinr.load(tiny_checkpoint).push_to_hub("alice/cats")

@@ -90,6 +90,7 @@ TRAINED = [
     ("FULL-DISK train data.zip --preset tiny --run-dir new/run", 1, "config.json: file too large"),
     # what to train
     (f"{TRAIN} --preset huge", 2, "--preset is given twice"),
+    (f"{TRAIN} --track wand", 2, "tracker 'wand' is unknown", "tensorboard, wandb, trackio"),
     (f"{TRAIN} --metrics kd-lite2", 2, "--metrics", "--metric-every"),
     ("train data.zip --preset huge", 2, "preset 'huge' is unknown", "small"),
     (f"{TRAIN} --stages 32:1", 1, "16 px", "32 px", "prepare it with --res 32"),

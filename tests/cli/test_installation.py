@@ -44,7 +44,7 @@ def completed(words: str) -> list[str]:
     ("words", "offered"),
     [
         ("polyinr ", list(COMMANDS)),
-        ("polyinr ex", ["extrapolate"]),
+        ("polyinr extra", ["extrapolate"]),
         ("polyinr train --st", ["--stages", "--state-every"]),
         ("polyinr sample --precision b", ["bfloat16"]),
     ],

@@ -62,7 +62,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(name: str, features: str) -
     signature = {key: "constexpr" if key in constants else kinds[key] for key in kernel.arg_names}
     places = {(kernel.arg_names.index(key),): value for key, value in constants.items()}
     source = ASTSource(kernel, signature, constexprs=places)
-    code = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    code = compile(source, target=GPUTarget("cuda", 90, 32), options=level_triton.LAUNCH)
     assert "ld.global" in code.asm["ptx"]
     assert code.metadata.shared < 48 * 1024
 

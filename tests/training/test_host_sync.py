@@ -4,19 +4,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from test_step import latents, options, reals, small_state
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from polyinr_core.errors import TrainingError
 from polyinr_core.runtime.device import to_device
 from polyinr_core.runtime.rng import generator_for
+from polyinr_core.training.config import make_config
+from polyinr_core.training.diagnostics import Diagnostics
+from polyinr_core.training.hooks import READ_EVERY, Hooks
 from polyinr_core.training.state import TrainingState
 from polyinr_core.training.step import Batch, Penalty, StepOptions, train_step
+from polyinr_core.training.step_stats import GRADIENT, DeviceStats
 
 READING = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "unique_dim"}
 # a CPU's tensors answer these without an operation, so they are looked for by name
@@ -147,3 +153,38 @@ def test_cuda_sees_no_synchronization(kind: str) -> None:
         iterate(state, given, device)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def waiting_hooks(device: str) -> Hooks:
+    """Return hooks that only wait for statistics: nothing is due for 60 iterations."""
+    hooks = Hooks.__new__(Hooks)
+    hooks.config = make_config("tiny", batch=4, stages="8:10", state_every=1.0, checkpoint_every=1.0, metric_every=0.0)
+    hooks.device, hooks.pending, hooks.diagnostics = torch.device(device), [], Diagnostics()
+    hooks.seconds, hooks.clock = 0.0, 0.0
+    return hooks
+
+
+@pytest.mark.parametrize(("device", "noticed"), [("cpu", 3), ("meta", READ_EVERY)])  # the second as a GPU
+def test_a_failure_is_noticed_within_a_few_iterations(device: str, noticed: int) -> None:
+    """It happens in the third; until it is read nothing is written."""
+    hooks, names = waiting_hooks(device), SimpleNamespace(heads=nn.Linear(1, 1))
+    state: Any = SimpleNamespace(generator=nn.Linear(2, 2), discriminator=names, stage=0, images=0, total_images=0)
+    for iteration in range(1, noticed + 1):
+        state.images = state.total_images = 4 * iteration
+        values = torch.tensor([0.0] * 8 + [GRADIENT + 1.0 if iteration >= 3 else 0.0])
+        stats = DeviceStats(values, state)
+        if iteration < noticed:
+            assert not hooks.on_step_end(state, options(), stats, ended=False, stopped=False)
+    with pytest.raises(TrainingError, match="gradient of bias \\(generator\\)"):
+        hooks.on_step_end(state, options(), stats, ended=False, stopped=False)
+
+
+@pytest.mark.parametrize("reason", ["ended", "stopped", "save"])
+def test_all_is_read_before_anything_is_saved(reason: str) -> None:
+    hooks = waiting_hooks("meta")
+    state: Any = SimpleNamespace(generator=nn.Linear(2, 2), stage=0, images=4, total_images=4)
+    state.discriminator = SimpleNamespace(heads=nn.Linear(1, 1))
+    stats = DeviceStats(torch.tensor([0.0] * 8 + [GRADIENT]), state)
+    asked = {"ended": False, "stopped": False} | {reason: True}
+    with pytest.raises(TrainingError, match="gradient of weight"):
+        hooks.on_step_end(state, options(), stats, **asked)
