@@ -15,6 +15,7 @@ from polyinr_core.runtime.strict_json import format_json
 
 Progress = Callable[[int, int], None]
 NotedProgress = Callable[[int, int, str], None]
+FIRST_LINE, LINE_EVERY = 30.0, 300.0  # seconds between lines of progress, where no bar can be drawn
 LINE_SECONDS = 10.0  # between lines of progress where stderr is a file or a pipe
 
 
@@ -47,7 +48,7 @@ def say_notes(path: object, notes: Iterable[str], *, quiet: bool = False) -> Non
 
 @contextmanager
 def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Yield a callback (done, total) that moves a progress bar on stderr; does nothing without a terminal."""
+    """Yield a callback (done, total) that moves a progress bar on stderr, or writes a line there every so often."""
     with progress_bars(quiet=quiet) as bar:
         yield bar(description)
 
@@ -94,8 +95,11 @@ def psnr_progress(description: str, *, quiet: bool = False) -> Iterator[Callable
 @contextmanager
 def _noted_bars(*, quiet: bool) -> Iterator[Callable[[str], NotedProgress]]:
     """Yield a function that makes callbacks; all bars share one display, as two would overwrite each other."""
-    if quiet or not is_terminal(sys.stderr):
+    if quiet:
         yield lambda description: lambda done, total, note: None
+        return
+    if not is_terminal(sys.stderr):
+        yield line_progress
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -117,6 +121,36 @@ def _noted_bars(*, quiet: bool) -> Iterator[Callable[[str], NotedProgress]]:
             return lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
 
         yield bar
+
+
+class LineSchedule:
+    """When a line is due where no bar can be: after half a minute, then less and less often, every five minutes."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.due = self.start + FIRST_LINE
+
+    def is_due(self) -> bool:
+        """Return whether a line is due; if so, the next one is due later."""
+        now = time.monotonic()
+        if now < self.due:
+            return False
+        self.due = now + min(max(FIRST_LINE, (now - self.start) / 2), LINE_EVERY)
+        return True
+
+
+def line_progress(description: str) -> NotedProgress:
+    """Return a callback that writes a line every so often, for a stderr that is a file or a pipe."""
+    schedule = LineSchedule()
+
+    def move(done: int, total: int, note: str) -> None:
+        if 0 < done < total and schedule.is_due():
+            left = (time.monotonic() - schedule.start) * (total - done) / done
+            about = f"about {left / 60:.0f} min" if left >= 90 else f"about {left:.0f} s"
+            words = [f"{description}: {done / total:.0%}", note, f"{about} left"]
+            say(f"polyinr: {', '.join(filter(None, words))}", always=True)
+
+    return move
 
 
 @contextmanager

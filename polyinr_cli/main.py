@@ -49,16 +49,15 @@ COMMANDS = {  # in the order of the help; each is the function and the module of
 SETTINGS: dict[str, Any] = {
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,  # plain help is twice as fast, and fit for pipes and docs
-    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 120},
 }
+ALIASES = {"--trunc": "--psi", "--class": "--label"}  # StyleGAN's names, taken where the command has no such option
 OTHER_NAMES = {  # what other programs of this field call an option
-    "--trunc": ("--psi",),
     "--truncation": ("--psi",),
     "--outdir": ("--output", "--run-dir"),
     "--out": ("--output", "--run-dir"),
     "--network": ("--model",),
     "--checkpoint": ("--model", "--init-from"),
-    "--class": ("--label",),
     "--seed": ("--seeds",),
     "--resolution": ("--res",),
     "--force": ("--overwrite",),
@@ -79,14 +78,40 @@ class ClosedPipe(PolyinrError):
 
 
 class Command(TyperCommand):
-    """A command that refuses an option given twice; Click would ignore the first one."""
+    """A command that takes aliases, shows its options in groups, and refuses one given twice.
+
+    Click would ignore the first one.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        args = self.without_aliases(args)
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for parameter in given:
             if given.count(parameter) > 1 and not parameter.multiple:
                 ctx.fail(f"Option {'/'.join(parameter.opts)} is given twice")
         return super().parse_args(ctx, args)
+
+    def without_aliases(self, args: list[str]) -> list[str]:
+        """Return the words with the names of this command in place of those of ALIASES."""
+        known = {name for parameter in self.params for name in parameter.opts}
+        words = []
+        for word in args:
+            name, equals, value = word.partition("=")
+            own = ALIASES.get(name, name) if name not in known else name
+            words.append(own + equals + value if own in known else word)
+        return words
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                is_argument = parameter.param_type_name == "argument"
+                panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
+                panels.setdefault(panel, []).append(record)
+        for panel, records in panels.items():
+            if records:
+                with formatter.section(panel):
+                    formatter.write_dl(records)
 
 
 class Commands(TyperGroup):

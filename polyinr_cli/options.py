@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -137,7 +137,13 @@ Output = Annotated[Path, _OUTPUT]
 OptionalOutput = Annotated[Path | None, _OUTPUT]
 # As typed: a trailing slash, which Path drops, means a folder.
 OutputText = Annotated[str, _OUTPUT]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
+_FORMAT = typer.Option(
+    "--format", help="Format of -o -: a PNG, an array, latents, or raw pixels (3 bytes each, image after image)."
+)
+StdoutFormat = Annotated[Literal["png", "npy", "latents", "rgb24"] | None, _FORMAT]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the output if it exists, which is otherwise an error.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON lines on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", callback=_lower_verbosity, help="Print errors only.")]
 Verbose = Annotated[
@@ -183,9 +189,25 @@ Psi = Annotated[
     ),
 ]
 Res = Annotated[int | None, typer.Option("--res", metavar="N", parser=parse_res, help="Width and height in pixels.")]
-Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Width x height in pixels.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size", metavar="WxH", help="Width x height in pixels; another shape than a square shows more of the plane."
+    ),
+]
 Grid = Annotated[
     str, typer.Option("--grid", metavar="A:B", help="Window, A:B or X0:X1,Y0:Y1; 0:1 is the trained square.")
+]
+OptionalGrid = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        metavar="A:B",
+        help="Window, A:B or X0:X1,Y0:Y1; 0:1 is the trained square. Default: 0:1 along the shorter side.",
+    ),
+]
+Stretch = Annotated[
+    bool, typer.Option("--stretch", help="Stretch the trained square to --size, rather than show more beside it.")
 ]
 Supersample = Annotated[
     int, typer.Option("--supersample", metavar="K", help="Average K x K points per pixel, against aliasing; 1 to 64.")
@@ -204,7 +226,12 @@ _BITS = typer.Option(
 )
 Bits = Annotated[int, _BITS]
 OptionalBits = Annotated[int | None, _BITS]
-Force = Annotated[bool, typer.Option("--force", help="Accept latents of another model if their shapes fit.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Use latents of another model if their shapes fit; the images differ. Replaces no file."
+    ),
+]
 Weights = Annotated[
     list[str] | None,
     typer.Option(

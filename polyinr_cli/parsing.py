@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from polyinr_core.models.coordinates import Window
     from polyinr_core.rendering.viewport import Matrix, Viewport
 
-TRAINED_WINDOW = "0:1"
+TRAINED_WINDOW = (0.0, 0.0, 1.0, 1.0)
 MAX_SIZE = 2**20  # pixels per axis
 MAX_WINDOW_COORDINATE = 1e6  # of --grid
 MAX_COORDINATE = 1e12  # of the other coordinates, and of angles
@@ -68,7 +68,7 @@ class ViewportOptions:
     """The options --res, --size, --grid ... --supersample; the model may still have to give the size."""
 
     size: "tuple[int, int] | None" = None
-    window: "Window" = (0.0, 0.0, 1.0, 1.0)
+    window: "Window | None" = None  # None: square pixels, the shorter side spans the trained window
     center: tuple[float, float] | None = None  # with a zoom, in place of the window
     zoom: float = 1.0
     rotate: float = 0.0
@@ -90,20 +90,22 @@ class ViewportOptions:
 
     def viewport(self, resolution: int) -> "Viewport":
         """Return the viewport, of resolution x resolution pixels where no size was given. Raises ConfigError."""
-        from polyinr_core.rendering.viewport import IDENTITY, Viewport, compose, rotation, shear
+        from polyinr_core.rendering.viewport import IDENTITY, Viewport, compose, rotation, shear, window_around
 
         width, height = self.size or self._map_size() or (resolution, resolution)
         window = self.window
         if self.center is not None:
             window = window_around(self.center, self.zoom, width, height)
+        warp = None if self.coordinate_map is not None else self.warp
+        plain = Viewport(width, height, window, IDENTITY, warp, self.coordinate_map, self.supersample)  # type: ignore[arg-type]
+        window = plain.window
         center = ((window[0] + window[2]) / 2, (window[1] + window[3]) / 2)
         matrix = self.transform or IDENTITY
         if self.shear != (0.0, 0.0):
             matrix = compose(shear(*self.shear, center), matrix)
         if self.rotate:
             matrix = compose(rotation(self.rotate, center), matrix)
-        warp = None if self.coordinate_map is not None else self.warp
-        return Viewport(width, height, window, matrix, warp, self.coordinate_map, self.supersample)  # type: ignore[arg-type]
+        return replace(plain, matrix=matrix)
 
     def _map_size(self) -> tuple[int, int] | None:
         coordinates = self.coordinate_map
@@ -114,7 +116,8 @@ def parse_viewport_options(
     *,
     res: int | None = None,
     size: str | None = None,
-    grid: str = TRAINED_WINDOW,
+    grid: str | None = None,
+    stretch: bool = False,
     center: str | None = None,
     zoom: float | None = None,
     rotate: float = 0.0,
@@ -124,8 +127,11 @@ def parse_viewport_options(
     supersample: int = 1,
 ) -> ViewportOptions:
     """Parse the options. Raises RequestError, FileError."""
-    if grid != TRAINED_WINDOW and (center is not None or zoom is not None):
+    is_centered = center is not None or zoom is not None
+    if grid is not None and is_centered:
         raise RequestError("--grid and --center or --zoom both give the window; give one of the two")
+    if stretch and (grid is not None or is_centered):
+        raise RequestError("--stretch shows the trained window; leave --grid, --center and --zoom out")
     if zoom is not None and not MIN_ZOOM <= zoom <= MAX_ZOOM:
         raise RequestError(f"--zoom {zoom:g} is outside {MIN_ZOOM:g} to {MAX_ZOOM:g}")
     if not 1 <= supersample <= MAX_SUPERSAMPLE:
@@ -133,8 +139,9 @@ def parse_viewport_options(
     center_point = None
     if center is not None or zoom is not None:
         center_point = (0.5, 0.5) if center is None else _parse_pair(center, "--center")
-    window, coordinates = parse_window(grid), None if warp is None else _load_coordinate_map(warp)
-    if coordinates is not None and (window != (0.0, 0.0, 1.0, 1.0) or center_point is not None):
+    window = TRAINED_WINDOW if stretch else None if grid is None else parse_window(grid)
+    coordinates = None if warp is None else _load_coordinate_map(warp)
+    if coordinates is not None and (window not in (None, TRAINED_WINDOW) or center_point is not None):
         raise RequestError("a coordinate map places every pixel: leave --grid, --center and --zoom out")
     return ViewportOptions(
         size=parse_res_or_size(res, size),
@@ -148,16 +155,6 @@ def parse_viewport_options(
         supersample=supersample,
         coordinate_map=coordinates,
     )
-
-
-def window_around(center: tuple[float, float], zoom: float, width: int, height: int) -> "Window":
-    """Return the window around a point whose shorter side spans 1 / zoom, with square pixels. Raises RequestError."""
-    shorter = max(1, min(width, height) - 1)
-    half_width, half_height = (max(1, count - 1) / shorter / zoom / 2 for count in (width, height))
-    x, y = center
-    if x - half_width == x + half_width or y - half_height == y + half_height:
-        raise RequestError(f"--zoom {zoom:g} is beyond float64's resolution at {x:g},{y:g}")
-    return x - half_width, y - half_height, x + half_width, y + half_height
 
 
 def _parse_numbers(text: str, option: str, count: int, example: str) -> list[float]:

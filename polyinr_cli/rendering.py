@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from polyinr_core.errors import FileError, PolyinrError, RequestError
 
 from . import console, options
 from .options import Precision
-from .parsing import TRAINED_WINDOW, ViewportOptions, parse_viewport_options
+from .parsing import ViewportOptions, parse_viewport_options
 from .runtime import choose_device, choose_dtype, job, rank_device, rank_range, several, warn_if_alone
 
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from polyinr_core.rendering.model import Model
     from polyinr_core.rendering.render import Renderer
     from polyinr_core.rendering.requests import ImageRequests
-    from polyinr_core.rendering.writers import GridSpec, Output, OutputKind
+    from polyinr_core.rendering.writers import GridSpec, Output, OutputKind, StdoutFormat
 
 logger = logging.getLogger(__name__)
 VARIABLE = "POLYINR_MODEL"
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class WindowOptions:
 
     res: options.Res = None
     size: options.Size = None
-    grid: options.Grid = TRAINED_WINDOW
+    grid: options.OptionalGrid = None
+    stretch: options.Stretch = False
     center: Annotated[str | None, typer.Option(metavar="X,Y", help="Center of the window, with --zoom.")] = None
     zoom: Annotated[float | None, typer.Option(metavar="Z", help="Magnification; the shorter side spans 1/Z.")] = None
     rotate: Annotated[float, typer.Option(metavar="DEGREES", help="Rotate clockwise about the window's center.")] = 0.0
@@ -132,14 +133,25 @@ class RunOptions:
     def reporter(self) -> console.Reporter:
         return console.Reporter(self.as_json, self.quiet)
 
-    def output(self, text: str, *, kinds: "Collection[OutputKind] | None" = None, payload: str = "image") -> "Output":
-        """Read -o; `payload` is what stdout would carry. Raises RequestError, FileError."""
+    def output(
+        self,
+        text: str,
+        *,
+        kinds: "Collection[OutputKind] | None" = None,
+        payload: str = "image",
+        stdout_format: "StdoutFormat | None" = None,
+        default_format: "StdoutFormat" = "png",
+    ) -> "Output":
+        """Read -o and --format; `payload` is what stdout carries by default. Raises RequestError, FileError."""
         from polyinr_core.rendering import writers
 
         console.refuse_two_payloads(text, as_json=self.as_json)
         kinds = writers.IMAGE_KINDS if kinds is None else kinds
-        stdout = partial(console.binary_stdout, payload)
-        return writers.parse_output(text, overwrite=self.overwrite, kinds=kinds, stdout=stdout)
+        if stdout_format is not None and text != "-":
+            raise RequestError("--format is for -o -; the suffix of a file gives its format")
+        stdout = partial(console.binary_stdout, stdout_format or payload)
+        format = stdout_format or default_format
+        return writers.parse_output(text, overwrite=self.overwrite, kinds=kinds, stdout=stdout, stdout_format=format)
 
     def open(self, *, is_8_bit: bool = True) -> "Model":
         """Find the model and load it onto its device, in its dtype. Raises PolyinrError.
@@ -159,6 +171,7 @@ class RunOptions:
         if self.precision is Precision.auto and dtype == torch.bfloat16 and not model.is_faithful():
             logger.info("bfloat16 would change the images of %s: rendering in float32", path.name)
             model = Model(checkpoint, device=device, path=path)
+        logger.info("%s (SHA-256 %s) on %s in %s", path, model.sha256[:12], device, str(model.dtype)[6:])
         return model
 
     def open_for(
@@ -177,10 +190,12 @@ class RunOptions:
 
         images, grid = split_over_ranks(images, target, quiet=self.quiet), SQUARE if grid is None else grid
         check_output(target, renderer, count=len(images), grid=grid)
-        total = count_steps(target, renderer, len(images))
+        total, start = count_steps(target, renderer, len(images)), time.monotonic()
         with console.row_progress("rendering", total=total, quiet=self.quiet) as done:
             for path, metadata in write_images(target, renderer, images, grid=grid, progress=done):
                 self.reporter.json(path, metadata)
+        seconds = time.monotonic() - start
+        logger.info("%s in %.3g s, %.3g s each", console.count(len(images), "image"), seconds, seconds / len(images))
         if target.stream is None:
             count = console.count(len(images), "image")
             is_latents = target.kind.value == "latents"
@@ -197,7 +212,7 @@ class RunOptions:
         metadata: dict[str, Any],
     ) -> None:
         """Render frames into an animation, or to stdout as raw RGB bytes. Raises PolyinrError."""
-        from polyinr_core.rendering.writers import write_frames
+        from polyinr_core.rendering.edits import write_frames
 
         frames = split_over_ranks(frames, target, quiet=self.quiet)
         size = f"{renderer.width}x{renderer.height}"
@@ -220,7 +235,7 @@ def fit_to_photo(
     if photo is None or options.coordinate_map is not None or options.center is not None:
         return renderer
     size = None if window.size is None else options.size
-    explicit = None if window.grid == TRAINED_WINDOW else options.window
+    explicit = options.window if window.grid is not None or window.stretch else None
     shape = renderer.model.viewport(resolution=window.res, size=size, window=explicit, photo=photo)
     fitted = replace(options, size=(shape.width, shape.height), window=shape.window)
     return replace(renderer, viewport=fitted.viewport(renderer.model.resolution or 1))
@@ -260,7 +275,7 @@ def load_model(model: Path | None, *, quiet: bool = False) -> tuple["Checkpoint"
 
 def find_model(model: Path | None, *, quiet: bool = False) -> Path:
     """Return the model file to use, and report it if none or a folder was named. Raises PolyinrError."""
-    from polyinr_core.checkpoints.locate import bundled_model, newest_checkpoint, split_deltas
+    from polyinr_core.checkpoints.locate import BUNDLED, RUNS, bundled_model, newest_checkpoint, split_deltas
 
     if model is not None:
         return resolve_folder(model, "-m", quiet=quiet)
@@ -268,7 +283,7 @@ def find_model(model: Path | None, *, quiet: bool = False) -> Path:
         path = resolve_folder(Path(named), f"${VARIABLE}", quiet=quiet)
         if path != Path(named):
             return path
-        if not path.is_file() and not all(part.exists() for part in split_deltas(path)):
+        if not path.is_file() and not all(part.exists() or str(part) == BUNDLED for part in split_deltas(path)):
             raise FileError(named, f"no such file (named by ${VARIABLE}); name another with -m")
         return _report(path, f"from ${VARIABLE}", quiet=quiet)
     if newest := newest_checkpoint(RUNS):
@@ -301,7 +316,11 @@ def resolve_folder(model: Path, named_by: str, *, quiet: bool) -> Path:
 
 
 def _report(path: Path, source: str, *, quiet: bool) -> Path:
-    console.say(f"polyinr: model {path} ({source})", quiet=quiet, always=True)
+    from polyinr_core.checkpoints.locate import split_deltas, trained_kimg
+
+    kimg = trained_kimg(split_deltas(path)[0])
+    seen = "untrained" if kimg is None else f"trained on {kimg:g} kimg" if kimg else "of unknown kimg"
+    console.say(f"polyinr: model {path} ({source}; {seen})", quiet=quiet, always=True)
     return path
 
 

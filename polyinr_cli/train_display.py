@@ -30,7 +30,7 @@ CPU_TIMES = {  # docs/training.md
 
 
 class Display:
-    """What a run says, kept for drawing; without a `console`, only its messages and warnings, as plain lines.
+    """What a run says, kept for drawing; without a `console`, plain lines: messages, and how it goes every so often.
 
     `stages` holds each stage's resolution and its images in whole batches, `metric` the distance to show;
     `deadline` is the moment of time.monotonic() at which the run is to stop. No thread draws: a loader that
@@ -60,6 +60,7 @@ class Display:
         self.seen = 0
         self.anchor: tuple[float, int] | None = None  # moment, images of this stage: since then speed is measured
         self.drawn = 0.0  # moment
+        self.schedule = None if quiet or console is not None else streams.LineSchedule()
         self.live = None if console is None else self.live_on(console)
 
     def live_on(self, console: "Console") -> "Live":
@@ -83,8 +84,9 @@ class Display:
             self.images = min(max(0, self.seen - before), self.stages[self.stage][1])
         self.facts |= {key: value for key, value in event.items() if value is not None}
         if (value := event.get(self.metric or "")) is not None:
-            self.distance = value, event["kimg"]
-            self.best = self.distance if self.best is None else min(self.best, self.distance)
+            earlier, self.distance = self.distance, (value, event["kimg"])
+            if earlier is not None and earlier[1]:  # the untrained model is never the best
+                self.best = min(self.best or earlier, self.distance)
         self.draw()
 
     def moved(self, seen: int, *, stage: int, images: int) -> None:
@@ -92,6 +94,8 @@ class Display:
         if stage != self.stage or self.anchor is None:
             self.anchor = time.monotonic(), images
         self.stage, self.images, self.seen = stage, images, seen
+        if self.schedule is not None and self.schedule.is_due():
+            self.say(f"polyinr: {self.line()}")
         if time.monotonic() - self.drawn >= REFRESH:
             self.draw()
 
@@ -108,6 +112,15 @@ class Display:
             self.live.refresh()
         except (OSError, ValueError):
             self.live = None
+
+    def line(self) -> str:
+        """Return how the run goes as one line."""
+        shown = [
+            words if name in ("run", "speed", "losses") else f"{name} {words}"
+            for name, words in self.rows()
+            if name in ("run", "speed", "losses", self.metric)
+        ]
+        return f"stage {self.stage + 1} of {len(self.stages)}, {self.stages[self.stage][0]} px; {'; '.join(shown)}"
 
     def table(self) -> "Table":
         """Return what is to be seen."""
@@ -142,9 +155,9 @@ class Display:
             yield "losses", ", ".join(losses)
         if "d_sign_fake" in facts and "d_sign_real" in facts:
             yield "signs", f"fakes {facts['d_sign_fake']:+.2f}, reals {facts['d_sign_real']:+.2f}"
-        if self.distance and self.best:
-            last, best = (f"{value:.5g} at {kimg:g}" for value, kimg in (self.distance, self.best))
-            yield self.metric or "", f"{last} kimg, best {best}"
+        if self.distance:
+            last, *best = (f"{value:.5g} at {kimg:g}" for value, kimg in filter(None, (self.distance, self.best)))
+            yield self.metric or "", ", best ".join([f"{last} kimg", *best])
         if "cpu_mem_mib" in facts:
             cuda = f", {facts['gpu_mem_mib']:.0f} MiB peak on the GPU" if "gpu_mem_mib" in facts else ""
             yield "memory", f"{facts['cpu_mem_mib']:.0f} MiB{cuda}"

@@ -90,7 +90,7 @@ def test_readme_commands_run(polyinr: Run, reference: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pipes.sh", "walkthrough.sh", "image_tools.sh"])
+@pytest.mark.parametrize("name", ["pipes.sh", "walkthrough.sh", "image_tools.sh", "first_hour.sh"])
 def test_examples_run(name: str, tmp_path: Path) -> None:
     """Each to its end, with this Python's `polyinr`; training is cut short."""
     environment = {
@@ -100,7 +100,7 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
         "MAX_TIME": "1s",
     }
     model = small_checkpoint(tmp_path / "ten.safetensors", levels=10)
-    argument = [] if name == "walkthrough.sh" else [str(model)]
+    argument = [] if name in ("walkthrough.sh", "first_hour.sh") else [str(model)]
     command = ["bash", str(ROOT / "examples" / name), *argument]
     ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -1,7 +1,7 @@
 """`polyinr extrapolate`: render images beyond the trained square, which is framed."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,8 +50,12 @@ def extrapolate(
     margin = MARGIN if margin is None else margin
     if not 0 <= margin <= MAX_MARGIN:
         raise RequestError(f"--margin {margin:g} is outside 0-{MAX_MARGIN:g}; 0.25 is a quarter of a side")
-    window = f"{-margin!r}:{1 + margin!r}" if grid is None else grid
-    viewport = parse_viewport_options(res=res, size=size, grid=window, supersample=supersample)
+    viewport = parse_viewport_options(res=res, size=size, grid=grid, supersample=supersample)
+    if grid is None:
+        width, height = viewport.size or (1, 1)
+        around = {"center": (0.5, 0.5), "zoom": 1 / (1 + 2 * margin)}  # square pixels in another shape
+        square: dict[str, Any] = {"window": (-margin, -margin, 1 + margin, 1 + margin)}
+        viewport = replace(viewport, **(square if width == height else around))
     target = run.output(output, kinds=IMAGE_KINDS - {OutputKind.latents})
     images.check()
 
@@ -71,6 +75,7 @@ def extrapolate(
 
 def _size(viewport: ViewportOptions, resolution: int) -> tuple[int, int]:
     """Return the size at which the trained square has the training resolution. Raises RequestError."""
+    assert viewport.window is not None
     x0, y0, x1, y1 = viewport.window
     width, height = max(1, round(resolution * abs(x1 - x0))), max(1, round(resolution * abs(y1 - y0)))
     if max(width, height) > MAX_SIZE:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,10 @@ from polyinr_cli.options import Json, OptionalOutput, Overwrite, Quiet, Verbose
 from polyinr_core.errors import FileError, RequestError
 
 Facts = dict[str, Any]
-MAX_LISTED = 12  # items on a line
+MAX_LISTED = 12  # items of a list or of nested facts on a line
+WIDTH, MIN_WIDTH = 110, 40  # columns of a line, and of its text
+MAX_LINES = 4  # after the first one of a long text
+MAX_INDENT = 4  # columns: facts that are nested deeper are only named
 
 
 def info(
@@ -19,7 +23,8 @@ def info(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A checkpoint, delta, dataset, image, latents or directions file; or hf:OWNER/NAME on the hub.",
+            help="A checkpoint, delta, dataset, image, latents or directions file, or a run folder; bundled or "
+            "hf:OWNER/NAME for a model.",
         ),
     ],
     output: OptionalOutput = None,
@@ -28,7 +33,7 @@ def info(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Describe a file: a checkpoint, delta, dataset (-o writes a grid of its images), image, latents, directions.
+    """Describe a file or a run folder; -o writes a grid of a dataset's images.
 
     For an image with polyinr's metadata, print the command that renders it again.
 
@@ -45,13 +50,19 @@ def info(
 def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
     """Return the facts of a file, whose kind its first bytes tell. Raises PolyinrError."""
     from polyinr_core.checkpoints.hub import local_file
+    from polyinr_core.checkpoints.locate import BUNDLED, bundled_model
 
-    path = local_file(path)
+    is_bundled = str(path) == BUNDLED and not path.exists()
+    path = bundled_model() if is_bundled else local_file(path)
     kind = _kind_of(path)
     if kind == "data":
         return _data_facts(path, output, overwrite=overwrite, quiet=quiet)
     if output is not None:
         raise RequestError(f"-o writes a grid of a dataset's images (.zip, .tar shards); {path} is not a dataset")
+    if kind == "run":
+        from polyinr_core.report.run_reader import describe_run
+
+        return describe_run(path)
     if kind == "folder":
         from polyinr_core.data.import_sources import describe_folder
 
@@ -85,7 +96,7 @@ def _kind_of(path: Path) -> str:
     if means_shards(path):
         return "data"
     if path.is_dir():
-        return "folder"
+        return "run" if (path / "config.json").is_file() and (path / "log.jsonl").is_file() else "folder"
     refuse_special(path)
     if path.suffix.lower() == ".dzi" and path.is_file():
         return "image"
@@ -129,23 +140,38 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
         return describe_dataset(data)
 
 
-def _print(facts: Facts) -> None:
-    """Print facts, one per line, with the names in a column; empty ones are left out."""
+def _print(facts: Facts, *, indent: int = 0) -> None:
+    """Print facts, one per line, with the names in a column; empty ones are left out, nested ones indented."""
     shown = {name: value for name, value in facts.items() if value not in (None, "", [], {}, ())}
-    width = max(map(len, shown))
+    column = indent + max(map(len, shown), default=0) + 2
     for name, value in shown.items():
-        streams.line(f"{name.replace('_', ' '):{width}}  {_text_of(value)}")
+        title = f"{' ' * indent}{str(name).replace('_', ' ')}"
+        text = _text_of(value)
+        if isinstance(value, dict) and (len(text) > WIDTH - column or any(isinstance(v, dict) for v in value.values())):
+            if indent < MAX_INDENT:
+                streams.line(title)
+                _print(value, indent=indent + 2)
+                continue
+            text = f"{', '.join(map(str, value))} (with --json)"
+        if name == "command":  # to be copied
+            first, *others = [text]
+        else:
+            first, *others = wrap(text, max(WIDTH - column, MIN_WIDTH), break_on_hyphens=False) or [""]
+        streams.line(f"{title:{column}}{first}")
+        for line in others[:MAX_LINES]:
+            streams.line(f"{'':{column}}{line}")
+        if len(others) > MAX_LINES:
+            streams.line(f"{'':{column}}... (all of it with --json)")
 
 
 def _text_of(value: object) -> str:
-    """Return a fact as one line of text, shortened where it is long."""
+    """Return a fact as text on one line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, str):
-        first, *others = value.strip().splitlines() or [""]
-        return first if not others else f"{first} ..."
+        return " ".join(value.split())
     if isinstance(value, dict):
         items = [f"{key} {item if isinstance(item, list) else _text_of(item)}" for key, item in value.items()]
     elif isinstance(value, list):
@@ -153,4 +179,5 @@ def _text_of(value: object) -> str:
     else:
         return json.dumps(value)
     more = f", and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
-    return ", ".join(items[:MAX_LISTED]) + more
+    between = " " if all(item.endswith(".") for item in items) else ", "  # whole sentences
+    return between.join(items[:MAX_LISTED]) + more

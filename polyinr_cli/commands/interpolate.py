@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.options import OutputText, with_groups
-from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM, TRAINED_WINDOW
+from polyinr_cli.options import OutputText, StdoutFormat, with_groups
+from polyinr_cli.parsing import MAX_ZOOM, MIN_ZOOM
 from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions, fit_to_photo
 from polyinr_cli.runtime import own_rank
 from polyinr_core.errors import RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
-from polyinr_core.rendering.writers import IMAGE_KINDS, GridSpec, Output, OutputKind, check_frames, check_output
+from polyinr_core.rendering.writers import IMAGE_KINDS, GridSpec, Output, OutputKind, check_output
 
 KINDS = (IMAGE_KINDS | {OutputKind.animation}) - {OutputKind.zoomable}
 FPS = 30.0
@@ -56,26 +56,28 @@ def interpolate(
     ] = None,
     labels: LabelOptions,
     window: WindowOptions,
+    format: StdoutFormat = None,
     run: RunOptions,
 ) -> None:
     """Interpolate from image to image, in affine, w or z space.
 
     The suffix of -o gives the form: .gif, .webp and .mp4 (which needs the extra `video`) are animations; .png,
     .jpg and .tif a grid of all frames; a folder gets numbered frames; .npy the unclamped colors; .safetensors the
-    frames' latents; - raw frames of 24 bits per pixel for ffmpeg. --json also reports how smooth the path is: the
-    largest and the mean distance between successive frames in features of EfficientNet-lite0, at 128 x 128.
+    frames' latents; - raw frames of 24 bits per pixel for ffmpeg, or another --format. --json also reports how smooth
+    the path is: the largest and the mean distance between successive frames in features of EfficientNet-lite0, at
+    128 x 128.
 
     Example: polyinr interpolate 3 17 --space affine --frames 60 -o path.gif
     """
     zooms = _zooms(zoom_from, zoom_to, zoom=window.zoom)
-    centered = replace(window, zoom=1.0) if zooms and window.grid == TRAINED_WINDOW else window
+    centered = replace(window, zoom=1.0) if zooms and window.grid is None and not window.stretch else window
     viewport = centered.parse()
-    target = run.output(output, kinds=KINDS, payload="frame")
+    target = run.output(output, kinds=KINDS, payload="frame", stdout_format=format, default_format="rgb24")
     _check_options(target, fps=fps, columns=columns, frames=frames)
     if target.kind is OutputKind.latents:
         (replace(viewport, center=None) if zooms else viewport).check_unused()
     from polyinr_core.latents.interpolation import LatentPath
-    from polyinr_core.rendering.edits import frame_requests, frame_smoothness, load_smoothness_features
+    from polyinr_core.rendering.edits import check_frames, frame_requests, frame_smoothness, load_smoothness_features
 
     model, renderer = run.open_for(target, viewport)
     ends = labels.select(model, *images)
@@ -84,7 +86,7 @@ def interpolate(
     if target.is_animation:
         check_frames(target, renderer, count=frames, fps=rate)
     else:
-        check_output(target, renderer, count=1 if target.kind is OutputKind.stdout else frames, grid=layout)
+        check_output(target, renderer, count=frames, grid=layout)
     features = load_smoothness_features(model.device) if run.as_json and own_rank() == 0 else None
 
     like = model.generator.mapping.w_avg
@@ -116,7 +118,7 @@ def interpolate(
         **path_style,  # type: ignore[arg-type]
     )
     messages = replace(run, as_json=False)  # one JSON line in all
-    if target.is_animation or target.kind is OutputKind.stdout:
+    if target.is_animation or target.kind is OutputKind.frames:
         messages.write_animation(target, renderer, all_frames, fps=rate, metadata=metadata)
     else:
         messages.write(target, renderer, all_frames, grid=layout)
@@ -143,12 +145,12 @@ def _check_options(target: Output, *, fps: float | None, columns: int | None, fr
     """Raise RequestError for options that do not apply to the output."""
     if not 2 <= frames <= MAX_FRAMES:
         raise RequestError(f"--frames {frames} is outside 2-{MAX_FRAMES}")
-    is_grid = target.kind is OutputKind.image and not target.is_animation
+    is_grid = target.kind in (OutputKind.image, OutputKind.stdout) and not target.is_animation
     if columns is not None and not is_grid:
         raise RequestError("--columns is for a grid of frames: .png, .jpg or .tif")
     if columns is not None and columns < 1:
         raise RequestError(f"--columns {columns} is less than 1")
-    if fps is not None and not (target.is_animation or target.kind is OutputKind.stdout):
+    if fps is not None and not (target.is_animation or target.kind is OutputKind.frames):
         raise RequestError("--fps is for animations: .gif, .webp, .mp4 or -")
     if fps is not None and not 0 < fps <= 1000:
         raise RequestError(f"--fps {fps:g} is outside 0 to 1000")

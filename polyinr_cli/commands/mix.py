@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.options import Bits, OutputText, with_groups
+from polyinr_cli.options import Bits, OutputText, StdoutFormat, with_groups
 from polyinr_cli.rendering import LabelOptions, RunOptions, WindowOptions, check_stdin_once, fit_to_photo
 from polyinr_core.errors import RequestError
+from polyinr_core.rendering import writers
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
 from polyinr_core.rendering.writers import IMAGE_KINDS, OutputKind
 
@@ -55,13 +56,14 @@ def mix(
     labels: LabelOptions,
     window: WindowOptions,
     bits: Bits = 8,
+    format: StdoutFormat = None,
     run: RunOptions,
 ) -> None:
     """Mix levels of source images into target images.
 
     An image file gets one mixture, or a grid of several with the sources on the left and the targets on top; a
-    folder one PNG per mixture; .tif and .dzi one of any size; .npy the unclamped colors; .safetensors and - the
-    mixtures' latents. With --mask, which latents cannot hold, - is a PNG.
+    folder one PNG per mixture; .tif and .dzi one of any size; .npy the unclamped colors; .safetensors the mixtures'
+    latents. Without --format, - is latents, and a PNG with --mask, which latents cannot hold.
 
     Example: polyinr mix --source 1-4 --target 5-8 --levels 8-9 -o grid.png
     """
@@ -70,9 +72,8 @@ def mix(
     from polyinr_core.rendering.edits import MixtureGrid, Mixtures, mask_weights
 
     kinds = IMAGE_KINDS if mask is None else IMAGE_KINDS - {OutputKind.latents}
-    out = run.output(output, kinds=kinds, payload="latents" if mask is None else "image")
-    if out.kind is OutputKind.stdout and mask is None:
-        out = replace(out, kind=OutputKind.latents)
+    default: writers.StdoutFormat = "latents" if mask is None else "png"
+    out = run.output(output, kinds=kinds, payload=default, stdout_format=format, default_format=default)
     if out.kind is OutputKind.latents:
         viewport.check_unused()
 

@@ -105,5 +105,9 @@ def print_report(report: "Report", res: int, *, quiet: bool) -> None:
     for note in report.notes:
         say(note)
     resumed = f", {report.resumed} of them from an earlier run" if report.resumed else ""
-    classes = f"{report.classes} classes" if report.classes else "no labels"
+    names, more = report.class_names[:MAX_SHOWN], len(report.class_names) - MAX_SHOWN
+    named = f" ({', '.join(names)}{f' and {more} more' if more > 0 else ''})" if names else ""
+    classes = (
+        f"{report.classes} {'class' if report.classes == 1 else 'classes'}{named}" if report.classes else "no labels"
+    )
     say(f"{report.output}: {report.kept} of {report.found} images at {res} px{resumed}; {classes}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from polyinr_cli.options import OptionalBits, OutputText, Precision, Tolerance, with_groups
+from polyinr_cli.options import OptionalBits, OutputText, Precision, StdoutFormat, Tolerance, with_groups
 from polyinr_cli.parsing import ViewportOptions
 from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions, fit_to_photo
 from polyinr_core.errors import RequestError
@@ -22,6 +22,7 @@ def sample(
     window: WindowOptions,
     tolerance: Tolerance = None,
     bits: OptionalBits = None,
+    format: StdoutFormat = None,
     class_grid: Annotated[
         bool, typer.Option("--class-grid", help="Render every seed in every class, one row per class.")
     ] = False,
@@ -37,13 +38,14 @@ def sample(
     """Render images by seed, or from a latents file, at any size and in any window.
 
     The suffix of -o gives the form: a folder gets one PNG per image; .png, .jpg, .webp or .tif one image, or a
-    grid of several; .npy the unclamped colors; .safetensors the latents; - a PNG on stdout. A single .tif or
-    .dzi (DeepZoom) is written tile by tile with downscaled copies, at any size.
+    grid of several; .npy the unclamped colors; .safetensors the latents; - a PNG or another --format on stdout. A
+    single .tif or .dzi (DeepZoom) is written tile by tile with downscaled copies, at any size. Run the same command
+    again to resume an interrupted one: the images that a folder has already are kept.
 
     Example: polyinr sample --seeds 0-7 --res 256 -o out/
     """
     viewport = window.parse()
-    target = run.output(output)
+    target = run.output(output, stdout_format=format)
     if target.kind is OutputKind.latents:
         viewport.check_unused()
         if like is not None or tolerance is not None:
@@ -98,14 +100,16 @@ def _complete_images(given: ImageOptions, stored: StoredSettings) -> ImageOption
 
 def _complete_viewport(given: ViewportOptions, stored: StoredSettings, *, res: int | None) -> ViewportOptions:
     """Complete a viewport by that of --like; `res` is its new longer side. Raises RequestError."""
-    options = {name: stored.options[name] for name in ("size", "grid", "transform", "warp") if name in stored.options}
-    own = WindowOptions(**options, supersample=int(stored.options.get("supersample", 1))).parse()  # type: ignore[arg-type]
-    assert own.size is not None
-    size = given.size or own.size
-    if res is not None:
-        from polyinr_core.rendering.viewport import scaled_size
+    from polyinr_core.rendering.viewport import Viewport, scaled_size
 
-        size = scaled_size(own.size, res)
+    options = {name: stored.options[name] for name in ("size", "grid", "transform", "warp") if name in stored.options}
+    parsed = WindowOptions(**options, supersample=int(stored.options.get("supersample", 1))).parse()  # type: ignore[arg-type]
+    assert parsed.size is not None
+    is_default = parsed.window == Viewport(*parsed.size).window
+    own = replace(parsed, window=None) if is_default else parsed  # it follows the shape of another size
+    size = given.size or parsed.size
+    if res is not None:
+        size = scaled_size(parsed.size, res)
     has_window = replace(given, size=None, supersample=1) != ViewportOptions()
     supersample = max(given.supersample, own.supersample)
     return replace(given if has_window else own, size=size, supersample=supersample)

@@ -1,6 +1,7 @@
 """polyinr train: train a model on a dataset, through stages of growing resolution."""
 
 import re
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
     from polyinr_core.training.config import TrainingConfig
 
+# the groups of --help
+STAGES = "Stages and batches"
+NETWORKS = "Networks"
+DISCRIMINATOR = "Discriminator"
+DATA = "Data"
+SAVING = "Saving and measuring"
 BYTES_PER_PARAMETER = 5 * 4  # weight, average, gradient and two moments, in float32
 
 
@@ -45,15 +52,21 @@ class SettingOptions:
             help="Resolution and length of each stage, as 32:200,64:100 (px:kimg). A stage can override batch, g_lr, "
             "d_lr, mirror and guidance: 64:100:batch=32.",
             metavar="RES:KIMG,...",
+            rich_help_panel=STAGES,
         ),
     ] = None
     batch: Annotated[
-        int | None, typer.Option(help="Images per iteration, of all processes together (2-65536).", metavar="N")
+        int | None,
+        typer.Option(
+            help="Images per iteration, of all processes together (2-65536).", metavar="N", rich_help_panel=STAGES
+        ),
     ] = None
     micro_batch: Annotated[
         int | None,
         typer.Option(
-            help="Images per forward pass, of all processes together; a divisor of --batch. 0: --batch.", metavar="N"
+            help="Images per forward pass, of all processes together; a divisor of --batch. 0: --batch.",
+            metavar="N",
+            rich_help_panel=STAGES,
         ),
     ] = None
     chunk: Annotated[
@@ -62,21 +75,36 @@ class SettingOptions:
             help="Pixels of the generator's backward pass at a time, to save memory. 0: all. "
             "Default: as memory requires.",
             metavar="PIXELS",
+            rich_help_panel=STAGES,
         ),
     ] = None
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Type of the matrix products. auto: bfloat16 where supported. Weights stay float32."),
+        typer.Option(
+            help="Type of the matrix products. auto: bfloat16 where supported. Weights stay float32.",
+            rich_help_panel=STAGES,
+        ),
     ] = None
     seed: Annotated[
-        int | None, typer.Option(help="Seed of all random numbers of the run (0 to 2^32-1).", metavar="N")
+        int | None,
+        typer.Option(help="Seed of all random numbers of the run (0 to 2^32-1).", metavar="N", rich_help_panel=STAGES),
     ] = None
-    channels: Annotated[int | None, typer.Option(help="Width of the synthesis network.", metavar="N")] = None
+    channels: Annotated[
+        int | None, typer.Option(help="Width of the synthesis network.", metavar="N", rich_help_panel=NETWORKS)
+    ] = None
     backbones: Annotated[
-        str | None, typer.Option(help="Backbones of the discriminator: lite0, deit-base, or both.", metavar="A,B")
+        str | None,
+        typer.Option(
+            help="Backbones of the discriminator: lite0, deit-base, or both.",
+            metavar="A,B",
+            rich_help_panel=DISCRIMINATOR,
+        ),
     ] = None
     disc_res: Annotated[
-        int | None, typer.Option(help="Resolution of the backbones' input in px, as 128 or 224.", metavar="N")
+        int | None,
+        typer.Option(
+            help="Resolution of the backbones' input in px, as 128 or 224.", metavar="N", rich_help_panel=DISCRIMINATOR
+        ),
     ] = None
     head_resolution: Annotated[
         int | None,
@@ -84,31 +112,45 @@ class SettingOptions:
             help="Image size that the depth of the discriminator's heads is made for, a power of two. "
             "At most twice --disc-res.",
             metavar="N",
+            rich_help_panel=DISCRIMINATOR,
         ),
     ] = None
     loss: Annotated[
         str | None,
-        typer.Option(help="Adversarial loss: hinge, or relativistic (pairs of a real and a fake).", metavar="NAME"),
+        typer.Option(
+            help="Adversarial loss: hinge, or relativistic (pairs of a real and a fake).",
+            metavar="NAME",
+            rich_help_panel=DISCRIMINATOR,
+        ),
     ] = None
     penalty: Annotated[
         float | None,
         typer.Option(
             help="Weight of the discriminator's gradient penalty (R1 and R2 by finite differences), as 0.01. 0: none.",
             metavar="WEIGHT",
+            rich_help_panel=DISCRIMINATOR,
         ),
     ] = None
     penalty_every: Annotated[
         int | None,
-        typer.Option(help="Iterations from one penalty to the next, which weighs as many times more.", metavar="N"),
+        typer.Option(
+            help="Iterations from one penalty to the next, which weighs as many times more.",
+            metavar="N",
+            rich_help_panel=DISCRIMINATOR,
+        ),
     ] = None
     lecam: Annotated[
-        float | None, typer.Option(help="Weight of the LeCam penalty, as 0.01. 0: none.", metavar="WEIGHT")
+        float | None,
+        typer.Option(
+            help="Weight of the LeCam penalty, as 0.01. 0: none.", metavar="WEIGHT", rich_help_panel=DISCRIMINATOR
+        ),
     ] = None
     augment: Annotated[
         str | None,
         typer.Option(
             help="Augmentation in front of the discriminator: none, diffaugment, or adaptive (as much as it overfits).",
             metavar="NAME",
+            rich_help_panel=DISCRIMINATOR,
         ),
     ] = None
     schedule: Annotated[
@@ -116,12 +158,15 @@ class SettingOptions:
         typer.Option(
             help="Learning rates, blur and penalty over a stage: constant, or cosine (rates and penalty fall to 10 %).",
             metavar="NAME",
+            rich_help_panel=DISCRIMINATOR,
         ),
     ] = None
     blur_kimg: Annotated[
         float | None,
         typer.Option(
-            help="Thousand images of a stage over which the blur in front of the discriminator fades.", metavar="KIMG"
+            help="Thousand images of a stage over which the blur in front of the discriminator fades.",
+            metavar="KIMG",
+            rich_help_panel=DISCRIMINATOR,
         ),
     ] = None
     class_centering: Annotated[
@@ -129,18 +174,31 @@ class SettingOptions:
         typer.Option(
             help="Part of their mean that the class embeddings start without. 0: as in the release, 1: centered.",
             metavar="PART",
+            rich_help_panel=NETWORKS,
         ),
     ] = None
     cond: Annotated[
         bool | None,
-        typer.Option("--cond/--no-cond", help="Train a class-conditional model. Default: if the dataset has labels."),
+        typer.Option(
+            "--cond/--no-cond",
+            help="Train a class-conditional model. Default: if the dataset has labels.",
+            rich_help_panel=NETWORKS,
+        ),
     ] = None
-    mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="Also train on mirrored images.")] = None
+    mirror: Annotated[
+        bool | None, typer.Option("--mirror/--no-mirror", help="Also train on mirrored images.", rich_help_panel=STAGES)
+    ] = None
     classifier: Annotated[
-        str | None, typer.Option(help="Network of classifier guidance: lite2 or deit-small.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="Network of classifier guidance: lite2 or deit-small.", metavar="NAME", rich_help_panel=NETWORKS
+        ),
     ] = None
     guidance: Annotated[
-        float | None, typer.Option(help="Weight of the classifier's loss. 0: no guidance.", metavar="WEIGHT")
+        float | None,
+        typer.Option(
+            help="Weight of the classifier's loss. 0: no guidance.", metavar="WEIGHT", rich_help_panel=NETWORKS
+        ),
     ] = None
     held_out: Annotated[
         int | None,
@@ -148,36 +206,57 @@ class SettingOptions:
             help="Images withheld from training, to detect overfitting. "
             "Default: 2 %, at most 512, of a dataset of 500 or more.",
             metavar="N",
+            rich_help_panel=DATA,
         ),
     ] = None
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that decode images (0-256). Default: up to 4, for a dataset above 1 GiB.", metavar="N"
+            help="Processes that decode images (0-256). Default: up to 4, for a dataset above 1 GiB.",
+            metavar="N",
+            rich_help_panel=DATA,
         ),
     ] = None
     auto_advance: Annotated[
         int | None,
-        typer.Option(help="End a stage after N measurements in a row without improvement. 0: never.", metavar="N"),
+        typer.Option(
+            help="End a stage after N measurements in a row without improvement. 0: never.",
+            metavar="N",
+            rich_help_panel=STAGES,
+        ),
     ] = None
     state_every: Annotated[
-        float | None, typer.Option(help="Save a resumable training state every KIMG thousand images.", metavar="KIMG")
+        float | None,
+        typer.Option(
+            help="Save a resumable training state every KIMG thousand images.", metavar="KIMG", rich_help_panel=SAVING
+        ),
     ] = None
     checkpoint_every: Annotated[
         float | None,
-        typer.Option(help="Save a checkpoint and a grid of samples every KIMG thousand images.", metavar="KIMG"),
+        typer.Option(
+            help="Save a checkpoint and a grid of samples every KIMG thousand images.",
+            metavar="KIMG",
+            rich_help_panel=SAVING,
+        ),
     ] = None
     keep: Annotated[
-        int | None, typer.Option(help="Keep the N newest checkpoints, beside the best. 0: all.", metavar="N")
+        int | None,
+        typer.Option(
+            help="Keep the N newest checkpoints, beside the best. 0: all.", metavar="N", rich_help_panel=SAVING
+        ),
     ] = None
     metric_every: Annotated[
-        float | None, typer.Option(help="Compute the metrics every KIMG thousand images. 0: never.", metavar="KIMG")
+        float | None,
+        typer.Option(
+            help="Compute the metrics every KIMG thousand images. 0: never.", metavar="KIMG", rich_help_panel=SAVING
+        ),
     ] = None
     metrics: Annotated[
         str | None,
         typer.Option(
             help="Metrics to compute: fd-lite2, kd-lite2, fid. The first one decides which checkpoint is the best.",
             metavar="A,B",
+            rich_help_panel=SAVING,
         ),
     ] = None
 
@@ -337,11 +416,9 @@ def train(
                 stop=lambda: signal.asked() or bool(broken) or (deadline is not None and time.monotonic() > deadline),
                 save=signal.save_asked,
             )
+    command = shlex.join(["polyinr", "sample", "-m", str(folder.path), "--seeds", "0-7", "-o", "images/"])
+    console.say(f"polyinr: render images of this run with: {command}", quiet=quiet, always=True)
     if finished:
-        console.say(
-            f"polyinr: finished; the model is in {folder.path}; sample it with `polyinr sample --seeds 0-7 -o images/`",
-            quiet=quiet,
-        )
         return
     console.say(
         f"polyinr: training state saved to {folder.path}; run the same command again to resume",

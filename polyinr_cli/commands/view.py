@@ -60,14 +60,16 @@ def view(
         )
     with listen(port) as listening:
         opened = RunOptions(model, precision, device, quiet=quiet).open()
+        from polyinr_core.checkpoints.locate import model_argument
         from polyinr_core.viewer.server import ViewerServer
         from polyinr_core.viewer.tiles import TileRenderer, parse_selection
 
+        assert opened.path is not None
         fields = {"seed": str(seed), "label": label or "", "psi": "" if psi is None else repr(psi)}
         server = ViewerServer(
             TileRenderer(opened.checkpoint, opened.dtype, tolerance or 0.0),
             initial=parse_selection(fields, opened.checkpoint),
-            options=() if model is None else ("-m", str(model)),
+            options=("-m", model_argument(opened.path)),
         )
         port = listening.getsockname()[1]
         announce(f"http://{HOST}:{port}/", port, as_json=as_json, quiet=quiet, open_browser=not no_open)

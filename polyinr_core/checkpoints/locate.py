@@ -6,18 +6,19 @@ from hashlib import sha256 as digest
 from importlib import resources
 from pathlib import Path
 
-from polyinr_core.errors import FileError
+from polyinr_core.errors import FileError, PolyinrError
 from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.strict_json import FOLDERS
 
-from .checkpoint import Checkpoint, load_checkpoint
-from .delta import apply_delta, is_delta, load_delta
-from .hub import is_hub_name, local_file
+from .checkpoint import Checkpoint, load_checkpoint, read_facts
+from .delta import apply_delta, combined_sha256, is_delta, load_delta
+from .hub import hub_name_of, is_hub_name, local_file
 
 BUNDLED = "bundled"  # the name of the model that comes with the package
 BUNDLED_FILE = "bundled.safetensors"
 CHECKPOINT_FOLDER = "checkpoints"  # of a run
 FOLDER_NAMES = (CHECKPOINT_FOLDER, FOLDERS[CHECKPOINT_FOLDER])  # and its name in runs of polyinr 0.1
+RUNS = Path("runs")  # where runs are sought and made by default
 BEST = "best.safetensors"  # the checkpoint of the best metric so far, whenever it was written
 PLUS = "+"
 MAX_DEPTH = 4  # folders between the one that is named and a run folder
@@ -33,14 +34,13 @@ def load_model_file(model: PathLike | None = None) -> tuple[Checkpoint, Path]:
             that very name comes first.
 
     Returns:
-        The checkpoint and the path of its file. With deltas the path ends in all names, joined by "+".
+        The checkpoint and the path of its file; with deltas the paths of all, joined by "+".
 
     Raises FileError, CheckpointError, RequestError.
     """
-    if model is None or (os.fspath(model) == BUNDLED and not Path(model).exists()):
-        model = bundled_model()
-    base, *deltas = split_deltas(Path(model))
-    base = local_file(base)
+    base, *deltas = split_deltas(Path(BUNDLED if model is None else model))
+    is_named = str(base) == BUNDLED and not base.exists()
+    base = bundled_model() if is_named else local_file(base)
     if base.is_dir():
         base = newest_in(base)
     if not deltas:
@@ -50,7 +50,7 @@ def load_model_file(model: PathLike | None = None) -> tuple[Checkpoint, Path]:
     checkpoint = load_checkpoint(base)
     for delta in deltas:
         checkpoint = apply_delta(checkpoint, load_delta(delta), source=delta)
-    return checkpoint, base.with_name(PLUS.join([base.name, *(delta.name for delta in deltas)]))
+    return checkpoint, Path(PLUS.join(map(str, [base, *deltas])))
 
 
 def bundled_model() -> Path:
@@ -60,8 +60,56 @@ def bundled_model() -> Path:
 
 def is_bundled(sha256: str) -> bool:
     """Return whether a hash is that of the bundled model."""
-    bundled = bundled_model()
-    return bundled.is_file() and digest(bundled.read_bytes()).hexdigest() == sha256
+    return hash_of(bundled_model()) == sha256
+
+
+def hash_of(model: Path) -> str | None:
+    """Return the hash of a model with its deltas, None if there is no such file."""
+    base, *deltas = [bundled_model() if str(part) == BUNDLED else part for part in split_deltas(model)]
+    try:
+        found = digest(base.read_bytes()).hexdigest()
+        for delta in deltas:
+            found = combined_sha256(found, digest(delta.read_bytes()).hexdigest())
+    except (OSError, ValueError):  # ValueError: a name with a null byte
+        return None
+    return found
+
+
+def model_argument(path: Path) -> str:
+    """Return a model as -m takes it here: "bundled", its name on the hub, or its path, relative if it lies below."""
+    here = Path.cwd()
+
+    def shorten(part: Path) -> str:
+        if part == bundled_model():
+            return BUNDLED
+        if name := hub_name_of(part):
+            return name
+        full = Path(os.path.abspath(part))
+        return str(full.relative_to(here) if full.is_relative_to(here) else full)
+
+    return PLUS.join(map(shorten, split_deltas(path)))
+
+
+def find_by_hash(sha256: str, *, named: str, beside: Path) -> str | None:
+    """Return the model of a hash as -m takes it in the current folder, None if it is not found.
+
+    It is sought where it is `named`, from here and from the folders above the file `beside`, then below ./runs.
+    """
+    if is_bundled(sha256):
+        return BUNDLED
+    if is_hub_name(named):
+        return named  # of a commit
+    named = named.replace("~/", f"{Path.home()}/")
+    above = [] if PLUS in named else [folder / named for folder in beside.absolute().parents]
+    for path in (Path(named), *above):
+        if hash_of(path) == sha256:
+            return model_argument(path)
+    with suppress(FileError):
+        for folder in checkpoint_folders(RUNS) if RUNS.is_dir() else ():
+            path = folder / Path(named).name
+            if hash_of(path) == sha256:
+                return model_argument(path)
+    return None
 
 
 def split_deltas(path: Path) -> list[Path]:
@@ -81,21 +129,39 @@ def newest_in(folder: Path) -> Path:
     """Return the newest checkpoint of the runs at or below a folder. Raises FileError if there is none."""
     newest = newest_checkpoint(folder)
     if newest is None:
+        if untrained := [path for place in checkpoint_folders(folder) for path in checkpoint_files(place)]:
+            raise FileError(folder, f"holds only an untrained checkpoint; train it, or name {untrained[0]}")
         where = f"{CHECKPOINT_FOLDER}/*.safetensors, at most {MAX_DEPTH} folders down"
         raise FileError(folder, f"holds no checkpoint ({where}); name a model file")
     return newest
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest .safetensors file in a `checkpoints` folder at or below `folder`, None if there is none.
+    """Return the newest checkpoint of the run at or below `folder` that was trained last, None if there is none.
 
-    A run's best checkpoint counts only where it is the only one, as its time says nothing. Raises FileError for
-    a folder of very many others, such as a whole disk.
+    The newest checkpoint of a run is the one of the most images seen; untrained ones do not count. The last trained
+    run is the one whose newest checkpoint was written last. Raises FileError for a folder of very many files, such
+    as a whole disk.
     """
-    found = [path for place in checkpoint_folders(folder) for path in checkpoint_files(place)]
-    numbered = {path.parent for path in found if path.name != BEST}
-    found = [path for path in found if path.name != BEST or path.parent not in numbered]
-    return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+    newest = [path for place in checkpoint_folders(folder) if (path := newest_of_run(place)) is not None]
+    return max(newest, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+
+
+def newest_of_run(checkpoints: Path) -> Path | None:
+    """Return the newest trained checkpoint in a `checkpoints` folder; the best one where it is the only one."""
+    trained = {path: kimg for path in checkpoint_files(checkpoints) if (kimg := trained_kimg(path)) is not None}
+    numbered = [path for path in trained if path.name != BEST]
+    return max(numbered or trained, key=lambda path: (trained[path], path.stem.zfill(18)), default=None)
+
+
+def trained_kimg(path: Path) -> float | None:
+    """Return how many thousand images a checkpoint was trained on, 0 if unknown; None for an untrained one."""
+    try:
+        facts = read_facts(path)
+    except PolyinrError:  # damaged: reported once it is read, if no other one is there
+        return 0.0
+    is_untrained = not facts["kimg"] and "stages" in facts["origin"]  # converted ones do not say their kimg
+    return None if is_untrained else float(facts["kimg"])
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:

@@ -73,8 +73,8 @@ class TrainLoader:
         if resolution > data.resolution:
             raise DatasetError(
                 data.path,
-                f"holds images of {data.resolution} px, {resolution} px are asked for; prepare it with "
-                f"--res {resolution}",
+                f"holds images of {data.resolution} px, {resolution} px are asked for; train it with "
+                f"--stages {data.resolution}:200, or prepare it with --res {resolution}",
             )
         self.data = data
         self.resolution = resolution

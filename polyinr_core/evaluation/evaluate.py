@@ -49,7 +49,7 @@ from .set_metrics import (
 from .statistics_io import SavedStatistics, is_statistics_path, open_statistics, save_statistics
 
 DEFAULT_METRICS = ("fd-lite2", "kd-lite2")
-DEFAULT_COUNT = 10_000
+DEFAULT_COUNT, CPU_COUNT = 10_000, 1000  # of generated images, on a GPU and on a CPU
 ENOUGH_IMAGES = 10_000  # with fewer, the bias of a distance is as large as many differences between models
 
 
@@ -91,7 +91,7 @@ def evaluate(
         real: real images, likewise; None for metrics that need none.
         metrics: names such as fid, kid, pr, prdc-lite2, fd-dinov2, ppl, inversion (docs/evaluation.md).
         protocol: what fid and pr mean: "sgxl", "clean" or "adm".
-        count: generated images; by default 10000 of a model, or all of a set.
+        count: generated images; by default 10000 of a model on a GPU, 1000 on a CPU, or all of a set.
         real_count: real images; by default all.
         resolution: of rendered images in pixels; larger stored images are area-averaged to it.
         psi: truncation, 1 for none.
@@ -164,15 +164,17 @@ def evaluate(
         )
         if save_statistics_to is not None and not isinstance(reals, DatasetImages):
             raise RequestError(f"{reals.name} holds statistics already; --save-statistics needs images")
+    if device is None:
+        device = checkpoint.generator.mapping.w_avg.device if checkpoint is not None else torch.device("cpu")
+    device = torch.device(device)
     if checkpoint is None:
         fakes = open_source(model, option="--fake", resolution=resolution, count=count, warn=warn)
         labels_warning = ""
     else:
         distribution, labels_warning = choose_labels(selection, checkpoint, reals, label=label, labels=labels)
         name = name or getattr(model, "name", None) or checkpoint.sha256[:12] or "model"
-        fakes = GeneratedImages(
-            checkpoint, name=name, count=count or DEFAULT_COUNT, resolution=resolution, psi=psi, labels=distribution
-        )
+        count = count or (CPU_COUNT if device.type == "cpu" else DEFAULT_COUNT)
+        fakes = GeneratedImages(checkpoint, name=name, count=count, resolution=resolution, psi=psi, labels=distribution)
     compared = reals if selection.need_reals else None
     check_images(selection, compared, fakes, bootstrap=bootstrap)
     class_names = check_classes(compared, fakes) if per_class else ()
@@ -188,9 +190,6 @@ def evaluate(
         check_resolutions(model_metrics, fakes, perceptual)
     if labels_warning:
         warn(labels_warning)
-    if device is None:
-        device = checkpoint.generator.mapping.w_avg.device if checkpoint is not None else torch.device("cpu")
-    device = torch.device(device)
     settings = PassSettings(device, batch, bootstrap, Path(cache) if cache is not None else None, ranks, progress)
 
     result, real_statistics = _evaluate_sets(selection, compared, fakes, extractors, settings, class_names, warn)

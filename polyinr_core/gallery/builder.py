@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from polyinr_core.checkpoints.hub import model_name
-from polyinr_core.checkpoints.locate import is_bundled
+from polyinr_core.checkpoints.locate import is_bundled, model_argument
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.models.generator import flops_per_pixel
 from polyinr_core.rendering.metadata import model_metadata
@@ -73,8 +72,8 @@ class GalleryBuilder:
         self.model = model
         self.plan = plan
         self.is_bundled = is_bundled(model.sha256)
-        self.model_file = "model.safetensors" if model.path is None else model_name(model.path)
-        self.jobs = RenderJobs(model, plan, model_option=None if self.is_bundled else self.model_file)
+        self.model_file = "model.safetensors" if model.path is None else model_argument(model.path)
+        self.jobs = RenderJobs(model, plan, model_option=self.model_file)
         self.sections = plan_sections(self.jobs)
 
     @property

@@ -123,7 +123,7 @@ def render_page(
         config=checkpoint.generator.config,
         checkpoint=checkpoint,
         parameters=count_parameters(checkpoint.generator)["total"],
-        origin=[(name.replace("_", " "), format_value(value)) for name, value in checkpoint.origin.items()],
+        origin=metadata_rows(checkpoint.origin),
         data=format_value(checkpoint.origin["data"]) if checkpoint.origin.get("data") else None,
         plan=plan,
         sections=sections,
@@ -149,10 +149,24 @@ def inline_json(value: Any) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
+def metadata_rows(facts: dict[str, Any], *, within: str = "") -> list[tuple[str, str]]:
+    """Return metadata as rows of a table: those of a dictionary under its name, deeper ones as text."""
+    rows: list[tuple[str, str]] = []
+    for name, value in facts.items():
+        title = f"{within}{name}".replace("_", " ")
+        if isinstance(value, dict) and not within:
+            rows += metadata_rows(value, within=f"{title}: ")
+        else:
+            rows.append((title, format_value(value)))
+    return rows
+
+
 def format_value(value: Any) -> str:
-    """Return a metadata value of a checkpoint as text."""
+    """Return a metadata value of a checkpoint as text; a dictionary as its names with their values."""
     if isinstance(value, list):
         value = ", ".join(format_value(part) for part in value)
+    if isinstance(value, dict):
+        value = "; ".join(f"{name.replace('_', ' ')} {format_value(part)}" for name, part in value.items())
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 

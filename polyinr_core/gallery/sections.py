@@ -41,10 +41,10 @@ class RenderJobs:
     Args:
         model: the model.
         plan: what the gallery shows.
-        model_option: the value of -m in the commands, None for the default model.
+        model_option: the value of -m in the commands.
     """
 
-    def __init__(self, model: Model, plan: GalleryPlan, *, model_option: str | None) -> None:
+    def __init__(self, model: Model, plan: GalleryPlan, *, model_option: str) -> None:
         self.model = model
         self.plan = plan
         self.model_option = model_option
@@ -133,8 +133,7 @@ class RenderJobs:
 
     def command(self, words: list[str], output: str, **options: Any) -> str:
         """Return a polyinr command line."""
-        model = [] if self.model_option is None else ["-m", self.model_option]
-        return shlex.join(["polyinr", *format_options(words, **options), *model, "-o", output])
+        return shlex.join(["polyinr", *format_options(words, **options), "-m", self.model_option, "-o", output])
 
     def class_of(self, seed: int) -> int | None:
         """Return the class that a seed draws, None for an unconditional model."""

@@ -384,7 +384,8 @@ def parse_label(text: str, *, classes: int, class_names: Sequence[str] = ()) -> 
         if 0 <= int(name) < classes:
             return int(name)
         raise LabelError(f"class {name} is outside 0-{classes - 1}")
-    near = get_close_matches(name, class_names)
+    parts = [other for other in class_names if name and name.casefold() in other.casefold()]
+    near = parts[:3] or get_close_matches(name, class_names)
     hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"give a number in 0-{classes - 1}"
     if class_names and not near:
         hint = f"{hint}, or a name that `polyinr info MODEL` lists"

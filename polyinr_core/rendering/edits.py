@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from polyinr_core.errors import FileError, ImageError, RequestError
-from polyinr_core.images.grid import blank
+from polyinr_core.images.grid import Pixels, blank
 from polyinr_core.latents.directions import Directions, move
 from polyinr_core.latents.interpolation import (
     Easing,
@@ -30,7 +30,7 @@ from polyinr_core.runtime.resources import check_memory
 from .metadata import Metadata, model_metadata
 from .model import Model
 from .requests import ImageRequests, RequestedImage
-from .writers import GridSpec, Output, check_output, write_pixels
+from .writers import FRAME_BYTES, GridSpec, Output, check_output, write_pixels, write_stream
 
 if TYPE_CHECKING:
     from .render import Renderer
@@ -196,6 +196,49 @@ def frame_requests(
         return RequestedImage(replace(latents, model_sha256=model.sha256), metadata | {"index": index})
 
     return ImageRequests(tuple(f"frame{index:0{digits}d}" for index in range(frames)), make)
+
+
+def check_frames(output: Output, renderer: "Renderer", *, count: int, fps: float) -> None:
+    """Raise PolyinrError if an animation cannot be written, before any frame is rendered."""
+    from polyinr_core.images.animation import check_animation, check_encoder
+
+    check_encoder(output.path)
+    check_animation(output.path, width=renderer.width, height=renderer.height, count=count, fps=fps)
+    needed = count * renderer.width * renderer.height * FRAME_BYTES[output.path.suffix.lower()]
+    advice = "use .mp4, which is written frame by frame, a smaller size, or a folder of frames"
+    check_memory(needed, purpose=f"an animation of {count} frames", advice=advice)
+
+
+def write_frames(
+    output: Output,
+    renderer: "Renderer",
+    frames: "ImageRequests",
+    *,
+    fps: float,
+    metadata: Metadata,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Render frames into a .gif, .webp or .mp4; into a stream as raw RGB bytes, row by row. Raises PolyinrError."""
+    from polyinr_core.images.animation import write_animation
+
+    def render() -> Iterator[Pixels]:
+        pixels = blank((renderer.width, renderer.height))
+        for latents, _ in frames:
+            renderer.fill(pixels, latents, progress=progress)
+            yield pixels
+
+    if output.stream is not None:
+        for pixels in render():
+            write_stream(output.stream, pixels.tobytes())
+        return
+    write_animation(
+        output.path,
+        (pixels.copy() for pixels in render()),
+        count=len(frames),
+        fps=fps,
+        metadata=metadata,
+        overwrite=output.overwrite,
+    )
 
 
 def viewport_center(viewport: "Viewport") -> tuple[float, float]:

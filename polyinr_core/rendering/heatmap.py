@@ -12,7 +12,7 @@ from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import Pixels, apply_colormap, blank, check_finite
 from polyinr_core.images.io import ImageFile
 from polyinr_core.latents.latents import Latents
-from polyinr_core.models.coordinates import UNIT, Grid, Window, without_metal
+from polyinr_core.models.coordinates import Grid, Window, without_metal
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.runtime.resources import check_memory
 
@@ -35,7 +35,7 @@ def heatmap(
     levels: Sequence[int] | None = None,
     resolution: int | None = None,
     size: tuple[int, int] | None = None,
-    window: Window = UNIT,
+    window: Window | None = None,
     viewport: Viewport | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:

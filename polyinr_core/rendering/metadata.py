@@ -33,13 +33,18 @@ def version() -> str:
 
 
 def model_metadata(model: "Model") -> Metadata:
-    """Return what the metadata of every image begins with: the version, the model, its dtype and device."""
-    from polyinr_core.checkpoints.hub import model_name
+    """Return what the metadata of every image begins with: the version, the model, its dtype and device.
 
+    The model is named by its hash and by its path: from the current folder if it lies below, else from the home
+    folder, so that a published image does not say who rendered it.
+    """
+    from polyinr_core.checkpoints.locate import model_argument
+
+    named = "" if model.path is None else model_argument(model.path)
     return {
         "polyinr": version(),
         "model": model.sha256,
-        "model_file": "" if model.path is None else model_name(model.path),
+        "model_file": named.replace(f"{Path.home()}/", "~/"),
         "precision": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
     }
@@ -162,16 +167,15 @@ def format_options(words: Sequence[str], **options: object) -> list[str]:
 
 
 def command_of(metadata: Metadata, *, output: str) -> str:
-    """Return the command line that renders an image again. Damaged metadata is a KeyError or TypeError."""
-    from polyinr_core.checkpoints.locate import is_bundled
+    """Return the command line that renders an image again, with the model as it was named.
 
+    Damaged metadata is a KeyError or TypeError.
+    """
     words = ["polyinr", str(metadata.get("command", "sample")), *map(str, metadata.get("words", ()))]
     for name, value in options_of(metadata).items():
         words += [f"--{name}", value]
     words += ["--precision", str(metadata["precision"]), "--device", str(metadata["device"])]
-    if not is_bundled(metadata.get("model", "")):
-        words += ["-m", str(metadata["model_file"])]
-    return shlex.join([*words, "-o", output])
+    return shlex.join([*words, "-m", str(metadata["model_file"]), "-o", output])
 
 
 @dataclass(frozen=True)
@@ -243,15 +247,24 @@ def read_settings(image: PathLike, *, viewport_only: bool = False) -> StoredSett
 
 
 def describe_image(image: PathLike) -> Metadata:
-    """Return an image's metadata, with the command that renders it again. Raises FileError."""
+    """Return an image's metadata, with the command that renders it again from the current folder. Raises FileError."""
+    from polyinr_core.checkpoints.locate import find_by_hash
+
     path, metadata = Path(image), read_metadata(image)
     if not metadata:
         return {"kind": "image", "metadata": "none; JPEG and WebP files have none, nor have other programs' images"}
     again = f"{path.stem}-again"
     single_of_many = "folder" in metadata or (metadata.get("count", 1) != 1 and "index" in metadata)
     try:
-        command = command_of(metadata, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
+        sha256, named = str(metadata["model"]), str(metadata["model_file"])
+        found = find_by_hash(sha256, named=named, beside=path)
+        located = metadata | ({"model_file": found} if found else {})
+        for name in ("latents", "warp"):
+            if name in metadata and not Path(metadata[name]).exists() and (path.parent / metadata[name]).is_file():
+                located[name] = str(path.parent / metadata[name])
+        command = command_of(located, output=f"{again}/" if single_of_many else f"{again}{path.suffix}")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise FileError(path, DAMAGED) from error
     shown = {key: value for key, value in metadata.items() if key not in ("command", "words")}
-    return {"kind": "image", **shown, "command": command}
+    missing = f"{named or 'the model'} is not here (SHA-256 {sha256}); name that model with -m in the command"
+    return {"kind": "image", **shown, "command": command, **({} if found else {"note": missing})}

@@ -18,7 +18,7 @@ from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
 from polyinr_core.images.grid import check_finite, to_uint8
 from polyinr_core.latents.latents import Latents, Photo, common_photo, from_seeds, in_space, parse_label, to_affine
-from polyinr_core.models.coordinates import UNIT, Grid, Window, coordinates_at
+from polyinr_core.models.coordinates import Grid, Window, coordinates_at
 from polyinr_core.models.generator import Generator, Synthesis, render_checkpointed
 from polyinr_core.runtime.atomic_io import PathLike
 
@@ -212,10 +212,10 @@ class Model:
         """Return the viewport of an image of resolution x resolution, or of size (width, height), pixels.
 
         A photo that the image was inverted from gives what the arguments do not: its window, its size, and its aspect
-        ratio, with `resolution` as the longer side. Without one, the default is the training resolution and the
-        trained window. Raises RequestError if the resolution is unknown, ConfigError.
+        ratio, with `resolution` as the longer side. Without one, the default is the training resolution and the window
+        of `Viewport`. Raises RequestError if the resolution is unknown, ConfigError.
         """
-        window = window or (UNIT if photo is None else photo.window)
+        window = window if window is not None or photo is None else photo.window
         if size is None and photo is not None:
             size = photo.size if resolution is None else scaled_size(photo.size, resolution)
         if size is None:
@@ -223,7 +223,7 @@ class Model:
             if not side:
                 raise RequestError("the model does not state its resolution; give resolution or size")
             size = (side, side)
-        return Viewport(*size, window)
+        return Viewport(*size) if window is None else Viewport(*size, window)
 
     def grid(self, viewport: Viewport) -> Grid:
         """Return the coordinates of a viewport's pixels: the learned ones of a released model where it has them."""
@@ -248,7 +248,8 @@ class Model:
             resolution: Width and height in pixels; by default the training resolution, or the shape of the photos that
                 the latents were inverted from: `viewport`.
             size: Width and height in pixels, where they differ.
-            window: The part x0, y0, x1, y1 of the plane; the model is trained on (0, 0, 1, 1).
+            window: The part x0, y0, x1, y1 of the plane; the model is trained on (0, 0, 1, 1). By default pixels are
+                square, and the shorter side spans 0 to 1.
             viewport: Instead of the three before it: also a homography, a warp, or supersampling.
             requires_grad: Keep the graph, so that gradients reach `latents.affine` or `latents.w`, and the weights
                 that require them. The features are recomputed in the backward pass, chunk by chunk.
@@ -292,7 +293,7 @@ class Model:
         psi: float = 1.0,
         resolution: int | None = None,
         size: tuple[int, int] | None = None,
-        window: Window = UNIT,
+        window: Window | None = None,
     ) -> NDArray[np.uint8]:
         """Draw the latents of N seeds and render them as an array [N, H, W, 3] of 8 bits.
 

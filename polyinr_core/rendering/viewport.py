@@ -24,7 +24,9 @@ class Viewport:
 
     Attributes:
         width, height: The size in pixels.
-        window: x0, y0, x1, y1, the centers of the outermost pixels; a single row or column is in the middle.
+        window: x0, y0, x1, y1, the centers of the outermost pixels; a single row or column is in the middle. By
+            default pixels are square and the shorter side spans the trained window: another shape than a square shows
+            more of the plane. UNIT stretches the trained window to the size.
         matrix: A homography that maps the window's points (x, y, 1), as columns, to those of the plane.
         warp: "fisheye" or "polar", applied within the window before the matrix.
         coordinate_map: [H', W', 2], in place of a warp: the point (x, y) of each pixel, interpolated where the
@@ -37,7 +39,7 @@ class Viewport:
 
     width: int
     height: int
-    window: Window = UNIT
+    window: Window = None  # type: ignore[assignment]  # `__post_init__` computes it from the size
     matrix: Matrix = IDENTITY
     warp: Warp | None = None
     coordinate_map: Tensor | None = None
@@ -45,6 +47,9 @@ class Viewport:
     parent: "Viewport | None" = None
 
     def __post_init__(self) -> None:
+        if self.window is None:
+            shape = window_around((0.5, 0.5), 1.0, self.width, self.height) if self.coordinate_map is None else UNIT
+            object.__setattr__(self, "window", shape)
         RegularGrid(self.width, self.height, self.window)  # or it raises ConfigError
         if self.supersample < 1:
             raise ConfigError(f"supersample {self.supersample} is less than 1")
@@ -162,6 +167,16 @@ class ViewportGrid:
                 raise ConfigError("the matrix sends a pixel to infinity; change its last row a little")
             coordinates = coordinates / coordinates[:, 2:]
         return coordinates.to(dtype)
+
+
+def window_around(center: tuple[float, float], zoom: float, width: int, height: int) -> Window:
+    """Return the window around a point whose shorter side spans 1 / zoom, with square pixels. Raises ConfigError."""
+    shorter = max(1, min(width, height) - 1)
+    half_width, half_height = (max(1, count - 1) / shorter / zoom / 2 for count in (width, height))
+    x, y = center
+    if x - half_width == x + half_width or y - half_height == y + half_height:
+        raise ConfigError(f"zoom {zoom:g} is beyond float64's resolution at {x:g},{y:g}")
+    return x - half_width, y - half_height, x + half_width, y + half_height
 
 
 def scaled_size(size: tuple[int, int], longer_side: int) -> tuple[int, int]:

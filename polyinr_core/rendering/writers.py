@@ -7,13 +7,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from polyinr_core.errors import FileError, RequestError
+from polyinr_core.errors import FileError, PolyinrError, RequestError
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite, written_beside
 from polyinr_core.runtime.resources import check_disk, check_memory
 
-from .metadata import Metadata, grid_metadata
+from .metadata import Metadata, grid_metadata, read_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,7 @@ class OutputKind(StrEnum):
     animation = "animation"
     array = "array"
     latents = "latents"
+    frames = "frames"
     stdout = "stdout"
 
 
@@ -53,6 +54,13 @@ SUFFIXES = {
     ".mp4": OutputKind.animation,
 }
 IMAGE_KINDS = frozenset(OutputKind) - {OutputKind.animation}
+StdoutFormat = Literal["png", "npy", "latents", "rgb24"]
+STDOUT_KINDS: dict[StdoutFormat, OutputKind] = {  # what --format says that stdout carries
+    "png": OutputKind.stdout,
+    "npy": OutputKind.array,
+    "latents": OutputKind.latents,
+    "rgb24": OutputKind.frames,
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ def parse_output(
     overwrite: bool = False,
     kinds: Collection[OutputKind] = IMAGE_KINDS,
     stdout: Callable[[], BinaryIO] | None = None,
+    stdout_format: StdoutFormat = "png",
 ) -> Output:
     """Read the name of an output.
 
@@ -88,6 +97,7 @@ def parse_output(
         overwrite: Replace what exists.
         kinds: The kinds that are allowed.
         stdout: Opens stdout for bytes.
+        stdout_format: What stdout carries: a PNG, an array, latents, or raw pixels of 24 bits.
 
     Raises RequestError, FileError.
     """
@@ -100,6 +110,8 @@ def parse_output(
     if kind not in kinds:
         raise RequestError(f"{text}: this command writes no file of that kind ({kind.value}); use {_choices(kinds)}")
     if kind is OutputKind.stdout:
+        if (kind := STDOUT_KINDS[stdout_format]) not in kinds:
+            raise RequestError(f"this command writes no {stdout_format} to stdout; give another --format")
         return Output(path, kind, stream=None if stdout is None else stdout())
     if kind is OutputKind.folder:
         if os.path.exists(path) and not path.is_dir():  # unlike Path.exists, takes names that are too long
@@ -148,11 +160,11 @@ def check_output(output: Output, renderer: "Renderer", *, count: int, grid: Grid
     """Raise RequestError if the output cannot hold `count` images of that size, before any is rendered."""
     from polyinr_core.images.io import check_depth, check_size, format_of
 
-    if output.kind in (OutputKind.latents, OutputKind.array, OutputKind.zoomable):
+    if output.kind in (OutputKind.latents, OutputKind.array, OutputKind.zoomable, OutputKind.frames):
         if output.kind is OutputKind.zoomable and count != 1:
             raise RequestError(f"a .dzi holds one image, not {count}; name one seed or one image")
         if renderer.bits != 8:
-            raise RequestError(f"--bits {renderer.bits} is for PNG and TIFF, not for {output.path.suffix}")
+            raise RequestError(f"--bits {renderer.bits} is for PNG and TIFF, not for {output.path.suffix or 'rgb24'}")
         return
     format = format_of(output.path) if output.kind is OutputKind.image else "png"
     check_depth(format, f"uint{renderer.bits}")
@@ -207,6 +219,8 @@ def write_images(
         return _write_folder(output, renderer, images, progress)
     if output.kind is OutputKind.array:
         return _write_array(output, renderer, images, progress)
+    if output.kind is OutputKind.frames:
+        return _write_raw(output, renderer, images, progress)
     if output.kind is OutputKind.zoomable or (output.is_tiff and len(images) == 1):
         return _write_tiles(output, renderer, images, progress)
     return _write_grid(output, renderer, images, grid, progress)
@@ -255,50 +269,6 @@ def write_stream(stream: BinaryIO, data: bytes) -> None:
     stream.flush()
 
 
-def check_frames(output: Output, renderer: "Renderer", *, count: int, fps: float) -> None:
-    """Raise PolyinrError if an animation cannot be written, before any frame is rendered."""
-    from polyinr_core.images.animation import check_animation, check_encoder
-
-    check_encoder(output.path)
-    check_animation(output.path, width=renderer.width, height=renderer.height, count=count, fps=fps)
-    needed = count * renderer.width * renderer.height * FRAME_BYTES[output.path.suffix.lower()]
-    advice = "use .mp4, which is written frame by frame, a smaller size, or a folder of frames"
-    check_memory(needed, purpose=f"an animation of {count} frames", advice=advice)
-
-
-def write_frames(
-    output: Output,
-    renderer: "Renderer",
-    frames: "ImageRequests",
-    *,
-    fps: float,
-    metadata: Metadata,
-    progress: Progress = lambda rows: None,
-) -> None:
-    """Render frames into a .gif, .webp or .mp4; into a stream as raw RGB bytes, row by row. Raises PolyinrError."""
-    from polyinr_core.images.animation import write_animation
-    from polyinr_core.images.grid import blank
-
-    def render() -> "Iterator[Pixels]":
-        pixels = blank((renderer.width, renderer.height))
-        for latents, _ in frames:
-            renderer.fill(pixels, latents, progress=progress)
-            yield pixels
-
-    if output.stream is not None:
-        for pixels in render():
-            write_stream(output.stream, pixels.tobytes())
-        return
-    write_animation(
-        output.path,
-        (pixels.copy() for pixels in render()),
-        count=len(frames),
-        fps=fps,
-        metadata=metadata,
-        overwrite=output.overwrite,
-    )
-
-
 def _write_latents(output: Output, images: "ImageRequests", progress: Progress) -> Iterator[Written]:
     from polyinr_core.latents.latents import concatenate
 
@@ -314,11 +284,23 @@ def _write_latents(output: Output, images: "ImageRequests", progress: Progress) 
 def _write_folder(
     output: Output, renderer: "Renderer", images: "ImageRequests", progress: Progress
 ) -> Iterator[Written]:
-    """Write one PNG an image; each appears when it is complete, so an interruption loses only the last ones."""
+    """Write one PNG an image; each appears when it is complete, so an interruption loses only the last ones.
+
+    Those of an earlier, interrupted call are kept: complete files with the very metadata of the image.
+    """
     from polyinr_core.images.grid import blank
     from polyinr_core.images.io import ImageFile
 
     metadata: list[Metadata] = []
+    left = []
+    for index, name in enumerate(images.names):
+        path = output.path / f"{name}.png"
+        if output.overwrite or not path.is_file() or not holds(path, own := images[index].metadata):
+            left.append(index)
+            continue
+        progress(renderer.height)
+        yield path, own
+    images = images.select(left)
 
     def render() -> Iterator[ImageFile]:
         for name, image in zip(images.names, images, strict=True):
@@ -330,6 +312,16 @@ def _write_folder(
     names = [f"{name}.png" for name in images.names]
     for index, path in enumerate(write_files(output, renderer, render(), names=names)):
         yield path, metadata[index]
+
+
+def holds(path: Path, metadata: Metadata) -> bool:
+    """Return whether an image file carries exactly this metadata."""
+    from polyinr_core.runtime.strict_json import plain_json
+
+    try:
+        return read_metadata(path) == plain_json(metadata)
+    except PolyinrError:
+        return False
 
 
 def _write_grid(
@@ -395,6 +387,18 @@ def _write_array(
         yield output.path, one
 
 
+def _write_raw(output: Output, renderer: "Renderer", images: "ImageRequests", progress: Progress) -> Iterator[Written]:
+    """Write the pixels of each image as bytes R, G, B, row by row, one image after another."""
+    from polyinr_core.images.grid import blank
+
+    assert output.stream is not None
+    pixels = blank((renderer.width, renderer.height))
+    for image in images:
+        renderer.fill(pixels, image.latents, progress=progress)
+        write_stream(output.stream, pixels.tobytes())
+        yield output.path, image.metadata
+
+
 @contextmanager
 def array_file(
     output: Output, renderer: "Renderer", shape: tuple[int, ...]
@@ -407,9 +411,14 @@ def array_file(
     import torch
 
     dtype = np.dtype("<f8" if renderer.model.dtype == torch.float64 else "<f4")
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    if output.stream is not None:
+        np.lib.format.write_array_header_1_0(output.stream, header)
+        yield output.stream, dtype
+        output.stream.flush()
+        return
     check_disk(output.path, math.prod(shape) * dtype.itemsize)
     with written_beside(output.path, overwrite=output.overwrite) as draft, draft.open("wb") as file:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         yield file, dtype
 

@@ -1,5 +1,6 @@
 """Read a run folder: its configuration, its log with resumed and damaged parts, its grids, models and results."""
 
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -176,18 +177,42 @@ class StoredRun:
         return path if path.is_file() else None
 
     @property
-    def model(self) -> Path | None:
-        """The run's best checkpoint, else the newest, None if there is none yet."""
-        if (best := self.folder.checkpoints / BEST).is_file():
-            return best
+    def best(self) -> Path | None:
+        """The checkpoint of the best measurement, None if no trained model was measured yet."""
+        return best if (best := self.folder.checkpoints / BEST).is_file() else None
+
+    @property
+    def latest(self) -> Path | None:
+        """The last checkpoint, None if there is none yet."""
         numbered = [path for path in self.folder.checkpoints.glob("*.safetensors") if path.stem.isdecimal()]
         return max(numbered, key=lambda path: int(path.stem), default=None)
+
+    @property
+    def model(self) -> Path | None:
+        """The run's best checkpoint, else the latest, None if there is none yet."""
+        return self.best or self.latest
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that the run computes, by its configuration."""
         named = self.config.get("metrics")
         return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else ()
+
+    @property
+    def measured(self) -> tuple[str, list[tuple[float, float]]] | None:
+        """The watched metric, and the kimg and value of its latest and, of two or more, its best measurement.
+
+        Those of the last stage count, without that of the untrained model; None if there is none.
+        """
+        if not self.metrics or not self.log.spans:
+            return None
+        name, start = self.metrics[0], self.log.spans[-1].start
+        series = self.log.series(name)
+        pairs = [pair for pair in zip(series.kimg, series.values, strict=True) if pair[0] > start]
+        if not pairs:
+            return None
+        best = [min(pairs, key=lambda pair: pair[1])] if len(pairs) > 1 else []
+        return name, [pairs[-1], *best]
 
     def results(self, *, exclude: Sequence[Path] = ()) -> tuple[Result, ...]:
         """Return the results of `polyinr evaluate` in the folder, except some; other .json files are ignored."""
@@ -218,6 +243,32 @@ def read_run(path: PathLike) -> StoredRun:
     if not isinstance(config, dict) or not isinstance(data, dict):
         raise FileError(folder.config, "is damaged: its training or its data is missing")
     return StoredRun(folder, config, data, configured_stages(config), read_log(folder.log))
+
+
+def describe_run(path: PathLike) -> dict[str, Any]:
+    """Return what `polyinr info` prints of a run folder. Raises FileError."""
+    run = read_run(path)
+    last, measured = run.log.events[-1], run.measured
+    stages = [f"{stage.resolution} px for {stage.kimg:g} kimg" for stage in run.stages]
+    images = run.log.series("img_per_sec")
+    pairs = zip(("latest", "best"), [] if measured is None else measured[1], strict=False)
+    values = [f"{name} {value:.5g} at {kimg:g} kimg" for name, (kimg, value) in pairs]
+    return {
+        "kind": "run",
+        "data": run.data,
+        "stages": stages,
+        "kimg": run.log.kimg,
+        "planned_kimg": sum(stage.kimg for stage in run.stages),
+        "stage": f"{last.get('stage', 0) + 1} of {len(stages)}, {last.get('resolution')} px",
+        "last_event": last.get("time"),
+        "images_per_second": images.values[-1] if images else None,
+        "metric": None if measured is None else f"{measured[0]} {', '.join(values)}",
+        "latest_checkpoint": None if run.latest is None else str(run.latest),
+        "best_checkpoint": None if run.best is None else str(run.best),
+        "resumed_at": list(run.log.resumed),
+        "warnings": [warning for _, warning in run.log.warnings],
+        "command": shlex.join(["polyinr", "sample", "-m", str(path), "--seeds", "0-7", "-o", "images/"]),
+    }
 
 
 def configured_stages(config: dict[str, Any]) -> tuple[Stage, ...]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -241,9 +242,10 @@ class Hooks:
             self.log(state, {"warning": warning})
 
     def log(self, state: TrainingState, facts: dict[str, Any]) -> None:
-        """Write an event to the log."""
+        """Write an event to the log, with the time (UTC)."""
         stage = self.config.stages[state.stage]
         event = {"kimg": state.total_images / 1000, "stage": state.stage, "resolution": stage.resolution, **facts}
+        event["time"] = datetime.now(UTC).isoformat(timespec="seconds")
         if self.dist.is_main:
             self.logger.write(event)
 
@@ -298,10 +300,13 @@ class EarlyStopping:
 def keep_best(checkpoints: Path, checkpoint: Checkpoint, *, metric: str, value: float, labels: str = "") -> bool:
     """Save `checkpoint` as best.safetensors if its distance is the smallest so far. Return whether it is.
 
+    An untrained model is never the best.
     The file's own header holds metric and value (`origin`), so that nothing else can contradict it. A best model of
     another metric, resolution, dataset or label distribution is not comparable and is replaced, as a damaged one is.
     Raises FileError.
     """
+    if not checkpoint.kimg:
+        return False
     path = checkpoints / BEST
     best = best_value(path, checkpoint, metric=metric, labels=labels)
     if not math.isfinite(value) or (best is not None and value >= best):

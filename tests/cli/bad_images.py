@@ -88,6 +88,9 @@ SAMPLE = [
     (f"{DRAW} --grid a:b", 2, "window 'a:b'"),
     (f"{DRAW} --grid -1", 2, "window '-1'"),
     (f"{DRAW} --grid ''", 2, "window ''"),
+    (f"{DRAW} --stretch --grid 0:1", 2, "--stretch shows the trained window", "leave --grid"),
+    (f"{DRAW} --format png", 2, "--format is for -o -"),
+    ("sample --seeds 1 -m model.safetensors -o - --format bmp", 2, "--format", "bmp"),
     # machine
     (f"{DRAW} --precision half", 2, "--precision", "half"),
     (f"{DRAW} --device tpu", 2, "device 'tpu' is unknown", "cuda"),

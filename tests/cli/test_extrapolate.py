@@ -60,6 +60,13 @@ def test_windows_and_sizes(polyinr: Run, tiny_checkpoint: Path, tmp_path: Path):
     assert polyinr("extrapolate", "--seeds", "1", "-m", unknown, "--res", "8", "-o", "y.png").code == 0
 
 
+def test_another_shape_shows_more_beside_the_trained_square(polyinr: Run, tiny_checkpoint: Path):
+    """Its frame is square, in a wide image too."""
+    where = frame_of(polyinr, "--seeds", "3", "-m", tiny_checkpoint, "--margin", "0.5", "--size", "61x31")
+    rows, columns = np.nonzero(where)
+    assert np.ptp(rows) == np.ptp(columns) > 12
+
+
 def test_the_frame_stands_around_the_trained_square(polyinr: Run, tiny_checkpoint: Path):
     """A quarter apart, columns 4 to 8 are those of 0:1; the frame covers none of them."""
     expected = np.zeros((13, 13), dtype=bool)
@@ -93,7 +100,7 @@ def test_outputs(polyinr: Run, tiny_checkpoint: Path):
     assert np.array_equal(sheet[:24, :24], first)
     assert np.array_equal(sheet[-24:, -24:], second)
     assert np.array_equal(pixels_of(polyinr(*common, "-o", "-").stdout), sheet)
-    one = ("extrapolate", "--seeds", "3", "-m", tiny_checkpoint, "--size", "300x30")
+    one = ("extrapolate", "--seeds", "3", "-m", tiny_checkpoint, "--size", "300x30", "--grid=-0.25:1.25")
     for name in ("y.png", "y.tif", "y.dzi"):
         assert polyinr(*one, "-o", name).code == 0
     assert np.array_equal(tifffile.imread("y.tif"), pixels_of("y.png"))  # of two tiles

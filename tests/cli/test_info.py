@@ -11,6 +11,7 @@ import pytest
 from conftest import Run, refused
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from run_stand_in import make_run
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 
@@ -181,3 +182,22 @@ def test_a_header_whose_length_begins_as_a_pickle_does(polyinr, tiny_checkpoint)
     Path("model.safetensors").write_bytes(padded.to_bytes(8, "little") + header + data[8 + length :])
     (facts,) = polyinr("info", "model.safetensors", "--json").lines
     assert facts["kind"] == "model"
+
+
+def test_a_run_folder(polyinr: Run, tmp_path: Path):
+    make_run(tmp_path / "run")
+    (facts,) = polyinr("info", "run", "--json").lines
+    assert (facts["kind"], facts["kimg"], facts["planned_kimg"], facts["stage"]) == ("run", 4, 10, "2 of 2, 32 px")
+    assert facts["metric"] == "fd-lite2 latest 700 at 4 kimg"
+    assert facts["command"] == "polyinr sample -m run --seeds 0-7 -o images/"
+    assert "best checkpoint    run/checkpoints/best.safetensors" in polyinr("info", "run").stdout.decode()
+
+
+def test_the_bundled_model_by_name(polyinr: Run):
+    """Its card is laid out in lines of a readable length; what is nested deeply is only named."""
+    ran = polyinr("info", "bundled")
+    assert ran.code == 0, ran.stderr
+    lines = ran.stdout.decode().splitlines()
+    assert 15 < len(lines) < 80
+    assert max(map(len, lines)) <= 110
+    assert polyinr("info", "bundled", "--json").lines[0]["origin"]["card"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from polyinr_cli import console
 from polyinr_cli import train_display as live
 from polyinr_cli.train_display import Display, thousands
 from polyinr_core.training.logging import duration
@@ -130,7 +131,49 @@ def test_distances_of_two_stages_are_not_compared() -> None:
     show.event({"kimg": 200, "stage": 1, "loss_d": 1.0})
     assert not any("best" in line for line in shown(show))
     show.event({"kimg": 210, "stage": 1, "fd-lite2": 300.0})
-    assert "fd-lite2 300 at 210 kimg, best 300 at 210" in shown(show)
+    assert "fd-lite2 300 at 210 kimg" in shown(show)  # one measurement is no best
+    show.event({"kimg": 220, "stage": 1, "fd-lite2": 310.0})
+    assert "fd-lite2 310 at 220 kimg, best 300 at 210" in shown(show)
+
+
+def test_the_untrained_model_is_never_the_best() -> None:
+    show = display()
+    for kimg, distance in ((0, 10.0), (4, 300.0), (8, 310.0)):
+        show.event({"kimg": kimg, "stage": 0, "fd-lite2": distance})
+    assert "fd-lite2 310 at 8 kimg, best 300 at 4" in shown(show)
+
+
+def test_lines_where_stderr_is_a_file(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    """The first after half a minute, then after half of the time so far, at most five minutes."""
+    show = display()
+    for seconds in range(0, 1200, 10):
+        now[0] = 1000.0 + seconds
+        show.moved(10 * seconds, stage=0, images=10 * seconds)
+        show.event({**EVENT, "kimg": seconds / 100})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == (
+        "polyinr: stage 1 of 2, 32 px; 0.6 of 300 kimg, 0%, more than 8 h 19 min left; 6.76 images/s; "
+        "generator 2.990, discriminator 0.332"
+    )
+    assert 6 <= len(lines) <= 9
+    quiet = Display(Path("run"), STAGES, metric=None, deadline=None, quiet=True, console=None)
+    now[0] += 1000
+    quiet.moved(10, stage=0, images=10)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_where_stderr_is_a_file(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    for quiet in (False, True):
+        with console.progress("preparing", quiet=quiet) as progress:
+            for done in range(101):
+                now[0] += 1
+                progress(done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "polyinr: preparing: 29%, about 73 s left",
+        "polyinr: preparing: 59%, about 42 s left",
+        "polyinr: preparing: 89%, about 11 s left",
+    ]
 
 
 def test_numbers_that_are_none_are_left_out() -> None:

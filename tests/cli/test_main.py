@@ -135,6 +135,16 @@ def test_quiet_keeps_warnings_away(polyinr: Run, tiny_checkpoint: Path, caplog: 
     assert caplog.text == ""
 
 
+def test_verbose_says_what_computed_and_how_long(polyinr: Run, tiny_checkpoint: Path, caplog: pytest.LogCaptureFixture):
+    line = ("sample", "--seeds", "1-2", "-m", tiny_checkpoint, "--precision", "float32", "--device", "cpu")
+    assert polyinr(*line, "-o", "x.png").code == 0
+    assert caplog.text == ""
+    assert polyinr(*line, "-o", "y.png", "-v").code == 0
+    assert "tiny.safetensors (SHA-256 " in caplog.text
+    assert "on cpu in float32" in caplog.text
+    assert "2 images in " in caplog.text
+
+
 @pytest.mark.parametrize(
     "value", [("--grid", "-0.25:1.25"), ("--grid=-0.25:1.25",), ("--psi", "-0.5"), ("--psi=-0.5",)]
 )

@@ -153,7 +153,7 @@ def test_a_soft_mask_blends_the_maps_of_each_pixel(polyinr: Run, tiny_checkpoint
     gray = rng.integers(0, 256, (5, 7))
     save_mask(gray)
     mix = ("mix", "1", "5", "--mask", "mask.png", "--levels", "0,2", "--amount", str(amount))
-    options = ("--size", "7x5", "--precision", "float64", "-m", tiny_checkpoint, "-o", "x.npy")
+    options = ("--size", "7x5", "--stretch", "--precision", "float64", "-m", tiny_checkpoint, "-o", "x.npy")
     assert polyinr(*mix, *options).code == 0
     generator = load_checkpoint(tiny_checkpoint).generator.double()
     source, target = (from_seeds(generator, [seed]).affine for seed in (1, 5))

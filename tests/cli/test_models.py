@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import Run, refused
 
 from polyinr_cli.rendering import VARIABLE
 from polyinr_core.checkpoints import locate
+from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 
 
 def drawn_with(polyinr: Run, *arguments: str) -> tuple[str, str]:
@@ -32,7 +34,10 @@ def test_the_order_of_the_search(
         os.utime(folder / "000001.safetensors", (1000 - age, 1000 - age))
     (Path("runs") / "new" / "kept.safetensors").write_text("not a checkpoint's place")
     plain, said = drawn_with(polyinr)
-    assert said == "polyinr: model runs/new/checkpoints/000001.safetensors (the newest below ./runs)\n"
+    assert (
+        said
+        == "polyinr: model runs/new/checkpoints/000001.safetensors (the newest below ./runs; trained on 1.5 kimg)\n"
+    )
     os.utime("runs/old/checkpoints/000001.safetensors", (2000, 2000))
     conditional, said = drawn_with(polyinr)
     assert "runs/old" in said
@@ -64,7 +69,8 @@ def test_a_folder_stands_for_its_newest_checkpoint(
         model, said = drawn_with(polyinr, "-m", folder)
         assert model == newest
         shown = folder.rstrip("/")
-        assert said == f"polyinr: model all/run/checkpoints/2.safetensors (the newest below {shown}, named by -m)\n"
+        named = f"(the newest below {shown}, named by -m; trained on 1.5 kimg)"
+        assert said == f"polyinr: model all/run/checkpoints/2.safetensors {named}\n"
     assert drawn_with(polyinr, "-m", "all", "-q")[1] == ""
     assert drawn_with(polyinr, "-m", "all/old")[0] != newest
     monkeypatch.setenv(VARIABLE, "all")
@@ -125,7 +131,7 @@ def test_the_bundled_one_comes_last(
     assert "the bundled one" in drawn_with(polyinr)[1]
 
 
-def test_the_bundled_one_needs_no_naming(polyinr: Run):
+def test_the_bundled_one_by_its_name(polyinr: Run):
     """What draws an image again works where no other model lies: the line that `info` prints, word for word."""
     drawn = polyinr("sample", "--seeds", "3", "--res", "8", "-o", "one.png")
     assert drawn.code == 0, drawn.stderr
@@ -157,13 +163,41 @@ def test_the_best_is_not_the_newest(polyinr: Run, tiny_checkpoint: Path, tiny_cl
         assert "runs/two/checkpoints/best.safetensors" in said
 
 
+def checkpoint_at(path: str, model: Path, *, kimg: float, time: int) -> Path:
+    """Write a checkpoint of a run, after so many images, at a moment."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(path, replace(load_checkpoint(model), kimg=kimg, origin={"stages": "16:9"}))
+    os.utime(path, (time, time))
+    return Path(path)
+
+
+def test_an_untrained_model_is_never_chosen(polyinr: Run, tiny_checkpoint: Path):
+    """Not below ./runs, though it is the newest file; not of a run that has no other."""
+    trained = checkpoint_at("runs/a/checkpoints/000002000.safetensors", tiny_checkpoint, kimg=2, time=1000)
+    checkpoint_at("runs/b/checkpoints/000000000.safetensors", tiny_checkpoint, kimg=0, time=2000)
+    _, said = drawn_with(polyinr)
+    assert said == f"polyinr: model {trained} (the newest below ./runs; trained on 2 kimg)\n"
+    ran = polyinr("sample", "--seeds", "1", "-m", "runs/b", "-o", "y.png")
+    refused(ran, "only an untrained", "name runs/b/checkpoints/000000000.safetensors", code=1)
+
+
+def test_the_newest_has_seen_the_most_images(polyinr: Run, tiny_checkpoint: Path):
+    """Within a run the time of a file says nothing; among runs that of each one's newest decides."""
+    for kimg, time in ((9, 1000), (10, 500)):
+        checkpoint_at(f"runs/a/checkpoints/{kimg:06d}000.safetensors", tiny_checkpoint, kimg=kimg, time=time)
+    assert "runs/a/checkpoints/000010000.safetensors" in drawn_with(polyinr)[1]
+    checkpoint_at("runs/b/checkpoints/000001000.safetensors", tiny_checkpoint, kimg=1, time=600)
+    assert "runs/b/checkpoints/000001000.safetensors" in drawn_with(polyinr)[1]
+
+
 def test_training_starts_from_a_run_folder_s_newest(polyinr: Run, tiny_class_checkpoint: Path):
     """--init-from takes a folder as -m does. That the model has no table of training's says that it was read."""
     Path("run/checkpoints").mkdir(parents=True)
     shutil.copy(tiny_class_checkpoint, "run/checkpoints/000001.safetensors")
     ran = polyinr("train", "--preset", "tiny", "--run-dir", "tuned", "--init-from", "run")
     said, refusal = ran.stderr.splitlines()
-    assert said == "polyinr: model run/checkpoints/000001.safetensors (the newest below run, named by --init-from)"
+    named = "(the newest below run, named by --init-from; trained on 1.5 kimg)"
+    assert said == f"polyinr: model run/checkpoints/000001.safetensors {named}"
     assert (ran.code, "table_dim 6" in refusal) == (2, True)
 
 

@@ -60,7 +60,7 @@ def test_a_log_says_what_was_skipped_too(polyinr, photos):
     assert (ran.code, ran.stdout) == (0, b"")
     assert ran.stderr.splitlines() == [
         "skipped: 'dog/broken.png' is not an image of a known format",
-        "a.zip: 4 of 5 images at 8 px; 2 classes",
+        "a.zip: 4 of 5 images at 8 px; 2 classes (cat, dog)",
     ]
     ran = polyinr("prepare", photos, "-o", "b.zip", "--res", "8", "-q")
     assert (ran.code, ran.stdout, ran.stderr) == (0, b"", "")
@@ -81,7 +81,7 @@ def test_a_person_is_told_what_was_skipped(photos, tmp_path, monkeypatch, quiet)
     sys.stderr.flush()
     said = sys.stderr.buffer.getvalue().decode()
     assert ("skipped: 'dog/broken.png' is not an image" in said) == (not quiet)
-    assert ("a.zip: 4 of 5 images at 8 px; 2 classes" in said) == (not quiet)
+    assert ("a.zip: 4 of 5 images at 8 px; 2 classes (cat, dog)" in said) == (not quiet)
     assert bool(said) == (not quiet)
 
 
@@ -167,7 +167,7 @@ def test_what_is_passed_over_and_lost_is_told_to_a_log(polyinr, photos):
     ]
     assert ran.lines[0]["notes"] == notes
     assert ran.lines[0]["other_files"] == {".heic": 1}
-    assert ran.stderr.splitlines()[2:] == [*notes, "a.zip: 4 of 6 images at 8 px; 2 classes"]
+    assert ran.stderr.splitlines()[2:] == [*notes, "a.zip: 4 of 6 images at 8 px; 2 classes (cat, dog)"]
     assert polyinr(*command, "--overwrite", "-q").stderr == ""
     refused(polyinr(*command, "--overwrite", "--strict"), "1 file of other types", "--strict", code=1)
     image(photos / "cover.png")

@@ -350,3 +350,19 @@ def test_a_small_array_on_a_full_disk(tiny_checkpoint: Path, polyinr: Run, monke
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**16))
     ran = polyinr("sample", "--seeds", "1", "--res", "400", "-m", tiny_checkpoint, "-o", "x.npy")
     refused(ran, "x.npy: needs 1.83 MiB, the disk has 0.06; render less", code=1)
+
+
+def test_an_interrupted_folder_is_completed(polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    """Files of the same image are kept as they are, and reported; one of another image is refused."""
+    common = ("sample", "-m", tiny_checkpoint, "-o", "out/", "--res", "8")
+    assert polyinr(*common, "--seeds", "3-4").code == 0
+    before = Path("out/seed0003.png").stat()
+    again = polyinr(*common, "--seeds", "2-5", "--json")
+    assert again.code == 0, again.stderr
+    assert sorted(line["seed"] for line in again.lines) == [2, 3, 4, 5]
+    after = Path("out/seed0003.png").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    refused(polyinr(*common, "--seeds", "3", "--psi", "0.5"), "seed0003.png: exists already", code=1)
+    Path("out/seed0002.png").write_bytes(Path("out/seed0002.png").read_bytes()[:40])
+    refused(polyinr(*common, "--seeds", "2-5"), "seed0002.png: exists already", code=1)
+    assert polyinr(*common, "--seeds", "3", "--psi", "0.5", "--overwrite").code == 0

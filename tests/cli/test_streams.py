@@ -6,9 +6,11 @@ import pty
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bad_files import archive
-from conftest import Run
+from conftest import Run, refused
+from PIL import Image
 
 from polyinr_cli import console as streams
 from polyinr_cli.main import outcome
@@ -184,3 +186,37 @@ def test_a_run_whose_json_nobody_reads_any_more_is_saved(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "polyinr: training state saved to run; run the same command again to resume"
     assert Path("run/state/000000000004.json").exists()
+
+
+def test_the_format_of_stdout(polyinr: Run, tiny_checkpoint: Path) -> None:
+    """Each is what the file of its suffix holds; raw pixels are those of the PNG."""
+    common = ("sample", "--seeds", "3-4", "-m", tiny_checkpoint, "--precision", "float32", "--size", "9x7")
+    for name in ("x.npy", "out/"):
+        assert polyinr(*common, "-o", name).code == 0
+    piped = {name: polyinr(*common, "-o", "-", "--format", name) for name in ("png", "npy", "rgb24")}
+    assert [ran.code for ran in piped.values()] == [0, 0, 0]
+    assert piped["png"].stdout == polyinr(*common, "-o", "-").stdout
+    assert np.array_equal(np.load(io.BytesIO(piped["npy"].stdout)), np.load("x.npy"))
+    raw = np.frombuffer(piped["rgb24"].stdout, dtype=np.uint8).reshape(2, 7, 9, 3)
+    for index, seed in enumerate((3, 4)):
+        assert np.array_equal(raw[index], np.asarray(Image.open(f"out/seed000{seed}.png")))
+    latents = polyinr("sample", "--seeds", "3", "-m", tiny_checkpoint, "-o", "-", "--format", "latents")
+    drawn = polyinr(
+        *("sample", "--latents", "-", "-m", tiny_checkpoint, "--precision", "float32", "--size", "9x7", "-o", "y.png"),
+        stdin=latents.stdout,
+    )
+    assert drawn.code == 0, drawn.stderr
+    assert np.array_equal(raw[0], np.asarray(Image.open("y.png")))
+
+
+def test_formats_of_other_commands(polyinr: Run, tiny_checkpoint: Path) -> None:
+    model = ("-m", tiny_checkpoint)
+    for command in (("mix", "1", "5", "--levels", "1"), ("interpolate", "1", "5", "--frames", "2")):
+        assert polyinr(*command, *model, "-o", "x.png", "--overwrite").code == 0
+        ran = polyinr(*command, *model, "-o", "-", "--format", "png")
+        assert ran.code == 0, ran.stderr
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(ran.stdout))), np.asarray(Image.open("x.png")))
+    ran = polyinr("sample", "--seeds", "1", *model, "-o", "y.png", "--format", "png")
+    refused(ran, "--format is for -o -", code=2)
+    ran = polyinr("sample", "--seeds", "1", *model, "--bits", "16", "-o", "-", "--format", "rgb24")
+    refused(ran, "--bits 16", "rgb24", code=2)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from conftest import Run, refused
 from PIL import Image
 
+from polyinr_core.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+
 OTHER_NAMES = [
-    ("sample --seeds 0 --trunc 0.7 -o x.png", "--psi"),
-    ("sample --seeds 0 --class 3 -o x.png", "--label"),
+    ("sample --seeds 0 --truncation 0.7 -o x.png", "--psi"),
     ("sample --seeds 0 --outdir out", "--output"),
     ("sample --seeds 0 --network m.pkl -o x.png", "--model"),
     ("train --outdir out", "--run-dir"),
@@ -23,6 +25,32 @@ OTHER_NAMES = [
 @pytest.mark.parametrize(("line", "meant"), OTHER_NAMES)
 def test_the_option_of_another_program(polyinr: Run, line: str, meant: str) -> None:
     refused(polyinr(*line.split()), f"Did you mean {meant}?", code=2)
+
+
+def test_aliases_of_options(polyinr: Run, tiny_class_checkpoint: Path) -> None:
+    common = ("sample", "--seeds", "3", "-m", tiny_class_checkpoint, "-o")
+    assert polyinr(*common, "x.png", "--trunc", "0.5", "--class=class b").code == 0
+    assert polyinr(*common, "y.png", "--psi", "0.5", "--label", "class b").code == 0
+    assert Path("x.png").read_bytes() == Path("y.png").read_bytes()
+    refused(polyinr(*common, "z.png", "--trunc", "0.5", "--psi", "1"), "--psi is given twice", code=2)
+    refused(polyinr("info", "x.png", "--trunc", "1"), "No such option: --trunc", code=2)
+
+
+def test_a_part_of_a_class_name(polyinr: Run, tiny_class_checkpoint: Path) -> None:
+    names = ("Smileys & Emotion", "Food & Drink", "Objects", "Symbols")
+    save_checkpoint("m.safetensors", replace(load_checkpoint(tiny_class_checkpoint), class_names=names))
+    ran = polyinr("sample", "--seeds", "3", "-m", "m.safetensors", "--label", "smileys", "-o", "x.png")
+    refused(ran, "class 'smileys' is unknown", "did you mean 'Smileys & Emotion'?", code=2)
+
+
+def test_a_data_set_too_small_for_the_preset(polyinr: Run, tmp_path: Path) -> None:
+    """Stages that fit are spelled out."""
+    (tmp_path / "photos").mkdir()
+    for i in range(8):
+        Image.new("RGB", (40, 40), (30 * i, 0, 0)).save(tmp_path / f"photos/{i}.png")
+    assert polyinr("prepare", "photos", "-o", "small.zip", "--res", "16").code == 0
+    ran = polyinr("train", "small.zip", "--stages", "32:200,64:100", "--batch", "4")
+    refused(ran, "holds images of 16 px, 32 px are asked for; train it with --stages 16:200, or prepare", code=1)
 
 
 def test_an_option_that_resembles_none(polyinr: Run) -> None:

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -258,13 +259,15 @@ def test_a_run_tells_keeps_and_stops(polyinr: Run, data: Path):
     common = ("train", data, *TINY, "--run-dir", "run", *often)
     first = polyinr(*common, "--max-time", "0.001s", "--json")
     beginning = ["polyinr: training on the CPU, threads: ", "polyinr: --dry-run measures time and memory"]
+    render = "polyinr: render images of this run with: polyinr sample -m run --seeds 0-7 -o images/"
     ending = "polyinr: training state saved to run; run the same command again to resume"
-    assert (first.code, said(first)) == (0, [*beginning, ending])
+    assert (first.code, said(first)) == (0, [*beginning, render, ending])
     assert [line["fd-lite2"] >= 0 for line in first.lines if "fd-lite2" in line] == [True, True]
     checkpoints = sorted(path.stem for path in Path("run/checkpoints").iterdir())
     assert checkpoints == ["000000000", "000000004", "best"]
     second = polyinr(*common)
-    assert (second.code, second.stdout, said(second)) == (0, b"", [*beginning, "polyinr: resuming at 0.004 kimg"])
+    resuming = "polyinr: resuming at 0.004 kimg"
+    assert (second.code, second.stdout, said(second)) == (0, b"", [*beginning, resuming, render])
     again = polyinr(*common, "--quiet", "--json")
     assert again == Ran(0, b"", "")
     events = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
@@ -272,7 +275,8 @@ def test_a_run_tells_keeps_and_stops(polyinr: Run, data: Path):
     assert load_checkpoint(Path("run/checkpoints/000000008.safetensors")).resolution == 8
     with Image.open("run/samples/fakes-000000008.png") as image:
         assert image.width >= 8 * 8
-    assert polyinr("sample", "--seeds", "1", "-m", "run", "-o", "x.png").code == 0
+    drawn = polyinr(*shlex.split(render.partition("with: polyinr ")[2]))
+    assert (drawn.code, len(list(Path("images").iterdir()))) == (0, 8)
 
 
 def test_verbose_shows_the_traceback(polyinr: Run, data: Path):

@@ -16,6 +16,9 @@ from PIL import Image
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.latents import from_seeds
+from polyinr_core.models.coordinates import UNIT
+from polyinr_core.rendering.model import load
+from polyinr_core.rendering.viewport import Viewport
 
 Look = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 WIDTH, HEIGHT = 30, 20
@@ -93,7 +96,8 @@ def test_every_pixel_shows_its_point(
     x, y = look(*places(*window))
     if "map.npy" in options:
         np.save("map.npy", np.stack(mapped(*places(*window)), axis=-1))
-    size = ("--size", f"{WIDTH}x{HEIGHT}")
+    has_window = any(option.startswith(("--grid", "--center")) for option in options)
+    size = ("--size", f"{WIDTH}x{HEIGHT}", *(() if has_window else ("--stretch",)))
     common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--precision", "float64")
     ran = polyinr(*common, *size, *options, "-o", "x.npy")
     assert ran.code == 0, ran.stderr
@@ -110,12 +114,49 @@ def test_supersampling_averages_what_a_pixel_covers(
     y = (np.arange(HEIGHT)[:, None] + steps).ravel() / (HEIGHT - 1)
     fine = colors(tiny_checkpoint, 3, *look(*np.meshgrid(x, y)))
     expected = fine.reshape(HEIGHT, 4, WIDTH, 4, 3).mean(axis=(1, 3))
-    common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--size", f"{WIDTH}x{HEIGHT}")
+    common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--size", f"{WIDTH}x{HEIGHT}", "--stretch")
     polyinr(*common, "--precision", "float64", "--supersample", "4", *options, "-o", "x.npy")
     np.testing.assert_allclose(np.load("x.npy")[0], expected, atol=1e-10)
     assert polyinr(*common, "--precision", "float32", "--supersample", "4", *options, "-o", "x.png").code == 0
     gray = np.floor((expected.clip(-1, 1) + 1) * 127.5)
     assert abs(pixels_of("x.png").astype(float) - gray).max() <= 1  # float32, so a step where it is at an edge
+
+
+COMMANDS = [
+    ("sample", "--seeds", "3"),
+    ("mix", "1", "5", "--levels", "1"),
+    ("interpolate", "3", "5", "--frames", "2"),
+    ("heatmap", "--seeds", "3", "--levels", "1"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_another_shape_shows_more_of_the_plane(polyinr: Run, tiny_checkpoint: Path, command: tuple[str, ...]):
+    """Square pixels, the shorter side spans 0:1; --stretch is --grid 0:1. Oracle: the windows that are written out."""
+    common = (*command, "-m", tiny_checkpoint, "--size", "32x16", "--overwrite")
+    half = 31 / 15 / 2
+    written_out = f"--grid={0.5 - half!r}:{0.5 + half!r},0:1"
+    for default, other in (
+        ((), ("--center", "0.5,0.5", "--zoom", "1")),
+        ((), (written_out,)),
+        (("--stretch",), ("--grid", "0:1")),
+    ):
+        assert polyinr(*common, *default, "-o", "x.png").code == 0
+        assert polyinr(*common, *other, "-o", "y.png").code == 0
+        assert np.array_equal(pixels_of("x.png"), pixels_of("y.png"))
+    for option in ("--grid=0:1", "--zoom=2", "--center=0,0"):
+        refused(polyinr(*common, "--stretch", option, "-o", "no.png"), "--stretch shows the trained window", code=2)
+
+
+def test_the_shape_in_python(polyinr: Run, tiny_checkpoint: Path):
+    model = load(tiny_checkpoint)
+    common = ("-m", tiny_checkpoint, "--precision", "float32")
+    assert polyinr("sample", "--seeds", "3", *common, "--size", "20x30", "-o", "x.png").code == 0
+    assert np.array_equal(model.sample([3], size=(20, 30))[0], pixels_of("x.png"))
+    assert Viewport(20, 30).window == (0, 0.5 - 29 / 19 / 2, 1, 0.5 + 29 / 19 / 2)
+    assert Viewport(20, 20).window == Viewport(1, 1).window == UNIT
+    assert polyinr("sample", "--like", "x.png", *common, "--size", "30x20", "-o", "y.png").code == 0
+    assert np.array_equal(model.sample([3], size=(30, 20))[0], pixels_of("y.png"))
 
 
 def test_a_map_gives_the_size_and_fits_any_other(polyinr: Run, tiny_checkpoint: Path):
@@ -177,7 +218,9 @@ def test_tiles_are_the_whole_s_pixels(polyinr: Run, tiny_checkpoint: Path, heigh
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [("--grid=-1:2",), ("--warp", "polar"), ("--rotate", "45")])
+@pytest.mark.parametrize(
+    "options", [("--grid=-1:2",), ("--stretch", "--warp", "polar"), ("--stretch", "--rotate", "45")]
+)
 def test_the_levels_of_a_pyramid_lie_on_each_other(polyinr: Run, tiny_checkpoint: Path, options: tuple[str, ...]):
     """Each level is near the mean of the pixels of the full one that it stands for."""
     common = ("sample", "--seeds", "3", "-m", tiny_checkpoint, "--size", "1088x64", *options)

@@ -107,7 +107,7 @@ def test_no_labels_are_none(tmp_path):
 
 
 def test_enlarging_is_refused(dataset):
-    with pytest.raises(DatasetError, match=r"holds images of 8 px, 16 px are asked for; prepare it with --res 16"):
+    with pytest.raises(DatasetError, match=r"images of 8 px, 16 px are asked for; train it with --stages 8:200, or"):
         TrainLoader(dataset, resolution=16, seed=0)
     with pytest.raises(ConfigError):
         TrainLoader(dataset, resolution=0, seed=0)

@@ -144,6 +144,7 @@ def test_labels_by_name_and_number(text: str, label: int):
         ("4", "outside 0-3"),
         ("-1", "outside 0-3"),
         ("catt", "did you mean 'cat'"),
+        ("DO", "did you mean 'Dog', 'dog'"),
         ("DOG", "unknown"),
         ("", "unknown"),
         ("1.0", "unknown"),

@@ -42,6 +42,15 @@ def test_best_checkpoint_is_preferred_to_the_newest(folder: Path) -> None:
     assert read_run(folder).model is None
 
 
+def test_latest_and_best_measurement(folder: Path) -> None:
+    """One measurement is no best; those of the stage before and of the untrained model do not count."""
+    assert read_run(folder).measured == ("fd-lite2", [(4.0, 700.0)])
+    with (folder / "log.jsonl").open("a") as log:
+        for kimg, value in ((5, 650.0), (6, 660.0)):
+            log.write(json.dumps({"kimg": kimg, "stage": 1, "resolution": 32, "fd-lite2": value}) + "\n")
+    assert read_run(folder).measured == ("fd-lite2", [(6.0, 660.0), (5.0, 650.0)])
+
+
 def test_results_among_other_files(folder: Path) -> None:
     for name, facts in {"b": RESULT, "a": RESULT, "other": {"x": 1}, "newer": RESULT | {"format": 9}}.items():
         (folder / f"{name}.json").write_text(json.dumps(facts))

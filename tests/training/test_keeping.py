@@ -25,10 +25,12 @@ def keep(folder: Path, checkpoint: Checkpoint, value: float, *, metric: str = "f
 def test_the_best_is_kept_with_its_value(tmp_path: Path, checkpoint: Checkpoint) -> None:
     """Its header says what it reached; nothing but the file is needed to go on from there."""
     folder = tmp_path / "checkpoints"
-    kept = [keep(folder, replace(checkpoint, kimg=kimg), value) for kimg, value in enumerate([9.5, 8.25, 8.25, 12.0])]
-    assert kept == [True, True, False, False]
+    kept = [
+        keep(folder, replace(checkpoint, kimg=kimg), value) for kimg, value in enumerate([1.0, 9.5, 8.25, 8.25, 12.0])
+    ]
+    assert kept == [False, True, True, False, False]  # the first one is untrained
     facts = read_facts(folder / BEST)
-    assert facts["kimg"] == 1
+    assert facts["kimg"] == 2
     assert facts["origin"] == {"data": "cats.zip", "metric": "fd-lite2", "value": 8.25}
     assert [path.name for path in folder.iterdir()] == [BEST]
     assert load_checkpoint(folder / BEST).resolution == checkpoint.resolution
