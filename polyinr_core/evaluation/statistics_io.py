@@ -18,7 +18,7 @@ from polyinr_core.metrics.feature_statistics import FeatureStatistics, Requireme
 from polyinr_core.metrics.frechet import Gaussian
 from polyinr_core.metrics.inception import SPATIAL_CHANNELS
 from polyinr_core.metrics.registry import FeatureKey, Tap
-from polyinr_core.runtime.atomic_io import PathLike, explain, sha256_of, written_beside
+from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_special, sha256_of, written_beside
 from polyinr_core.runtime.strict_json import FORMAT, JsonError, is_whole, upgrade
 from polyinr_core.runtime.tensor_files import (
     ARRAY_ERRORS,
@@ -145,8 +145,12 @@ def save_statistics(
 
 
 def is_statistics_path(path: Path) -> bool:
-    """Return whether a path names a statistics file: .safetensors, or an .npz unless it has only images."""
+    """Return whether a path names a statistics file: .safetensors, or an .npz unless it has only images.
+
+    Raises FileError for a named pipe.
+    """
     if path.suffix == ".npz":
+        refuse_special(path)
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             return "mu.npy" in names or "arr_0.npy" not in names
