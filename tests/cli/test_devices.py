@@ -49,6 +49,7 @@ def test_metal_is_used_by_name_alone(monkeypatch: pytest.MonkeyPatch, caplog: py
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(RequestError, match="'mps' is not available: this machine has no GPU"):
         devices.choose_device("mps")
+    caplog.set_level("WARNING")  # a command with --quiet, run in this process, leaves ERROR behind
     assert devices.choose_device("mps", otherwise_cpu=True) == CPU
     assert "using the CPU" in caplog.text
 

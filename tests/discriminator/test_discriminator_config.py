@@ -16,7 +16,7 @@ BAD = [
     ({"resolution": 100}, "multiple of 32, at least 128"),
     ({"resolution": 96}, "at least 128"),
     ({"resolution": 0}, "at least 128"),
-    ({"resolution": 224.0}, "cannot look"),
+    ({"resolution": 224.0}, "cannot take an input"),
     ({"resolution": 136, "taps": 1, "backbones": ("deit-tiny",)}, "multiple of 16"),
     ({"head_resolution": 200}, "power of two"),
     ({"head_resolution": 64}, "fewer taps or at least 128"),

@@ -151,10 +151,12 @@ def test_the_log_is_appended_to(archive: ZipDataset, weights: dict, whole: Path,
     assert run(SMALL, archive, folder, weights)
     assert log.read_text().startswith(before + "\n")
     told = [json.loads(line) for line in log.read_text()[len(before) :].splitlines() if line]
+    assert told[0].pop("time").startswith("20")
     assert told[0] == {"kimg": 0.016, "stage": 1, "resolution": 16, "resumed": True}
     last, again = losses_in(whole)[-1], losses_in(folder)[-1]
     for name in ("img_per_sec", "cpu_mem_mib"):
         assert last.pop(name) > 0 < again.pop(name)
+    assert last.pop("time") <= again.pop("time")
     assert again == last
 
 

@@ -95,7 +95,7 @@ def test_signals_end_it(tiny_checkpoint: Path, number: int) -> None:
 
 def test_connections_are_as_many_as_there_are_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, most in ((resource.RLIM_INFINITY, 256), (10**6, 256), (10, viewer_server.MIN_CONNECTIONS)):
-        monkeypatch.setattr(viewer_server.resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
         assert viewer_server.max_connections() == most
 
 
