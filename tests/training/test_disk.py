@@ -126,7 +126,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
         for folder in (small, wide):
             write_data(folder)
         assert processes.start(wide, *TINY, *STAGES).end() == 0
-        trainer = processes.start(small, *TINY, *STAGES)
+        trainer = processes.start(small, *TINY, *STAGES, "--quiet")
         assert trainer.end() == 1
         assert trainer.said.count("\n") == 1, trainer.said
         assert "safetensors: no space left on the disk; free some and run again" in trainer.said
