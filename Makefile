@@ -26,7 +26,7 @@ numeric: install
 	done
 
 slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
 speed: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed_check.py
