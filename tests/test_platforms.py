@@ -39,6 +39,7 @@ def test_every_module_can_be_imported(tmp_path: Path) -> None:
     assert set(ran.stdout.split()) == modules - {"polyinr_core", "polyinr_cli"}
 
 
+@pytest.mark.slow
 def test_sample_renders_the_same_image(tmp_path: Path) -> None:
     model = small_checkpoint(tmp_path / "model.safetensors")
     arguments = ["sample", "--seeds", "1,2", "-m", model, "--device", "cpu", "--precision", "float32", "-o"]
