@@ -16,7 +16,6 @@ from polyinr_core.data.loader import TrainLoader
 from polyinr_core.discriminator.diffaugment import blurs
 from polyinr_core.errors import CheckpointError
 from polyinr_core.images.grid import make_grid
-from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import explain
 from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.strict_json import is_number, is_whole
@@ -221,7 +220,10 @@ class Hooks:
         prune_checkpoints(self.folder.checkpoints, self.config.keep)
         self.logger.image("samples", make_grid(pixels, COLUMNS), images=state.total_images)
         value = diversity(pixels)
-        self.log(state, {"diversity": value, **class_facts(checkpoint.generator)})
+        facts = {"diversity": value}
+        if checkpoint.generator.config.classes:
+            facts["class_share"] = round(class_share(checkpoint.generator), 4)
+        self.log(state, facts)
         if due:
             warning = self.diagnostics.update_diversity(
                 samples=value, data=self.data_diversity, stage_images=state.images
@@ -253,11 +255,6 @@ class Hooks:
         """Report a message that is not logged."""
         if self.dist.is_main:
             self.logger.report({"message": message})
-
-
-def class_facts(generator: Generator) -> dict[str, float]:
-    """Return what the log says of a conditional model's classes."""
-    return {"class_share": round(class_share(generator), 4)} if generator.config.classes else {}
 
 
 @dataclass(frozen=True)

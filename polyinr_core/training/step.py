@@ -25,6 +25,7 @@ from .step_stats import DeviceStats, is_failure, keep_failure, step_optimizer
 
 EMA_RAMP_UP = 0.05  # the half-life is at most this fraction of the images seen
 
+Maps = list[list[Tensor]]  # what the discriminator's heads read, by backbone and scale
 ClassifierLoss = Callable[[Tensor, Tensor], Tensor]  # images [N, 3, r, r], labels [N] -> mean loss, []
 
 
@@ -127,9 +128,6 @@ def train_step(
     state.logit_means = update_logit_means(state.logit_means, torch.stack([d_stats[4], d_stats[3]]))
     assert state.failure is not None
     return DeviceStats(torch.cat([g_stats, d_stats, state.failure[None]]), state)
-
-
-Maps = list[list[Tensor]]  # what the discriminator's heads read, by backbone and scale
 
 
 def train_generator(
