@@ -29,7 +29,7 @@ def export(
     """Export a model for other programs, as ONNX or by torch.export: z, coordinates, psi and label to colors.
 
     Batch and number of pixels are free, so the exported network renders at any size too; see docs/export.md. ONNX needs
-    the extra polyinr[onnx].
+    the extra onnx.
 
     Example: polyinr export runs/cats -o cats.onnx
     """

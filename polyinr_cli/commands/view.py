@@ -55,9 +55,7 @@ def view(
     Example: polyinr view --seed 7 --psi 0.7
     """
     if missing := [name for name in REQUIRED if importlib.util.find_spec(name) is None]:
-        raise PolyinrError(
-            f"the viewer requires {' and '.join(missing)}; install them with: pip install 'polyinr[view]'"
-        )
+        raise PolyinrError(f"the viewer requires {' and '.join(missing)}; run pip install {' '.join(missing)}")
     with listen(port) as listening:
         opened = RunOptions(model, precision, device, quiet=quiet).open()
         from polyinr_core.checkpoints.locate import model_argument

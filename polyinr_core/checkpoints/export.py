@@ -21,7 +21,7 @@ from polyinr_core.runtime.atomic_io import PathLike, written_beside
 from .checkpoint import Checkpoint
 
 OPSET = 23  # of ONNX; also of onnxruntime-web
-EXTRA = {"onnx": "onnx", "onnxscript": "onnx"}  # what torch's exporter imports, and our extra that has it
+EXTRA = ("onnx", "onnxscript")  # what torch's exporter imports
 METADATA = "polyinr"  # the key of the facts, JSON, in either file
 OUTPUT = "colors"
 EXAMPLE_IMAGES, EXAMPLE_PIXELS = 2, 5  # 1 would be taken for a constant
@@ -91,7 +91,7 @@ def check_extra(format: ExportFormat) -> None:
     from importlib.util import find_spec
 
     if format == "onnx" and (missing := [name for name in EXTRA if find_spec(name) is None]):
-        raise RequestError(f"ONNX needs {' and '.join(missing)}; run `pip install 'polyinr[onnx]'`, or export a .pt2")
+        raise RequestError(f"ONNX needs {' and '.join(missing)}; run pip install {' '.join(missing)}, or export a .pt2")
 
 
 def export_model(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool = False) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def open_parquet(file: Path) -> Iterator[Any]:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise PolyinrError(f"{file}: parquet files need pyarrow; run pip install 'polyinr[parquet]'") from error
+        raise PolyinrError(f"{file}: parquet files need pyarrow; run pip install pyarrow") from error
     try:
         with ParquetFile(file) as table:
             yield table

@@ -48,7 +48,7 @@ def check_encoder(path: Path) -> None:
     if format_of(path) != "mp4":
         return
     if importlib.util.find_spec("av") is None:
-        raise PolyinrError(f"{path}: MP4 needs PyAV; run pip install 'polyinr[video]'")
+        raise PolyinrError(f"{path}: MP4 needs PyAV; run pip install av")
     import av
 
     if "libx264" not in av.codecs_available:

@@ -203,7 +203,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in TRACKERS:
             raise RequestError(f"tracker {name!r} is unknown; choose from {', '.join(TRACKERS)}")
         if find_spec(name) is None:
-            raise PolyinrError(f"the tracker {name} needs a package; run pip install 'polyinr[{name}]'")
+            raise PolyinrError(f"the tracker {name} needs a package; run pip install {name}")
 
 
 def run_id(folder: Path) -> str:

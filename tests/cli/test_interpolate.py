@@ -293,4 +293,4 @@ def test_an_encoder_that_is_missing(polyinr: Run, tiny_checkpoint: Path, monkeyp
     from polyinr_core.images import animation
 
     monkeypatch.setattr(animation.importlib.util, "find_spec", lambda name: None)
-    refused(polyinr(*WALK, "-m", tiny_checkpoint, "-o", "x.mp4"), "PyAV", "polyinr[video]", code=1)
+    refused(polyinr(*WALK, "-m", tiny_checkpoint, "-o", "x.mp4"), "PyAV", "pip install av", code=1)

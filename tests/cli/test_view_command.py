@@ -132,7 +132,7 @@ def test_a_port_in_use(polyinr: Run, tiny_checkpoint: Path) -> None:
 def test_without_the_extra(polyinr: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name))
-    refused(polyinr("view"), "the viewer requires uvicorn", "pip install 'polyinr[view]'", code=1)
+    refused(polyinr("view"), "the viewer requires uvicorn", "pip install uvicorn", code=1)
 
 
 @contextmanager
