@@ -35,7 +35,7 @@ from .run_reader import StageSpan, StoredRun
 
 TEMPLATE = "report.html.jinja"
 THUMBNAIL_SIZE = 128  # pixels; larger images are reduced to it
-MAX_GRID_SIZE = 1100  # pixels of the longer edge of a sample grid
+MAX_GRID_SIZE = 1040  # pixels of the longer edge of a sample grid: eight images of 128 px with their gaps
 MAX_PIXELATED_SIZE = 128  # pixels; images up to here are enlarged by repeating pixels
 MAX_PNG_BYTES_PER_PIXEL = 1.5  # images that need more, such as photos, are embedded as JPEG
 MAX_GRIDS = 12

@@ -154,4 +154,4 @@ def test_size_of_the_page(run: StoredRun) -> None:
         write_image(path, rng.integers(0, 256, (1030, 2062, 3), dtype=np.uint8), overwrite=True)
     read = read_run(run.folder.path)
     assert read.log.kimg == pytest.approx(19_999 / 4)
-    assert len(render_page(read, panels_of(read.log, ()), results=(), comparison=None, info=INFO)) < 5_100_000
+    assert len(render_page(read, panels_of(read.log, ()), results=(), comparison=None, info=INFO)) < 5_000_000
