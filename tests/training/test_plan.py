@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from polyinr_core.errors import ConfigError
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.training import dry_run, loop
-from polyinr_core.training.config import PRESETS, parse_stages
+from polyinr_core.training.config import PRESETS, make_config, parse_stages
 from polyinr_core.training.dry_run import Cost, Plan, make_plan, random_weights
 from polyinr_core.training.loop import Trainer
 from polyinr_core.training.state import TrainingState
@@ -86,7 +87,8 @@ def test_the_real_step_is_measured(
     monkeypatch.chdir(tmp_path)
     config = replace(SMALL, chunk=256, stages=parse_stages("16:0.1:guidance=2"))
     plan = make_plan(config, animals, weights, device=CPU)
-    assert [sizes[:2] for sizes in seen] == [(2, 2)] * 3 + [(8, 8)] * 3
+    once = 1 + dry_run.ITERATIONS  # without a penalty, then with one
+    assert [sizes[:2] for sizes in seen] == [(2, 2)] * 2 * once + [(8, 8)] * 2 * once
     assert {len(options.coordinates) for _, _, options in seen} == {16**2}
     assert {(options.chunk, options.guidance) for _, _, options in seen} == {(256, 2.0)}
     assert all(options.classifier is not None and options.augment_rng is not None for _, _, options in seen)
@@ -148,3 +150,23 @@ def test_random_weights_have_the_shapes_of_the_network(name: str) -> None:
 def test_what_the_run_refuses_the_plan_refuses(animals: ZipDataset, weights: dict) -> None:
     with pytest.raises(ConfigError, match="guide"):
         make_plan(replace(SMALL, cond=False), animals, weights, device=CPU)
+
+
+def test_a_penalty_that_is_seldom_due_counts_as_often(animals: ZipDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a step that takes 3 seconds with a penalty and 1 without: every fourth iteration, 1.5 in the mean."""
+    clock, iterations = [0.0], []
+
+    class Timed(Trainer):
+        def train_iteration(self, state: object, data: object, reals: object) -> None:
+            iterations.append(self.config.penalty)
+            clock[0] += 3.0 if self.config.penalty else 1.0
+
+    monkeypatch.setattr(dry_run.time, "perf_counter", lambda: clock[0])
+    config = make_config("tiny", stages="16:1", penalty=0.5, penalty_every=4)
+    trainer = Timed(config, animals, weights={})
+    trainer.__dict__["classifier"] = None
+    state = SimpleNamespace(stage=0)
+    assert dry_run.measure_iteration(trainer, state, images=2).seconds == pytest.approx(1.5)
+    assert set(iterations) == {0.0, 0.5}
+    trainer.config = make_config("tiny", stages="16:1", penalty=0.0)
+    assert dry_run.measure_iteration(trainer, state, images=2).seconds == pytest.approx(1.0)
