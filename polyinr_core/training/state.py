@@ -222,7 +222,7 @@ def unpack_state(state: TrainingState, saved: SavedState) -> None:
     state.hooks = saved.counters.get("hooks", {})
     state.augment_p = saved.counters.get("augment_p", 0.0)
     means = saved.counters.get("logit_means")
-    state.logit_means = None if means is None else torch.tensor(means, device=state.generator.mapping.w_avg.device)
+    state.logit_means = None if means is None else state.generator.mapping.w_avg.new_tensor(means)
 
 
 def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:

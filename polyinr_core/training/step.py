@@ -142,7 +142,7 @@ def train_generator(
 
     The relativistic loss needs `reals`; `real_maps` are what `project` returned of them, if it was called.
     """
-    stats = torch.zeros(4, device=fakes.data.device)  # the result, and what failed
+    stats = fakes.data.new_zeros(4)  # the result, and what failed
     state.g_optimizer.zero_grad(set_to_none=True)
     state.discriminator.heads.requires_grad_(False)
     real_parts = list(reals.split(options.local_micro_batch)) if options.relativistic and reals else []
@@ -179,7 +179,7 @@ def train_discriminator(
 
     Return the loss, the mean signs and the mean logits of fakes and reals, and the gradient penalty, [6].
     """
-    stats = torch.zeros(8, device=fakes.data.device)  # the result, and what failed
+    stats = fakes.data.new_zeros(8)  # the result, and what failed
     copies = 1 if options.penalty is None else 2
     state.d_optimizer.zero_grad(set_to_none=True)
     state.discriminator.heads.requires_grad_(True)

@@ -85,6 +85,18 @@ def test_two_processes_end_as_one(one: Path, two: Path) -> None:
     assert (two / "said-1.txt").read_text() == ""
 
 
+def test_two_processes_end_as_one_with_every_option(processes: Nursery, tmp_path: Path) -> None:
+    """Paired losses, penalties, adaptive augmentation and schedules are of the whole batch, accumulated as well."""
+    options = "--loss relativistic --penalty 0.05 --penalty-every 2 --lecam 0.1 --augment adaptive --schedule cosine"
+    given = [*SHORT, *options.split(), "--micro-batch", "2", "--held-out", "0"]
+    one, two = place(tmp_path, "one"), place(tmp_path, "two")
+    trainer = processes.start(one, *given)
+    assert trainer.end() == 0, trainer.said
+    assert processes.run_ranks(two, *given, count=2) == [0, 0], (two / "said-0.txt").read_text()
+    assert states(one)[-1] == states(two)[-1] == 40
+    assert largest_difference(last_state(one), last_state(two)) < FINE
+
+
 def test_gradients_of_one_iteration_agree(processes: Nursery, tmp_path: Path) -> None:
     """With a first moment that forgets at once, what Adam keeps of the first iteration is its gradient."""
     folders = place(tmp_path, "one"), place(tmp_path, "two")
