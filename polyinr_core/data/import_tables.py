@@ -28,8 +28,12 @@ ROWS_AT_ONCE = 64  # of a parquet file, whose images are decoded one by one
 Listed = tuple[tuple[str, ...], UnresolvedLabels, Callable[[int], Iterator[Any]]]  # names, labels, payloads
 
 
-def list_arrays(path: Path) -> Listed:
-    """List the images of a stack: .npy, or .npz with `images` and perhaps `labels`. Raises DatasetError, FileError."""
+def read_arrays(path: Path) -> tuple[NDArray[np.uint8], LabelInfo]:
+    """Return the images [N, H, W] or [N, H, W, C] of an .npy or .npz file, and their labels. An .npy is not copied.
+
+    An .npz names them as in IMAGE_ARRAYS and LABEL_ARRAYS; that of guided-diffusion has `arr_0` and `arr_1`.
+    Raises DatasetError, FileError.
+    """
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         members = (
@@ -49,21 +53,28 @@ def list_arrays(path: Path) -> Listed:
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (1,), (3,)):
         expected = "uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] with C of 1 or 3 is needed"
         raise DatasetError(path, f"holds {images.dtype} {list(images.shape)}; {expected}")
-    info = LabelInfo()
-    if (labels := next((arrays[name] for name in LABEL_ARRAYS if name in arrays), None)) is not None:
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = labels[:, 0]
-        is_whole = np.issubdtype(labels.dtype, np.integer)
-        if labels.shape != images.shape[:1] or not is_whole or labels.min(initial=0) < 0:
-            raise DatasetError(path, f"needs one integer label, 0 or more, for each of its {len(images)} images")
-        info = LabelInfo(labels.astype(np.int64), int(labels.max(initial=-1)) + 1)
+    labels = next((arrays[name] for name in LABEL_ARRAYS if name in arrays), None)
+    if labels is None:
+        return images, LabelInfo()
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    is_whole = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != images.shape[:1] or not is_whole or labels.min(initial=0) < 0:
+        raise DatasetError(path, f"needs one integer label, 0 or more, for each of its {len(images)} images")
+    return images, LabelInfo(labels.astype(np.int64), int(labels.max(initial=-1)) + 1)
 
-    def payloads(start: int) -> Iterator[NDArray[np.uint8]]:
-        for image in images[start:]:
-            pixels = np.asarray(image).reshape(*image.shape[:2], -1)
-            yield np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
-    return tuple(f"{index:08d}" for index in range(len(images))), known_labels(info, len(images)), payloads
+def to_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image [H, W] or [H, W, C] of `read_arrays` as a copy [H, W, 3]."""
+    pixels = np.asarray(image).reshape(*image.shape[:2], -1)
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
+
+
+def list_arrays(path: Path) -> Listed:
+    """List the images of an .npy or .npz file. Raises DatasetError, FileError."""
+    images, info = read_arrays(path)
+    names = tuple(f"{index:08d}" for index in range(len(images)))
+    return names, known_labels(info, len(images)), lambda start: map(to_rgb, images[start:])
 
 
 def list_parquet(path: Path, files: Sequence[Path]) -> Listed:

@@ -21,6 +21,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
+from polyinr_core.data.import_tables import read_arrays, to_rgb
 from polyinr_core.data.loader import InfiniteSampler
 from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.data.tar_dataset import TarDataset
@@ -30,9 +31,8 @@ from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
 from polyinr_core.rendering.backends import Backend, select_backend
 from polyinr_core.rendering.render import pixels_per_batch
-from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, sha256_of
+from polyinr_core.runtime.atomic_io import PathLike, read_bytes, sha256_of
 from polyinr_core.runtime.rng import generator_for
-from polyinr_core.runtime.tensor_files import ARRAY_ERRORS
 
 READ_BATCH = 32  # images read and decoded together
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # truncated, encrypted
@@ -129,39 +129,22 @@ def header_size(path: Path) -> tuple[int, int] | None:
 
 
 class ImageStack:
-    """The images of one array, uint8 [N, R, R, 3], in an .npy file or as `arr_0` of an .npz, read like a dataset.
-
-    Such an .npz is what guided-diffusion samples to; its integers `arr_1` [N] are labels. An .npy file is not read
-    into memory. Raises FileError.
-    """
+    """The square images of an .npy or .npz file (see `read_arrays`), read like a dataset. Raises FileError."""
 
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            arrays = np.load(path, mmap_mode="r", allow_pickle=False)
-            plain = isinstance(arrays, np.ndarray)
-            self.pixels = arrays if plain else arrays["arr_0"]
-            self.labels = arrays["arr_1"] if not plain and "arr_1" in arrays else None
-        except OSError as error:
-            raise explain(path, error) from error
-        except (*ZIP_ERRORS, *ARRAY_ERRORS, KeyError, AttributeError) as error:
-            raise FileError(path, "cannot be read as an array of images; is it complete?") from error
-        shape = self.pixels.shape
-        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2] or not all(shape):
-            problem = f"holds {self.pixels.dtype} {list(shape)}; images are uint8 [N, R, R, 3]"
-            raise FileError(path, problem)
-        if self.labels is not None and (
-            self.labels.shape != shape[:1] or self.labels.dtype.kind not in "iu" or int(self.labels.min()) < 0
-        ):
-            raise FileError(path, f"its arr_1 is not {shape[0]} labels, integers from 0")
+        self.images, info = read_arrays(path)
+        shape = self.images.shape
+        if shape[1] != shape[2] or not all(shape):
+            raise FileError(path, f"holds uint8 {list(shape)}; images are uint8, square, and at least one")
+        self.labels, self.classes = info.labels, info.classes
         self.resolution: int = shape[1]
-        self.classes = 0 if self.labels is None else int(self.labels.max()) + 1
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.images)
 
     @cached_property
     def sha256(self) -> str:
@@ -169,7 +152,7 @@ class ImageStack:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return image `index`, uint8 [R, R, 3]."""
-        return np.array(self.pixels[index])
+        return to_rgb(self.images[index])
 
 
 class DatasetImages:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polyinr_core.data.import_tables import IMAGE_ARRAYS
 from polyinr_core.errors import FileError
 from polyinr_core.metrics.extractors import FeatureExtractor
 from polyinr_core.metrics.feature_pass import MAX_VALUE, digest_tensors
@@ -152,8 +153,8 @@ def is_statistics_path(path: Path) -> bool:
     if path.suffix == ".npz":
         refuse_special(path)
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            return "mu.npy" in names or "arr_0.npy" not in names
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            return "mu" in names or names.isdisjoint(IMAGE_ARRAYS)
     return path.suffix in SUFFIXES
 
 

@@ -107,7 +107,8 @@ def test_an_array_gives_the_values_of_its_images(tmp_path: Path, reals: Path) ->
     labels = np.arange(20) % 3
     np.savez(tmp_path / "fakes.npz", pixels, labels)
     expected = evaluated(reals, fakes)["metrics"]
-    for name in ("fakes.npy", "fakes.npz"):
+    np.savez(tmp_path / "first.npz", images=pixels.transpose(0, 3, 1, 2), labels=labels)  # as `prepare` takes it, too
+    for name in ("fakes.npy", "fakes.npz", "first.npz"):
         found = evaluated(reals, tmp_path / name)
         assert found["metrics"] == expected
         assert found["card"]["fakes"]["name"] == name
@@ -120,11 +121,12 @@ def test_an_array_gives_the_values_of_its_images(tmp_path: Path, reals: Path) ->
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"arr_0": np.zeros((4, 8, 8, 3))}, r"holds float64 \[4, 8, 8, 3\]; images are uint8"),
-        ({"arr_0": np.zeros((4, 3, 8, 8), dtype=np.uint8)}, "images are uint8"),
+        ({"arr_0": np.zeros((4, 8, 8, 3))}, r"holds float64 \[4, 8, 8, 3\]; uint8 .* is needed"),
+        ({"arr_0": np.zeros((4, 5, 8, 8), dtype=np.uint8)}, "is needed"),
+        ({"arr_0": np.zeros((4, 8, 6, 3), dtype=np.uint8)}, "square"),
         ({"arr_0": np.zeros((0, 8, 8, 3), dtype=np.uint8)}, "images are uint8"),
-        ({"arr_0": np.zeros((4, 8, 8, 3), dtype=np.uint8), "arr_1": np.array([0, 1, -1, 0])}, "4 labels"),
-        ({"arr_0": np.array([{}])}, "is it complete"),
+        ({"arr_0": np.zeros((4, 8, 8, 3), dtype=np.uint8), "arr_1": np.array([0, 1, -1, 0])}, "each of its 4 images"),
+        ({"arr_0": np.array([{}])}, "is not a whole"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -137,7 +139,7 @@ def test_an_incomplete_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((4, 8, 8, 3), dtype=np.uint8))
     data = (tmp_path / "images.npy").read_bytes()
     (tmp_path / "images.npy").write_bytes(data[:-100])
-    with pytest.raises(FileError, match="is it complete"):
+    with pytest.raises(FileError, match="is not a whole"):
         DatasetImages.open(tmp_path / "images.npy")
     with pytest.raises(FileError, match="no such file"):
         DatasetImages.open(tmp_path / "absent.npy")
