@@ -26,12 +26,10 @@ from polyinr_cli.options import (
 from polyinr_cli.rendering import resolve_folder
 from polyinr_cli.runtime import choose_device, choose_dtype, joined, own_rank, rank_device, stopping
 from polyinr_core.errors import RequestError
-from polyinr_core.runtime.resources import check_gpu_memory, check_memory, total_memory
+from polyinr_core.runtime.resources import total_memory
 
 if TYPE_CHECKING:
-    import torch
-
-    from polyinr_core.training.config import TrainingConfig
+    pass
 
 # the groups of --help
 STAGES = "Stages and batches"
@@ -39,7 +37,6 @@ NETWORKS = "Networks"
 DISCRIMINATOR = "Discriminator"
 DATA = "Data"
 SAVING = "Saving and measuring"
-BYTES_PER_PARAMETER = 5 * 4  # weight, average, gradient and two moments, in float32
 
 
 @dataclass(frozen=True)
@@ -346,13 +343,13 @@ def train(
     from polyinr_core.training.dry_run import plan_lines, plan_run
     from polyinr_core.training.init import adopt
     from polyinr_core.training.loop import train as train_model
-    from polyinr_core.training.state import load_networks, required_networks
+    from polyinr_core.training.state import check_state_memory, load_networks, required_networks
 
     checkpoint = None
     if init_from is not None:
         checkpoint = load_checkpoint(resolve_folder(init_from, "--init-from", quiet=quiet))
         config = adopt(config, checkpoint, set(given))
-    check_width(config, torch_device)
+    check_state_memory(config, torch_device)
     if unused := files.keys() - set(required_networks(config)):
         raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
     with console.progress("scanning", quiet=quiet) as scanned:
@@ -429,17 +426,3 @@ def train(
         raise KeyboardInterrupt
     if broken:
         raise broken[0]
-
-
-def check_width(config: "TrainingConfig", device: "torch.device") -> None:
-    """Raise RequestError if the generator with its average, gradients and moments does not fit into memory."""
-    from polyinr_core.models.generator import Generator
-    from polyinr_core.runtime.rng import meta_init
-
-    with meta_init():
-        parameters = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
-    needed, purpose = parameters * BYTES_PER_PARAMETER, f"training a generator of {config.channels} channels"
-    if device.type == "cuda":
-        check_gpu_memory(needed, device, purpose=purpose, advice="use fewer --channels")
-    else:
-        check_memory(needed, purpose=purpose, advice="use fewer --channels")

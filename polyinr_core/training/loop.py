@@ -43,6 +43,7 @@ from .run_dir import DataFacts, RunFolder
 from .state import (
     TrainingState,
     broadcast_state,
+    check_state_memory,
     create_generator,
     load_networks,
     read_state,
@@ -122,6 +123,7 @@ def train(
     else:
         checkpoint = None
     check_trackers(track or ())
+    check_state_memory(config, torch.device(device))
     with ExitStack() as stack:
         images = as_image_dataset(data, labels="auto" if config.cond else "none")
         if images is not data:

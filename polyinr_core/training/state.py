@@ -23,7 +23,8 @@ from polyinr_core.runtime import pretrained
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, sha256_of, written_beside
 from polyinr_core.runtime.device import measure_convolutions
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
-from polyinr_core.runtime.rng import generator_for, seeded_init
+from polyinr_core.runtime.resources import check_gpu_memory, check_memory
+from polyinr_core.runtime.rng import generator_for, meta_init, seeded_init
 from polyinr_core.runtime.strict_json import (
     FORMAT,
     JsonError,
@@ -43,6 +44,7 @@ from .config import TrainingConfig, metric_networks
 from .init import balance
 
 KEPT_STATES = 2  # the newest and the one before it
+BYTES_PER_PARAMETER = 5 * 4  # weight, average, gradient and two moments, in float32
 MAX_STAGES = 1000  # of one seed, each with its own discriminator
 
 
@@ -84,6 +86,17 @@ class TrainingState:
         """The averaged generator in float32, as checkpoints hold it and metrics measure it."""
         ema = self.ema
         return ema if ema.mapping.w_avg.dtype == torch.float32 else copy.deepcopy(ema).float()
+
+
+def check_state_memory(config: TrainingConfig, device: torch.device) -> None:
+    """Raise RequestError if the generator with its average, gradients and moments does not fit into memory."""
+    with meta_init():
+        parameters = sum(tensor.numel() for tensor in Generator(config.generator(0)).parameters())
+    needed, purpose = parameters * BYTES_PER_PARAMETER, f"training a generator of {config.channels} channels"
+    if device.type == "cuda":
+        check_gpu_memory(needed, device, purpose=purpose, advice="use fewer --channels")
+    else:
+        check_memory(needed, purpose=purpose, advice="use fewer --channels")
 
 
 def create_generator(config: TrainingConfig, classes: int, class_means: Tensor | None = None) -> Generator:
