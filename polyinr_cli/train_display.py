@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from polyinr_core.training.config import TrainingConfig
 
-REFRESH = 0.5  # seconds between two drawings
+REFRESH = 0.5  # seconds between two refreshes
 BAR = 40  # columns
 LOSSES = {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}  # log key: shown name
 CPU_TIMES = {  # docs/training.md
@@ -30,11 +30,11 @@ CPU_TIMES = {  # docs/training.md
 
 
 class Display:
-    """What a run says, kept for drawing; without a `console`, plain lines: messages, and how it goes every so often.
+    """The live display of a run; without a `console`, plain lines: messages, and progress every so often.
 
-    `stages` holds each stage's resolution and its images in whole batches, `metric` the distance to show;
-    `deadline` is the moment of time.monotonic() at which the run is to stop. No thread draws: a loader that
-    forks in the middle of a drawing would inherit its locks.
+    `stages` holds the resolution of each stage and its images in whole batches, `metric` the metric to show; `deadline`
+    is the value of time.monotonic() at which the run stops. No thread refreshes the display: a loader that forks while
+    it does would inherit its locks.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class Display:
         self.best: tuple[float, float] | None = None  # of this stage
         self.stage = 0
         self.images = 0  # seen in this stage
-        self.seen = 0
-        self.anchor: tuple[float, int] | None = None  # moment, images of this stage: since then speed is measured
-        self.drawn = 0.0  # moment
+        self.total_images = 0
+        self.anchor: tuple[float, int] | None = None  # time and images of this stage, from which speed is measured
+        self.refreshed = 0.0  # time of the last refresh
         self.schedule = None if quiet or console is not None else streams.LineSchedule()
         self.live = None if console is None else self.live_on(console)
 
     def live_on(self, console: "Console") -> "Live":
-        """Return Rich's display, which takes in what is printed on stderr meanwhile and shows it above."""
+        """Return Rich's live display, above which it shows what is printed on stderr meanwhile."""
         from rich.live import Live
 
         return Live(console=console, auto_refresh=False, redirect_stdout=False, get_renderable=lambda: self.table())
 
     def event(self, event: dict[str, Any]) -> None:
-        """Take in an event of the run's journal; say its message or warning."""
+        """Show an event of the run's log; print its message or warning."""
         if "message" in event:
             self.say(f"polyinr: {event['message']}")
             return
@@ -78,43 +78,43 @@ class Display:
             self.say(f"polyinr: warning: {event['warning']}")
         if event.get("stage", 0) != self.facts.get("stage", 0):
             self.best = self.distance = None  # at another resolution
-        if self.anchor is None and "kimg" in event:  # where a resumed run stands before its first iteration
-            self.stage, self.seen = event["stage"], round(1000 * event["kimg"])
+        if self.anchor is None and "kimg" in event:  # a resumed run before its first iteration
+            self.stage, self.total_images = event["stage"], round(1000 * event["kimg"])
             before = sum(images for _, images in self.stages[: self.stage])
-            self.images = min(max(0, self.seen - before), self.stages[self.stage][1])
+            self.images = min(max(0, self.total_images - before), self.stages[self.stage][1])
         self.facts |= {key: value for key, value in event.items() if value is not None}
         if (value := event.get(self.metric or "")) is not None:
             earlier, self.distance = self.distance, (value, event["kimg"])
             if earlier is not None and earlier[1]:  # the untrained model is never the best
                 self.best = min(self.best or earlier, self.distance)
-        self.draw()
+        self.refresh()
 
-    def moved(self, seen: int, *, stage: int, images: int) -> None:
-        """Note that the run has seen so many images, `images` of them in this stage."""
+    def update(self, total_images: int, *, stage: int, images: int) -> None:
+        """Show progress: the images seen in all stages, and those in this one."""
         if stage != self.stage or self.anchor is None:
             self.anchor = time.monotonic(), images
-        self.stage, self.images, self.seen = stage, images, seen
+        self.stage, self.images, self.total_images = stage, images, total_images
         if self.schedule is not None and self.schedule.is_due():
             self.say(f"polyinr: {self.line()}")
-        if time.monotonic() - self.drawn >= REFRESH:
-            self.draw()
+        if time.monotonic() - self.refreshed >= REFRESH:
+            self.refresh()
 
     def say(self, text: str) -> None:
         """Write a line, above the display if there is one."""
         streams.say(text, quiet=self.quiet, always=True)
 
-    def draw(self) -> None:
-        """Draw the display anew; when its terminal has gone, that is no reason to stop the work."""
+    def refresh(self) -> None:
+        """Refresh the display. If its terminal has gone, the run continues without it."""
         if self.live is None:
             return
-        self.drawn = time.monotonic()
+        self.refreshed = time.monotonic()
         try:
             self.live.refresh()
         except (OSError, ValueError):
             self.live = None
 
     def line(self) -> str:
-        """Return how the run goes as one line."""
+        """Return the progress of the run as one line."""
         shown = [
             words if name in ("run", "speed", "losses") else f"{name} {words}"
             for name, words in self.rows()
@@ -123,7 +123,7 @@ class Display:
         return f"stage {self.stage + 1} of {len(self.stages)}, {self.stages[self.stage][0]} px; {'; '.join(shown)}"
 
     def table(self) -> "Table":
-        """Return what is to be seen."""
+        """Return the display's table."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -131,7 +131,7 @@ class Display:
         table = Table.grid(padding=(0, 1))
         table.add_column(no_wrap=True, style="dim")
         table.add_column(overflow="fold")
-        table.add_row("", ProgressBar(total=self.total, completed=self.seen, width=BAR))
+        table.add_row("", ProgressBar(total=self.total, completed=self.total_images, width=BAR))
         for name, words in self.rows():
             printable = "".join(c if c.isprintable() else "?" for c in words)
             table.add_row(name, Text(printable, style="yellow" if name == "warning" else ""))
@@ -146,7 +146,7 @@ class Display:
         stage_left, run_left = self.seconds_left()
         number = f"{self.stage + 1} of {len(self.stages)}, {resolution} px"
         yield "stage", f"{number}: {thousands(self.images, images)}{stage_left}"
-        yield "run", f"{thousands(self.seen, self.total)}{run_left}"
+        yield "run", f"{thousands(self.total_images, self.total)}{run_left}"
         if self.deadline is not None:
             yield "stops", f"in {duration(self.deadline - time.monotonic())} (--max-time)"
         if "img_per_sec" in facts:
@@ -168,7 +168,7 @@ class Display:
     @property
     def total(self) -> int:
         """The images of the whole run: those before this stage as they were, the rest as planned."""
-        return self.seen - self.images + sum(images for _, images in self.stages[self.stage :])
+        return self.total_images - self.images + sum(images for _, images in self.stages[self.stage :])
 
     def seconds_left(self) -> tuple[str, str]:
         """Say how long the stage and the run still take at the speed of this stage, pauses and all."""
@@ -178,7 +178,7 @@ class Display:
             return "", ""
         pace = (time.monotonic() - self.anchor[0]) / done
         stage = pace * (self.stages[self.stage][1] - self.images)
-        run = pace * (self.total - self.seen)
+        run = pace * (self.total - self.total_images)
         more = "more than " if self.stage + 1 < len(self.stages) else ""  # larger images take longer
         return f", {duration(stage)} left", f", {more}{duration(run)} left"
 
@@ -195,7 +195,7 @@ def display(
 ) -> Iterator[Display]:
     """Show a run while the block lasts; see `Display`.
 
-    Nothing is drawn when `quiet`, when stderr is no terminal, or when JSON lines come to the same terminal.
+    Nothing is shown when `quiet`, when stderr is no terminal, or when JSON lines come to the same terminal.
     """
     console = None
     if not quiet and streams.is_terminal(sys.stderr) and not (as_json and streams.is_terminal(sys.stdout)):

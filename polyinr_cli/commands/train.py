@@ -409,7 +409,7 @@ def train(
                 dist=dist,
                 track=trackers,
                 report=report,
-                progress=lambda at: shown.moved(at.total_images, stage=at.stage, images=at.images),
+                progress=lambda at: shown.update(at.total_images, stage=at.stage, images=at.images),
                 stop=lambda: signal.asked() or bool(broken) or (deadline is not None and time.monotonic() > deadline),
                 save=signal.save_asked,
             )

@@ -85,9 +85,9 @@ def display(**options: object) -> Display:
 
 def test_it_shows_where_the_run_stands(now: list[float]) -> None:
     show = display(deadline=1000.0 + 3600)
-    show.moved(12_000, stage=0, images=12_000)
+    show.update(12_000, stage=0, images=12_000)
     now[0] += 100
-    show.moved(13_000, stage=0, images=13_000)
+    show.update(13_000, stage=0, images=13_000)
     show.event({**EVENT, "cpu_mem_mib": 612.3, "gpu_mem_mib": 812.0})
     show.event({**EVENT, "kimg": 10, "fd-lite2": 475.04})
     show.event({**EVENT, "kimg": 12, "fd-lite2": 500.0})
@@ -109,10 +109,10 @@ def test_it_shows_where_the_run_stands(now: list[float]) -> None:
 def test_the_last_stage_knows_the_whole_time(now: list[float]) -> None:
     """Even when the stage before it ended early."""
     show = display()
-    show.moved(150_000, stage=0, images=150_000)
-    show.moved(150_100, stage=1, images=100)
+    show.update(150_000, stage=0, images=150_000)
+    show.update(150_100, stage=1, images=100)
     now[0] += 10
-    show.moved(150_200, stage=1, images=200)
+    show.update(150_200, stage=1, images=200)
     assert shown(show)[1:3] == [
         "stage  2 of 2, 64 px: 0.2 of 100 kimg, 0%, 2 h 46 min left",
         "run    150.2 of 250 kimg, 60%, 2 h 46 min left",
@@ -148,7 +148,7 @@ def test_lines_where_stderr_is_a_file(now: list[float], capsys: pytest.CaptureFi
     show = display()
     for seconds in range(0, 1200, 10):
         now[0] = 1000.0 + seconds
-        show.moved(10 * seconds, stage=0, images=10 * seconds)
+        show.update(10 * seconds, stage=0, images=10 * seconds)
         show.event({**EVENT, "kimg": seconds / 100})
     lines = capsys.readouterr().err.splitlines()
     assert lines[1] == (
@@ -158,7 +158,7 @@ def test_lines_where_stderr_is_a_file(now: list[float], capsys: pytest.CaptureFi
     assert 6 <= len(lines) <= 9
     quiet = Display(Path("run"), STAGES, metric=None, deadline=None, quiet=True, console=None)
     now[0] += 1000
-    quiet.moved(10, stage=0, images=10)
+    quiet.update(10, stage=0, images=10)
     assert capsys.readouterr().err == ""
 
 
@@ -186,7 +186,7 @@ def test_numbers_that_are_none_are_left_out() -> None:
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     show = display()
     show.folder = Path("runs") / ("long" * 30)
-    show.moved(0, stage=0, images=0)
+    show.update(0, stage=0, images=0)
     show.event({**EVENT, "fd-lite2": 475.0, "warning": "w" * 100 + ": do this"})
     lines = shown(show, width=width)
     assert max(map(len, lines)) <= width
@@ -200,7 +200,7 @@ def test_messages_and_warnings_come_above(stderr: Terminal, now: list[float], mo
     with live.display(Path("runs/a"), STAGES) as show:
         for step in range(6):
             now[0] += 1
-            show.moved(16 * step, stage=0, images=16 * step)
+            show.update(16 * step, stage=0, images=16 * step)
             show.event({**EVENT, "kimg": step / 10})
             if step == 2:
                 show.event({"message": "a [bold]state[/bold] is damaged"})
@@ -235,9 +235,9 @@ def test_log_messages_come_above(stderr: Terminal, monkeypatch: pytest.MonkeyPat
     logging.getLogger().addHandler(handler)
     try:
         with live.display(Path("runs/a"), STAGES) as show:
-            show.draw()
+            show.refresh()
             logging.getLogger("polyinr_core").warning("from afar")
-            show.draw()
+            show.refresh()
         assert handler.stream is stderr
     finally:
         logging.getLogger().removeHandler(handler)
@@ -261,7 +261,7 @@ def test_a_terminal_that_goes_away_stops_nothing(stderr: Terminal, monkeypatch: 
         monkeypatch.setattr(stderr, "write", gone)
         show.event({**EVENT, "warning": "unheard"})
         show.event(EVENT)
-        show.moved(16, stage=0, images=16)
+        show.update(16, stage=0, images=16)
     assert sys.stderr is stderr
 
 
@@ -283,7 +283,7 @@ def test_nothing_is_drawn(reason: str, stderr: Terminal, monkeypatch: pytest.Mon
     quiet, as_json = reason == "quiet", reason == "json on the same terminal"
     with live.display(Path("runs/a"), STAGES, quiet=quiet, as_json=as_json) as show:
         show.event(EVENT)
-        show.moved(16, stage=0, images=16)
+        show.update(16, stage=0, images=16)
         show.event({"message": "damaged"})
         show.event({**EVENT, "warning": "too sure"})
     expected = "" if quiet else "polyinr: damaged\npolyinr: warning: too sure\n"
@@ -323,7 +323,7 @@ def test_on_a_real_terminal(tmp_path: Path) -> None:
         "    with live.display(Path('runs/a'), [(32, 1000)], as_json=True) as show:\n"
         "        for seen in range(0, 500, 100):\n"
         "            event = {'kimg': seen / 1000, 'stage': 0, 'loss_d': 0.5}\n"
-        "            show.moved(seen, stage=0, images=seen)\n"
+        "            show.update(seen, stage=0, images=seen)\n"
         "            show.event(event)\n"
         "            streams.json_line(event)\n"
         "            streams.say(f'said at {seen}')\n"
