@@ -163,7 +163,7 @@ def invert(
 
     import torch
 
-    from polyinr_core.checkpoints.locate import is_bundled
+    from polyinr_core.checkpoints.locate import model_argument
     from polyinr_core.images.io import write_image
     from polyinr_core.inversion.encoder import load_encoder
     from polyinr_core.inversion.invert import comparison_grid
@@ -250,11 +250,11 @@ def invert(
     if show is not None:
         write_image(show, comparison_grid(rows), overwrite=overwrite)
     if target.stream is None:
-        named = str(model) if model is not None and "+" in str(model) else str(model_file)
-        base = "bundled" if is_bundled(checkpoint.sha256) else named
+        base = model_argument(model_file)
         say(f"render it with: {_command(target.path, base, count=len(found), suffix='inverted')}")
         if delta_file is not None:
-            say(f"tuned, with: {_command(target.path, f'{named}+{delta_file}', count=len(found), suffix='tuned')}")
+            tuned_model = model_argument(Path(f"{model_file}+{delta_file}"))
+            say(f"tuned, with: {_command(target.path, tuned_model, count=len(found), suffix='tuned')}")
     shared: dict[str, Any] = {
         "model": sha256,
         "model_file": model_file.name,
