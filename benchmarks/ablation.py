@@ -2,7 +2,7 @@
 
 Trains the preset `small` at 32 px with each of VARIANTS and each seed, into one run folder each below --runs, and
 measures the checkpoints on images that no run has seen. A stopped benchmark resumes where it was: runs resume exactly,
-and what is measured is kept. Prints a table of the last checkpoints, writes the figures as JSON and plots them.
+and what --output holds for the same options is not trained again. Prints a table of the last checkpoints and plots all.
 """
 
 import json
@@ -54,28 +54,37 @@ def main(
 ) -> None:
     """Train and measure every variant with every seed."""
     names = variants.split(",") if variants else list(VARIANTS)
-    results: dict[str, list[list[dict[str, float]]]] = {name: [] for name in names}
+    options = {"kimg": kimg, "every": every, "count": count}
+    runs_measured = kept_runs(output, options)
     for seed in map(int, seeds.split(",")):
         for name in names:
-            folder = runs / f"{name.replace(' ', '-')}-{seed}"
-            settings = {"metric_every": 0.0, "checkpoint_every": every, "state_every": every / 4, "seed": seed}
-            train(train_data, run_dir=folder, preset="small", stages=f"32:{kimg}", **settings, **VARIANTS[name])
-            results[name].append(measure(folder, held_out, count=count))
-            write(output, facts(kimg=kimg, variants={name: VARIANTS[name] for name in names}, results=results))
-            print(row(name, results[name]))
+            key = f"{name}, seed {seed}"
+            if key not in runs_measured:
+                folder = runs / key.replace(", ", "-").replace(" ", "-")
+                settings = {"metric_every": 0.0, "checkpoint_every": every, "state_every": every / 4, "seed": seed}
+                train(train_data, run_dir=folder, preset="small", stages=f"32:{kimg}", **settings, **VARIANTS[name])
+                runs_measured[key] = {"settings": VARIANTS[name], "points": measure(folder, held_out, count=count)}
+                write(output, facts(**options, runs=runs_measured))
+    keys = {name: [key for key in runs_measured if key.startswith(f"{name}, seed")] for name in names}
+    results = {name: [runs_measured[key]["points"] for key in keys[name]] for name in names}
     print_table(results)
     plot_curves(results, plot)
 
 
+def kept_runs(output: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the runs that an earlier call with the same options measured, whose settings are still VARIANTS'."""
+    kept = json.loads(output.read_text()) if output.exists() else {}
+    if any(kept.get(name) != value for name, value in options.items()):
+        return {}
+    return {key: run for key, run in kept["runs"].items() if run["settings"] == VARIANTS.get(key.split(",")[0])}
+
+
 def measure(folder: Path, held_out: Path, *, count: int) -> list[dict[str, float]]:
-    """Return the metrics of each checkpoint of a run after its start, with its kimg; they are kept beside it."""
+    """Return the metrics of each checkpoint of a run after its start, with its kimg."""
     measured = []
     for checkpoint in sorted((folder / "checkpoints").glob("[0-9]*.safetensors"))[1:]:
-        kept = checkpoint.with_suffix(".json")
-        if not kept.exists():
-            found = evaluate(load(checkpoint), held_out, metrics=METRICS, count=count)["metrics"]
-            kept.write_text(json.dumps({name: found[name]["value"] for name in COLUMNS}))
-        measured.append({"kimg": int(checkpoint.stem) / 1000, **json.loads(kept.read_text())})
+        found = evaluate(load(checkpoint), held_out, metrics=METRICS, count=count)["metrics"]
+        measured.append({"kimg": int(checkpoint.stem) / 1000, **{name: found[name]["value"] for name in COLUMNS}})
     return measured
 
 
