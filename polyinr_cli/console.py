@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -54,9 +55,12 @@ def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
 
 
 @contextmanager
-def progress_bars(*, quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
-    """Yield a function that makes such a callback for a description, each with its own bar."""
-    with _noted_bars(quiet=quiet) as bar:
+def progress_bars(*, quiet: bool = False, estimate: bool = False) -> Iterator[Callable[[str], Progress]]:
+    """Yield a function that makes such a callback for a description, each with its own bar.
+
+    With `estimate` the first line comes with the first step, if the others take longer than half a minute.
+    """
+    with _noted_bars(quiet=quiet, estimate=estimate) as bar:
 
         def unnoted(description: str) -> Progress:
             move = bar(description)
@@ -93,13 +97,13 @@ def psnr_progress(description: str, *, quiet: bool = False) -> Iterator[Callable
 
 
 @contextmanager
-def _noted_bars(*, quiet: bool) -> Iterator[Callable[[str], NotedProgress]]:
+def _noted_bars(*, quiet: bool, estimate: bool = False) -> Iterator[Callable[[str], NotedProgress]]:
     """Yield a function that makes callbacks; all bars share one display, as two would overwrite each other."""
     if quiet:
         yield lambda description: lambda done, total, note: None
         return
     if not is_terminal(sys.stderr):
-        yield line_progress
+        yield partial(line_progress, estimate=estimate)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -139,13 +143,21 @@ class LineSchedule:
         return True
 
 
-def line_progress(description: str) -> NotedProgress:
-    """Return a callback that writes a line every so often, for a stderr that is a file or a pipe."""
+def line_progress(description: str, *, estimate: bool = False) -> NotedProgress:
+    """Return a callback that writes a line every so often, for a stderr that is a file or a pipe.
+
+    With `estimate` it also writes one after the first step, if the others take longer than FIRST_LINE.
+    """
     schedule = LineSchedule()
+    is_first = estimate
 
     def move(done: int, total: int, note: str) -> None:
-        if 0 < done < total and schedule.is_due():
-            left = (time.monotonic() - schedule.start) * (total - done) / done
+        nonlocal is_first
+        if not 0 < done < total:
+            return
+        left = (time.monotonic() - schedule.start) * (total - done) / done
+        is_expected, is_first = is_first and left > FIRST_LINE, False
+        if schedule.is_due() or is_expected:
             about = f"about {left / 60:.0f} min" if left >= 90 else f"about {left:.0f} s"
             words = [f"{description}: {done / total:.0%}", note, f"{about} left"]
             say(f"polyinr: {', '.join(filter(None, words))}", always=True)
@@ -172,6 +184,14 @@ def json_line(fact: object) -> None:
     stdout = _open_stdout()
     stdout.write(format_json(fact, sort_keys=False) + "\n")
     stdout.flush()
+
+
+def print_facts(facts: Iterable[object], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print facts on stdout: as JSON lines, or as the lines of text that say the same."""
+    for fact in facts if as_json else ():
+        json_line(fact)
+    for text in () if as_json else lines:
+        line(text)
 
 
 def line(text: str) -> None:

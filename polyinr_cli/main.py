@@ -20,7 +20,7 @@ from polyinr_core.runtime.atomic_io import explain, remove_drafts
 
 from . import console as streams
 from .options import Verbose
-from .runtime import die_of_signals, interrupt_on_signals, interruption, rank_or_first
+from .runtime import die_of_signals, interrupt_on_signals, interruption, is_one_of_several, rank_or_first
 
 COMMANDS = {  # in the order of the help; each is the function and the module of its name
     "prepare": "Prepare a dataset of square images for training.",
@@ -230,6 +230,8 @@ def _report(error: BaseException) -> int:
     if code == INTERRUPTED:
         code = interruption.exit_code
         remove_drafts()
+        if is_one_of_several():
+            message += "; a traceback of SignalException below is torchrun's way to say the same"
     elif logging.getLogger().isEnabledFor(logging.INFO):
         streams.say("".join(traceback.format_exception(error)), always=True)
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())

@@ -159,6 +159,9 @@ def evaluate(
     from polyinr_core.evaluation.results import class_lines, format_result, metric_lines
     from polyinr_core.runtime.atomic_io import written_beside
 
+    def say(text: str) -> None:
+        console.say(f"polyinr: {text}", quiet=quiet, always=True)
+
     torch_device = rank_device(choose_device(device))
     evaluated: Any = fake
     name = None
@@ -166,7 +169,7 @@ def evaluate(
         evaluated, file = load_model(model, quiet=quiet)
         evaluated.generator.to(device=torch_device)
         name = hub_name_of(file) or str(file)
-    with joined(torch_device) as ranks, console.progress_bars(quiet=quiet) as bar:
+    with joined(torch_device) as ranks, console.progress_bars(quiet=quiet, estimate=True) as bar:
         result = evaluate(
             evaluated,
             real,
@@ -193,7 +196,8 @@ def evaluate(
             name=name,
             ranks=ranks,
             progress=bar,
-            warn=lambda text: console.say(f"polyinr: {text}", quiet=quiet, always=True),
+            warn=say,
+            inform=say,
         )
         if not ranks.is_main:
             return
