@@ -101,17 +101,33 @@ class Command(TyperCommand):
             words.append(own + equals + value if own in known else word)
         return words
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the usage line: [OPTIONS] SOURCE... [DATA]"""
+        pieces = ["[OPTIONS]"]
+        for parameter in self.get_params(ctx):
+            if parameter.param_type_name == "argument":
+                name = argument_name(parameter)
+                name += "..." if parameter.nargs == -1 and " " not in name else ""
+                pieces.append(name if parameter.required else f"[{name}]")
+        return pieces
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             if (record := parameter.get_help_record(ctx)) is not None:
                 is_argument = parameter.param_type_name == "argument"
                 panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
-                panels.setdefault(panel, []).append(record)
+                name = argument_name(parameter) if is_argument else record[0]
+                panels.setdefault(panel, []).append((name, record[1]))
         for panel, records in panels.items():
             if records:
                 with formatter.section(panel):
                     formatter.write_dl(records)
+
+
+def argument_name(parameter: Any) -> str:
+    """Return the name of an argument without brackets, dots and the type that Typer appends, as in SOURCE <path>."""
+    return parameter.metavar.strip("[]").removesuffix("...")
 
 
 class Commands(TyperGroup):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from polyinr_core.errors import RequestError
+from polyinr_core.errors import FileError, RequestError
 
 MAX_DIGITS = 12
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -165,6 +165,20 @@ def check_paths(*paths: Path | None) -> None:
             raise explain(path, error) from error
 
 
+def check_output_file(path: Path | None, suffix: str, *, overwrite: bool) -> None:
+    """Raise PolyinrError if -o cannot be written as a file of this suffix; None and - are fine."""
+    if path is None or str(path) == "-":
+        return
+    from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
+
+    if path.suffix != suffix:
+        raise RequestError(f"-o {path}: the result is written as {suffix}")
+    if path.is_dir():
+        raise FileError(path, "is a folder; name a file")
+    refuse_overwrite(path, overwrite=overwrite)
+    check_place(path)
+
+
 def parse_duration(text: str) -> float:
     """Parse --max-time, such as 90s, 9m, 24h or 2d, as seconds. Raises RequestError."""
     try:
@@ -205,12 +219,13 @@ def parse_weights(texts: list[str]) -> dict[str, Path]:
     return files
 
 
-_OUTPUT = typer.Option("-o", "--output", metavar="PATH", help="Output path; its suffix sets the format. - is stdout.")
+def output_option(metavar: str, help: str) -> Any:
+    """Return the option -o of a command that writes something of its own."""
+    return typer.Option("-o", "--output", metavar=metavar, help=help)
 
-Output = Annotated[Path, _OUTPUT]
-OptionalOutput = Annotated[Path | None, _OUTPUT]
+
 # As typed: a trailing slash, which Path drops, means a folder.
-OutputText = Annotated[str, _OUTPUT]
+OutputText = Annotated[str, output_option("PATH", "Output path; its suffix sets the format. - is stdout.")]
 _FORMAT = typer.Option(
     "--format", help="Format of -o -: a PNG, an array, latents, or raw pixels (3 bytes each, image after image)."
 )
@@ -236,18 +251,21 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="auto (a CUDA GPU if available), cpu, cuda, cuda:N or mps.")
+    str,
+    typer.Option(
+        "--device", metavar="DEVICE", help="Where to compute: auto (a CUDA GPU if available), cpu, cuda, cuda:N or mps."
+    ),
 ]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="auto: bfloat16 if the hardware supports it, the output is 8-bit and the result is visually identical; "
-        "otherwise float32.",
+        help="Type of the arithmetic. auto: bfloat16 if the hardware supports it, the output is 8-bit and the result "
+        "is visually identical; otherwise float32.",
     ),
 ]
 
-Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0-7,12", help="Seeds; one image each.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0-7,12", help="Seeds of the images, one image each.")]
 LatentsFile = Annotated[
     Path | None, typer.Option("--latents", metavar="FILE", help="Latents file to render; - is stdin.")
 ]
@@ -296,7 +314,11 @@ Tolerance = Annotated[
     ),
 ]
 _BITS = typer.Option(
-    "--bits", metavar="8|16", callback=_checked_bits, help="Bits per color channel, in PNG and TIFF. Default: 8."
+    "--bits",
+    metavar="8|16",
+    callback=_checked_bits,
+    show_default=False,
+    help="Bits per color channel, in PNG and TIFF. Default: 8.",
 )
 Bits = Annotated[int, _BITS]
 OptionalBits = Annotated[int | None, _BITS]
@@ -335,7 +357,8 @@ TRAINING_SETTINGS = SettingsTable(
         "Networks": {
             "channels N": "Width of the synthesis network.",
             "class_centering PART": (
-                "Part of their mean that the class embeddings start without. 0: as in the release, 1: centered."
+                "Part of their common mean to subtract from the class embeddings at the start. 0: none, as in the "
+                "release, 1: all."
             ),
             "cond": "Train a class-conditional model, if the dataset has labels.",
             "classifier": "Network of classifier guidance.",
