@@ -337,7 +337,7 @@ OTHER = "not a directions file; `polyinr directions -o x.safetensors` makes one"
 
 def encode_directions(directions: Directions, *, name: PathLike = "stdout") -> bytes:
     """Return the bytes of a directions file, which `read_directions` reads. Raises FileError, with `name`."""
-    facts = {
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "space": directions.space,
         "samples": directions.samples,
@@ -443,8 +443,8 @@ def _checked_facts(name: Path, facts: dict[str, Any], mean: Tensor, *, count: in
     fields: dict[str, Any] = {
         "space": space,
         "samples": samples,
-        "psi": float(psi),
+        "psi": float(psi),  # type: ignore[arg-type]
         "label": label,
         "model_sha256": model,
-    }  # type: ignore[arg-type]
+    }
     return fields | {"names": tuple(names)}
