@@ -6,6 +6,7 @@ the residual of the affine parameters takes the part of W+ there.
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,8 @@ from polyinr_core.data.import_tables import read_label_table
 from polyinr_core.data.labels import plain_name
 from polyinr_core.errors import CheckpointError, ConfigError, ImageError, PolyinrError, RequestError
 from polyinr_core.latents.directions import Directions, DirectionSpace, fit_directions
-from polyinr_core.latents.latents import Latents, in_space
+from polyinr_core.latents.latents import Latents, Space, in_space
+from polyinr_core.models.coordinates import UNIT, Window
 from polyinr_core.models.generator import Generator
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
@@ -290,7 +292,7 @@ def directions_of_images(
 
     Raises RequestError, FileError, DatasetError, CheckpointError for the encoder of another model.
     """
-    paths = list(images) if isinstance(images, list | tuple) else [images]
+    paths: list[PathLike] = [images] if isinstance(images, str | os.PathLike) else list(images)
     if len(paths) > 2 or (len(paths) == 2 and (labels is not None or column is not None)):
         raise RequestError("give one source of images with labels, or two sources without")
     sources = [open_source(path) for path in paths]
@@ -371,10 +373,20 @@ def is_encoder(path: PathLike) -> bool:
     return METADATA_KEY in read_header(Path(path))[METADATA]
 
 
-def bundled_encoder(model: Model | Checkpoint) -> Encoder | None:
-    """Return the encoder that comes with the package if it is the model's, else None. Raises CheckpointError."""
-    path = Path(str(resources.files("polyinr_core") / "assets" / BUNDLED_FILE))
-    if not path.is_file():
+def bundled_encoder() -> Path:
+    """Return the path of the encoder that comes with the package for the bundled model; it may be missing."""
+    return Path(str(resources.files("polyinr_core") / "assets" / BUNDLED_FILE))
+
+
+def default_encoder(
+    model: Model | Checkpoint, *, space: Space = "affine", window: Window = UNIT, label: int | str | None = None
+) -> Encoder | None:
+    """Return the bundled encoder if it is the model's and applies: not in z, another window or for a given class.
+
+    Raises CheckpointError for a damaged one.
+    """
+    path = bundled_encoder()
+    if space == "z" or window != UNIT or label is not None or not path.is_file():
         return None
     encoder = load_encoder(path)
     return encoder if encoder.model_sha256 == model.sha256 else None

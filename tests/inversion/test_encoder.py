@@ -9,11 +9,13 @@ from conftest import small_checkpoint
 from PIL import Image
 
 import polyinr_core as polyinr
+from polyinr_core.checkpoints.locate import is_bundled
 from polyinr_core.errors import CheckpointError, ConfigError, DatasetError, RequestError
 from polyinr_core.inversion.encoder import (
     METADATA_KEY,
     Encoder,
     EncoderConfig,
+    bundled_encoder,
     describe_encoder,
     directions_of_images,
     is_encoder,
@@ -66,6 +68,16 @@ def test_a_search_starts_there(model: Model, encoder: Encoder) -> None:
     assert some.loss < nothing.loss
     with pytest.raises(ConfigError, match="0 steps"):
         invert(model, target, steps=0, loss="pixels")
+
+
+def test_the_bundled_encoder_is_that_of_the_bundled_model() -> None:
+    """After the model is replaced, the encoder is trained anew (docs/models.md), or removed."""
+    if not bundled_encoder().is_file():
+        pytest.skip("no encoder is bundled")
+    encoder = load_encoder(bundled_encoder())
+    assert is_bundled(encoder.model_sha256)
+    assert encoder.facts["psnr"] > encoder.facts["psnr_of_mean"] + 1
+    assert bundled_encoder().stat().st_size < 2e6
 
 
 @pytest.fixture
