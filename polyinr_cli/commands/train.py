@@ -53,7 +53,10 @@ def train(
     download: Download = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(help="Start from this checkpoint, or from the newest one of a run folder.", metavar="CHECKPOINT"),
+        typer.Option(
+            help="Start from this model; a run folder means its newest, bundled the one that comes along.",
+            metavar="MODEL",
+        ),
     ] = None,
     max_time: Annotated[
         str | None, typer.Option(help="Save and exit after this time: 90s, 9m, 24h. Default: no limit.", metavar="TIME")

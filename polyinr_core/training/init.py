@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.checkpoints.hub import local_file
+from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.data.resample import ResizedDataset, normalized
 from polyinr_core.discriminator.backbones import Lite0Features
@@ -117,13 +117,13 @@ FIXED = ("mapping_layers", "clamp")  # what it cannot express
 def start_from(
     config: TrainingConfig, source: PathLike | Checkpoint | None, given: set[str]
 ) -> tuple[TrainingConfig, Checkpoint | None]:
-    """Return the configuration and the checkpoint of a run that starts from `source`: a file, hf:OWNER/NAME, or None.
+    """Return the configuration and the checkpoint of a run that starts from a model, named as for `load`, or from none.
 
     `given` holds the fields that the user asked for. Raises ConfigError, FileError.
     """
     if source is None:
         return config, None
-    checkpoint = source if isinstance(source, Checkpoint) else load_checkpoint(local_file(source))
+    checkpoint = source if isinstance(source, Checkpoint) else load_model_file(source)[0]
     return adopt(config, checkpoint, given), checkpoint
 
 

@@ -22,6 +22,7 @@ from polyinr_core.models.layers import SAVED_BYTES
 from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.device import to_device
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
+from polyinr_core.runtime.resources import keep_freed_memory
 from polyinr_core.runtime.rng import generator_for
 
 from .classifier_guidance import check_classes, make_classifier, uses_guidance
@@ -93,7 +94,7 @@ def train(
         preset: A name in `config.PRESETS`, whose values `fields` replace. Default: the settings of the run in `run_dir`
             if there is one, else "small".
         config: The whole configuration, in place of preset, stages and fields.
-        init_from: A checkpoint to start from, or hf:OWNER/NAME, instead of new weights.
+        init_from: The model to start from, named as for `polyinr_core.load`, instead of new weights.
         weights: Pretrained networks, or their weight files, by name. Default: those that are on this machine.
         download: Download pretrained weights that are not on this machine.
         device: Where to train.
@@ -264,6 +265,10 @@ class Trainer:
     dtype: torch.dtype = torch.float32
     device_memory: int | None = None
     dist: DistributedContext = SINGLE_PROCESS
+
+    def __post_init__(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @property
     def classes(self) -> int:
