@@ -90,6 +90,17 @@ class Frozen(nn.Module):
         return super().train(False)
 
 
+def store_weights(network: nn.Module, dtype: torch.dtype) -> None:
+    """Store convolutions and products of a frozen network in `dtype` and channels_last, for autocast to it.
+
+    Autocast casts weights that do not learn again in every pass; it finds these cast already. What it computes in
+    float32 keeps its weights.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.to(dtype=dtype).to(memory_format=torch.channels_last)  # the latter of kernels alone
+
+
 class Lite0Features(Frozen):
     """EfficientNet-lite0: images in [-1, 1] to taps of 24, 40, 112, 320 channels at strides 4, 8, 16, 32.
 

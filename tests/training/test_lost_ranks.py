@@ -1,4 +1,4 @@
-"""Two processes that talk over Gloo: what stops one of them stops both, each with the right words."""
+"""Two processes that talk over Gloo: what stops one of them stops both, each with the right words; no rank waits."""
 
 import subprocess
 import sys
@@ -32,6 +32,19 @@ try:
     train_step(small_state(), own, reals=shown, g_fakes=fakes, d_fakes=fakes, ema_beta=0.5)
 except PolyinrError as error:
     print(type(error).__name__, error)
+"""
+WAITS = """
+from test_host_sync import KINDS, counted, fused_state, iterate
+from test_step import options
+state = fused_state(ranks.device)
+state.discriminator.share_statistics(ranks)
+for kind in ("hinge, two micro-batches", "every option"):
+    own = options(**KINDS[kind], dist=ranks)
+    own = replace(own, micro_batch=2 * own.micro_batch)
+    iterate(state, own, ranks.device)
+    with counted() as found:
+        stats = iterate(state, own, ranks.device)
+    print(kind, dict(found), stats.read().loss_d > 0)
 """
 GONE = """
 ranks.all_reduce(torch.ones(1))
@@ -67,6 +80,13 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both(tmp_path: Path, rank: 
     first, second = both(tmp_path, NOT_FINITE.format(spoil=spoil))
     assert first == second
     assert first.startswith("TrainingError the loss is not finite, the images first; ")
+
+
+@pytest.mark.slow
+def test_an_iteration_of_two_processes_reads_no_value(tmp_path: Path) -> None:
+    """Gradients, statistics, batch statistics and the mean of w are exchanged on the device alone."""
+    first, second = both(tmp_path, WAITS)
+    assert first == second == "hinge, two micro-batches {} True\nevery option {} True"
 
 
 @pytest.mark.slow
