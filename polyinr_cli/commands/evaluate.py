@@ -91,6 +91,14 @@ def evaluate(
             "dataset, but uniform with --protocol adm.",
         ),
     ] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(
+            "--precision",
+            help="Render the model's images in float32 or bfloat16; auto is bfloat16 on a GPU if that changes the "
+            "first images by less than rounding to 8 bits does, else float32.",
+        ),
+    ] = "auto",
     weights: Weights = None,
     download: Download = False,
     bootstrap: Annotated[
@@ -178,6 +186,7 @@ def evaluate(
             psi=psi,
             label=label,
             labels=labels,
+            precision=precision,
             held_out=held_out,
             weights=files,
             download=download,

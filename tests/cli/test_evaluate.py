@@ -285,6 +285,8 @@ def test_a_model_by_itself(polyinr: Run, folders: Path) -> None:
     assert "count" not in card["fakes"]
     assert (card["device"]["type"], card["device"]["threads"]) == ("cpu", torch.get_num_threads())
     assert (card["precision"], card["resolution"]) == ("float32", 16)
+    ran = polyinr("evaluate", "-m", "model.safetensors", "--metrics", "speed", "--precision", "bfloat16", "--json")
+    assert ran.lines[0]["card"]["precision"].startswith("bfloat16, ")
 
 
 def test_paths_with_an_interval(polyinr: Run, folders: Path) -> None:
