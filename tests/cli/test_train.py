@@ -239,7 +239,8 @@ def test_a_run_starts_from_a_model(
     assert polyinr(*common, model).code == 0
     assert begun[1].config.channels == 24
     assert begun[1].config.init_from == load_checkpoint(model).sha256 != ""
-    assert polyinr("train", data, "--stages", "16:1", "--batch", 4, "--run-dir", "named", "--init-from", "bundled").code == 0
+    own = ("--stages", "16:1", "--batch", 4, "--run-dir", "named")
+    assert polyinr("train", data, *own, "--init-from", "bundled").code == 0
     assert begun[2].config.channels == load_checkpoint(bundled_model()).generator.config.channels
 
 
