@@ -198,7 +198,7 @@ def evaluate(
     settings = PassSettings(device, batch, bootstrap, Path(cache) if cache is not None else None, ranks, progress)
     rendered_in = "float32"
     if checkpoint is not None and isinstance(fakes, GeneratedImages) and selection.in_reduced_precision:
-        rendered_in = choose_precision(fakes, precision, device, ranks=ranks)
+        rendered_in = choose_precision(fakes, precision, ranks=ranks)
 
     result, real_statistics = _evaluate_sets(selection, compared, fakes, extractors, settings, class_names, warn)
     if result:

@@ -203,14 +203,13 @@ def choose_labels(
     return distribution, ""
 
 
-def choose_precision(
-    fakes: GeneratedImages, precision: str, device: torch.device, *, ranks: DistributedContext = SINGLE_PROCESS
-) -> str:
+def choose_precision(fakes: GeneratedImages, precision: str, *, ranks: DistributedContext = SINGLE_PROCESS) -> str:
     """Choose the dtype of generated images, and return it in words. Call on every rank.
 
-    "auto" is bfloat16 on a GPU that multiplies it natively, if that changes the first images by less than rounding them
-    to 8 bits does; else float32.
+    "auto" is bfloat16 for a generator on a GPU that multiplies it natively, if that changes the first images by less
+    than rounding them to 8 bits does; else float32.
     """
+    device = fakes.checkpoint.generator.mapping.w_avg.device
     if precision == "float32" or (precision == "auto" and not is_bfloat16_gpu(device)):
         return "float32"
     error = ranks.broadcast_object(fakes.rounding_error() if ranks.is_main else 0.0)

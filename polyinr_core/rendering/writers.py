@@ -9,11 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from polyinr_core.errors import FileError, PolyinrError, RequestError
+from polyinr_core.errors import FileError, RequestError
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite, written_beside
 from polyinr_core.runtime.resources import check_disk, check_memory
 
-from .metadata import Metadata, grid_metadata, read_metadata
+from .metadata import Metadata, carries, grid_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -298,7 +298,7 @@ def _write_folder(
     left = []
     for index, name in enumerate(images.names):
         path = output.path / f"{name}.png"
-        if output.overwrite or not path.is_file() or not holds(path, own := images[index].metadata):
+        if output.overwrite or not path.is_file() or not carries(path, own := images[index].metadata):
             left.append(index)
             continue
         progress(renderer.height)
@@ -315,16 +315,6 @@ def _write_folder(
     names = [f"{name}.png" for name in images.names]
     for index, path in enumerate(write_files(output, renderer, render(), names=names)):
         yield path, metadata[index]
-
-
-def holds(path: Path, metadata: Metadata) -> bool:
-    """Return whether an image file carries exactly this metadata."""
-    from polyinr_core.runtime.strict_json import plain_json
-
-    try:
-        return read_metadata(path) == plain_json(metadata)
-    except PolyinrError:
-        return False
 
 
 def _write_grid(
