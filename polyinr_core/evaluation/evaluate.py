@@ -84,6 +84,7 @@ def evaluate(
     ranks: DistributedContext = SINGLE_PROCESS,
     progress: Callable[[str], Progress] = no_progress,
     warn: Callable[[str], None] | None = None,
+    inform: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Compute metrics of generated images against real ones, or of a model alone. Call on every rank.
 
@@ -119,6 +120,7 @@ def evaluate(
         ranks: the processes that share the images.
         progress: makes a callback (done, total) for a description.
         warn: called with each warning on rank 0.
+        inform: called on rank 0 with how many images are about to be generated.
 
     Returns: {"format", "metrics": {name: {"value", ...}}, "card"}, for inversion "images", and with `per_class`
         "classes": {class name: {"reals": count, "fakes": count, "metrics": ...}}, as
@@ -195,6 +197,9 @@ def evaluate(
         check_resolutions(model_metrics, fakes, perceptual)
     if labels_warning:
         warn(labels_warning)
+    if inform is not None and ranks.is_main and selection.need_fakes and isinstance(fakes, GeneratedImages):
+        side = fakes.resolution
+        inform(f"generating {len(fakes)} images of {side}x{side} px on {device}; --count sets how many")
     settings = PassSettings(device, batch, bootstrap, Path(cache) if cache is not None else None, ranks, progress)
     rendered_in = "float32"
     if checkpoint is not None and isinstance(fakes, GeneratedImages) and selection.in_reduced_precision:
