@@ -15,6 +15,7 @@ from processes import TINY, drafts, states
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.runtime import pretrained
 
+pytestmark = pytest.mark.no_numbers
 SHORT = [*TINY, "--stages", "8:0.008"]
 once = cache(pretrained.load_pretrained)
 

@@ -160,6 +160,7 @@ def test_the_log_is_appended_to(archive: ZipDataset, weights: dict, whole: Path,
     assert again == last
 
 
+@pytest.mark.no_numbers
 def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: ZipDataset, weights: dict, tmp_path: Path) -> None:
     """Stages of 10 and 9 images, four at a time, are 24 images; a stop at 20 is before the end."""
     config = replace(SMALL, stages=parse_stages("8:0.01,16:0.009"))
@@ -176,6 +177,7 @@ def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: ZipDataset, weights
     assert told == [(4, 0, 4), (8, 0, 8), (12, 0, 12), (16, 1, 4), (20, 1, 8)]
 
 
+@pytest.mark.no_numbers
 def test_a_stop_writes_once(
     archive: ZipDataset, weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +280,7 @@ def test_what_cannot_be_trained_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.no_numbers
 def test_without_classes(weights: dict, tmp_path: Path) -> None:
     unlabeled = ZipDataset.open(make_archive(tmp_path / "plain.zip", labels=False))
     assert run(replace(SMALL, stages=parse_stages("8:0.004")), unlabeled, tmp_path / "run", weights)

@@ -14,6 +14,7 @@ from polyinr_core.training import hooks, loop
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
 from polyinr_core.training.state import read_state
 
+pytestmark = pytest.mark.no_numbers
 CONFIG = replace(
     PRESETS["tiny"],
     stages=parse_stages("8:0.012"),
