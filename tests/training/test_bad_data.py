@@ -1,4 +1,4 @@
-"""Images that do not fit: what cannot be trained on is told when it is met, the rest is trained on."""
+"""Images that do not fit: what cannot be trained on is refused when it is met, the rest is trained on."""
 
 import io
 import json

@@ -96,7 +96,7 @@ def test_a_process_that_has_ended_is_said_by_the_other(tmp_path: Path) -> None:
         RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation"),
     ],
 )
-def test_a_lost_connection_is_told_from_other_errors(error: RuntimeError) -> None:
+def test_a_lost_connection_is_distinguished_from_other_errors(error: RuntimeError) -> None:
     def fail(*_: object) -> None:
         raise error
 
