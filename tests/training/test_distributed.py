@@ -17,10 +17,11 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks after its processes in /proc"),
 ]
 TORCHRUN = [COMMAND[0], "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", COMMAND[2]]
-# six iterations in two stages, and ten
-SHORT = [*TINY, "--precision", "float64", "--state-every", "0.004", "--checkpoint-every", "0.02"]
-LONG = [*SHORT, "--stages", "8:0.02,16:0.02"]
-SHORT += ["--stages", "8:0.012,16:0.012"]
+# ten iterations in two stages
+SHORT = [*TINY, "--precision", "float64", "--stages", "8:0.02,16:0.02", "--state-every", "0.004"]
+SHORT += ["--checkpoint-every", "0.02"]
+RENDER = "polyinr: render images of this run with: polyinr sample -m run --seeds 0-7 -o images/"
+SAVED = "polyinr: training state saved to run; run the same command again to resume"
 FINE = 1e-9  # float64; sums over two halves are rounded otherwise than over the whole
 
 
@@ -54,6 +55,11 @@ def two(processes: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def said_by_main(folder: Path) -> list[str]:
+    """Return the lines on stderr of rank 0."""
+    return (folder / "said-0.txt").read_text().splitlines()
+
+
 def last_state(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(max((folder / "run/state").glob("*.safetensors")))
 
@@ -79,17 +85,18 @@ def workers(trainer: Trainer) -> list[int]:
 
 def test_two_processes_end_as_one(one: Path, two: Path) -> None:
     """Every tensor of the state: weights, average, discriminator, spectral norms, BatchNorm, both optimizers."""
-    assert states(one)[-1] == states(two)[-1] == 24
+    assert states(one)[-1] == states(two)[-1] == 40
     expected = last_state(one)
     assert any("running" in name or name.endswith("_u") for name in expected)
     assert largest_difference(expected, last_state(two)) < FINE
+    assert said_by_main(two)[-1] == RENDER
     assert (two / "said-1.txt").read_text() == ""
 
 
 def test_two_processes_end_as_one_with_every_option(processes: Nursery, tmp_path: Path) -> None:
     """Paired losses, penalties, adaptive augmentation and schedules are of the whole batch, accumulated as well."""
     options = "--loss relativistic --penalty 0.05 --penalty-every 2 --lecam 0.1 --augment adaptive --schedule cosine"
-    given = [*LONG, *options.split(), "--micro-batch", "2", "--held-out", "0"]
+    given = [*SHORT, *options.split(), "--micro-batch", "2", "--held-out", "0"]
     one, two = place(tmp_path, "one"), place(tmp_path, "two")
     trainer = processes.start(one, *given)
     assert trainer.end() == 0, trainer.said
@@ -116,6 +123,8 @@ def test_a_state_of_two_goes_on_with_one(processes: Nursery, one: Path, tmp_path
     folder = place(tmp_path, "mixed")
     assert processes.run_ranks(folder, *SHORT, "--max-time", "0.001s", count=2) == [0, 0]
     assert states(folder) == [4]
+    assert said_by_main(folder)[-2:] == [RENDER, SAVED]
+    assert (folder / "said-1.txt").read_text() == ""
     assert processes.start(folder, *SHORT).end() == 0
     assert largest_difference(last_state(one), last_state(folder)) < FINE
 
@@ -128,7 +137,7 @@ def test_a_killed_rank_ends_the_job_which_goes_on(processes: Nursery, two: Path,
     os.kill(workers(trainer)[1], signal.SIGKILL)
     assert trainer.end() != 0
     assert "signal 9" in trainer.said.lower() or "sigkill" in trainer.said.lower(), trainer.said
-    assert states(folder)[-1] < 24
+    assert states(folder)[-1] < 40
     assert processes.run_ranks(folder, *SHORT, count=2) == [0, 0]
     expected, found = last_state(two), last_state(folder)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -141,8 +150,14 @@ def test_ctrl_c_saves_and_stops_the_job(tmp_path: Path) -> None:
     trainer = start(folder, *long, command=TORCHRUN)
     assert trainer.wait_for((folder / "run/checkpoints/000000008.safetensors").exists), trainer.said
     os.killpg(trainer.number, signal.SIGINT)
-    assert trainer.end() != 0
-    assert "polyinr: training state saved to run; run the same command again to resume" in trainer.said
+    assert trainer.end() == 1  # torchrun's code for a signal
+    said = trainer.said.splitlines()
+    end = next(number for number, line in enumerate(said) if line.startswith("polyinr: interrupted; "))
+    assert said[end - 2 : end] == [RENDER, SAVED]
+    assert not any(line.startswith("polyinr") for line in said[end + 1 :])
+    assert "Traceback" not in "".join(said[:end])
+    assert trainer.said.count("Traceback") == 1  # torchrun's own
+    assert "SignalException" in said[-1]
     state, damaged = read_state(folder / "run/state")
     assert state.counters["images"] >= 8
     assert not damaged
