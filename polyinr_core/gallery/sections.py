@@ -107,10 +107,13 @@ class RenderJobs:
         name = "-".join([*parts, f"{renderer.width}px.png"])
         self.add(name, renderer, from_seed_numbers(self.model, [seed], label=label, psi=psi))
         shown = self.class_of(seed) if label is None else label
-        caption = f"seed {seed}" if shown is None else f"seed {seed}, {self.class_name(shown)}"
-        alt = caption if psi == 1 else f"{caption}, psi {format_psi(psi)}"
+        caption = self.caption(seed, shown) if psi == 1 else f"{self.caption(seed, shown)}, psi {format_psi(psi)}"
         command = self.sample_command([seed], name, label=label, psi=psi, resolution=renderer.width)
-        return self.image(name, renderer.width, alt=alt, caption=caption, command=command)
+        return self.image(name, renderer.width, alt=caption, caption=caption, command=command)
+
+    def caption(self, seed: int, label: int | None) -> str:
+        """Return a seed with its class."""
+        return f"seed {seed}" if label is None else f"seed {seed}, {self.class_name(label)}"
 
     def sample_command(
         self,
@@ -262,7 +265,7 @@ def _heatmaps(jobs: RenderJobs) -> RowSection:
             options = {"seeds": seed, "label": label, "levels": level, "res": plan.resolution}
             command = jobs.command(["heatmap"], "level.png", **options)
             alt = f"heat map of level {level} of seed {seed}"
-            row.append(jobs.image(name, plan.resolution, alt=alt, caption=f"level {level}", command=command))
+            row.append(jobs.image(name, plan.resolution, alt=alt, caption=alt, command=command))
         rows.append(ImageRow(f"seed {seed}", tuple(row)))
     seeds, levels = seeds_text(plan.heatmap_seeds), seeds_text(plan.levels)
     options = {"seeds": seeds, "label": label, "levels": levels, "res": plan.resolution}
@@ -285,5 +288,6 @@ def _extrapolation(jobs: RenderJobs) -> ImageSection:
         requests = from_seed_numbers(jobs.model, [seed], label=plan.label)
         jobs.add(name, renderer, requests.with_metadata({"command": "extrapolate"}))
         alt = f"seed {seed} beyond its border, with a frame around the trained window"
-        images.append(jobs.image(name, resolution, alt=alt, caption=f"seed {seed}", command=command([seed], name)))
+        caption = jobs.caption(seed, jobs.class_of(seed) if plan.label is None else plan.label)
+        images.append(jobs.image(name, resolution, alt=alt, caption=caption, command=command([seed], name)))
     return ImageSection(command(plan.extrapolation_seeds, "beyond.png"), tuple(images))

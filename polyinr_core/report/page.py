@@ -2,8 +2,9 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,30 @@ import numpy as np
 import torch
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
-from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.resample import area_average, area_weights
+from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import FileError
 from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
-from polyinr_core.evaluation.results import Result
+from polyinr_core.evaluation.results import Result, read_result
 from polyinr_core.evaluation.set_metrics import no_progress
-from polyinr_core.images.grid import Pixels, quantize
+from polyinr_core.images.grid import Pixels
 from polyinr_core.images.io import encode_image
 from polyinr_core.metrics import extractors
-from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource, Progress
+from polyinr_core.metrics.feature_pass import ImageSource, Progress
 from polyinr_core.metrics.registry import better
+from polyinr_core.rendering.metadata import version
 from polyinr_core.runtime.atomic_io import PathLike
+from polyinr_core.runtime.strict_json import to_unicode
 from polyinr_core.training.config import SETTINGS
 from polyinr_core.training.samples import thin
 
-from .nearest_neighbors import NearestNeighbors, find_neighbors, realism_grid
-from .plots import Panel, classes_svg, ecdf_svg, panel_svg, to_dark
-from .run_reader import StageSpan, StoredRun
+from .nearest_neighbors import NearestNeighbors, ThumbnailSource, find_neighbors, realism_grid, thumbnails_at
+from .plots import Panel, classes_svg, ecdf_svg, panel_svg, panels_of, panels_png, to_dark
+from .run_reader import StageSpan, StoredRun, read_run
 
 TEMPLATE = "report.html.jinja"
-THUMBNAIL_SIZE = 128  # pixels; larger images are reduced to it
+PAGE, CURVES, REALISM = "report.html", "curves.png", "realism.png"  # the files of a report
 MAX_GRID_SIZE = 1040  # pixels of the longer edge of a sample grid: eight images of 128 px with their gaps
 MAX_PIXELATED_SIZE = 128  # pixels; images up to here are enlarged by repeating pixels
 MAX_PNG_BYTES_PER_PIXEL = 1.5  # images that need more, such as photos, are embedded as JPEG
@@ -143,6 +145,61 @@ class ReportInfo:
     date: str
 
 
+def build_report(
+    run: PathLike,
+    files: Collection[str] = (PAGE,),
+    *,
+    results: Sequence[PathLike] = (),
+    real: PathLike | None = None,
+    model: PathLike | None = None,
+    count: int = 256,
+    cache: Path | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[str], Progress] = no_progress,
+    inform: Callable[[str], None] = lambda text: None,
+) -> dict[str, bytes]:
+    """Report on a training run, finished or not.
+
+    Args:
+        run: The run folder.
+        files: What to build: report.html, the page; curves.png, the curves alone; with `real` realism.png.
+        results: Results of evaluations, as files, to show beside those in the run folder.
+        real: The training data: generated images are shown beside their nearest reals, and ranked by realism.
+        model: The model that is compared with them. Default: the run's best checkpoint, else its newest.
+        count, cache, device, progress: As for `compare_model`.
+        inform: Called with a message about the model, unless it was given.
+
+    Returns: the content of each file by its name.
+    Raises PolyinrError.
+    """
+    stored = read_run(run)
+    panels = panels_of(stored.log, stored.metrics)
+    if not panels:
+        raise FileError(stored.folder.log, "has no numbers to plot yet; wait until the run has logged some")
+    shown = [read_result(Path(file)) for file in results]
+    comparison, realism = None, None
+    if real is not None:
+        if model is None:
+            if (model := stored.model) is None:
+                raise FileError(stored.folder.checkpoints, "has no model yet; leave out --real, or name one with -m")
+            inform(f"model {model} (the run's best or newest)")
+        checkpoint, file = load_model_file(Path(model))
+        checkpoint.generator.to(device=device)
+        options: dict[str, Any] = {"count": count, "cache": cache, "device": torch.device(device), "progress": progress}
+        comparison, realism = compare_model(stored, checkpoint, real, name=str(file), **options)
+    built: dict[str, bytes] = {}
+    if CURVES in files:
+        built[CURVES] = panels_png(panels, stored.log.spans, title=f"Run {stored.name}")
+    if REALISM in files and realism is not None:
+        built[REALISM] = encode_image(realism)
+    if PAGE in files:
+        shown += stored.results(exclude=[Path(file) for file in results])
+        info = ReportInfo(version(), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
+        page = render_page(stored, panels, results=shown, comparison=comparison, info=info)
+        built[PAGE] = to_unicode(page).encode()
+    return built
+
+
 def render_page(
     run: StoredRun,
     panels: Sequence[Panel],
@@ -196,48 +253,6 @@ def read_grid(path: Path) -> Pixels | None:
         size = (max(1, image.width * MAX_GRID_SIZE // longest), max(1, image.height * MAX_GRID_SIZE // longest))
         image = image.resize(size, Image.Resampling.BOX)
     return np.asarray(image)
-
-
-def make_thumbnails(pixels: Tensor) -> Pixels:
-    """Return images uint8 [N, 3, R, R] as [N, r, r, 3], area-averaged to THUMBNAIL_SIZE if they are larger."""
-    resolution = pixels.shape[-1]
-    if resolution > THUMBNAIL_SIZE:
-        pixels = quantize(area_average(pixels.cpu(), area_weights(resolution, THUMBNAIL_SIZE)))
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def thumbnails_at(images: ImageBatches, indices: Sequence[int]) -> dict[int, Pixels]:
-    """Return the thumbnails [r, r, 3] of the images at these indices."""
-    return {
-        index: make_thumbnails(torch.cat(list(images.batches(range(index, index + 1)))))[0]
-        for index in sorted(set(indices))
-    }
-
-
-class ThumbnailSource:
-    """An image source that stores a thumbnail of each image that is read through it, so that each is made once."""
-
-    def __init__(self, images: ImageSource) -> None:
-        self.images = images
-        self.name = images.name
-        self.resolution = images.resolution
-        self.thumbnails: list[Pixels] = []
-
-    @property
-    def sha256(self) -> str:
-        return self.images.sha256
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        return self.images.provenance
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
-        for batch in self.images.batches(indices):
-            self.thumbnails += list(make_thumbnails(batch))
-            yield batch
 
 
 def panel_chart(panel: Panel, spans: Sequence[StageSpan]) -> ThemedChart:

@@ -16,8 +16,8 @@ from polyinr_core.evaluation.results import ClassMetrics, Result
 from polyinr_core.images.io import write_image
 from polyinr_core.report import page
 from polyinr_core.report import plots as charts
-from polyinr_core.report.nearest_neighbors import NearestNeighbors
-from polyinr_core.report.page import RealsComparison, ReportInfo, ThumbnailSource, compare_with_reals, render_page
+from polyinr_core.report.nearest_neighbors import NearestNeighbors, ThumbnailSource
+from polyinr_core.report.page import RealsComparison, ReportInfo, compare_with_reals, render_page
 from polyinr_core.report.plots import panels_of
 from polyinr_core.report.run_reader import StoredRun, read_run
 
