@@ -186,6 +186,12 @@ def row_progress(description: str, *, total: int, quiet: bool = False) -> Iterat
         yield add
 
 
+def json_lines(facts: Iterable[object]) -> None:
+    """Write JSON objects to stdout, each as one line."""
+    for fact in facts:
+        json_line(fact)
+
+
 def json_line(fact: object) -> None:
     """Write a JSON object as one line to stdout and flush; file names that are not UTF-8 are escaped."""
     stdout = _open_stdout()
@@ -193,17 +199,15 @@ def json_line(fact: object) -> None:
     stdout.flush()
 
 
-def print_facts(facts: Iterable[object], lines: Iterable[str], *, as_json: bool) -> None:
-    """Print facts on stdout: as JSON lines, or as the lines of text that say the same."""
-    for fact in facts if as_json else ():
-        json_line(fact)
-    for text in () if as_json else lines:
-        line(text)
-
-
 def line(text: str) -> None:
     """Write a line to stdout; control characters are shown as question marks."""
     _open_stdout().write("".join(c if c.isprintable() else "?" for c in text) + "\n")
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Write lines to stdout; see `line`."""
+    for text in texts:
+        line(text)
 
 
 def print_columns(facts: Mapping[str, Any], *, indent: int = 0) -> None:

@@ -118,7 +118,10 @@ def train(
             raise RequestError(f"{data}: has no labels, which --cond needs; train with --no-cond")
         if dry_run:
             plan = plan_run(config, images, files, device=torch_device, dtype=dtype)
-            console.print_facts(plan.to_dicts(), plan_lines(plan), as_json=as_json)
+            if as_json:
+                console.json_lines(plan.to_dicts())
+            else:
+                console.lines(plan_lines(plan))
             return
         with (
             stopping() as signal,
