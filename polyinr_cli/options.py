@@ -117,7 +117,8 @@ def preset_values(field: str) -> str:
         value = PRESETS[preset].to_dict()[field]
         if isinstance(value, bool):
             value = "yes" if value else "no"
-        text = ",".join(value) if isinstance(value, list) else str(value).removesuffix(".0")
+        items = value if isinstance(value, list) else str(value).removesuffix(".0").split(",")
+        text = ",".join(items if len(items) <= 2 else [items[0], "...", items[-1]])
         presets_by_value.setdefault(text, []).append(preset)
     if len(presets_by_value) == 1:
         return "" if "None" in presets_by_value else f"[default: {text}]"
