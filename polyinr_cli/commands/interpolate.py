@@ -26,29 +26,27 @@ class PathOptions:
     space: Annotated[
         Literal["affine", "w", "z"],
         typer.Option(help="Latent space to interpolate in. In z all images must be of one class."),
-    ] = ("affine",)
+    ] = "affine"
     curve: Annotated[
         Literal["linear", "spherical"] | None,
         typer.Option(help="Path between two images: a line, or an arc. Default: spherical in z, linear elsewhere."),
-    ] = (None,)
-    frames: Annotated[int, typer.Option(metavar="N", help="Number of frames, the images themselves included.")] = (60,)
-    loop: Annotated[bool, typer.Option("--loop", help="Return to the first image, without repeating it.")] = (False,)
+    ] = None
+    frames: Annotated[int, typer.Option(metavar="N", help="Number of frames, the images themselves included.")] = 60
+    loop: Annotated[bool, typer.Option("--loop", help="Return to the first image, without repeating it.")] = False
     easing: Annotated[
         Literal["linear", "smooth"], typer.Option(help="Speed along the path: constant, or slower near each image.")
-    ] = ("linear",)
-    zoom_from: Annotated[float | None, typer.Option(metavar="Z", help="Magnification of the first frame.")] = (None,)
+    ] = "linear"
+    zoom_from: Annotated[float | None, typer.Option(metavar="Z", help="Magnification of the first frame.")] = None
     zoom_to: Annotated[
         float | None,
         typer.Option(
             metavar="Z", help="Magnification of the last frame, about the window's center; it grows exponentially."
         ),
-    ] = (None,)
+    ] = None
     fps: Annotated[float | None, typer.Option(metavar="N", help="Frames per second of an animation. Default: 30.")] = (
-        None,
+        None
     )
-    columns: Annotated[int | None, typer.Option(metavar="N", help="Frames per row of a grid. Default: one row.")] = (
-        None,
-    )
+    columns: Annotated[int | None, typer.Option(metavar="N", help="Frames per row of a grid. Default: one row.")] = None
 
     def zooms(self, zoom: float | None) -> tuple[float, float] | None:
         """Return the zooms of the first and the last frame, None if none is given. Raises RequestError."""
