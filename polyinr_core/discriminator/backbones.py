@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any, Self, TypeVar
 
 import torch
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -47,6 +46,8 @@ class HalvingConv2d(nn.Conv2d):
 
 def replace_convolutions(network: nn.Module) -> None:
     """Replace a frozen network's convolutions by equal ones that are faster on a CPU."""
+    from timm.layers import Conv2dSame
+
     for block in list(network.modules()):
         children = list(block.named_children())
         for (name, layer), (next_name, following) in pairwise([*children, ("", nn.Identity())]):

@@ -171,7 +171,7 @@ def test_a_log_with_nothing_in_it_is_refused(polyinr: Run, run: Path, log: str, 
     refused(polyinr("report", "run", "-o", "p.html"), "log.jsonl", said, code=1)
 
 
-def test_a_run_without_a_model_is_told_from_one_that_has_none_yet(polyinr: Run, run: Path) -> None:
+def test_a_run_without_a_model_is_distinguished_from_one_that_has_none_yet(polyinr: Run, run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     refused(polyinr("report", "run", "-o", "p.html", "--real", "reals"), "has no model yet", code=1)
     assert polyinr("report", "run", "-o", "p.html").code == 0

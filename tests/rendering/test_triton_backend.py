@@ -31,7 +31,7 @@ def hopper_tile(monkeypatch: pytest.MonkeyPatch, *, channels: int = 512) -> Tile
 
 
 def interpreted(*choice: str) -> None:
-    """Run tile_cases.py in a process whose Triton interprets; it cannot be told so later."""
+    """Run tile_cases.py in a process whose Triton interprets; it cannot be switched later."""
     cases = Path(__file__).with_name("tile_cases.py")
     command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", cases, *choice]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -104,9 +104,9 @@ def test_the_tile_is_fixed_and_fits(
 @needs_triton
 def test_a_gpu_gets_triton_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    drawer = select_backend(network(), CUDA)
-    assert isinstance(drawer, Fallback)
-    assert isinstance(drawer.fast, TritonBackend)
+    chosen = select_backend(network(), CUDA)
+    assert isinstance(chosen, Fallback)
+    assert isinstance(chosen.fast, TritonBackend)
     assert not has_kernels(network(), torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))  # without bfloat16
     assert isinstance(select_backend(network(), CUDA), Synthesis)

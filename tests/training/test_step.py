@@ -127,12 +127,12 @@ def test_a_guide_that_goes_wrong_is_noticed(state: TrainingState) -> None:
         train_generator(state, broken, latents())
 
 
-def test_the_guide_s_loss_is_told_and_weighs(state: TrainingState) -> None:
+def test_the_guide_s_loss_is_returned_and_weighs(state: TrainingState) -> None:
     """A guide that wants images to be bright."""
     weight = state.generator.synthesis.to_rgb.bias
-    told = train_generator(state, options(classifier=lambda x, label: -100 * x.mean(), guidance=1000.0), latents())
-    assert torch.isfinite(told).all()
-    assert told[1] != 0
+    returned = train_generator(state, options(classifier=lambda x, label: -100 * x.mean(), guidance=1000.0), latents())
+    assert torch.isfinite(returned).all()
+    assert returned[1] != 0
     assert (weight.grad < -1e4).all()
 
 
