@@ -221,5 +221,4 @@ def evaluate(
         with written_beside(output, overwrite=overwrite) as draft:
             draft.write_text(text, encoding="utf-8")
     if not as_json and not to_stdout:
-        for line in [*metric_lines(result["metrics"]), *class_lines(result.get("classes", {}))]:
-            console.line(line)
+        console.lines([*metric_lines(result["metrics"]), *class_lines(result.get("classes", {}))])
