@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _take_tensors, _unflatten_dense_tensors
 
 from polyinr_core.errors import DistributedError
@@ -52,19 +53,6 @@ class DistributedContext:
         summed = tensor.detach().to(self.device, copy=True)
         self.call(torch.distributed.all_reduce, summed)
         return summed.to(tensor.device)
-
-    def all_reduce_coalesced(self, tensors: list[Tensor]) -> None:
-        """Sum each tensor over all ranks, in place, in messages of about BUCKET_BYTES that travel at the same time."""
-        if self.world_size == 1:
-            return
-        sent = []
-        for bucket in _take_tensors(tensors, BUCKET_BYTES):  # of one dtype each
-            flat = _flatten_dense_tensors(bucket).to(self.device)
-            sent.append((bucket, flat, self.call(torch.distributed.all_reduce, flat, async_op=True)))
-        for bucket, flat, work in sent:
-            self.call(work.wait)  # on a GPU the stream waits, not the host
-            for tensor, summed in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
-                tensor.copy_(summed)
 
     def all_gather(self, tensor: Tensor, *, equal: bool = False) -> Tensor:
         """Return the ranks' tensors concatenated along dimension 0, where their lengths may differ.
@@ -135,6 +123,54 @@ class DistributedContext:
 def is_lost_connection(error: RuntimeError) -> bool:
     """Return whether a collective failed because a peer has exited."""
     return isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in LOST_CONNECTION)
+
+
+class GradientSum:
+    """Sums the gradients of parameters over all ranks while the backward pass within its `with` block still runs.
+
+    They travel in messages of about BUCKET_BYTES, from the last layer to the first as the pass reaches them. One starts
+    when it is complete and those before it have started, so that all ranks send in the same order. PyTorch's
+    DistributedDataParallel does this for modules whose forward pass is one call.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], dist: DistributedContext) -> None:
+        self.dist = dist
+        last_first = [] if dist.world_size == 1 else list(parameters)[::-1]
+        self.buckets = list(_take_tensors(last_first, BUCKET_BYTES))  # of one dtype each
+        self.missing = [len(bucket) for bucket in self.buckets]
+        self.sent: list[tuple[list[Tensor], Tensor, Any]] = []
+
+    def __enter__(self) -> None:
+        self.handles = [
+            parameter.register_post_accumulate_grad_hook(partial(self.send_complete, index))
+            for index, bucket in enumerate(self.buckets)
+            for parameter in bucket
+        ]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+        if kind is not None:
+            return
+        while len(self.sent) < len(self.buckets):  # of parameters that have no gradient
+            self.send()
+        for gradients, flat, work in self.sent:
+            self.dist.call(work.wait)  # on a GPU the stream waits, not the host
+            for gradient, summed in zip(gradients, _unflatten_dense_tensors(flat, gradients), strict=True):
+                gradient.copy_(summed)
+
+    def send_complete(self, index: int, _: Tensor) -> None:
+        """Note one more gradient of bucket `index`, and send what is complete."""
+        self.missing[index] -= 1
+        while len(self.sent) < len(self.buckets) and not self.missing[len(self.sent)]:
+            self.send()
+
+    def send(self) -> None:
+        """Start to sum the gradients of the next bucket."""
+        bucket = self.buckets[len(self.sent)]
+        gradients = [parameter.grad for parameter in bucket if parameter.grad is not None] or [bucket[0].new_zeros(1)]
+        flat = _flatten_dense_tensors(gradients).to(self.dist.device)
+        self.sent.append((gradients, flat, self.dist.call(torch.distributed.all_reduce, flat, async_op=True)))
 
 
 class AllReduce(torch.autograd.Function):

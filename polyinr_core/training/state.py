@@ -60,6 +60,7 @@ class TrainingState:
         augment_p: Probability of each operation of adaptive augmentation.
         logit_means: Running means of the discriminator's logits of reals and of fakes [2], None before the first
             iteration.
+        max_chunk: Pixels of the generator's backward pass at a time, once memory has run out. Not saved.
         failure: Number of the first loss or gradient that was not finite [], 0 for none (see step_stats). Not saved.
     """
 
@@ -74,6 +75,7 @@ class TrainingState:
     hooks: dict[str, Any] = field(default_factory=dict)
     augment_p: float = 0.0
     logit_means: Tensor | None = None
+    max_chunk: int | None = None
     failure: Tensor | None = None
 
     @property
