@@ -140,7 +140,7 @@ def invert(
         memory: the memory in bytes; larger images are processed in chunks. None is no limit.
         start: one row of latents to start from instead of the mean image.
         encoder: what finds `start`. "auto" is the bundled encoder for the bundled model, where it applies, see
-            `default_encoder`. None starts at the mean image.
+            `default_encoder`. With steps, a search starts at the mean image where that is nearer, and always with None.
         product_dtype: the dtype of the n x n products of Adam's steps; bfloat16 is faster where the hardware has it.
         progress: called after each step with steps done, the maximum of steps and the best PSNR so far.
         stop: asked after each step whether to end with the best so far.
@@ -239,6 +239,7 @@ def invert_images(
             checkpoint,
             chosen,
             origin=None if origin is None else origin.to(like),
+            or_mean=encoder is not None and start is None and steps > 0 and not (is_video and len(results) > 0),
             steps=batch_steps,
             space=space,
             loss=loss,
@@ -277,6 +278,7 @@ def _invert_batch(
     targets: Sequence[TargetImage],
     *,
     origin: Tensor | None,
+    or_mean: bool,
     steps: int,
     space: Space,
     loss: InversionLoss,
@@ -298,7 +300,15 @@ def _invert_batch(
     colors = torch.cat([target.colors(like) for target in targets])
     target_loss = loss.for_target(colors)
     spaces = search_spaces(
-        generator, space, colors, restarts=restarts, seed=seed, label=label, window=window, origin=origin
+        generator,
+        space,
+        colors,
+        restarts=restarts,
+        seed=seed,
+        label=label,
+        window=window,
+        origin=origin,
+        or_mean=or_mean,
     )
     optima = optimize(spaces, grid, target_loss, steps=steps, product_dtype=product_dtype, progress=progress, stop=stop)
     results = []

@@ -82,12 +82,14 @@ def search_spaces(
     label: int | None = None,
     window: Window = UNIT,
     origin: Tensor | None = None,
+    or_mean: bool = False,
 ) -> list[SearchSpace]:
     """Return search spaces around `restarts` starting points for targets [N, 3, H, W], the best first.
 
-    The first starting point is `origin` [N, ...] in the space, such as an encoder's, or else the mean image, of the
-    given class or of the class whose mean is nearest to the target. The others, and all of them in z, which has no
-    mean, are the nearest of 256 random latents. The distance is the squared error of the pixels at 32 pixels a side.
+    The first starting point is `origin` [N, ...] in the space, such as an encoder's. Without it, or with `or_mean` where
+    that is nearer, it is the mean image, of the given class or of the class whose mean is nearest to the target. The
+    others, and all of them in z, which has no mean, are the nearest of 256 random latents. The distance is the squared
+    error of the pixels at 32 pixels a side.
     Raises LabelError.
     """
     of_images = [
@@ -100,6 +102,7 @@ def search_spaces(
             label=label,
             window=window,
             origin=None if origin is None else origin[index : index + 1],
+            or_mean=or_mean,
         )
         for index in range(len(target))
     ]
@@ -128,6 +131,7 @@ def _spaces_of_one(
     label: int | None,
     window: Window,
     origin: Tensor | None,
+    or_mean: bool,
 ) -> list[SearchSpace]:
     """Return the search spaces of one target [1, 3, H, W]."""
     config, like = generator.config, generator.mapping.w_avg
@@ -146,6 +150,12 @@ def _spaces_of_one(
     scale = scale_of(random, space)
     origins = [] if space == "z" else [mean if space == "w" else generator.affine(mean)]
     if origin is not None:
+        if or_mean and origins:  # of a photo unlike the model's images, an encoder may say anything
+            both = torch.cat([origin, *origins])
+            errors = _squared_errors(
+                generator, both if space == "affine" else generator.affine(both), target, window, limit=math.inf
+            )
+            origin = both[[int(errors.nan_to_num(math.inf).argmin())]]
         origins = [origin]
     if restarts > len(origins):
         order = _squared_errors(generator, affine, target, window).argsort(stable=True)
@@ -167,15 +177,17 @@ def scale_of(random: Tensor, space: Space) -> Tensor:
     return (rows * overall).sqrt().clamp_min(1e-3 * overall) if overall > 0 else torch.ones_like(rows)
 
 
-def _squared_errors(generator: Generator, affine: Tensor, target: Tensor, window: Window) -> Tensor:
-    """Return the mean squared errors [N] of the images of affine [N, L, 3, n] at START_SIDE pixels."""
+def _squared_errors(
+    generator: Generator, affine: Tensor, target: Tensor, window: Window, *, limit: float = 1.0
+) -> Tensor:
+    """Return the mean squared errors [N] of affine [N, L, 3, n], whose colors are clamped, at START_SIDE pixels."""
     height, width = target.shape[-2:]
     shrink = min(1.0, START_SIDE / max(width, height))
     width, height = max(1, round(width * shrink)), max(1, round(height * shrink))
     small = functional.interpolate(target, size=(height, width), mode="area")
     grid = target_grid(generator.config, width=width, height=height, like=target, window=window)
     errors = [
-        (grid.render(generator.synthesis, batch).clamp(-1, 1) - small).square().mean(dim=(1, 2, 3))
+        (grid.render(generator.synthesis, batch).clamp(-limit, limit) - small).square().mean(dim=(1, 2, 3))
         for batch in affine.split(START_BATCH)
     ]
     return torch.cat(errors)

@@ -70,6 +70,18 @@ def test_a_search_starts_there(model: Model, encoder: Encoder) -> None:
         invert(model, target, steps=0, loss="pixels")
 
 
+@pytest.mark.parametrize("space", ["affine", "w"])
+def test_a_start_that_is_farther_than_the_mean_is_not_taken(model: Model, encoder: Encoder, space):
+    """Of an encoder that says nonsense; one that helps is taken."""
+    target = load_target(model.sample([5])[0])
+    broken = Encoder(encoder.config, model_sha256=model.sha256)
+    broken.load_state_dict({name: tensor * 100 for name, tensor in encoder.state_dict().items()})
+    options = {"space": space, "steps": 1, "loss": "pixels", "stop": lambda: True}
+    mean = invert(model, target, encoder=None, **options)
+    assert torch.equal(invert(model, target, encoder=broken, **options).affine, mean.affine)
+    assert invert(model, target, encoder=encoder, **options).loss < mean.loss
+
+
 def test_the_bundled_encoder_is_that_of_the_bundled_model() -> None:
     """After the model is replaced, the encoder is trained anew (docs/models.md), or removed."""
     if not bundled_encoder().is_file():
