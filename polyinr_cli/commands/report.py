@@ -82,7 +82,7 @@ def report(
 
     from polyinr_core.evaluation.results import read_result
     from polyinr_core.images.io import encode_image
-    from polyinr_core.report.page import ReportInfo, render_page
+    from polyinr_core.report.page import render_page
     from polyinr_core.report.plots import panels_of, panels_png
     from polyinr_core.report.run_reader import read_run
 
@@ -104,8 +104,14 @@ def report(
         contents[target.realism] = encode_image(realism)
     if target.page is not None:
         results += stored.results(exclude=result or ())
-        info = ReportInfo(metadata.version("polyinr"), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
-        page = render_page(stored, panels, results=results, comparison=compared, info=info)
+        page = render_page(
+            stored,
+            panels,
+            results=results,
+            comparison=compared,
+            version=metadata.version("polyinr"),
+            date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        )
         contents[target.page] = to_unicode(page).encode()
     for path, data in contents.items():
         _write(path, data, overwrite=overwrite)

@@ -228,11 +228,9 @@ def open_tar(path: Path) -> Source:
     wanted = set(listing.names)
 
     def payloads(start: int) -> Iterator[Payload]:
-        images = (
-            read if info.size <= MAX_IMAGE_BYTES else None for info, read in tar_members(path) if info.name in wanted
-        )
-        for read in islice(images, start, None):
-            yield ImageError("declares too many bytes") if read is None else read()
+        images = (member for member in tar_members(path) if member[0].name in wanted)
+        for info, read in islice(images, start, None):
+            yield read() if info.size <= MAX_IMAGE_BYTES else ImageError("declares too many bytes")
 
     return Source(path, "tar", listing.names, fingerprint_of(path, beside), payloads, listing.labels, listing.ignored)
 

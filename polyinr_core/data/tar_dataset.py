@@ -350,8 +350,9 @@ def tar_members(
 ) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
     """Yield the regular files of a tar in order; with `special` also links and pipes.
 
-    Each comes with a function that reads it, until the next one is requested. Unless `compressed` tars are allowed, the
-    end-of-archive block is checked too, which a tar that was cut between two files lacks. Raises DatasetError, FileError.
+    Each has a function that reads it, until the next one is requested. Unless `compressed` tars are allowed, the
+    end-of-archive block is checked too, which a tar that was cut between two files lacks. Raises DatasetError,
+    FileError.
     """
     with tar_errors(path):
         try:

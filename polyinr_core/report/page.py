@@ -100,22 +100,14 @@ class RealNeighbor:
 
 
 @dataclass(frozen=True)
-class NeighborRow:
-    """A generated image, its nearest reals, and the distance of the first of these to its nearest other real."""
+class ComparedImage:
+    """A generated image: its realism score, its nearest reals, and the nearest one's distance to another real."""
 
     seed: int
     image: EmbeddedImage
-    reals: tuple[RealNeighbor, ...]
-    real_distance: float
-
-
-@dataclass(frozen=True)
-class ScoredImage:
-    """A generated image and its realism score."""
-
-    seed: int
     score: float
-    image: EmbeddedImage
+    reals: tuple[RealNeighbor, ...] = ()
+    real_distance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,17 +122,9 @@ class RealsComparison:
     neighbors: NearestNeighbors
     chart: ThemedChart
     quantiles: tuple[tuple[str, float, float], ...]
-    first: tuple[NeighborRow, ...]
-    nearest: tuple[NeighborRow, ...]
-    realism: dict[str, tuple[ScoredImage, ...]]
-
-
-@dataclass(frozen=True)
-class ReportInfo:
-    """The version of polyinr that made a page, and the date."""
-
-    version: str
-    date: str
+    first: tuple[ComparedImage, ...]
+    nearest: tuple[ComparedImage, ...]
+    realism: dict[str, tuple[ComparedImage, ...]]
 
 
 def render_page(
@@ -149,9 +133,10 @@ def render_page(
     *,
     results: Sequence[Result],
     comparison: RealsComparison | None,
-    info: ReportInfo,
+    version: str,
+    date: str,
 ) -> str:
-    """Return the page as HTML. Names, labels and warnings are escaped."""
+    """Return the page as HTML, made by a `version` of polyinr at a `date`. Names, labels and warnings are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": format_number, "fact": format_fact}
     template = environment.from_string((files("polyinr_core") / "assets" / TEMPLATE).read_text("utf-8"))
@@ -159,14 +144,18 @@ def render_page(
         run=run,
         log=run.log,
         stages=stage_rows(run),
-        charts=[panel_chart(panel, run.log.spans) for panel in panels],
+        charts=[
+            themed_chart(panel_svg(panel, run.log.spans), title=panel.title, description=panel.description)
+            for panel in panels
+        ],
         measured=measurements(run, panels),
         grids=sample_grids(run),
         reals=None if run.reals is None else sample_grid(run.reals, 0.0),
         results=results,
         class_charts={result.name: class_chart(result) for result in results if result.classes},
         comparison=comparison,
-        info=info,
+        version=version,
+        date=date,
     )
 
 
@@ -240,11 +229,6 @@ class ThumbnailSource:
             yield batch
 
 
-def panel_chart(panel: Panel, spans: Sequence[StageSpan]) -> ThemedChart:
-    """Return a panel of curves as a chart."""
-    return themed_chart(panel_svg(panel, spans), title=panel.title, description=panel.description)
-
-
 def themed_chart(svg: bytes, *, title: str, description: str) -> ThemedChart:
     """Return a light SVG chart in both themes."""
     light, dark = (data_uri(data, "image/svg+xml") for data in (svg, to_dark(svg)))
@@ -310,16 +294,25 @@ def compare_with_reals(
 ) -> RealsComparison:
     """Return the page's part about nearest reals and realism; the reals shown are read again."""
     first, nearest = list(range(min(NEIGHBOR_ROWS, len(fakes)))), neighbors.nearest_of_all(NEIGHBOR_ROWS)
-    indices = neighbors.indices[sorted({*first, *nearest})].flatten().tolist()
-    images = {index: embed(pixels) for index, pixels in thumbnails_at(reals, indices).items()}
-    samples = {
-        "generated to real": neighbors.distances[:, 0].tolist(),
-        "real to another real": neighbors.real_distances.tolist(),
-    }
+    shown = neighbors.indices[sorted({*first, *nearest})].flatten().tolist()
+    images = {index: embed(pixels) for index, pixels in thumbnails_at(reals, shown).items()}
+
+    def compared(seed: int, *, with_reals: bool) -> ComparedImage:
+        image, score = embed(fakes.thumbnails[seed]), float(neighbors.realism[seed])
+        if not with_reals:
+            return ComparedImage(seed, image, score)
+        indices, distances = neighbors.indices[seed].tolist(), neighbors.distances[seed].tolist()
+        near = tuple(RealNeighbor(i, distance, images[i]) for i, distance in zip(indices, distances, strict=True))
+        return ComparedImage(seed, image, score, near, float(neighbors.real_distances[indices[0]]))
+
+    of_fakes, of_reals = neighbors.distances[:, 0], neighbors.real_distances
+    quantiles = (distances.quantile(torch.tensor(QUANTILES)).tolist() for distances in (of_fakes, of_reals))
+    samples = {"generated to real": of_fakes.tolist(), "real to another real": of_reals.tolist()}
     description = (
-        f"Median distance of a generated image to the nearest real: {neighbors.distances[:, 0].median():.4g}; of a "
-        f"real to the nearest other real: {neighbors.real_distances.median():.4g}."
+        f"Median distance of a generated image to the nearest real: {of_fakes.median():.4g}; of a real to the nearest "
+        f"other real: {of_reals.median():.4g}."
     )
+    chart = ecdf_svg(samples, xlabel=DISTANCE_LABEL)
     return RealsComparison(
         model=model,
         data=reals.provenance["name"],
@@ -327,16 +320,12 @@ def compare_with_reals(
         reals=len(reals),
         same_data=same_data,
         neighbors=neighbors,
-        chart=themed_chart(
-            ecdf_svg(samples, xlabel=DISTANCE_LABEL), title="Distance to the nearest real", description=description
-        ),
-        quantiles=distance_quantiles(neighbors),
-        first=tuple(neighbor_row(neighbors, seed, fakes, images) for seed in first),
-        nearest=tuple(neighbor_row(neighbors, seed, fakes, images) for seed in nearest),
+        chart=themed_chart(chart, title="Distance to the nearest real", description=description),
+        quantiles=tuple(zip((f"{fraction:.0%}" for fraction in QUANTILES), *quantiles, strict=True)),
+        first=tuple(compared(seed, with_reals=True) for seed in first),
+        nearest=tuple(compared(seed, with_reals=True) for seed in nearest),
         realism={
-            title: tuple(
-                ScoredImage(seed, float(neighbors.realism[seed]), embed(fakes.thumbnails[seed])) for seed in seeds
-            )
+            title: tuple(compared(seed, with_reals=False) for seed in seeds)
             for title, seeds in neighbors.ranked(REALISM_IMAGES).items()
         },
     )
@@ -378,35 +367,12 @@ def compare_model(
     neighbors = find_neighbors(reals, fakes, lite2, device=device, cache=cache, progress=progress)
     same_data = reals.data.sha256 == run.data.get("sha256")
     model = f"{Path(name).name} ({checkpoint.kimg:.4g} kimg)"
-    comparison = compare_with_reals(neighbors, reals, fakes, model=model, same_data=same_data)
-    return comparison, realism_grid(realism_groups(neighbors, fakes))
-
-
-def neighbor_row(
-    neighbors: NearestNeighbors, seed: int, fakes: ThumbnailSource, images: dict[int, EmbeddedImage]
-) -> NeighborRow:
-    """Return a generated image with its nearest reals."""
-    indices: list[int] = neighbors.indices[seed].tolist()
-    distances: list[float] = neighbors.distances[seed].tolist()
-    reals = tuple(RealNeighbor(i, distance, images[i]) for i, distance in zip(indices, distances, strict=True))
-    return NeighborRow(seed, embed(fakes.thumbnails[seed]), reals, float(neighbors.real_distances[indices[0]]))
-
-
-def distance_quantiles(neighbors: NearestNeighbors) -> tuple[tuple[str, float, float], ...]:
-    """Return quantiles of the distances of generated images, and of reals, to the nearest real."""
-    at = torch.tensor(QUANTILES)
-    columns = neighbors.distances[:, 0].quantile(at).tolist(), neighbors.real_distances.quantile(at).tolist()
-    return tuple((f"{q:.0%}", *pair) for q, pair in zip(QUANTILES, zip(*columns, strict=True), strict=True))
-
-
-def realism_groups(neighbors: NearestNeighbors, fakes: ThumbnailSource) -> dict[str, list[tuple[Pixels, str]]]:
-    """Return the captioned images of the realism grid by the title of their group."""
-    return {
-        f"{title} by realism": [
-            (fakes.thumbnails[seed], f"{neighbors.realism[seed]:.3f}, seed {seed}") for seed in seeds
-        ]
+    groups = {
+        f"{title} by realism": [(fakes.thumbnails[k], f"{neighbors.realism[k]:.3f}, seed {k}") for k in seeds]
         for title, seeds in neighbors.ranked(REALISM_IMAGES).items()
     }
+    comparison = compare_with_reals(neighbors, reals, fakes, model=model, same_data=same_data)
+    return comparison, realism_grid(groups)
 
 
 def format_number(value: float | None) -> str:

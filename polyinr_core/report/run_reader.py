@@ -86,14 +86,11 @@ class RunLog:
         """The trained parts of the stages; each begins where the one before ended."""
         staged = [event for event in self.events if is_whole(event.get("stage"), high=MAX_INTEGER)]
         spans: list[StageSpan] = []
-        for stage, events in groupby(staged, key=lambda event: event["stage"]):
-            in_stage = list(events)
-            resolution = next(
-                (event["resolution"] for event in in_stage if is_whole(event.get("resolution"), high=MAX_INTEGER)), 0
-            )
-            spans.append(
-                StageSpan(stage, resolution, spans[-1].end if spans else in_stage[0]["kimg"], in_stage[-1]["kimg"])
-            )
+        for stage, group in groupby(staged, key=lambda event: event["stage"]):
+            events = list(group)
+            known = [event["resolution"] for event in events if is_whole(event.get("resolution"), high=MAX_INTEGER)]
+            start = spans[-1].end if spans else events[0]["kimg"]
+            spans.append(StageSpan(stage, known[0] if known else 0, start, events[-1]["kimg"]))
         return tuple(spans)
 
     @property
@@ -219,8 +216,8 @@ class StoredRun:
         excluded = {path.resolve() for path in exclude}
         results = []
         for path in sorted(self.folder.path.glob("*.json")):
-            with suppress(FileError):
-                if path.resolve() not in excluded:
+            if path.resolve() not in excluded:
+                with suppress(FileError):
                     results.append(read_result(path))
         return tuple(results)
 
