@@ -296,9 +296,10 @@ def check_classes(reals: Source | None, fakes: Source) -> tuple[str, ...]:
         if not isinstance(source, DatasetImages | GeneratedImages) or source.image_labels is None:
             raise RequestError(f"--per-class needs images with labels; {getattr(source, 'name', 'the reals')} has none")
         found.append(source.class_names)
-    if len(found[0]) != len(found[1]):
-        raise RequestError(f"--per-class: the reals have {len(found[0])} classes, the fakes {len(found[1])}")
-    return found[0]
+    names, others = found
+    if len(names) != len(others):
+        raise RequestError(f"--per-class: the reals have {len(names)} classes, the fakes {len(others)}")
+    return names
 
 
 def check_sizes(reals: Source, fakes: Source) -> None:

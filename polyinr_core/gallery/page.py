@@ -42,7 +42,7 @@ class GalleryImage:
 
 
 @dataclass(frozen=True)
-class Strip:
+class ImageStrip:
     """Images in a row and the one command that renders them; a position of a slider has a name."""
 
     command: str
@@ -51,7 +51,7 @@ class Strip:
 
 
 @dataclass(frozen=True)
-class Grid:
+class ImageTable:
     """Rows of images, each with its name or its first image, below the heads of the columns; one command."""
 
     command: str
@@ -64,14 +64,14 @@ class Grid:
 class GallerySections:
     """The sections of a page. Those that do not apply to a model are None or empty."""
 
-    seeds: Strip
-    classes: Grid | None
-    psi: tuple[Strip, ...]
-    mixing: tuple[Grid, ...]
-    interpolation: Strip | None
-    heatmaps: Grid
-    extrapolation: Strip
-    sizes: tuple[Strip, ...]
+    seeds: ImageStrip
+    classes: ImageTable | None
+    psi: tuple[ImageStrip, ...]
+    mixing: tuple[ImageTable, ...]
+    interpolation: ImageStrip | None
+    heatmaps: ImageTable
+    extrapolation: ImageStrip
+    sizes: tuple[ImageStrip, ...]
 
 
 def render_page(

@@ -20,7 +20,7 @@ from polyinr_core.rendering.render import Renderer
 from polyinr_core.rendering.requests import ImageRequests, from_seed_numbers
 from polyinr_core.rendering.viewport import Viewport
 
-from .page import GalleryImage, GallerySections, Grid, Strip
+from .page import GalleryImage, GallerySections, ImageStrip, ImageTable
 from .plan import EXTRAPOLATION_SEEDS, HEATMAP_SEEDS, MARGIN, PSI_SEEDS, SIZES, GalleryPlan, format_psi
 
 Progress = Callable[[int], None]  # rendered pixels
@@ -168,7 +168,7 @@ def plan_sections(jobs: RenderJobs) -> GallerySections:
     resolution = plan.enlarged_resolution
     images = tuple(jobs.sample(seed, resolution=resolution) for seed in plan.seeds)
     return GallerySections(
-        seeds=Strip(jobs.sample_command(plan.seeds, "seeds.png", resolution=resolution), images),
+        seeds=ImageStrip(jobs.sample_command(plan.seeds, "seeds.png", resolution=resolution), images),
         classes=_classes(jobs) if plan.classes else None,
         psi=tuple(_psi(jobs, psi) for psi in plan.psi_values),
         mixing=tuple(_mixing(jobs, group) for group in plan.mixing_groups if plan.mixing_seeds[0]),
@@ -179,27 +179,27 @@ def plan_sections(jobs: RenderJobs) -> GallerySections:
     )
 
 
-def _classes(jobs: RenderJobs) -> Grid:
+def _classes(jobs: RenderJobs) -> ImageTable:
     """Plan a row of seeds for each class."""
     seeds, labels = jobs.plan.class_seeds, jobs.plan.classes
     rows = tuple((jobs.class_name(c), tuple(jobs.sample(seed, label=c) for seed in seeds)) for c in labels)
-    return Grid(jobs.sample_command(seeds, "class.png", label=labels[0]), rows)
+    return ImageTable(jobs.sample_command(seeds, "class.png", label=labels[0]), rows)
 
 
-def _psi(jobs: RenderJobs, psi: float) -> Strip:
+def _psi(jobs: RenderJobs, psi: float) -> ImageStrip:
     """Plan some seeds at one psi."""
     seeds = jobs.plan.seeds[:PSI_SEEDS]
     images = tuple(jobs.sample(seed, psi=psi) for seed in seeds)
-    return Strip(jobs.sample_command(seeds, "psi.png", psi=psi), images, f"psi {format_psi(psi)}")
+    return ImageStrip(jobs.sample_command(seeds, "psi.png", psi=psi), images, f"psi {format_psi(psi)}")
 
 
-def _size(jobs: RenderJobs, resolution: int) -> Strip:
+def _size(jobs: RenderJobs, resolution: int) -> ImageStrip:
     """Plan the first seed in one size."""
     image = jobs.sample(jobs.plan.seeds[0], resolution=resolution)
-    return Strip(image.command, (image,), f"{resolution} × {resolution} pixels")
+    return ImageStrip(image.command, (image,), f"{resolution} × {resolution} pixels")
 
 
-def _mixing(jobs: RenderJobs, group: tuple[int, ...]) -> Grid:
+def _mixing(jobs: RenderJobs, group: tuple[int, ...]) -> ImageTable:
     """Plan the mix of each source with each target at some levels."""
     plan, model = jobs.plan, jobs.model
     sources, targets = plan.mixing_seeds
@@ -223,10 +223,10 @@ def _mixing(jobs: RenderJobs, group: tuple[int, ...]) -> Grid:
         for row, source in enumerate(sources)
     )
     command = jobs.command(["mix", *words], "mix.png", res=plan.resolution)
-    return Grid(command, rows, tuple(jobs.sample(target) for target in targets), f"levels {levels}")
+    return ImageTable(command, rows, tuple(jobs.sample(target) for target in targets), f"levels {levels}")
 
 
-def _interpolation(jobs: RenderJobs) -> Strip:
+def _interpolation(jobs: RenderJobs) -> ImageStrip:
     """Plan the frames of an interpolation over the first seeds and back."""
     plan, model, renderer = jobs.plan, jobs.model, jobs.renderer(jobs.plan.resolution)
     seeds = [str(seed) for seed in plan.keyframes]
@@ -246,10 +246,10 @@ def _interpolation(jobs: RenderJobs) -> Strip:
         jobs.add(name, renderer, frames, index)
         alt = f"{caption} of the interpolation between seeds {', '.join(seeds)}"
         images.append(jobs.image(name, plan.resolution, alt=alt, caption=caption, command=command))
-    return Strip(command, tuple(images))
+    return ImageStrip(command, tuple(images))
 
 
-def _heatmaps(jobs: RenderJobs) -> Grid:
+def _heatmaps(jobs: RenderJobs) -> ImageTable:
     """Plan the heat maps of some seeds; each row begins with the image."""
     plan, seeds = jobs.plan, jobs.plan.seeds[:HEATMAP_SEEDS]
 
@@ -266,10 +266,10 @@ def _heatmaps(jobs: RenderJobs) -> Grid:
             words = {"alt": f"heat map of level {level} of seed {seed}", "caption": f"level {level}"}
             row.append(jobs.image(name, plan.resolution, **words, command=command([seed], [level], "level.png")))
         rows.append((f"seed {seed}", tuple(row)))
-    return Grid(command(seeds, plan.levels, "levels.png"), tuple(rows))
+    return ImageTable(command(seeds, plan.levels, "levels.png"), tuple(rows))
 
 
-def _extrapolation(jobs: RenderJobs) -> Strip:
+def _extrapolation(jobs: RenderJobs) -> ImageStrip:
     """Plan some seeds with a margin around the trained window."""
     plan, resolution = jobs.plan, jobs.plan.extrapolation_resolution
     viewport = Viewport(resolution, resolution, (-MARGIN, -MARGIN, 1 + MARGIN, 1 + MARGIN))
@@ -286,4 +286,4 @@ def _extrapolation(jobs: RenderJobs) -> Strip:
         jobs.add(name, renderer, requests.with_metadata({"command": "extrapolate"}))
         alt = f"seed {seed} beyond its border, with a frame around the trained window"
         images.append(jobs.image(name, resolution, alt=alt, caption=f"seed {seed}", command=command([seed], name)))
-    return Strip(command(shown, "beyond.png"), tuple(images))
+    return ImageStrip(command(shown, "beyond.png"), tuple(images))
