@@ -20,7 +20,7 @@ PRIVATE = re.compile(
 )
 ALLOWED = {("polyinr_core/images/io.py", "greyscale")}  # an argument of pypng
 SHARED_NAMES = {"config", "io", "page"}  # modules that each package may have
-MAX_MODULES = 146  # beside the packages' __init__; to fall, but for a new feature
+MAX_MODULES = 144  # beside the packages' __init__; to fall, but for a new feature
 
 
 def identifiers(path: Path) -> set[str]:

@@ -33,7 +33,7 @@ from .official_pickle import LazyTensor, tensors_in_pickle
 from .safe_unpickler import PickleProblem, shown
 
 MAX_VALUES = 2**28  # five times the largest official generator
-LONGEST_HEADER = 2**22
+MAX_HEADER_BYTES = 2**22
 GRIDS = ("gridt", "synthesis.grid")  # one parameter under two names
 # what golden files hold beside the weights
 TEST_VECTORS = ("input.", "output.", "output64.", "debug.", "post_train.")
@@ -104,7 +104,7 @@ def is_safetensors(data: memoryview) -> bool:
 
 def tensors_in_safetensors(path: Path, data: memoryview) -> dict[str, LazyTensor]:
     """Return the tensors of a safetensors file by name, test vectors left out. Raises PickleProblem."""
-    if int.from_bytes(data[:8], "little") > LONGEST_HEADER:
+    if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
         raise PickleProblem("its safetensors header is longer than that of any released generator")
     if not is_utf8(path):
         held = read_tensors(bytes(data))

@@ -46,7 +46,7 @@ from .tar_dataset import (
     list_tar,
     means_shards,
     read_beside,
-    read_stretch,
+    read_range,
     scan,
     shard_files,
     tar_members,
@@ -221,7 +221,7 @@ def open_zip_source(path: Path) -> Source:
 
 def open_tar(path: Path) -> Source:
     """List a tar in its order: a compressed one, which is read from the start, or a shard."""
-    if read_stretch(path, 257, 5) == b"ustar":
+    if read_range(path, 257, 5) == b"ustar":
         return open_shards(path)
     beside = find_beside(path, [path])
     listing = list_tar(path, read_beside(beside), compressed=True)
@@ -251,7 +251,7 @@ def open_shards(path: Path) -> Source:
 
     def payloads(start: int) -> Iterator[Payload]:
         for number, (offset, size) in zip(shard[start:], places[start:], strict=True):
-            yield read_stretch(files[number], offset, size)
+            yield read_range(files[number], offset, size)
 
     return Source(
         path,

@@ -151,7 +151,9 @@ def prepare(
                 )
             info, note = LabelInfo(), None
             if labels != "none":
-                info, note = merge_labels(opened, kept_by_source(work, opened))
+                is_kept = np.array(["skipped" not in line for line in work.lines])
+                ends = np.cumsum([len(source.names) for source in opened])[:-1]
+                info, note = merge_labels(opened, [np.flatnonzero(part) for part in np.split(is_kept, ends)])
             left_out = [(display_name(one, name, opened), why) for one in opened for name, why in one.ignored.left_out]
             skipped = (*left_out, *skipped)
             made = provenance(opened, request, labels=labels, skipped=skipped, ignored=ignored)
@@ -195,13 +197,6 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
                 if broken == len(wanted):
                     break
     return np.setdiff1d(everything, doubtful[:broken])
-
-
-def kept_by_source(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
-    """Return the indices of each source's images that were kept."""
-    kept = np.array(["skipped" not in line for line in work.lines])
-    ends = np.cumsum([len(source.names) for source in sources])[:-1]
-    return [np.flatnonzero(part) for part in np.split(kept, ends)]
 
 
 def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
@@ -363,6 +358,4 @@ def digest_of(request: Request, sources: Sequence[Source]) -> str:
 
 def usable_cores() -> int:
     """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -120,7 +120,7 @@ class TarDataset:
         """Read and decode image `index`; `side` None: of any size."""
         file = self.files[self.index.shard[index]]
         offset, size = int(self.index.offset[index]), int(self.index.size[index])
-        data = read_stretch(file, offset, size)
+        data = read_range(file, offset, size)
         if len(data) < size:
             raise DatasetError(file, "has become shorter since it was scanned; is it being written?")
         try:
@@ -262,7 +262,7 @@ def join_scans(scans: Iterable[Scan]) -> ShardIndex:
 def scan_shard(file: Path, beside: Description | None = None) -> Scan:
     """Scan a shard: its images, and a digest of its name, table and first image. Raises DatasetError."""
     refuse_special(file)
-    if not read_stretch(file, 0, 1):
+    if not read_range(file, 0, 1):
         raise DatasetError(file, "is empty")
     found: list[tuple[int, int]] = []
     listing = list_tar(file, beside, compressed=False, found=found)
@@ -276,7 +276,7 @@ def scan_shard(file: Path, beside: Description | None = None) -> Scan:
     for name, (offset, size), label in zip(listing.names, places.tolist(), listing.labels.values, strict=True):
         lines.append(f"{name} {offset} {size} {label}")
     digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
-    digest.update(read_stretch(file, *places[0].tolist()))
+    digest.update(read_range(file, *places[0].tolist()))
     return Scan(listing, places, digest.digest())
 
 
@@ -298,7 +298,7 @@ def list_tar(
     return lister.listing()
 
 
-def read_stretch(file: Path, offset: int, size: int) -> bytes:
+def read_range(file: Path, offset: int, size: int) -> bytes:
     """Read `size` bytes of a shard, or fewer at its end. Raises FileError."""
     try:
         with file.open("rb", buffering=0) as shard:

@@ -1,6 +1,7 @@
 """Results of `polyinr evaluate`: metrics, and the card of all that they depend on; written and read back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -303,18 +304,12 @@ def library_versions() -> dict[str, str]:
 
 
 def describe_device(device: "torch.device") -> dict[str, Any]:
-    """Return the type and name of the device, and the number of threads of a CPU."""
+    """Return the type and name of the device, and the number of threads of a CPU, whose name Linux knows."""
     import torch  # here: tables of results are made without it
 
     if device.type == "cuda":
         return {"type": device.type, "name": torch.cuda.get_device_name(device)}
-    return {"type": device.type, "name": cpu_name(), "threads": torch.get_num_threads()}
-
-
-def cpu_name() -> str:
-    """Return the processor's name from Linux's /proc, "unknown" elsewhere."""
-    try:
-        lines = CPU_INFO.read_text().splitlines()
-    except OSError:
-        return "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    name = "unknown"
+    with suppress(OSError), CPU_INFO.open() as lines:
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return {"type": device.type, "name": name, "threads": torch.get_num_threads()}

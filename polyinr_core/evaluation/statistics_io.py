@@ -76,7 +76,10 @@ class SavedStatistics:
     ) -> None:
         """Raise FileError if required statistics are missing, or are of another network."""
         for (name, tap), required in requirements.items():
-            self._check_network(name, extractors[name])
+            saved, given = self.networks.get(without_folder(name)), extractor_identity(extractors[name])
+            if saved is not None and saved != given:
+                problem = f"is of {name} {describe_identity(saved)}, not {describe_identity(given)}"
+                raise FileError(self.name, f"{problem}: statistics of another network; {ADVICE}")
             statistics = self.find((name, tap))
             if statistics is None:
                 known = ", ".join(sorted({f"{other} ({t})" for other, t in self.statistics if other != ANY_NETWORK}))
@@ -85,16 +88,10 @@ class SavedStatistics:
             if not statistics.satisfies(required):
                 lacks = "features, which kernels, neighbors and intervals need" if required.features else "a score"
                 raise FileError(self.name, f"holds mean and covariance of {name}, not its {lacks}; {ADVICE}")
-            dim = feature_dim(extractors[name], tap)
+            dim = SPATIAL_CHANNELS * 17 * 17 if tap == "spatial" else extractors[name].dim
             if statistics.external is not None and len(statistics.external.mean) != dim:
                 problem = f"is of features of dimension {len(statistics.external.mean)}, {name} ({tap}) gives {dim}"
                 raise FileError(self.name, f"{problem}: statistics of another network; {ADVICE}")
-
-    def _check_network(self, name: str, extractor: FeatureExtractor) -> None:
-        saved, given = self.networks.get(without_folder(name)), extractor_identity(extractor)
-        if saved is not None and saved != given:
-            problem = f"is of {name} {describe_identity(saved)}, not {describe_identity(given)}"
-            raise FileError(self.name, f"{problem}: statistics of another network; {ADVICE}")
 
     def statistics_for(
         self, requirements: Mapping[FeatureKey, Requirements], *, device: torch.device
@@ -313,8 +310,3 @@ def describe_identity(identity: Mapping[str, Any]) -> str:
 def without_folder(name: str) -> str:
     """Return a network's name, that of a TorchScript file without its folder."""
     return f"torchscript:{Path(name.partition(':')[2]).name}" if name.startswith("torchscript:") else name
-
-
-def feature_dim(extractor: FeatureExtractor, tap: Tap) -> int:
-    """Return the dimension of the features at a tap."""
-    return SPATIAL_CHANNELS * 17 * 17 if tap == "spatial" else extractor.dim

@@ -138,7 +138,7 @@ def render_page(
 ) -> str:
     """Return the page as HTML, made by a `version` of polyinr at a `date`. Names, labels and warnings are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": format_number, "fact": format_fact}
+    environment.filters |= {"number": lambda value: "" if value is None else f"{value:.4g}", "fact": format_fact}
     template = environment.from_string((files("polyinr_core") / "assets" / TEMPLATE).read_text("utf-8"))
     return template.render(
         run=run,
@@ -373,11 +373,6 @@ def compare_model(
     }
     comparison = compare_with_reals(neighbors, reals, fakes, model=model, same_data=same_data)
     return comparison, realism_grid(groups)
-
-
-def format_number(value: float | None) -> str:
-    """Return a number with four digits, "" for None."""
-    return "" if value is None else f"{value:.4g}"
 
 
 def format_fact(value: Any) -> str:

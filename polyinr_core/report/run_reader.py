@@ -239,7 +239,10 @@ def read_run(path: PathLike) -> StoredRun:
     config, data = stored.get("training"), stored.get("data")
     if not isinstance(config, dict) or not isinstance(data, dict):
         raise FileError(folder.config, "is damaged: its training or its data is missing")
-    return StoredRun(folder, config, data, configured_stages(config), read_log(folder.log))
+    stages: tuple[Stage, ...] = ()
+    with suppress(ConfigError):  # damaged ones are not shown
+        stages = parse_stages(str(config.get("stages")))
+    return StoredRun(folder, config, data, stages, read_log(folder.log))
 
 
 def describe_run(path: PathLike) -> dict[str, Any]:
@@ -266,14 +269,6 @@ def describe_run(path: PathLike) -> dict[str, Any]:
         "warnings": [warning for _, warning in run.log.warnings],
         "command": shlex.join(["polyinr", "sample", "-m", str(path), "--seeds", "0-7", "-o", "images/"]),
     }
-
-
-def configured_stages(config: dict[str, Any]) -> tuple[Stage, ...]:
-    """Return the stages of a configuration, () if they are damaged."""
-    try:
-        return parse_stages(str(config.get("stages")))
-    except ConfigError:
-        return ()
 
 
 def images_seen_at(path: Path) -> int | None:

@@ -21,8 +21,7 @@ from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import SAVED_BYTES
 from polyinr_core.runtime.atomic_io import PathLike
-from polyinr_core.runtime.device import to_device
-from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
+from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext, to_device
 from polyinr_core.runtime.rng import generator_for
 
 from .classifier_guidance import check_classes, make_classifier, uses_guidance

@@ -21,8 +21,7 @@ from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime import pretrained
 from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, sha256_of, written_beside
-from polyinr_core.runtime.device import measure_convolutions
-from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext, measure_convolutions
 from polyinr_core.runtime.resources import check_gpu_memory, check_memory
 from polyinr_core.runtime.rng import generator_for, meta_init, seeded_init
 from polyinr_core.runtime.strict_json import (

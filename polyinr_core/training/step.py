@@ -17,8 +17,7 @@ from polyinr_core.discriminator.losses import (
     relativistic_loss,
 )
 from polyinr_core.models.generator import Generator, render_checkpointed
-from polyinr_core.runtime.device import to_device
-from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext, to_device
 
 from .state import TrainingState
 from .step_stats import DeviceStats, is_failure, keep_failure, step_optimizer

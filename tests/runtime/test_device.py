@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from polyinr_core.runtime import distributed
-from polyinr_core.runtime.device import measure_convolutions, to_device
-from polyinr_core.runtime.distributed import DistributedContext
+from polyinr_core.runtime.distributed import DistributedContext, measure_convolutions, to_device
 
 
 def test_a_copy_to_a_gpu_goes_through_pinned_memory_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from polyinr_core.errors import TrainingError
-from polyinr_core.runtime.device import to_device
+from polyinr_core.runtime.distributed import to_device
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import make_config
 from polyinr_core.training.diagnostics import Diagnostics
