@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
+from polyinr_core.data.dataset import ImageDataset, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
 from polyinr_core.data.import_tables import read_arrays, to_rgb
 from polyinr_core.data.loader import InfiniteSampler
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.tar_dataset import TarDataset
+from polyinr_core.data.tar_dataset import TarDataset, means_shards
 from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
 from polyinr_core.images.grid import check_finite, quantize
 from polyinr_core.images.io import read_metadata
@@ -304,10 +304,6 @@ class GeneratedImages:
         return self.count
 
     @property
-    def sha256(self) -> str:
-        return self.checkpoint.sha256
-
-    @property
     def provenance(self) -> dict[str, Any]:
         labels = {"labels": "none"}
         if self.checkpoint.generator.config.classes:
@@ -317,7 +313,7 @@ class GeneratedImages:
         return {
             "kind": "model",
             "name": Path(self.name).name,
-            "sha256": self.sha256,
+            "sha256": self.checkpoint.sha256,
             "count": self.count,
             "seeds": f"0-{self.count - 1}",
             **labels,

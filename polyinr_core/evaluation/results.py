@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import EvaluationError, FileError, RequestError
 from polyinr_core.metrics.registry import Metric
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from polyinr_core.metrics.extractors import FeatureExtractor
+
+    from .set_metrics import Source
 
 MAX_DEPTH = 9
 MAX_VALUE = 1e300
@@ -232,19 +234,9 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     return [to_unicode(name) for name in names]
 
 
-class HasProvenance(Protocol):
-    """Images, or the statistics of images; a resolution of 0 is unknown."""
-
-    @property
-    def resolution(self) -> int: ...
-
-    @property
-    def provenance(self) -> dict[str, Any]: ...
-
-
 def make_card(
-    reals: HasProvenance | None,
-    fakes: HasProvenance,
+    reals: "Source | None",
+    fakes: "Source",
     metrics: Mapping[str, Metric],
     extractors: Mapping[str, "FeatureExtractor"],
     *,
@@ -268,7 +260,7 @@ def make_card(
     }
 
 
-def describe_quantization(fakes: HasProvenance) -> str:
+def describe_quantization(fakes: "Source") -> str:
     """Return in words how the generated images were quantized to 8 bits, as far as that is known."""
     if fakes.provenance.get("kind") == "model":
         return GENERATED
