@@ -30,14 +30,7 @@ from .import_tables import (
     table_labels,
     to_rgb,
 )
-from .labels import (
-    FACTS_NAME,
-    LabelInfo,
-    concatenate_labels,
-    describe_classes,
-    known_labels,
-    merge_class_names,
-)
+from .labels import FACTS_NAME, LabelInfo, concatenate_labels, describe_classes, known_labels, merge_class_names
 from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, Payload, Source, fingerprint_of, is_hidden, is_image
 from .tar_dataset import (
     find_beside,

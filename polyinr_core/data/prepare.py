@@ -322,12 +322,7 @@ def read_payload(payload: Path | bytes) -> bytes:
 
 
 def provenance(
-    sources: Sequence[Source],
-    request: Request,
-    *,
-    labels: str,
-    skipped: Sequence[tuple[str, str]],
-    ignored: Ignored,
+    sources: Sequence[Source], request: Request, *, labels: str, skipped: Sequence[tuple[str, str]], ignored: Ignored
 ) -> dict[str, Any]:
     """Return how the dataset was made: nothing that differs between two runs on the same input."""
     found = sum(len(source.names) + len(source.ignored.left_out) for source in sources)

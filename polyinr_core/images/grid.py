@@ -160,11 +160,7 @@ def caption(text: str, *, width: int, height: int, bits: int = 8) -> Pixels:
 
 
 def draw_frame(
-    pixels: Pixels,
-    box: tuple[float, float, float, float],
-    color: tuple[int, int, int] = YELLOW,
-    *,
-    thickness: int = 1,
+    pixels: Pixels, box: tuple[float, float, float, float], color: tuple[int, int, int] = YELLOW, *, thickness: int = 1
 ) -> None:
     """Draw a frame around box (left, top, right, bottom; fractional pixels) into pixels [H, W, 3], in place.
 

@@ -164,8 +164,8 @@ class StoredRun:
     @property
     def grids(self) -> tuple[tuple[float, Path], ...]:
         """The sample grids, each with its kimg, the oldest first."""
-        paths = [path for path in self.folder.samples.glob("fakes-*.png") if images_seen_at(path) is not None]
-        return tuple(sorted(((images_seen_at(path) or 0) / 1000, path) for path in paths))
+        found = {path: images_seen_at(path) for path in self.folder.samples.glob("fakes-*.png")}
+        return tuple(sorted((images / 1000, path) for path, images in found.items() if images is not None))
 
     @property
     def reals(self) -> Path | None:

@@ -60,9 +60,7 @@ SOURCES: dict[str, Packaged | Hosted] = {
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
     "deit-small": Hosted(
-        "deit_small_distilled_patch16_224",
-        "deit_small_distilled_patch16_224-649709d9.pth",
-        instead="classifier lite2",
+        "deit_small_distilled_patch16_224", "deit_small_distilled_patch16_224-649709d9.pth", instead="classifier lite2"
     ),
     "deit-base": Hosted("deit_base_distilled_patch16_224", "deit_base_distilled_patch16_224-df68dfff.pth"),
     "deit-tiny": Hosted("deit_tiny_distilled_patch16_224", "deit_tiny_distilled_patch16_224-b40b3cf7.pth"),
