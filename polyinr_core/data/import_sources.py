@@ -152,7 +152,7 @@ def list_folder(path: Path) -> Listing:
 
 
 def without_broken_strays(path: Path, listing: Listing) -> NDArray[np.int64]:
-    """Return the indices of a folder's images without those beside its class folders that cannot be decoded.
+    """Return the indices of a folder's images, without images outside its class folders that cannot be decoded.
 
     The first one that can be decoded ends the search, because it leaves the dataset without labels anyway.
     """

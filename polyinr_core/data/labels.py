@@ -162,7 +162,7 @@ class UnresolvedLabels:
         return LabelInfo(values, len(class_names), tuple(class_names)), None
 
     def strays(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the images in no class folder, if there are class folders beside them."""
+        """Return the images outside the class folders, if there are class folders."""
         used = np.unique(self.folder[kept])
         names = [self.folder_names[number] for number in used]
         if self.described or self.are_per_image or len(names) < 2 or class_folders(names) is not None:
