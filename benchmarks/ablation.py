@@ -30,6 +30,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "+ adaptive": {"augment": "adaptive"},
     "+ LeCam": {"lecam": 0.01},
     "+ cosine": {"schedule": "cosine"},
+    "+ view of 96 px": {"disc_res": 96},
+    "+ view of 128 px": {"disc_res": 128},
 }
 METRICS = ("kd-lite2", "prdc-lite2")
 COLUMNS = {

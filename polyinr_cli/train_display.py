@@ -23,7 +23,7 @@ REFRESH = 0.5  # seconds between two refreshes
 BAR = 40  # columns
 LOSSES = {"loss_g": "generator", "loss_d": "discriminator", "loss_guidance": "guidance"}  # log key: shown name
 CPU_TIMES = {  # docs/training.md
-    "small": "one CPU core trains on about 25 images a second at 32 px, 6 at 64 px; ",
+    "small": "one CPU core trains on about 40 images a second at 32 px, 15 at 64 px; ",
     "imagenet": "this preset is for GPUs and takes years on a CPU; ",
     "ffhq": "this preset is for GPUs and takes years on a CPU; ",
 }

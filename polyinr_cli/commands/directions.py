@@ -1,4 +1,4 @@
-"""`polyinr directions`: find a model's principal directions, show them, and move images along them."""
+"""`polyinr directions`: find a model's principal directions or those of labels, show them, move images along them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from polyinr_cli import console
-from polyinr_cli.options import OutputText, refuse_options, with_groups
+from polyinr_cli.options import OutputText, check_paths, refuse_options, with_groups
 from polyinr_cli.rendering import ImageOptions, RunOptions, WindowOptions, check_stdin_once, fit_to_photo
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.rendering.metadata import format_options, model_metadata, renderer_metadata
@@ -35,6 +35,25 @@ def directions(
     space: Annotated[
         Literal["w", "affine"] | None, typer.Option(help="Latent space to find directions in. Default: w.")
     ] = None,
+    examples: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--images",
+            metavar="IMAGES",
+            help="Learn directions from labeled images: a folder, a zip or the like, with class folders, labels of its "
+            "own or --labels. Given twice: one direction, from the first images to the second.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .csv, .tsv or .jsonl file with the labels of --images, by file name."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of --labels to learn. Default: label, or the like.")
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Encoder of the model, from `polyinr encoder`, for --images.")
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help=f"Number of seeds to analyze. Default: {SAMPLES}.")
     ] = None,
@@ -43,7 +62,10 @@ def directions(
     ] = None,
     take: Annotated[
         str | None,
-        typer.Option(metavar="D:A,...", help="Move along direction D by A standard deviations, such as 2:1.5,0:-1."),
+        typer.Option(
+            metavar="D:A,...",
+            help="Move along direction D, a number or a name, by A standard deviations, such as 2:1.5,0:-1.",
+        ),
     ] = None,
     amounts: Annotated[
         str | None,
@@ -56,9 +78,10 @@ def directions(
     window: WindowOptions,
     run: RunOptions,
 ) -> None:
-    """Find a model's principal directions, show them, or move images along them.
+    """Find a model's directions, show them, or move images along them.
 
-    Without a file, directions are found, of one class or of all, and written to a .safetensors file. With a file
+    Without a file, principal directions are found, of one class or of all, or with --images those of labels, and
+    written to a .safetensors file. With a file
     and images, a grid shows what each direction does: a row per direction, a column per amount. With --take the
     images are moved: .safetensors and - get their latents, other suffixes images as in `polyinr sample`.
 
@@ -66,13 +89,22 @@ def directions(
     """
     viewport = window.parse()
     given = {"--take": take, "--amounts": amounts, "--levels": levels}
+    of_labels = {"--labels": labels, "--column": column, "--encoder": encoder}
     if file is None:
         refuse_options(given | {"--seeds": images.seeds, "--latents": images.latents}, beside="a search for directions")
         target = run.output(output, kinds={OutputKind.latents, OutputKind.stdout}, payload="directions")
         viewport.check_unused()
+        if examples:
+            unused = {"--samples": samples, "--count": count, "--label": images.label, "--psi": images.psi}
+            refuse_options(unused, beside="--images")
+            _learn(target, run, examples, labels=labels, column=column, encoder=encoder, space=space or "w")
+            return
+        refuse_options(of_labels, beside="a search without --images")
         _find(target, images, run, space=space or "w", samples=samples, count=count)
         return
-    refuse_options({"--space": space, "--samples": samples}, beside="a directions file")
+    refuse_options(
+        {"--space": space, "--samples": samples, "--images": examples, **of_labels}, beside="a directions file"
+    )
     is_move = take is not None
     if is_move:
         refuse_options({"--amounts": amounts, "--count": count}, beside="--take")
@@ -95,7 +127,7 @@ def directions(
     shown, grid = images.select(model), SQUARE
     renderer = fit_to_photo(renderer, window, viewport, shown)
     if take is not None:
-        shown = moved_requests(model, shown, found, parse_moves(take), levels=moved)
+        shown = moved_requests(model, shown, found, parse_moves(take, names=found.names), levels=moved)
     else:
         shown, grid = direction_grid(
             model,
@@ -126,20 +158,56 @@ def _find(
     samples, count = SAMPLES if samples is None else samples, COUNT if count is None else count
     if not 2 <= samples <= MAX_SAMPLES:
         raise RequestError(f"--samples {samples} is outside 2-{MAX_SAMPLES}")
-    from polyinr_core.latents.directions import encode_directions, find_directions, write_directions
+    from polyinr_core.latents.directions import find_directions
 
     model = run.open(is_8_bit=False)
     label, psi = model.class_index(images.label), 1.0 if images.psi is None else images.psi
     with console.row_progress("samples", total=samples, quiet=run.quiet) as done:
         found = find_directions(model, space=space, samples=samples, count=count, label=label, psi=psi, progress=done)
+    share = float(found.shares.sum())
+    _write(target, run, model, found, f"{count} directions with {share:.0%} of the variance of {samples} samples")
+
+
+def _learn(
+    target: Output,
+    run: RunOptions,
+    examples: list[str],
+    *,
+    labels: Path | None,
+    column: str | None,
+    encoder: Path | None,
+    space: Literal["w", "affine"],
+) -> None:
+    """Learn directions from labeled images and write them to a file or to stdout. Raises PolyinrError."""
+    if encoder is None:
+        raise RequestError("--images needs --encoder FILE; `polyinr encoder MODEL -o FILE` makes one")
+    if len(examples) > 2 or (len(examples) == 2 and (labels or column)):
+        raise RequestError("give --images once, with labels, or twice without --labels and --column")
+    if column is not None and labels is None:
+        raise RequestError(f"--column {column} names a column of --labels FILE; give that file")
+    check_paths(run.model, encoder, labels, *map(Path, examples))
+    from polyinr_core.inversion.encoder import directions_of_images, load_encoder
+
+    model = run.open(is_8_bit=False)
+    with console.progress("images", quiet=run.quiet) as progress:
+        found = directions_of_images(
+            model, load_encoder(encoder), examples, labels=labels, column=column, space=space, progress=progress
+        )
+    _write(target, run, model, found, f"{', '.join(found.names)}: directions from {found.samples} images")
+
+
+def _write(target: Output, run: RunOptions, model: "models.Model", found: "Directions", message: str) -> None:
+    """Write directions to a file, and report them, or to stdout."""
+    from polyinr_core.latents.directions import encode_directions, write_directions
+
     if target.stream is not None:
         write_stream(target.stream, encode_directions(found))
         return
     write_directions(target.path, found, overwrite=target.overwrite)
-    facts = {"space": space, "samples": samples, "shares": found.shares.tolist()}
+    names = {"names": list(found.names)} if found.names else {}
+    facts = {"space": found.space, "samples": found.samples, "shares": found.shares.tolist(), **names}
     run.reporter.json(target.path, model_metadata(model) | facts)
-    share = float(found.shares.sum())
-    run.reporter.say(f"{count} directions with {share:.0%} of the variance of {samples} samples in {target.path}")
+    run.reporter.say(f"{message} in {target.path}")
 
 
 def _read(file: str, model: "models.Model", *, force: bool) -> "Directions":

@@ -290,7 +290,10 @@ def train(
     download: Download = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(help="Start from this checkpoint, or from the newest one of a run folder.", metavar="CHECKPOINT"),
+        typer.Option(
+            help="Start from this model; a run folder means its newest, bundled the one that comes along.",
+            metavar="MODEL",
+        ),
     ] = None,
     max_time: Annotated[
         str | None, typer.Option(help="Save and exit after this time: 90s, 9m, 24h. Default: no limit.", metavar="TIME")
@@ -339,7 +342,7 @@ def train(
     dtype = choose_dtype(Precision(config.precision), torch_device, is_8_bit=True)
     quiet = quiet or own_rank() > 0
 
-    from polyinr_core.checkpoints.checkpoint import load_checkpoint
+    from polyinr_core.checkpoints.locate import load_model_file
     from polyinr_core.training.dry_run import plan_lines, plan_run
     from polyinr_core.training.init import adopt
     from polyinr_core.training.loop import train as train_model
@@ -347,7 +350,7 @@ def train(
 
     checkpoint = None
     if init_from is not None:
-        checkpoint = load_checkpoint(resolve_folder(init_from, "--init-from", quiet=quiet))
+        checkpoint = load_model_file(resolve_folder(init_from, "--init-from", quiet=quiet))[0]
         config = adopt(config, checkpoint, set(given))
     check_state_memory(config, torch_device)
     if unused := files.keys() - set(required_networks(config)):

@@ -154,12 +154,15 @@ def declared_classes(schema: Any, column: str | None) -> tuple[str, ...]:
         return ()
 
 
-def read_label_table(path: Path) -> dict[str, object]:
+def read_label_table(path: Path, *, column: str | None = None) -> dict[str, object]:
     """Read the labels of a .csv, .tsv or .jsonl file, by file name; empty if it has no column of labels.
 
     The columns have one of NAME_COLUMNS and LABEL_COLUMNS as their names; a CSV file of two columns may do without
-    names. Raises DatasetError, FileError.
+    names. `column` names that of the labels; the images may then be numbered from 0 in a column `index`. Raises
+    DatasetError, FileError.
     """
+    name_columns = NAME_COLUMNS if column is None else (*NAME_COLUMNS, "index")
+    label_columns = LABEL_COLUMNS if column is None else (column, column.strip().lower())
     try:
         text = read_bytes(path).decode("utf-8-sig")
         if path.suffix == ".jsonl":
@@ -167,14 +170,17 @@ def read_label_table(path: Path) -> dict[str, object]:
         else:
             lines = list(csv.reader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
             header = [name.strip().lower() for name in lines[0]] if lines else []
-            if len(header) == 2 and not set(header) & {*NAME_COLUMNS, *LABEL_COLUMNS}:
+            if column is None and len(header) == 2 and not set(header) & {*NAME_COLUMNS, *LABEL_COLUMNS}:
                 lines.insert(0, header := ["file_name", "label"])
             rows = [dict(zip(header, line, strict=False)) for line in lines[1:] if line]
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split())[:80]
         raise DatasetError(path, f"is no table of labels that can be read ({reason})") from error
-    name_column = next((name for name in NAME_COLUMNS if any(name in row for row in rows)), None)
-    label_column = next((name for name in LABEL_COLUMNS if any(name in row for row in rows)), None)
+    name_column = next((name for name in name_columns if any(name in row for row in rows)), None)
+    label_column = next((name for name in label_columns if any(name in row for row in rows)), None)
+    if column is not None and (name_column is None or label_column is None):
+        found = ", ".join(rows[0]) if rows else "none"
+        raise DatasetError(path, f"has no column {column!r}, or none of file names or `index` (columns: {found})")
     if name_column is None or label_column is None:
         return {}
     labels: dict[str, object] = {}

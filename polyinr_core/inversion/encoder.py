@@ -6,9 +6,11 @@ the residual of the affine parameters takes the part of W+ there.
 
 import hashlib
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.errors import CheckpointError, ConfigError, PolyinrError
-from polyinr_core.latents.latents import Latents
+from polyinr_core.data.import_sources import Source, open_source
+from polyinr_core.data.import_tables import read_label_table
+from polyinr_core.data.labels import plain_name
+from polyinr_core.errors import CheckpointError, ConfigError, ImageError, PolyinrError, RequestError
+from polyinr_core.latents.directions import Directions, DirectionSpace, fit_directions
+from polyinr_core.latents.latents import Latents, Space, in_space
+from polyinr_core.models.coordinates import UNIT, Window
 from polyinr_core.models.generator import Generator
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, written_beside
@@ -34,13 +41,14 @@ from polyinr_core.runtime.tensor_files import (
     read_tensors,
 )
 
-from .loss import TargetGrid, TargetImage, target_grid
+from .loss import TargetGrid, TargetImage, load_target, target_grid
 from .search import NOT_FINITE, Stop, learning_rate, psnr_of, scale_of
 
 EncoderProgress = Callable[[int, int, float], None]  # steps done, all steps, PSNR of the latest batch in dB
 
 FORMAT = 1
 METADATA_KEY = "polyinr_encoder"
+BUNDLED_FILE = "bundled-encoder.safetensors"
 MAX_RESOLUTION = 64  # default limit in pixels; an encoder places what the search then refines
 WIDTHS = (32, 64, 128)  # channels of the stages, each of half the resolution of the one before
 HIDDEN = 128
@@ -50,6 +58,8 @@ LATENT_WEIGHT = 0.05  # of the error of the affine parameters, in units of their
 MIXED = 0.5  # share of the samples whose levels come from two latents: the affine parameters of no single w
 RATE = 2e-3
 CHECKED_SAMPLES = 16  # held-out samples by which an encoder is judged
+ENCODED_AT_ONCE = 64  # images
+MAX_VALUES = 100  # of a column of labels, each of which gets a direction
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,11 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def encode(self, model: Model | Checkpoint, target: TargetImage) -> Latents:
         """Return the latents at which an inversion of the target starts. Raises CheckpointError for another model."""
+        return self.encode_all(model, [target])
+
+    @torch.no_grad()
+    def encode_all(self, model: Model | Checkpoint, targets: Sequence[TargetImage]) -> Latents:
+        """Return the latents of targets of one size. Raises CheckpointError for another model."""
         checkpoint = model if isinstance(model, Checkpoint) else model.checkpoint
         if self.model_sha256 and self.model_sha256 != checkpoint.sha256:
             raise CheckpointError(
@@ -123,7 +138,7 @@ class Encoder(nn.Module):
                 "train one for this model with `polyinr encoder`",
             )
         like = checkpoint.generator.mapping.w_avg
-        colors = target.colors(like)
+        colors = torch.cat([target.colors(like) for target in targets])
         return self.to(like).latents(checkpoint.generator, colors)
 
 
@@ -252,6 +267,86 @@ def _held_out_psnr(encoder: Encoder, generator: Generator, grid: TargetGrid, *, 
     return psnrs
 
 
+def directions_of_images(
+    model: Model | Checkpoint,
+    encoder: Encoder,
+    images: PathLike | Sequence[PathLike],
+    *,
+    labels: PathLike | None = None,
+    column: str | None = None,
+    space: DirectionSpace = "w",
+    progress: Callable[[int, int], None] | None = None,
+) -> Directions:
+    """Learn editing directions from labeled images, which are encoded.
+
+    Args:
+        model: a model or a checkpoint.
+        encoder: of that model.
+        images: anything that `prepare` reads. Two sources give one direction, from the first to the second. One
+            source gives a direction for each of its labels, or for the second of two.
+        labels: a .csv, .tsv or .jsonl file with the labels of one source, by the images' names, or by their numbers
+            from 0 in a column `index`; images that it does not list are left out. By default its classes or folders.
+        column: the column of the labels; by default the first of the usual names, such as `label`.
+        space: "w" or "affine".
+        progress: called with images done and images in all after each image.
+
+    Raises RequestError, FileError, DatasetError, CheckpointError for the encoder of another model.
+    """
+    paths: list[PathLike] = [images] if isinstance(images, str | os.PathLike) else list(images)
+    if len(paths) > 2 or (len(paths) == 2 and (labels is not None or column is not None)):
+        raise RequestError("give one source of images with labels, or two sources without")
+    sources = [open_source(path) for path in paths]
+    if len(sources) == 2:
+        of_source = [Path(path).stem or str(path) for path in paths]
+        values: list[str | None] = [str(index) for index, one in enumerate(sources) for _ in one.names]
+        names = [of_source[1]]
+    else:
+        values = _labels_of(sources[0], None if labels is None else Path(labels), column)
+        found = sorted({value for value in values if value is not None})
+        if not 2 <= len(found) <= MAX_VALUES:
+            raise RequestError(f"the images have {len(found)} different labels; 2 to {MAX_VALUES} are needed")
+        names = found[1:] if len(found) == 2 else found
+    wanted = ["1"] if len(sources) == 2 else names
+    payloads = (payload for source in sources for payload in source.payloads(0))
+    image_names = (name for source in sources for name in source.names)
+    known, targets, rows, side = [], [], [], encoder.config.resolution
+    for done, (payload, name, value) in enumerate(zip(payloads, image_names, values, strict=True), start=1):
+        if value is not None:
+            if isinstance(payload, ImageError):
+                raise RequestError(f"{name}: {payload}")
+            known.append(value)
+            targets.append(load_target(payload, name=name, size=(side, side)))
+            if len(targets) == ENCODED_AT_ONCE:
+                rows.append(in_space(encoder.encode_all(model, targets), space))
+                targets = []
+        if progress is not None:
+            progress(done, len(values))
+    if targets:
+        rows.append(in_space(encoder.encode_all(model, targets), space))
+    encoded = torch.cat(rows)
+    is_attribute = torch.tensor([[value == one for one in wanted] for value in known])
+    return fit_directions(encoded, is_attribute, space=space, names=names, model_sha256=encoder.model_sha256)
+
+
+def _labels_of(source: Source, table: Path | None, column: str | None) -> list[str | None]:
+    """Return the label of each image of a source, None for one that has none. Raises DatasetError, RequestError."""
+    if table is None:
+        if column is not None:
+            raise RequestError(f"the column {column!r} of which table? name it by labels")
+        info, note = source.labels.resolve_for("auto", source.path, source.name_of)
+        if info.labels is None:
+            raise RequestError(f"{source.path}: {note or 'its images have no labels'}; name a table of them")
+        return [info.class_names[label] if info.class_names else str(label) for label in info.labels.tolist()]
+    by_name = read_label_table(table, column=column)
+    labels: list[str | None] = []
+    for index, name in enumerate(map(plain_name, source.names)):
+        base = name.rpartition("/")[2]
+        key = next((key for key in (name, base, base.rpartition(".")[0], str(index)) if key in by_name), None)
+        value = None if key is None else by_name[key]
+        labels.append(None if value in (None, "") else str(value))
+    return labels
+
+
 def _resized(images: Tensor, side: int) -> Tensor:
     if images.shape[-2:] == (side, side):
         return images
@@ -276,6 +371,25 @@ def save_encoder(path: PathLike, encoder: Encoder, *, overwrite: bool = False) -
 def is_encoder(path: PathLike) -> bool:
     """Return whether a safetensors file holds an encoder, by its header alone. Raises FileError, TensorFileError."""
     return METADATA_KEY in read_header(Path(path))[METADATA]
+
+
+def bundled_encoder() -> Path:
+    """Return the path of the encoder that comes with the package for the bundled model; it may be missing."""
+    return Path(str(resources.files("polyinr_core") / "assets" / BUNDLED_FILE))
+
+
+def default_encoder(
+    model: Model | Checkpoint, *, space: Space = "affine", window: Window = UNIT, label: int | str | None = None
+) -> Encoder | None:
+    """Return the bundled encoder if it is the model's and applies: not in z, another window or for a given class.
+
+    Raises CheckpointError for a damaged one.
+    """
+    path = bundled_encoder()
+    if space == "z" or window != UNIT or label is not None or not path.is_file():
+        return None
+    encoder = load_encoder(path)
+    return encoder if encoder.model_sha256 == model.sha256 else None
 
 
 def describe_encoder(encoder: Encoder) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Editing directions: principal components of w or of the affine parameters. GANSpace, Härkönen et al., 2020."""
+"""Editing directions in w or in the affine parameters: principal components, and attributes learned from labels.
+
+GANSpace, Härkönen et al., 2020; InterFaceGAN, Shen et al., 2020.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,6 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.models.config import GeneratorConfig
@@ -31,18 +35,23 @@ DirectionSpace = Literal["w", "affine"]
 DIRECTION_SPACES: tuple[DirectionSpace, ...] = get_args(DirectionSpace)
 CHUNK = 1024  # columns or rows in float64 at a time
 MIN_DEVIATION = 1e-6  # of the largest; below it variation is rounding error
+MAX_COMPONENTS = 64  # in which a classifier of labels works
+RIDGE = 0.01  # of its weights, for scores of standard deviation 1
+FIT_STEPS = 100  # of L-BFGS
 
 
 @dataclass(frozen=True)
 class Directions:
-    """K principal directions of a space, by falling variance.
+    """K directions of a space: principal ones by falling variance, or one for each attribute in `names`.
 
     Attributes:
         mean: [L, w_dim] or [L, 3, n], the mean of the samples.
-        components: [K, *mean.shape], of Euclidean length 1; the entry of largest magnitude is positive.
+        components: [K, *mean.shape], of Euclidean length 1; of a principal one the entry of largest magnitude is
+            positive, and along that of an attribute images gain it.
         deviations: [K], the standard deviation along each direction.
         shares: [K], the fraction of all variance.
-        samples: The number of seeds, from 0 on, that were analyzed, with `psi` and `label`.
+        samples: The number of seeds, from 0 on, that were analyzed, with `psi` and `label`; or of labeled images.
+        names: The attributes; none for principal directions.
     """
 
     space: DirectionSpace
@@ -54,12 +63,18 @@ class Directions:
     psi: float = 1.0
     label: int | None = None
     model_sha256: str = ""
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.components)
 
+    def name(self, index: int) -> str:
+        """Return what an image says of a direction."""
+        return self.names[index] if self.names else f"direction {index}"
+
     def describe(self) -> dict[str, Any]:
         """Return how the directions were found, and the fraction of the variance that each explains."""
+        names = {"names": list(self.names)} if self.names else {}
         return {
             "kind": "directions",
             "count": len(self),
@@ -71,6 +86,7 @@ class Directions:
             "shares": [round(share, 4) for share in self.shares.tolist()],
             "deviations": [round(deviation, 4) for deviation in self.deviations.tolist()],
             "model": self.model_sha256,
+            **names,
         }
 
 
@@ -140,11 +156,11 @@ def find_directions(
     )
 
 
-def principal_components(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def principal_components(rows: Tensor, count: int, *, fewer: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return mean [D], components [K, D], deviations [K] and variance shares [K] of rows [N, D], in float64.
 
     Computed from the eigenvectors of the smaller Gram matrix of the centered rows, D x D or N x N. Deviations
-    divide by N - 1. Raises RequestError if fewer directions vary.
+    divide by N - 1. Raises RequestError if fewer directions vary, unless `fewer` will do, but for none.
     """
     samples, dim = rows.shape
     mean = rows.mean(dim=0, dtype=torch.float64)
@@ -164,8 +180,9 @@ def principal_components(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tens
     values, vectors = torch.linalg.eigh(product)  # rising
     values, vectors = values.flip(0)[:count].clamp(min=0), vectors.flip(1)[:, :count]
     varied = int((values.sqrt() > MIN_DEVIATION * values[0].sqrt()).sum()) if total > 0 else 0
-    if varied < count:
+    if varied < count and not (fewer and varied):
         raise RequestError(f"only {varied} directions vary in {samples} samples, not {count}")
+    values, vectors = values[:varied], vectors[:, :varied]
     components = vectors.T
     if wide:
         parts = [
@@ -176,6 +193,74 @@ def principal_components(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tens
     components = components / components.norm(dim=1, keepdim=True)
     largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
     return mean, components * largest.sign(), (values / (samples - 1)).sqrt(), values / total
+
+
+def fit_directions(
+    latents: Tensor,
+    labels: Tensor,
+    *,
+    space: DirectionSpace = "w",
+    names: Sequence[str] = (),
+    model_sha256: str = "",
+) -> Directions:
+    """Fit a direction to each of K attributes, by a linear classifier of labeled latents.
+
+    The classifier is a logistic regression on the scores of the principal components, divided by their deviations,
+    with a small ridge; positive and negative labels weigh the same. The direction is its gradient there, mapped back:
+    of all changes that raise the attribute as much, the likeliest under the Gaussian of the latents.
+
+    Args:
+        latents: [N, L, w_dim] or [N, L, 3, n], of labeled samples or encoded images.
+        labels: bool [N, K]; each attribute needs two images with it and two without.
+        space: "w" or "affine", in which the latents are.
+        names: of the attributes.
+        model_sha256: the model of the latents.
+
+    Raises RequestError.
+    """
+    counts = labels.sum(dim=0)
+    for index, count in enumerate(counts.tolist()):
+        if not 2 <= count <= len(labels) - 2:
+            name = names[index] if names else index
+            raise RequestError(f"{count} of {len(labels)} images are {name}; two with it and two without are needed")
+    rows = latents.float().flatten(1).cpu()
+    count = min(MAX_COMPONENTS, len(rows) - 1, rows.shape[1])
+    mean, components, deviations, shares = principal_components(rows, count, fewer=True)
+    scores = (rows.double() - mean) @ components.T / deviations  # [N, C]
+    change = (_classifier(scores, labels.cpu()) * deviations) @ components  # [K, D]
+    change = change / change.norm(dim=1, keepdim=True)
+    spread = (change @ components.T * deviations).norm(dim=1)  # [K]
+    total = float(deviations[0] ** 2 / shares[0])
+    shape = latents.shape[1:]
+    return Directions(
+        space=space,
+        mean=mean.view(shape).float(),
+        components=change.view(-1, *shape).float(),
+        deviations=spread.float(),
+        shares=(spread**2 / total).float(),
+        samples=len(rows),
+        model_sha256=model_sha256,
+        names=tuple(names),
+    )
+
+
+def _classifier(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the weights [K, C] of K logistic regressions of labels [N, K] on scores [N, C], in float64."""
+    labels = labels.double()
+    share = labels.mean(dim=0)
+    weights = torch.where(labels > 0, 0.5 / share, 0.5 / (1 - share))  # [N, K], of mean 1
+    parameters = scores.new_zeros(labels.shape[1], scores.shape[1] + 1).requires_grad_()  # the last is the bias
+    optimizer = torch.optim.LBFGS([parameters], max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        logits = scores @ parameters[:, :-1].T + parameters[:, -1]
+        loss = functional.binary_cross_entropy_with_logits(logits, labels, weights, reduction="none").mean(dim=0).sum()
+        loss = loss + RIDGE / 2 * parameters[:, :-1].square().sum()
+        (parameters.grad,) = torch.autograd.grad(loss, parameters)
+        return loss
+
+    optimizer.step(closure)
+    return parameters[:, :-1].detach()
 
 
 def move(
@@ -210,13 +295,21 @@ def move(
     return Latents(w=moved, label=latents.label)
 
 
-def parse_moves(text: str) -> dict[int, float]:
-    """Parse "2:1.5,0:-1" as {2: 1.5, 0: -1.0}: standard deviations by direction. Raises RequestError."""
+def parse_moves(text: str, *, names: Sequence[str] = ()) -> dict[int, float]:
+    """Parse "2:1.5,0:-1" as {2: 1.5, 0: -1.0}: standard deviations by direction; it may have one of the names.
+
+    Raises RequestError.
+    """
     moves: dict[int, float] = {}
     for part in text.split(","):
-        number, colon, amount = part.partition(":")
+        number, colon, amount = part.rpartition(":")
+        if number.strip() in names:
+            number = str(names.index(number.strip()))
         if not colon or not number.strip().isascii() or not number.strip().isdecimal():
-            raise RequestError(f"{part!r} is not understood; write DIRECTION:AMOUNT, such as 2:1.5 or 2:1.5,0:-1")
+            known = f" (the file has {', '.join(names)})" if names else ""
+            raise RequestError(
+                f"{part!r} is not understood; write DIRECTION:AMOUNT, such as 2:1.5 or 2:1.5,0:-1{known}"
+            )
         if int(number) in moves:
             raise RequestError(f"direction {int(number)} is given twice")
         (moves[int(number)],) = parse_amounts([amount])
@@ -244,7 +337,7 @@ OTHER = "not a directions file; `polyinr directions -o x.safetensors` makes one"
 
 def encode_directions(directions: Directions, *, name: PathLike = "stdout") -> bytes:
     """Return the bytes of a directions file, which `read_directions` reads. Raises FileError, with `name`."""
-    facts = {
+    facts: dict[str, Any] = {
         "format": FORMAT,
         "space": directions.space,
         "samples": directions.samples,
@@ -252,9 +345,11 @@ def encode_directions(directions: Directions, *, name: PathLike = "stdout") -> b
         "label": directions.label,
         "model_sha256": directions.model_sha256,
     }
+    if directions.names:
+        facts["names"] = list(directions.names)
     tensors = {key: getattr(directions, key) for key in TENSORS}
     _check_tensors(Path(name), tensors)
-    _checked_facts(Path(name), facts, directions.mean)
+    _checked_facts(Path(name), facts, directions.mean, count=len(directions))
     try:
         return encode_tensors(tensors, key=METADATA_KEY, facts=facts)
     except JsonError as error:
@@ -287,7 +382,10 @@ def read_directions(source: PathLike | bytes) -> Directions:
         number = facts.get("format") if isinstance(facts, dict) else None
         raise FileError(name, f"directions format {number!r}, this polyinr reads {FORMAT}; update polyinr")
     _check_tensors(name, tensors)
-    fields: dict[str, Any] = {**tensors, **_checked_facts(name, facts, tensors["mean"])}
+    fields: dict[str, Any] = {
+        **tensors,
+        **_checked_facts(name, facts, tensors["mean"], count=len(tensors["components"])),
+    }
     return Directions(**fields)
 
 
@@ -324,10 +422,10 @@ def _check_tensors(name: Path, tensors: dict[str, Tensor]) -> None:
         raise FileError(name, f"{error}; make the file again") from error
 
 
-def _checked_facts(name: Path, facts: dict[str, Any], mean: Tensor) -> dict[str, Any]:
+def _checked_facts(name: Path, facts: dict[str, Any], mean: Tensor, *, count: int) -> dict[str, Any]:
     """Return the facts as fields of Directions. Raises FileError."""
     space, samples, label = facts.get("space"), facts.get("samples"), facts.get("label")
-    psi, model = facts.get("psi"), facts.get("model_sha256")
+    psi, model, names = facts.get("psi"), facts.get("model_sha256"), facts.get("names", [])
     good = (
         isinstance(space, str)
         and space in DIRECTION_SPACES
@@ -336,7 +434,17 @@ def _checked_facts(name: Path, facts: dict[str, Any], mean: Tensor) -> dict[str,
         and is_number(psi)
         and (label is None or is_whole(label))
         and isinstance(model, str)
+        and isinstance(names, list)
+        and len(names) in (0, count)
+        and all(isinstance(one, str) for one in names)
     )
     if not good:
         raise FileError(name, "its facts (space, samples, psi, model) are damaged; make the file again")
-    return {"space": space, "samples": samples, "psi": float(psi), "label": label, "model_sha256": model}  # type: ignore[arg-type]
+    fields: dict[str, Any] = {
+        "space": space,
+        "samples": samples,
+        "psi": float(psi),  # type: ignore[arg-type]
+        "label": label,
+        "model_sha256": model,
+    }
+    return fields | {"names": tuple(names)}

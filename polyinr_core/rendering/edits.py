@@ -294,7 +294,9 @@ def direction_grid(
         return RequestedImage(latents, _without_seed(model, images, image) | own)
 
     row_names = tuple(
-        f"{images.names[image]}: {direction}" if len(images) > 1 else f"direction {direction}"
+        f"{images.names[image]}: {directions.name(direction).removeprefix('direction ')}"
+        if len(images) > 1
+        else directions.name(direction)
         for image, direction in rows
     )
     column_names = tuple(f"{amount:+g}" if amount else "0" for amount in amounts)

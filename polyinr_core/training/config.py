@@ -363,7 +363,7 @@ def metric_networks(distances: Sequence[str]) -> tuple[str, ...]:
 
 LARGE = TrainingConfig(state_every=40.0, checkpoint_every=200.0, metric_every=50.0, keep=5)
 SMALL = TrainingConfig(
-    stages=(Stage(32, 40), Stage(64, 20)),  # half an hour and an hour of one core (docs/training.md)
+    stages=(Stage(32, 40), Stage(64, 20)),  # a quarter of an hour each on one core with bfloat16 (docs/training.md)
     batch=32,
     channels=128,
     w_dim=128,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.checkpoints.hub import local_file
+from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
 from polyinr_core.discriminator.backbones import Lite0Features
@@ -22,6 +22,7 @@ from polyinr_core.models.generator import Generator
 from polyinr_core.models.layers import SAVED_BYTES
 from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext, to_device
+from polyinr_core.runtime.resources import keep_freed_memory
 from polyinr_core.runtime.rng import generator_for
 
 from .classifier_guidance import check_classes, make_classifier, uses_guidance
@@ -92,7 +93,7 @@ def train(
         preset: A name in `config.PRESETS`, whose values `fields` replace. Default: the settings of the run in `run_dir`
             if there is one, else "small".
         config: The whole configuration, in place of preset, stages and fields.
-        init_from: A checkpoint to start from, or hf:OWNER/NAME, instead of new weights.
+        init_from: The model to start from, named as for `polyinr_core.load`, instead of new weights.
         weights: The pretrained networks by name (see `load_networks`). Default: those that are on this machine.
         device: Where to train.
         dtype: Of the matrix products: bfloat16, float32 or float64.
@@ -117,7 +118,7 @@ def train(
     elif stages is not None or fields:
         raise ConfigError("give either a config, or stages and fields")
     if init_from is not None:
-        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_checkpoint(local_file(init_from))
+        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_model_file(init_from)[0]
         config = adopt(config, checkpoint, set(fields))
     else:
         checkpoint = None
@@ -265,6 +266,10 @@ class Trainer:
     dtype: torch.dtype = torch.float32
     device_memory: int | None = None
     dist: DistributedContext = SINGLE_PROCESS
+
+    def __post_init__(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @property
     def classes(self) -> int:

@@ -143,3 +143,40 @@ def test_the_note_says_how_to_make_it_again(polyinr: Run, tiny_checkpoint: Path,
     ran = polyinr(*words)
     assert ran.code == 0, ran.stderr
     assert np.array_equal(pixels_of("x-again.png"), pixels_of("x.png"))
+
+
+def test_a_direction_of_labeled_images(polyinr: Run, tiny_checkpoint: Path):
+    """Two folders of samples; the direction is moved along by its name and shown under it."""
+    for name, seeds in (("a", "0-4"), ("b", "5-9")):
+        assert polyinr("sample", "--seeds", seeds, "-m", tiny_checkpoint, "-o", f"{name}/").code == 0
+    quick = ("--steps", "2", "--batch", "2", "--res", "16")
+    assert polyinr("encoder", tiny_checkpoint, "-o", "e.safetensors", *quick).code == 0
+    learn = ("directions", "-m", tiny_checkpoint, "--images", "a", "--images", "b", "--encoder", "e.safetensors")
+    (facts,) = polyinr(*learn, "-o", "d.safetensors", "--json").lines
+    assert (facts["names"], facts["samples"]) == (["b"], 10)
+    assert polyinr(*learn, "-o", "-").stdout == Path("d.safetensors").read_bytes()
+    move = ("directions", "d.safetensors", "--seeds", "3", "-m", tiny_checkpoint)
+    assert polyinr(*move, "--take", "b:1.5", "-o", "x.npy").code == 0
+    assert polyinr(*move, "--take", "0:1.5", "-o", "y.npy").code == 0
+    assert np.array_equal(np.load("x.npy"), np.load("y.npy"))
+    assert polyinr(*move, "-o", "grid.png").code == 0
+    labels = ("--labels", "t.csv")
+    Path("t.csv").write_text("file_name,kind\nseed0005.png,p\nseed0006.png,p\nseed0007.png,q\nseed0008.png,q\n")
+    table = ("directions", "-m", tiny_checkpoint, "--images", "b", "--encoder", "e.safetensors", *labels)
+    (facts,) = polyinr(*table, "--column", "kind", "--space", "affine", "-o", "t.safetensors", "--json").lines
+    assert (facts["names"], facts["space"], facts["samples"]) == (["q"], "affine", 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "code"),
+    [
+        (("--images", "a"), "--images needs --encoder", 2),
+        (("--labels", "t.csv"), "--labels does not apply", 2),
+        (("--images", "a", "--encoder", "e", "--samples", "9"), "--samples does not apply to --images", 2),
+        (("--images", "a", "--images", "b", "--encoder", "e", "--labels", "t.csv"), "give --images once", 2),
+        (("--images", "a", "--encoder", "e", "--column", "kind"), "give that file", 2),
+        (("--images", "nowhere", "--encoder", "e"), "no such file", 1),
+    ],
+)
+def test_labeled_images_refused(polyinr: Run, tiny_checkpoint: Path, options: tuple[str, ...], words: str, code: int):
+    refused(polyinr("directions", "-m", tiny_checkpoint, *options, "-o", "x.safetensors"), words, code=code)

@@ -39,7 +39,7 @@ PLAN = Plan(
 @pytest.mark.parametrize(
     ("preset", "channels", "device", "where", "expected"),
     [
-        ("small", None, "cpu", "the CPU, threads: ", "6 at 64 px; --dry-run"),
+        ("small", None, "cpu", "the CPU, threads: ", "15 at 64 px; --dry-run"),
         ("small", 64, "cpu", "the CPU, threads: ", "--dry-run"),  # of another size than was measured
         ("small", None, "cuda:1", "cuda:1; ", "--dry-run"),
         ("imagenet", None, "cpu", "the CPU, threads: ", "is for GPUs"),

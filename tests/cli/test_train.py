@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from polyinr_cli.commands.train import train
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from polyinr_core.checkpoints.locate import bundled_model
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime import pretrained
 from polyinr_core.training import loop as training
@@ -238,6 +239,9 @@ def test_a_run_starts_from_a_model(
     assert polyinr(*common, model).code == 0
     assert begun[1].config.channels == 24
     assert begun[1].config.init_from == load_checkpoint(model).sha256 != ""
+    own = ("--stages", "16:1", "--batch", 4, "--run-dir", "named")
+    assert polyinr("train", data, *own, "--init-from", "bundled").code == 0
+    assert begun[2].config.channels == load_checkpoint(bundled_model()).generator.config.channels
 
 
 def test_weights_of_ones_own_are_used(polyinr: Run, data: Path, begun: list[training.Trainer]):

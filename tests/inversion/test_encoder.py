@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import small_checkpoint
+from PIL import Image
 
 import polyinr_core as polyinr
-from polyinr_core.errors import CheckpointError, ConfigError
+from polyinr_core.checkpoints.locate import is_bundled
+from polyinr_core.errors import CheckpointError, ConfigError, DatasetError, RequestError
 from polyinr_core.inversion.encoder import (
     METADATA_KEY,
     Encoder,
     EncoderConfig,
+    bundled_encoder,
     describe_encoder,
+    directions_of_images,
     is_encoder,
     load_encoder,
     save_encoder,
@@ -64,6 +68,69 @@ def test_a_search_starts_there(model: Model, encoder: Encoder) -> None:
     assert some.loss < nothing.loss
     with pytest.raises(ConfigError, match="0 steps"):
         invert(model, target, steps=0, loss="pixels")
+
+
+def test_the_bundled_encoder_is_that_of_the_bundled_model() -> None:
+    """After the model is replaced, the encoder is trained anew (docs/models.md), or removed."""
+    if not bundled_encoder().is_file():
+        pytest.skip("no encoder is bundled")
+    encoder = load_encoder(bundled_encoder())
+    assert is_bundled(encoder.model_sha256)
+    assert encoder.facts["psnr"] > encoder.facts["psnr_of_mean"] + 1
+    assert bundled_encoder().stat().st_size < 2e6
+
+
+@pytest.fixture
+def bright_and_dark(model: Model, tmp_path: Path) -> Path:
+    """Forty samples in the class folders dark and light, by the mean of their pixels, and a table of both."""
+    images = model.sample(range(40))
+    limit = sorted(image.mean() for image in images)[20]
+    rows = ["file_name,index,Shade,one"]
+    for index, image in enumerate(images):
+        shade = "light" if image.mean() >= limit else "dark"
+        (tmp_path / "set" / shade).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "set" / shade / f"{index:02d}.png")
+        rows.append(f"{index:02d}.png,{index},{shade},x")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+@pytest.mark.parametrize("space", ["w", "affine"])
+def test_a_direction_of_labels_changes_other_images(model: Model, encoder: Encoder, bright_and_dark: Path, space):
+    found = directions_of_images(model, encoder, bright_and_dark / "set", space=space)
+    assert (found.names, found.samples, found.model_sha256) == (("light",), 40, model.sha256)
+    others = model.latents(range(100, 120))
+    means = [float(model.render(polyinr.move(others, found, {0: amount})).clamp(-1, 1).mean()) for amount in (-2, 0, 2)]
+    assert means[0] < means[1] < means[2]
+
+
+def test_labels_of_folders_sources_and_tables_give_the_same(model: Model, encoder: Encoder, bright_and_dark: Path):
+    root = bright_and_dark
+    counts: list[tuple[int, int]] = []
+    one = directions_of_images(model, encoder, root / "set", progress=lambda *count: counts.append(count))
+    assert counts == [(done, 40) for done in range(1, 41)]
+    two = directions_of_images(model, encoder, [root / "set" / "dark", root / "set" / "light"])
+    table = directions_of_images(model, encoder, root / "set", labels=root / "table.csv", column="shade")
+    assert (one.names, two.names, table.names) == (("light",),) * 3
+    for other in (two, table):
+        assert torch.equal(other.components, one.components)
+    lines = (root / "table.csv").read_text().splitlines()
+    shades = [line.replace("light", "a").replace("dark", "b" if index % 2 else "c") for index, line in enumerate(lines)]
+    (root / "table.csv").write_text("\n".join(shades[:31]))  # ten images are left out
+    three = directions_of_images(model, encoder, root / "set", labels=root / "table.csv", column="Shade")
+    assert (three.names, three.samples, len(three)) == (("a", "b", "c"), 30, 3)
+
+
+def test_labels_refused(model: Model, encoder: Encoder, bright_and_dark: Path):
+    root = bright_and_dark
+    with pytest.raises(RequestError, match="1 different labels"):
+        directions_of_images(model, encoder, root / "set", labels=root / "table.csv", column="one")
+    with pytest.raises(DatasetError, match="no column 'hue'"):
+        directions_of_images(model, encoder, root / "set", labels=root / "table.csv", column="hue")
+    with pytest.raises(RequestError, match="its images have no labels"):
+        directions_of_images(model, encoder, root / "set" / "dark")
+    with pytest.raises(RequestError, match="one source of images with labels"):
+        directions_of_images(model, encoder, [root / "set"] * 3)
 
 
 def test_any_size_and_a_stop(model: Model) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from rounding import assert_rounded
 
@@ -16,6 +17,7 @@ from polyinr_core.latents.directions import (
     check_directions,
     encode_directions,
     find_directions,
+    fit_directions,
     move,
     parse_moves,
     principal_components,
@@ -116,6 +118,54 @@ def test_moved_refuses(generator: Generator, checkpoint: Checkpoint):
 
 def test_takes():
     assert parse_moves("2:1.5, 0:-1") == {2: 1.5, 0: -1.0}
+    assert parse_moves("coat=a:b:2, 0:-1", names=("x", "coat=a:b")) == {1: 2.0, 0: -1.0}
+    with pytest.raises(RequestError, match="the file has x"):
+        parse_moves("y:1", names=("x",))
+
+
+def labeled(count: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return latents [N, 3, 5] of unequal spread and two attributes, each of another entry."""
+    latents = torch.randn(count, 3, 5, generator=torch.Generator().manual_seed(0)) * torch.linspace(3, 1, 5) + 2
+    return latents, torch.stack([latents[:, 0, 1] > 3, latents[:, 2, 4] < 2], dim=1)
+
+
+def test_a_classifier_is_the_optimum_of_its_objective():
+    """Oracle: the gradient of the weighted, regularized logistic loss vanishes, with the bias that fits best."""
+    latents, labels = labeled()
+    scores = latents.flatten(1).double()
+    scores = (scores - scores.mean(dim=0)) / scores.std(dim=0)
+    found = module._classifier(scores, labels).numpy()
+    for weights, label in zip(found, labels.double().numpy().T, strict=True):
+        balance = np.where(label > 0, 0.5 / label.mean(), 0.5 / (1 - label.mean()))
+
+        def error(bias: float, weights=weights, label=label, balance=balance) -> np.ndarray:
+            return balance * (1 / (1 + np.exp(-(scores.numpy() @ weights + bias))) - label)
+
+        bias = scipy.optimize.brentq(lambda bias: error(bias).mean(), -20, 20)
+        gradient = scores.numpy().T @ error(bias) / len(label) + module.RIDGE * weights
+        assert np.abs(gradient).max() < 1e-4 * np.abs(module.RIDGE * weights).max() + 1e-5
+
+
+def test_directions_of_labels():
+    """Each points along its own entry, with its deviation; the file keeps the names."""
+    latents, labels = labeled(1000)
+    found = fit_directions(latents, labels, names=("b", "not n"), model_sha256="ab")
+    flat = found.components.flatten(1)
+    # whitened gradients of 1000 images stray from the entry by about 1/sqrt(1000) along each of the 15 axes
+    assert flat[0, 1] > 0.9
+    assert flat[1, 14] < -0.9
+    along = (latents.double() - found.mean).flatten(1) @ flat.T.double()
+    assert_rounded(along.std(dim=0), found.deviations, terms=15)
+    assert_rounded(along.var(dim=0) / latents.double().flatten(1).var(dim=0).sum(), found.shares, terms=15)
+    kept = read_directions(encode_directions(found))
+    assert (kept.names, kept.samples, kept.name(1)) == (("b", "not n"), 1000, "not n")
+    assert kept.describe()["names"] == ["b", "not n"]
+    with pytest.raises(FileError, match="its facts"):
+        encode_directions(replace(found, names=("b",)))
+    few = labels.clone()
+    few[:, 0] = torch.arange(1000) == 7
+    with pytest.raises(RequestError, match="1 of 1000 images are b"):
+        fit_directions(latents, few, names=("b", "not n"))
 
 
 @pytest.mark.parametrize("text", ["", "2", "2:", ":1", "a:1", "-1:1", "1:nan", "1:inf", "1:1,1:2", "²:1"])
