@@ -39,6 +39,7 @@ SUFFIXES = (".safetensors", ".npz")
 ANY_NETWORK = "*"  # an .npz does not say which network it is of
 MAX_ASYMMETRY = 1e-3  # of the largest entry: sums in float16 stay within this
 NPZ_NAMES: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+IDENTITY = {"name", "sha256", "resolution"}  # the keys of `extractor_identity`
 ADVICE = "give the images, or save statistics again with --save-statistics and these metrics"
 
 
@@ -215,33 +216,24 @@ def check_facts(facts: Any) -> None:
     """Raise TensorFileError unless the facts of a statistics file have the right types."""
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise TensorFileError(f"its metadata is not of format {FORMAT}")
-    keys, networks = facts.get("features"), facts.get("networks")
+    keys, networks, counts = (facts.get(name) for name in ("features", "networks", "label_counts"))
+    are_counts = isinstance(counts, list) and all(is_whole(count, 0, 2**53) for count in counts)
     valid = {
         "images": isinstance(facts.get("images"), dict),
         "resolution": is_whole(facts.get("resolution"), 0, 2**31),
         "count": is_whole(facts.get("count"), 0, 2**53),
         "features": isinstance(keys, list) and all(map(_is_feature_key, keys)),
-        "networks": isinstance(networks, dict) and all(map(_is_identity, networks.values())),
+        "networks": isinstance(networks, dict)
+        and all(isinstance(identity, dict) and IDENTITY <= identity.keys() for identity in networks.values()),
         "libraries": isinstance(facts.get("libraries"), dict),
-        "label_counts": _are_counts(facts.get("label_counts"), facts.get("count")),
+        "label_counts": counts is None or (are_counts and sum(counts) == facts.get("count")),
     }
     if bad := [name for name, is_valid in valid.items() if not is_valid]:
         raise TensorFileError(f"missing or of the wrong type: {', '.join(bad)}")
 
 
-def _are_counts(stored: Any, count: Any) -> bool:
-    """Return whether the counts of the classes, if a file has them, add up to `count`."""
-    if stored is None:
-        return True
-    return isinstance(stored, list) and all(is_whole(part, 0, 2**53) for part in stored) and sum(stored) == count
-
-
 def _is_feature_key(key: Any) -> bool:
     return isinstance(key, list) and len(key) == 2 and isinstance(key[0], str) and key[1] in list(NPZ_NAMES)
-
-
-def _is_identity(facts: Any) -> bool:
-    return isinstance(facts, dict) and {"name", "sha256", "resolution"} <= facts.keys()
 
 
 def check_shapes(tensors: Mapping[str, Tensor], count: int) -> None:
