@@ -6,15 +6,13 @@ so far is judged after some seconds of the process's own CPU time, so that a bus
 table and writes it as JSON below benchmarks/results/.
 """
 
-import io
 import time
-import zipfile
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from PIL import Image
+from inversion import photographs
 from results_io import facts, write
 
 from polyinr_core.checkpoints.locate import load_model_file
@@ -23,17 +21,6 @@ from polyinr_core.inversion.invert import invert
 from polyinr_core.inversion.loss import TargetImage, load_loss, load_target
 from polyinr_core.latents.latents import Latents
 from polyinr_core.rendering.model import Model
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-
-def photographs(archive: Path, count: int, side: int) -> list[TargetImage]:
-    """Return photographs of a zip file, evenly spread over it."""
-    with zipfile.ZipFile(archive) as file:
-        names = sorted(name for name in file.namelist() if name.lower().endswith(SUFFIXES))
-        taken = names[:: max(1, len(names) // count)][:count]
-        images = [Image.open(io.BytesIO(file.read(name))).convert("RGB") for name in taken]
-    return [load_target(image, name=name, size=(side, side)) for name, image in zip(taken, images, strict=True)]
 
 
 def after(model: Model, target: TargetImage, start: Latents | None, seconds: float, **options: object) -> dict:
@@ -44,6 +31,7 @@ def after(model: Model, target: TargetImage, start: Latents | None, seconds: flo
         model,
         target,
         start=start,
+        encoder=None,
         steps=steps,
         stop=lambda: time.process_time() - begun >= seconds,
         **options,  # type: ignore[arg-type]

@@ -1,29 +1,32 @@
-"""How near photos come, with and without tuning: python benchmarks/inversion.py MODEL [ARCHIVE]
+"""How near photos come, with and without tuning: python benchmarks/inversion.py MODEL [ARCHIVE...]
 
-The images: some of the archive's, by default the bundled ones, and "photographs" made here by formula (a sky
-over hills, grain on a lit sphere), since a reader can make them again. Each is inverted from its mean start by
-the available loss and then tuned by itself. Prints a table and writes it as JSON below benchmarks/results/.
-What a step takes: benchmarks/inversion_step.py.
+The images: some of each archive's; without one some bundled images, and "photographs" made here by formula (a sky
+over hills, grain on a lit sphere), since a reader can make them again. Each is inverted as `polyinr invert` does by
+default, with the available loss, and then tuned by itself (--tune-steps 0: not). Seconds are those of the process, so
+that a busy machine changes little. Prints a table and writes it as JSON below benchmarks/results/. What a step takes:
+benchmarks/inversion_step.py.
 """
 
-import io
 import time
 import zipfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
-from PIL import Image
 from results_io import facts, write
 
-from polyinr_core.checkpoints.checkpoint import load_checkpoint
+from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.checkpoints.delta import apply_delta, save_delta
+from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.data.dataset import bundled_dataset
-from polyinr_core.inversion.invert import invert, render_with
-from polyinr_core.inversion.loss import TargetImage, load_loss
+from polyinr_core.inversion.encoder import default_encoder
+from polyinr_core.inversion.invert import InversionResult, invert, render_with
+from polyinr_core.inversion.loss import TargetImage, load_loss, load_target
 from polyinr_core.inversion.pivotal_tuning import locality_psnr, tune
 from polyinr_core.runtime.atomic_io import sha256_of
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def hills(side: int) -> np.ndarray:
@@ -47,66 +50,79 @@ def sphere(side: int) -> np.ndarray:
     return (image + grain).clip(0, 255).astype(np.uint8)
 
 
-def archived(archive: Path, count: int, side: int) -> list[tuple[str, np.ndarray]]:
-    """Return images of an archive, evenly spread over it."""
+def photographs(archive: Path, count: int, side: int) -> list[TargetImage]:
+    """Return images of a zip file, evenly spread over it, `side` pixels along the shorter side."""
     with zipfile.ZipFile(archive) as file:
-        names = sorted(name for name in file.namelist() if name.endswith(".png"))
+        names = sorted(name for name in file.namelist() if name.lower().endswith(SUFFIXES))
         taken = names[:: max(1, len(names) // count)][:count]
-        images = [Image.open(io.BytesIO(file.read(name))).convert("RGB").resize((side, side)) for name in taken]
-    return [(f"{archive.stem} {Path(name).stem}", np.array(image)) for name, image in zip(taken, images, strict=True)]
+        images = [file.read(name) for name in taken]
+    return [
+        load_target(data, name=f"{archive.stem} {Path(name).parent}/{Path(name).stem}", shorter_side=side)
+        for data, name in zip(images, taken, strict=True)
+    ]
 
 
 def main(
-    model: Path,
-    archive: Annotated[Path, typer.Argument()] = bundled_dataset(),  # noqa: B008 - a path, made once
+    model: str,
+    archives: Annotated[list[Path] | None, typer.Argument()] = None,
     images: int = 2,
     side: int = 32,
-    steps: int = 400,
+    steps: int = 300,
     tune_steps: int = 200,
+    mean: Annotated[bool, typer.Option("--mean", help="Start at the mean image, not at what an encoder says.")] = False,
     output: Path = Path("benchmarks/results/inversion.json"),
 ) -> None:
     """Invert and tune."""
-    checkpoint = load_checkpoint(model)
+    checkpoint, _ = load_model_file(model)
     generator = checkpoint.generator
     loss = load_loss("auto")
     rows = []
-    photos = [*archived(archive, images, side), ("hills (made)", hills(side)), ("sphere (made)", sphere(side))]
-    for name, pixels in photos:
-        height, width = pixels.shape[:2]
-        before = invert(checkpoint, TargetImage(name, pixels, width, height), loss=loss, steps=steps)
-        start = time.perf_counter()
-        delta = tune(checkpoint, [before], steps=tune_steps)
-        tuning = time.perf_counter() - start
-        file = output.with_name("inversion.delta.safetensors")
-        delta = save_delta(file, delta, overwrite=True)
-        size = file.stat().st_size
-        file.unlink()
-        tuned = apply_delta(checkpoint, delta, source=file).generator
-        after = render_with(before, tuned.synthesis)
-        others = locality_psnr(generator, tuned, seed=1)
-        rows.append(
-            {
-                "image": name,
-                "found": before.scores(),
-                "steps": before.steps,
-                "seconds": round(before.seconds, 1),
-                "tuned": after.scores(),
-                "tuning_seconds": round(tuning, 1),
-                "others_psnr": round(others, 1),
-                "delta_bytes": size,
-            }
-        )
-        print(f"{name:32} found {before}; tuned {after}; others {others:.1f} dB", flush=True)
+    photos = [photo for archive in archives or [bundled_dataset()] for photo in photographs(archive, images, side)]
+    if not archives:
+        made = {"hills (made)": hills(side), "sphere (made)": sphere(side)}
+        photos += [TargetImage(name, pixels, side, side) for name, pixels in made.items()]
+    for target in photos:
+        start = time.process_time()
+        before = invert(checkpoint, target, loss=loss, steps=steps, encoder=None if mean else "auto")
+        row = {
+            "image": target.name,
+            "photo": [target.width, target.height],
+            "found": before.scores(),
+            "steps": before.steps,
+            "cpu_seconds": round(time.process_time() - start, 1),
+        }
+        if tune_steps:
+            row |= tuned(checkpoint, before, tune_steps, output.with_name("inversion.delta.safetensors"))
+        rows.append(row)
+        print(f"{target.name:32} found {before}; {row}", flush=True)
     described = facts(
         model={"sha256": checkpoint.sha256, "kimg": checkpoint.kimg, "px": checkpoint.resolution},
         channels=generator.config.channels,
         levels=generator.config.levels,
-        archive={"file": archive.name, "sha256": sha256_of(archive)},
+        archives=[{"file": archive.name, "sha256": sha256_of(archive)} for archive in archives or [bundled_dataset()]],
         loss=loss.name,
+        start="mean" if mean or default_encoder(checkpoint) is None else "encoder",
         side=side,
         figures=rows,
     )
     write(output, described)
+
+
+def tuned(checkpoint: Checkpoint, before: InversionResult, steps: int, file: Path) -> dict[str, Any]:
+    """Return what tuning the model to a result gives: scores, CPU seconds, other images, and the size of the delta."""
+    start = time.process_time()
+    delta = tune(checkpoint, [before], steps=steps)
+    seconds = time.process_time() - start
+    delta = save_delta(file, delta, overwrite=True)
+    size = file.stat().st_size
+    file.unlink()
+    after = apply_delta(checkpoint, delta, source=file).generator
+    return {
+        "tuned": render_with(before, after.synthesis).scores(),
+        "tuning_cpu_seconds": round(seconds, 1),
+        "others_psnr": round(locality_psnr(checkpoint.generator, after, seed=1), 1),
+        "delta_bytes": size,
+    }
 
 
 if __name__ == "__main__":

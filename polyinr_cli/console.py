@@ -1,13 +1,16 @@
 """The standard streams: one kind of payload on stdout, messages and progress bars on stderr."""
 
 import contextlib
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import IO, Any, BinaryIO
 
 from polyinr_core.errors import RequestError
@@ -17,6 +20,11 @@ Progress = Callable[[int, int], None]
 NotedProgress = Callable[[int, int, str], None]
 FIRST_LINE, LINE_EVERY = 30.0, 300.0  # seconds between lines of progress, where no bar can be drawn
 LINE_SECONDS = 10.0  # between lines of progress where stderr is a file or a pipe
+# of facts in columns
+MAX_LISTED = 12  # items of a list or of nested facts on a line
+WIDTH, MIN_WIDTH = 110, 40  # columns of a line, and of its text
+MAX_LINES = 4  # after the first one of a long text
+MAX_INDENT = 4  # columns: facts that are nested deeper are only named
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
@@ -54,9 +62,12 @@ def progress(description: str, *, quiet: bool = False) -> Iterator[Progress]:
 
 
 @contextmanager
-def progress_bars(*, quiet: bool = False) -> Iterator[Callable[[str], Progress]]:
-    """Yield a function that makes such a callback for a description, each with its own bar."""
-    with _noted_bars(quiet=quiet) as bar:
+def progress_bars(*, quiet: bool = False, estimate: bool = False) -> Iterator[Callable[[str], Progress]]:
+    """Yield a function that makes such a callback for a description, each with its own bar.
+
+    With `estimate` the first line comes with the first step, if the others take longer than half a minute.
+    """
+    with _noted_bars(quiet=quiet, estimate=estimate) as bar:
 
         def unnoted(description: str) -> Progress:
             move = bar(description)
@@ -93,13 +104,13 @@ def psnr_progress(description: str, *, quiet: bool = False) -> Iterator[Callable
 
 
 @contextmanager
-def _noted_bars(*, quiet: bool) -> Iterator[Callable[[str], NotedProgress]]:
+def _noted_bars(*, quiet: bool, estimate: bool = False) -> Iterator[Callable[[str], NotedProgress]]:
     """Yield a function that makes callbacks; all bars share one display, as two would overwrite each other."""
     if quiet:
         yield lambda description: lambda done, total, note: None
         return
     if not is_terminal(sys.stderr):
-        yield line_progress
+        yield partial(line_progress, estimate=estimate)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -139,13 +150,21 @@ class LineSchedule:
         return True
 
 
-def line_progress(description: str) -> NotedProgress:
-    """Return a callback that writes a line every so often, for a stderr that is a file or a pipe."""
+def line_progress(description: str, *, estimate: bool = False) -> NotedProgress:
+    """Return a callback that writes a line every so often, for a stderr that is a file or a pipe.
+
+    With `estimate` it also writes one after the first step, if the others take longer than FIRST_LINE.
+    """
     schedule = LineSchedule()
+    is_first = estimate
 
     def move(done: int, total: int, note: str) -> None:
-        if 0 < done < total and schedule.is_due():
-            left = (time.monotonic() - schedule.start) * (total - done) / done
+        nonlocal is_first
+        if not 0 < done < total:
+            return
+        left = (time.monotonic() - schedule.start) * (total - done) / done
+        is_expected, is_first = is_first and left > FIRST_LINE, False
+        if schedule.is_due() or is_expected:
             about = f"about {left / 60:.0f} min" if left >= 90 else f"about {left:.0f} s"
             words = [f"{description}: {done / total:.0%}", note, f"{about} left"]
             say(f"polyinr: {', '.join(filter(None, words))}", always=True)
@@ -167,6 +186,12 @@ def row_progress(description: str, *, total: int, quiet: bool = False) -> Iterat
         yield add
 
 
+def json_lines(facts: Iterable[object]) -> None:
+    """Write JSON objects to stdout, each as one line."""
+    for fact in facts:
+        json_line(fact)
+
+
 def json_line(fact: object) -> None:
     """Write a JSON object as one line to stdout and flush; file names that are not UTF-8 are escaped."""
     stdout = _open_stdout()
@@ -177,6 +202,55 @@ def json_line(fact: object) -> None:
 def line(text: str) -> None:
     """Write a line to stdout; control characters are shown as question marks."""
     _open_stdout().write("".join(c if c.isprintable() else "?" for c in text) + "\n")
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Write lines to stdout; see `line`."""
+    for text in texts:
+        line(text)
+
+
+def print_columns(facts: Mapping[str, Any], *, indent: int = 0) -> None:
+    """Print facts, one per line, with the names in a column; empty ones are left out, nested ones indented."""
+    shown = {name: value for name, value in facts.items() if value not in (None, "", [], {}, ())}
+    column = indent + max(map(len, shown), default=0) + 2
+    for name, value in shown.items():
+        title = f"{' ' * indent}{str(name).replace('_', ' ')}"
+        text = _text_of(value)
+        if isinstance(value, dict) and (len(text) > WIDTH - column or any(isinstance(v, dict) for v in value.values())):
+            if indent < MAX_INDENT:
+                line(title)
+                print_columns(value, indent=indent + 2)
+                continue
+            text = f"{', '.join(map(str, value))} (with --json)"
+        if name == "command":  # to be copied
+            first, *others = [text]
+        else:
+            first, *others = wrap(text, max(WIDTH - column, MIN_WIDTH), break_on_hyphens=False) or [""]
+        line(f"{title:{column}}{first}")
+        for more in others[:MAX_LINES]:
+            line(f"{'':{column}}{more}")
+        if len(others) > MAX_LINES:
+            line(f"{'':{column}}... (all of it with --json)")
+
+
+def _text_of(value: object) -> str:
+    """Return a fact as text on one line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if isinstance(value, dict):
+        items = [f"{key} {item if isinstance(item, list) else _text_of(item)}" for key, item in value.items()]
+    elif isinstance(value, list):
+        items = [str(item) for item in value]
+    else:
+        return json.dumps(value)
+    more = f", and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
+    between = " " if all(item.endswith(".") for item in items) else ", "  # whole sentences
+    return between.join(items[:MAX_LISTED]) + more
 
 
 @dataclass(frozen=True)
@@ -202,6 +276,13 @@ def binary_stdout(payload: str = "image") -> BinaryIO:
     if is_terminal(stdout):
         raise RequestError(f"refusing to write {payload} data to a terminal; use -o FILE or redirect stdout")
     return stdout.buffer  # type: ignore[attr-defined]
+
+
+def write_stdout(data: bytes, payload: str = "image") -> None:
+    """Write bytes to stdout. Raises RequestError if it is a terminal."""
+    stdout = binary_stdout(payload)
+    stdout.write(data)
+    stdout.flush()
 
 
 def binary_stdin(payload: str = "latents") -> bytes:

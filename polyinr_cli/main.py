@@ -20,7 +20,7 @@ from polyinr_core.runtime.atomic_io import explain, remove_drafts
 
 from . import console as streams
 from .options import Verbose
-from .runtime import die_of_signals, interrupt_on_signals, interruption, rank_or_first
+from .runtime import die_of_signals, interrupt_on_signals, interruption, is_one_of_several, rank_or_first
 
 COMMANDS = {  # in the order of the help; each is the function and the module of its name
     "prepare": "Prepare a dataset of square images for training.",
@@ -101,17 +101,33 @@ class Command(TyperCommand):
             words.append(own + equals + value if own in known else word)
         return words
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the usage line: [OPTIONS] SOURCE... [DATA]"""
+        pieces = ["[OPTIONS]"]
+        for parameter in self.get_params(ctx):
+            if parameter.param_type_name == "argument":
+                name = argument_name(parameter)
+                name += "..." if parameter.nargs == -1 and " " not in name else ""
+                pieces.append(name if parameter.required else f"[{name}]")
+        return pieces
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
             if (record := parameter.get_help_record(ctx)) is not None:
                 is_argument = parameter.param_type_name == "argument"
                 panel = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
-                panels.setdefault(panel, []).append(record)
+                name = argument_name(parameter) if is_argument else record[0]
+                panels.setdefault(panel, []).append((name, record[1]))
         for panel, records in panels.items():
             if records:
                 with formatter.section(panel):
                     formatter.write_dl(records)
+
+
+def argument_name(parameter: Any) -> str:
+    """Return the name of an argument without brackets, dots and the type that Typer appends, as in SOURCE <path>."""
+    return parameter.metavar.strip("[]").removesuffix("...")
 
 
 class Commands(TyperGroup):
@@ -230,6 +246,8 @@ def _report(error: BaseException) -> int:
     if code == INTERRUPTED:
         code = interruption.exit_code
         remove_drafts()
+        if is_one_of_several():
+            message += "; a traceback of SignalException below is torchrun's way to say the same"
     elif logging.getLogger().isEnabledFor(logging.INFO):
         streams.say("".join(traceback.format_exception(error)), always=True)
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())

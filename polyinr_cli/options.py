@@ -1,16 +1,16 @@
-"""Options that several commands share, as annotated types, and groups of options."""
+"""Options that several commands share, as annotated types; groups of options; the settings of `train` as a table."""
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from polyinr_core.errors import RequestError
+from polyinr_core.errors import FileError, RequestError
 
 MAX_DIGITS = 12
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -26,29 +26,104 @@ class Precision(StrEnum):
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command's parameter be a group of options: a dataclass, whose fields Typer sees in its place."""
+    """Let a command's parameter be a group of options, which Typer sees in its place.
+
+    A group is a dataclass, whose fields are the options, or a dictionary that is annotated with a `SettingsTable` and
+    holds those of its options that are given.
+    """
     hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    parameters = []
+    parameters: list[Parameter] = []
+    groups: dict[str, tuple[Callable[..., Any], list[Parameter]]] = {}
     for name, parameter in signature(command).parameters.items():
-        if name not in groups:
-            parameters.append(parameter.replace(annotation=hints[name]))
-            continue
-        own = get_type_hints(groups[name], include_extras=True)
-        parameters += [
-            Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=own[field.name])
-            for field in fields(groups[name])
-        ]
+        hint = hints[name]
+        table = next((extra for extra in get_args(hint) if isinstance(extra, SettingsTable)), None)
+        if table is not None:
+            groups[name] = (table.given, table.parameters())
+        elif is_dataclass(hint):
+            groups[name] = (hint, _parameters_of(hint))  # type: ignore[assignment]
+        parameters += groups[name][1] if name in groups else [parameter.replace(annotation=hint)]
 
     def grouped(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        for name, (group, members) in groups.items():
+            given[name] = group(**{member.name: given.pop(member.name) for member in members})
         command(**given)
 
     grouped.__doc__, grouped.__name__ = command.__doc__, command.__name__
     grouped.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     grouped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return grouped
+
+
+def _parameters_of(group: Any) -> list[Parameter]:
+    """Return the parameters of a dataclass of options."""
+    hints = get_type_hints(group, include_extras=True)
+    return [_option(field.name, field.default, hints[field.name]) for field in fields(group)]
+
+
+def _option(name: str, default: object, annotation: object) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+@dataclass(frozen=True)
+class SettingsTable:
+    """The options of a training configuration, which default to the values of the preset.
+
+    `groups` holds the groups of --help. In each the field and its metavar, as "batch N", name the help text. A flag and
+    a choice have no metavar.
+    """
+
+    groups: Mapping[str, Mapping[str, str]]
+
+    def parameters(self) -> list[Parameter]:
+        """Return the options as parameters of a command, None where one is not given."""
+        from polyinr_core.training.config import TrainingConfig
+
+        types, parameters = get_type_hints(TrainingConfig), []
+        for panel, settings in self.groups.items():
+            for words, text in settings.items():
+                field, _, metavar = words.partition(" ")
+                name = field.replace("_", "-")
+                option = typer.Option(
+                    f"--{name}/--no-{name}" if types[field] is bool else f"--{name}",
+                    metavar=metavar or None,
+                    help=f"{text} {preset_values(field)}".strip(),
+                    rich_help_panel=panel,
+                )
+                parameters.append(_option(field, None, Annotated[_type_of(types[field]) | None, option]))
+        return parameters
+
+    def given(self, **values: Any) -> dict[str, Any]:
+        """Return the settings that are given."""
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _type_of(annotation: Any) -> Any:
+    """Return the type of a field's option: that of choices, numbers and flags, text for what the library parses."""
+    if get_origin(annotation) is Literal:
+        return annotation
+    kinds = {*(get_args(annotation) or (annotation,))} & {bool, int, float}
+    return kinds.pop() if kinds else str
+
+
+def preset_values(field: str) -> str:
+    """Return what the presets set a field to: "[small: 32; tiny: 8; imagenet, ffhq: 64]", "[default: hinge]" if all do.
+
+    Empty for a field that no preset sets.
+    """
+    from polyinr_core.training.config import DEFAULT_PRESET, PRESETS
+
+    presets_by_value: dict[str, list[str]] = {}
+    for preset in sorted(PRESETS, key=lambda preset: preset != DEFAULT_PRESET):
+        value = PRESETS[preset].to_dict()[field]
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        items = value if isinstance(value, list) else str(value).removesuffix(".0").split(",")
+        text = ",".join(items if len(items) <= 2 else [items[0], "...", items[-1]])
+        presets_by_value.setdefault(text, []).append(preset)
+    if len(presets_by_value) == 1:
+        return "" if "None" in presets_by_value else f"[default: {text}]"
+    parts = [f"{', '.join(presets)}: {text}" for text, presets in presets_by_value.items()]
+    return f"[{'; '.join(parts)}]"
 
 
 def _raise_verbosity(verbose: bool) -> bool:
@@ -91,6 +166,20 @@ def check_paths(*paths: Path | None) -> None:
             raise explain(path, error) from error
 
 
+def check_output_file(path: Path | None, suffix: str, *, overwrite: bool) -> None:
+    """Raise PolyinrError if -o cannot be written as a file of this suffix; None and - are fine."""
+    if path is None or str(path) == "-":
+        return
+    from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
+
+    if path.suffix != suffix:
+        raise RequestError(f"-o {path}: the result is written as {suffix}")
+    if path.is_dir():
+        raise FileError(path, "is a folder; name a file")
+    refuse_overwrite(path, overwrite=overwrite)
+    check_place(path)
+
+
 def parse_duration(text: str) -> float:
     """Parse --max-time, such as 90s, 9m, 24h or 2d, as seconds. Raises RequestError."""
     try:
@@ -131,12 +220,13 @@ def parse_weights(texts: list[str]) -> dict[str, Path]:
     return files
 
 
-_OUTPUT = typer.Option("-o", "--output", metavar="PATH", help="Output path; its suffix sets the format. - is stdout.")
+def output_option(metavar: str, help: str) -> Any:
+    """Return the option -o of a command that writes something of its own."""
+    return typer.Option("-o", "--output", metavar=metavar, help=help)
 
-Output = Annotated[Path, _OUTPUT]
-OptionalOutput = Annotated[Path | None, _OUTPUT]
+
 # As typed: a trailing slash, which Path drops, means a folder.
-OutputText = Annotated[str, _OUTPUT]
+OutputText = Annotated[str, output_option("PATH", "Output path; its suffix sets the format. - is stdout.")]
 _FORMAT = typer.Option(
     "--format", help="Format of -o -: a PNG, an array, latents, or raw pixels (3 bytes each, image after image)."
 )
@@ -162,18 +252,21 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="auto (a CUDA GPU if available), cpu, cuda, cuda:N or mps.")
+    str,
+    typer.Option(
+        "--device", metavar="DEVICE", help="Where to compute: auto (a CUDA GPU if available), cpu, cuda, cuda:N or mps."
+    ),
 ]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="auto: bfloat16 if the hardware supports it, the output is 8-bit and the result is visually identical; "
-        "otherwise float32.",
+        help="Type of the arithmetic. auto: bfloat16 if the hardware supports it, the output is 8-bit and the result "
+        "is visually identical; otherwise float32.",
     ),
 ]
 
-Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0-7,12", help="Seeds; one image each.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0-7,12", help="Seeds of the images, one image each.")]
 LatentsFile = Annotated[
     Path | None, typer.Option("--latents", metavar="FILE", help="Latents file to render; - is stdin.")
 ]
@@ -222,7 +315,11 @@ Tolerance = Annotated[
     ),
 ]
 _BITS = typer.Option(
-    "--bits", metavar="8|16", callback=_checked_bits, help="Bits per color channel, in PNG and TIFF. Default: 8."
+    "--bits",
+    metavar="8|16",
+    callback=_checked_bits,
+    show_default=False,
+    help="Bits per color channel, in PNG and TIFF. Default: 8.",
 )
 Bits = Annotated[int, _BITS]
 OptionalBits = Annotated[int | None, _BITS]
@@ -239,3 +336,72 @@ Weights = Annotated[
     ),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Download pretrained weights that are not on this machine.")]
+
+TRAINING_SETTINGS = SettingsTable(
+    {
+        "Stages and batches": {
+            "stages RES:KIMG,...": (
+                "Resolution and length of each stage, as 32:200,64:100 (px:kimg). A stage can override batch, g_lr, "
+                "d_lr, mirror and guidance: 64:100:batch=32."
+            ),
+            "batch N": "Images per iteration, of all processes together (2-65536).",
+            "micro_batch N": "Images per forward pass, of all processes together; a divisor of --batch. 0: --batch.",
+            "chunk PIXELS": (
+                "Pixels of the generator's backward pass at a time, to save memory. 0: all. Default: as memory "
+                "requires."
+            ),
+            "precision": "Type of the matrix products. auto: bfloat16 where supported. Weights stay float32.",
+            "seed N": "Seed of all random numbers of the run (0 to 2^32-1).",
+            "mirror": "Also train on mirrored images.",
+            "auto_advance N": "End a stage after N measurements in a row without improvement. 0: never.",
+        },
+        "Networks": {
+            "channels N": "Width of the synthesis network.",
+            "class_centering PART": (
+                "Part of their common mean to subtract from the class embeddings at the start. 0: none, as in the "
+                "release, 1: all."
+            ),
+            "cond": "Train a class-conditional model, if the dataset has labels.",
+            "classifier": "Network of classifier guidance.",
+            "guidance WEIGHT": "Weight of the classifier's loss. 0: no guidance.",
+        },
+        "Discriminator": {
+            "backbones A,B": "Backbones of the discriminator: lite0, deit-base, or both.",
+            "disc_res N": "Resolution of the backbones' input in px, as 128 or 224.",
+            "head_resolution N": (
+                "Image size that the depth of the discriminator's heads is made for, a power of two. At most twice "
+                "--disc-res."
+            ),
+            "loss": "Adversarial loss; relativistic compares pairs of a real and a fake.",
+            "penalty WEIGHT": (
+                "Weight of the discriminator's gradient penalty (R1 and R2 by finite differences), as 0.01. 0: none."
+            ),
+            "penalty_every N": "Compute the penalty in every N-th iteration only, with N times the weight.",
+            "lecam WEIGHT": "Weight of the LeCam penalty, as 0.01. 0: none.",
+            "augment": (
+                "Augmentation in front of the discriminator; adaptive applies as much as the overfitting requires."
+            ),
+            "schedule": (
+                "Learning rates, blur and penalty over a stage; under cosine the rates and the penalty fall to 10 %."
+            ),
+            "blur_kimg KIMG": "Thousand images of a stage over which the blur in front of the discriminator fades.",
+        },
+        "Data": {
+            "held_out N": (
+                "Images withheld from training, to detect overfitting. Default: 2 %, at most 512, of a dataset of 500 "
+                "or more."
+            ),
+            "workers N": "Processes that decode images (0-256). Default: up to 4, for a dataset above 1 GiB.",
+        },
+        "Saving and measuring": {
+            "state_every KIMG": "Save a resumable training state every KIMG thousand images.",
+            "checkpoint_every KIMG": "Save a checkpoint and a grid of samples every KIMG thousand images.",
+            "keep N": "Keep the N newest checkpoints, beside the best. 0: all.",
+            "metric_every KIMG": "Compute the metrics every KIMG thousand images. 0: never.",
+            "metrics A,B": (
+                "Metrics to compute: fd-lite2, kd-lite2, fid. The first one decides which checkpoint is the best."
+            ),
+        },
+    }
+)
+TrainingSettings = Annotated[dict[str, Any], TRAINING_SETTINGS]

@@ -86,6 +86,14 @@ def several() -> bool:
     return job().world_size > 1
 
 
+def is_one_of_several() -> bool:
+    """Return whether torchrun has started more than one process, False also where the environment is invalid."""
+    try:
+        return several()
+    except RequestError:
+        return False
+
+
 def rank_range(items: int) -> range:
     """Return the items of this process: rank n of N has n, n + N, ..."""
     own = job()

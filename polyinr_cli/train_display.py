@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from polyinr_core.training.config import TrainingConfig
+    from polyinr_core.training.state import TrainingState
 
 REFRESH = 0.5  # seconds between two refreshes
 BAR = 40  # columns
@@ -33,8 +34,9 @@ class Display:
     """The live display of a run; without a `console`, plain lines: messages, and progress every so often.
 
     `stages` holds the resolution of each stage and its images in whole batches, `metric` the metric to show; `deadline`
-    is the value of time.monotonic() at which the run stops. No thread refreshes the display: a loader that forks while
-    it does would inherit its locks.
+    is the value of time.monotonic() at which the run stops. `opening` are messages to print at the first event: once
+    the run has begun. With `as_json` events are printed on stdout as well. No thread refreshes the display: a loader
+    that forks while it does would inherit its locks.
     """
 
     def __init__(
@@ -46,12 +48,17 @@ class Display:
         deadline: float | None,
         quiet: bool,
         console: "Console | None",
+        opening: Sequence[str] = (),
+        as_json: bool = False,
     ) -> None:
         self.folder = folder
         self.stages = stages
         self.metric = metric
         self.deadline = deadline
         self.quiet = quiet
+        self.opening = list(opening)
+        self.as_json = as_json
+        self.broken_pipe: BrokenPipeError | None = None  # once the reader of the JSON lines has gone
         self.facts: dict[str, Any] = {}
         self.distance: tuple[float, float] | None = None  # value, kimg
         self.best: tuple[float, float] | None = None  # of this stage
@@ -70,7 +77,24 @@ class Display:
         return Live(console=console, auto_refresh=False, redirect_stdout=False, get_renderable=lambda: self.table())
 
     def event(self, event: dict[str, Any]) -> None:
-        """Show an event of the run's log; print its message or warning."""
+        """Show an event of the run's log; print its message or warning, and its JSON line."""
+        while self.opening:
+            self.say(f"polyinr: {self.opening.pop(0)}")
+        self.show(event)
+        if self.as_json and "message" not in event and self.broken_pipe is None:
+            try:
+                streams.json_line(event)
+            except BrokenPipeError as error:
+                self.broken_pipe = error
+                streams.abandon_stdout()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run should stop: its time is over, or nobody reads its JSON lines any more."""
+        return self.broken_pipe is not None or (self.deadline is not None and time.monotonic() > self.deadline)
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show an event; print its message or warning."""
         if "message" in event:
             self.say(f"polyinr: {event['message']}")
             return
@@ -88,6 +112,10 @@ class Display:
             if earlier is not None and earlier[1]:  # the untrained model is never the best
                 self.best = min(self.best or earlier, self.distance)
         self.refresh()
+
+    def progress(self, state: "TrainingState") -> None:
+        """Show the progress of a training state."""
+        self.update(state.total_images, stage=state.stage, images=state.images)
 
     def update(self, total_images: int, *, stage: int, images: int) -> None:
         """Show progress: the images seen in all stages, and those in this one."""
@@ -190,19 +218,21 @@ def display(
     *,
     metric: str | None = None,
     deadline: float | None = None,
+    opening: Sequence[str] = (),
     quiet: bool = False,
     as_json: bool = False,
 ) -> Iterator[Display]:
     """Show a run while the block lasts; see `Display`.
 
-    Nothing is shown when `quiet`, when stderr is no terminal, or when JSON lines come to the same terminal.
+    There is no live display when `quiet`, when stderr is no terminal, or when JSON lines come to the same terminal.
     """
     console = None
     if not quiet and streams.is_terminal(sys.stderr) and not (as_json and streams.is_terminal(sys.stdout)):
         from rich.console import Console
 
         console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
-    show = Display(folder, stages, metric=metric, deadline=deadline, quiet=quiet, console=console)
+    options: dict[str, Any] = {"metric": metric, "deadline": deadline, "opening": opening}
+    show = Display(folder, stages, **options, quiet=quiet, console=console, as_json=as_json)
     live, terminal = show.live, sys.stderr
     if live is None:
         yield show

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from polyinr_core.rendering.heatmap import heatmap
     from polyinr_core.rendering.model import Model, load
     from polyinr_core.rendering.viewport import Viewport
+    from polyinr_core.report.page import build_report
     from polyinr_core.training.config import TrainingConfig
     from polyinr_core.training.loop import train
 
@@ -42,6 +43,7 @@ _MODULES = {
     "TrainingConfig": "training.config",
     "Viewport": "rendering.viewport",
     "build_gallery": "gallery.builder",
+    "build_report": "report.page",
     "evaluate": "evaluation.evaluate",
     "find_directions": "latents.directions",
     "heatmap": "rendering.heatmap",
@@ -67,6 +69,7 @@ __all__ = [
     "TrainingConfig",
     "Viewport",
     "build_gallery",
+    "build_report",
     "evaluate",
     "find_directions",
     "heatmap",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polyinr_cli import console as streams
-from polyinr_cli.options import Json, Output, Overwrite, Quiet
+from polyinr_cli.options import Json, Overwrite, Quiet, output_option
 
 if TYPE_CHECKING:
     from polyinr_core.checkpoints.checkpoint import Checkpoint
@@ -19,7 +19,7 @@ def convert(
             metavar="FILE", help="A released checkpoint (.pkl), its tensors (.safetensors), or a polyinr checkpoint."
         ),
     ],
-    output: Output,
+    output: Annotated[Path, output_option("FILE.safetensors", "The checkpoint to write. - is stdout.")],
     half: Annotated[
         bool, typer.Option("--half", help="Round the weights to bfloat16, for half the file size.")
     ] = False,

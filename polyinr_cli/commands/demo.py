@@ -22,7 +22,7 @@ STAGES = f"{RESOLUTION}:10"  # heads with ears after 2 kimg
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Output folder.")] = Path("demo"),
     max_time: Annotated[
-        str, typer.Option(metavar="180s", help="Training time, such as 90s or 9m. Run the command again to continue.")
+        str, typer.Option(metavar="TIME", help="Training time, such as 90s or 9m. Run the command again to continue.")
     ] = "180s",
     quiet: Quiet = False,
 ) -> None:

@@ -12,18 +12,19 @@ from polyinr_cli.options import (
     Json,
     Label,
     Model,
-    OptionalOutput,
     Overwrite,
     Quiet,
     Verbose,
     Weights,
+    check_output_file,
     check_paths,
+    output_option,
     parse_res,
     parse_weights,
 )
 from polyinr_cli.rendering import load_model
 from polyinr_cli.runtime import choose_device, joined, own_rank, rank_device
-from polyinr_core.errors import FileError, RequestError
+from polyinr_core.errors import RequestError
 from polyinr_core.runtime.resources import working_memory
 
 
@@ -46,9 +47,10 @@ def evaluate(
         typer.Option(
             "--metrics",
             metavar="A,B",
-            help="fid, fid-clean, fid-adm, sfid, rfid, rfid-seed0, is, kid, pr, pr-adm; fd-, kd-, pr-, dc- or prdc-, "
-            "each followed by lite2, inception, dinov2, timm:NAME or torchscript:FILE; of a model ppl, ppl-lite2, "
-            "inversion, upsampling, speed, params.",
+            help="Metrics to compute (docs/evaluation.md explains them). In features of Inception: fid, fid-clean, "
+            "fid-adm, sfid, rfid, rfid-seed0, is, kid, pr, pr-adm. In those of another network: fd-, kd-, pr-, dc- or "
+            "prdc- followed by lite2, inception, dinov2, timm:NAME or torchscript:FILE. Of a model alone: ppl, "
+            "ppl-lite2, inversion, upsampling, speed, params.",
         ),
     ] = "fd-lite2,kd-lite2",
     protocol: Annotated[
@@ -133,7 +135,9 @@ def evaluate(
         ),
     ] = None,
     device: Device = "auto",
-    output: OptionalOutput = None,
+    output: Annotated[
+        Path | None, output_option("FILE.json", "Save the metrics, with a card of all they depend on. - is stdout.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -141,8 +145,7 @@ def evaluate(
 ) -> None:
     """Compute metrics of generated images against real ones, or of a model alone, each by its protocol.
 
-    -o result.json saves the metrics with a card: everything that they depend on. --json prints the same. Processes
-    started by torchrun share the images.
+    --json prints what -o saves. Processes started by torchrun share the images.
 
     Example: polyinr evaluate --real cats.zip -m model.safetensors --count 10000 -o result.json
     """
@@ -151,13 +154,16 @@ def evaluate(
     if fake is not None and model is not None:
         raise RequestError("--fake names images and -m a model that generates them; give one of the two")
     files = parse_weights(weights or [])
-    _check_output(output, overwrite=overwrite)
+    check_output_file(output, ".json", overwrite=overwrite)
     check_paths(real, fake, model, held_out)
 
     from polyinr_core.checkpoints.hub import hub_name_of
     from polyinr_core.evaluation.evaluate import evaluate
     from polyinr_core.evaluation.results import class_lines, format_result, metric_lines
     from polyinr_core.runtime.atomic_io import written_beside
+
+    def say(text: str) -> None:
+        console.say(f"polyinr: {text}", quiet=quiet, always=True)
 
     torch_device = rank_device(choose_device(device))
     evaluated: Any = fake
@@ -166,7 +172,7 @@ def evaluate(
         evaluated, file = load_model(model, quiet=quiet)
         evaluated.generator.to(device=torch_device)
         name = hub_name_of(file) or str(file)
-    with joined(torch_device) as ranks, console.progress_bars(quiet=quiet) as bar:
+    with joined(torch_device) as ranks, console.progress_bars(quiet=quiet, estimate=True) as bar:
         result = evaluate(
             evaluated,
             real,
@@ -193,7 +199,8 @@ def evaluate(
             name=name,
             ranks=ranks,
             progress=bar,
-            warn=lambda text: console.say(f"polyinr: {text}", quiet=quiet, always=True),
+            warn=say,
+            inform=say,
         )
         if not ranks.is_main:
             return
@@ -207,17 +214,3 @@ def evaluate(
     if not as_json and not to_stdout:
         for line in [*metric_lines(result["metrics"]), *class_lines(result.get("classes", {}))]:
             console.line(line)
-
-
-def _check_output(output: Path | None, *, overwrite: bool) -> None:
-    """Raise PolyinrError if the result cannot be written to -o."""
-    if output is None or str(output) == "-":
-        return
-    from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
-
-    if output.suffix != ".json":
-        raise RequestError(f"-o {output}: the result is written as .json")
-    if output.is_dir():
-        raise FileError(output, "is a folder; name a file")
-    refuse_overwrite(output, overwrite=overwrite)
-    check_place(output)

@@ -1,21 +1,15 @@
 """`polyinr info`: describe a file, and print the command that renders an image again."""
 
-import json
 from pathlib import Path
-from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
 
 from polyinr_cli import console as streams
-from polyinr_cli.options import Json, OptionalOutput, Overwrite, Quiet, Verbose
+from polyinr_cli.options import Json, Overwrite, Quiet, Verbose, output_option
 from polyinr_core.errors import FileError, RequestError
 
 Facts = dict[str, Any]
-MAX_LISTED = 12  # items of a list or of nested facts on a line
-WIDTH, MIN_WIDTH = 110, 40  # columns of a line, and of its text
-MAX_LINES = 4  # after the first one of a long text
-MAX_INDENT = 4  # columns: facts that are nested deeper are only named
 
 
 def info(
@@ -27,13 +21,15 @@ def info(
             "hf:OWNER/NAME for a model.",
         ),
     ],
-    output: OptionalOutput = None,
+    output: Annotated[
+        Path | None, output_option("IMAGE", "Write a grid of a dataset's images, such as a .png. - is stdout.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Describe a file or a run folder; -o writes a grid of a dataset's images.
+    """Describe a file or a run folder.
 
     For an image with polyinr's metadata, print the command that renders it again.
 
@@ -44,7 +40,7 @@ def info(
     if as_json:
         streams.json_line({"file": str(file), **facts})
     elif output is None or str(output) != "-":
-        _print(facts)
+        streams.print_columns(facts)
 
 
 def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) -> Facts:
@@ -129,55 +125,10 @@ def _data_facts(path: Path, output: Path | None, *, overwrite: bool, quiet: bool
     streams.say_notes(path, data.notes, quiet=quiet)
     with data:
         if output is not None and str(output) == "-":
-            stdout = streams.binary_stdout()
-            stdout.write(encode_image(dataset_grid(data)))
-            stdout.flush()
+            streams.write_stdout(encode_image(dataset_grid(data)))
         elif output is not None:
             format_of(output)
             refuse_overwrite(output, overwrite=overwrite)
             write_image(output, dataset_grid(data), overwrite=overwrite)
             streams.say(f"{min(64, len(data))} of {len(data)} images in {output}", quiet=quiet)
         return describe_dataset(data)
-
-
-def _print(facts: Facts, *, indent: int = 0) -> None:
-    """Print facts, one per line, with the names in a column; empty ones are left out, nested ones indented."""
-    shown = {name: value for name, value in facts.items() if value not in (None, "", [], {}, ())}
-    column = indent + max(map(len, shown), default=0) + 2
-    for name, value in shown.items():
-        title = f"{' ' * indent}{str(name).replace('_', ' ')}"
-        text = _text_of(value)
-        if isinstance(value, dict) and (len(text) > WIDTH - column or any(isinstance(v, dict) for v in value.values())):
-            if indent < MAX_INDENT:
-                streams.line(title)
-                _print(value, indent=indent + 2)
-                continue
-            text = f"{', '.join(map(str, value))} (with --json)"
-        if name == "command":  # to be copied
-            first, *others = [text]
-        else:
-            first, *others = wrap(text, max(WIDTH - column, MIN_WIDTH), break_on_hyphens=False) or [""]
-        streams.line(f"{title:{column}}{first}")
-        for line in others[:MAX_LINES]:
-            streams.line(f"{'':{column}}{line}")
-        if len(others) > MAX_LINES:
-            streams.line(f"{'':{column}}... (all of it with --json)")
-
-
-def _text_of(value: object) -> str:
-    """Return a fact as text on one line."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, str):
-        return " ".join(value.split())
-    if isinstance(value, dict):
-        items = [f"{key} {item if isinstance(item, list) else _text_of(item)}" for key, item in value.items()]
-    elif isinstance(value, list):
-        items = [str(item) for item in value]
-    else:
-        return json.dumps(value)
-    more = f", and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
-    between = " " if all(item.endswith(".") for item in items) else ", "  # whole sentences
-    return between.join(items[:MAX_LISTED]) + more

@@ -25,7 +25,7 @@ def interpolate(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             show_default=False,
             help="Two or more images: seeds such as 3 or 0-7, latents files, - for latents on stdin.",
         ),
@@ -36,11 +36,14 @@ def interpolate(
         typer.Option(help="Latent space to interpolate in. In z all images must be of one class."),
     ] = "affine",
     curve: Annotated[
-        Literal["linear", "spherical"] | None, typer.Option(help="Default: spherical in z, linear elsewhere.")
+        Literal["linear", "spherical"] | None,
+        typer.Option(help="Path between two images: a line, or an arc. Default: spherical in z, linear elsewhere."),
     ] = None,
     frames: Annotated[int, typer.Option(metavar="N", help="Number of frames, the images themselves included.")] = 60,
     loop: Annotated[bool, typer.Option("--loop", help="Return to the first image, without repeating it.")] = False,
-    easing: Annotated[Literal["linear", "smooth"], typer.Option(help="smooth slows down at each image.")] = "linear",
+    easing: Annotated[
+        Literal["linear", "smooth"], typer.Option(help="Speed along the path: constant, or slower near each image.")
+    ] = "linear",
     zoom_from: Annotated[float | None, typer.Option(metavar="Z", help="Magnification of the first frame.")] = None,
     zoom_to: Annotated[
         float | None,

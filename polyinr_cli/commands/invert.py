@@ -1,9 +1,9 @@
-"""`polyinr invert`: find the latents of photos, and tune the model around them."""
+"""`polyinr invert`: find the latents of photos or of a video's frames, and tune the model around them."""
 
 import shlex
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,17 +28,17 @@ from polyinr_core.errors import RequestError
 from polyinr_core.rendering.writers import Output, OutputKind, write_latents_to
 from polyinr_core.runtime.resources import working_memory
 
-if TYPE_CHECKING:
-    from polyinr_core.inversion.invert import InversionResult
-    from polyinr_core.inversion.loss import TargetImage
-
+NO_ENCODER = Path("none")
 RANGES = {"steps": (0, 10**6), "restarts": (1, 256), "seed": (0, 2**32 - 1), "tune_steps": (1, 10**6)}
 
 
 def invert(
     photos: Annotated[
         list[Path],
-        typer.Argument(metavar="PHOTO...", help="Image files of any size and format; - reads one from stdin."),
+        typer.Argument(
+            metavar="PHOTO...",
+            help="Image files of any size and format, folders of them, or one video (needs PyAV); - is stdin.",
+        ),
     ],
     output: OutputText,
     space: Annotated[
@@ -72,7 +72,9 @@ def invert(
     encoder: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Start at what this encoder says, not at the mean image: `polyinr encoder` makes it."
+            metavar="FILE|none",
+            help="Start at what this encoder says: `polyinr encoder` makes it. Default: the bundled one for the "
+            "bundled model, where it applies; else, and with none, the mean image.",
         ),
     ] = None,
     restarts: Annotated[
@@ -135,8 +137,9 @@ def invert(
 ) -> None:
     """Invert photos into the model's latent space, and optionally fine-tune the model around them.
 
-    Writes the latents, one row for each photo, to a .safetensors file or to stdout (-). Every command that has
-    --latents renders them, in the photo's shape. --tune keeps them, and saves the tuned model as a delta: both
+    Writes the latents, one row for each photo or frame, to a .safetensors file or to stdout (-). Every command that has
+    --latents renders them, in the photo's shape. Photos of one size are optimized together; of a video, each frame
+    starts at the one before. --tune keeps the latents, and saves the tuned model as a delta: both
     -m MODEL and -m MODEL+DELTA render them. Ctrl-C keeps the best found so far.
 
     Example: polyinr invert photo.jpg -o photo.safetensors --tune
@@ -145,15 +148,15 @@ def invert(
         raise RequestError("--tune-rank, --tune-steps and --delta require --tune")
     tune_steps = 200 if tune_steps is None else tune_steps
     _check_ranges(steps=steps, restarts=restarts, seed=seed, tune_steps=tune_steps)
-    if steps == 0 and encoder is None:
-        raise RequestError("--steps 0 is out of range 1-1000000; without --encoder there is nothing to start from")
-    if encoder is not None and (space == "z" or grid != "0:1"):
+    is_named = encoder not in (None, NO_ENCODER)
+    if is_named and (space == "z" or grid != "0:1"):
         raise RequestError("--encoder gives w and affine in the trained window; leave --space z and --grid out")
     run = RunOptions(model, device=device, overwrite=overwrite, as_json=as_json, quiet=quiet)
     target = run.output(output, kinds=(OutputKind.latents, OutputKind.stdout), payload="latents")
     delta_file = _delta_file(target, delta) if tune else None
     _check_outputs(delta_file, show, overwrite=overwrite)
-    check_paths(model, encoder, *photos)
+    sources = _sources(photos, res=res, size=size)
+    check_paths(model, encoder if is_named else None, *photos)
     window = parse_window(grid)
     torch_device = choose_device(device)
     checkpoint, model_file = load_model(model, quiet=quiet)
@@ -163,19 +166,26 @@ def invert(
 
     import torch
 
-    from polyinr_core.checkpoints.locate import model_argument
     from polyinr_core.images.io import write_image
-    from polyinr_core.inversion.encoder import load_encoder
-    from polyinr_core.inversion.invert import comparison_grid
-    from polyinr_core.inversion.invert import invert as invert_image
-    from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, load_loss
-    from polyinr_core.inversion.pivotal_tuning import tune_to_file
-    from polyinr_core.latents.latents import concatenate, parse_label
+    from polyinr_core.inversion.encoder import default_encoder, load_encoder
+    from polyinr_core.inversion.invert import invert_images
+    from polyinr_core.inversion.loss import LOSS_DESCRIPTIONS, load_loss, load_targets
+    from polyinr_core.inversion.pivotal_tuning import comparison_of, latents_of, tune_to_file
+    from polyinr_core.latents.latents import parse_label
 
     classes, names = checkpoint.generator.config.classes, checkpoint.class_names
     index = None if label is None else parse_label(label, classes=classes, class_names=names)
-    images = _load_targets(photos, res=res, size=size, resolution=checkpoint.resolution)
-    start = None if encoder is None else load_encoder(encoder)
+    images, fps = load_targets(
+        sources,
+        size=None if size is None else parse_size(size),
+        shorter_side=None if res is None else parse_size(str(res))[0],
+        resolution=checkpoint.resolution,
+    )
+    start = load_encoder(encoder) if is_named and encoder is not None else None
+    if encoder is None:
+        start = default_encoder(checkpoint, space=space, window=window, label=index)
+    if steps == 0 and start is None:
+        raise RequestError("--steps 0 is out of range 1-1000000; without --encoder there is nothing to start from")
     inversion_loss = load_loss(loss, vgg16=vgg16).to(torch_device)
     checkpoint.generator.to(torch_device)
 
@@ -185,42 +195,40 @@ def invert(
     is_perceptual = inversion_loss.perceptual is not None
     both = "; their sum is minimized, so PSNR may fall where the perceptual distance falls" if is_perceptual else ""
     say(f"polyinr: loss: {LOSS_DESCRIPTIONS[inversion_loss.name]}{both}")
-    for note in (note for image in images for note in image.notes):
+    if encoder is None and start is not None:
+        say("polyinr: starting at what the bundled encoder says (--encoder none: at the mean image)")
+    for note in (note for image in images[: 1 if fps else None] for note in image.notes):
         say(note)
     if res is None and size is None and any(image.is_resized for image in images):
         say(f"polyinr: photos are matched at the model's {checkpoint.resolution} pixels; --res N matches more detail")
-    results: list[InversionResult] = []
+    noun = "frame" if fps else "photo"
     with stopping() as signal:
-        for image in images:
-            with console.psnr_progress(image.name, quiet=quiet) as progress:
-                result = invert_image(
-                    checkpoint,
-                    image,
-                    steps=steps,
-                    space=space,
-                    loss=inversion_loss,
-                    restarts=restarts,
-                    seed=seed,
-                    label=index,
-                    window=window,
-                    memory=working_memory(torch_device),
-                    start=None if start is None else start.encode(checkpoint, image),
-                    product_dtype=torch.bfloat16 if multiplies_bfloat16(torch_device) else None,
-                    progress=progress,
-                    stop=signal.asked,
-                )
-            say(f"{image.name}: {result}; {result.steps} steps in {result.seconds:.1f} s")
-            results.append(result)
-            if result.is_interrupted:
-                left = f"; {len(images) - len(results)} of {len(images)} photos left out" if len(images) > 1 else ""
-                say(f"polyinr: interrupted: keeping the best found so far{left}{', not tuned' if tune else ''}")
-                delta_file = None
-                break
-
-        sha256, rows = checkpoint.sha256, [[one.target.pixels, one.image] for one in results]
-        facts = [result.to_dict() for result in results]
-        found = [one.latents for one in results]
-        delta_facts: dict[str, Any] = {}
+        title = images[0].name if len(images) == 1 else console.count(len(images), noun)
+        with console.psnr_progress(title, quiet=quiet) as progress:
+            results = invert_images(
+                checkpoint,
+                images,
+                is_video=fps is not None,
+                steps=steps,
+                space=space,
+                loss=inversion_loss,
+                restarts=restarts,
+                seed=seed,
+                label=index,
+                window=window,
+                memory=working_memory(torch_device),
+                encoder=start,
+                product_dtype=torch.bfloat16 if multiplies_bfloat16(torch_device) else None,
+                progress=progress,
+                stop=signal.asked,
+            )
+        for result in results:
+            say(f"{result.target.name}: {result}; {result.steps} steps in {result.seconds:.1f} s")
+        if signal.asked():
+            left = f"; {len(images) - len(results)} of {len(images)} {noun}s left out" if len(images) > 1 else ""
+            say(f"polyinr: interrupted: keeping the best found so far{left}{', not tuned' if tune else ''}")
+            delta_file = None
+        tuning = None
         if delta_file is not None:
             with console.psnr_progress("tuning", quiet=quiet) as progress:
                 tuning = tune_to_file(
@@ -234,46 +242,47 @@ def invert(
                     progress=progress,
                     stop=signal.asked,
                 )
-            for number, (before, tuned) in enumerate(zip(results, tuning.results, strict=True)):
+            for before, tuned in zip(results, tuning.results, strict=True):
                 say(f"{tuned.target.name}, before tuning: {before}")
                 say(f"{tuned.target.name}, after tuning:  {tuned}")
-                rows[number].append(tuned.image)
-                facts[number]["tuned"] = tuned.scores()
-                (photo,) = found[number].photos
-                scores = photo.scores | {"tuned": tuned.scores()}
-                found[number] = replace(found[number], photos=(replace(photo, scores=scores),))
             say(f"{delta_file}: {tuning}")
-            sha256, delta_facts = tuning.model.sha256, tuning.to_dict()
         is_interrupted = signal.asked()
-    untuned = checkpoint.sha256 if delta_file is not None else ""
-    write_latents_to(target, replace(concatenate(found), model_sha256=sha256, untuned_sha256=untuned))
+    found = latents_of(results, tuning)
+    write_latents_to(target, found)
     if show is not None:
-        write_image(show, comparison_grid(rows), overwrite=overwrite)
+        write_image(show, comparison_of(results, tuning), overwrite=overwrite)
     if target.stream is None:
-        base = model_argument(model_file)
-        say(f"render it with: {_command(target.path, base, count=len(found), suffix='inverted')}")
-        if delta_file is not None:
-            tuned_model = model_argument(Path(f"{model_file}+{delta_file}"))
-            say(f"tuned, with: {_command(target.path, tuned_model, count=len(found), suffix='tuned')}")
-    shared: dict[str, Any] = {
-        "model": sha256,
+        for line in _commands(target.path, model_file, delta_file, count=len(found), fps=fps):
+            say(line)
+    shared = {
+        "model": found.model_sha256,
         "model_file": model_file.name,
         "loss": inversion_loss.name,
         "space": space,
+        "window": list(window),
+        "seed": seed,
     }
-    shared |= {"window": list(window), "seed": seed}
-    for number, fact in enumerate(facts):
-        run.reporter.json(target.path, {**shared, "index": number, **fact})
-    if delta_file is not None:
-        run.reporter.json(delta_file, delta_facts)
+    for number, result in enumerate(results):
+        own = {} if tuning is None else {"tuned": tuning.results[number].scores()}
+        run.reporter.json(target.path, {**shared, "index": number, **result.to_dict(), **own})
+    if tuning is not None and delta_file is not None:
+        run.reporter.json(delta_file, tuning.to_dict())
     if is_interrupted:
         raise typer.Exit(interruption.exit_code)
 
 
-def _command(latents: Path, model: str, *, count: int, suffix: str) -> str:
-    """Return the command that renders the latents, in the photos' shape."""
-    output = f"{latents.stem}-{suffix}" + (".png" if count == 1 else "/")
-    return shlex.join(["polyinr", "sample", "--latents", str(latents), "-m", model, "-o", output])
+def _commands(latents: Path, model: Path, delta: Path | None, *, count: int, fps: float | None) -> Iterator[str]:
+    """Yield lines with the commands that render the latents, in the photos' shape, also with the tuned model."""
+    from polyinr_core.checkpoints.locate import model_argument
+
+    named = {"inverted": model} if delta is None else {"inverted": model, "tuned": Path(f"{model}+{delta}")}
+    for suffix, file in named.items():
+        chosen = ["-m", model_argument(file), "-o"]
+        output = f"{latents.stem}-{suffix}"
+        words = ["sample", "--latents", str(latents), *chosen, output + (".png" if count == 1 else "/")]
+        if fps and count > 1:
+            words = ["interpolate", str(latents), "--frames", str(count), "--fps", f"{fps:g}", *chosen, f"{output}.mp4"]
+        yield f"{'render it' if suffix == 'inverted' else 'tuned,'} with: {shlex.join(['polyinr', *words])}"
 
 
 def _check_ranges(**values: int) -> None:
@@ -310,21 +319,10 @@ def _check_outputs(delta: Path | None, show: Path | None, *, overwrite: bool) ->
             check_place(path)
 
 
-def _load_targets(photos: list[Path], *, res: int | None, size: str | None, resolution: int) -> "list[TargetImage]":
-    """Return the photos at the size at which they are inverted. Raises RequestError, FileError."""
-    from polyinr_core.inversion.loss import load_target
-
+def _sources(photos: list[Path], *, res: int | None, size: str | None) -> list[Path | bytes]:
+    """Return what to invert, stdin as its bytes. Raises RequestError."""
     if sum(str(path) == "-" for path in photos) > 1:
         raise RequestError("- is given more than once; stdin holds one photo")
     if res is not None and size is not None:
         raise RequestError("--res and --size exclude each other; give one of the two")
-    return [
-        load_target(
-            console.binary_stdin("image") if str(path) == "-" else path,
-            name="stdin" if str(path) == "-" else str(path),
-            size=None if size is None else parse_size(size),
-            shorter_side=None if res is None else parse_size(str(res))[0],
-            resolution=resolution,
-        )
-        for path in photos
-    ]
+    return [console.binary_stdin("image") if str(path) == "-" else path for path in photos]

@@ -24,7 +24,7 @@ def mix(
     pair: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE TARGET]",
+            metavar="SOURCE TARGET",
             show_default=False,
             help="Seeds such as 3 or 0-7, a latents file, or - for latents on stdin.",
         ),

@@ -141,10 +141,12 @@ def open_dataset(
     return ZipDataset.open(path, labels=labels)
 
 
-def as_image_dataset(data: "PathLike | ImageDataset | Dataset[Any]", *, labels: LabelUse = "auto") -> ImageDataset:
+def as_image_dataset(
+    data: "PathLike | ImageDataset | Dataset[Any]", *, index: PathLike | None = None, labels: LabelUse = "auto"
+) -> ImageDataset:
     """Return the dataset of a path or of a torch Dataset; an ImageDataset is returned as it is."""
     if isinstance(data, str | os.PathLike):
-        return open_dataset(data, labels=labels)
+        return open_dataset(data, index=index, labels=labels)
     if hasattr(data, "__getitem__"):
         return TorchImageDataset(cast(MapDataset, data), labels=labels)
     return data

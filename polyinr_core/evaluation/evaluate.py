@@ -82,6 +82,7 @@ def evaluate(
     ranks: DistributedContext = SINGLE_PROCESS,
     progress: Callable[[str], Progress] = no_progress,
     warn: Callable[[str], None] | None = None,
+    inform: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Compute metrics of generated images against real ones, or of a model alone. Call on every rank.
 
@@ -115,6 +116,7 @@ def evaluate(
         ranks: the processes that share the images.
         progress: makes a callback (done, total) for a description.
         warn: called with each warning on rank 0.
+        inform: called on rank 0 with how many images are about to be generated.
 
     Returns: {"format", "metrics": {name: {"value", ...}}, "card"}, for inversion "images", and with `per_class`
         "classes": {class name: {"reals": count, "fakes": count, "metrics": ...}}, as
@@ -190,6 +192,9 @@ def evaluate(
         check_resolutions(model_metrics, fakes, perceptual)
     if labels_warning:
         warn(labels_warning)
+    if inform is not None and ranks.is_main and selection.need_fakes and isinstance(fakes, GeneratedImages):
+        side = fakes.resolution
+        inform(f"generating {len(fakes)} images of {side}x{side} px on {device}; --count sets how many")
     settings = PassSettings(device, batch, bootstrap, Path(cache) if cache is not None else None, ranks, progress)
 
     result, real_statistics = _evaluate_sets(selection, compared, fakes, extractors, settings, class_names, warn)

@@ -1,4 +1,4 @@
-"""Build a gallery: a folder with an HTML page, the images that it shows, and gallery.json."""
+"""Build a gallery: a folder with an HTML page, the images that it shows, their latents, and gallery.json."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 from polyinr_core.checkpoints.locate import is_bundled, model_argument
 from polyinr_core.errors import FileError, RequestError
+from polyinr_core.latents.io import write_latents
+from polyinr_core.latents.latents import concatenate
 from polyinr_core.models.generator import flops_per_pixel
 from polyinr_core.rendering.metadata import model_metadata
 from polyinr_core.rendering.model import Model
@@ -14,7 +16,7 @@ from polyinr_core.runtime.atomic_io import PathLike, check_place, explain, writt
 from polyinr_core.runtime.resources import check_disk
 from polyinr_core.runtime.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
 
-from .page import export_webgl, fits_webgl, render_page
+from .page import LATENTS, export_webgl, fits_webgl, render_page
 from .plan import DEFAULT_FRAMES, DEFAULT_PSI, DEFAULT_SEEDS, LIVE_SEEDS, GalleryPlan, plan_gallery
 from .sections import Progress, RenderJobs, plan_sections
 
@@ -95,6 +97,8 @@ class GalleryBuilder:
         with written_beside(folder, overwrite=overwrite) as draft:
             draft.mkdir()
             self.jobs.write(draft, progress)
+            images = from_seed_numbers(self.model, self.plan.seeds, label=self.plan.label)
+            write_latents(draft / LATENTS, concatenate([image.latents for image in images]))
             (draft / PAGE).write_text(to_unicode(page), encoding="utf-8")
             facts = self._facts(draft)
             (draft / FACTS).write_text(format_json(facts, indent=1, sort_keys=False) + "\n", encoding="utf-8")
@@ -128,7 +132,7 @@ class GalleryBuilder:
             "size": plan.resolution,
             "frames": plan.frames,
             "pixels": self.pixels,
-            "files": [PAGE, FACTS, *images],
+            "files": [PAGE, FACTS, LATENTS, *images],
         }
 
 

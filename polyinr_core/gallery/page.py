@@ -27,6 +27,7 @@ ASSETS = files("polyinr_core") / "assets"
 MAX_TEXT = 2000  # characters of a metadata value
 MAX_WEIGHTS = 750_000  # of the synthesis network: 3 MB, 4 MB in base64
 CHANNELS_PER_TEXEL = 4
+LATENTS = "latents.safetensors"  # of the seeds, beside the page
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def render_page(
         network=None if network is None else Markup(inline_json(network)),
         live_images=0 if network is None else network["images"],
         model_file=model_file,
+        latents_file=LATENTS,
         is_bundled=is_bundled,
         version=version(),
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

@@ -107,10 +107,13 @@ class RenderJobs:
         name = "-".join([*parts, f"{renderer.width}px.png"])
         self.add(name, renderer, from_seed_numbers(self.model, [seed], label=label, psi=psi))
         shown = self.class_of(seed) if label is None else label
-        caption = f"seed {seed}" if shown is None else f"seed {seed}, {self.class_name(shown)}"
-        alt = caption if psi == 1 else f"{caption}, psi {format_psi(psi)}"
+        caption = self.caption(seed, shown) if psi == 1 else f"{self.caption(seed, shown)}, psi {format_psi(psi)}"
         command = self.sample_command([seed], name, label=label, psi=psi, resolution=renderer.width)
-        return self.image(name, renderer.width, alt=alt, caption=caption, command=command)
+        return self.image(name, renderer.width, alt=caption, caption=caption, command=command)
+
+    def caption(self, seed: int, label: int | None) -> str:
+        """Return a seed with its class."""
+        return f"seed {seed}" if label is None else f"seed {seed}, {self.class_name(label)}"
 
     def sample_command(
         self,
@@ -263,8 +266,9 @@ def _heatmaps(jobs: RenderJobs) -> ImageTable:
         jobs.add_heatmaps(seed, names)
         row = [jobs.sample(seed)]
         for level, name in zip(plan.levels, names, strict=True):
-            words = {"alt": f"heat map of level {level} of seed {seed}", "caption": f"level {level}"}
-            row.append(jobs.image(name, plan.resolution, **words, command=command([seed], [level], "level.png")))
+            alt = f"heat map of level {level} of seed {seed}"
+            words = command([seed], [level], "level.png")
+            row.append(jobs.image(name, plan.resolution, alt=alt, caption=alt, command=words))
         rows.append((f"seed {seed}", tuple(row)))
     return ImageTable(command(seeds, plan.levels, "levels.png"), tuple(rows))
 
@@ -285,5 +289,6 @@ def _extrapolation(jobs: RenderJobs) -> ImageStrip:
         requests = from_seed_numbers(jobs.model, [seed], label=plan.label)
         jobs.add(name, renderer, requests.with_metadata({"command": "extrapolate"}))
         alt = f"seed {seed} beyond its border, with a frame around the trained window"
-        images.append(jobs.image(name, resolution, alt=alt, caption=f"seed {seed}", command=command([seed], name)))
+        caption = jobs.caption(seed, jobs.class_of(seed) if plan.label is None else plan.label)
+        images.append(jobs.image(name, resolution, alt=alt, caption=caption, command=command([seed], name)))
     return ImageStrip(command(shown, "beyond.png"), tuple(images))

@@ -1,4 +1,4 @@
-"""Animations: GIF, animated WebP and MP4 (H.264)."""
+"""Animations: GIF, animated WebP and MP4 (H.264) are written; the frames of videos are read."""
 
 import importlib.util
 import io
@@ -19,6 +19,7 @@ from polyinr_core.runtime.atomic_io import PathLike, refuse_overwrite, written_b
 from .io import DESCRIPTION, Metadata, format_metadata, parse_metadata
 
 FORMATS = {".gif": "gif", ".webp": "webp", ".mp4": "mp4"}
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")  # that are read
 MAX_SIDES = {"gif": 65535, "webp": 16383, "mp4": 16384}  # of x264 for MP4
 MAX_BLOCKS = 139_264  # macroblocks of 16 x 16 pixels that H.264 decoders must support (level 6.2; ITU-T H.264, A.3)
 MAX_FPS = {
@@ -47,12 +48,42 @@ def check_encoder(path: Path) -> None:
     """Raise PolyinrError if the encoder is not installed, RequestError for an unknown suffix."""
     if format_of(path) != "mp4":
         return
-    if importlib.util.find_spec("av") is None:
-        raise PolyinrError(f"{path}: MP4 needs PyAV; run pip install av")
+    _require_av(path)
     import av
 
     if "libx264" not in av.codecs_available:
         raise PolyinrError(f"{path}: this PyAV has no H.264 encoder (libx264); pip install --force-reinstall av")
+
+
+def _require_av(path: Path) -> None:
+    if importlib.util.find_spec("av") is None:
+        raise PolyinrError(f"{path}: {path.suffix[1:].upper()} needs PyAV; run pip install av")
+
+
+def is_video(path: PathLike) -> bool:
+    """Say by its suffix whether a file is a video that `read_video` reads."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_video(path: PathLike) -> Iterator[tuple[Frame, float]]:
+    """Yield the frames [H, W, 3] of a video, and its frames per second, one frame decoded at a time.
+
+    Raises FileError, PolyinrError without PyAV.
+    """
+    path = Path(path)
+    _require_av(path)
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            stream = next(iter(container.streams.video), None)
+            if stream is None:
+                raise FileError(path, "holds no video")
+            fps = float(stream.average_rate or 30)
+            for frame in container.decode(stream):
+                yield np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8), fps
+    except av.FFmpegError as error:
+        raise FileError(path, f"is not a whole video ({error.strerror})") from error
 
 
 def check_animation(path: Path, *, width: int, height: int, count: int, fps: float) -> None:

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,10 +21,24 @@ from polyinr_core.models.generator import Synthesis
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.atomic_io import PathLike
 
-from .loss import InversionLoss, LossName, TargetGrid, TargetImage, TargetLoss, load_loss, load_target, target_grid
-from .search import PsnrProgress, Stop, optimize, search_spaces
+from .encoder import Encoder, default_encoder
+from .loss import (
+    InversionLoss,
+    LossName,
+    TargetGrid,
+    TargetImage,
+    TargetLoss,
+    images_at_once,
+    load_loss,
+    load_target,
+    target_grid,
+)
+from .search import MAX_REFINEMENT, PsnrProgress, Stop, optimize, search_spaces
 
 DEFAULT_STEPS = 300  # 64 pixels a side and the bundled model: half a minute of one core
+FRAME_STEPS = 4  # a frame after the first takes one in so many steps, as it starts at the one before
+
+ImageLike = PathLike | bytes | Image.Image | Pixels | TargetImage
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,8 @@ class InversionResult:
     `latents` hold affine [1, L, 3, n] and, if those were searched, w or z. `image` [H, W, 3] is uint8. `psnr` is in
     dB and infinite for equal images; `ssim` is None below 11 pixels a side; `perceptual` is None for a loss of
     pixels alone. `loss` is the lowest value met, `steps` counts those of all starting points, and `start` is the
-    index of the best one. `is_interrupted` says that the search was asked to stop before its end.
+    index of the best one. `seconds` are those of the images that were inverted together. `is_interrupted` says that
+    the search was asked to stop before its end.
     """
 
     latents: Latents
@@ -89,7 +104,7 @@ class InversionResult:
 
 def invert(
     model: Model | Checkpoint,
-    image: PathLike | bytes | Image.Image | Pixels | TargetImage,
+    image: ImageLike,
     *,
     steps: int = DEFAULT_STEPS,
     space: Space = "affine",
@@ -102,6 +117,7 @@ def invert(
     window: Window = UNIT,
     memory: int | None = None,
     start: Latents | None = None,
+    encoder: Encoder | Literal["auto"] | None = "auto",
     product_dtype: torch.dtype | None = None,
     progress: PsnrProgress | None = None,
     stop: Stop = lambda: False,
@@ -112,7 +128,7 @@ def invert(
         model: a model or a checkpoint.
         image: a path, the bytes of an image file, a PIL image, a uint8 array [H, W, 3], or a TargetImage.
         steps: the maximum of Adam steps from each starting point, at least 1; L-BFGS then refines the result. 0 gives
-            `start` itself.
+            the starting point itself, if `start` or an encoder gives one.
         space: what is optimized. "affine" matches best; "w" and "z" stay closer to the training distribution.
         loss: a loss or its name, see `load_loss`.
         restarts: the number of starting points, at least 1; the best result is returned.
@@ -122,60 +138,190 @@ def invert(
         shorter_side: the shorter side in pixels, if the aspect ratio is to be kept.
         window: where the image lies on the plane: x0, y0, x1, y1.
         memory: the memory in bytes; larger images are processed in chunks. None is no limit.
-        start: one row of latents to start from, such as an encoder's, instead of the mean image.
+        start: one row of latents to start from instead of the mean image.
+        encoder: what finds `start`. "auto" is the bundled encoder for the bundled model, where it applies, see
+            `default_encoder`. None starts at the mean image.
         product_dtype: the dtype of the n x n products of Adam's steps; bfloat16 is faster where the hardware has it.
         progress: called after each step with steps done, the maximum of steps and the best PSNR so far.
         stop: asked after each step whether to end with the best so far.
 
     Raises ConfigError, RequestError, LabelError, FileError, and PolyinrError if the model produces NaN or Inf.
     """
-    started, interrupted = time.monotonic(), False
-    checkpoint = model if isinstance(model, Checkpoint) else model.checkpoint
+    (result,) = invert_images(
+        model,
+        [load_target(image, size=size, shorter_side=shorter_side, resolution=_checkpoint(model).resolution)],
+        steps=steps,
+        space=space,
+        loss=loss,
+        restarts=restarts,
+        seed=seed,
+        label=label,
+        window=window,
+        memory=memory,
+        start=start,
+        encoder=encoder,
+        product_dtype=product_dtype,
+        progress=progress,
+        stop=stop,
+    )
+    return result
+
+
+def invert_images(
+    model: Model | Checkpoint,
+    images: Sequence[ImageLike],
+    *,
+    is_video: bool = False,
+    steps: int = DEFAULT_STEPS,
+    space: Space = "affine",
+    loss: LossName | InversionLoss = "auto",
+    restarts: int = 1,
+    seed: int = 0,
+    label: int | str | None = None,
+    window: Window = UNIT,
+    memory: int | None = None,
+    start: Latents | None = None,
+    encoder: Encoder | Literal["auto"] | None = "auto",
+    product_dtype: torch.dtype | None = None,
+    progress: PsnrProgress | None = None,
+    stop: Stop = lambda: False,
+) -> list[InversionResult]:
+    """Find the latents of several images, as `invert` does; those of one size together, as many as fit into `memory`.
+
+    The results are those of each image alone, up to rounding. The PSNR of `progress` is the mean. When `stop` ends the
+    search, the images that were begun have results, in their order.
+
+    Args:
+        images: as `invert` takes them; load them with `load_target` for another size than the default.
+        is_video: the images are frames: each after the first starts at the result of the one before, and takes a
+            quarter of the steps. Frames are inverted one after the other.
+
+    For the others see `invert`; `start` has a row for each image. Raises what `invert` raises.
+    """
+    checkpoint = _checkpoint(model)
     generator, like = checkpoint.generator, checkpoint.generator.mapping.w_avg
-    if steps < (1 if start is None else 0) or restarts < 1:
-        raise ConfigError(f"{steps} steps from {restarts} starting points are too few; use at least 1 of each")
+    targets = [load_target(image, resolution=checkpoint.resolution) for image in images]
     if isinstance(label, str):
         label = parse_label(label, classes=generator.config.classes, class_names=checkpoint.class_names)
-    target = load_target(image, size=size, shorter_side=shorter_side, resolution=checkpoint.resolution)
+    if encoder == "auto":
+        encoder = None if start is not None else default_encoder(checkpoint, space=space, window=window, label=label)
+    if restarts < 1 or steps < (1 if start is None and encoder is None else 0):
+        raise ConfigError(f"{steps} steps from {restarts} starting points are too few; use at least 1 of each")
     if not isinstance(loss, InversionLoss):
         loss = load_loss(loss).to(like.device)
 
-    height, width = target.pixels.shape[:2]
+    results: dict[int, InversionResult] = {}
+    batches = [[index] for index in range(len(targets))] if is_video else list(_batches(targets, checkpoint, memory))
+    done, is_stopped = 0, False
+    later_steps = -(-steps // FRAME_STEPS)
+    most = [later_steps if is_video and number else steps for number in range(len(batches))]
+    factor = restarts * (1 + MAX_REFINEMENT)
+
+    def report(now: int, _: int, psnr: float) -> None:
+        if progress is not None:
+            progress(done + now, factor * sum(most), psnr)
+
+    def stopped() -> bool:
+        nonlocal is_stopped
+        is_stopped = is_stopped or stop()
+        return is_stopped
+
+    for batch, batch_steps in zip(batches, most, strict=True):
+        chosen = [targets[index] for index in batch]
+        origin: Tensor | None
+        if is_video and results:
+            origin = in_space(results[batch[0] - 1].latents, space)
+        elif start is not None:
+            origin = in_space(start, space)[batch]
+        else:
+            origin = None if encoder is None else in_space(encoder.encode_all(checkpoint, chosen), space)
+        found = _invert_batch(
+            checkpoint,
+            chosen,
+            origin=None if origin is None else origin.to(like),
+            steps=batch_steps,
+            space=space,
+            loss=loss,
+            restarts=restarts,
+            seed=seed,
+            label=label,
+            window=window,
+            memory=memory,
+            product_dtype=product_dtype,
+            progress=report,
+            stop=stopped,
+        )
+        results |= {index: replace(one, is_interrupted=is_stopped) for index, one in zip(batch, found, strict=True)}
+        done += factor * batch_steps
+        if is_stopped:
+            break
+    return [results[index] for index in sorted(results)]
+
+
+def _checkpoint(model: Model | Checkpoint) -> Checkpoint:
+    return model if isinstance(model, Checkpoint) else model.checkpoint
+
+
+def _batches(targets: Sequence[TargetImage], checkpoint: Checkpoint, memory: int | None) -> Iterator[list[int]]:
+    """Yield the indices of targets of one size, by their first, as many as are inverted together."""
+    of_size: dict[tuple[int, int], list[int]] = {}
+    for index, target in enumerate(targets):
+        of_size.setdefault(target.pixels.shape[:2], []).append(index)
+    for (height, width), indices in of_size.items():
+        most = images_at_once(checkpoint.generator.config, width=width, height=height, memory=memory)
+        yield from (indices[first : first + most] for first in range(0, len(indices), most))
+
+
+def _invert_batch(
+    checkpoint: Checkpoint,
+    targets: Sequence[TargetImage],
+    *,
+    origin: Tensor | None,
+    steps: int,
+    space: Space,
+    loss: InversionLoss,
+    restarts: int,
+    seed: int,
+    label: int | None,
+    window: Window,
+    memory: int | None,
+    product_dtype: torch.dtype | None,
+    progress: PsnrProgress,
+    stop: Stop,
+) -> list[InversionResult]:
+    """Invert targets of one size together; `origin` [N, ...] are their starting points in the space."""
+    started = time.monotonic()
+    generator, like = checkpoint.generator, checkpoint.generator.mapping.w_avg
+    height, width = targets[0].pixels.shape[:2]
     regular_or_learned = checkpoint.grid(width, height, window=window)
     grid = target_grid(generator.config, width=width, height=height, like=like, grid=regular_or_learned, memory=memory)
-    colors = target.colors(like)
+    colors = torch.cat([target.colors(like) for target in targets])
     target_loss = loss.for_target(colors)
-    origin = None if start is None else in_space(start, space).to(like)
     spaces = search_spaces(
         generator, space, colors, restarts=restarts, seed=seed, label=label, window=window, origin=origin
     )
-
-    def stopped() -> bool:
-        nonlocal interrupted
-        interrupted = interrupted or stop()
-        return interrupted
-
-    best, best_start, taken = optimize(
-        spaces, grid, target_loss, steps=steps, product_dtype=product_dtype, progress=progress, stop=stopped
-    )
-    with torch.no_grad():
-        latents = replace(spaces[best_start].latents(best.offset), model_sha256=checkpoint.sha256)
-    affine = in_space(latents, "affine")
-    comparison = _compare(generator.synthesis, affine, target=target, grid=grid, target_loss=target_loss)
-    result = InversionResult(
-        latents=latents,
-        **comparison,
-        loss=best.loss,
-        steps=taken,
-        start=best_start,
-        is_interrupted=interrupted,
-        seconds=time.monotonic() - started,
-        target=target,
-        grid=grid,
-        target_loss=target_loss,
-    )
-    photo = Photo(target.name, (width, height), window, {"loss": loss.name, **result.scores()})
-    return replace(result, latents=replace(latents, photos=(photo,)))
+    optima = optimize(spaces, grid, target_loss, steps=steps, product_dtype=product_dtype, progress=progress, stop=stop)
+    results = []
+    for index, (target, best) in enumerate(zip(targets, optima, strict=True)):
+        with torch.no_grad():
+            latents = spaces[best.start].select([index]).latents(best.offset)
+        own_loss = target_loss.select([index])
+        result = InversionResult(
+            latents=replace(latents, model_sha256=checkpoint.sha256),
+            **_compare(
+                generator.synthesis, in_space(latents, "affine"), target=target, grid=grid, target_loss=own_loss
+            ),
+            loss=best.loss,
+            steps=best.steps,
+            start=best.start,
+            seconds=time.monotonic() - started,
+            target=target,
+            grid=grid,
+            target_loss=own_loss,
+        )
+        photo = Photo(target.name, (width, height), window, {"loss": loss.name, **result.scores()})
+        results.append(replace(result, latents=replace(result.latents, photos=(photo,))))
+    return results
 
 
 def render_with(result: InversionResult, synthesis: Synthesis) -> InversionResult:

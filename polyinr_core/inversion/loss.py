@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polyinr_core.data.decode import MAX_IMAGE_BYTES, decode, frame_count
+from polyinr_core.data.listing import is_image
 from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import FileError, ImageError, RequestError
+from polyinr_core.images.animation import is_video, read_video
 from polyinr_core.images.grid import Pixels
 from polyinr_core.metrics.image_similarity import cached_vgg16, load_lpips, unit_channels, unit_distance
 from polyinr_core.models.config import GeneratorConfig
@@ -28,6 +30,8 @@ from polyinr_core.runtime.pretrained import load_pretrained
 
 MAX_SHORTER_SIDE = 256  # default limit in pixels for a model that does not state its training resolution
 MEMORY_SHARE = 4  # activations may take one part in MEMORY_SHARE of the memory
+BLACK = -1 + 1 / 127.5  # below it, a color of a target is black
+MAX_BATCH = 16  # images that are inverted together
 MIN_FEATURE_SIDE = 64  # smaller images are enlarged before features are extracted
 MAX_FEATURE_SIDE = 256  # larger ones are reduced, as the cost of features grows with the area
 
@@ -113,6 +117,53 @@ def load_target(
     return TargetImage(name or "image", np.array(decoded, dtype=np.uint8), width, height, frames=frames)
 
 
+def load_targets(
+    sources: Sequence[PathLike | bytes],
+    *,
+    size: tuple[int, int] | None = None,
+    shorter_side: int | None = None,
+    resolution: int = 0,
+) -> tuple[list[TargetImage], float | None]:
+    """Load the target images of files, folders of images and bytes (named stdin), or the frames of one video.
+
+    Returns the targets, and the frames per second of a video, else None. For the other arguments see `load_target`.
+    Raises FileError, RequestError, PolyinrError for a video without PyAV.
+    """
+    listed: list[PathLike | bytes] = []
+    for source in sources:
+        if isinstance(source, bytes) or not Path(source).is_dir():
+            listed.append(source)
+            continue
+        inside = [path for path in sorted(Path(source).iterdir()) if is_image(path.name)]
+        if not inside:
+            raise FileError(source, "holds no images; name a folder of images, or an image file")
+        listed += inside
+    if not any(not isinstance(source, bytes) and is_video(source) for source in listed):
+        targets = [
+            load_target(
+                source,
+                name="stdin" if isinstance(source, bytes) else str(source),
+                size=size,
+                shorter_side=shorter_side,
+                resolution=resolution,
+            )
+            for source in listed
+        ]
+        return targets, None
+    if len(listed) > 1:
+        raise RequestError("a video is inverted alone; name one video, or images")
+    (video,) = listed
+    assert not isinstance(video, bytes)
+    frames: list[TargetImage] = []
+    fps = 0.0
+    for pixels, rate in read_video(video):
+        fps, name = rate, f"{video} frame {len(frames)}"
+        frames.append(load_target(pixels, name=name, size=size, shorter_side=shorter_side, resolution=resolution))
+    if not frames:
+        raise FileError(video, "holds no frames")
+    return frames, fps
+
+
 def _decoded(data: bytes, name: str) -> Image.Image:
     if len(data) > MAX_IMAGE_BYTES:
         raise FileError(name, f"the file is larger than {MAX_IMAGE_BYTES // 2**20} MiB; give a smaller file")
@@ -169,9 +220,19 @@ def target_grid(
     grid = RegularGrid(width, height, window) if grid is None else grid
     pixels = width * height
     coordinates = grid.at(torch.arange(pixels, device=like.device), dtype=like.dtype)  # [P, 3]
-    max_pixels = (memory or 2**62) // MEMORY_SHARE // (SAVED_BYTES * config.channels * config.levels)
+    max_pixels = _max_pixels(config, memory)
     chunk = 0 if pixels <= max_pixels else max(1024, 1 << (max_pixels // 4).bit_length() - 1)
     return TargetGrid(width, height, coordinates, chunk if chunk < pixels else 0)
+
+
+def _max_pixels(config: GeneratorConfig, memory: int | None) -> int:
+    """Return the number of pixels whose activations fit into their share of `memory` bytes (None: no limit)."""
+    return (memory or 2**62) // MEMORY_SHARE // (SAVED_BYTES * config.channels * config.levels)
+
+
+def images_at_once(config: GeneratorConfig, *, width: int, height: int, memory: int | None = None) -> int:
+    """Return how many images of width x height are inverted together: at least 1, at most MAX_BATCH."""
+    return max(1, min(MAX_BATCH, _max_pixels(config, memory) // (width * height)))
 
 
 class PerceptualFeatures(Protocol):
@@ -192,13 +253,13 @@ class PerceptualDistance:
         return unit_channels(self.extractor(_resized_for_features(x)))
 
     def distance(self, one: Sequence[Tensor], two: Sequence[Tensor]) -> Tensor:
-        """Return the distance between two results of `features`, averaged over images: a scalar."""
-        return unit_distance(one, two, weights=self.weights).mean()
+        """Return the distances [N] between two results of `features`."""
+        return unit_distance(one, two, weights=self.weights)
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Scalars: `loss` is minimized, `pixels` is the mean squared error of colors in [-1, 1]."""
+    """Of each image, [N]: `loss` is minimized, `pixels` is the mean squared error of colors in [-1, 1]."""
 
     loss: Tensor
     pixels: Tensor
@@ -223,28 +284,39 @@ class InversionLoss:
         return replace(self, perceptual=replace(self.perceptual, weights=moved))
 
     def for_target(self, target: Tensor) -> "TargetLoss":
-        """Return the loss for one target [1, 3, H, W]; the features of the target are extracted once."""
+        """Return the loss for targets [N, 3, H, W]; their features are extracted once."""
         with torch.no_grad():
             return TargetLoss(target, self.perceptual, self.perceptual.features(target) if self.perceptual else None)
 
 
 @dataclass(frozen=True)
 class TargetLoss:
-    """The loss for one target image [1, 3, H, W]."""
+    """The loss for target images [N, 3, H, W]."""
 
     target: Tensor
     perceptual: PerceptualDistance | None
     features: list[Tensor] | None
 
+    def select(self, images: Sequence[int]) -> "TargetLoss":
+        """Return the loss for some of the targets."""
+        if len(images) == len(self.target):
+            return self
+        index = torch.tensor(images, device=self.target.device)
+        features = None if self.features is None else [feature[index] for feature in self.features]
+        return replace(self, target=self.target[index], features=features)
+
     def clamp(self, image: Tensor) -> Tensor:
-        """Clamp colors at -1 and 1 where the target is clipped there: beyond, the true color is unknown."""
+        """Clamp colors at -1 and 1 where the target is clipped there: beyond, the true color is unknown.
+
+        A file's white and black are 1 + 0.5 / 127.5 and -1 + 0.5 / 127.5, see `TargetImage.colors`.
+        """
         image = torch.where(self.target >= 1, image.clamp(max=1), image)
-        return torch.where(self.target <= -1, image.clamp(min=-1), image)
+        return torch.where(self.target < BLACK, image.clamp(min=-1), image)
 
     def __call__(self, image: Tensor) -> LossTerms:
-        """Compare a rendered image [1, 3, H, W] with the target."""
+        """Compare rendered images [N, 3, H, W] with the targets."""
         image = self.clamp(image)
-        pixels = (image - self.target).square().mean()
+        pixels = (image - self.target).square().mean(dim=(1, 2, 3))
         if self.features is None or self.perceptual is None:
             return LossTerms(pixels, pixels, None)
         distance = self.perceptual.distance(self.perceptual.features(image), self.features)

@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +18,15 @@ from torch.nn.utils import parametrize
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.checkpoints.delta import Delta, apply_delta, save_delta
 from polyinr_core.errors import ConfigError, PolyinrError
+from polyinr_core.images.grid import Pixels
+from polyinr_core.latents.latents import Latents, concatenate
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, Synthesis
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.rng import generator_for
 
-from .invert import InversionResult, render_with
+from .invert import InversionResult, comparison_grid, render_with
 from .search import BETAS, NOT_FINITE, PsnrProgress, Stop, learning_rate, psnr_of
 
 DEFAULT_RANK = 16
@@ -168,6 +170,29 @@ def tune_to_file(
         steps=steps,
         seconds=time.monotonic() - started,
     )
+
+
+def latents_of(results: Sequence[InversionResult], tuning: TuningResult | None = None) -> Latents:
+    """Return the latents of results, a row each; with `tuning` the photos have the tuned scores, too.
+
+    They then name both models, with the delta and without, which take the same latents.
+    """
+    found = concatenate([result.latents for result in results])
+    if tuning is None:
+        return found
+    photos = tuple(
+        replace(photo, scores=photo.scores | {"tuned": tuned.scores()})
+        for photo, tuned in zip(found.photos, tuning.results, strict=True)
+    )
+    return replace(found, photos=photos, model_sha256=tuning.model.sha256, untuned_sha256=tuning.delta.model_sha256)
+
+
+def comparison_of(results: Sequence[InversionResult], tuning: TuningResult | None = None) -> Pixels:
+    """Return one image with a row for each result: the target, its inversion and, if tuned, that of the tuned model."""
+    rows = [[result.target.pixels, result.image] for result in results]
+    for row, tuned in zip(rows, tuning.results if tuning else [], strict=False):
+        row.append(tuned.image)
+    return comparison_grid(rows)
 
 
 @torch.no_grad()

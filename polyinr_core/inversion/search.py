@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -42,8 +42,8 @@ NOT_FINITE = "the model produced NaN or Inf in this window; use a smaller window
 class SearchSpace:
     """A latent space around a starting point, normalized: latents = origin + offset * scale.
 
-    `origin` [1, ...] is the starting point in `space`. `scale`, which broadcasts to it, is the spread of random
-    latents. `label` [1] is the class.
+    `origin` [N, ...] holds the starting point of each image in `space`. `scale`, which broadcasts to it, is the spread
+    of random latents. `label` [N] is the class.
     """
 
     generator: Generator
@@ -52,8 +52,16 @@ class SearchSpace:
     scale: Tensor
     label: Tensor | None = None
 
+    def select(self, images: Sequence[int]) -> "SearchSpace":
+        """Return the space of some of the images."""
+        if len(images) == len(self.origin):
+            return self
+        index = torch.tensor(images, device=self.origin.device)
+        label = None if self.label is None else self.label[index]
+        return replace(self, origin=self.origin[index], scale=self.scale[index], label=label)
+
     def latents(self, offset: Tensor) -> Latents:
-        """Return the latents at an offset, differentiably: affine and what it is computed from."""
+        """Return the latents at offsets, differentiably: affine and what it is computed from."""
         point = self.origin + offset * self.scale
         if self.space == "affine":
             return Latents(affine=point, label=self.label)
@@ -75,13 +83,53 @@ def search_spaces(
     window: Window = UNIT,
     origin: Tensor | None = None,
 ) -> list[SearchSpace]:
-    """Return search spaces around `restarts` starting points for a target [1, 3, H, W], the best first.
+    """Return search spaces around `restarts` starting points for targets [N, 3, H, W], the best first.
 
-    The first starting point is `origin` [1, ...] in the space, such as an encoder's, or else the mean image, of the
+    The first starting point is `origin` [N, ...] in the space, such as an encoder's, or else the mean image, of the
     given class or of the class whose mean is nearest to the target. The others, and all of them in z, which has no
     mean, are the nearest of 256 random latents. The distance is the squared error of the pixels at 32 pixels a side.
     Raises LabelError.
     """
+    of_images = [
+        _spaces_of_one(
+            generator,
+            space,
+            target[index : index + 1],
+            restarts=restarts,
+            seed=seed,
+            label=label,
+            window=window,
+            origin=None if origin is None else origin[index : index + 1],
+        )
+        for index in range(len(target))
+    ]
+    return [_stack(spaces) for spaces in zip(*of_images, strict=True)]
+
+
+def _stack(spaces: Sequence[SearchSpace]) -> SearchSpace:
+    """Return the spaces of N images as one."""
+    first = spaces[0]
+    labels = [one.label for one in spaces if one.label is not None]
+    return replace(
+        first,
+        origin=torch.cat([one.origin for one in spaces]),
+        scale=torch.stack([one.scale for one in spaces]),
+        label=torch.cat(labels) if labels else None,
+    )
+
+
+def _spaces_of_one(
+    generator: Generator,
+    space: Space,
+    target: Tensor,
+    *,
+    restarts: int,
+    seed: int,
+    label: int | None,
+    window: Window,
+    origin: Tensor | None,
+) -> list[SearchSpace]:
+    """Return the search spaces of one target [1, 3, H, W]."""
     config, like = generator.config, generator.mapping.w_avg
     if config.classes and label is None:
         w = generator.mapping.w_avg_for(torch.arange(config.classes, device=like.device))
@@ -112,7 +160,7 @@ def scale_of(random: Tensor, space: Space) -> Tensor:
     geometric mean of its own spread and that of all rows: measured, this beats either of the two.
     """
     if space == "z":
-        return random.new_ones(())
+        return random.new_ones(1)
     variance = random.var(dim=0)
     rows = variance.mean(dim=-1, keepdim=True).sqrt()  # [L, 3, 1] or [L, 1]
     overall = variance.mean().sqrt()
@@ -134,11 +182,13 @@ def _squared_errors(generator: Generator, affine: Tensor, target: Tensor, window
 
 
 class Optimum(NamedTuple):
-    """The offset with the lowest loss in a search space, and its PSNR in dB before quantization."""
+    """The offset [1, ...] with the lowest loss in a search space, and its PSNR in dB before quantization."""
 
     offset: Tensor
-    loss: float
-    psnr: float
+    loss: float = math.inf
+    psnr: float = -math.inf
+    start: int = 0  # the index of its search space
+    steps: int = 0  # of all search spaces so far
 
 
 def optimize(
@@ -150,38 +200,39 @@ def optimize(
     product_dtype: torch.dtype | None = None,
     progress: PsnrProgress | None = None,
     stop: Stop = lambda: False,
-) -> tuple[Optimum, int, int]:
-    """Minimize the loss from each starting point: by Adam, at most `steps` steps, then by L-BFGS.
+) -> list[Optimum]:
+    """Minimize the loss of each image from each starting point: by Adam, at most `steps` steps, then by L-BFGS.
 
-    Adam's gradients tolerate products in `product_dtype`, such as bfloat16; L-BFGS's line search does not. `stop` is
-    asked after each step whether to end with the best so far. Returns the best optimum, the index of its search
-    space, and the steps taken in all. Raises PolyinrError if a starting point renders to NaN or Inf.
+    The images are independent: each ends when it is done, and gets what it would get alone, up to rounding. Adam's
+    gradients tolerate products in `product_dtype`, such as bfloat16; L-BFGS's line search does not. `stop` is asked
+    after each step whether to end with the best so far. Returns the best optimum of each image. Raises PolyinrError if
+    a starting point renders to NaN or Inf.
     """
-    best, start, taken = Optimum(spaces[0].origin, math.inf, -math.inf), 0, 0
+    count = len(spaces[0].origin)
+    best = [Optimum(spaces[0].origin[image : image + 1]) for image in range(count)]
     steps_each = (1 + MAX_REFINEMENT) * steps
-    for index, space in enumerate(spaces):
-        stopped = False
-        coarse, adam_steps = Optimum(space.origin, math.inf, -math.inf), 0
-        for coarse, adam_steps in _adam(space, grid, target_loss, steps=steps, product_dtype=product_dtype):
-            if progress is not None:
-                progress(index * steps_each + adam_steps, len(spaces) * steps_each, coarse.psnr)
-            if stopped := stop():
+    for start, space in enumerate(spaces):
+        found, stopped = [Optimum(space.origin[image : image + 1]) for image in range(count)], False
+        for phase in (
+            _adam(space, grid, target_loss, found, steps=steps, product_dtype=product_dtype),
+            _lbfgs(space, grid, target_loss, found, steps=steps),
+        ):
+            for done in phase:
+                if progress is not None:
+                    psnr = sum(one.psnr for one in found) / count
+                    progress(start * steps_each + done, len(spaces) * steps_each, psnr)
+                if stopped := stop():
+                    break
+            if not all(math.isfinite(one.loss) for one in found):
+                raise PolyinrError(NOT_FINITE)
+            if stopped:
                 break
-        if not math.isfinite(coarse.loss):
-            raise PolyinrError(NOT_FINITE)
-        fine, lbfgs_steps = coarse, 0
-        max_steps = 0 if stopped else MAX_REFINEMENT * steps
-        for fine, lbfgs_steps in _lbfgs(space, grid, target_loss, coarse, max_steps=max_steps):
-            if progress is not None:
-                progress(index * steps_each + steps + lbfgs_steps, len(spaces) * steps_each, fine.psnr)
-            if stopped := stop():
-                break
-        taken += adam_steps + lbfgs_steps
-        if fine.loss < best.loss:
-            best, start = fine, index
+        for image, (old, new) in enumerate(zip(best, found, strict=True)):
+            better = new._replace(start=start) if new.loss < old.loss else old
+            best[image] = better._replace(steps=old.steps + new.steps)
         if stopped:
             break
-    return best, start, taken
+    return best
 
 
 def learning_rate(step: int, steps: int, *, base: float = LEARNING_RATE) -> float:
@@ -204,47 +255,77 @@ def _adam(
     space: SearchSpace,
     grid: TargetGrid,
     target_loss: TargetLoss,
+    found: list[Optimum],
     *,
     steps: int,
     product_dtype: torch.dtype | None = None,
-) -> Iterator[tuple[Optimum, int]]:
-    """Yield the optimum so far and the steps done, after each step.
+) -> Iterator[int]:
+    """Improve the optimum of each image in `found`, all images together; yield the steps done after each step.
 
-    Ends early when a quarter of the steps, at least 50, bring no improvement, or when the loss is not finite.
+    An image ends early when a quarter of the steps, at least 50, bring no improvement, or when its loss is not finite.
     """
     synthesis = copy.copy(space.generator.synthesis)  # with the same weights
     synthesis.product_dtype = product_dtype
-    offset = torch.zeros_like(space.origin).requires_grad_()
-    optimizer = torch.optim.Adam([offset], betas=BETAS)
-    best = Optimum(offset.detach().clone(), math.inf, -math.inf)
-    reference, reference_step = math.inf, 0  # the loss of the last improvement that counts, and its step
+    offsets = [torch.zeros_like(one.offset).requires_grad_() for one in found]
+    optimizer = torch.optim.Adam(offsets, betas=BETAS)
+    references = [(math.inf, 0)] * len(found)  # the loss of the last improvement that counts, and its step
+    active = list(range(len(found)))
     for step in range(steps + 1):
-        terms = target_loss(_render(space, grid, offset, synthesis))
-        loss = float(terms.loss.detach())
-        if not math.isfinite(loss):
+        offset = torch.cat([offsets[image] for image in active])
+        terms = target_loss.select(active)(_render(space.select(active), grid, offset, synthesis))
+        going = []  # the rows of the images that go on
+        for row, (image, loss) in enumerate(zip(active, terms.loss.tolist(), strict=True)):
+            if not math.isfinite(loss):
+                continue
+            found[image] = found[image]._replace(steps=step)
+            if loss < found[image].loss:
+                psnr = psnr_of(terms.pixels[row])
+                found[image] = Optimum(offset[row : row + 1].detach().clone(), loss, psnr, steps=step)
+            if loss < references[image][0] * (1 - MIN_IMPROVEMENT):
+                references[image] = (loss, step)
+            if step - references[image][1] < max(50, steps // 4):
+                going.append(row)
+        yield step
+        if step == steps or not going:
             return
-        if loss < best.loss:
-            best = Optimum(offset.detach().clone(), loss, psnr_of(terms.pixels))
-        if loss < reference * (1 - MIN_IMPROVEMENT):
-            reference, reference_step = loss, step
-        yield best, step
-        if step == steps or step - reference_step >= max(50, steps // 4):
-            return
+        active = [active[row] for row in going]
+        optimizer.zero_grad()  # of images that ended, which the optimizer then leaves as they are
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
-        (offset.grad,) = torch.autograd.grad(terms.loss, offset)
+        moving = [offsets[image] for image in active]
+        for one, grad in zip(moving, torch.autograd.grad(terms.loss[going].sum(), moving), strict=True):
+            one.grad = grad
         optimizer.step()
 
 
 def _lbfgs(
-    space: SearchSpace, grid: TargetGrid, target_loss: TargetLoss, best: Optimum, *, max_steps: int
-) -> Iterator[tuple[Optimum, int]]:
-    """Refine an optimum by L-BFGS on the squared error; yield the best by the full loss and the steps done.
+    space: SearchSpace, grid: TargetGrid, target_loss: TargetLoss, found: list[Optimum], *, steps: int
+) -> Iterator[int]:
+    """Refine the optima by L-BFGS on the squared error; keep those best by the full loss; yield the steps done.
 
     The squared error alone is smooth, and where the model can reproduce the target a second-order method gains
-    tens of decibels.
+    tens of decibels. The images take turns, a round of steps each, as each has a line search of its own.
     """
-    offset = best.offset.clone().requires_grad_()
+    max_steps, count = MAX_REFINEMENT * steps, len(found)
+    runs = [_refine(space.select([image]), grid, target_loss.select([image]), found, image) for image in range(count)]
+    taken, before = [0] * count, [one.steps for one in found]
+    active = list(range(count))
+    for step in range(REFINEMENT_ROUND, max_steps + REFINEMENT_ROUND if max_steps else 0, REFINEMENT_ROUND):
+        for image in tuple(active):
+            if not next(runs[image]):
+                active.remove(image)
+            taken[image] = min(step, max_steps)
+            found[image] = found[image]._replace(steps=before[image] + taken[image])
+            yield steps + sum(taken) // count
+        if not active:
+            return
+
+
+def _refine(
+    space: SearchSpace, grid: TargetGrid, target_loss: TargetLoss, found: list[Optimum], image: int
+) -> Iterator[bool]:
+    """Refine the optimum of one image, for ever; yield after each round of steps whether more are worth it."""
+    offset = found[image].offset.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [offset],
         max_iter=REFINEMENT_ROUND,
@@ -260,20 +341,18 @@ def _lbfgs(
         (offset.grad,) = torch.autograd.grad(error, offset)
         return error
 
-    reference, reference_step, best_step = math.inf, 0, 0
-    for step in range(REFINEMENT_ROUND, max_steps + REFINEMENT_ROUND if max_steps else 0, REFINEMENT_ROUND):
+    reference, reference_step, best_step, step = math.inf, 0, 0, 0
+    while True:
+        step += REFINEMENT_ROUND
         optimizer.step(closure)
         with torch.no_grad():
             terms = target_loss(_render(space, grid, offset))
         loss, psnr_now = float(terms.loss), psnr_of(terms.pixels)
         if not math.isfinite(loss):
-            return
-        if loss < best.loss:
-            best, best_step = Optimum(offset.detach().clone(), loss, psnr_now), step
-        yield best, min(step, max_steps)
+            yield False
+        if loss < found[image].loss:
+            found[image], best_step = Optimum(offset.detach().clone(), loss, psnr_now), step
         if float(terms.pixels) < reference * (1 - MIN_REFINEMENT):
             reference, reference_step = float(terms.pixels), step
-        if step - reference_step >= REFINEMENT_PATIENCE or step - best_step >= LOSS_PATIENCE:
-            return
-        if psnr_now >= EXACT_PSNR:
-            return
+        is_stalled = step - reference_step >= REFINEMENT_PATIENCE or step - best_step >= LOSS_PATIENCE
+        yield not is_stalled and psnr_now < EXACT_PSNR

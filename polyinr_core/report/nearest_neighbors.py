@@ -1,23 +1,26 @@
-"""Generated images and their nearest reals in feature space, to detect memorization; and realism scores."""
+"""Generated images and their nearest reals in feature space, to detect memorization; realism; their thumbnails."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from polyinr_core.data.resample import area_average, area_weights
 from polyinr_core.errors import FileError
 from polyinr_core.evaluation.protocols import check_sizes
 from polyinr_core.evaluation.set_metrics import PassSettings, check_variety, collect_statistics, no_progress
-from polyinr_core.images.grid import GAP, Pixels, caption, make_grid
+from polyinr_core.images.grid import GAP, Pixels, caption, make_grid, quantize
 from polyinr_core.metrics.extractors import FeatureExtractor
-from polyinr_core.metrics.feature_pass import ImageSource, Progress, extract_features
+from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource, Progress, extract_features
 from polyinr_core.metrics.feature_statistics import Requirements
 from polyinr_core.metrics.prdc import manifold, nearest, realism
 from polyinr_core.metrics.registry import PR_NEIGHBORS, FeatureKey
 
+THUMBNAIL_SIZE = 128  # pixels; larger images are reduced to it
 MAX_NEIGHBORS = 5  # reals beside a generated image
 NEAR_QUANTILE = 0.1  # the fraction of the reals that have another real within the distance called near
 
@@ -131,3 +134,41 @@ def group_grid(title: str, images: Sequence[tuple[Pixels, str]]) -> Pixels:
     heading = caption(title, width=max(rows.shape[1], COLUMNS * MIN_TILE_SIZE), height=TITLE_HEIGHT)
     lines = np.pad(rows, ((GAP, GAP), (0, heading.shape[1] - rows.shape[1]), (0, 0)), constant_values=255)
     return np.concatenate([heading, lines])
+
+
+def make_thumbnails(pixels: Tensor) -> Pixels:
+    """Return images uint8 [N, 3, R, R] as [N, r, r, 3], area-averaged to THUMBNAIL_SIZE if they are larger."""
+    resolution = pixels.shape[-1]
+    if resolution > THUMBNAIL_SIZE:
+        pixels = quantize(area_average(pixels.cpu(), area_weights(resolution, THUMBNAIL_SIZE)))
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def thumbnails_at(images: ImageBatches, indices: Sequence[int]) -> dict[int, Pixels]:
+    """Return the thumbnails [r, r, 3] of the images at these indices."""
+    return {
+        index: make_thumbnails(torch.cat(list(images.batches(range(index, index + 1)))))[0]
+        for index in sorted(set(indices))
+    }
+
+
+class ThumbnailSource:
+    """An image source that stores a thumbnail of each image that is read through it, so that each is made once."""
+
+    def __init__(self, images: ImageSource) -> None:
+        self.images = images
+        self.name = images.name
+        self.resolution = images.resolution
+        self.thumbnails: list[Pixels] = []
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self.images.provenance
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
+        for batch in self.images.batches(indices):
+            self.thumbnails += list(make_thumbnails(batch))
+            yield batch

@@ -2,8 +2,9 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,30 @@ import numpy as np
 import torch
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
-from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.resample import area_average, area_weights
+from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import FileError
 from polyinr_core.evaluation.image_sources import DatasetImages, GeneratedImages
-from polyinr_core.evaluation.results import Result
+from polyinr_core.evaluation.results import Result, read_result
 from polyinr_core.evaluation.set_metrics import no_progress
-from polyinr_core.images.grid import Pixels, quantize
+from polyinr_core.images.grid import Pixels
 from polyinr_core.images.io import encode_image
 from polyinr_core.metrics import extractors
-from polyinr_core.metrics.feature_pass import ImageBatches, ImageSource, Progress
+from polyinr_core.metrics.feature_pass import ImageSource, Progress
 from polyinr_core.metrics.registry import better
+from polyinr_core.rendering.metadata import version
 from polyinr_core.runtime.atomic_io import PathLike
+from polyinr_core.runtime.strict_json import to_unicode
 from polyinr_core.training.config import SETTINGS
 from polyinr_core.training.samples import thin
 
-from .nearest_neighbors import NearestNeighbors, find_neighbors, realism_grid
-from .plots import Panel, classes_svg, ecdf_svg, panel_svg, to_dark
-from .run_reader import StageSpan, StoredRun
+from .nearest_neighbors import NearestNeighbors, ThumbnailSource, find_neighbors, realism_grid, thumbnails_at
+from .plots import Panel, classes_svg, ecdf_svg, panel_svg, panels_of, panels_png, to_dark
+from .run_reader import StageSpan, StoredRun, read_run
 
 TEMPLATE = "report.html.jinja"
-THUMBNAIL_SIZE = 128  # pixels; larger images are reduced to it
+PAGE, CURVES, REALISM = "report.html", "curves.png", "realism.png"  # the files of a report
 MAX_GRID_SIZE = 1040  # pixels of the longer edge of a sample grid: eight images of 128 px with their gaps
 MAX_PIXELATED_SIZE = 128  # pixels; images up to here are enlarged by repeating pixels
 MAX_PNG_BYTES_PER_PIXEL = 1.5  # images that need more, such as photos, are embedded as JPEG
@@ -100,14 +102,22 @@ class RealNeighbor:
 
 
 @dataclass(frozen=True)
-class ComparedImage:
-    """A generated image: its realism score, its nearest reals, and the nearest one's distance to another real."""
+class NeighborRow:
+    """A generated image, its nearest reals, and the distance of the first of these to its nearest other real."""
 
     seed: int
     image: EmbeddedImage
+    reals: tuple[RealNeighbor, ...]
+    real_distance: float
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """A generated image and its realism score."""
+
+    seed: int
     score: float
-    reals: tuple[RealNeighbor, ...] = ()
-    real_distance: float = 0.0
+    image: EmbeddedImage
 
 
 @dataclass(frozen=True)
@@ -122,9 +132,72 @@ class RealsComparison:
     neighbors: NearestNeighbors
     chart: ThemedChart
     quantiles: tuple[tuple[str, float, float], ...]
-    first: tuple[ComparedImage, ...]
-    nearest: tuple[ComparedImage, ...]
-    realism: dict[str, tuple[ComparedImage, ...]]
+    first: tuple[NeighborRow, ...]
+    nearest: tuple[NeighborRow, ...]
+    realism: dict[str, tuple[ScoredImage, ...]]
+
+
+@dataclass(frozen=True)
+class ReportInfo:
+    """The version of polyinr that made a page, and the date."""
+
+    version: str
+    date: str
+
+
+def build_report(
+    run: PathLike,
+    files: Collection[str] = (PAGE,),
+    *,
+    results: Sequence[PathLike] = (),
+    real: PathLike | None = None,
+    model: PathLike | None = None,
+    count: int = 256,
+    cache: Path | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[str], Progress] = no_progress,
+    inform: Callable[[str], None] = lambda text: None,
+) -> dict[str, bytes]:
+    """Report on a training run, finished or not.
+
+    Args:
+        run: The run folder.
+        files: What to build: report.html, the page; curves.png, the curves alone; with `real` realism.png.
+        results: Results of evaluations, as files, to show beside those in the run folder.
+        real: The training data: generated images are shown beside their nearest reals, and ranked by realism.
+        model: The model that is compared with them. Default: the run's best checkpoint, else its newest.
+        count, cache, device, progress: As for `compare_model`.
+        inform: Called with a message about the model, unless it was given.
+
+    Returns: the content of each file by its name.
+    Raises PolyinrError.
+    """
+    stored = read_run(run)
+    panels = panels_of(stored.log, stored.metrics)
+    if not panels:
+        raise FileError(stored.folder.log, "has no numbers to plot yet; wait until the run has logged some")
+    shown = [read_result(Path(file)) for file in results]
+    comparison, realism = None, None
+    if real is not None:
+        if model is None:
+            if (model := stored.model) is None:
+                raise FileError(stored.folder.checkpoints, "has no model yet; leave out --real, or name one with -m")
+            inform(f"model {model} (the run's best or newest)")
+        checkpoint, file = load_model_file(Path(model))
+        checkpoint.generator.to(device=device)
+        options: dict[str, Any] = {"count": count, "cache": cache, "device": torch.device(device), "progress": progress}
+        comparison, realism = compare_model(stored, checkpoint, real, name=str(file), **options)
+    built: dict[str, bytes] = {}
+    if CURVES in files:
+        built[CURVES] = panels_png(panels, stored.log.spans, title=f"Run {stored.name}")
+    if REALISM in files and realism is not None:
+        built[REALISM] = encode_image(realism)
+    if PAGE in files:
+        shown += stored.results(exclude=[Path(file) for file in results])
+        info = ReportInfo(version(), datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"))
+        page = render_page(stored, panels, results=shown, comparison=comparison, info=info)
+        built[PAGE] = to_unicode(page).encode()
+    return built
 
 
 def render_page(
@@ -133,29 +206,24 @@ def render_page(
     *,
     results: Sequence[Result],
     comparison: RealsComparison | None,
-    version: str,
-    date: str,
+    info: ReportInfo,
 ) -> str:
-    """Return the page as HTML, made by a `version` of polyinr at a `date`. Names, labels and warnings are escaped."""
+    """Return the page as HTML. Names, labels and warnings are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": lambda value: "" if value is None else f"{value:.4g}", "fact": format_fact}
+    environment.filters |= {"number": format_number, "fact": format_fact}
     template = environment.from_string((files("polyinr_core") / "assets" / TEMPLATE).read_text("utf-8"))
     return template.render(
         run=run,
         log=run.log,
         stages=stage_rows(run),
-        charts=[
-            themed_chart(panel_svg(panel, run.log.spans), title=panel.title, description=panel.description)
-            for panel in panels
-        ],
+        charts=[panel_chart(panel, run.log.spans) for panel in panels],
         measured=measurements(run, panels),
         grids=sample_grids(run),
         reals=None if run.reals is None else sample_grid(run.reals, 0.0),
         results=results,
         class_charts={result.name: class_chart(result) for result in results if result.classes},
         comparison=comparison,
-        version=version,
-        date=date,
+        info=info,
     )
 
 
@@ -187,42 +255,9 @@ def read_grid(path: Path) -> Pixels | None:
     return np.asarray(image)
 
 
-def make_thumbnails(pixels: Tensor) -> Pixels:
-    """Return images uint8 [N, 3, R, R] as [N, r, r, 3], area-averaged to THUMBNAIL_SIZE if they are larger."""
-    resolution = pixels.shape[-1]
-    if resolution > THUMBNAIL_SIZE:
-        pixels = quantize(area_average(pixels.cpu(), area_weights(resolution, THUMBNAIL_SIZE)))
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def thumbnails_at(images: ImageBatches, indices: Sequence[int]) -> dict[int, Pixels]:
-    """Return the thumbnails [r, r, 3] of the images at these indices."""
-    return {
-        index: make_thumbnails(torch.cat(list(images.batches(range(index, index + 1)))))[0]
-        for index in sorted(set(indices))
-    }
-
-
-class ThumbnailSource:
-    """An image source that stores a thumbnail of each image that is read through it, so that each is made once."""
-
-    def __init__(self, images: ImageSource) -> None:
-        self.images = images
-        self.name = images.name
-        self.resolution = images.resolution
-        self.thumbnails: list[Pixels] = []
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        return self.images.provenance
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, indices: range | None = None) -> Iterator[Tensor]:
-        for batch in self.images.batches(indices):
-            self.thumbnails += list(make_thumbnails(batch))
-            yield batch
+def panel_chart(panel: Panel, spans: Sequence[StageSpan]) -> ThemedChart:
+    """Return a panel of curves as a chart."""
+    return themed_chart(panel_svg(panel, spans), title=panel.title, description=panel.description)
 
 
 def themed_chart(svg: bytes, *, title: str, description: str) -> ThemedChart:
@@ -290,25 +325,16 @@ def compare_with_reals(
 ) -> RealsComparison:
     """Return the page's part about nearest reals and realism; the reals shown are read again."""
     first, nearest = list(range(min(NEIGHBOR_ROWS, len(fakes)))), neighbors.nearest_of_all(NEIGHBOR_ROWS)
-    shown = neighbors.indices[sorted({*first, *nearest})].flatten().tolist()
-    images = {index: embed(pixels) for index, pixels in thumbnails_at(reals, shown).items()}
-
-    def compared(seed: int, *, with_reals: bool) -> ComparedImage:
-        image, score = embed(fakes.thumbnails[seed]), float(neighbors.realism[seed])
-        if not with_reals:
-            return ComparedImage(seed, image, score)
-        indices, distances = neighbors.indices[seed].tolist(), neighbors.distances[seed].tolist()
-        near = tuple(RealNeighbor(i, distance, images[i]) for i, distance in zip(indices, distances, strict=True))
-        return ComparedImage(seed, image, score, near, float(neighbors.real_distances[indices[0]]))
-
-    of_fakes, of_reals = neighbors.distances[:, 0], neighbors.real_distances
-    quantiles = (distances.quantile(torch.tensor(QUANTILES)).tolist() for distances in (of_fakes, of_reals))
-    samples = {"generated to real": of_fakes.tolist(), "real to another real": of_reals.tolist()}
+    indices = neighbors.indices[sorted({*first, *nearest})].flatten().tolist()
+    images = {index: embed(pixels) for index, pixels in thumbnails_at(reals, indices).items()}
+    samples = {
+        "generated to real": neighbors.distances[:, 0].tolist(),
+        "real to another real": neighbors.real_distances.tolist(),
+    }
     description = (
-        f"Median distance of a generated image to the nearest real: {of_fakes.median():.4g}; of a real to the nearest "
-        f"other real: {of_reals.median():.4g}."
+        f"Median distance of a generated image to the nearest real: {neighbors.distances[:, 0].median():.4g}; of a "
+        f"real to the nearest other real: {neighbors.real_distances.median():.4g}."
     )
-    chart = ecdf_svg(samples, xlabel=DISTANCE_LABEL)
     return RealsComparison(
         model=model,
         data=reals.provenance["name"],
@@ -316,12 +342,16 @@ def compare_with_reals(
         reals=len(reals),
         same_data=same_data,
         neighbors=neighbors,
-        chart=themed_chart(chart, title="Distance to the nearest real", description=description),
-        quantiles=tuple(zip((f"{fraction:.0%}" for fraction in QUANTILES), *quantiles, strict=True)),
-        first=tuple(compared(seed, with_reals=True) for seed in first),
-        nearest=tuple(compared(seed, with_reals=True) for seed in nearest),
+        chart=themed_chart(
+            ecdf_svg(samples, xlabel=DISTANCE_LABEL), title="Distance to the nearest real", description=description
+        ),
+        quantiles=distance_quantiles(neighbors),
+        first=tuple(neighbor_row(neighbors, seed, fakes, images) for seed in first),
+        nearest=tuple(neighbor_row(neighbors, seed, fakes, images) for seed in nearest),
         realism={
-            title: tuple(compared(seed, with_reals=False) for seed in seeds)
+            title: tuple(
+                ScoredImage(seed, float(neighbors.realism[seed]), embed(fakes.thumbnails[seed])) for seed in seeds
+            )
             for title, seeds in neighbors.ranked(REALISM_IMAGES).items()
         },
     )
@@ -363,12 +393,40 @@ def compare_model(
     neighbors = find_neighbors(reals, fakes, lite2, device=device, cache=cache, progress=progress)
     same_data = reals.data.sha256 == run.data.get("sha256")
     model = f"{Path(name).name} ({checkpoint.kimg:.4g} kimg)"
-    groups = {
-        f"{title} by realism": [(fakes.thumbnails[k], f"{neighbors.realism[k]:.3f}, seed {k}") for k in seeds]
+    comparison = compare_with_reals(neighbors, reals, fakes, model=model, same_data=same_data)
+    return comparison, realism_grid(realism_groups(neighbors, fakes))
+
+
+def neighbor_row(
+    neighbors: NearestNeighbors, seed: int, fakes: ThumbnailSource, images: dict[int, EmbeddedImage]
+) -> NeighborRow:
+    """Return a generated image with its nearest reals."""
+    indices: list[int] = neighbors.indices[seed].tolist()
+    distances: list[float] = neighbors.distances[seed].tolist()
+    reals = tuple(RealNeighbor(i, distance, images[i]) for i, distance in zip(indices, distances, strict=True))
+    return NeighborRow(seed, embed(fakes.thumbnails[seed]), reals, float(neighbors.real_distances[indices[0]]))
+
+
+def distance_quantiles(neighbors: NearestNeighbors) -> tuple[tuple[str, float, float], ...]:
+    """Return quantiles of the distances of generated images, and of reals, to the nearest real."""
+    at = torch.tensor(QUANTILES)
+    columns = neighbors.distances[:, 0].quantile(at).tolist(), neighbors.real_distances.quantile(at).tolist()
+    return tuple((f"{q:.0%}", *pair) for q, pair in zip(QUANTILES, zip(*columns, strict=True), strict=True))
+
+
+def realism_groups(neighbors: NearestNeighbors, fakes: ThumbnailSource) -> dict[str, list[tuple[Pixels, str]]]:
+    """Return the captioned images of the realism grid by the title of their group."""
+    return {
+        f"{title} by realism": [
+            (fakes.thumbnails[seed], f"{neighbors.realism[seed]:.3f}, seed {seed}") for seed in seeds
+        ]
         for title, seeds in neighbors.ranked(REALISM_IMAGES).items()
     }
-    comparison = compare_with_reals(neighbors, reals, fakes, model=model, same_data=same_data)
-    return comparison, realism_grid(groups)
+
+
+def format_number(value: float | None) -> str:
+    """Return a number with four digits, "" for None."""
+    return "" if value is None else f"{value:.4g}"
 
 
 def format_fact(value: Any) -> str:

@@ -20,7 +20,7 @@ from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, uses_gu
 from .config import Stage, TrainingConfig
 from .logging import duration, resident_bytes
 from .loop import Trainer, check_run, chunk_size
-from .state import TrainingState, create_generator, required_networks
+from .state import TrainingState, check_state_memory, create_generator, required_networks
 
 ITERATIONS = 2  # of each measured size, after one that is not counted
 MIN_IMAGES = 2  # BatchNorm needs two
@@ -331,8 +331,9 @@ def plan_run(
 
     Raises PolyinrError.
     """
+    check_state_memory(config, device)
     check_run(config, data)
-    weights, missing = weights_at_hand({*required_networks(config)} - {"inception"}, files or {})
+    weights, missing = weights_at_hand({*required_networks(config, files)} - {"inception"}, files or {})
     plan = make_plan(config, data, weights, device=device, dtype=dtype, device_memory=total_memory(device))
     return replace(plan, notes=(*plan.notes, *missing))
 

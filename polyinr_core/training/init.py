@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
+from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.data.resample import ResizedDataset, normalized
 from polyinr_core.discriminator.backbones import Lite0Features
@@ -18,6 +19,7 @@ from polyinr_core.errors import ConfigError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator, LevelAffine, Mapping
 from polyinr_core.models.layers import EqualizedLinear, rms_normalize
+from polyinr_core.runtime.atomic_io import PathLike
 from polyinr_core.runtime.rng import seeded_init
 
 from .config import TrainingConfig
@@ -110,6 +112,19 @@ def center_rows(table: Tensor, amount: float) -> Tensor:
 
 ADOPTED = ("form", "levels", "channels", "z_dim", "w_dim")  # what a run's configuration takes from a checkpoint
 FIXED = ("mapping_layers", "clamp")  # what it cannot express
+
+
+def start_from(
+    config: TrainingConfig, source: PathLike | Checkpoint | None, given: set[str]
+) -> tuple[TrainingConfig, Checkpoint | None]:
+    """Return the configuration and the checkpoint of a run that starts from a model, named as for `load`, or from none.
+
+    `given` holds the fields that the user asked for. Raises ConfigError, FileError.
+    """
+    if source is None:
+        return config, None
+    checkpoint = source if isinstance(source, Checkpoint) else load_model_file(source)[0]
+    return adopt(config, checkpoint, given), checkpoint
 
 
 def adopt(config: TrainingConfig, checkpoint: Checkpoint, given: set[str]) -> TrainingConfig:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.data.dataset import ImageDataset, as_image_dataset
 from polyinr_core.data.loader import Images, TrainLoader
 from polyinr_core.discriminator.backbones import Lite0Features
@@ -37,7 +36,7 @@ from .config import (
     metric_networks,
 )
 from .hooks import Hooks
-from .init import adopt, center_rows, class_means, describe_start, generator_from
+from .init import center_rows, class_means, describe_start, generator_from, start_from
 from .logging import Event
 from .run_dir import DataFacts, RunFolder
 from .state import (
@@ -69,6 +68,7 @@ def train(
     config: TrainingConfig | None = None,
     init_from: PathLike | Checkpoint | None = None,
     weights: Mapping[str, Any] | None = None,
+    download: bool = False,
     device: str | torch.device = CPU,
     dtype: torch.dtype = torch.float32,
     device_memory: int | None = None,
@@ -94,7 +94,8 @@ def train(
             if there is one, else "small".
         config: The whole configuration, in place of preset, stages and fields.
         init_from: The model to start from, named as for `polyinr_core.load`, instead of new weights.
-        weights: The pretrained networks by name (see `load_networks`). Default: those that are on this machine.
+        weights: Pretrained networks, or their weight files, by name. Default: those that are on this machine.
+        download: Download pretrained weights that are not on this machine.
         device: Where to train.
         dtype: Of the matrix products: bfloat16, float32 or float64.
         device_memory: Bytes of the device, from which `chunk` is chosen. None: unknown.
@@ -117,24 +118,21 @@ def train(
         config = make_config(preset or folder.settings() or DEFAULT_PRESET, stages=stages, **fields)
     elif stages is not None or fields:
         raise ConfigError("give either a config, or stages and fields")
-    if init_from is not None:
-        checkpoint = init_from if isinstance(init_from, Checkpoint) else load_model_file(init_from)[0]
-        config = adopt(config, checkpoint, set(fields))
-    else:
-        checkpoint = None
+    config, checkpoint = start_from(config, init_from, set(fields))
     check_trackers(track or ())
     check_state_memory(config, torch.device(device))
     with ExitStack() as stack:
-        images = as_image_dataset(data, labels="auto" if config.cond else "none")
+        images = as_image_dataset(data, index=folder.scan_index, labels="auto" if config.cond else "none")
         if images is not data:
             stack.enter_context(images)
         check_run(config, images, dist=dist)
+        networks = load_networks(config, weights, download=download)
         if dist.is_main:
             stack.enter_context(folder.locked())
         trainer = Trainer(
             config,
             images,
-            weights=load_networks(config) if weights is None else weights,
+            weights=networks,
             device=torch.device(device),
             dtype=dtype,
             device_memory=device_memory,

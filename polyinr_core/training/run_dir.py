@@ -84,6 +84,11 @@ class RunFolder:
     def samples(self) -> Path:
         return run_subfolder(self.path, "samples")
 
+    @property
+    def scan_index(self) -> Path | None:
+        """The folder in which the scan of tar shards is kept, once it is a run folder."""
+        return self.path if self.config.exists() else None
+
     def sample(self, name: str) -> Path:
         return self.samples / f"{name}.png"
 
@@ -228,6 +233,12 @@ class RunFolder:
                     raise
         except OSError as error:
             raise explain(self.log, error) from error
+
+
+def default_run_dir(data: Path, preset: str) -> Path:
+    """Return the run folder of a dataset and a preset where none is named: runs/PRESET-DATA."""
+    name = re.sub(r"[^\w.-]+", "_", data.stem)
+    return Path("runs", f"{preset}-{name}")
 
 
 def is_draft(path: Path, *, of: Path) -> bool:

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from polyinr_core.discriminator.discriminator import ProjectedDiscriminator, Weights
-from polyinr_core.errors import ConfigError, FileError, TrainingError
+from polyinr_core.errors import ConfigError, FileError, RequestError, TrainingError
 from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime import pretrained
-from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, sha256_of, written_beside
+from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext, measure_convolutions
 from polyinr_core.runtime.resources import check_gpu_memory, check_memory
 from polyinr_core.runtime.rng import generator_for, meta_init, seeded_init
@@ -109,23 +109,34 @@ def create_generator(config: TrainingConfig, classes: int, class_means: Tensor |
     return generator
 
 
-def required_networks(config: TrainingConfig) -> list[str]:
-    """Return the names of the pretrained networks that a run uses."""
+def required_networks(config: TrainingConfig, given: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the names of the pretrained networks that a run uses.
+
+    Raises RequestError if `given`, networks or weight files by name, has the file of another one.
+    """
     metrics = metric_networks(config.metrics) if config.metric_every else ()
-    return sorted({*config.backbones, "lite0", *metrics, *([config.classifier] if uses_guidance(config) else [])})
+    names = {*config.backbones, "lite0", *metrics, *([config.classifier] if uses_guidance(config) else [])}
+    files = {name for name, network in (given or {}).items() if isinstance(network, str | os.PathLike)}
+    if unused := files - names:
+        raise RequestError(f"--weights names {', '.join(sorted(unused))}, which this run does not use")
+    return sorted(names)
 
 
 def load_networks(
-    config: TrainingConfig, files: Mapping[str, PathLike] | None = None, *, download: bool = False
+    config: TrainingConfig, given: Mapping[str, Any] | None = None, *, download: bool = False
 ) -> dict[str, Any]:
     """Return the pretrained networks that a run uses: tensors under timm's names, `inception` as a module.
 
-    `files` names weight files by network. Raises WeightsError for one that is not on this machine, unless `download`.
+    `given` has weight files by network, or networks, which are returned as they are. Raises RequestError for the file
+    of a network that the run does not use, WeightsError for one that is not on this machine, unless `download`.
     """
+    given = given or {}
     networks: dict[str, Any] = {}
-    for name in required_networks(config):
-        file = (files or {}).get(name)
-        if name == "inception":
+    for name in required_networks(config, given):
+        file = given.get(name)
+        if file is not None and not isinstance(file, str | os.PathLike):
+            networks[name] = file
+        elif name == "inception":
             networks[name] = load_inception(None if file is None else Path(file))
         else:
             networks[name] = pretrained.load_pretrained(name, file=file, download=download)

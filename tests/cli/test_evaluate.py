@@ -74,6 +74,7 @@ def test_a_model_against_a_folder(polyinr: Run, folders: Path, eyes: None) -> No
     lines = ran.stdout.decode().splitlines()
     assert [line.split()[0] for line in lines] == ["fd-lite2", "kd-lite2"]
     assert "under 10000" in ran.stderr
+    assert "polyinr: generating 12 images of 16x16 px on cpu; --count sets how many" in ran.stderr.splitlines()
     result = json.loads(Path("r.json").read_text())
     assert float(lines[0].split()[1]) == pytest.approx(result["metrics"]["fd-lite2"]["value"], rel=1e-5)
     fakes = result["card"]["fakes"]

@@ -71,7 +71,7 @@ def test_the_page_is_whole(made: Path) -> None:
     assert parts_of(text) == PARTS
     local = {value for name, value in page.addresses if not value.startswith("#") and value}
     there = {file.relative_to(site).as_posix() for file in site.rglob("*.png")}
-    assert local == there
+    assert local == there | {"latents.safetensors"}
     assert not re.search(r"https?:|[\"'(=]//|@import|url\(", text)
     for image in page.all("img"):
         if "src" in image:
@@ -315,3 +315,28 @@ def test_one_process_draws_it(polyinr: Run, tiny_checkpoint: Path, monkeypatch: 
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     refused(polyinr("gallery", "-m", tiny_checkpoint, "-o", "site"), "one process", code=2)
+
+
+def test_every_image_is_captioned_with_its_seed(made: Path) -> None:
+    """The enlarged image too: with the class, and the psi where it is not 1."""
+    page = HtmlPage(text_of(made / "site"))
+    captions = {
+        link["href"].removeprefix("images/"): link["data-caption"] for link in page.all("a") if "data-caption" in link
+    }
+    assert all(caption.startswith(("seed ", "heat map of level ")) for caption in captions.values())
+    assert captions["seed0002-psi0.5-16px.png"].endswith(", psi 0.5")
+    assert captions["seed0001-class2-16px.png"] == "seed 1, 2"
+    assert captions["seed0001-heat-of-level2.png"] == "heat map of level 2 of seed 1"
+    assert captions["seed0003-with-levels1-of-seed0000.png"] == "seed 3 with levels 1 of seed 0"
+    shown = len(page.all("figure"))
+    assert len(page.all("figcaption")) == shown
+    assert len([image for image in page.all("img") if image["alt"]]) == shown
+
+
+def test_the_latents_of_the_seeds_lie_beside_the_page(made: Path, polyinr: Run) -> None:
+    given = ("-m", made / "model.safetensors", "--latents", made / "site" / "latents.safetensors", "--res", "20")
+    assert polyinr("sample", *given, "-o", "again/").code == 0
+    for image in sorted((made / "site" / "images").glob("seed????-20px.png")):
+        again = np.asarray(Image.open(Path("again", f"{image.name[:8]}.png")))
+        assert (again == np.asarray(Image.open(image))).all()
+    assert len(list(Path("again").iterdir())) == 4

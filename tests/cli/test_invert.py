@@ -238,7 +238,7 @@ def test_latents_keep_name_window_and_scores(polyinr: Run, tiny_checkpoint: Path
 
 
 def test_ctrl_c_keeps_the_best_found_so_far(polyinr: Run, tiny_checkpoint: Path, photos: list[Path], monkeypatch):
-    """A signal at the fifth report of progress; the second photo is left out, and nothing is tuned."""
+    """A signal at the fifth measured PSNR: both photos of one size are kept, one of another is left out, none tuned."""
     from polyinr_core.inversion import search
 
     original, seen = search.psnr_of, []
@@ -251,17 +251,42 @@ def test_ctrl_c_keeps_the_best_found_so_far(polyinr: Run, tiny_checkpoint: Path,
 
     monkeypatch.setattr(search, "psnr_of", signal_once)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    Image.new("RGB", (8, 4)).save("wide.png")
     ran = polyinr(
-        *("invert", *photos, "-o", "x.safetensors", "-m", tiny_checkpoint, "--loss", "pixels"),
+        *("invert", *photos, "wide.png", "-o", "x.safetensors", "-m", tiny_checkpoint, "--loss", "pixels"),
         *("--steps", "100000", "--tune"),
     )
     assert ran.code == 130
-    assert "interrupted: keeping the best found so far; 1 of 2 photos left out, not tuned" in ran.stderr
+    assert "interrupted: keeping the best found so far; 1 of 3 photos left out, not tuned" in ran.stderr
     found = read_latents(Path("x.safetensors"))
-    assert len(found) == 1
-    assert found.photos[0].scores["psnr"] > 0
+    assert [photo.name for photo in found.photos] == [str(photo) for photo in photos]
+    assert all(photo.scores["psnr"] > 0 for photo in found.photos)
     assert not Path("x.delta.safetensors").exists()
     assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+def test_a_folder_of_photos(polyinr: Run, tiny_checkpoint: Path, photos: list[Path]):
+    ran = polyinr("invert", "photos", "-o", "x.safetensors", "-m", tiny_checkpoint, *QUICK)
+    assert ran.code == 0, ran.stderr
+    assert [photo.name for photo in read_latents(Path("x.safetensors")).photos] == [str(photo) for photo in photos]
+
+
+def test_a_video_to_latents_and_back(polyinr: Run, tiny_checkpoint: Path):
+    pytest.importorskip("av")
+    ran = polyinr("interpolate", "3", "4", "--frames", "4", "--fps", "10", "-m", tiny_checkpoint, "-o", "clip.mp4")
+    assert ran.code == 0, ran.stderr
+    ran = polyinr("invert", "clip.mp4", "-o", "clip.safetensors", "-m", tiny_checkpoint, *QUICK, "--json")
+    assert ran.code == 0, ran.stderr
+    assert [line["photo"] for line in ran.lines] == [f"clip.mp4 frame {index}" for index in range(4)]
+    assert len(read_latents(Path("clip.safetensors"))) == 4
+    (command,) = re.findall("render it with: polyinr (.*)", ran.stderr)
+    assert "--frames 4 --fps 10 " in command
+    ran = polyinr(*command.split())
+    assert ran.code == 0, ran.stderr
+    assert Path("clip-inverted.mp4").is_file()
+    ran = polyinr("sample", "--latents", "clip.safetensors", "-m", tiny_checkpoint, "-o", "frames/")
+    assert ran.code == 0, ran.stderr
+    assert len(list(Path("frames").iterdir())) == 4
 
 
 def test_progress_off_a_terminal(polyinr: Run, tiny_checkpoint: Path, photos: list[Path], monkeypatch):
@@ -283,6 +308,32 @@ def test_an_encoder_is_trained_and_started_from(polyinr: Run, tiny_checkpoint: P
     (found,) = polyinr(*again, "--steps", "30", "-o", "b.safetensors").lines
     assert start["steps"] == 0
     assert found["psnr"] > start["psnr"]
+
+
+def test_the_bundled_encoder_is_the_default_for_its_model(
+    polyinr: Run, tiny_checkpoint: Path, tiny_class_checkpoint: Path, photos: list[Path], monkeypatch
+):
+    from polyinr_core.inversion import encoder
+
+    quick = ("--steps", "2", "--batch", "2", "--res", "16")
+    assert polyinr("encoder", tiny_checkpoint, "-o", "e.safetensors", *quick).code == 0
+    monkeypatch.setattr(encoder, "bundled_encoder", lambda: Path("e.safetensors").absolute())
+    begin = ("invert", photos[0], "--loss", "pixels", "--overwrite", "-o", "a.safetensors", "-m")
+    ran = polyinr(*begin, tiny_checkpoint, "--steps", "0")
+    assert ran.code == 0, ran.stderr
+    assert "starting at what the bundled encoder says" in ran.stderr
+    found = read_latents(Path("a.safetensors"))
+    named = polyinr(*begin, tiny_checkpoint, "--steps", "0", "--encoder", "e.safetensors")
+    assert "bundled" not in named.stderr
+    assert torch.equal(read_latents(Path("a.safetensors")).affine, found.affine)
+    for options in (
+        (tiny_checkpoint, "--encoder", "none"),
+        (tiny_checkpoint, "--grid", "0:2"),
+        (tiny_checkpoint, "--space", "z"),
+        (tiny_class_checkpoint,),
+        (tiny_class_checkpoint, "--label", "2"),
+    ):
+        refused(polyinr(*begin, *options, "--steps", "0"), "--steps 0 is out of range", code=2)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,19 @@
 """Distances of images: nought for the same, as LPIPS for known features, of any size."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from polyinr_core.errors import RequestError, WeightsError
-from polyinr_core.inversion.loss import MAX_FEATURE_SIDE, MIN_FEATURE_SIDE, InversionLoss, PerceptualDistance, load_loss
+from polyinr_core.inversion.loss import (
+    MAX_FEATURE_SIDE,
+    MIN_FEATURE_SIDE,
+    InversionLoss,
+    PerceptualDistance,
+    TargetImage,
+    load_loss,
+)
 
 
 def plain(x: Tensor) -> list[Tensor]:
@@ -73,3 +81,14 @@ def test_beyond_the_ends_of_a_photo_s_colors_nothing_is_wrong():
     (grad,) = torch.autograd.grad(terms.loss, drawn)
     assert grad[..., :2].abs().max() == 0
     assert (grad[..., 2] > 0).all()
+
+
+@pytest.mark.parametrize(("level", "beyond"), [(0, -3.0), (255, 2.0)])
+def test_black_and_white_of_a_file_end_the_same(level: int, beyond: float):
+    """What is left is half a step of 8 bits; one step within the ends, a color beyond them is wrong."""
+    for value, clipped in ((level, True), (abs(level - 1), False)):
+        pixels = np.full((2, 2, 3), value, dtype=np.uint8)
+        target = TargetImage("flat", pixels, 2, 2).colors(torch.zeros(()))
+        terms = InversionLoss("pixels").for_target(target)(torch.full_like(target, beyond))
+        difference = 0.5 / 127.5 if clipped else beyond - ((value + 0.5) / 127.5 - 1)
+        assert float(terms.pixels) == pytest.approx(difference**2, rel=1e-4)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from polyinr_core.report.nearest_neighbors import COLUMNS, MIN_TILE_SIZE, realism_grid
-from polyinr_core.report.page import MAX_GRID_SIZE, THUMBNAIL_SIZE, embed, make_thumbnails, read_grid
+from polyinr_core.report.nearest_neighbors import COLUMNS, MIN_TILE_SIZE, THUMBNAIL_SIZE, make_thumbnails, realism_grid
+from polyinr_core.report.page import MAX_GRID_SIZE, embed, read_grid
 
 
 def decoded(source: str) -> Image.Image:

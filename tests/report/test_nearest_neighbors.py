@@ -8,8 +8,8 @@ from given_images import Given, PixelExtractor, noise
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.report.nearest_neighbors import NearestNeighbors, find_neighbors
-from polyinr_core.report.page import ThumbnailSource, compare_with_reals, thumbnails_at
+from polyinr_core.report.nearest_neighbors import NearestNeighbors, ThumbnailSource, find_neighbors, thumbnails_at
+from polyinr_core.report.page import compare_with_reals
 
 
 def neighbors_of(reals: Tensor, fakes: Tensor, **settings: Any) -> NearestNeighbors:

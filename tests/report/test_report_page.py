@@ -16,19 +16,19 @@ from polyinr_core.evaluation.results import ClassMetrics, Result
 from polyinr_core.images.io import write_image
 from polyinr_core.report import page
 from polyinr_core.report import plots as charts
-from polyinr_core.report.nearest_neighbors import NearestNeighbors
-from polyinr_core.report.page import RealsComparison, ThumbnailSource, compare_with_reals, render_page
+from polyinr_core.report.nearest_neighbors import NearestNeighbors, ThumbnailSource
+from polyinr_core.report.page import RealsComparison, ReportInfo, compare_with_reals, render_page
 from polyinr_core.report.plots import panels_of
 from polyinr_core.report.run_reader import StoredRun, read_run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://x.test/a.png onerror=alert(1)>&lt;{{ 7 * 7 }}"
-INFO = {"version": "1.2.3", "date": "today"}
+INFO = ReportInfo("1.2.3", "today")
 
 
 def page_of(run: StoredRun, *results: Result, compared: RealsComparison | None = None) -> HtmlPage:
     """Two charts are enough."""
     panels = panels_of(run.log, run.metrics)[:2]
-    return HtmlPage(render_page(run, panels, results=results, comparison=compared, **INFO))
+    return HtmlPage(render_page(run, panels, results=results, comparison=compared, info=INFO))
 
 
 @pytest.fixture
@@ -154,4 +154,4 @@ def test_size_of_the_page(run: StoredRun) -> None:
         write_image(path, rng.integers(0, 256, (1030, 2062, 3), dtype=np.uint8), overwrite=True)
     read = read_run(run.folder.path)
     assert read.log.kimg == pytest.approx(19_999 / 4)
-    assert len(render_page(read, panels_of(read.log, ()), results=(), comparison=None, **INFO)) < 5_000_000
+    assert len(render_page(read, panels_of(read.log, ()), results=(), comparison=None, info=INFO)) < 5_000_000

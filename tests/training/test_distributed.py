@@ -20,6 +20,8 @@ TORCHRUN = [COMMAND[0], "-m", "torch.distributed.run", "--standalone", "--nproc-
 # ten iterations in two stages
 SHORT = [*TINY, "--precision", "float64", "--stages", "8:0.02,16:0.02", "--state-every", "0.004"]
 SHORT += ["--checkpoint-every", "0.02"]
+RENDER = "polyinr: render images of this run with: polyinr sample -m run --seeds 0-7 -o images/"
+SAVED = "polyinr: training state saved to run; run the same command again to resume"
 FINE = 1e-9  # float64; sums over two halves are rounded otherwise than over the whole
 
 
@@ -53,6 +55,11 @@ def two(processes: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def said_by_main(folder: Path) -> list[str]:
+    """Return the lines on stderr of rank 0."""
+    return (folder / "said-0.txt").read_text().splitlines()
+
+
 def last_state(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(max((folder / "run/state").glob("*.safetensors")))
 
@@ -82,6 +89,7 @@ def test_two_processes_end_as_one(one: Path, two: Path) -> None:
     expected = last_state(one)
     assert any("running" in name or name.endswith("_u") for name in expected)
     assert largest_difference(expected, last_state(two)) < FINE
+    assert said_by_main(two)[-1] == RENDER
     assert (two / "said-1.txt").read_text() == ""
 
 
@@ -115,6 +123,8 @@ def test_a_state_of_two_goes_on_with_one(processes: Nursery, one: Path, tmp_path
     folder = place(tmp_path, "mixed")
     assert processes.run_ranks(folder, *SHORT, "--max-time", "0.001s", count=2) == [0, 0]
     assert states(folder) == [4]
+    assert said_by_main(folder)[-2:] == [RENDER, SAVED]
+    assert (folder / "said-1.txt").read_text() == ""
     assert processes.start(folder, *SHORT).end() == 0
     assert largest_difference(last_state(one), last_state(folder)) < FINE
 
@@ -140,8 +150,14 @@ def test_ctrl_c_saves_and_stops_the_job(tmp_path: Path) -> None:
     trainer = start(folder, *long, command=TORCHRUN)
     assert trainer.wait_for((folder / "run/checkpoints/000000008.safetensors").exists), trainer.said
     os.killpg(trainer.number, signal.SIGINT)
-    assert trainer.end() != 0
-    assert "polyinr: training state saved to run; run the same command again to resume" in trainer.said
+    assert trainer.end() == 1  # torchrun's code for a signal
+    said = trainer.said.splitlines()
+    end = next(number for number, line in enumerate(said) if line.startswith("polyinr: interrupted; "))
+    assert said[end - 2 : end] == [RENDER, SAVED]
+    assert not any(line.startswith("polyinr") for line in said[end + 1 :])
+    assert "Traceback" not in "".join(said[:end])
+    assert trainer.said.count("Traceback") == 1  # torchrun's own
+    assert "SignalException" in said[-1]
     state, damaged = read_state(folder / "run/state")
     assert state.counters["images"] >= 8
     assert not damaged
