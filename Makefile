@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What other processors compute with: PyTorch without AVX, or with AVX2 alone; MKL's and oneDNN's oldest code.
-# Elsewhere than on x86 these change nothing. Two threads that wait passively leave others the processor.
+# Elsewhere than on x86 these change nothing. Each with one thread and with two, which wait passively; two runs at a time.
 OTHERS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
 NUMERIC := tests/models tests/rendering tests/discriminator tests/training tests/inversion tests/latents
 
@@ -18,15 +18,12 @@ test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 numeric: install
-	set -e; for other in $(OTHERS); do \
-	  echo "$$other, one thread in each of two processes"; \
-	  env $$other $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(NUMERIC); \
-	  echo "$$other, two threads"; \
-	  env $$other OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(NUMERIC); \
-	done
+	@for threads in 1 2; do for other in $(OTHERS); do echo "$$other OMP_NUM_THREADS=$$threads"; done; done | \
+	xargs -P 2 -I {} sh -c 'said=$$(env {} OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -p no:cacheprovider \
+	  -m "not slow and not no_numbers" $(NUMERIC) 2>&1); code=$$?; printf "%s\n%s\n" "{}" "$$said"; exit $$code'
 
 slow: install
-	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist worksteal
 
 speed: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed_check.py

@@ -4,7 +4,9 @@ In this order, each part with a file of its own that is written anew after every
 - correctness: golden images, the backends against plain PyTorch, a training step against the same on a CPU;
 - ceilings: the bytes a second of a large copy, the operations a second of bfloat16 products;
 - training: whole iterations and their peak memory against the literal form, by resolution and channels;
-- sampling: milliseconds an image against the literal form and the floor of its products; Triton's tiles at the end.
+- sampling: milliseconds an image against the literal form and the floor of its products; Triton's tiles at the end;
+- float32: each way to multiply in float32, its milliseconds an image and how far it is from the golden images. The
+  fastest below 1e-4 belongs into the table of rendering/backends/triton.py.
 Medians after warm-up by the device's own events, random weights and data. What fails is a row, and the rest goes on.
 
 Its logic runs without a GPU: python benchmarks/gpu.py --device cpu --quick
@@ -19,20 +21,20 @@ from typing import Any
 import torch
 import typer
 from baseline import LEVELS, BaselineGenerator, BaselineTrainer
+from launches import Launches
 from level_cost import table
 from random_models import random_generator
 from results_io import facts, write
 from safetensors.torch import load_file
 from timing import Bench
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from polyinr_core.checkpoints.official import load_official_checkpoint
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.layers import LevelFunction, select_level
 from polyinr_core.rendering.backends import Backend, in_precision, select_backend
-from polyinr_core.rendering.backends.triton import Tile, TritonBackend, has_kernels
+from polyinr_core.rendering.backends.triton import CUBLAS, Tile, TritonBackend, has_kernels
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training.config import TrainingConfig
@@ -50,12 +52,17 @@ CANDIDATES = {  # tiles that are timed, for the table in rendering/backends/trit
         Tile(128, 256, 64, warps=8),
         Tile(64, 256, 64, warps=4),
         Tile(64, 256, 64, warps=8, all_levels=True),
+        CUBLAS,
     ),
     torch.float32: (
         Tile(64, 64, 32),
         Tile(128, 64, 16, warps=8),
         Tile(128, 128, 16, warps=8),
         Tile(64, 128, 16, warps=8, all_levels=True),
+        Tile(64, 64, 32, precision="tf32x3"),
+        Tile(128, 64, 32, warps=8, precision="tf32x3"),
+        Tile(128, 128, 32, warps=8, stages=2, precision="tf32x3"),
+        CUBLAS,
     ),
 }
 MAX_FUSED_CHANNELS = 512  # of tiles with all levels
@@ -64,7 +71,7 @@ PART = 2**14  # pixels of all images, whose features, read and written, stay in 
 # fifty layers with kinks, in which another order of sums takes other sides.
 MAX_OFF, MAX_RELATIVE, MAX_GRADIENT = 1e-4, {torch.float32: 1e-4, BF16: 2e-2}, {torch.float32: 2e-2, BF16: 0.7}
 MAX_LOSS = {torch.float32: 1e-3, BF16: 0.2}  # of an untrained discriminator, whose logits are about 0
-SHARES = {"correctness": 0.3, "ceilings": 0.05, "training": 0.7, "sampling": 1.0}  # of the time that is left
+SHARES = {"correctness": 0.3, "ceilings": 0.05, "training": 0.7, "sampling": 0.85, "float32": 1.0}  # of the time left
 Row = dict[str, Any]
 
 
@@ -86,9 +93,15 @@ def golden(bench: Bench) -> Iterator[Row]:
         affine = generator.affine(generator.w(vectors["input.z"].to(bench.device), label))
         expected = vectors["output.image_psi1_res32"].to(bench.device)
         coordinates = RegularGrid(32, 32).coordinates(device=bench.device)
-        for form, backend in (*plain_and_chosen(bench, generator.synthesis, torch.float32),):
-            off = float((backend(affine, coordinates).mT.unflatten(2, (32, 32)) - expected).abs().max())
-            yield {"file": name, "form": form, "off": off, "right": off < MAX_OFF}
+        synthesis = generator.synthesis
+        for form, backend in (*plain_and_chosen(bench, synthesis), *tiles(bench, synthesis, torch.float32)):
+            row: Row = {"file": name, "form": form}
+            try:
+                row["off"] = float((backend(affine, coordinates).mT.unflatten(2, (32, 32)) - expected).abs().max())
+                row["right"] = row["off"] < MAX_OFF
+            except Exception as error:  # a tile that does not compile is a finding
+                row |= failed(error)
+            yield row
 
 
 @torch.no_grad()
@@ -235,19 +248,6 @@ def iterate(state: TrainingState, reals: Tensor, z: Tensor, *, augment: bool, ch
     return train_step(state, options, reals=Batch(reals, None), g_fakes=fakes, d_fakes=fakes, ema_beta=0.9)
 
 
-class Launches(TorchDispatchMode):
-    """Counts the operations that start at least one kernel: all but those that only look at memory otherwise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.count += not (func.is_view or name in ("empty", "empty_like", "new_empty", "empty_strided", "detach"))
-        return func(*args, **kwargs or {})
-
-
 @torch.no_grad()
 def sampling(bench: Bench) -> Iterator[Row]:
     """Yield milliseconds an image of every form, and how many times the floor of its products that is."""
@@ -296,7 +296,29 @@ def sampling_case(bench: Bench, *, n: int, side: int, batch: int, with_tiles: bo
         yield row
 
 
-def plain_and_chosen(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[str, Backend]]:
+@torch.no_grad()
+def float32(bench: Bench) -> Iterator[Row]:
+    """Yield for each way to multiply in float32 its milliseconds an image, and how far it is from the golden images."""
+    off: dict[str, float] = {}
+    for row in golden(bench):
+        off[row["form"]] = max(row.get("off", float("inf")), off.get(row["form"], 0.0))
+    for n, side, batch in [(16, 8, 2)] if bench.quick else [(512, 256, 8), (1024, 256, 8)]:
+        generator = random_generator(GeneratorConfig(channels=n, levels=LEVELS)).to(bench.device)
+        affine = generator.affine(generator.w(torch.randn(batch, generator.config.z_dim, device=bench.device)))
+        coordinates, synthesis = RegularGrid(side, side).coordinates(device=bench.device), generator.synthesis
+        for form, backend in (*plain_and_chosen(bench, synthesis), *tiles(bench, synthesis, torch.float32)):
+            if not bench:
+                return
+            row = {"channels": n, "side": side, "batch": batch, "form": form}
+            try:
+                row["ms"] = bench.milliseconds(partial(backend, affine, coordinates)) / batch
+                row |= {"off_golden": off[form], "right": off[form] < MAX_OFF}
+            except Exception as error:
+                row |= failed(error)
+            yield row
+
+
+def plain_and_chosen(bench: Bench, synthesis: Any, dtype: torch.dtype = torch.float32) -> Iterator[tuple[str, Backend]]:
     """Yield the network itself and what would be chosen for the device."""
     yield f"eager {word(dtype)}", synthesis
     yield f"chosen {word(dtype)}", select_backend(synthesis, bench.device)
@@ -308,7 +330,8 @@ def tiles(bench: Bench, synthesis: Any, dtype: torch.dtype) -> Iterator[tuple[st
         for tile in CANDIDATES[dtype]:
             if synthesis.config.channels <= MAX_FUSED_CHANNELS or not tile.all_levels:
                 shape = f"{tile.pixels}x{tile.outputs}x{tile.inputs}{' whole' if tile.all_levels else ''}"
-                yield f"triton {shape} {word(dtype)}", TritonBackend(synthesis, tile=tile)
+                form = "cublas" if tile == CUBLAS else f"triton {shape} {tile.precision}"
+                yield f"{form} {word(dtype)}", TritonBackend(synthesis, tile=tile)
 
 
 def in_parts(backend: Backend, affine: Tensor, coordinates: Tensor) -> Tensor:
@@ -348,7 +371,13 @@ def shown(row: Row) -> str:
     )
 
 
-PARTS = {"correctness": correctness, "ceilings": ceilings, "training": training, "sampling": sampling}
+PARTS = {
+    "correctness": correctness,
+    "ceilings": ceilings,
+    "training": training,
+    "sampling": sampling,
+    "float32": float32,
+}
 
 
 def main(

@@ -194,10 +194,10 @@ def choose_dtype(precision: str, device: "torch.device", *, is_8_bit: bool) -> "
 
 def multiplies_bfloat16(device: "torch.device") -> bool:
     """Return whether the hardware multiplies bfloat16 natively and oneDNN may use it."""
-    import torch
+    from polyinr_core.runtime.device import is_bfloat16_gpu
 
     if device.type != "cpu":
-        return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return is_bfloat16_gpu(device)
     limit = next((os.environ[name] for name in ONEDNN_VARIABLES if name in os.environ), "")
     return limit.upper() not in ISAS_WITHOUT_BFLOAT16 and bool(BFLOAT16_FLAGS & cpu_flags())
 

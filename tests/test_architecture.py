@@ -91,6 +91,12 @@ def test_the_networks_import_torch_alone(path: Path) -> None:
         assert not name.startswith(("timm", "torchvision", "numpy", "PIL", "safetensors", "scipy")), name
 
 
+def test_timm_and_torchvision_are_imported_with_the_first_network() -> None:
+    """They take longer to load than PyTorch, and most commands need no network of theirs."""
+    for path in modules("polyinr_core") + modules("polyinr_cli"):
+        assert not [name for name in imports(path, lazy=False) if name.split(".")[0] in ("timm", "torchvision")], path
+
+
 @pytest.mark.parametrize("path", modules("polyinr_cli"), ids=lambda p: p.name)
 def test_a_command_imports_no_other_command(path: Path) -> None:
     for name in imports(path):

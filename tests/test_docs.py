@@ -7,11 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Run, small_checkpoint
+from forked_commands import forked_commands
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +94,10 @@ def test_readme_commands_run(polyinr: Run, reference: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pipes.sh", "walkthrough.sh", "image_tools.sh", "first_hour.sh"])
 def test_examples_run(name: str, tmp_path: Path) -> None:
-    """Each to its end, with this Python's `polyinr`; training is cut short."""
+    """Each to its end; the first with this Python's own `polyinr`, the longer ones with processes that are forked.
+
+    Training is cut short.
+    """
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -102,6 +107,10 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
     model = small_checkpoint(tmp_path / "ten.safetensors", levels=10)
     argument = [] if name in ("walkthrough.sh", "first_hour.sh") else [str(model)]
     command = ["bash", str(ROOT / "examples" / name), *argument]
-    ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    forked = nullcontext() if name == "pipes.sh" else forked_commands(tmp_path, environment=environment)
+    with forked as folder:
+        if folder is not None:
+            environment["PATH"] = f"{folder}:{environment['PATH']}"
+        ran = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert list(tmp_path.rglob("*.png"))

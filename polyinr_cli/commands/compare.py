@@ -30,5 +30,4 @@ def compare(
     if as_json:
         console.json_line(comparison.to_dict((a.name, b.name)))
         return
-    for line in comparison_lines(a, b, comparison):
-        console.line(line)
+    console.lines(comparison_lines(a, b, comparison))

@@ -93,6 +93,14 @@ def evaluate(
             "dataset, but uniform with --protocol adm.",
         ),
     ] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(
+            "--precision",
+            help="Render the model's images in float32 or bfloat16; auto is bfloat16 on a GPU if that changes the "
+            "first images by less than rounding to 8 bits does, else float32.",
+        ),
+    ] = "auto",
     weights: Weights = None,
     download: Download = False,
     bootstrap: Annotated[
@@ -184,6 +192,7 @@ def evaluate(
             psi=psi,
             label=label,
             labels=labels,
+            precision=precision,
             held_out=held_out,
             weights=files,
             download=download,
@@ -212,5 +221,4 @@ def evaluate(
         with written_beside(output, overwrite=overwrite) as draft:
             draft.write_text(text, encoding="utf-8")
     if not as_json and not to_stdout:
-        for line in [*metric_lines(result["metrics"]), *class_lines(result.get("classes", {}))]:
-            console.line(line)
+        console.lines([*metric_lines(result["metrics"]), *class_lines(result.get("classes", {}))])

@@ -48,8 +48,7 @@ def table(
             raise RequestError(f"--names {names!r} must give {len(results)} different names, one for each result")
         results = [replace(result, name=title) for result, title in zip(results, titles, strict=True)]
     rows = table_of(results, known)
-    for line in typeset(rows, format):
-        console.line(line)
+    console.lines(typeset(rows, format))
     if format == "csv":
         for note in (*rows.notes, rows.source):
             if note:

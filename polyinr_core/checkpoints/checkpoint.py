@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,14 @@ class Checkpoint:
     def grid(self, width: int, height: int, *, window: Window = UNIT) -> Grid:
         """Return the learned grid at exactly its own resolution and window, the regular one everywhere else."""
         if self.learned_grid is not None and (width, height) == (self.resolution,) * 2 and window == UNIT:
-            return LearnedGrid(self.learned_grid, width, height)
+            return self._learned
         return RegularGrid(width, height, window)
+
+    @cached_property
+    def _learned(self) -> LearnedGrid:
+        """The learned grid, one object, so that a GPU gets it once."""
+        assert self.learned_grid is not None
+        return LearnedGrid(self.learned_grid, self.resolution, self.resolution)
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:

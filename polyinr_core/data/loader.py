@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from polyinr_core.errors import ConfigError, DatasetError, PolyinrError, silence_libraries
-from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext, to_device
+from polyinr_core.runtime.device import to_device
+from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.resources import end_with_parent, interrupts_held
 from polyinr_core.runtime.rng import generator_for
 

@@ -8,7 +8,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from polyinr_core.runtime.distributed import to_device
+from polyinr_core.runtime.device import to_device
 
 from .dataset import ImageDataset
 

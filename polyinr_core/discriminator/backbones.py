@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any, Self, TypeVar
 
 import torch
-from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -47,6 +46,8 @@ class HalvingConv2d(nn.Conv2d):
 
 def replace_convolutions(network: nn.Module) -> None:
     """Replace a frozen network's convolutions by equal ones that are faster on a CPU."""
+    from timm.layers import Conv2dSame
+
     for block in list(network.modules()):
         children = list(block.named_children())
         for (name, layer), (next_name, following) in pairwise([*children, ("", nn.Identity())]):
@@ -88,6 +89,17 @@ class Frozen(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode: BatchNorm statistics are never touched."""
         return super().train(False)
+
+
+def store_weights(network: nn.Module, dtype: torch.dtype) -> None:
+    """Store convolutions and products of a frozen network in `dtype` and channels_last, for autocast to it.
+
+    Autocast casts weights that do not learn again in every pass; it finds these cast already. What it computes in
+    float32 keeps its weights.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.to(dtype=dtype).to(memory_format=torch.channels_last)  # the latter of kernels alone
 
 
 class Lite0Features(Frozen):

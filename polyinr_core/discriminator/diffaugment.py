@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from polyinr_core.runtime.distributed import to_device
+from polyinr_core.runtime.device import to_device
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from polyinr_core.errors import ConfigError, LabelError
 from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.rng import seeded_init
 
-from .backbones import Frozen, PixelwiseConv2d, make_backbone
+from .backbones import Frozen, PixelwiseConv2d, make_backbone, store_weights
 from .config import DiscriminatorConfig
 from .diffaugment import Draws, augment, blur
 from .heads import Head, SharedBatchNorm
@@ -161,14 +161,12 @@ class ProjectedDiscriminator(nn.Module):
                 head.table.weight.data[: len(table)] = table.to(head.table.weight)
 
     def store_pretrained(self, dtype: torch.dtype) -> None:
-        """Store convolutions and products of the pretrained networks in `dtype` and channels_last, for autocast to it.
+        """Store the weights of the pretrained networks for autocast to `dtype` (`store_weights`).
 
-        Autocast casts weights that do not learn again in every pass; it finds these cast already. What it computes in
-        float32 keeps its weights, and so do the random projections, which are part of a training state.
+        The random projections, which are part of a training state, keep theirs.
         """
-        for name, layer in self.features.named_modules():
-            if ".network." in name and isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.to(dtype=dtype).to(memory_format=torch.channels_last)  # the latter of kernels alone
+        for features in self.features.values():
+            store_weights(features.network, dtype)  # type: ignore[arg-type]
 
     def share_statistics(self, dist: DistributedContext) -> None:
         """Let every BatchNorm take its statistics over the images that all `dist` see together."""

@@ -33,6 +33,7 @@ from .protocols import (
     check_numbers,
     check_statistics_path,
     choose_labels,
+    choose_precision,
     load_extractors,
     select_metrics,
 )
@@ -65,6 +66,7 @@ def evaluate(
     psi: float = 1.0,
     label: int | str | None = None,
     labels: str | None = None,
+    precision: str = "auto",
     held_out: "str | PathLike[str] | None" = None,
     weights: Mapping[str, "str | PathLike[str]"] | None = None,
     extractors: Mapping[str, FeatureExtractor] | None = None,
@@ -99,6 +101,8 @@ def evaluate(
         label: one class for all generated images, an index or a name.
         labels: "dataset" draws the classes of generated images as in `real`, "uniform" uniformly; by default as the
             protocol says, which is as in `real` except in adm.
+        precision: of generated images, "float32", "bfloat16" or "auto": bfloat16 on a GPU if that changes the first
+            images by less than rounding to 8 bits does, else float32. Path lengths and inversion are in float32.
         held_out: a run folder; only the images of `real` that the run held out are used.
         weights: files of weights by network, such as {"inception": "inception-2015-12-05.pt"}.
         extractors: feature extractors by network, instead of loading them.
@@ -141,6 +145,7 @@ def evaluate(
         label=label,
         labels=labels,
         psi=psi,
+        precision=precision,
         optional={
             "--count": count,
             "--real-count": real_count,
@@ -196,8 +201,13 @@ def evaluate(
         side = fakes.resolution
         inform(f"generating {len(fakes)} images of {side}x{side} px on {device}; --count sets how many")
     settings = PassSettings(device, batch, bootstrap, Path(cache) if cache is not None else None, ranks, progress)
+    rendered_in = "float32"
+    if checkpoint is not None and isinstance(fakes, GeneratedImages) and selection.in_reduced_precision:
+        rendered_in = choose_precision(fakes, precision, ranks=ranks)
 
     result, real_statistics = _evaluate_sets(selection, compared, fakes, extractors, settings, class_names, warn)
+    if result:
+        result["card"]["precision"] = rendered_in
     if save_statistics_to is not None and isinstance(reals, DatasetImages) and ranks.is_main:
         save_statistics(save_statistics_to, reals, real_statistics, extractors, overwrite=overwrite)
     if model_metrics:

@@ -29,12 +29,13 @@ from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
 from polyinr_core.images.grid import check_finite, quantize
 from polyinr_core.images.io import read_metadata
 from polyinr_core.latents.latents import UNIFORM, LabelDistribution, draw_z
-from polyinr_core.rendering.backends import Backend, select_backend
+from polyinr_core.rendering.backends import Backend, in_precision, select_backend
 from polyinr_core.rendering.render import pixels_per_batch
 from polyinr_core.runtime.atomic_io import PathLike, read_bytes, sha256_of
 from polyinr_core.runtime.rng import generator_for
 
 READ_BATCH = 32  # images read and decoded together
+PROBE_IMAGES = 8  # by which bfloat16 is compared with float32
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, RuntimeError)  # truncated, encrypted
 THREADS = min(8, os.cpu_count() or 1)  # that decode; Pillow releases the GIL
 
@@ -273,7 +274,8 @@ class GeneratedImages:
 
     Each seed also draws a class from `labels`, which a model without classes ignores. The rendering batch does not
     depend on the extractor's batch or on the requested indices, so that an image always has the same bits.
-    Raises RequestError.
+    `dtype` bfloat16 reduces the n x n products; path lengths are of images in float32 all the same. Raises
+    RequestError.
     """
 
     def __init__(
@@ -285,6 +287,7 @@ class GeneratedImages:
         resolution: int | None = None,
         psi: float = 1.0,
         labels: LabelDistribution = UNIFORM,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if count < 1:
             raise RequestError(f"count {count} is below 1")
@@ -299,6 +302,7 @@ class GeneratedImages:
         self.resolution = resolution or checkpoint.resolution
         self.psi = psi
         self.labels = labels
+        self.dtype = dtype
 
     def __len__(self) -> int:
         return self.count
@@ -332,19 +336,32 @@ class GeneratedImages:
         return tuple(self.checkpoint.class_names) or tuple(map(str, range(self.checkpoint.generator.config.classes)))
 
     @cached_property
-    def backend(self) -> Backend:
-        """The rendering backend of the generator's device when first used."""
-        generator = self.checkpoint.generator
-        return select_backend(generator.synthesis, generator.mapping.w_avg.device)
+    def backends(self) -> dict[torch.dtype, Backend]:
+        """The rendering backends that were used, for the generator's device."""
+        return {}
+
+    def backend(self, dtype: torch.dtype) -> Backend:
+        """Return the rendering backend in float32 (the generator's own dtype) or bfloat16, built at its first use."""
+        if dtype not in self.backends:
+            generator = self.checkpoint.generator
+            synthesis = in_precision(generator.synthesis, dtype) if dtype == torch.bfloat16 else generator.synthesis
+            self.backends[dtype] = select_backend(synthesis, generator.mapping.w_avg.device)
+        return self.backends[dtype]
+
+    def rounding_error(self) -> float:
+        """Return the root mean square, in gray levels of 255, by which bfloat16 changes the first images."""
+        w = self.sample_w(range(min(self.count, PROBE_IMAGES)))
+        exact, reduced = (self.render(w, dtype=dtype).clamp(-1, 1) for dtype in (torch.float32, torch.bfloat16))
+        return 127.5 * float((reduced - exact).double().square().mean().sqrt())
 
     def sample_w(self, seeds: range, *, label_seeds: range | None = None) -> Tensor:
         """Return w [N, L, w_dim] of seeds, whose classes are drawn by `label_seeds`, by default the same."""
         label_seeds = seeds if label_seeds is None else label_seeds
         return sample_w(self.checkpoint, seeds, psi=self.psi, labels=self.labels, label_seeds=label_seeds)
 
-    def render(self, w: Tensor) -> Tensor:
+    def render(self, w: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Render w [N, L, w_dim] to colors [N, 3, resolution, resolution], about [-1, 1]."""
-        return render_images(self.checkpoint, w, resolution=self.resolution, backend=self.backend)
+        return render_images(self.checkpoint, w, resolution=self.resolution, backend=self.backend(dtype))
 
     @torch.no_grad()
     def batches(self, indices: range | None = None) -> Iterator[Tensor]:
@@ -353,7 +370,7 @@ class GeneratedImages:
         size = max(pixels_per_batch(device) // self.resolution**2, 1)
         for start in range(indices.start // size * size, indices.stop, size):
             seeds = range(start, min(start + size, self.count))
-            pixels = quantize(next(check_finite([self.render(self.sample_w(seeds))])))
+            pixels = quantize(next(check_finite([self.render(self.sample_w(seeds), dtype=self.dtype)])))
             yield pixels[max(indices.start - start, 0) : indices.stop - start]
 
 

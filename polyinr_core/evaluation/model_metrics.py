@@ -1,5 +1,6 @@
 """The metrics of a model by name: perceptual path length, inversion, speed, parameter counts."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from polyinr_core.metrics.ppl import EPSILON, PPL_RESOLUTION, path_length, path_
 from polyinr_core.metrics.registry import FeatureKey, Metric, is_network
 from polyinr_core.models.generator import count_parameters
 from polyinr_core.rendering.render import pixels_per_batch
+from polyinr_core.runtime.device import synchronize
 from polyinr_core.runtime.pretrained import SOURCES, Packaged
 
 from .image_sources import GeneratedImages
@@ -182,9 +184,9 @@ def at_training_resolution(fakes: GeneratedImages) -> GeneratedImages:
             f"upsampling goes from the training resolution, {trained} px, to a larger one, not to {fakes.resolution} "
             "px: give --res above it and reals of that size"
         )
-    return GeneratedImages(
-        fakes.checkpoint, name=fakes.name, count=fakes.count, resolution=trained, psi=fakes.psi, labels=fakes.labels
-    )
+    small = copy.copy(fakes)
+    small.resolution = trained
+    return small
 
 
 class UpsampledExtractor:
@@ -332,26 +334,20 @@ def inversion_estimates(measurements: Sequence[dict[str, Any]], *, resamples: in
 def speed_estimate(model: GeneratedImages, *, progress: Callable[[int, int], None] | None = None) -> Estimate:
     """Return the median, smallest and largest number of seconds that generating one image takes (paper, table 2).
 
-    They are measured on the generator's device and in its dtype.
+    They are measured on the generator's device, in the dtype of the images.
     """
     device = model.checkpoint.generator.mapping.w_avg.device
     seconds = []
     for seed in range(WARM_UP_IMAGES + TIMED_IMAGES):
         synchronize(device)
         start = time.perf_counter()
-        model.render(model.sample_w(range(seed, seed + 1)))
+        model.render(model.sample_w(range(seed, seed + 1)), dtype=model.dtype)
         synchronize(device)
         seconds.append(time.perf_counter() - start)
         if progress is not None:
             progress(seed + 1, WARM_UP_IMAGES + TIMED_IMAGES)
     timed = seconds[WARM_UP_IMAGES:]
     return {"value": float(np.median(timed)), "min": min(timed), "max": max(timed), "repeats": TIMED_IMAGES}
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device's pending work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def parameter_counts(checkpoint: Checkpoint) -> dict[str, Estimate]:

@@ -1,8 +1,11 @@
 """Which metrics names select in a protocol, what these need, and whether the arguments of an evaluation fit."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.errors import RequestError, WeightsError
@@ -10,12 +13,15 @@ from polyinr_core.latents.latents import UNIFORM, LabelDistribution, check_psi, 
 from polyinr_core.metrics.extractors import FeatureExtractor, load_extractor
 from polyinr_core.metrics.registry import PARTS, Metric, get_metric
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite
+from polyinr_core.runtime.device import is_bfloat16_gpu
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 
 from .image_sources import DatasetImages, GeneratedImages
 from .model_metrics import MODEL_METRIC_NAMES, ModelMetric, at_training_resolution, get_model_metric, native_name
 from .set_metrics import Source
 from .statistics_io import SavedStatistics
 
+logger = logging.getLogger(__name__)
 # what the names fid and pr mean in each protocol
 PROTOCOLS: dict[str, dict[str, str]] = {
     "sgxl": {"fid": "fid", "pr": "pr"},  # StyleGAN-XL
@@ -33,6 +39,8 @@ USER_FILES = {  # TorchScript networks that are not part of polyinr: the message
 USE_REALS, USE_FAKES = ("inversion", "upsampling"), ("ppl", "upsampling")  # model metrics: of reals; of many fakes
 MAX_COUNT = 100_000_000  # of whatever is counted
 MAX_STEPS = 10**6
+PRECISIONS = ("auto", "float32", "bfloat16")
+MAX_ROUNDING_ERROR = 12**-0.5  # gray levels, root mean square: of rounding to 8 bits, which every protocol does
 COMBINED = "prdc"  # precision, recall, density and coverage: pr-X and dc-X, by default in lite2
 
 
@@ -76,6 +84,12 @@ class MetricSelection:
     def need_dataset_labels(self) -> tuple[str, ...]:
         """The names of the metrics whose protocol draws the labels of generated images as in the data."""
         return tuple(name for name in self.need_fakes if name not in self.uniform)
+
+    @property
+    def in_reduced_precision(self) -> tuple[str, ...]:
+        """The names of the metrics whose images may be rendered in bfloat16."""
+        speed = (name for name, metric in self.model_metrics.items() if metric.kind == "speed")
+        return (*self.metrics, *self.upsampling, *speed)
 
 
 def select_metrics(names: Sequence[str], protocol: str = "sgxl") -> MetricSelection:
@@ -180,6 +194,23 @@ def choose_labels(
     return distribution, ""
 
 
+def choose_precision(fakes: GeneratedImages, precision: str, *, ranks: DistributedContext = SINGLE_PROCESS) -> str:
+    """Choose the dtype of generated images, and return it in words. Call on every rank.
+
+    "auto" is bfloat16 for a generator on a GPU that multiplies it natively, if that changes the first images by less
+    than rounding them to 8 bits does; else float32.
+    """
+    device = fakes.checkpoint.generator.mapping.w_avg.device
+    if precision == "float32" or (precision == "auto" and not is_bfloat16_gpu(device)):
+        return "float32"
+    error = ranks.broadcast_object(fakes.rounding_error() if ranks.is_main else 0.0)
+    if precision == "auto" and not error < MAX_ROUNDING_ERROR:
+        logger.info("bfloat16 would change the images by %.2g gray levels: evaluating in float32", error)
+        return "float32"
+    fakes.dtype = torch.bfloat16
+    return f"bfloat16, {error:.2g} of 255 gray levels from float32 (root mean square)"
+
+
 def dataset_labels(reals: Source | None, *, classes: int) -> LabelDistribution:
     """Return the distribution of the real images over a model's `classes`. Raises RequestError."""
     if reals is None:
@@ -215,6 +246,7 @@ def check_arguments(
     label: object,
     labels: str | None,
     psi: float,
+    precision: str,
     optional: Mapping[str, object],
 ) -> None:
     """Raise RequestError unless the metrics have the images that they need and use every argument given.
@@ -224,8 +256,12 @@ def check_arguments(
     if not has_model and selection.model_metrics:
         name = next(iter(selection.model_metrics))
         raise RequestError(f"{name} is a metric of a model; name one with -m and leave out --fake")
-    if not samples and (label is not None or labels is not None or psi != 1):
-        raise RequestError("--label, --labels and --psi are for images that a model generates; leave them out")
+    if precision not in PRECISIONS:
+        raise RequestError(f"precision {precision!r} is unknown; choose from {', '.join(PRECISIONS)}")
+    if not samples and (label is not None or labels is not None or psi != 1 or precision != "auto"):
+        raise RequestError(
+            "--label, --labels, --psi and --precision are for images that a model generates; leave them out"
+        )
     if label is not None and labels is not None:
         raise RequestError("--label gives all images one class, --labels draws a class for each; give one of them")
     if real is None and selection.need_reals:
@@ -246,8 +282,10 @@ def check_arguments(
         "--cache": [*selection.metrics, *selection.upsampling],
         "--save-statistics": comparisons,
         "--per-class": comparisons,
+        "--precision": selection.in_reduced_precision,
     }
-    for option, value in {**optional, "--labels": labels}.items():
+    given = {**optional, "--labels": labels, "--precision": None if precision == "auto" else precision}
+    for option, value in given.items():
         if value is not None and not users[option]:
             raise RequestError(f"{option} has no use beside {', '.join(selection.names)}; leave it out")
 

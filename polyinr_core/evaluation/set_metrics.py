@@ -113,8 +113,10 @@ def cache_key(
     images: ImageSource, key: FeatureKey, extractors: Mapping[str, FeatureExtractor], device: torch.device
 ) -> dict[str, Any]:
     """Return everything that the statistics of images depend on."""
+    dtype = getattr(images, "dtype", torch.float32)
     return {
         "format": CACHE_FORMAT,
+        **({} if dtype == torch.float32 else {"precision": str(dtype)}),
         "images": {name: fact for name, fact in images.provenance.items() if name != "name"},
         "resolution": images.resolution,
         "network": [key[0], extractor_identity(extractors[key[0]])],

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import timm
 import torch
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -111,6 +109,9 @@ class TimmFeatures(nn.Module):
     def __init__(
         self, model: str, weights: dict[str, Tensor], *, resolution: int | None = None, sha256: str = "", name: str = ""
     ) -> None:
+        import timm
+        from timm.data import resolve_model_data_config
+
         super().__init__()
         facts = timm.get_pretrained_cfg(model)
         given: dict[str, Any] = {"img_size": resolution} if resolution and facts and facts.fixed_input_size else {}
@@ -221,6 +222,8 @@ def read_lite2(file: Path | None = None) -> tuple[dict[str, Tensor], str]:
 
 def load_timm(model: str, file: Path | None, *, resolution: int | None, download: bool, name: str) -> TimmFeatures:
     """Return timm's `model`, whose name may end in the tag of its weights. Raises RequestError, WeightsError."""
+    import timm
+
     if not timm.is_model(model.split(".")[0]):
         raise RequestError(f"timm has no network {model!r}; see timm.list_models()")
     if file is None:
@@ -232,6 +235,8 @@ def load_timm(model: str, file: Path | None, *, resolution: int | None, download
 
 def timm_source(model: str) -> Hosted:
     """Return where timm hosts the weights of a network. Raises WeightsError."""
+    import timm
+
     facts = timm.get_pretrained_cfg(model)
     if facts is None or not facts.hf_hub_id:
         raise WeightsError(f"timm hosts no weights for {model}; give a file")

@@ -15,6 +15,7 @@ from torch import Tensor
 from polyinr_core.data.loader import prefetch
 from polyinr_core.errors import FileError, PolyinrError
 from polyinr_core.runtime.atomic_io import PathLike, written_beside
+from polyinr_core.runtime.device import to_device
 from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.strict_json import JsonError, format_json, is_whole, plain_json
 from polyinr_core.runtime.tensor_files import (
@@ -138,7 +139,7 @@ def extract_features(
                 batch_features: dict[FeatureKey, list[Tensor]] = {}
                 for name, function in functions.items():
                     for part in first_images(pixels, totals[name] - indices.start - done):
-                        for tap, features in function(part.to(device)).items():
+                        for tap, features in function(to_device(part, device)).items():
                             batch_features.setdefault((name, tap), []).append(features)
                 updates.submit(accumulate, batch_features, sum(map(len, pixels))).result()
                 if progress is not None:

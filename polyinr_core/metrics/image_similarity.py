@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -69,9 +68,11 @@ class Vgg16Features(nn.Module):
     """
 
     def __init__(self, weights: Mapping[str, Tensor], *, origin: str = "VGG16") -> None:
+        from torchvision.models import vgg16
+
         super().__init__()
         with torch.device("meta"):
-            layers = torchvision.models.vgg16(weights=None).features[: TAPS[-1] + 1]
+            layers = vgg16(weights=None).features[: TAPS[-1] + 1]
         given = {key.removeprefix("features."): value for key, value in weights.items() if "features." in key}
         for key, shape in ((key, value.shape) for key, value in layers.state_dict().items()):
             if key not in given or given[key].shape != shape:

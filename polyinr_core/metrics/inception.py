@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import inception_v3
 
 from polyinr_core.errors import PolyinrError, WeightsError
 from polyinr_core.runtime.atomic_io import sha256_of
@@ -233,6 +232,8 @@ class RandomInception(nn.Module):
     dim = 2048
 
     def __init__(self, seed: int = 0) -> None:
+        from torchvision.models import inception_v3
+
         super().__init__()
         with meta_init():
             network: Any = inception_v3(weights=None, aux_logits=False, init_weights=False)

@@ -117,12 +117,14 @@ class BlendGrid:
         return (weights.T.unsqueeze(-1) * coordinates.unsqueeze(1)).flatten(1)  # [P, 3 K]
 
 
-def copy_on(device: torch.device, tensor: Tensor, copies: dict[torch.device, Tensor]) -> Tensor:
-    """Return a tensor on a device: it is copied there once, however many chunks of pixels ask for it."""
-    if tensor.device == device:
+def copy_on(
+    device: torch.device, tensor: Tensor, copies: dict[torch.device, Tensor], dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return a tensor on a device, in `dtype` if given: it is copied once, however many chunks of pixels ask for it."""
+    if tensor.device == device and dtype in (None, tensor.dtype):
         return tensor
     if device not in copies:
-        copies[device] = tensor.to(device)
+        copies[device] = tensor.to(device, dtype)
     return copies[device]
 
 

@@ -237,9 +237,6 @@ class Synthesis(nn.Module):
             return h
         return h.clamp(-limit, limit) if h.requires_grad else h.clamp_(-limit, limit)
 
-    def extra_repr(self) -> str:
-        return f"form={self.config.form}"
-
 
 def flops_per_pixel(config: GeneratorConfig) -> int:
     """Return the multiplications and additions per pixel: 2 n^2 a level after level 0, and terms linear in n."""

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from polyinr_core.runtime.device import is_bfloat16_gpu
+
 SLOPE = 0.2  # of every LeakyReLU
 ALIGNMENT = 64  # bytes, a cache line, to which PyTorch's allocator aligns tensors
 CPU_ROWS, ROWS = 8, 32  # rows of every product in batch_invariant, on a CPU and elsewhere
 CHUNK_FEATURES = 2**18  # per chunk of a level on a CPU, so that its buffers fit a core's second-level cache
 GPU_CHUNK_FEATURES = 2**25  # on a GPU: enough to fill it, in buffers of at most 128 MiB
 SAVED_BYTES = 5  # saved for the backward pass per pixel, level and channel: one float32, and some
-
-MIN_CAPABILITY = (8, 0)  # of a GPU with native bfloat16
 
 logger = logging.getLogger(__name__)
 hardtanh_backward = torch.ops.aten.hardtanh_backward
@@ -185,7 +185,7 @@ def select_level(h: Tensor, matrix: Tensor, weight: Tensor, *options: Any) -> Le
     dtype = options[2] or weight.dtype
     key = (h.device, h.dtype, h.shape[2], dtype, *options[:2])
     if key not in FASTEST:
-        has_kernels = torch.cuda.get_device_capability(h.device) >= MIN_CAPABILITY and find_spec("triton") is not None
+        has_kernels = is_bfloat16_gpu(h.device) and find_spec("triton") is not None
         if has_kernels and dtype in MAX_DIFFERENCE:
             FASTEST[key] = faster_level(h, matrix, options)
         else:

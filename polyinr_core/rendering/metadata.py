@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polyinr_core.errors import FileError
+from polyinr_core.errors import FileError, PolyinrError
 from polyinr_core.runtime.atomic_io import PathLike
 
 if TYPE_CHECKING:
@@ -104,6 +104,16 @@ def read_metadata(image: PathLike) -> Metadata:
     if suffix == ".mp4":
         return animation.read_mp4_metadata(path)
     return tiled.read_deep_zoom_metadata(path) if suffix == tiled.SUFFIX else io.read_metadata(path)
+
+
+def carries(image: PathLike, metadata: Metadata) -> bool:
+    """Return whether an image file has exactly this metadata."""
+    from polyinr_core.runtime.strict_json import plain_json
+
+    try:
+        return read_metadata(image) == plain_json(metadata)
+    except PolyinrError:
+        return False
 
 
 def options_of(metadata: Metadata) -> dict[str, str]:

@@ -16,7 +16,7 @@ from polyinr_core.checkpoints.checkpoint import Checkpoint
 from polyinr_core.checkpoints.hub import HubName, parse_hub_name
 from polyinr_core.checkpoints.locate import load_model_file
 from polyinr_core.errors import RequestError
-from polyinr_core.images.grid import check_finite, to_uint8
+from polyinr_core.images.grid import fill_rows
 from polyinr_core.latents.latents import Latents, Photo, common_photo, from_seeds, in_space, parse_label, to_affine
 from polyinr_core.models.coordinates import Grid, Window, coordinates_at
 from polyinr_core.models.generator import Generator, Synthesis, render_checkpointed
@@ -302,11 +302,7 @@ class Model:
         viewport = self.viewport(resolution=resolution, size=size, window=window)
         pixels = np.empty((len(seeds), viewport.height, viewport.width, 3), dtype=np.uint8)
         for index, seed in enumerate(seeds):
-            latents = self.latents([seed], label=label, psi=psi)
-            top = 0
-            for band in check_finite(self.render_rows(latents, viewport)):
-                pixels[index, top : top + len(band)] = to_uint8(band)
-                top += len(band)
+            fill_rows(pixels[index], self.render_rows(self.latents([seed], label=label, psi=psi), viewport))
         return pixels
 
     def affine_of(self, latents: Latents) -> Tensor:

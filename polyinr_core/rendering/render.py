@@ -20,9 +20,10 @@ from .viewport import Viewport
 if TYPE_CHECKING:
     from .model import Model
 
-CHUNK = 2048  # pixels per product: fixed, so that a pixel's arithmetic never depends on the image's size
-GPU_CHUNK = 2**14  # on a GPU, which 2048 pixels would leave idle
-SMALL_CHUNK, SMALL_GPU_CHUNK = 512, 2**13  # where the number of pixels is not known in advance
+# pixels per product, on a CPU and on a GPU, which few would leave idle: fixed, so that a pixel's arithmetic never
+# depends on the image's size; and where the number of pixels is not known in advance
+CHUNK, GPU_CHUNK = 2048, 2**14
+SMALL_CHUNK, SMALL_GPU_CHUNK = 512, 2**13
 CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 2**14, 2**17  # per product where several images are rendered together
 FRAME_FRACTION = 200  # a frame is 1/200 of the shorter side thick
 FINE_PITCH = 4  # pixels per training pixel; an image has no finer detail
@@ -140,17 +141,20 @@ def render_rows(
     def colors(coordinates: Tensor) -> Tensor:
         return backend(affine.unsqueeze(0), coordinates)[0]
 
-    is_cpu = affine.device.type == "cpu"
-
     def evaluate(grid: Grid, index: Tensor) -> Tensor:
-        chunks = in_chunks(colors, grid, affine, index=index, chunk=SMALL_CHUNK if is_cpu else SMALL_GPU_CHUNK)
-        return torch.cat([affine.new_empty(0, 3), *chunks])
+        return torch.cat([affine.new_empty(0, 3), *in_chunks(colors, grid, affine, index=index)])
 
     if tolerance and has_tiles(grid):
         chunks = tiled(evaluate, grid, tolerance=tolerance, device=affine.device)
     else:
-        chunks = in_chunks(colors, grid, affine, chunk=CHUNK if is_cpu else GPU_CHUNK)
+        chunks = in_chunks(colors, grid, affine)
     yield from in_bands(chunks, grid, rows=rows, supersample=supersample)
+
+
+def pixels_per_chunk(device: torch.device, *, are_scattered: bool = False) -> int:
+    """Return the pixels per product of an image, or of scattered pixels of it."""
+    on_cpu, on_gpu = (SMALL_CHUNK, SMALL_GPU_CHUNK) if are_scattered else (CHUNK, GPU_CHUNK)
+    return on_cpu if device.type == "cpu" else on_gpu
 
 
 def pixels_per_batch(device: torch.device) -> int:
@@ -159,18 +163,14 @@ def pixels_per_batch(device: torch.device) -> int:
 
 
 def in_chunks(
-    values: Callable[[Tensor], Tensor],
-    grid: Grid,
-    like: Tensor,
-    *,
-    index: Tensor | None = None,
-    chunk: int = CHUNK,
+    values: Callable[[Tensor], Tensor], grid: Grid, like: Tensor, *, index: Tensor | None = None
 ) -> Iterator[Tensor]:
     """Yield values(coordinates [chunk, 3]) of a grid's pixels, chunk after chunk [P, C]; the last is cut short.
 
     The pixels are those of `index` [K], by default all. The coordinates have the dtype and the device of `like`.
     """
     total = grid.width * grid.height if index is None else len(index)
+    chunk = pixels_per_chunk(like.device, are_scattered=index is not None)
     for start in range(0, total, chunk):
         stop = min(start + chunk, total)
         chosen = torch.arange(start, stop, device=like.device) if index is None else index[start:stop]
@@ -184,12 +184,13 @@ def in_bands(
     chunks: Iterable[Tensor], grid: Grid, *, rows: int | None = None, supersample: int = 1
 ) -> Iterator[Tensor]:
     """Join chunks [P, C] of a grid's pixels to bands [rows, W, C], each k x k of them averaged to one."""
-    rows = supersample * (rows or max(1, CHUNK // (grid.width * supersample)))
-    rows = min(grid.height, rows)
     missing = grid.width * grid.height
     pending: list[Tensor] = []
-    held, needed = 0, rows * grid.width
+    held, needed = 0, 0
     for chunk in chunks:
+        if not needed:
+            rows = supersample * (rows or max(1, pixels_per_chunk(chunk.device) // (grid.width * supersample)))
+            needed = min(grid.height, rows) * grid.width
         pending.append(chunk)
         held += len(chunk)
         missing -= len(chunk)

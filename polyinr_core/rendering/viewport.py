@@ -1,14 +1,14 @@
 """The viewport: which part of the plane an image shows, at which size, rotated, sheared, warped, supersampled."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from polyinr_core.errors import ConfigError
-from polyinr_core.models.coordinates import UNIT, Grid, RegularGrid, Window, homogeneous
+from polyinr_core.models.coordinates import UNIT, Grid, RegularGrid, Window, copy_on, homogeneous
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 Warp = Literal["fisheye", "polar"]
@@ -133,6 +133,7 @@ class ViewportGrid:
 
     viewport: Viewport
     regular: RegularGrid
+    copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def width(self) -> int:
@@ -159,7 +160,8 @@ class ViewportGrid:
             aspect = xy.new_tensor([parent.width, parent.height]) / min(parent.width, parent.height)
             xy = middle + half * bend((xy - middle) / half, aspect)  # [-1, 1] in both directions
         if viewport.coordinate_map is not None:
-            xy = sample_map((xy - low) / extent, viewport.coordinate_map.to(xy))
+            coordinate_map = copy_on(xy.device, viewport.coordinate_map, self.copies, xy.dtype)
+            xy = sample_map((xy - low) / extent, coordinate_map)
         coordinates = homogeneous(xy)  # [P, 3]
         if viewport.matrix != IDENTITY:
             coordinates = coordinates @ xy.new_tensor(viewport.matrix).T

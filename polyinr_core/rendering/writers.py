@@ -9,11 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from polyinr_core.errors import FileError, PolyinrError, RequestError
+from polyinr_core.errors import FileError, RequestError
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite, written_beside
 from polyinr_core.runtime.resources import check_disk, check_memory
 
-from .metadata import Metadata, grid_metadata, read_metadata
+from .metadata import Metadata, carries, grid_metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,9 +77,10 @@ class Output:
         """Whether the suffix is that of an animation; .webp may be an image as well."""
         return self.path.suffix.lower() in FRAME_BYTES
 
-    @property
-    def is_tiff(self) -> bool:
-        return self.path.suffix.lower() in (".tif", ".tiff")
+    def is_tiled(self, count: int) -> bool:
+        """Whether `count` images are written tile by tile, so that they may be of any size: DeepZoom, one in a TIFF."""
+        is_tiff = self.kind is OutputKind.image and self.path.suffix.lower() in (".tif", ".tiff")
+        return self.kind is OutputKind.zoomable or (is_tiff and count == 1)
 
 
 def parse_output(
@@ -172,7 +173,7 @@ def check_output(output: Output, renderer: "Renderer", *, count: int, grid: Grid
     if output.kind is not OutputKind.folder:
         width, height = grid.layout(count, renderer).size
     check_size(format, width=width, height=height)
-    if not (format == "tiff" and count == 1):
+    if not output.is_tiled(count):
         needed = width * height * PIXEL_BYTES * renderer.bits // 8
         check_memory(needed, purpose=f"an image of {width}x{height}", advice="use a smaller size, or .tif")
 
@@ -185,7 +186,7 @@ def count_steps(output: Output, renderer: "Renderer", count: int) -> int:
         return count
     if output.kind is OutputKind.zoomable:
         return zoom_tile_count(width=renderer.width, height=renderer.height)
-    if output.is_tiff and count == 1:
+    if output.is_tiled(count):
         return tile_count(width=renderer.width, height=renderer.height)
     return renderer.height * count
 
@@ -213,17 +214,17 @@ def write_images(
     Raises PolyinrError.
     """
     check_output(output, renderer, count=len(images), grid=grid)
-    if output.kind is OutputKind.latents:
-        return _write_latents(output, images, progress)
-    if output.kind is OutputKind.folder:
-        return _write_folder(output, renderer, images, progress)
-    if output.kind is OutputKind.array:
-        return _write_array(output, renderer, images, progress)
-    if output.kind is OutputKind.frames:
-        return _write_raw(output, renderer, images, progress)
-    if output.kind is OutputKind.zoomable or (output.is_tiff and len(images) == 1):
+    if output.is_tiled(len(images)):
         return _write_tiles(output, renderer, images, progress)
-    return _write_grid(output, renderer, images, grid, progress)
+    if output.kind in (OutputKind.image, OutputKind.stdout):
+        return _write_grid(output, renderer, images, grid, progress)
+    write = {
+        OutputKind.latents: _write_latents,
+        OutputKind.folder: _write_folder,
+        OutputKind.array: _write_array,
+        OutputKind.frames: _write_raw,
+    }[output.kind]
+    return write(output, renderer, images, progress)
 
 
 def write_files(
@@ -269,7 +270,9 @@ def write_stream(stream: BinaryIO, data: bytes) -> None:
     stream.flush()
 
 
-def _write_latents(output: Output, images: "ImageRequests", progress: Progress) -> Iterator[Written]:
+def _write_latents(
+    output: Output, renderer: "Renderer", images: "ImageRequests", progress: Progress
+) -> Iterator[Written]:
     from polyinr_core.latents.latents import concatenate
 
     made = []
@@ -295,7 +298,7 @@ def _write_folder(
     left = []
     for index, name in enumerate(images.names):
         path = output.path / f"{name}.png"
-        if output.overwrite or not path.is_file() or not holds(path, own := images[index].metadata):
+        if output.overwrite or not path.is_file() or not carries(path, own := images[index].metadata):
             left.append(index)
             continue
         progress(renderer.height)
@@ -312,16 +315,6 @@ def _write_folder(
     names = [f"{name}.png" for name in images.names]
     for index, path in enumerate(write_files(output, renderer, render(), names=names)):
         yield path, metadata[index]
-
-
-def holds(path: Path, metadata: Metadata) -> bool:
-    """Return whether an image file carries exactly this metadata."""
-    from polyinr_core.runtime.strict_json import plain_json
-
-    try:
-        return read_metadata(path) == plain_json(metadata)
-    except PolyinrError:
-        return False
 
 
 def _write_grid(

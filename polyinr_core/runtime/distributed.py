@@ -1,12 +1,13 @@
-"""Where a run computes: this process's rank, collectives over torch.distributed, copies to a GPU, its convolutions."""
+"""Distributed training: this process's rank, and the collectives that a run needs, over torch.distributed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed
-from torch import Tensor
+from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _take_tensors, _unflatten_dense_tensors
 
 from polyinr_core.errors import DistributedError, first_line
@@ -52,19 +53,6 @@ class DistributedContext:
         summed = tensor.detach().to(self.device, copy=True)
         self.call(torch.distributed.all_reduce, summed)
         return summed.to(tensor.device)
-
-    def all_reduce_coalesced(self, tensors: list[Tensor]) -> None:
-        """Sum each tensor over all ranks, in place, in messages of about BUCKET_BYTES that travel at the same time."""
-        if self.world_size == 1:
-            return
-        sent = []
-        for bucket in _take_tensors(tensors, BUCKET_BYTES):  # of one dtype each
-            flat = _flatten_dense_tensors(bucket).to(self.device)
-            sent.append((bucket, flat, self.call(torch.distributed.all_reduce, flat, async_op=True)))
-        for bucket, flat, work in sent:
-            self.call(work.wait)  # on a GPU the stream waits, not the host
-            for tensor, summed in zip(bucket, _unflatten_dense_tensors(flat, bucket), strict=True):
-                tensor.copy_(summed)
 
     def all_gather(self, tensor: Tensor, *, equal: bool = False) -> Tensor:
         """Return the ranks' tensors concatenated along dimension 0, where their lengths may differ.
@@ -132,6 +120,54 @@ class DistributedContext:
             ) from error
 
 
+class GradientSum:
+    """Sums the gradients of parameters over all ranks while the backward pass within its `with` block still runs.
+
+    They travel in messages of about BUCKET_BYTES, from the last layer to the first as the pass reaches them. One starts
+    when it is complete and those before it have started, so that all ranks send in the same order. PyTorch's
+    DistributedDataParallel does this for modules whose forward pass is one call.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], dist: DistributedContext) -> None:
+        self.dist = dist
+        last_first = [] if dist.world_size == 1 else list(parameters)[::-1]
+        self.buckets = list(_take_tensors(last_first, BUCKET_BYTES))  # of one dtype each
+        self.missing = [len(bucket) for bucket in self.buckets]
+        self.sent: list[tuple[list[Tensor], Tensor, Any]] = []
+
+    def __enter__(self) -> None:
+        self.handles = [
+            parameter.register_post_accumulate_grad_hook(partial(self.send_complete, index))
+            for index, bucket in enumerate(self.buckets)
+            for parameter in bucket
+        ]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+        if kind is not None:
+            return
+        while len(self.sent) < len(self.buckets):  # of parameters that have no gradient
+            self.send()
+        for gradients, flat, work in self.sent:
+            self.dist.call(work.wait)  # on a GPU the stream waits, not the host
+            for gradient, summed in zip(gradients, _unflatten_dense_tensors(flat, gradients), strict=True):
+                gradient.copy_(summed)
+
+    def send_complete(self, index: int, _: Tensor) -> None:
+        """Note one more gradient of bucket `index`, and send what is complete."""
+        self.missing[index] -= 1
+        while len(self.sent) < len(self.buckets) and not self.missing[len(self.sent)]:
+            self.send()
+
+    def send(self) -> None:
+        """Start to sum the gradients of the next bucket."""
+        bucket = self.buckets[len(self.sent)]
+        gradients = [parameter.grad for parameter in bucket if parameter.grad is not None] or [bucket[0].new_zeros(1)]
+        flat = _flatten_dense_tensors(gradients).to(self.dist.device)
+        self.sent.append((gradients, flat, self.dist.call(torch.distributed.all_reduce, flat, async_op=True)))
+
+
 class AllReduce(torch.autograd.Function):
     """A differentiable sum over all ranks: its gradient is the sum of the ranks' gradients."""
 
@@ -146,24 +182,3 @@ class AllReduce(torch.autograd.Function):
 
 
 SINGLE_PROCESS = DistributedContext()
-
-
-def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Return a tensor on a device, in `dtype` if given.
-
-    From the host to a GPU it goes through page-locked memory, which PyTorch keeps until it has been read, so that
-    neither the host nor the GPU's queue waits. A copy in the other direction has to wait and is not made here.
-    """
-    is_on_host = tensor.device.type == "cpu"
-    if is_on_host and device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, dtype, non_blocking=is_on_host)
-
-
-def measure_convolutions(device: torch.device) -> None:
-    """Let cuDNN time its algorithms at the first convolution of each shape in this process, and keep the fastest.
-
-    Training has few shapes and meets each of them again and again. Nothing changes on a CPU.
-    """
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True

@@ -8,9 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -170,6 +168,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def expected_shapes(model: str) -> dict[str, torch.Size]:
     """Return the state dict's names and shapes of timm's `model`, in order, without allocating it."""
+    import timm  # takes longer than PyTorch itself, and files are read without it
+
     with torch.device("meta"):
         network = timm.create_model(model, pretrained=False)
     return {key: value.shape for key, value in network.state_dict().items()}
@@ -210,6 +210,8 @@ def rename_by_position(
 
 def pretrained_network(model: str, weights: Mapping[str, Tensor], *, num_classes: int = 1000) -> Any:
     """Build timm's `model` with `weights`, in their dtype, without initializing it first."""
+    import timm
+
     with torch.device("meta"):
         network = timm.create_model(model, pretrained=False, num_classes=num_classes)
     network.load_state_dict(weights, assign=True)
@@ -221,6 +223,8 @@ def fold_batch_norms(network: nn.Module) -> None:
 
     timm's BatchNormAct2d also applies the activation, which stays in its place.
     """
+    from timm.layers import BatchNormAct2d
+
     for block in list(network.modules()):
         for (name, layer), (next_name, following) in pairwise(list(block.named_children())):
             if isinstance(layer, nn.Conv2d) and isinstance(following, BatchNormAct2d):

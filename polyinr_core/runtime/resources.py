@@ -72,26 +72,35 @@ def _control_groups(system: Path) -> list[Path]:
     return sorted(found)
 
 
-def _remaining(group: Path, limit: str, used: str, *reclaimable: str) -> int | None:
-    """Return the bytes that a control group leaves, given its version's file names; None without a limit."""
+def _limit(group: Path, name: str) -> int | None:
+    """Return the bytes that a control group may use, by the file of its version; None without a limit."""
     try:
-        limit_text, used_text = ((group / name).read_text().strip() for name in (limit, used))
-        if limit_text == "max":
-            return None
-        lines = [line.split() for line in (group / "memory.stat").read_text().splitlines()]
-        spare = sum(int(value) for name, value in lines if name in reclaimable)
-        return int(limit_text) - max(0, int(used_text) - spare)
+        text = (group / name).read_text().strip()
+        return None if text == "max" else int(text)
     except (OSError, ValueError):
         return None
 
 
-def total_memory(device: "torch.device") -> int | None:
-    """Return the total memory of a device in bytes, None if unknown."""
-    if device.type != "cuda":
-        return _physical_memory()
-    import torch
+def _remaining(group: Path, limit_name: str, used: str, *reclaimable: str) -> int | None:
+    """Return the bytes that a control group leaves, given its version's file names; None without a limit."""
+    if (limit := _limit(group, limit_name)) is None:
+        return None
+    try:
+        lines = [line.split() for line in (group / "memory.stat").read_text().splitlines()]
+        spare = sum(int(value) for name, value in lines if name in reclaimable)
+        return limit - max(0, int((group / used).read_text()) - spare)
+    except (OSError, ValueError):
+        return None
 
-    return torch.cuda.get_device_properties(device).total_memory
+
+def total_memory(device: "torch.device", system: Path = Path("/")) -> int | None:
+    """Return the total memory of a device in bytes, of the system what this container may use; None if unknown."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    limits = [_limit(group, names[0]) for group in _control_groups(system) for names in (VERSION_2, VERSION_1)]
+    return min((limit for limit in (*limits, _physical_memory()) if limit is not None), default=None)
 
 
 def working_memory(device: "torch.device") -> int | None:

@@ -11,7 +11,13 @@ from torch.nn import functional
 
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.data.resample import ResizedDataset, normalized
-from polyinr_core.discriminator.backbones import IMAGENET_MEAN, IMAGENET_STD, Frozen, replace_convolutions
+from polyinr_core.discriminator.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Frozen,
+    replace_convolutions,
+    store_weights,
+)
 from polyinr_core.discriminator.discriminator import Weights
 from polyinr_core.errors import ConfigError, WeightsError
 from polyinr_core.runtime.pretrained import fold_batch_norms, pretrained_network
@@ -72,7 +78,7 @@ class Classifier(Frozen):
 
     def seen(self, x: Tensor) -> Tensor:
         """Bring images to the size, the dtype and the range that the network was trained on."""
-        x = x.to(next(self.network.parameters()).dtype)
+        x = x.to(self.mean.dtype)
         if x.shape[-1] != self.side:
             larger = x.shape[-1] > self.side
             x = functional.interpolate(x, size=(self.side,) * 2, mode="bilinear", align_corners=False, antialias=larger)
@@ -101,14 +107,20 @@ def check_classes(config: TrainingConfig, data: ImageDataset) -> None:
 
 
 def make_classifier(
-    config: TrainingConfig, data: ImageDataset, weights: Weights, *, device: torch.device
+    config: TrainingConfig,
+    data: ImageDataset,
+    weights: Weights,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Classifier | None:
     """Return the classifier that guides a run, or None where it has no weight at any stage.
 
     For data of 1000 classes it answers with its own logits: the classes must be ImageNet's, in its order. For
     any other, a linear head is fitted on the data's own images (`fit_head`). lite2 looks at the discriminator's
-    side, deit-small at 224 px. Sauer et al., "StyleGAN-XL", section 3.3. Raises ConfigError in an
-    unconditional run or without weights, WeightsError, DatasetError.
+    side, deit-small at 224 px. A GPU stores its weights in bfloat16 if that is the `dtype` of the products. Sauer et
+    al., "StyleGAN-XL", section 3.3. Raises ConfigError in an unconditional run or without weights, WeightsError,
+    DatasetError.
     """
     if not uses_guidance(config):
         return None
@@ -116,13 +128,15 @@ def make_classifier(
     name = config.classifier
     if name not in weights:
         raise ConfigError(f"the classifier has no weights for {name}")
-    if data.classes == OWN_CLASSES:
-        return Classifier(name, weights[name], side=config.disc_res).to(device)
-    guide = Classifier(name, weights[name], side=config.disc_res, head=nn.Identity()).to(device)
-    features, label = features_of_data(guide, config, data, device=device)
-    counts = np.bincount(data.labels, minlength=data.classes)  # type: ignore[arg-type]
-    guide.head = fit_head(features, label, torch.from_numpy(counts)).to(device)
-    guide.freeze()
+    head = None if data.classes == OWN_CLASSES else nn.Identity()
+    guide = Classifier(name, weights[name], side=config.disc_res, head=head).to(device)
+    if head is not None:
+        features, label = features_of_data(guide, config, data, device=device)
+        counts = np.bincount(data.labels, minlength=data.classes)  # type: ignore[arg-type]
+        guide.head = fit_head(features, label, torch.from_numpy(counts)).to(device)
+        guide.freeze()
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        store_weights(guide.network, dtype)
     return guide
 
 

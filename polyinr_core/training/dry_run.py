@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from polyinr_core.data.dataset import ImageDataset
 from polyinr_core.discriminator.discriminator import Weights
 from polyinr_core.errors import WeightsError
+from polyinr_core.runtime.device import synchronize
 from polyinr_core.runtime.pretrained import SOURCES, expected_shapes, load_pretrained
 from polyinr_core.runtime.resources import total_memory
 
 from .classifier_guidance import OWN_CLASSES, Classifier, check_classes, uses_guidance
 from .config import Stage, TrainingConfig
 from .logging import duration, resident_bytes
-from .loop import Trainer, check_run, chunk_size
+from .loop import Trainer, check_run
 from .state import TrainingState, check_state_memory, create_generator, required_networks
+from .step import chunk_size
 
 ITERATIONS = 2  # of each measured size, after one that is not counted
 MIN_IMAGES = 2  # BatchNorm needs two
@@ -261,12 +263,6 @@ class PeakMemory:
         else:
             self.done.set()
             self.thread.join()
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def count_parameters(trainer: Trainer, state: TrainingState) -> dict[str, int]:

@@ -108,11 +108,9 @@ class Hooks:
         every few iterations and before anything is due. Return whether the stage ends early because the watched metric
         no longer improves.
         """
-        config = self.config
+        config, reads = self.config, stopped or save or self.reads_now(state, ended=ended)
         self.pending.append(stats)
-        every = (LOG_EVERY, HELD_OUT_EVERY, config.metric_every, config.checkpoint_every, config.state_every)
-        is_any_due = ended or stopped or save or any(kimg and self.is_due(state, kimg) for kimg in every)
-        if self.device.type != "cpu" and not is_any_due and len(self.pending) < READ_EVERY:
+        if not reads:
             return False
         last = self.read_pending(state)
         self.seconds += (elapsed := time.perf_counter() - self.clock)
@@ -133,6 +131,13 @@ class Hooks:
                 self.info(f"training state of {state.total_images / 1000:g} kimg saved")
         self.clock = time.perf_counter()
         return early
+
+    def reads_now(self, state: TrainingState, *, ended: bool) -> bool:
+        """Return whether this iteration's statistics are read at its end, on all ranks alike."""
+        config = self.config
+        every = (LOG_EVERY, HELD_OUT_EVERY, config.metric_every, config.checkpoint_every, config.state_every)
+        is_any_due = ended or any(kimg and self.is_due(state, kimg) for kimg in every)
+        return self.device.type == "cpu" or is_any_due or len(self.pending) + 1 >= READ_EVERY
 
     def read_pending(self, state: TrainingState) -> StepStats:
         """Return the last iteration's statistics, after the diagnosis of all that were pending."""

@@ -18,9 +18,9 @@ from polyinr_core.discriminator.backbones import Lite0Features
 from polyinr_core.errors import ConfigError, TrainingError
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator
-from polyinr_core.models.layers import SAVED_BYTES
 from polyinr_core.runtime.atomic_io import PathLike
-from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext, to_device
+from polyinr_core.runtime.device import to_device
+from polyinr_core.runtime.distributed import CPU, SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.resources import keep_freed_memory
 from polyinr_core.runtime.rng import generator_for
 
@@ -49,7 +49,7 @@ from .state import (
     start_stage,
     unpack_state,
 )
-from .step import Batch, ClassifierLoss, Penalty, StepOptions, ema_beta, ema_half_life, train_step
+from .step import Batch, ClassifierLoss, Penalty, StepOptions, chunk_size, ema_beta, ema_half_life, train_step
 from .step_stats import DeviceStats
 from .tracking import check_trackers
 
@@ -103,8 +103,9 @@ def train(
         track: Where the run can be followed: "tensorboard", "wandb", "trackio". None: TensorBoard, if it is installed.
         report: Called with each event of the log, and with {"message": ...} for messages.
         progress: Called with the training state after every iteration.
-        stop: Asked after every iteration; once it returns True on any rank, everything is saved.
-        save: Asked after every iteration; when it returns True on any rank, a training state is saved.
+        stop: Asked after every iteration; once it returns True on any rank, everything is saved. Several GPUs tell one
+            another when their statistics are read, every few iterations.
+        save: Likewise; when it returns True on any rank, a training state is saved.
         **fields: Fields of `TrainingConfig`, as `batch=16` or `mirror=True`.
 
     Returns:
@@ -166,6 +167,7 @@ def run_stages(
     """Resume or start, and train to the end of the last stage. Return False if `stop` returned True before that."""
     stages, dist = trainer.config.stages, trainer.dist
     state = resume(trainer, hooks) or start(trainer, hooks, init_from)
+    asked = 0  # since the ranks were last asked
     while True:
         stage = stages[state.stage]
         is_last = state.stage + 1 == len(stages)
@@ -181,8 +183,10 @@ def run_stages(
                     if progress:
                         progress(state)
                     run_is_over = is_last and is_finished(state, stage, hooks)
-                    asked = STOP * (stop is not None and stop()) + SAVE * (save is not None and save())
-                    asked_by_any = dist.all_gather_int(asked)  # of all ranks, in one collective
+                    asked |= STOP * (stop is not None and stop()) | SAVE * (save is not None and save())
+                    asked_by_any: list[int] = []
+                    if dist.world_size == 1 or hooks.reads_now(state, ended=ended):  # else the host would wait
+                        asked_by_any, asked = dist.all_gather_int(asked), 0
                     stopped = any(STOP & one for one in asked_by_any) and not run_is_over
                     wanted = any(SAVE & one for one in asked_by_any)
                     early = hooks.on_step_end(state, options, stats, ended=ended, stopped=stopped, save=wanted)
@@ -290,7 +294,7 @@ class Trainer:
     @cached_property
     def classifier(self) -> ClassifierLoss | None:
         """The loss of classifier guidance, None if no stage uses it."""
-        classifier = make_classifier(self.config, self.data, self.weights, device=self.device)
+        classifier = make_classifier(self.config, self.data, self.weights, device=self.device, dtype=self.dtype)
         if classifier is not None:
             self.dist.broadcast(classifier.head.state_dict().values())
         return classifier
@@ -394,18 +398,6 @@ class Trainer:
 def rng_by_pass(purpose: str, *key: int) -> Callable[[str, int], torch.Generator]:
     """Return the function from a pass and the index of a micro-batch to the CPU generator of an iteration."""
     return lambda name, index: generator_for(purpose, name, index, *key)
-
-
-def chunk_size(config: TrainingConfig, pixels: int, *, device_memory: int | None) -> int:
-    """Return how many of `pixels` the generator's backward pass holds at a time, 0 for all.
-
-    Unless the configuration says so: all, as long as what autograd saves of them fits a quarter of the device's memory.
-    """
-    chunk = config.chunk
-    if chunk is None:
-        largest = (device_memory or 2**62) // 4 // (SAVED_BYTES * config.channels * config.levels)
-        chunk = 0 if pixels <= largest else max(1024, 1 << (largest // 4).bit_length() - 1)
-    return chunk if chunk < pixels else 0
 
 
 def check_run(config: TrainingConfig, data: ImageDataset, *, dist: DistributedContext = SINGLE_PROCESS) -> None:

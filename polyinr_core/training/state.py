@@ -21,7 +21,8 @@ from polyinr_core.metrics.inception import load_inception
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime import pretrained
 from polyinr_core.runtime.atomic_io import explain, read_bytes, sha256_of, written_beside
-from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext, measure_convolutions
+from polyinr_core.runtime.device import measure_convolutions
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext
 from polyinr_core.runtime.resources import check_gpu_memory, check_memory
 from polyinr_core.runtime.rng import generator_for, meta_init, seeded_init
 from polyinr_core.runtime.strict_json import (
@@ -59,6 +60,7 @@ class TrainingState:
         augment_p: Probability of each operation of adaptive augmentation.
         logit_means: Running means of the discriminator's logits of reals and of fakes [2], None before the first
             iteration.
+        max_chunk: Pixels of the generator's backward pass at a time, once memory has run out. Not saved.
         failure: Number of the first loss or gradient that was not finite [], 0 for none (see step_stats). Not saved.
     """
 
@@ -73,6 +75,7 @@ class TrainingState:
     hooks: dict[str, Any] = field(default_factory=dict)
     augment_p: float = 0.0
     logit_means: Tensor | None = None
+    max_chunk: int | None = None
     failure: Tensor | None = None
 
     @property

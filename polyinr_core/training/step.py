@@ -1,7 +1,10 @@
 """One training iteration: a generator step, a discriminator step, then the moving average of the generator."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,14 +19,20 @@ from polyinr_core.discriminator.losses import (
     lecam_penalty,
     relativistic_loss,
 )
+from polyinr_core.errors import TrainingError
 from polyinr_core.models.generator import Generator, render_checkpointed
-from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext, to_device
+from polyinr_core.models.layers import SAVED_BYTES
+from polyinr_core.runtime.device import to_device
+from polyinr_core.runtime.distributed import SINGLE_PROCESS, DistributedContext, GradientSum
 
+from .config import TrainingConfig
 from .state import TrainingState
 from .step_stats import DeviceStats, is_failure, keep_failure, step_optimizer
 
 EMA_RAMP_UP = 0.05  # the half-life is at most this fraction of the images seen
+MIN_CHUNK = 1024  # pixels of the generator's backward pass, below which chunks save little
 
+logger = logging.getLogger(__name__)
 Maps = list[list[Tensor]]  # what the discriminator's heads read, by backbone and scale
 ClassifierLoss = Callable[[Tensor, Tensor], Tensor]  # images [N, 3, r, r], labels [N] -> mean loss, []
 
@@ -121,12 +130,62 @@ def train_step(
     maps = None
     if options.relativistic and options.penalty is None and len(reals.data) == options.local_micro_batch:
         maps = project(state, options, reals, passes=("real",), index=0)  # once for both players
-    g_stats = train_generator(state, replace(options, penalty=None), g_fakes, reals=reals, real_maps=maps)
-    d_stats = train_discriminator(state, options, fakes=d_fakes, reals=reals, real_maps=maps)
+    train_g = partial(train_generator, state, fakes=g_fakes, reals=reals, real_maps=maps)
+    g_stats = within_memory(state, replace(options, penalty=None), train_g)
+    train_d = partial(train_discriminator, state, fakes=d_fakes, reals=reals, real_maps=maps)
+    d_stats = within_memory(state, options, train_d)
     update_ema(state.ema, state.generator, beta=ema_beta)
     state.logit_means = update_logit_means(state.logit_means, torch.stack([d_stats[4], d_stats[3]]))
     assert state.failure is not None
     return DeviceStats(torch.cat([g_stats, d_stats, state.failure[None]]), state)
+
+
+def chunk_size(config: TrainingConfig, pixels: int, *, device_memory: int | None) -> int:
+    """Return how many of `pixels` the generator's backward pass holds at a time, 0 for all.
+
+    Unless the configuration says so: all, as long as what autograd saves of them fits a quarter of the device's memory.
+    """
+    chunk = config.chunk
+    if chunk is None:
+        largest = (device_memory or 2**62) // 4 // (SAVED_BYTES * config.channels * config.levels)
+        chunk = 0 if pixels <= largest else max(MIN_CHUNK, 1 << (largest // 4).bit_length() - 1)
+    return chunk if chunk < pixels else 0
+
+
+def within_memory(state: TrainingState, options: StepOptions, train: Callable[[StepOptions], Tensor]) -> Tensor:
+    """Return train(options). Where the memory of a GPU runs out, train again from the same values in smaller chunks.
+
+    Nothing has stepped by then, so that it is as if the chunks had been so small from the start; later iterations have
+    chunks of at most `state.max_chunk` as well. Raises TrainingError if chunks cannot become smaller, or if other ranks
+    are in the middle of the iteration.
+    """
+    buffers = [*state.discriminator.heads.buffers(), *state.generator.mapping.buffers()]
+    kept = [torch.empty_like(buffer) for buffer in buffers]
+    copy_all(kept, buffers)
+    while True:
+        chunk = min(filter(None, (options.chunk, state.max_chunk)), default=0)
+        try:
+            return train(replace(options, chunk=chunk))
+        except torch.OutOfMemoryError as error:
+            held = chunk or options.local_micro_batch * len(options.coordinates)
+            smaller = 1 << (held // 2).bit_length() - 1
+            if options.dist.world_size > 1 or smaller < MIN_CHUNK:
+                raise TrainingError(
+                    f"the GPU's memory ran out in chunks of {held} pixels; the run goes on from its last training "
+                    "state with a smaller --micro-batch or --chunk"
+                ) from error
+            state.max_chunk = smaller
+        # not within `except`, where the error still holds the memory of the pass
+        torch.cuda.empty_cache()
+        logger.warning("the GPU's memory ran out: continuing in chunks of %d pixels", state.max_chunk)
+        copy_all(buffers, kept)
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each tensor to another one, by one kernel for all of a dtype."""
+    for dtype in {tensor.dtype for tensor in targets}:
+        pairs = [pair for pair in zip(targets, sources, strict=True) if pair[0].dtype == dtype]
+        torch._foreach_copy_([target for target, _ in pairs], [source for _, source in pairs])
 
 
 def train_generator(
@@ -145,7 +204,8 @@ def train_generator(
     state.g_optimizer.zero_grad(set_to_none=True)
     state.discriminator.heads.requires_grad_(False)
     real_parts = list(reals.split(options.local_micro_batch)) if options.relativistic and reals else []
-    for index, latents in enumerate(fakes.split(options.local_micro_batch)):
+    parts = list(fakes.split(options.local_micro_batch))
+    for index, latents in enumerate(parts):
         weight = options.weight_of(latents, fakes)
         images = render_fakes(state.generator, options, latents)
         maps = project(state, options, images, passes=("generator",), index=index)
@@ -164,10 +224,10 @@ def train_generator(
             stats[1] += weight * guidance.detach()
             loss = loss + options.guidance * guidance
         stats[2:] += is_failure(loss, images.data)
-        (weight * loss).backward()
+        backward(weight * loss, state.generator, options, is_last=index + 1 == len(parts))
     stats = options.dist.all_reduce(stats)
     keep_failure(state, stats[2:])
-    step_optimizer(state, state.generator, state.g_optimizer, options.dist)
+    step_optimizer(state, state.generator, state.g_optimizer)
     return stats[:2]
 
 
@@ -182,7 +242,7 @@ def train_discriminator(
     copies = 1 if options.penalty is None else 2
     state.d_optimizer.zero_grad(set_to_none=True)
     state.discriminator.heads.requires_grad_(True)
-    parts = zip(fakes.split(options.local_micro_batch), reals.split(options.local_micro_batch), strict=True)
+    parts = list(zip(fakes.split(options.local_micro_batch), reals.split(options.local_micro_batch), strict=True))
     for index, (latents, real) in enumerate(parts):
         weight = options.weight_of(latents, fakes)
         with torch.no_grad():
@@ -210,7 +270,7 @@ def train_discriminator(
         if options.lecam and state.logit_means is not None:
             loss = loss + options.lecam * lecam_penalty(real_logits, fake_logits, means=state.logit_means)
         stats[6:] += is_failure(loss, images.data)
-        (weight * loss).backward()
+        backward(weight * loss, state.discriminator.heads, options, is_last=index + 1 == len(parts))
         for slot, by_backbone in enumerate((fake_logits, real_logits), start=1):
             values = torch.cat([rows.detach().flatten() for rows in by_backbone])
             stats[slot] += weight * values.sign().mean()
@@ -218,8 +278,14 @@ def train_discriminator(
     stats = options.dist.all_reduce(stats)
     keep_failure(state, stats[6:])
     offset = sum(1 for _ in state.generator.parameters())
-    step_optimizer(state, state.discriminator.heads, state.d_optimizer, options.dist, offset=offset)
+    step_optimizer(state, state.discriminator.heads, state.d_optimizer, offset=offset)
     return stats[:6]
+
+
+def backward(loss: Tensor, network: nn.Module, options: StepOptions, *, is_last: bool) -> None:
+    """Add up the gradients of `network`; in the last micro-batch's pass those of all ranks, while it runs."""
+    with GradientSum(network.parameters(), options.dist) if is_last else nullcontext():
+        loss.backward()
 
 
 def render_fakes(generator: Generator, options: StepOptions, latents: Batch, *, update_w_avg: bool = False) -> Batch:
@@ -325,5 +391,4 @@ def update_ema(ema: nn.Module, model: nn.Module, *, beta: float) -> None:
     averages: list[Tensor] = list(ema.parameters())
     parameters: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(averages, parameters, 1.0 - beta)
-    for old, new in zip(ema.buffers(), model.buffers(), strict=True):
-        old.copy_(new)
+    copy_all(list(ema.buffers()), list(model.buffers()))

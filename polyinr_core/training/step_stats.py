@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from polyinr_core.errors import TrainingError
-from polyinr_core.runtime.distributed import DistributedContext
 
 from .state import TrainingState
 
@@ -80,10 +79,8 @@ def keep_first(state: TrainingState, number: Tensor) -> None:
     state.failure = number if state.failure is None else torch.where(state.failure == 0, number, state.failure)
 
 
-def step_optimizer(
-    state: TrainingState, network: nn.Module, optimizer: Optimizer, dist: DistributedContext, *, offset: int = 0
-) -> None:
-    """Sum the gradients over all ranks and step, unless something has failed: then the weights stay as they are.
+def step_optimizer(state: TrainingState, network: nn.Module, optimizer: Optimizer, *, offset: int = 0) -> None:
+    """Step, unless something has failed: then the weights stay as they are. Gradients are those of all ranks.
 
     A gradient that is not finite never becomes a zero: it is a failure, whose number is GRADIENT + `offset` + the index
     of the parameter. A fused optimizer leaves the step out by itself. For any other the host has to look, and a failure
@@ -91,7 +88,6 @@ def step_optimizer(
     """
     gradients = [parameter.grad for parameter in network.parameters()]
     present = [gradient for gradient in gradients if gradient is not None]
-    dist.all_reduce_coalesced(present)
     norms, none = iter(torch._foreach_norm(present)), present[0].new_zeros(())
     finite = torch.stack([none if gradient is None else next(norms) for gradient in gradients]).isfinite()
     first = finite.logical_not().int().argmax()

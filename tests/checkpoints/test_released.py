@@ -56,7 +56,7 @@ def rows_of(ours: dict[str, Tensor], level: int, n: int) -> dict[str, Tensor]:
 
 
 def released_form(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Write our tensors under their released names again: the conversion, told the other way round."""
+    """Write our tensors under their released names again: the conversion, the other way round."""
     ours, config = checkpoint.generator.state_dict(), checkpoint.generator.config
     grid = checkpoint.learned_grid[:, [1, 0]].unsqueeze(0)
     found = {"gridt": grid, "synthesis.grid": grid, "mapping.w_avg": ours["mapping.w_avg"]}

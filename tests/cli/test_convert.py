@@ -96,16 +96,16 @@ def test_a_card_goes_with_the_model(polyinr, tiny_class_checkpoint, tmp_path):
     card = {"license": "MIT", "figures": {"kd-lite2": 0.5}}
     (tmp_path / "card.json").write_text(json.dumps(card))
     ran = polyinr("convert", tiny_class_checkpoint, "--card", "card.json", "-o", "-")
-    (tmp_path / "told.safetensors").write_bytes(ran.stdout)
-    told, plain = load_checkpoint(tmp_path / "told.safetensors"), load_checkpoint(tiny_class_checkpoint)
-    assert told.origin == {**plain.origin, "card": card}
-    assert all(t.equal(plain.generator.state_dict()[k]) for k, t in told.generator.state_dict().items())
-    assert "kd-lite2" in polyinr("info", "told.safetensors").stdout.decode()
+    (tmp_path / "labeled.safetensors").write_bytes(ran.stdout)
+    labeled, plain = load_checkpoint(tmp_path / "labeled.safetensors"), load_checkpoint(tiny_class_checkpoint)
+    assert labeled.origin == {**plain.origin, "card": card}
+    assert all(t.equal(plain.generator.state_dict()[k]) for k, t in labeled.generator.state_dict().items())
+    assert "kd-lite2" in polyinr("info", "labeled.safetensors").stdout.decode()
 
 
 @pytest.mark.parametrize("card", ["[1]", "{", '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', "[" * 100_000])
-def test_a_card_that_could_not_be_told_is_refused(polyinr, tiny_class_checkpoint, tmp_path, card):
+def test_a_card_that_cannot_be_read_is_refused(polyinr, tiny_class_checkpoint, tmp_path, card):
     (tmp_path / "card.json").write_text(card)
-    ran = polyinr("convert", tiny_class_checkpoint, "--card", "card.json", "-o", "told.safetensors")
+    ran = polyinr("convert", tiny_class_checkpoint, "--card", "card.json", "-o", "labeled.safetensors")
     refused(ran, "card.json", "a card is a JSON object", code=1)
-    assert not (tmp_path / "told.safetensors").exists()
+    assert not (tmp_path / "labeled.safetensors").exists()

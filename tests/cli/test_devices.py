@@ -157,6 +157,8 @@ def test_memory_of_the_groups_above(tmp_path: Path) -> None:
         f"{own}/job.scope/memory.stat": "inactive_file 0",
     }
     assert resources.available_memory(write_system(tmp_path, files)) == 3 * GIB
+    total = resources.total_memory(CPU, tmp_path / "elsewhere")
+    assert resources.total_memory(CPU, tmp_path) == min(total, 8 * GIB)  # what training plans with
 
 
 @pytest.mark.parametrize("place", ["", "/docker/abc"])
@@ -173,9 +175,9 @@ def test_memory_by_the_first_version_of_groups(tmp_path: Path, place: str) -> No
 
 
 def test_a_system_that_says_nothing_of_memory(tmp_path: Path) -> None:
-    assert resources.available_memory(tmp_path) == resources.total_memory(CPU)
+    assert resources.available_memory(tmp_path) == resources.total_memory(CPU, tmp_path)
     broken = {"proc/meminfo": "MemAvailable: x", "sys/fs/cgroup/memory.max": "", "proc/self/cgroup": "x"}
-    assert resources.available_memory(write_system(tmp_path, broken)) == resources.total_memory(CPU)
+    assert resources.available_memory(write_system(tmp_path, broken)) == resources.total_memory(CPU, tmp_path)
 
 
 def test_little_memory_is_never_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

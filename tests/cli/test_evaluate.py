@@ -198,7 +198,7 @@ def test_metrics_without_reals_take_their_labels_alone(polyinr: Run, folders: Pa
     assert without.lines[0]["metrics"] != ran.lines[0]["metrics"]
 
 
-def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
+def test_files_that_sample_writes_are_distinguished_from_what_a_model_is_measured_by(
     polyinr: Run, folders: Path, eyes: None
 ) -> None:
     """Files are truncated, what -m measures is rounded: half a gray level. Both cards say so, and explain too."""
@@ -218,9 +218,9 @@ def test_files_that_sample_writes_are_told_from_what_a_model_is_measured_by(
     inside = (pixels > 0) & (pixels < 255)
     assert 0.4 < (pixels - files)[inside].float().mean() < 0.6
 
-    told = polyinr("compare", "written.json", "direct.json").stdout.decode()
-    assert "the quantization" in told
-    assert "half a gray level darker" in " ".join(told.split())
+    comparison = polyinr("compare", "written.json", "direct.json").stdout.decode()
+    assert "the quantization" in comparison
+    assert "half a gray level darker" in " ".join(comparison.split())
     for name in ("deep", "mixed"):  # of 16 bits; one of them not ours
         Path(name).mkdir()
     assert polyinr("sample", *seeds, "--bits", "16", "-o", "deep/").code == 0
@@ -286,6 +286,8 @@ def test_a_model_by_itself(polyinr: Run, folders: Path) -> None:
     assert "count" not in card["fakes"]
     assert (card["device"]["type"], card["device"]["threads"]) == ("cpu", torch.get_num_threads())
     assert (card["precision"], card["resolution"]) == ("float32", 16)
+    ran = polyinr("evaluate", "-m", "model.safetensors", "--metrics", "speed", "--precision", "bfloat16", "--json")
+    assert ran.lines[0]["card"]["precision"].startswith("bfloat16, ")
 
 
 def test_paths_with_an_interval(polyinr: Run, folders: Path) -> None:
@@ -384,7 +386,7 @@ def test_lite2_itself_tells_noise_from_itself(polyinr: Run, folders: Path) -> No
     assert near == pytest.approx(0, abs=1e-4 * far)
 
 
-def test_what_is_passed_over_is_told_to_a_log(polyinr: Run, folders: Path, eyes: None) -> None:
+def test_what_is_passed_over_is_logged(polyinr: Run, folders: Path, eyes: None) -> None:
     """A figure over less than the folder holds is another figure."""
     (folders / "reals" / "a.heic").write_bytes(b"x")
     os.mkfifo(folders / "fakes" / "pipe.png")

@@ -87,7 +87,7 @@ def test_raw_frames_down_a_pipe(polyinr: Run, tiny_checkpoint: Path, frames: np.
     assert np.array_equal(np.frombuffer(ran.stdout, dtype=np.uint8).reshape(frames.shape), frames)
 
 
-def test_a_person_is_told_what_reads_them(polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_message_says_what_reads_them(polyinr: Run, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     from polyinr_cli import console as streams
 
     monkeypatch.setattr(streams, "is_terminal", lambda stream: stream is sys.stderr)

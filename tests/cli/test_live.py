@@ -312,12 +312,12 @@ def test_json_in_a_pipe_leaves_the_display(stderr: Terminal, monkeypatch: pytest
     assert "losses" in stderr.getvalue()
 
 
-def test_times_are_told_in_two_units() -> None:
-    told = [duration(seconds) for seconds in (-5, 0, 59.6, 61, 3600, 3600 * 5 + 720, 86400 * 3 + 3600 * 4, 1e5)]
-    assert told == ["0 s", "0 s", "1 min", "1 min", "1 h", "5 h 12 min", "3 d 4 h", "1 d 3 h"]
+def test_times_are_in_two_units() -> None:
+    durations = [duration(seconds) for seconds in (-5, 0, 59.6, 61, 3600, 3600 * 5 + 720, 86400 * 3 + 3600 * 4, 1e5)]
+    assert durations == ["0 s", "0 s", "1 min", "1 min", "1 h", "5 h 12 min", "3 d 4 h", "1 d 3 h"]
 
 
-def test_small_runs_are_told_by_the_image() -> None:
+def test_small_runs_are_counted_by_the_image() -> None:
     assert thousands(4, 12) == "0.004 of 0.012 kimg, 33%"
     assert thousands(0, 0) == "0.000 of 0 kimg, 0%"
 

@@ -72,7 +72,7 @@ class Terminal(io.TextIOWrapper):
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_person_is_told_what_was_skipped(photos, tmp_path, monkeypatch, quiet):
+def test_a_message_says_what_was_skipped(photos, tmp_path, monkeypatch, quiet):
     from polyinr_cli.main import outcome
 
     monkeypatch.chdir(tmp_path)
@@ -155,7 +155,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path, workers):
     assert not journal.exists()
 
 
-def test_what_is_passed_over_and_lost_is_told_to_a_log(polyinr, photos):
+def test_what_is_passed_over_and_lost_is_logged(polyinr, photos):
     (photos / "cat" / "a.heic").write_bytes(b"x")
     (photos / "ape").mkdir()
     (photos / "ape" / "broken.png").write_bytes(b"no image")

@@ -1,6 +1,7 @@
 """`polyinr report`: the page, the curves, a folder; which options have a use; what is refused, in one line."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,18 @@ def test_a_folder_gets_page_curves_and_realism(polyinr: Run, run: Path) -> None:
     assert list(Path("kept").iterdir())
     assert polyinr("report", "run", "-o", "plain").code == 0
     assert sorted(path.name for path in Path("plain").iterdir()) == ["curves.png", "report.html"]
+
+
+def test_python_builds_the_same_report(polyinr: Run, run: Path) -> None:
+    """But for the date; only the files that are asked for."""
+    from polyinr_core import build_report
+
+    assert polyinr("report", "run", "-o", "out/").code == 0
+    built = build_report("run", ["report.html", "curves.png"])
+    assert built["curves.png"] == Path("out/curves.png").read_bytes()
+    date = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
+    assert date.sub("", built["report.html"].decode()) == date.sub("", Path("out/report.html").read_text())
+    assert list(build_report("run")) == ["report.html"]
 
 
 def test_the_data_of_the_run_is_known_by_its_sum(polyinr: Run, run: Path) -> None:
@@ -158,7 +171,7 @@ def test_a_log_with_nothing_in_it_is_refused(polyinr: Run, run: Path, log: str, 
     refused(polyinr("report", "run", "-o", "p.html"), "log.jsonl", said, code=1)
 
 
-def test_a_run_without_a_model_is_told_from_one_that_has_none_yet(polyinr: Run, run: Path) -> None:
+def test_a_run_without_a_model_is_distinguished_from_one_that_has_none_yet(polyinr: Run, run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     refused(polyinr("report", "run", "-o", "p.html", "--real", "reals"), "has no model yet", code=1)
     assert polyinr("report", "run", "-o", "p.html").code == 0

@@ -54,7 +54,7 @@ def test_the_note_draws_it_again(draw, polyinr: Run, tiny_checkpoint: Path):
     assert Path("x-again.png").read_bytes() == Path("x.png").read_bytes()
 
 
-def test_like_keeps_it_unless_told(draw, polyinr: Run, tiny_checkpoint: Path):
+def test_like_keeps_it_unless_overridden(draw, polyinr: Run, tiny_checkpoint: Path):
     draw("--tolerance", "0.5", "-o", "x.png")
     draw("-o", "exact.png")
     for arguments, same in (((), "x.png"), (("--tolerance", "0"), "exact.png")):

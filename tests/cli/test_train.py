@@ -193,10 +193,10 @@ def test_an_option_goes_over_the_preset_s_stages():
 def test_a_dry_run_prints_a_plan_and_writes_nothing(polyinr: Run, data: Path):
     """For people as columns, for programs as JSON lines; weights that are missing are a note."""
     common = ("train", data, *TINY, "--run-dir", "run", "--dry-run")
-    told = polyinr(*common)
-    assert told.code == 0, told.stderr
-    assert b"8 px" in told.stdout
-    assert b"peak memory" in told.stdout
+    planned = polyinr(*common)
+    assert planned.code == 0, planned.stderr
+    assert b"8 px" in planned.stdout
+    assert b"peak memory" in planned.stdout
     lines = polyinr(*common, "--json").lines
     stage = next(line for line in lines if line["kind"] == "stage")
     assert (stage["resolution"], stage["batch"], stage["iterations"]) == (8, 4, 2)
@@ -217,7 +217,7 @@ def test_without_cond_labels_that_cannot_be_used_do_not_matter(polyinr: Run, tmp
     assert (ran.lines[0]["images"], ran.lines[0]["classes"]) == (8, 0)
 
 
-def test_what_is_passed_over_is_told(polyinr: Run, tmp_path: Path):
+def test_what_is_passed_over_is_reported(polyinr: Run, tmp_path: Path):
     archive(tmp_path / "some.zip", **{"a.heic": b"x"})
     ran = polyinr("train", "some.zip", *TINY, "--run-dir", "run", "--dry-run")
     assert ran.code == 0

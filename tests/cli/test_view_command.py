@@ -59,6 +59,7 @@ def test_the_precision_is_that_of_large_pixels(polyinr: Run, tiny_checkpoint: Pa
     for precision in ("bfloat16", "float32", "float64"):
         polyinr("view", "-m", tiny_checkpoint, "--port", "0", "--precision", precision)
         formats = served[-1]("/model")["dtypes"]
+        assert served[-1]("/model")["tolerance"] == 1  # unless --tolerance says so
         assert (formats[8], formats[-1]) == (precision, "float64")
 
 

@@ -255,7 +255,7 @@ def test_labels_that_can_be_used_are_there_when_asked_for_so(tmp_path):
     assert (none.labels, none.classes, none.sha256) == (None, 0, open_dataset(path).sha256)
 
 
-def test_a_sample_with_two_images_that_cannot_be_told_apart_is_refused(tmp_path):
+def test_a_sample_with_two_images_that_cannot_be_distinguished_is_refused(tmp_path):
     for files in (samples(".left.png", ".right.png", cls=text), samples(".png", ".jpg")):
         path = write_tar(tmp_path / "0.tar", files)
         for read in (open_source, open_dataset):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from polyinr_core.discriminator.backbones import store_weights
 from polyinr_core.errors import ConfigError, WeightsError
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.training.classifier_guidance import MODELS, Classifier
@@ -54,6 +55,21 @@ def test_the_transformer_averages_its_two_heads(small_weights: dict[str, Tensor]
         logits = Classifier("deit-small", small_weights, side=SIDE).logits(x)
         assert_same_logits(logits, network(((x + 1) / 2 - mean) / std))
     assert logits.shape == (2, 1000)
+
+
+@pytest.mark.parametrize("name", ["lite2", "deit-small"])
+def test_weights_stored_for_autocast(name: str, weights: dict[str, Tensor], small_weights: dict[str, Tensor]) -> None:
+    """Oracle: autocast itself, which rounds the same weights. Images are resized and normalized in float32 before."""
+    classifier = Classifier(name, weights if name == "lite2" else small_weights, side=SIDE)
+    x = images(100)
+    seen = classifier.seen(x)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = classifier.logits(x)
+        store_weights(classifier.network, torch.bfloat16)
+        after = classifier.logits(x)
+    assert torch.equal(classifier.seen(x), seen)
+    assert seen.dtype == torch.float32
+    assert (after - before).norm() < 0.05 * before.norm()
 
 
 @pytest.mark.parametrize("side", [32, 100])

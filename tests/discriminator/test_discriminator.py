@@ -107,7 +107,7 @@ def test_the_label_matters_to_a_conditional_disc(lite0: dict[str, Tensor]) -> No
         discriminator(x)
 
 
-def test_class_tables_start_where_told(lite0: dict[str, Tensor]) -> None:
+def test_class_tables_start_where_given(lite0: dict[str, Tensor]) -> None:
     discriminator = disc_of(lite0, classes=3, table_rows=5)
     table = torch.randn(3, 320)
     discriminator.init_class_tables(table)

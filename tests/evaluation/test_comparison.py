@@ -126,8 +126,8 @@ def test_labels_of_two_datasets_with_equal_frequencies_agree() -> None:
     assert [difference.field for difference in other.differences] == [("fakes", "label_weights")]
     assert other.verdicts["is"].standing == "not comparable"
     assert compare(result(**drawn), result(**drawn)).differences == ()
-    told = compare(result(), result(**drawn)).differences
-    assert [difference.field for difference in told] == [("fakes", "labels")]
+    differing = compare(result(), result(**drawn)).differences
+    assert [difference.field for difference in differing] == [("fakes", "labels")]
 
 
 def test_effect_of_counts_by_family() -> None:

@@ -156,16 +156,16 @@ def test_inversion_finds_images_of_the_model(checkpoint: Checkpoint) -> None:
     w = sample_w(checkpoint, range(2), psi=0.5, label_seeds=range(2))
     drawn = [to_uint8(colors.permute(1, 2, 0)) for colors in render_images(checkpoint, w, resolution=16)]
     pixels = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
-    told = []
+    reported = []
     found = invert_images(
         Given(pixels),
         checkpoint,
         InversionLoss("pixels"),
         steps=8,
         lpips=plain(),
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: reported.append((done, total)),
     )
-    assert told == [(1, 2), (2, 2)]
+    assert reported == [(1, 2), (2, 2)]
     assert min(one["psnr"] for one in found) > 15
     rows = inversion_estimates(found, resamples=4)
     assert set(rows) == {"inversion/psnr", "inversion/ssim", "inversion/lpips"}
@@ -227,10 +227,12 @@ def test_card_of_upsampling(name: str) -> None:
 
 
 def test_speed_and_parameter_counts(checkpoint: Checkpoint) -> None:
-    told = []
-    row = speed_estimate(GeneratedImages(checkpoint, name="m", count=1), progress=lambda done, total: told.append(done))
+    reported = []
+    row = speed_estimate(
+        GeneratedImages(checkpoint, name="m", count=1), progress=lambda done, total: reported.append(done)
+    )
     assert 0 < row["min"] <= row["value"] <= row["max"]
-    assert (row["repeats"], told[-1]) == (TIMED_IMAGES, TIMED_IMAGES + 2)
+    assert (row["repeats"], reported[-1]) == (TIMED_IMAGES, TIMED_IMAGES + 2)
     rows = parameter_counts(checkpoint)
     whole = sum(parameter.numel() for parameter in checkpoint.generator.parameters())
     assert rows.pop("params") == {"value": whole}

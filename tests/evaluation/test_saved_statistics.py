@@ -56,10 +56,10 @@ def test_saved_statistics_give_the_same_values(tmp_path: Path, reals: Path, fake
     found, expected = measured(statistics, fakes, extractor=extractor), measured(reals, fakes)
     assert found["metrics"] == expected["metrics"]
     assert extractor.seen == 20
-    card, told = expected["card"], found["card"]["reals"].pop("statistics")
+    card, recorded = expected["card"], found["card"]["reals"].pop("statistics")
     assert found["card"] == card
-    assert told["name"] == "s.safetensors"
-    assert told["sha256"] == statistics.sha256
+    assert recorded["name"] == "s.safetensors"
+    assert recorded["sha256"] == statistics.sha256
 
 
 def test_saved_statistics_as_fakes(tmp_path: Path, reals: Path, fakes: Path) -> None:

@@ -126,7 +126,7 @@ def test_the_walk_plays_and_rests(tab: Tab, site: Path, motion: str) -> None:
     page.emulate_media(reduced_motion=motion)
     assert seen(tab, "interpolation") == ["frame 1 of 5"]
     page.clock.install(time=0)
-    page.clock.pause_at(1000)  # time goes on only as it is told to
+    page.clock.pause_at(1000)  # time goes on only when it is advanced
     page.get_by_role("button", name="Play").press("Enter")
     page.clock.run_for(300)
     assert seen(tab, "interpolation") == ["frame 4 of 5" if motion == "no-preference" else "frame 1 of 5"]

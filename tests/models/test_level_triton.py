@@ -19,7 +19,7 @@ needs_triton = pytest.mark.skipif(
 
 
 def interpreted(*choice: str) -> None:
-    """Run level_cases.py in a process whose Triton interprets; it cannot be told so later."""
+    """Run level_cases.py in a process whose Triton interprets; it cannot be switched later."""
     cases = Path(__file__).with_name("level_cases.py")
     command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", cases, *choice]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

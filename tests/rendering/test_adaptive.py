@@ -36,12 +36,12 @@ def image(drawn: tuple[Backend, Tensor], grid: Grid, **how) -> Tensor:
     return torch.cat(list(render_rows(*drawn, grid, **how)))
 
 
-def counted(drawer: Backend, points: list[int]) -> Backend:
+def counted(backend: Backend, points: list[int]) -> Backend:
     """Draw as others do, and count the points."""
 
     def draw(affine: Tensor, some: Tensor) -> Tensor:
         points.append(len(some))
-        return drawer(affine, some)
+        return backend(affine, some)
 
     return draw
 
@@ -112,7 +112,7 @@ def test_no_tolerance_is_the_exact_form(drawn):
     points: list[int] = []
     exact = image((counted(drawn[0], points), drawn[1]), grid, tolerance=0)
     assert set(points) == {2048}
-    assert_rounded(exact, image(drawn, grid), terms=terms_of(drawn[0].config))  # another drawer's
+    assert_rounded(exact, image(drawn, grid), terms=terms_of(drawn[0].config))  # another backend's
 
 
 def test_hardly_any_tolerance_draws_every_point(drawn):

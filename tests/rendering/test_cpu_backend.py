@@ -94,25 +94,25 @@ def test_nothing_to_draw_and_a_single_point(images: int, count: int) -> None:
 
 
 def test_a_change_of_the_weights_shows() -> None:
-    """A drawer that is kept looks at the network as it is."""
+    """A backend that is kept looks at the network as it is."""
     generator, w = lively()
-    drawer, points = CpuBackend(generator.synthesis), some_points()
+    backend, points = CpuBackend(generator.synthesis), some_points()
     with torch.no_grad():
         affine = generator.affine(w)
-        before = drawer(affine, points)
+        before = backend(affine, points)
         generator.synthesis.products[2].weight.neg_()
-        assert not torch.allclose(drawer(affine, points), before, atol=0.1)
-        assert_rounded(drawer(affine, points), generator.synthesis(affine, points), terms=terms_of(generator.config))
+        assert not torch.allclose(backend(affine, points), before, atol=0.1)
+        assert_rounded(backend(affine, points), generator.synthesis(affine, points), terms=terms_of(generator.config))
 
 
 def test_threads_do_not_draw_over_each_other() -> None:
     generator, w = lively()
-    drawer, points = CpuBackend(generator.synthesis), some_points(5000)
+    backend, points = CpuBackend(generator.synthesis), some_points(5000)
     with torch.no_grad():
         images = generator.affine(w).split(1)
-    alone = [drawer(image, points) for image in images]
+    alone = [backend(image, points) for image in images]
     with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(drawer, images * 4, [points] * 8))
+        together = list(pool.map(backend, images * 4, [points] * 8))
     assert not torch.equal(*alone)
     assert all(torch.equal(one, other) for one, other in zip(alone * 4, together, strict=True))
 

@@ -109,3 +109,23 @@ def test_nan_is_wrong_unless_the_plain_backend_gives_it_too() -> None:
     assert "overflow" not in backends.FAILED
     assert Fallback(nan, colors, name="Triton", max_difference=0.1)(affine, coordinates).isfinite().all()
     assert backends.FAILED == {"Triton"}
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_where_memory_runs_out_pixels_are_evaluated_in_halves(per_image: bool) -> None:
+    """The plain backend's as well as the fast one's; below some pixels there is too little for anything."""
+    affine, coordinates, sizes = torch.ones(2, 3, 3, 4), torch.rand(*([2] if per_image else []), 1001, 3), []
+
+    def large(affine: Tensor, coordinates: Tensor) -> Tensor:
+        sizes.append(coordinates.shape[-2])
+        if coordinates.shape[-2] > 300:
+            raise torch.OutOfMemoryError
+        return colors(affine, coordinates)
+
+    expected = colors(affine, coordinates)
+    assert torch.equal(Fallback(large, colors, name="Triton")(affine, coordinates), expected)
+    assert sizes == [1001, 501, 251, 250, 500, 250, 250]
+    assert "Triton" not in backends.FAILED
+    assert torch.equal(Fallback(Failing(ValueError()), large, name="Triton")(affine, coordinates), expected)
+    with pytest.raises(torch.OutOfMemoryError):
+        Fallback(Failing(torch.OutOfMemoryError()), colors, name="another")(affine, coordinates)

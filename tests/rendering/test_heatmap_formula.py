@@ -92,10 +92,10 @@ def test_narrow_products_are_near(generator: Generator, affine: torch.Tensor):
 
 
 def test_progress_counts_pixels(generator: Generator, affine: torch.Tensor):
-    told: list[int] = []
-    feature_means(generator.synthesis, affine, RegularGrid(70, 67), levels=[0], progress=told.append)
-    assert sum(told) == 70 * 67
-    assert len(told) == 3
+    reported: list[int] = []
+    feature_means(generator.synthesis, affine, RegularGrid(70, 67), levels=[0], progress=reported.append)
+    assert sum(reported) == 70 * 67
+    assert len(reported) == 3
 
 
 def test_from_python(tiny_class_checkpoint: Path) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def hopper_tile(monkeypatch: pytest.MonkeyPatch, *, channels: int = 512) -> Tile
 
 
 def interpreted(*choice: str) -> None:
-    """Run tile_cases.py in a process whose Triton interprets; it cannot be told so later."""
+    """Run tile_cases.py in a process whose Triton interprets; it cannot be switched later."""
     cases = Path(__file__).with_name("tile_cases.py")
     command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", cases, *choice]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -53,22 +54,26 @@ def test_kernels_of_every_kind_draw_the_definition() -> None:
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning:triton")
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes what the compiler refuses: types that differ between branches, say."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
     from polyinr_core.rendering.backends import triton_kernels as tiles
 
-    tile = Tile(64, 256, 64, warps=8, all_levels=True) if whole else hopper_tile(monkeypatch)
+    if dtype == "bf16":
+        tile = Tile(64, 256, 64, warps=8, all_levels=True) if whole else hopper_tile(monkeypatch)
+    else:
+        tile = Tile(64, 64, 32, all_levels=whole, precision="tf32x3")
     kernel = tiles.network_kernel if whole else tiles.level_kernel
     constants = {"n": 512, "rows": 3, "is_release": True, "clamped": True, "slope": 0.2}
-    constants |= {name: tile.options[name] for name in ("pixels", "outputs", "inputs")}
+    constants |= {name: tile.options[name] for name in ("pixels", "outputs", "inputs", "precision")}
     constants |= {} if whole else {"first": False, "last": False}
     narrow = {"weights", "biases", "buffers", "weight", "bias", "features", *(() if whole else ("out",))}
     numbers = {"count", "images", "coordinate_step", "matrix_step", "levels"}
-    kinds = {name: "*bf16" if name in narrow else "*fp32" for name in kernel.arg_names}
+    kinds = {name: f"*{dtype}" if name in narrow else "*fp32" for name in kernel.arg_names}
     kinds |= {name: "i32" for name in numbers if name in kinds} | {"limit": "fp32"}
     kinds |= dict.fromkeys(constants, "constexpr")
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
@@ -76,7 +81,9 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(whole: bool, monkeypatch: p
     source = ASTSource(kernel, kinds, constexprs=places, attrs=aligned)
     options = {name: value for name, value in tile.options.items() if name not in constants}
     code = compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    assert "wgmma.mma_async" in code.asm["ptx"]  # the products are the GPU's own
+    products = re.findall(r"(?:wgmma.mma_async|mma\.sync).*", code.asm["ptx"])  # the GPU's own
+    assert products
+    assert all(("tf32" if dtype == "fp32" else "wgmma.mma_async") in product for product in products)
     assert code.metadata.shared < 227 * 1024  # of an H100 or H200
 
 
@@ -104,9 +111,9 @@ def test_the_tile_is_fixed_and_fits(
 @needs_triton
 def test_a_gpu_gets_triton_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    drawer = select_backend(network(), CUDA)
-    assert isinstance(drawer, Fallback)
-    assert isinstance(drawer.fast, TritonBackend)
+    chosen = select_backend(network(), CUDA)
+    assert isinstance(chosen, Fallback)
+    assert isinstance(chosen.fast, TritonBackend)
     assert not has_kernels(network(), torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))  # without bfloat16
     assert isinstance(select_backend(network(), CUDA), Synthesis)

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from polyinr_core.errors import ConfigError
-from polyinr_core.models.coordinates import UNIT, BlendGrid, RegularGrid, SubGrid
+from polyinr_core.models.coordinates import UNIT, BlendGrid, LearnedGrid, RegularGrid, SubGrid
 from polyinr_core.rendering.viewport import IDENTITY, Axis, Viewport, compose, rotation, shear
 
 WINDOW = (-0.5, 0.25, 1.5, 1.25)
@@ -217,3 +219,33 @@ def test_a_pixel_at_infinity():
     with pytest.raises(ConfigError, match="infinity"):
         points(view)
     assert points(replace(view, width=4)).isfinite().all()
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies of at least as many numbers as a map has, to a device or to a dtype."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()
+        self.numel, self.count = numel, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ == "_to_copy" and args[0].numel() >= self.numel
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # the second in place of a GPU
+def test_masks_and_maps_are_uploaded_once(device: str) -> None:
+    """However many tiles and chunks there are, and their dtype is changed once."""
+    coordinate_map = torch.rand(40, 30, 2)
+    grids = [
+        Viewport(20, 20, UNIT, coordinate_map=coordinate_map).grid(),
+        BlendGrid(RegularGrid(20, 20), torch.rand(6, 20, 20)),
+        LearnedGrid(torch.rand(400, 2), 20, 20),
+    ]
+    for grid, uploads in zip(grids, (1, device != "cpu", device != "cpu"), strict=True):
+        with Copies(800) as copies:
+            for left in (0, 10):
+                part = SubGrid(grid, left, 0, 10, 20)
+                for start in range(0, 200, 50):
+                    part.at(torch.arange(start, start + 50, device=device), dtype=torch.float32)
+        assert copies.count == uploads

@@ -13,7 +13,7 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import BlendGrid, RegularGrid
 from polyinr_core.models.generator import Generator
 from polyinr_core.rendering.backends import in_precision
-from polyinr_core.rendering.backends.triton import Tile, TritonBackend
+from polyinr_core.rendering.backends.triton import CUBLAS, Tile, TritonBackend
 
 DEVICE = torch.device("cpu" if knobs.runtime.interpret else "cuda")
 TYPES = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # of the range: 8 bits are 0.4 % a product, over four levels
@@ -23,6 +23,17 @@ def widened(handle: interpreter.TensorHandle) -> np.ndarray:
     if handle.dtype.scalar != tl.bfloat16:
         return handle.data
     return torch.from_numpy(handle.data.view(np.int16)).view(torch.bfloat16).float().numpy()
+
+
+def tf32(x: np.ndarray) -> np.ndarray:
+    """Round float32 to the 10 bits of mantissa of TF32."""
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return x in TF32, and what that leaves, as Triton's tf32x3 multiplies them: all but the product of the rests."""
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    return tf32(x), tf32(x - tf32(x))
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +46,12 @@ def _bfloat16_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
             return convert(data, source, target, mode)
         return torch.from_numpy(np.array(data)).bfloat16().view(torch.int16).numpy().view(np.uint16)
 
-    def dot(self: object, a: object, b: object, total: interpreter.TensorHandle, *rest: object) -> object:
-        return interpreter.TensorHandle(widened(a) @ widened(b) + total.data, total.dtype.scalar)
+    def dot(self: object, a: object, b: object, total: interpreter.TensorHandle, precision: object, *_: int) -> object:
+        left, right = widened(a), widened(b)
+        if "TF32x3" in str(precision):
+            (left, left_rest), (right, right_rest) = (split(x) for x in (left, right))
+            total = interpreter.TensorHandle(total.data + left @ right_rest + left_rest @ right, total.dtype.scalar)
+        return interpreter.TensorHandle(left @ right + total.data, total.dtype.scalar)
 
     monkeypatch.setattr(interpreter, "_convert_float", rounded)
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
@@ -75,6 +90,29 @@ def against_float64(form: str, n: int, kind: torch.dtype, tile: Tile, *, levels:
 @pytest.mark.parametrize("form", ["release", "paper"])
 def test_quick(form: str) -> None:
     against_float64(form, 16, torch.float32, Tile(16, 16, 16), levels=3)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("form", ["release", "paper"])
+def test_three_products_of_tf32_are_float32(form: str, whole: bool) -> None:
+    """Tensor cores have no float32; one product of TF32 would be off by more than the tolerance of the next test."""
+    tile = Tile(32, 32, 32, all_levels=whole, precision="tf32x3")
+    against_float64(form, 48, torch.float32, tile)
+    (a, rest_a), (b, rest_b) = pairs = [split(x) for x in np.random.default_rng(0).standard_normal((2, 64, 64))]
+    exact = np.matmul(*(x.astype(np.float64) + rest for x, rest in pairs))
+    assert np.abs(a @ b - exact).max() > 1e-3
+    assert np.abs(a @ b + a @ rest_b + rest_a @ b - exact).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("form", ["release", "paper"])
+@torch.no_grad()
+def test_products_of_cublas_between_kernels(form: str, per_image: bool, kind: torch.dtype) -> None:
+    generator, w = network(form, 48)
+    affine, points = generator.affine(w), some_points(*([2] if per_image else []), 37)
+    drawn = TritonBackend(in_precision(generator.synthesis, kind), tile=CUBLAS)(affine, points)
+    check(drawn, generator.double().synthesis(affine.double(), points.double()), TYPES[kind])
 
 
 @pytest.mark.parametrize("whole", [False, True])

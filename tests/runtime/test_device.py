@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from polyinr_core.runtime import distributed
-from polyinr_core.runtime.distributed import DistributedContext, measure_convolutions, to_device
+from polyinr_core.runtime.device import measure_convolutions, to_device
+from polyinr_core.runtime.distributed import DistributedContext, GradientSum
 
 
 def test_a_copy_to_a_gpu_goes_through_pinned_memory_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,13 +58,45 @@ def test_gradients_travel_in_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     monkeypatch.setattr(distributed, "BUCKET_BYTES", 100)
     rng = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(shape, generator=rng) for shape in ((3, 4), (5,), (40,), (), (2, 3, 2), (7,))]
+    shapes = ((3, 4), (5,), (40,), (), (2, 3, 2), (7,))
+    tensors = [torch.randn(shape, generator=rng) for shape in shapes]
     tensors += [torch.randn(4, 3, generator=rng).T, torch.randn(6, dtype=torch.float64, generator=rng)]
-    expected = [2 * tensor for tensor in tensors]
-    DistributedContext(0, 2).all_reduce_coalesced(tensors)
-    assert all(torch.equal(*pair) for pair in zip(tensors, expected, strict=True))
-    assert sum(message.flat.numel() for message in messages) == sum(tensor.numel() for tensor in tensors)
+    parameters = [torch.nn.Parameter(tensor) for tensor in (*tensors, torch.ones(99))]  # the last one is not used
+    x = torch.ones((), requires_grad=True)
+    for parameter in parameters[:-1]:
+        x = x * (parameter**2).sum().float()
+    for _ in range(2):  # as two micro-batches
+        messages.clear()
+        with GradientSum(parameters, DistributedContext(0, 2)):
+            (x / x.detach()).backward(retain_graph=True)
+    expected = torch.autograd.grad(x / x.detach(), parameters[:-1])
+    for parameter, gradient in zip(parameters, expected, strict=False):
+        assert torch.allclose(parameter.grad, 6 * gradient)  # (2 g + g) of two ranks
+    assert parameters[-1].grad is None
     sizes = [message.flat.numel() * message.flat.element_size() for message in messages]
     assert sorted(sizes)[-1] == 160  # a tensor above the limit travels alone
     assert all(size <= 100 for size in sorted(sizes)[:-1])
     assert len(sizes) < len(tensors)
+    assert not any(parameter._post_accumulate_grad_hooks for parameter in parameters)
+
+
+def test_messages_start_before_the_backward_pass_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flat, **_: order.append("sent") or Sum(flat))
+    monkeypatch.setattr(distributed, "BUCKET_BYTES", 8)
+    first, last = (torch.nn.Parameter(torch.full((2,), 3.0)) for _ in range(2))
+    middle = (first * 2).clone()
+    middle.register_hook(lambda grad: order.append("first layer"))
+    with GradientSum([first, last], DistributedContext(0, 2)):
+        (middle * last).sum().backward()
+    assert order == ["sent", "first layer", "sent"]
+    assert first.grad.tolist() == [12.0, 12.0]
+
+
+def test_a_failed_pass_leaves_no_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flat, **_: pytest.fail("a message was sent"))
+    weight = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(MemoryError), GradientSum([weight], DistributedContext(0, 2)):
+        raise MemoryError
+    weight.sum().backward()
+    assert weight.grad.tolist() == [1.0, 1.0]

@@ -1,4 +1,4 @@
-"""Images that do not fit: what cannot be trained on is told when it is met, the rest is trained on."""
+"""Images that do not fit: what cannot be trained on is refused when it is met, the rest is trained on."""
 
 import io
 import json
@@ -15,6 +15,7 @@ from processes import TINY, drafts, states
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.runtime import pretrained
 
+pytestmark = pytest.mark.no_numbers
 SHORT = [*TINY, "--stages", "8:0.008"]
 once = cache(pretrained.load_pretrained)
 

@@ -55,7 +55,7 @@ def test_a_healthy_run_raises_nothing() -> None:
         assert diagnosis.update_diversity(samples=diversity(cells(name)), data=data, stage_images=seen) is None
 
 
-def test_a_collapsed_run_is_told() -> None:
+def test_a_collapsed_run_is_reported() -> None:
     """First by its signs, then by its distance; each once."""
     warnings = listen(Diagnostics(), logged("first-attempt"))
     assert len(warnings) == 2
@@ -71,11 +71,11 @@ def test_a_resumed_run_warns_as_the_uninterrupted_one() -> None:
     whole = listen(Diagnostics(), events)
     for cut in (10, 53, 54, 60, 70):
         first = Diagnostics()
-        told = listen(first, events[:cut])
+        warned = listen(first, events[:cut])
         kept = json.loads(json.dumps(first.to_dict(), allow_nan=False))
         before = max(event["kimg"] for event in events[:cut] if "d_sign_fake" in event)
-        told |= listen(Diagnostics.from_dict(kept), events[cut:], before=before)
-        assert told == whole
+        warned |= listen(Diagnostics.from_dict(kept), events[cut:], before=before)
+        assert warned == whole
 
 
 def test_a_state_of_another_version_is_taken_up() -> None:
@@ -94,8 +94,8 @@ def test_a_state_holds_no_time() -> None:
 
 def test_a_warning_comes_again_only_after_its_number_was_well() -> None:
     diagnosis = Diagnostics()
-    told = [diagnosis.update_distance("fid", value) is not None for value in (10, 13, 14, 11.5, 13, 10.5, 13)]
-    assert told == [False, True, False, False, False, False, True]
+    warned = [diagnosis.update_distance("fid", value) is not None for value in (10, 13, 14, 11.5, 13, 10.5, 13)]
+    assert warned == [False, True, False, False, False, False, True]
 
 
 def test_a_new_stage_begins_anew() -> None:
@@ -141,8 +141,8 @@ def test_few_shapes_are_a_collapse(shapes: int) -> None:
 def test_a_slow_beginning_is_no_collapse() -> None:
     """The release's start values draw one color: alike at first, which is worth a word only when it stays so."""
     diagnosis = Diagnostics()
-    told = [diagnosis.update_diversity(samples=0.01, data=0.5, stage_images=seen) for seen in range(0, 30000, 5000)]
-    assert [warning is not None for warning in told] == [False, False, False, False, True, False]
+    warned = [diagnosis.update_diversity(samples=0.01, data=0.5, stage_images=seen) for seen in range(0, 30000, 5000)]
+    assert [warning is not None for warning in warned] == [False, False, False, False, True, False]
 
 
 def test_what_cannot_be_compared_raises_nothing() -> None:
@@ -175,15 +175,15 @@ def test_overfitting_is_the_share_of_the_way_to_the_fakes() -> None:
     assert overfitting(training=0.4, held_out=-1.0, fakes=0.0) == 0  # the discriminator tells nothing apart
 
 
-def test_overfitting_that_lasts_is_told() -> None:
+def test_overfitting_that_lasts_is_reported() -> None:
     diagnosis = Diagnostics()
 
     def hear(held_out: float) -> bool:
         return diagnosis.update_logits(training=1.0, held_out=held_out, fakes=-1.0) is not None
 
     assert [hear(held_out) for held_out in (0.0, *[0.9] * 20)] == [False] * 21  # one bad number is none
-    told = [hear(0.5) for _ in range(60)]
-    assert told.count(True) == 1
+    warned = [hear(0.5) for _ in range(60)]
+    assert warned.count(True) == 1
     assert not any(hear(0.9) for _ in range(60))
     assert any(hear(0.0) for _ in range(20))
 
@@ -197,7 +197,7 @@ def test_noise_of_the_logits_is_no_overfitting(noise: float) -> None:
         assert diagnosis.update_logits(training=training, held_out=held_out, fakes=fakes) is None
 
 
-def test_judging_that_takes_long_is_told() -> None:
+def test_metrics_that_take_long_are_reported() -> None:
     diagnosis = Diagnostics()
     diagnosis.add_training_time(1.0)
     assert diagnosis.add_metric_time(60.0) is None  # the data is looked at once

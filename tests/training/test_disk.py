@@ -17,6 +17,7 @@ from processes import TINY, drafts, nursery, states, write_data
 from polyinr_core.runtime import pretrained
 from polyinr_core.training.state import read_state
 
+pytestmark = pytest.mark.no_numbers
 STAGES = ["--stages", "8:0.016", "--state-every", "0.004", "--checkpoint-every", "0.004"]
 once = cache(pretrained.load_pretrained)
 

@@ -77,7 +77,7 @@ def test_every_field_that_may_change_is_one() -> None:
 
 
 @pytest.mark.parametrize("stages", ["nonsense", 3, None])
-def test_damaged_stages_are_told(tmp_path: Path, stages: Any) -> None:
+def test_damaged_stages_are_refused(tmp_path: Path, stages: Any) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.claim(config(), DATA)
     stored = json.loads(folder.config.read_text())

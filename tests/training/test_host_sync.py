@@ -15,8 +15,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from polyinr_core.errors import TrainingError
-from polyinr_core.runtime.distributed import to_device
+from polyinr_core.runtime.device import to_device
+from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.rng import generator_for
+from polyinr_core.training import loop
 from polyinr_core.training.config import make_config
 from polyinr_core.training.diagnostics import Diagnostics
 from polyinr_core.training.hooks import READ_EVERY, Hooks
@@ -24,6 +26,7 @@ from polyinr_core.training.state import TrainingState
 from polyinr_core.training.step import Batch, Penalty, StepOptions, train_step
 from polyinr_core.training.step_stats import GRADIENT, DeviceStats
 
+pytestmark = pytest.mark.no_numbers  # but which operations there are
 READING = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2", "unique_dim"}
 # a CPU's tensors answer these without an operation, so they are looked for by name
 ASKING = {"item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "__contains__"}
@@ -188,3 +191,41 @@ def test_all_is_read_before_anything_is_saved(reason: str) -> None:
     asked = {"ended": False, "stopped": False} | {reason: True}
     with pytest.raises(TrainingError, match="gradient of weight"):
         hooks.on_step_end(state, options(), stats, **asked)
+
+
+class Pair(DistributedContext):
+    """Two ranks whose other one asks for an end in the third iteration; counts when they are asked."""
+
+    def all_gather_int(self, value: int) -> list[int]:
+        self.iterations.append(self.state.images // 4)
+        return [value, loop.STOP if self.state.images >= 12 else 0]
+
+    iterations: list[int]
+    state: Any
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cpu", [1, 2, 3]), ("meta", [READ_EVERY])])  # the second as a GPU
+def test_several_gpus_ask_one_another_only_where_they_wait_anyway(
+    device: str, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that one rank asks for in the second iteration is not forgotten."""
+    hooks, dist = waiting_hooks(device), Pair(0, 2)
+    for name in ("on_stage_start", "log_stats", "save_checkpoint", "save_state", "warn"):
+        monkeypatch.setattr(hooks, name, lambda *_, **__: None, raising=False)
+    state: Any = SimpleNamespace(stage=0, images=0, total_images=0, hooks={})
+    saved: list[int] = []
+    monkeypatch.setattr(hooks, "info", lambda message: saved.append(state.images // 4))
+    monkeypatch.setattr(loop, "resume", lambda *_: state)
+    object.__setattr__(dist, "iterations", [])
+    object.__setattr__(dist, "state", state)
+
+    def train_iteration(*_: object) -> tuple[StepOptions, DeviceStats]:
+        state.images = state.total_images = state.images + 4
+        return options(), DeviceStats(torch.zeros(9), state)
+
+    trainer: Any = SimpleNamespace(config=hooks.config, dist=dist, train_iteration=train_iteration)
+    trainer.loader = lambda stage: SimpleNamespace(batches=lambda *_, **__: (None for _ in range(99)))
+    assert not loop.run_stages(trainer, hooks, save=lambda: state.images == 8)
+    assert dist.iterations == asked
+    assert saved == [2 if device == "cpu" else READ_EVERY]
+    assert state.images == 4 * asked[-1]

@@ -20,13 +20,13 @@ EVENT = {"kimg": 0.25, "stage": 0, "resolution": 8, "loss_g": 2.5, "d_sign_fake"
 
 
 @pytest.fixture
-def told() -> list[dict[str, Any]]:
+def said() -> list[dict[str, Any]]:
     return []
 
 
 @pytest.fixture
-def journal(tmp_path: Path, told: list) -> Logger:
-    return Logger(RunFolder(tmp_path), told.append)
+def journal(tmp_path: Path, said: list) -> Logger:
+    return Logger(RunFolder(tmp_path), said.append)
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -45,10 +45,10 @@ def charted(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
 
 
-def test_an_event_is_logged_reported_and_charted(journal: Logger, told: list, tmp_path: Path) -> None:
+def test_an_event_is_logged_reported_and_charted(journal: Logger, said: list, tmp_path: Path) -> None:
     journal.write(EVENT)
     journal.close()
-    assert logged(tmp_path) == told == [EVENT]
+    assert logged(tmp_path) == said == [EVENT]
     assert charted(tmp_path) == {
         "run/stage": [(250, 0.0)],
         "run/resolution": [(250, 8.0)],
@@ -58,19 +58,19 @@ def test_an_event_is_logged_reported_and_charted(journal: Logger, told: list, tm
     }
 
 
-def test_what_is_no_number_stays_out_of_json(journal: Logger, told: list, tmp_path: Path) -> None:
+def test_what_is_no_number_stays_out_of_json(journal: Logger, said: list, tmp_path: Path) -> None:
     odd = {"loss_g": float("nan"), "loss_d": np.float32("-inf"), "reals": np.int64(3), "is": np.float32(0.5)}
     journal.write({**EVENT, **odd, "resumed": True, "warning": "text"})
-    told_now = {"loss_g": None, "loss_d": None, "reals": 3, "is": 0.5, "resumed": True, "warning": "text"}
-    assert logged(tmp_path) == told == [{**EVENT, **told_now}]
+    changes = {"loss_g": None, "loss_d": None, "reals": 3, "is": 0.5, "resumed": True, "warning": "text"}
+    assert logged(tmp_path) == said == [{**EVENT, **changes}]
     assert not {"loss/loss_g", "loss/loss_d", "metrics/resumed"} & charted(tmp_path).keys()
 
 
-def test_a_resumed_run_appends(tmp_path: Path, told: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_appends(tmp_path: Path, said: list, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log keeps what came after the state; TensorBoard shows what the run did in the end."""
     for number, kimgs in enumerate(([0.1, 0.2, 0.3], [0.2, 0.3])):
         monkeypatch.setattr("os.getpid", lambda number=number: number)  # another process
-        journal = Logger(RunFolder(tmp_path), told.append)
+        journal = Logger(RunFolder(tmp_path), said.append)
         for kimg in kimgs:
             journal.write({"kimg": kimg, "loss_d": float(number)} | ({"resumed": True} if number else {}))
         journal.close()
@@ -90,17 +90,17 @@ def test_sheets_are_charted_small(journal: Logger, tmp_path: Path) -> None:
     assert (image.step, image.width, image.height) == (40, 834, 10)
 
 
-def test_without_tensorboard_there_is_silence(told: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorboard_there_is_silence(said: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
-    journal = Logger(RunFolder(tmp_path), told.append)
+    journal = Logger(RunFolder(tmp_path), said.append)
     journal.write(EVENT)
     journal.image("fakes", np.zeros((2, 2, 3), np.uint8), images=0)
     journal.close()
-    assert told == [EVENT]
+    assert said == [EVENT]
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_a_full_disk_ends_the_charts_only(journal: Logger, told: list, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_charts_only(journal: Logger, said: list, tmp_path: Path) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     journal.write(EVENT)
@@ -111,23 +111,23 @@ def test_a_full_disk_ends_the_charts_only(journal: Logger, told: list, tmp_path:
         journal.write(EVENT)
     journal.close()
     assert logged(tmp_path) == [EVENT] * 4
-    (message,) = [event["message"] for event in told if event != EVENT]
+    (message,) = [event["message"] for event in said if event != EVENT]
     assert "TensorBoard logging to" in message
     assert "space" in message
 
 
-def test_a_folder_that_cannot_be_ends_the_charts_only(journal: Logger, told: list, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_ends_the_charts_only(journal: Logger, said: list, tmp_path: Path) -> None:
     (tmp_path / "tensorboard").write_text("a file")
     journal.write(EVENT)
     journal.write(EVENT)
-    assert len(told) == 3
-    assert "TensorBoard logging to" in told[1]["message"]
+    assert len(said) == 3
+    assert "TensorBoard logging to" in said[1]["message"]
 
 
-def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path, told: list) -> None:
+def test_a_log_that_cannot_be_written_is_an_error(tmp_path: Path, said: list) -> None:
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(FileError):
-        Logger(RunFolder(tmp_path), told.append).write(EVENT)
+        Logger(RunFolder(tmp_path), said.append).write(EVENT)
 
 
 @pytest.mark.slow
@@ -138,17 +138,17 @@ def test_charting_is_silent_and_needs_no_tensorflow(tmp_path: Path) -> None:
         "import threading, pathlib\n"
         "from polyinr_core.training.logging import Logger\n"
         "from polyinr_core.training.run_dir import RunFolder\n"
-        "told = []\n"
-        f"journal = Logger(RunFolder(pathlib.Path({str(tmp_path)!r})), told.append)\n"
+        "said = []\n"
+        f"journal = Logger(RunFolder(pathlib.Path({str(tmp_path)!r})), said.append)\n"
         "journal.write({'kimg': 1, 'discriminator': 2.0})\n"
-        "assert journal.trackers.opened['tensorboard'] and len(told) == 1 and threading.active_count() == 1, told\n"
+        "assert journal.trackers.opened['tensorboard'] and len(said) == 1 and threading.active_count() == 1, said\n"
         "journal.close()\n"
     )
     ran = subprocess.run([sys.executable, "-W", "always", "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_memory_is_logged_in_mebibytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     facts = memory_stats(torch.device("cpu"))
     assert facts.keys() == {"cpu_mem_mib"}
     assert 20 < facts["cpu_mem_mib"] < 1e5
@@ -156,6 +156,6 @@ def test_memory_is_told_in_mebibytes(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert 20 < memory_stats(torch.device("cpu"))["cpu_mem_mib"] < 1e5
 
 
-def test_memory_of_a_cuda_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_cuda_device_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
     assert memory_stats(torch.device("cuda"))["gpu_mem_mib"] == 3.0

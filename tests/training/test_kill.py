@@ -56,8 +56,8 @@ def lines(folder: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def phase_of(folder: Path, *, stood: list[int], told: int) -> str:
-    """Say what a killed process was doing, by what it left; `told` is how long the log was before."""
+def phase_of(folder: Path, *, stood: list[int], logged: int) -> str:
+    """Say what a killed process was doing, by what it left; `logged` is how long the log was before."""
     left = drafts(folder)
     weights = {path.stem for path in (folder / "run/state").glob("*.safetensors")}
     manifests = {path.stem for path in (folder / "run/state").glob("*.json")}
@@ -65,7 +65,7 @@ def phase_of(folder: Path, *, stood: list[int], told: int) -> str:
         return "while a state was written"
     if "checkpoints" in left or "samples" in left:
         return "while a checkpoint or its sheet was written"
-    if "." in left or (states(folder) == stood and all("resumed" in line for line in lines(folder)[told:])):
+    if "." in left or (states(folder) == stood and all("resumed" in line for line in lines(folder)[logged:])):
         return "in start-up or the first iteration"
     return "between two writes"
 
@@ -90,13 +90,13 @@ def test_twenty_kills_leave_no_trace(processes: Nursery, tmp_path: Path, capsys:
     moments = rng.sample(MOMENTS, len(MOMENTS))
     phases: Counter[str] = Counter()
     for after, what in moments:
-        stood, told = states(killed), len(lines(killed))
+        stood, logged = states(killed), len(lines(killed))
         trainer = processes.start(killed, *TINY, *STAGES)
         await_moment(trainer, after=after, what=what, rng=rng)
         assert trainer.runs, f"ended too soon: {trainer.said}"
         trainer.kill()
         assert trainer.end() == -signal.SIGKILL
-        phases[phase_of(killed, stood=stood, told=told)] += 1
+        phases[phase_of(killed, stood=stood, logged=logged)] += 1
     assert states(killed)[-1] < ALL
 
     last = start(killed, *TINY, *STAGES)  # from nothing, as a shell does

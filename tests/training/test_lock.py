@@ -133,7 +133,7 @@ def place() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["run", "new"])
-def test_a_folder_that_one_may_not_write_to_is_told(place: Path, there: bool) -> None:
+def test_a_folder_that_one_may_not_write_to_is_refused(place: Path, there: bool) -> None:
     folder = RunFolder(place / "run")
     if there:
         claimed(folder.path)
@@ -148,7 +148,7 @@ def test_a_folder_that_one_may_not_write_to_is_told(place: Path, there: bool) ->
             path.chmod(0o755)
 
 
-def test_a_folder_that_one_may_not_look_into_is_told(place: Path) -> None:
+def test_a_folder_that_one_may_not_look_into_is_refused(place: Path) -> None:
     folder = claimed(place / "run")
     folder.path.chmod(0)
     with another_user(), pytest.raises(FileError, match="permission denied"):

@@ -44,6 +44,7 @@ def plan(animals: ZipDataset, weights: dict) -> Plan:
     return make_plan(SMALL, animals, weights, device=CPU)
 
 
+@pytest.mark.no_numbers
 def test_what_is_known_is_exact(plan: Plan, weights: dict) -> None:
     first, second = plan.stages
     assert (first.iterations, second.iterations) == (13, 13)  # 100 / 8 and 50 / 4, in whole batches
@@ -65,6 +66,7 @@ def test_what_is_known_is_exact(plan: Plan, weights: dict) -> None:
     assert plan.notes == ()
 
 
+@pytest.mark.no_numbers
 def test_what_is_measured_is_of_the_right_kind(plan: Plan) -> None:
     for stage in plan.stages:
         assert stage.seconds == stage.iterations * stage.seconds_per_iteration > 0
@@ -73,6 +75,7 @@ def test_what_is_measured_is_of_the_right_kind(plan: Plan) -> None:
     assert plan.memory == max(stage.memory for stage in plan.stages)
 
 
+@pytest.mark.no_numbers
 def test_the_real_step_is_measured(
     animals: ZipDataset, weights: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -130,6 +133,7 @@ def test_a_stage_that_would_take_long_is_extrapolated(
     assert "32 px was not measured" in plan.notes[0]
 
 
+@pytest.mark.no_numbers
 def test_missing_weights_are_measured_all_the_same(animals: ZipDataset) -> None:
     config = replace(SMALL, stages=parse_stages("16:1"))
     plan = make_plan(config, animals, {}, device=CPU)

@@ -179,6 +179,7 @@ def test_resuming_is_exact_with_every_option(
     assert "logit_means" in counters[0]
 
 
+@pytest.mark.no_numbers
 def test_each_option_changes_a_run_and_is_logged(
     archive: ZipDataset,
     weights: dict,

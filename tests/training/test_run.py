@@ -150,9 +150,9 @@ def test_the_log_is_appended_to(archive: ZipDataset, weights: dict, whole: Path,
     before = log.read_text()
     assert run(SMALL, archive, folder, weights)
     assert log.read_text().startswith(before + "\n")
-    told = [json.loads(line) for line in log.read_text()[len(before) :].splitlines() if line]
-    assert told[0].pop("time").startswith("20")
-    assert told[0] == {"kimg": 0.016, "stage": 1, "resolution": 16, "resumed": True}
+    progressed = [json.loads(line) for line in log.read_text()[len(before) :].splitlines() if line]
+    assert progressed[0].pop("time").startswith("20")
+    assert progressed[0] == {"kimg": 0.016, "stage": 1, "resolution": 16, "resumed": True}
     last, again = losses_in(whole)[-1], losses_in(folder)[-1]
     for name in ("img_per_sec", "cpu_mem_mib"):
         assert last.pop(name) > 0 < again.pop(name)
@@ -160,22 +160,24 @@ def test_the_log_is_appended_to(archive: ZipDataset, weights: dict, whole: Path,
     assert again == last
 
 
+@pytest.mark.no_numbers
 def test_a_stop_is_heeded_in_the_last_batch_but_one(archive: ZipDataset, weights: dict, tmp_path: Path) -> None:
     """Stages of 10 and 9 images, four at a time, are 24 images; a stop at 20 is before the end."""
     config = replace(SMALL, stages=parse_stages("8:0.01,16:0.009"))
-    told: list[tuple[int, int, int]] = []
+    progressed: list[tuple[int, int, int]] = []
     finished = train(
         archive,
         run_dir=tmp_path / "run",
         config=config,
         weights=weights,
-        stop=lambda: told[-1][0] >= 20,
-        progress=lambda at: told.append((at.total_images, at.stage, at.images)),
+        stop=lambda: progressed[-1][0] >= 20,
+        progress=lambda at: progressed.append((at.total_images, at.stage, at.images)),
     )
     assert not finished
-    assert told == [(4, 0, 4), (8, 0, 8), (12, 0, 12), (16, 1, 4), (20, 1, 8)]
+    assert progressed == [(4, 0, 4), (8, 0, 8), (12, 0, 12), (16, 1, 4), (20, 1, 8)]
 
 
+@pytest.mark.no_numbers
 def test_a_stop_writes_once(
     archive: ZipDataset, weights: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +280,7 @@ def test_what_cannot_be_trained_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.no_numbers
 def test_without_classes(weights: dict, tmp_path: Path) -> None:
     unlabeled = ZipDataset.open(make_archive(tmp_path / "plain.zip", labels=False))
     assert run(replace(SMALL, stages=parse_stages("8:0.004")), unlabeled, tmp_path / "run", weights)

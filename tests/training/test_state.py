@@ -51,7 +51,7 @@ def test_no_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty", "missing", *MANIFESTS])
-def test_a_damaged_state_is_told_and_the_one_before_is_used(tmp_path: Path, how: str) -> None:
+def test_a_damaged_state_is_reported_and_the_one_before_is_used(tmp_path: Path, how: str) -> None:
     write(tmp_path, 10)
     write(tmp_path, 20)
     weights = tmp_path / f"{20:012d}.safetensors"

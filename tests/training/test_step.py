@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from polyinr_core.errors import TrainingError
 from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.coordinates import RegularGrid
 from polyinr_core.models.generator import Generator, render_checkpointed
-from polyinr_core.runtime.distributed import SINGLE_PROCESS
+from polyinr_core.runtime.distributed import DistributedContext
 from polyinr_core.runtime.pretrained import load_pretrained
 from polyinr_core.runtime.rng import generator_for
 from polyinr_core.training import step
@@ -70,21 +70,21 @@ def test_a_gradient_that_is_no_number_is_named(state: TrainingState, fused: bool
     optimizer = torch.optim.Adam(network.parameters(), lr=1.0, fused=fused)
     loss = network(latents().data, options().coordinates, latents().label).sum()
     loss.backward()
-    step_optimizer(state, network, optimizer, SINGLE_PROCESS)
+    step_optimizer(state, network, optimizer)
     before = copy.deepcopy((network.state_dict(), optimizer.state_dict()))
     assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), state.ema.parameters(), strict=True))
     network.synthesis.products[1].weight.grad[0, 0] = float("inf")
     words = r"gradient of synthesis\.products\.1\.weight \(generator\) is not finite"
     if fused:
-        step_optimizer(state, network, optimizer, SINGLE_PROCESS)
+        step_optimizer(state, network, optimizer)
         network.synthesis.products[1].weight.grad[0, 0] = 1.0
         network.synthesis.to_rgb.bias.grad[0] = float("nan")
-        step_optimizer(state, network, optimizer, SINGLE_PROCESS)
+        step_optimizer(state, network, optimizer)
         with pytest.raises(TrainingError, match=words):
             raise_failure(state, int(state.failure))
     else:
         with pytest.raises(TrainingError, match=words):
-            step_optimizer(state, network, optimizer, SINGLE_PROCESS)
+            step_optimizer(state, network, optimizer)
     after = network.state_dict(), optimizer.state_dict()
     assert all(torch.equal(tensor, before[0][name]) for name, tensor in after[0].items())
     for index, moments in after[1]["state"].items():
@@ -127,12 +127,12 @@ def test_a_guide_that_goes_wrong_is_noticed(state: TrainingState) -> None:
         train_generator(state, broken, latents())
 
 
-def test_the_guide_s_loss_is_told_and_weighs(state: TrainingState) -> None:
+def test_the_guide_s_loss_is_returned_and_weighs(state: TrainingState) -> None:
     """A guide that wants images to be bright."""
     weight = state.generator.synthesis.to_rgb.bias
-    told = train_generator(state, options(classifier=lambda x, label: -100 * x.mean(), guidance=1000.0), latents())
-    assert torch.isfinite(told).all()
-    assert told[1] != 0
+    returned = train_generator(state, options(classifier=lambda x, label: -100 * x.mean(), guidance=1000.0), latents())
+    assert torch.isfinite(returned).all()
+    assert returned[1] != 0
     assert (weight.grad < -1e4).all()
 
 
@@ -186,3 +186,60 @@ def test_a_step_in_bfloat16_is_close(state: TrainingState) -> None:
     losses = train_step(state, options(), reals=reals(), g_fakes=latents(), d_fakes=latents(), ema_beta=0.5).read()
     assert all(math.isfinite(value) for value in asdict(losses).values())
     assert all(p.dtype == torch.float32 for p in state.generator.parameters())
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_where_memory_runs_out_a_step_is_taken_again_in_smaller_chunks(
+    player: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a forward pass that has moved batch statistics, power iterations and the mean of w; to the last bit."""
+    monkeypatch.setattr(step, "MIN_CHUNK", 16)
+    backward, failures = step.backward, []
+
+    def run(state: TrainingState) -> list[torch.Tensor]:
+        for _ in range(2):
+            train_step(state, options(), reals=reals(), g_fakes=latents(), d_fakes=latents(), ema_beta=0.5)
+        networks = (state.generator, state.ema, state.discriminator)
+        return [tensor for network in networks for tensor in network.state_dict().values()]
+
+    def fail(loss: torch.Tensor, network: torch.nn.Module, *given: object, **more: bool) -> None:
+        is_generator = isinstance(network, Generator)
+        if not failures and is_generator is (player == "generator"):
+            failures.append(player)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        backward(loss, network, *given, **more)
+
+    monkeypatch.setattr(step, "backward", fail)
+    found, state = small_state(), small_state()
+    after = run(found)
+    assert failures == [player]
+    assert found.max_chunk == 128  # half of four images of 64 pixels
+    assert caplog.messages == ["the GPU's memory ran out: continuing in chunks of 128 pixels"]
+    monkeypatch.setattr(step, "backward", backward)
+    if player == "generator":
+        state.max_chunk = 128
+        expected = run(state)
+    else:  # the generator's first step was taken at once
+        train = step.train_discriminator
+
+        def chunked(state: TrainingState, given: StepOptions, **more: object) -> torch.Tensor:
+            state.max_chunk = 128
+            return train(state, replace(given, chunk=128), **more)
+
+        monkeypatch.setattr(step, "train_discriminator", chunked)
+        expected = run(state)
+    assert all(torch.equal(*pair) for pair in zip(after, expected, strict=True))
+
+
+@pytest.mark.parametrize("changes", [{}, {"dist": DistributedContext(0, 2), "micro_batch": 8}])
+def test_chunks_that_cannot_become_smaller(changes: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one of several ranks begin its iteration again while the others wait in it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if changes:
+        monkeypatch.setattr(step, "MIN_CHUNK", 16)
+    monkeypatch.setattr(step, "render_fakes", fail)
+    with pytest.raises(TrainingError, match=r"memory ran out in chunks of 256 pixels; .* smaller --micro-batch"):
+        train_step(small_state(), options(**changes), reals=reals(), g_fakes=latents(), d_fakes=latents(), ema_beta=0.5)

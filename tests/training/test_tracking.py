@@ -23,6 +23,7 @@ from polyinr_core.training import tracking
 from polyinr_core.training.logging import Logger
 from polyinr_core.training.run_dir import RunFolder
 
+pytestmark = pytest.mark.no_numbers
 EVENTS = [
     {"kimg": 0.25, "stage": 0, "loss_g": 2.5, "fd-lite2": 7.0, "warning": "text"},
     {"kimg": 0.5, "stage": 0, "loss_g": 1.5, "loss_d": float("nan")},

@@ -124,7 +124,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(client: TestClient, path: st
     assert len(answer.text.splitlines()) == 1
 
 
-def test_a_page_of_another_model_is_told_to_reload(client: TestClient, renderer: QuickRenderer) -> None:
+def test_a_page_of_another_model_has_to_reload(client: TestClient, renderer: QuickRenderer) -> None:
     model = client.get("/model").json()["model"]
     assert model == renderer.checkpoint.sha256
     for path in ("/image", "/tile/9/0/0"):

@@ -20,6 +20,7 @@ Backend = Callable[[Tensor, Tensor], Tensor]
 
 logger = logging.getLogger(__name__)
 MAX_REASON = 160  # characters of a compiler's message
+MIN_PIXELS = 256  # of a product that is halved where memory runs out
 CHECK_PIXELS = 200  # compared at the first use: more than one tile, and not a multiple of it
 MAX_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of the colors' norm; wrong kernels give about 1
 FAILED: set[str] = set()  # names of the backends that have failed in this process
@@ -53,7 +54,7 @@ class Fallback:
 
     With `max_difference`, the first use for a device, a dtype and a network's sizes compares some pixels with the plain
     backend, and colors that differ by more, relative to their norm, count as a failure. An input on which the plain
-    backend fails as well does not.
+    backend fails as well does not. Where a GPU's memory runs out, the pixels are evaluated in halves.
     """
 
     def __init__(self, fast: Backend, plain: Backend, *, name: str, max_difference: float | None = None) -> None:
@@ -61,6 +62,16 @@ class Fallback:
 
     def __call__(self, affine: Tensor, coordinates: Tensor) -> Tensor:
         """Map affine [N, L, 3, n] and coordinates [P, 3] or [N, P, 3] to colors [N, P, 3]."""
+        try:
+            return self.evaluate(affine, coordinates)
+        except torch.OutOfMemoryError:
+            if coordinates.dim() < 2 or coordinates.shape[-2] <= MIN_PIXELS:
+                raise
+        # not within `except`, where the error still holds the memory of its frames
+        return torch.cat([self(affine, half) for half in coordinates.chunk(2, dim=-2)], dim=1)
+
+    def evaluate(self, affine: Tensor, coordinates: Tensor) -> Tensor:
+        """Evaluate with the fast backend, or with the plain one if that has failed."""
         if self.name not in FAILED:
             try:
                 self.check(affine, coordinates)

@@ -2,20 +2,25 @@
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from polyinr_core.models.generator import Synthesis
 from polyinr_core.models.layers import SLOPE
+from polyinr_core.runtime.device import is_bfloat16_gpu
 
 MAX_ROWS = 24  # of affine parameters, which the kernels unroll: a blend of eight images
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A program's shape: pixels x output channels, input channels per step; warps; pipeline stages."""
+    """A program's shape: pixels x output channels, input channels per step; warps; pipeline stages.
+
+    `precision` is that of float32 products: "ieee" on CUDA cores, or "tf32x3", three products of TF32 on tensor cores,
+    which keep about float32's digits.
+    """
 
     pixels: int
     outputs: int
@@ -23,12 +28,16 @@ class Tile:
     warps: int = 4
     stages: int = 3
     all_levels: bool = False  # evaluates all levels in one launch
+    precision: Literal["ieee", "tf32x3"] = "ieee"
 
     @property
-    def options(self) -> dict[str, int]:
+    def options(self) -> dict[str, Any]:
         """Return the launch options; fused multiply-adds are explicit, or Triton warns."""
-        sizes = {"pixels": self.pixels, "outputs": self.outputs, "inputs": self.inputs}
+        sizes = {"pixels": self.pixels, "outputs": self.outputs, "inputs": self.inputs, "precision": self.precision}
         return sizes | {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+
+
+CUBLAS = Tile(0, 0, 0)  # no program's: the products are cuBLAS's, with training's kernels between them
 
 
 LARGE = {(9, 0), (10, 0)}  # compute capabilities with 227 KiB of shared memory; others have 99 or more
@@ -41,17 +50,11 @@ TILES: tuple[tuple[torch.dtype, set[tuple[int, int]] | None, int, Tile], ...] = 
     (torch.bfloat16, None, 65536, Tile(64, 128, 64)),
     (torch.float32, None, 65536, Tile(64, 64, 32)),
 )
-MIN_CAPABILITY = (8, 0)  # native bfloat16
 
 
 def has_kernels(synthesis: Synthesis, device: torch.device) -> bool:
     """Return whether Triton can evaluate a network on a device; PyTorch for a GPU includes Triton."""
-    return (
-        device.type == "cuda"
-        and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
-        and importlib.util.find_spec("triton") is not None
-        and is_fusible(synthesis)
-    )
+    return is_bfloat16_gpu(device) and importlib.util.find_spec("triton") is not None and is_fusible(synthesis)
 
 
 def is_fusible(synthesis: Synthesis) -> bool:
@@ -71,8 +74,8 @@ def weights_of(synthesis: Synthesis, level: int) -> tuple[Tensor, Tensor]:
 class TritonBackend:
     """Evaluate a synthesis network with a launch per level or, with an `all_levels` tile, one for all.
 
-    The network may be in reduced precision (precision.in_precision); its weights are copied. `tile` defaults to that of
-    TILES for the device.
+    The network may be in reduced precision (`in_precision`); its weights are copied. `tile` defaults to that of TILES
+    for the device.
     """
 
     def __init__(self, synthesis: Synthesis, *, tile: Tile | None = None) -> None:
@@ -98,8 +101,23 @@ class TritonBackend:
         affine, coordinates = affine.contiguous(), coordinates.contiguous()
         with torch.cuda.device_of(affine):  # Triton launches on the current one
             tile = self.tile or select_tile(self.weights.dtype, affine.shape[-1], affine.device)
+            if tile == CUBLAS:
+                return self.through_products(affine, coordinates)
             evaluate = self.through_network if tile.all_levels else self.through_levels
             return evaluate(affine, coordinates, tile).sum(dim=2) + self.synthesis.to_rgb.bias
+
+    def through_products(self, affine: Tensor, coordinates: Tensor) -> Tensor:
+        """Return the colors [N, P, 3], with cuBLAS's products; of a blend by PyTorch alone."""
+        if affine.shape[2] != 3:
+            return self.synthesis(affine, coordinates)
+        from polyinr_core.models.level_triton import FusedLevelFunction
+
+        config = self.synthesis.config
+        options = config.form == "release", config.clamp, self.weights.dtype
+        h = self.synthesis.activate(torch.matmul(coordinates, self.synthesis.fold_first(affine[:, 0])))  # [N, P, n]
+        for matrix, weight, bias in zip(affine.unbind(1)[1:], self.weights, self.biases, strict=True):
+            h = FusedLevelFunction.apply(h, matrix, coordinates, weight, bias, *options)
+        return self.synthesis.to_rgb(h.float())
 
     def through_levels(self, affine: Tensor, coordinates: Tensor, tile: Tile) -> Tensor:
         """Return partial sums of the colors, [N, P, blocks, 3], with a launch per level."""

@@ -75,6 +75,7 @@ def _level(
     pixels: tl.constexpr,
     outputs: tl.constexpr,
     inputs: tl.constexpr,
+    precision: tl.constexpr,
 ):
     """Return x_i for a tile of pixels x output channels, in float32."""
     x = tl.load(coordinates + offsets, mask=is_pixel, other=0.0)
@@ -97,7 +98,7 @@ def _level(
         w = tl.load(
             weight + columns[None, :] * n + channels[:, None], mask=is_column[None, :] & is_channel[:, None], other=0.0
         )
-        total = tl.dot((h * m).to(weight.dtype.element_ty), w, total, input_precision="ieee")
+        total = tl.dot((h * m).to(weight.dtype.element_ty), w, total, input_precision=precision)
     total += tl.load(bias + columns, mask=is_column, other=0.0).to(tl.float32)[None, :]
     return _activate(total, limit, slope, clamped)
 
@@ -133,6 +134,7 @@ def level_kernel(
     pixels: tl.constexpr,
     outputs: tl.constexpr,
     inputs: tl.constexpr,
+    precision: tl.constexpr,
 ):
     """Compute a tile of a level; the programs are (tiles of pixels x blocks of output channels, images)."""
     blocks: tl.constexpr = (n + outputs - 1) // outputs
@@ -162,6 +164,7 @@ def level_kernel(
         pixels,
         outputs,
         inputs,
+        precision,
     )
     if last:
         target = out + ((image * count + pixel) * blocks + block) * 3
@@ -224,6 +227,7 @@ def network_kernel(
     pixels: tl.constexpr,
     outputs: tl.constexpr,
     inputs: tl.constexpr,
+    precision: tl.constexpr,
 ):
     """Take tiles of pixels through all levels, one after the other; there are as many programs as buffers."""
     blocks: tl.constexpr = (n + outputs - 1) // outputs
@@ -274,6 +278,7 @@ def network_kernel(
                     pixels,
                     outputs,
                     inputs,
+                    precision,
                 )
                 if level == levels - 1:
                     target = out + ((image * count + pixel) * blocks + block) * 3

@@ -14,6 +14,7 @@ from polyinr_core.training import hooks, loop
 from polyinr_core.training.config import PRESETS, TrainingConfig, parse_stages
 from polyinr_core.training.state import read_state
 
+pytestmark = pytest.mark.no_numbers
 CONFIG = replace(
     PRESETS["tiny"],
     stages=parse_stages("8:0.012"),
@@ -101,7 +102,7 @@ def test_a_stop_leaves_no_trace_in_what_is_remembered(
 
 @pytest.mark.parametrize("saved", [None, {"diagnostics": {"raised": 3, "sign": "x"}, "early_stopping": []}])
 def test_a_state_without_sound_notes_goes_on(archive: ZipDataset, weights: dict, saved: dict | None) -> None:
-    """As an older version wrote it, or where they are damaged: what they told begins anew."""
+    """As an older version wrote it, or where they are damaged: what they held begins anew."""
     assert not train(CONFIG, archive, weights, stop_after=2)
     (manifest,) = (archive.path.parent / "run/state").glob("*8.json")
     facts = json.loads(manifest.read_text())
