@@ -22,7 +22,7 @@ PRIVATE = re.compile(
 ALLOWED = {("polyinr_core/images/io.py", "greyscale")}  # an argument of pypng
 SHARED_NAMES = {"config", "io", "page"}  # modules that each package may have
 COMPARISON = re.compile(r"assert_close|assert_rounded|allclose|array_equal|torch\.equal|approx\(|\.norm\(")
-MAX_MODULES = 145  # beside the packages' __init__; to fall, but for a new feature
+MAX_MODULES = 146  # beside the packages' __init__; to fall, but for a new feature
 
 
 def identifiers(path: Path) -> set[str]:
