@@ -45,12 +45,13 @@ def main(
     archive: Annotated[Path | None, typer.Argument()] = None,
     samples: int = 2,
     images: int = 2,
-    side: int = 32,
+    side: Annotated[int, typer.Option(help="Pixels along the shorter side. 0: the model's resolution.")] = 0,
     seconds: str = "0,1,5,30",
     output: Path = Path("benchmarks/results/encoder.json"),
 ) -> None:
     """Compare the two starts."""
     checkpoint, path = load_model_file(model)
+    side = side or checkpoint.resolution
     opened = Model(checkpoint, path=path)
     loaded, loss = load_encoder(encoder), load_loss("lite0")
     seeds = range(10**6, 10**6 + samples)

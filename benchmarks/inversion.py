@@ -66,7 +66,7 @@ def main(
     model: str,
     archives: Annotated[list[Path] | None, typer.Argument()] = None,
     images: int = 2,
-    side: int = 32,
+    side: Annotated[int, typer.Option(help="Pixels along the shorter side. 0: the model's resolution.")] = 0,
     steps: int = 300,
     tune_steps: int = 200,
     mean: Annotated[bool, typer.Option("--mean", help="Start at the mean image, not at what an encoder says.")] = False,
@@ -74,6 +74,7 @@ def main(
 ) -> None:
     """Invert and tune."""
     checkpoint, _ = load_model_file(model)
+    side = side or checkpoint.resolution
     generator = checkpoint.generator
     loss = load_loss("auto")
     rows = []

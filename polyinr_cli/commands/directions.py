@@ -52,7 +52,11 @@ def directions(
         str | None, typer.Option(metavar="NAME", help="Column of --labels to learn. Default: label, or the like.")
     ] = None,
     encoder: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Encoder of the model, from `polyinr encoder`, for --images.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Encoder of the model, from `polyinr encoder`, for --images. Default: the bundled model's.",
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help=f"Number of seeds to analyze. Default: {SAMPLES}.")
@@ -179,19 +183,20 @@ def _learn(
     space: Literal["w", "affine"],
 ) -> None:
     """Learn directions from labeled images and write them to a file or to stdout. Raises PolyinrError."""
-    if encoder is None:
-        raise RequestError("--images needs --encoder FILE; `polyinr encoder MODEL -o FILE` makes one")
     if len(examples) > 2 or (len(examples) == 2 and (labels or column)):
         raise RequestError("give --images once, with labels, or twice without --labels and --column")
     if column is not None and labels is None:
         raise RequestError(f"--column {column} names a column of --labels FILE; give that file")
     check_paths(run.model, encoder, labels, *map(Path, examples))
-    from polyinr_core.inversion.encoder import directions_of_images, load_encoder
+    from polyinr_core.inversion.encoder import default_encoder, directions_of_images, load_encoder
 
     model = run.open(is_8_bit=False)
+    chosen = default_encoder(model) if encoder is None else load_encoder(encoder)
+    if chosen is None:
+        raise RequestError("--images needs --encoder FILE; `polyinr encoder MODEL -o FILE` makes one")
     with console.progress("images", quiet=run.quiet) as progress:
         found = directions_of_images(
-            model, load_encoder(encoder), examples, labels=labels, column=column, space=space, progress=progress
+            model, chosen, examples, labels=labels, column=column, space=space, progress=progress
         )
     _write(target, run, model, found, f"{', '.join(found.names)}: directions from {found.samples} images")
 

@@ -170,7 +170,7 @@ def test_a_direction_of_labeled_images(polyinr: Run, tiny_checkpoint: Path):
 @pytest.mark.parametrize(
     ("options", "words", "code"),
     [
-        (("--images", "a"), "--images needs --encoder", 2),
+        (("--images", "."), "--images needs --encoder", 2),
         (("--labels", "t.csv"), "--labels does not apply", 2),
         (("--images", "a", "--encoder", "e", "--samples", "9"), "--samples does not apply to --images", 2),
         (("--images", "a", "--images", "b", "--encoder", "e", "--labels", "t.csv"), "give --images once", 2),
