@@ -44,7 +44,7 @@ def pace(work: Callable[[], int], seconds: float) -> float:
 
 def speeds(archive: Path, model: Path, name: str, seconds: float) -> dict[str, Any]:
     """Return images a second of each stage alone and of stages together; the model renders at its own size."""
-    network, stored, checkpoint = load_extractor(name), DatasetImages.open(archive), load_checkpoint(model)
+    network, stored, checkpoint = load_extractor(name), DatasetImages(archive), load_checkpoint(model)
     rendered = GeneratedImages(checkpoint, name="model", count=len(stored))
     batch = torch.cat(list(stored.batches(range(BATCH_SIZE))))
     needs = {(name, "pooled"): STREAMED}
@@ -88,7 +88,7 @@ def memory_of(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         archives = [write_archive(Path(folder) / f"{name}.zip", SMALL_SIDE, count) for name in ("a", "b")]
         before, start = peak(), time.perf_counter()
-        sources = [DatasetImages.open(path) for path in archives]
+        sources = [DatasetImages(path) for path in archives]
         reals, fakes = sources
         evaluate(fakes, reals, metrics=["fd-lite2"], extractors={"lite2": Small()}, device=CPU)
         seconds = time.perf_counter() - start

@@ -67,6 +67,11 @@ class DistributedError(PolyinrError):
     """Another process of a distributed job has gone, or no longer agrees with this one."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not empty, or the error's class."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def silence_libraries() -> None:
     """Silence warnings of libraries about odd files in this process, as errors report what matters.
 

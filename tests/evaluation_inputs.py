@@ -55,7 +55,7 @@ def evaluated(
 
 
 def make_backbone(path: Path, network: torch.nn.Module | None = None) -> Tensor:
-    return (network or LinearExtractor())(torch.cat(list(DatasetImages.open(path).batches())))
+    return (network or LinearExtractor())(torch.cat(list(DatasetImages(path).batches())))
 
 
 def moments_from_tensors(features: Tensor) -> RunningMoments:

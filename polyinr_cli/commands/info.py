@@ -85,7 +85,7 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
 
 
 def _kind_of(path: Path) -> str:
-    from polyinr_core.data.dataset import means_shards
+    from polyinr_core.data.tar_dataset import means_shards
     from polyinr_core.images.io import detect_format
     from polyinr_core.runtime.atomic_io import explain, refuse_special
 

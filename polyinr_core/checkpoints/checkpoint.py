@@ -109,7 +109,8 @@ def load_checkpoint(path: PathLike) -> Checkpoint:
         check_values(held)
         tensors = {name: aligned(tensor.float()) for name, tensor in held.items()}
         learned_grid = tensors.pop(LEARNED_GRID, None)
-        check_grid(learned_grid, facts["resolution"])
+        if learned_grid is not None and tuple(learned_grid.shape) != (shape := (facts["resolution"] ** 2, 2)):
+            raise TensorFileError(f"{LEARNED_GRID} is {list(learned_grid.shape)}, not {list(shape)}")
         if max(config.levels, config.mapping_layers) > len(tensors):
             raise TensorFileError("more levels than tensors")
         with meta_init():  # and nothing is allocated for what a header merely claims
@@ -180,12 +181,6 @@ def check_facts(facts: dict[str, Any]) -> None:
     }
     if bad := [name for name, fits in good.items() if not fits]:
         raise TensorFileError(f"missing or of another type: {', '.join(bad)}")
-
-
-def check_grid(grid: Tensor | None, resolution: int) -> None:
-    """Raise TensorFileError unless a learned grid has coordinates (x, y) for each pixel."""
-    if grid is not None and tuple(grid.shape) != (resolution**2, 2):
-        raise TensorFileError(f"{LEARNED_GRID} is {list(grid.shape)}, not {[resolution**2, 2]}")
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint, check_finite, header_metadata, model_header
 
 FORMAT = 1
 METADATA_KEY = "polyinr_delta"
-NAMES = ("up", "down", "bias", "rgb_weight", "rgb_bias")
+AXES = {"up": 3, "down": 3, "bias": 2, "rgb_weight": 2, "rgb_bias": 1}  # of each tensor
 DAMAGED = "a damaged delta ({}); make it again"
 
 
@@ -45,24 +45,14 @@ class Delta:
         return self.up.shape[-1]
 
 
-def encode_delta(delta: Delta) -> bytes:
-    """Return the bytes of a delta file. Raises TensorFileError, JsonError."""
-    facts = {
-        "format": FORMAT,
-        "model_sha256": delta.model_sha256,
-        "rank": delta.rank,
-        "origin": delta.origin,
-    }
-    tensors = {name: getattr(delta, name) for name in NAMES}
-    check_values(tensors)
-    return encode_tensors(tensors, key=METADATA_KEY, facts=facts)
-
-
 def save_delta(path: PathLike, delta: Delta, *, overwrite: bool = False) -> Delta:
     """Save a delta file; return the delta with the file's hash. Raises CheckpointError, FileError."""
     path = Path(path)
+    facts = {"format": FORMAT, "model_sha256": delta.model_sha256, "rank": delta.rank, "origin": delta.origin}
+    tensors = {name: getattr(delta, name) for name in AXES}
     try:
-        data = encode_delta(delta)
+        check_values(tensors)
+        data = encode_tensors(tensors, key=METADATA_KEY, facts=facts)
     except (JsonError, TensorFileError) as error:
         raise CheckpointError(path, f"cannot be written as a delta: {error}") from error
     with written_beside(path, overwrite=overwrite) as draft:
@@ -87,10 +77,13 @@ def load_delta(path: PathLike) -> Delta:
     data = read_bytes(path)
     try:
         tensors = read_tensors(data)
-        if set(tensors) != set(NAMES):
-            raise TensorFileError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not {', '.join(NAMES)}")
+        if tensors.keys() != AXES.keys():
+            raise TensorFileError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not {', '.join(AXES)}")
         check_values(tensors)
-        check_ranks(tensors)
+        for name, count in AXES.items():
+            if tensors[name].dim() != count:
+                shape = list(tensors[name].shape)
+                raise TensorFileError(f"{name} has the shape {shape}, {count} dimensions are needed")
         origin, model = facts.get("origin"), facts.get("model_sha256")
         if not isinstance(origin, dict) or not isinstance(model, str):
             raise TensorFileError("its origin or its model is missing or of another type")
@@ -102,14 +95,6 @@ def load_delta(path: PathLike) -> Delta:
         origin=origin,
         sha256=hashlib.sha256(data).hexdigest(),
     )
-
-
-def check_ranks(tensors: dict[str, Tensor]) -> None:
-    """Raise TensorFileError unless each tensor has the right number of dimensions."""
-    axes = {"up": 3, "down": 3, "bias": 2, "rgb_weight": 2, "rgb_bias": 1}
-    for name, count in axes.items():
-        if tensors[name].dim() != count:
-            raise TensorFileError(f"{name} has the shape {list(tensors[name].shape)}, {count} dimensions are needed")
 
 
 def apply_delta(checkpoint: Checkpoint, delta: Delta, *, source: Path) -> Checkpoint:
@@ -137,9 +122,8 @@ def apply_delta(checkpoint: Checkpoint, delta: Delta, *, source: Path) -> Checkp
         check_finite(generator)
     except TensorFileError as error:
         raise CheckpointError(source, f"with this delta the model overflows ({error}); make it again") from error
-    origin = {**checkpoint.origin, "delta": delta.origin}
-    together = combined_sha256(checkpoint.sha256, delta.sha256)
-    return replace(checkpoint, generator=generator, origin=origin, sha256=together)
+    origin, sha256 = {**checkpoint.origin, "delta": delta.origin}, combined_sha256(checkpoint.sha256, delta.sha256)
+    return replace(checkpoint, generator=generator, origin=origin, sha256=sha256)
 
 
 def combined_sha256(model: str, delta: str) -> str:
@@ -149,18 +133,11 @@ def combined_sha256(model: str, delta: str) -> str:
 
 def check_shapes(config: GeneratorConfig, delta: Delta, *, source: Path) -> None:
     """Raise CheckpointError unless a delta's tensors have the shapes that the model needs."""
-    levels, n = config.levels, config.channels
-    rank = delta.up.shape[-1] if delta.up.dim() == 3 else 0
-    expected = {
-        "up": (levels, n, rank),
-        "down": (levels, rank, n),
-        "bias": (levels, n),
-        "rgb_weight": (3, n),
-        "rgb_bias": (3,),
-    }
-    for name, shape in expected.items():
-        if tuple(getattr(delta, name).shape) != shape:
-            found = list(getattr(delta, name).shape)
+    levels, n, rank = config.levels, config.channels, delta.rank
+    expected = {"up": (levels, n, rank), "down": (levels, rank, n), "bias": (levels, n)}
+    for name, shape in {**expected, "rgb_weight": (3, n), "rgb_bias": (3,)}.items():
+        found = list(getattr(delta, name).shape)
+        if found != list(shape):
             raise CheckpointError(source, f"{name} is {found}, the model needs {list(shape)}; make the delta again")
 
 

@@ -52,11 +52,7 @@ class ExportedGenerator(nn.Module):
         for layer in mapping.layers:
             h = layer(h)
         w = torch.lerp(mapping.w_avg_for(label).expand_as(h), h, psi[:, None])  # [N, w_dim]
-        return self.synthesize(affine_matrices(self.generator.affine, w), coordinates)
-
-    def synthesize(self, matrices: list[Tensor], coordinates: Tensor) -> Tensor:
-        """Return the colors [N, P, 3] of affine parameters, one [N, 3, n] a level."""
-        synthesis = self.generator.synthesis
+        matrices, synthesis = affine_matrices(self.generator.affine, w), self.generator.synthesis
         h = synthesis.activate(torch.matmul(coordinates, synthesis.fold_first(matrices[0])))  # [N, P, n]
         for product, matrix in zip(list(synthesis.products)[1:], matrices[1:], strict=True):
             h = synthesis.activate(product(h * synthesis.modulation(matrix, coordinates)))
@@ -78,12 +74,10 @@ def affine_matrices(affine: AffineNetwork, w: Tensor) -> list[Tensor]:
 
 def export_format(path: PathLike) -> ExportFormat:
     """Return the format that a file's suffix names. Raises RequestError."""
-    suffix = Path(path).suffix.lower()
-    if suffix == ".onnx":
-        return "onnx"
-    if suffix == ".pt2":
-        return "pt2"
-    raise RequestError(f"{path}: a model is exported as .onnx (ONNX) or .pt2 (torch.export); name it so")
+    formats: dict[str, ExportFormat] = {".onnx": "onnx", ".pt2": "pt2"}
+    if (format := formats.get(Path(path).suffix.lower())) is None:
+        raise RequestError(f"{path}: a model is exported as .onnx (ONNX) or .pt2 (torch.export); name it so")
+    return format
 
 
 def check_extra(format: ExportFormat) -> None:
@@ -137,22 +131,20 @@ def input_names(generator: Generator) -> tuple[str, ...]:
     return ("z", "coordinates", "psi", *(("label",) if generator.config.classes else ()))
 
 
-def example_inputs(generator: Generator) -> tuple[Tensor, ...]:
-    """Return inputs of the right shapes."""
-    like, count = generator.mapping.w_avg, EXAMPLE_IMAGES
-    label = (torch.zeros(count, dtype=torch.int64),) if generator.config.classes else ()
-    z, coordinates = like.new_ones(count, generator.config.z_dim), like.new_ones(EXAMPLE_PIXELS, 3)
-    return (z, coordinates, like.new_ones(count), *label)
-
-
 def trace(generator: Generator) -> torch.export.ExportedProgram:
     """Return the generator as a program whose batch and pixel axes are free."""
     batch, pixels = torch.export.Dim("batch"), torch.export.Dim("pixels")
-    axes = {"z": {0: batch}, "coordinates": {0: pixels}, "psi": {0: batch}, "label": {0: batch}}
-    shapes = {name: axes[name] for name in input_names(generator)}
+    like, config = generator.mapping.w_avg, generator.config
+    inputs = {  # an example, and its free axis
+        "z": (like.new_ones(EXAMPLE_IMAGES, config.z_dim), batch),
+        "coordinates": (like.new_ones(EXAMPLE_PIXELS, 3), pixels),
+        "psi": (like.new_ones(EXAMPLE_IMAGES), batch),
+        "label": (torch.zeros(EXAMPLE_IMAGES, dtype=torch.int64), batch),
+    }
+    names = input_names(generator)
+    examples, shapes = tuple(inputs[name][0] for name in names), {name: {0: inputs[name][1]} for name in names}
     with torch.no_grad(), quiet_exporter():
-        module = ExportedGenerator(generator).eval()
-        return torch.export.export(module, example_inputs(generator), dynamic_shapes=shapes)
+        return torch.export.export(ExportedGenerator(generator).eval(), examples, dynamic_shapes=shapes)
 
 
 def encode_onnx(program: torch.export.ExportedProgram, facts: dict[str, Any]) -> bytes:

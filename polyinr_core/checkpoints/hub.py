@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyinr_core.errors import FileError, RequestError
+from polyinr_core.errors import FileError, RequestError, first_line
 from polyinr_core.runtime.atomic_io import PathLike
 
 PREFIX = "hf:"
 MODEL_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 LIBRARY = "polyinr"
+LOGIN = "log in with `hf auth login`"
 NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^@\s]+))?")
 CACHED = re.compile(
     r"models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)/snapshots/(?P<commit>[0-9a-f]{40})/[^/+]+(?P<deltas>[^/]*)$"
@@ -136,40 +137,35 @@ def explained(name: HubName) -> Iterator[None]:
     """Convert errors of huggingface_hub to a FileError or RequestError with one clear line."""
     from huggingface_hub import errors
 
+    known: dict[type[Exception], str] = {
+        errors.GatedRepoError: f"the model is gated; accept its conditions on its page, and {LOGIN}",
+        errors.RepositoryNotFoundError: (
+            f"no such repository on the hub, or it is private; check the name; for a private one {LOGIN}"
+        ),
+        errors.RevisionNotFoundError: "the repository has no such branch, tag or commit; check the revision",
+        errors.LocalEntryNotFoundError: (
+            "not on this machine, and the hub cannot be reached; connect and run again, or name a model file"
+        ),
+        errors.OfflineModeIsEnabled: "the hub is switched off by HF_HUB_OFFLINE; unset it and run again",
+        errors.EntryNotFoundError: (
+            f"the repository has no {MODEL_FILE}; it is no model of {LIBRARY}; `polyinr push` uploads one"
+        ),
+        errors.LocalTokenNotFoundError: "not logged in; run `hf auth login`, or set HF_TOKEN",
+    }
     try:
         yield
     except (FileError, RequestError):
         raise
     except errors.HFValidationError as error:
         raise RequestError(f"{name}: not a name on the hub; write {PREFIX}owner/name") from error
-    except errors.GatedRepoError as error:
-        hint = "accept its conditions on its page, and log in with `hf auth login`"
-        raise FileError(str(name), f"the model is gated; {hint}") from error
-    except errors.RepositoryNotFoundError as error:
-        hint = "check the name; for a private one log in with `hf auth login`"
-        raise FileError(str(name), f"no such repository on the hub, or it is private; {hint}") from error
-    except errors.RevisionNotFoundError as error:
-        raise FileError(str(name), "the repository has no such branch, tag or commit; check the revision") from error
-    except errors.LocalEntryNotFoundError as error:
-        hint = "connect and run again, or name a model file"
-        raise FileError(str(name), f"not on this machine, and the hub cannot be reached; {hint}") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise FileError(str(name), "the hub is switched off by HF_HUB_OFFLINE; unset it and run again") from error
-    except errors.EntryNotFoundError as error:
-        hint = f"it is no model of {LIBRARY}; `polyinr push` uploads one"
-        raise FileError(str(name), f"the repository has no {MODEL_FILE}; {hint}") from error
-    except errors.LocalTokenNotFoundError as error:
-        raise FileError(str(name), "not logged in; run `hf auth login`, or set HF_TOKEN") from error
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        if status in (401, 403):
-            hint = "log in with `hf auth login`, with a token that may write there"
-            raise FileError(str(name), f"the hub refuses access ({status}); {hint}") from error
-        raise FileError(str(name), f"the hub answers: {first_line(error)}; try again later") from error
-    except Exception as error:  # of whichever HTTP library this version of huggingface_hub uses
-        raise FileError(str(name), f"the hub cannot be used ({first_line(error)}); check the connection") from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not empty, or the error's class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    except Exception as error:  # also of whichever HTTP library this version of huggingface_hub uses
+        for kind, problem in known.items():  # a subclass before its base
+            if isinstance(error, kind):
+                raise FileError(str(name), problem) from error
+        if not isinstance(error, errors.HfHubHTTPError):
+            problem = f"the hub cannot be used ({first_line(error)}); check the connection"
+        elif (status := getattr(error.response, "status_code", None)) in (401, 403):
+            problem = f"the hub refuses access ({status}); {LOGIN}, with a token that may write there"
+        else:
+            problem = f"the hub answers: {first_line(error)}; try again later"
+        raise FileError(str(name), problem) from error

@@ -5,13 +5,11 @@ import mmap
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from polyinr_core.errors import CheckpointError, ConfigError, FileError
@@ -19,21 +17,14 @@ from polyinr_core.models.config import GeneratorConfig
 from polyinr_core.models.generator import Generator
 from polyinr_core.runtime.atomic_io import PathLike, explain
 from polyinr_core.runtime.rng import meta_init
-from polyinr_core.runtime.tensor_files import (
-    METADATA,
-    TensorFileError,
-    check_values,
-    is_utf8,
-    read_header,
-    read_tensors,
-)
+from polyinr_core.runtime.tensor_files import METADATA, TensorFileError, check_values, read_header, read_tensors
 
 from .checkpoint import METADATA_KEY, Checkpoint, check_finite, load_checkpoint
 from .official_pickle import LazyTensor, tensors_in_pickle
 from .safe_unpickler import PickleProblem, shown
 
 MAX_VALUES = 2**28  # five times the largest official generator
-LONGEST_HEADER = 2**22
+MAX_HEADER_BYTES = 2**22
 GRIDS = ("gridt", "synthesis.grid")  # one parameter under two names
 # what golden files hold beside the weights
 TEST_VECTORS = ("input.", "output.", "output64.", "debug.", "post_train.")
@@ -80,8 +71,6 @@ def load_official_checkpoint(path: PathLike) -> Checkpoint:
         raise CheckpointError(path, f"not a released checkpoint: {problem}") from problem
     except TensorFileError as error:
         raise CheckpointError(path, f"not a sound checkpoint: {error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(path, f"a damaged safetensors file ({shown(str(error))})") from error
     except OSError as error:
         raise explain(path, error) from error
 
@@ -103,23 +92,20 @@ def is_safetensors(data: memoryview) -> bool:
 
 
 def tensors_in_safetensors(path: Path, data: memoryview) -> dict[str, LazyTensor]:
-    """Return the tensors of a safetensors file by name, test vectors left out. Raises PickleProblem."""
-    if int.from_bytes(data[:8], "little") > LONGEST_HEADER:
+    """Return a safetensors file's tensors by name, without test vectors. Raises PickleProblem, CheckpointError."""
+    if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
         raise PickleProblem("its safetensors header is longer than that of any released generator")
-    if not is_utf8(path):
-        held = read_tensors(bytes(data))
-        if METADATA_KEY in read_header(path)[METADATA]:
-            raise PickleProblem(OURS)
-        return {
-            name: LazyTensor(tuple(tensor.shape), lambda tensor=tensor: tensor)  # type: ignore[misc]
-            for name, tensor in held.items()
-            if not name.startswith(TEST_VECTORS)
-        }
-    file = safe_open(path, framework="pt")  # stays open while its tensors may be read
-    if METADATA_KEY in (file.metadata() or {}):
+    try:
+        header, held = read_header(path), read_tensors(path)
+    except TensorFileError as error:
+        raise CheckpointError(path, f"a damaged safetensors file ({shown(str(error))})") from error
+    if METADATA_KEY in header[METADATA]:
         raise PickleProblem(OURS)
-    names = [name for name in file.keys() if not name.startswith(TEST_VECTORS)]  # noqa: SIM118  not iterable
-    return {name: LazyTensor(tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name)) for name in names}
+    return {
+        name: LazyTensor(tuple(tensor.shape), lambda tensor=tensor: tensor)  # type: ignore[misc]
+        for name, tensor in held.items()
+        if not name.startswith(TEST_VECTORS)
+    }
 
 
 def convert_tensors(stored: Mapping[str, LazyTensor], *, kimg: float) -> Checkpoint:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .safe_unpickler import LONGEST_NAME, Name, PickleProblem, Record, Reference, bytes_of, read_pickle, shown
+from .safe_unpickler import MAX_NAME_LENGTH, Name, PickleProblem, Record, Reference, bytes_of, read_pickle, shown
 
 NETWORK = "G_ema"
 MAX_MODULES = 500
@@ -122,7 +122,7 @@ def tensors_in_modules(network: Any) -> dict[str, LazyTensor]:
 def members_of(state: Mapping[str, Any], attribute: str, *, max_count: int) -> Mapping[str, Any]:
     """Return a module's tensors or submodules by name. Raises PickleProblem for more than `max_count`."""
     members = items_of(state.get(attribute))
-    if len(members) > max_count or len(max(members, key=len, default="")) > LONGEST_NAME:
+    if len(members) > max_count or len(max(members, key=len, default="")) > MAX_NAME_LENGTH:
         raise PickleProblem(f"too many {attribute.strip('_')} in {NETWORK}, or too long a name")
     return members
 
@@ -199,9 +199,13 @@ class PickledTensor:
 
 def read_storage(blob: memoryview) -> np.ndarray:
     """Return a view of the values [count] of a storage, float32 or int64, whatever its device. Raises PickleProblem."""
+
+    def is_storage(module: str, name: str) -> bool:
+        return module == "torch" and name in STORAGE_DTYPES
+
     parts, at = [], 0
     for _ in range(5):
-        part, at = read_pickle(blob, known=is_storage_name, start=at, max_steps=MAX_STEPS)
+        part, at = read_pickle(blob, known=is_storage, start=at, max_steps=MAX_STEPS)
         parts.append(part)
     magic, protocol, system, reference, keys = parts
     if magic != MAGIC or protocol != PROTOCOL:
@@ -218,11 +222,6 @@ def read_storage(blob: memoryview) -> np.ndarray:
     if not 0 <= count == stored or len(raw) != count * dtype.itemsize:
         raise PickleProblem(f"{count:,} elements announced, {len(raw):,} bytes of numbers there")
     return np.frombuffer(raw, dtype=dtype)
-
-
-def is_storage_name(module: str, name: str) -> bool:
-    """Return whether `module.name` is a storage type that official checkpoints hold."""
-    return module == "torch" and name in STORAGE_DTYPES
 
 
 def is_allowed_name(module: str, name: str) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 MAX_STEPS = 500_000  # five times those of an official checkpoint with its discriminator
-LONGEST_TEXT = 2**16  # longer strings stay undecoded bytes
-LONGEST_NAME = 200
+MAX_TEXT_BYTES = 2**16  # longer strings stay undecoded bytes
+MAX_NAME_LENGTH = 200
 
 Known = Callable[[str, str], bool]
 
@@ -83,7 +83,7 @@ def bytes_of(value: Any, *, max_bytes: int) -> memoryview:
 
 def text_of(value: Any) -> str:
     """Return a string, or short bytes as the Latin-1 string that they are in Python 2. Raises PickleProblem."""
-    return value if isinstance(value, str) else str(bytes_of(value, max_bytes=LONGEST_NAME), "latin-1")
+    return value if isinstance(value, str) else str(bytes_of(value, max_bytes=MAX_NAME_LENGTH), "latin-1")
 
 
 def shown(text: str) -> str:
@@ -140,8 +140,8 @@ class Machine:
         return int.from_bytes(self.take(count), "little")
 
     def line(self) -> str:
-        """Return the string up to the next newline, at most LONGEST_NAME bytes away."""
-        ahead = bytes(self.data[self.at : self.at + LONGEST_NAME])
+        """Return the string up to the next newline, at most MAX_NAME_LENGTH bytes away."""
+        ahead = bytes(self.data[self.at : self.at + MAX_NAME_LENGTH])
         length = ahead.find(b"\n")
         if length < 0:
             self.refuse("a name without an end")
@@ -150,7 +150,7 @@ class Machine:
 
     def text(self, count: int) -> Any:
         taken = self.take(count)
-        if count > LONGEST_TEXT:
+        if count > MAX_TEXT_BYTES:
             return taken
         try:
             return str(taken, "utf-8", "surrogatepass")
@@ -224,7 +224,7 @@ class Machine:
     def name(self, module: Any, name: Any) -> Name:
         if not isinstance(module, str) or not isinstance(name, str):
             self.refuse("a global whose name is no text")
-        if max(len(module), len(name)) > LONGEST_NAME or not self.known(module, name):
+        if max(len(module), len(name)) > MAX_NAME_LENGTH or not self.known(module, name):
             self.refuse(f"asks for {shown(f'{module}.{name}')}, which is not allowed; nothing of it was run")
         return Name(module, name)
 

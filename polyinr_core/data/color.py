@@ -32,18 +32,8 @@ CICP_PRIMARIES: dict[int, Primaries] = {
     12: (*D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
     22: (*D65, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
 }
-# ITU-T H.273, table 3; those of television (1, 6, 14, 15) are displayed with sRGB's curve, as browsers do
-CICP_EXPONENTS: dict[int, float | None] = {
-    1: None,
-    2: None,
-    4: 2.2,
-    5: 2.8,
-    6: None,
-    8: 1.0,
-    13: None,
-    14: None,
-    15: None,
-}
+# ITU-T H.273, table 3: the power of the curve; None, also for television (1, 6, 14, 15), is sRGB's, as in browsers
+CICP_EXPONENTS: dict[int, float | None] = {4: 2.2, 5: 2.8, 8: 1.0, **dict.fromkeys((1, 2, 6, 13, 14, 15))}
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -86,14 +76,11 @@ def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     moved = np.asarray(transform.apply(image), dtype=np.int16)[0]
     if np.abs(moved - values).max() <= TOLERANCE:
         return True
-    return mode == "RGB" and bool(np.abs(moved - _simplified(image)).max() <= TOLERANCE)
-
-
-def _simplified(image: Image.Image) -> NDArray[np.int16]:
-    """Return the colors [N, 3] of a row of pixels in simplified sRGB."""
+    if mode == "L":
+        return False
     source = ImageCms.ImageCmsProfile(io.BytesIO(matrix_profile(SRGB, 2.2) or b""))
-    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
-    return np.asarray(transform.apply(image), dtype=np.int16)[0]
+    simplified = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    return bool(np.abs(moved - np.asarray(simplified.apply(image), dtype=np.int16)[0]).max() <= TOLERANCE)
 
 
 def png_profile(chunks: Mapping[bytes, bytes]) -> bytes | None:

@@ -21,16 +21,6 @@ from .zip_dataset import ZipDataset
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
-
-__all__ = [
-    "ImageDataset",
-    "bundled_dataset",
-    "dataset_grid",
-    "describe_dataset",
-    "means_shards",
-    "open_dataset",
-]
-
 HASHED_IMAGES = 1024  # of a torch Dataset
 
 

@@ -62,7 +62,7 @@ TURNS = {  # EXIF orientation: the transposition that makes an image upright
 
 
 class Stripped(NamedTuple):
-    """A file's bytes without what its pixels do not depend on, and the metadata that they depend on.
+    """An image file without the metadata that its pixels do not depend on, and the metadata that they do depend on.
 
     Texts, dates, thumbnails and later frames are often odd: no reason to refuse an image. So the color profile, the
     orientation (EXIF's number, 1 upright) and `chunks`, a PNG's ancillary chunks that count, are read tolerantly.
@@ -260,7 +260,7 @@ def decode_square(path: Path, name: str, data: bytes, *, side: int | None) -> ND
 
 
 def strip(data: bytes) -> Stripped:
-    """Remove what the pixels of a PNG, JPEG, WebP or AVIF do not depend on. Raises ImageError for HDR colors."""
+    """Remove the metadata of a PNG, JPEG, WebP or AVIF that its pixels do not depend on. Raises ImageError for HDR."""
     if data.startswith(PNG_HEAD):
         return _png(data)
     if data.startswith(b"\xff\xd8\xff"):
@@ -371,7 +371,7 @@ def _webp(data: bytes) -> Stripped:
 
 
 def _avif(data: bytes) -> Stripped:
-    """Hide EXIF, which must not turn an AVIF (its own transform boxes do), and read the color code points."""
+    """Hide EXIF, as an AVIF is oriented by transform boxes of its own, and read the color code points."""
     head = data[:AVIF_HEAD_BYTES]
     found = AVIF_CICP.search(head)
     profile = cicp_profile(*struct.unpack(">HH", found[1])) if found and b"colrprof" not in head else None

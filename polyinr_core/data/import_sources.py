@@ -5,8 +5,9 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,24 +21,17 @@ from polyinr_core.runtime.atomic_io import PathLike, explain, read_bytes, refuse
 from .decode import MAX_IMAGE_BYTES, decode
 from .import_tables import (
     ARRAY_SUFFIXES,
+    METADATA_NAMES,
     PARQUET_SUFFIX,
-    find_metadata,
     folder_table,
     list_arrays,
     list_parquet,
     read_label_table,
     table_labels,
+    to_rgb,
 )
-from .labels import (
-    FACTS_NAME,
-    LabelInfo,
-    UnresolvedLabels,
-    concatenate_labels,
-    describe_classes,
-    known_labels,
-    merge_class_names,
-)
-from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, fingerprint_of, is_hidden, is_image
+from .labels import FACTS_NAME, LabelInfo, concatenate_labels, describe_classes, known_labels, merge_class_names
+from .listing import NOT_REGULAR, Ignored, Listing, ListingBuilder, Payload, Source, fingerprint_of, is_hidden, is_image
 from .tar_dataset import (
     find_beside,
     image_beside,
@@ -45,7 +39,7 @@ from .tar_dataset import (
     list_tar,
     means_shards,
     read_beside,
-    read_stretch,
+    read_range,
     scan,
     shard_files,
     tar_members,
@@ -54,7 +48,6 @@ from .zip_dataset import list_zip, open_zip, read_member
 
 OTHER_TARS = (b"BZh", b"\xfd7zXZ")
 FINGERPRINT_IMAGES = 64  # of a Python dataset, evenly spaced
-Payload = Path | bytes | NDArray[np.uint8] | ImageError  # a file, a file's bytes, pixels [H, W, 3], or why not
 
 
 class MapDataset(Protocol):
@@ -68,31 +61,6 @@ class MapDataset(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-@dataclass(frozen=True)
-class Source:
-    """A source of images for `prepare`.
-
-    `payloads(start)` yields the images `names[start:]`; `fingerprint` changes when the files do.
-    """
-
-    path: Path
-    kind: str
-    names: tuple[str, ...]
-    fingerprint: str
-    payloads: Callable[[int], Iterator[Payload]]
-    labels: UnresolvedLabels
-    ignored: Ignored = field(default_factory=Ignored)
-
-    def __post_init__(self) -> None:
-        if not self.names:
-            found = "({!r} {})".format(*self.ignored.left_out[0]) if self.ignored.left_out else ""
-            raise DatasetError(self.path, f"holds no images {found}".rstrip())
-
-    def name_of(self, index: int) -> str:
-        """Return how a message names image `index`."""
-        return repr(self.names[index])
-
-
 def open_source(source: PathLike | MapDataset) -> Source:
     """List the images and labels of a path or dataset. Raises FileError, DatasetError."""
     if not isinstance(source, str | os.PathLike):
@@ -101,21 +69,20 @@ def open_source(source: PathLike | MapDataset) -> Source:
     if path.is_dir():
         if not means_shards(path):
             tables = sorted(path.rglob(f"*{PARQUET_SUFFIX}"))
-            return open_parquet_source(path, tables) if tables and not image_beside(path) else open_folder(path)
+            return list_parquet(path, tables) if tables and not image_beside(path) else open_folder(path)
         if (beside := image_beside(path)) is not None:
             problem = f"holds .tar files and images ({beside!r}); name the tars, {path / '*.tar'}, or move them away"
             raise DatasetError(path, problem)
         return open_shards(path)
     if is_pattern(path):
-        return open_parquet_source(path, shard_files(path)) if path.suffix == PARQUET_SUFFIX else open_shards(path)
+        return list_parquet(path, shard_files(path)) if path.suffix == PARQUET_SUFFIX else open_shards(path)
     head = first_bytes(path)
     if not head:
         raise FileError(path, "is empty")
     if path.suffix in ARRAY_SUFFIXES:
-        names, stack_labels, stack_payloads = list_arrays(path)
-        return Source(path, "arrays", names, fingerprint_of(path), stack_payloads, stack_labels)
+        return list_arrays(path)
     if path.suffix == PARQUET_SUFFIX:
-        return open_parquet_source(path, [path])
+        return list_parquet(path, [path])
     if head[:2] == b"PK":
         return open_zip_source(path)
     if head[257:262] == b"ustar" or head.startswith(OTHER_TARS):
@@ -141,12 +108,6 @@ def first_bytes(path: Path) -> bytes:
     except OSError as error:
         raise explain(path, error) from error
     return head
-
-
-def open_parquet_source(path: Path, files: Sequence[Path]) -> Source:
-    """List the images of parquet files. Raises PolyinrError without pyarrow, DatasetError, FileError."""
-    names, labels, payloads = list_parquet(path, files)
-    return Source(path, "parquet", names, fingerprint_of(*files), payloads, labels)
 
 
 def open_folder(path: Path) -> Source:
@@ -183,7 +144,7 @@ def list_folder(path: Path) -> Listing:
     for name in loops:
         lister.leave_out(name, "is a folder that is read already, or a link to one that it lies in")
     listing = lister.listing()
-    tables = find_metadata(files)
+    tables = sorted(name for name in files if name.rpartition("/")[2] in METADATA_NAMES)
     if not tables or listing.labels.are_per_image or listing.labels.described or not listing.names:
         return listing
     labels = folder_table(path, tables)
@@ -191,7 +152,7 @@ def list_folder(path: Path) -> Listing:
 
 
 def without_broken_strays(path: Path, listing: Listing) -> NDArray[np.int64]:
-    """Return the indices of a folder's images without those beside its class folders that cannot be decoded.
+    """Return the indices of a folder's images, without images outside its class folders that cannot be decoded.
 
     The first one that can be decoded ends the search, because it leaves the dataset without labels anyway.
     """
@@ -253,18 +214,16 @@ def open_zip_source(path: Path) -> Source:
 
 def open_tar(path: Path) -> Source:
     """List a tar in its order: a compressed one, which is read from the start, or a shard."""
-    if read_stretch(path, 257, 5) == b"ustar":
+    if read_range(path, 257, 5) == b"ustar":
         return open_shards(path)
     beside = find_beside(path, [path])
-    listing = list_tar(path, read_beside(path, beside), compressed=True)
+    listing = list_tar(path, read_beside(beside), compressed=True)
     wanted = set(listing.names)
 
     def payloads(start: int) -> Iterator[Payload]:
-        images = (member for member in tar_members(path) if member.name in wanted)
-        for index, member in enumerate(images):
-            if index >= start:
-                fits = member.size <= MAX_IMAGE_BYTES
-                yield member.read() if fits else ImageError("declares too many bytes")
+        images = (member for member in tar_members(path) if member[0].name in wanted)
+        for info, read in islice(images, start, None):
+            yield read() if info.size <= MAX_IMAGE_BYTES else ImageError("declares too many bytes")
 
     return Source(path, "tar", listing.names, fingerprint_of(path, beside), payloads, listing.labels, listing.ignored)
 
@@ -273,7 +232,7 @@ def open_shards(path: Path) -> Source:
     """List one tar, or those of a folder or pattern, as training reads them. Raises FileError, DatasetError."""
     files = shard_files(path)
     beside = find_beside(path, files)
-    scans = list(scan(files, read_beside(path, beside)))
+    scans = list(scan(files, read_beside(beside)))
     ignored = Ignored()
     for found in scans:
         ignored.add(found.listing.ignored)
@@ -285,7 +244,7 @@ def open_shards(path: Path) -> Source:
 
     def payloads(start: int) -> Iterator[Payload]:
         for number, (offset, size) in zip(shard[start:], places[start:], strict=True):
-            yield read_stretch(files[number], offset, size)
+            yield read_range(files[number], offset, size)
 
     return Source(
         path,
@@ -392,7 +351,7 @@ def pixels_of(item: Any) -> NDArray[np.uint8] | ImageError:
         pixels = pixels.transpose(1, 2, 0)  # channels first
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
         return ImageError(f"is no image but {pixels.dtype} of shape {list(pixels.shape)}; give uint8 or Pillow images")
-    return np.ascontiguousarray(np.broadcast_to(pixels.reshape(*pixels.shape[:2], -1), (*pixels.shape[:2], 3)))
+    return to_rgb(pixels)
 
 
 def describe_folder(path: PathLike) -> tuple[dict[str, Any], list[str]]:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from polyinr_core.errors import DatasetError, ImageError, PolyinrError
 from polyinr_core.runtime.atomic_io import explain, read_bytes
 
 from .labels import NO_LABEL, LabelInfo, UnresolvedLabels, class_of, known_labels, plain_name
+from .listing import Source, fingerprint_of
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 PARQUET_SUFFIX = ".parquet"
@@ -25,8 +26,6 @@ IMAGE_ARRAYS = ("images", "image", "x", "x_train", "arr_0")  # of an .npz
 LABEL_ARRAYS = ("labels", "label", "y", "y_train", "arr_1")
 ROWS_AT_ONCE = 64  # of a parquet file, whose images are decoded one by one
 
-Listed = tuple[tuple[str, ...], UnresolvedLabels, Callable[[int], Iterator[Any]]]  # names, labels, payloads
-
 
 def read_arrays(path: Path) -> tuple[NDArray[np.uint8], LabelInfo]:
     """Return the images [N, H, W] or [N, H, W, C] of an .npy or .npz file, and their labels. An .npy is not copied.
@@ -36,9 +35,7 @@ def read_arrays(path: Path) -> tuple[NDArray[np.uint8], LabelInfo]:
     """
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        members = (
-            {"images": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-        )
+        members = {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except OSError as error:
         raise explain(path, error) from error
     except Exception as error:  # zipfile and NumPy raise nearly anything for a damaged file
@@ -70,14 +67,15 @@ def to_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
-def list_arrays(path: Path) -> Listed:
+def list_arrays(path: Path) -> Source:
     """List the images of an .npy or .npz file. Raises DatasetError, FileError."""
     images, info = read_arrays(path)
     names = tuple(f"{index:08d}" for index in range(len(images)))
-    return names, known_labels(info, len(images)), lambda start: map(to_rgb, images[start:])
+    labels = known_labels(info, len(images))
+    return Source(path, "arrays", names, fingerprint_of(path), lambda start: map(to_rgb, images[start:]), labels)
 
 
-def list_parquet(path: Path, files: Sequence[Path]) -> Listed:
+def list_parquet(path: Path, files: Sequence[Path]) -> Source:
     """List the images of parquet files as Hugging Face's datasets have them.
 
     Images are files in a column of bytes, or of `bytes` and `path`; the labels, a column of classes or of text, have
@@ -114,7 +112,7 @@ def list_parquet(path: Path, files: Sequence[Path]) -> Listed:
                         start = max(0, start - batch.num_rows)
 
     labels = labels_of_values(path, values, table=f"column {label!r}", class_names=class_names)
-    return tuple(names), labels, payloads
+    return Source(path, "parquet", tuple(names), fingerprint_of(*files), payloads, labels)
 
 
 @contextmanager
@@ -230,18 +228,12 @@ def labels_of_values(
             except (KeyError, ValueError) as error:
                 problem = f"the label {str(value)[:40]!r} is no class; give integers from 0, or names"
                 raise DatasetError(path, problem) from error
-    zeros = np.zeros(len(values), np.int32)
-    has_labels = bool((labels != NO_LABEL).any())
-    if not has_labels:
+    if (labels == NO_LABEL).all():
         return known_labels(LabelInfo(), len(values))
+    zeros = np.zeros(len(values), np.int32)
     return UnresolvedLabels(
         labels, widths, zeros, ("",), (False,), class_names=class_names, described=True, table=table
     )
-
-
-def find_metadata(names: Sequence[str]) -> list[str]:
-    """Return the tables of a Hugging Face image folder among the names of its files."""
-    return sorted(name for name in names if name.rpartition("/")[2] in METADATA_NAMES)
 
 
 def folder_table(path: Path, tables: Sequence[str]) -> dict[str, object]:

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polyinr_core.errors import DatasetError, RequestError
-from polyinr_core.runtime.strict_json import JsonError, parse_json, plain_json, to_unicode
+from polyinr_core.runtime.strict_json import JsonError, are_texts, parse_json, plain_json, to_unicode
 
 LabelUse = Literal["auto", "usable", "none"]  # refuse labels that cannot be used; ignore those; ignore all
 MAX_CLASSES = 1_000_000
@@ -89,6 +89,17 @@ class UnresolvedLabels:
             odd |= self.values >= len(self.class_names)
         return np.flatnonzero(~usable | odd)
 
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the labels of the images `rows`, in this order."""
+        position = {int(row): index for index, row in enumerate(rows) if int(row) in self.reasons}
+        return replace(
+            self,
+            values=self.values[rows],
+            widths=self.widths[rows],
+            folder=self.folder[rows],
+            reasons={position[row]: reason for row, reason in self.reasons.items() if row in position},
+        )
+
     def resolve(
         self, path: Path, name_of: Callable[[int], str], kept: NDArray[np.int64] | None = None
     ) -> tuple[LabelInfo, str | None]:
@@ -151,7 +162,7 @@ class UnresolvedLabels:
         return LabelInfo(values, len(class_names), tuple(class_names)), None
 
     def strays(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the images in no class folder, if there are class folders beside them."""
+        """Return the images outside the class folders, if there are class folders."""
         used = np.unique(self.folder[kept])
         names = [self.folder_names[number] for number in used]
         if self.described or self.are_per_image or len(names) < 2 or class_folders(names) is not None:
@@ -229,8 +240,8 @@ def renumber(values: NDArray[np.int64], number: NDArray[np.int64] | None) -> NDA
     return np.where(values >= 0, number[np.maximum(values, 0)], values)
 
 
-def concatenate_labels(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
-    """Concatenate the labels of several files of one dataset."""
+def concatenate_labels(parts: Sequence[UnresolvedLabels], *, of: str = "files") -> UnresolvedLabels:
+    """Concatenate the labels of several parts of one dataset, which a message calls `of`."""
     problem = next((part.problem for part in parts if part.problem is not None), None)
     values = [part.values for part in parts]
     class_names: tuple[str, ...] = ()
@@ -240,7 +251,7 @@ def concatenate_labels(parts: Sequence[UnresolvedLabels]) -> UnresolvedLabels:
         for i, number in zip(named, numbers, strict=True):
             values[i] = renumber(values[i], number)
     except ValueError as error:
-        problem = problem or f"of its files {error}"
+        problem = problem or f"of its {of} {error}"
     numbered: dict[str, bool] = {}
     for part in parts:
         for name, counted in zip(part.folder_names, part.numbered, strict=True):
@@ -275,29 +286,6 @@ def known_labels(facts: LabelInfo, count: int) -> UnresolvedLabels:
     return UnresolvedLabels(values, zeros, zeros, ("",), (False,), class_names=facts.class_names, described=True)
 
 
-def read_description(path: Path, text: bytes) -> tuple[dict[str, Any], tuple[str, ...], dict[str, Any]]:
-    """Parse a `dataset.json`; return all of it, its class names and its provenance. Raises DatasetError."""
-    try:
-        facts = parse_json(text, finite=False)
-    except JsonError as error:
-        raise DatasetError(path, f"its dataset.json is no JSON that can be used ({error})") from error
-    if not isinstance(facts, dict):
-        raise DatasetError(path, "its dataset.json holds no object with labels")
-    class_names = facts.get("class_names") or []
-    if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
-        raise DatasetError(path, "class_names in its dataset.json is no list of texts")
-    provenance = facts.get("provenance")
-    provenance = dict(provenance) if isinstance(provenance, dict) else {}
-    for key in ("source", "license", "attribution", "license_text"):  # other datasets have these at the top level
-        if isinstance(facts.get(key), str):
-            provenance.setdefault(key, facts[key])
-    try:
-        provenance = plain_json(provenance)
-    except JsonError as error:
-        raise DatasetError(path, f"the provenance in its dataset.json cannot be kept: {error}") from error
-    return facts, tuple(class_names), provenance
-
-
 def class_of(label: object) -> tuple[int, int]:
     """Return the class of a label and the length of its one-hot vector (0: an integer). Raises ValueError."""
     if isinstance(label, list) and label and all(type(value) in (int, float) for value in label):
@@ -323,15 +311,27 @@ class Description:
     problem: str | None = None
 
     @classmethod
-    def read(cls, path: Path, text: bytes) -> "Description":
-        """Parse the text of the `dataset.json` of the dataset at `path`."""
-        names: tuple[str, ...] = ()
-        provenance: dict[str, Any] = {}
+    def read(cls, text: bytes) -> "Description":
+        """Parse the text of a `dataset.json`."""
         try:
-            facts, names, provenance = read_description(path, text)
-            return cls(labels_by_name(path, facts.get("labels")), names, provenance)
-        except DatasetError as error:
-            return cls(None, names, provenance, error.problem)
+            facts = parse_json(text, finite=False)
+        except JsonError as error:
+            return cls(problem=f"its dataset.json is no JSON that can be used ({error})")
+        if not isinstance(facts, dict):
+            return cls(problem="its dataset.json holds no object with labels")
+        if not are_texts(class_names := facts.get("class_names") or []):
+            return cls(problem="class_names in its dataset.json is no list of texts")
+        found = facts.get("provenance")
+        provenance = dict(found) if isinstance(found, dict) else {}
+        for key in ("source", "license", "attribution", "license_text"):  # other datasets have these at the top level
+            if isinstance(facts.get(key), str):
+                provenance.setdefault(key, facts[key])
+        try:
+            provenance = plain_json(provenance)
+        except JsonError as error:
+            return cls(problem=f"the provenance in its dataset.json cannot be kept: {error}")
+        labels, problem = labels_by_name(facts.get("labels"))
+        return cls(labels, tuple(class_names), provenance, problem)
 
 
 def plain_name(name: str) -> str:
@@ -339,21 +339,20 @@ def plain_name(name: str) -> str:
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
-def labels_by_name(path: Path, pairs: object) -> dict[str, object] | None:
-    """Return the labels of [[name, label], ...] by name, None for null. Raises DatasetError."""
+def labels_by_name(pairs: object) -> tuple[dict[str, object] | None, str | None]:
+    """Return the labels of [[name, label], ...] by name, None for null, and why they cannot be used."""
     if pairs is None:
-        return None
+        return None, None
     if not isinstance(pairs, list):
-        raise DatasetError(path, "labels in its dataset.json is no list")
+        return None, "labels in its dataset.json is no list"
     by_name: dict[str, object] = {}
     for pair in pairs:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise DatasetError(path, "labels in its dataset.json holds something else than [name, label] pairs")
-        name = plain_name(pair[0])
-        if name in by_name:
-            raise DatasetError(path, f"its dataset.json labels {name!r} twice")
+            return None, "labels in its dataset.json holds something else than [name, label] pairs"
+        if (name := plain_name(pair[0])) in by_name:
+            return None, f"its dataset.json labels {name!r} twice"
         by_name[name] = pair[1]
-    return by_name
+    return by_name, None
 
 
 def sidecar_label(name: str, suffix: str, size: int, read: Callable[[], bytes]) -> Label | str | None:

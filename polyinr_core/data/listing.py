@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from polyinr_core.errors import DatasetError
+from polyinr_core.errors import DatasetError, ImageError
 
 from .decode import IMAGE_SUFFIXES
 from .labels import (
@@ -20,16 +21,18 @@ from .labels import (
     UNUSABLE,
     Description,
     Label,
+    LabelInfo,
     UnresolvedLabels,
-    merge_class_names,
+    concatenate_labels,
+    known_labels,
     parse_label,
     parts_of,
     plain_name,
-    renumber,
     shared_folder,
     sidecar_label,
 )
 
+Payload = Path | bytes | NDArray[np.uint8] | ImageError  # a file, a file's bytes, pixels [H, W, 3], or why not
 NOT_REGULAR = "is not a regular file"
 MAIN_FIELDS = ("image", "img", "rgb", "input")  # KEY.image.png is the image of a sample without KEY.png
 # files that usually accompany images: captions, tables, notes, checksums, databases of file managers
@@ -93,6 +96,31 @@ class Listing:
     ignored: Ignored = field(default_factory=Ignored)
 
 
+@dataclass(frozen=True)
+class Source:
+    """A source of images for `prepare`.
+
+    `payloads(start)` yields the images `names[start:]`; `fingerprint` changes when the files do.
+    """
+
+    path: Path
+    kind: str
+    names: tuple[str, ...]
+    fingerprint: str
+    payloads: Callable[[int], Iterator[Payload]]
+    labels: UnresolvedLabels
+    ignored: Ignored = field(default_factory=Ignored)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            found = "({!r} {})".format(*self.ignored.left_out[0]) if self.ignored.left_out else ""
+            raise DatasetError(self.path, f"holds no images {found}".rstrip())
+
+    def name_of(self, index: int) -> str:
+        """Return how a message names image `index`."""
+        return repr(self.names[index])
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun in singular or plural."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
@@ -145,7 +173,7 @@ class ListingBuilder:
             if size > MAX_FACTS_BYTES:
                 self._descriptions[folder] = Description(problem="its dataset.json is too large; refused")
             else:
-                self._descriptions[folder] = Description.read(self.path, read())
+                self._descriptions[folder] = Description.read(read())
         elif field_of in LABEL_FIELDS and (self.samples or key in self._keys):
             if field_of == "cls" or key not in self._sidecars:
                 self._sidecars[key] = sidecar_label(plain, field_of, size, read)
@@ -190,72 +218,62 @@ class ListingBuilder:
     def _labels(self, chosen: Sequence[int]) -> UnresolvedLabels:
         """Return the labels of the chosen images, each from the nearest `dataset.json` above it."""
         plain = [self.plain[index] for index in chosen]
-        values = np.full(len(plain), NO_LABEL, np.int64)
-        widths = np.zeros(len(plain), np.int32)
-        reasons: dict[int, str] = {}
-        numbered: dict[str, bool] = {}  # by folder
         groups: dict[str | None, list[int]] = {root: [] for root in self._descriptions}
-        above: dict[str, str | None] = {}
+        above = {folder: self._above(folder) for folder in {name.rpartition("/")[0] for name in plain}}
         for index, name in enumerate(plain):
-            folder, _, base = name.rpartition("/")
-            if folder not in above:
-                above[folder] = self._above(folder)
-            numbered[folder] = numbered.get(folder, True) and is_numbered(folder, base)
-            groups.setdefault(above[folder], []).append(index)
-        problems: list[str | None] = []
-        named: list[tuple[list[int], tuple[str, ...]]] = []
-        used: list[Description] = []
-        for root, members in groups.items():
-            description, found, problem = self._labels_below(root, [plain[index] for index in members])
-            problems.append(problem)
-            used += [description] if members and description is not None else []
-            for index, label in zip(members, found, strict=True):
-                if isinstance(label, tuple):
-                    values[index], widths[index] = label
-                elif isinstance(label, str):
-                    values[index] = UNUSABLE
-                    if len(reasons) < MAX_REASONS:
-                        reasons[index] = label
-            names = () if description is None else description.class_names
-            if members and (names or (values[members] >= 0).any()):
-                named.append((members, names))
-        class_names: tuple[str, ...] = ()
-        try:
-            class_names, numbers = merge_class_names([names for _, names in named])
-            for (members, _), number in zip(named, numbers, strict=True):
-                values[members] = renumber(values[members], number)
-        except ValueError as error:
-            problems.append(f"of its dataset.json files {error}")
-        position = {folder: number for number, folder in enumerate(numbered)}
-        return UnresolvedLabels(
-            values,
-            widths,
-            np.array([position[name.rpartition("/")[0]] for name in plain], np.int32),
-            tuple(numbered),
-            tuple(numbered.values()),
-            reasons=reasons,
-            class_names=class_names,
-            described=bool(used),
-            table=FACTS_NAME if any(description.labels is not None for description in used) else "",
-            problem=next((problem for problem in problems if problem is not None), None),
-            provenance=next((one.provenance for one in used if one.provenance), {}),
-        )
+            groups.setdefault(above[name.rpartition("/")[0]], []).append(index)
+        parts = [self._labels_below(root, [plain[index] for index in members]) for root, members in groups.items()]
+        members = np.array([index for group in groups.values() for index in group], np.int64)
+        if not parts:
+            return known_labels(LabelInfo(), 0)
+        return concatenate_labels(parts, of="dataset.json files").take(members.argsort())
 
-    def _labels_below(
-        self, root: str | None, plain: list[str]
-    ) -> tuple[Description | None, Sequence[object], str | None]:
-        """Return the `dataset.json` in folder `root`, the labels of images below it, and what is wrong with them.
+    def _labels_below(self, root: str | None, plain: list[str]) -> UnresolvedLabels:
+        """Return the labels of the images whose nearest `dataset.json` is that in folder `root`.
 
         `root` None: the one beside the container, if it exists and does not describe other files.
         """
         description = self.beside if root is None else self._descriptions[root]
-        found = [self._sidecars.get(key_and_field(name)[0]) for name in plain]
-        if description is None or description.labels is None:
-            return description, found, None if description is None else description.problem
-        listed, problem = self._listed(root, plain, description.labels)
-        if root is None and not any(listed):
-            return None, found, None
-        return description, listed, problem
+        problem = None if description is None else description.problem
+        found: Sequence[object] = [self._sidecars.get(key_and_field(name)[0]) for name in plain]
+        if description is not None and description.labels is not None:
+            listed, problem = self._listed(root, plain, description.labels)
+            if root is None and not any(listed):
+                description = None
+            else:
+                found = listed
+        values = np.full(len(plain), NO_LABEL, np.int64)
+        widths = np.zeros(len(plain), np.int32)
+        folder = np.zeros(len(plain), np.int32)
+        reasons: dict[int, str] = {}
+        numbered: dict[str, bool] = {}  # by folder
+        position: dict[str, int] = {}
+        for index, (name, label) in enumerate(zip(plain, found, strict=True)):
+            inside, _, base = name.rpartition("/")
+            folder[index] = position.setdefault(inside, len(position))
+            numbered[inside] = numbered.get(inside, True) and is_numbered(inside, base)
+            if isinstance(label, tuple):
+                values[index], widths[index] = label
+            elif isinstance(label, str):
+                values[index] = UNUSABLE
+                if len(reasons) < MAX_REASONS:
+                    reasons[index] = label
+        if not plain:
+            description = None  # there is nothing that it describes
+        has_table = description is not None and description.labels is not None
+        return UnresolvedLabels(
+            values,
+            widths,
+            folder,
+            tuple(numbered),
+            tuple(numbered.values()),
+            reasons=reasons,
+            class_names=() if description is None else description.class_names,
+            described=description is not None,
+            table=FACTS_NAME if has_table else "",
+            problem=problem,
+            provenance={} if description is None else description.provenance,
+        )
 
     def _above(self, folder: str) -> str | None:
         """Return the nearest folder, this or one above it, with a `dataset.json`; None if there is none."""

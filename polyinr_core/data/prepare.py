@@ -22,10 +22,10 @@ from polyinr_core.runtime.atomic_io import PathLike, explain, refuse_overwrite
 from polyinr_core.runtime.resources import in_order
 
 from .decode import MAX_IMAGE_BYTES, WHITE, Color, Crop, Resize, decode, fit, parse_color
-from .import_sources import MapDataset, Payload, Source, label_by_table, merge_labels, open_source
+from .import_sources import MapDataset, label_by_table, merge_labels, open_source
 from .import_tables import LABEL_TABLE_SUFFIXES
 from .labels import LabelInfo
-from .listing import NOT_REGULAR, Ignored
+from .listing import NOT_REGULAR, Ignored, Payload, Source
 from .prepare_journal import WorkFolder
 from .zip_dataset import write_zip_dataset
 
@@ -151,8 +151,11 @@ def prepare(
                 )
             info, note = LabelInfo(), None
             if labels != "none":
-                info, note = merge_labels(opened, kept_by_source(work, opened))
-            skipped = (*all_left_out(opened), *skipped)
+                is_kept = np.array(["skipped" not in line for line in work.lines])
+                ends = np.cumsum([len(source.names) for source in opened])[:-1]
+                info, note = merge_labels(opened, [np.flatnonzero(part) for part in np.split(is_kept, ends)])
+            left_out = [(display_name(one, name, opened), why) for one in opened for name, why in one.ignored.left_out]
+            skipped = (*left_out, *skipped)
             made = provenance(opened, request, labels=labels, skipped=skipped, ignored=ignored)
             write_zip_dataset(output, work.images(), info, made, overwrite=overwrite)
             work.remove()
@@ -160,19 +163,17 @@ def prepare(
         raise explain(output, error) from error
     ignored.left_out.clear()  # they are listed with those that were skipped
     notes = (*ignored.lines(), *lost_classes(likely[0], info), *([] if note is None else [note]))
-    found = total + sum(len(source.ignored.left_out) for source in opened)
-    kept = found - len(skipped)
-    others, seconds = dict(ignored.others), dict(ignored.seconds)
+    found = total + len(left_out)
     return Report(
         output=output,
         found=found,
-        kept=kept,
+        kept=found - len(skipped),
         resumed=resumed,
         classes=info.classes,
         class_names=info.class_names,
         skipped=skipped,
-        other_files=others,
-        second_images=seconds,
+        other_files=dict(ignored.others),
+        second_images=dict(ignored.seconds),
         notes=notes,
     )
 
@@ -182,32 +183,20 @@ def without_broken(source: Source, request: Request) -> NDArray[np.int64]:
 
     The first of them that can be used ends the search: its label will be refused before any work is done.
     """
-    doubtful = source.labels.doubtful
-    broken = []
-    wanted = set(doubtful.tolist())
-    payloads_left = source.payloads(int(doubtful[0])) if wanted else iter(())
+    everything, doubtful = np.arange(len(source.names)), source.labels.doubtful
+    if not len(doubtful):
+        return everything
+    wanted, first, broken = set(doubtful.tolist()), int(doubtful[0]), 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for index, payload in enumerate(payloads_left, int(doubtful[0]) if wanted else 0):
+        for index, payload in enumerate(source.payloads(first), first):
             if index in wanted:
                 if not isinstance(make_image(payload, request=request), ImageError):
                     break
-                broken.append(index)
-                if len(broken) == len(wanted):
+                broken += 1
+                if broken == len(wanted):
                     break
-    return np.setdiff1d(np.arange(len(source.names)), np.array(broken, np.int64))
-
-
-def kept_by_source(work: WorkFolder, sources: Sequence[Source]) -> list[NDArray[np.int64]]:
-    """Return the indices of each source's images that were kept."""
-    kept = np.array(["skipped" not in line for line in work.lines])
-    ends = np.cumsum([len(source.names) for source in sources])[:-1]
-    return [np.flatnonzero(part) for part in np.split(kept, ends)]
-
-
-def all_left_out(sources: Sequence[Source]) -> list[tuple[str, str]]:
-    """Return what is named as an image but is no regular file, with the reasons."""
-    return [(display_name(source, name, sources), why) for source in sources for name, why in source.ignored.left_out]
+    return np.setdiff1d(everything, doubtful[:broken])
 
 
 def display_name(source: Source, name: str, sources: Sequence[Source]) -> str:
@@ -333,12 +322,7 @@ def read_payload(payload: Path | bytes) -> bytes:
 
 
 def provenance(
-    sources: Sequence[Source],
-    request: Request,
-    *,
-    labels: str,
-    skipped: Sequence[tuple[str, str]],
-    ignored: Ignored,
+    sources: Sequence[Source], request: Request, *, labels: str, skipped: Sequence[tuple[str, str]], ignored: Ignored
 ) -> dict[str, Any]:
     """Return how the dataset was made: nothing that differs between two runs on the same input."""
     found = sum(len(source.names) + len(source.ignored.left_out) for source in sources)
@@ -369,6 +353,4 @@ def digest_of(request: Request, sources: Sequence[Source]) -> str:
 
 def usable_cores() -> int:
     """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

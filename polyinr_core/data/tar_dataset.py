@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class TarDataset:
         """Read and decode image `index`; `side` None: of any size."""
         file = self.files[self.index.shard[index]]
         offset, size = int(self.index.offset[index]), int(self.index.size[index])
-        data = read_stretch(file, offset, size)
+        data = read_range(file, offset, size)
         if len(data) < size:
             raise DatasetError(file, "has become shorter since it was scanned; is it being written?")
         try:
@@ -190,7 +190,7 @@ def means_shards(path: Path) -> bool:
 def name_at(file: Path, offset: int) -> str:
     """Return the name of the file at an offset in a shard."""
     members = tar_members(file, compressed=False)
-    return next((member.name for member in members if member.info.offset_data == offset), f"byte {offset}")
+    return next((info.name for info, _ in members if info.offset_data == offset), f"byte {offset}")
 
 
 def load_index(
@@ -214,15 +214,15 @@ def load_index(
         saved = folder / f"shards-{digest[:16]}.safetensors"
         if (index := read_index(saved, fingerprint)) is not None:
             return index
-    index = join_scans(scan(files, read_beside(path, beside), progress=progress))
+    index = join_scans(scan(files, read_beside(beside), progress=progress))
     if saved is not None:
         write_index(saved, index, fingerprint)
     return index
 
 
-def read_beside(path: Path, beside: Path | None) -> Description | None:
+def read_beside(beside: Path | None) -> Description | None:
     """Read a `dataset.json` beside shards. Raises FileError."""
-    return None if beside is None else Description.read(path, read_bytes(beside))
+    return None if beside is None else Description.read(read_bytes(beside))
 
 
 def scan(
@@ -262,7 +262,7 @@ def join_scans(scans: Iterable[Scan]) -> ShardIndex:
 def scan_shard(file: Path, beside: Description | None = None) -> Scan:
     """Scan a shard: its images, and a digest of its name, table and first image. Raises DatasetError."""
     refuse_special(file)
-    if not read_stretch(file, 0, 1):
+    if not read_range(file, 0, 1):
         raise DatasetError(file, "is empty")
     found: list[tuple[int, int]] = []
     listing = list_tar(file, beside, compressed=False, found=found)
@@ -276,7 +276,7 @@ def scan_shard(file: Path, beside: Description | None = None) -> Scan:
     for name, (offset, size), label in zip(listing.names, places.tolist(), listing.labels.values, strict=True):
         lines.append(f"{name} {offset} {size} {label}")
     digest = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape"))
-    digest.update(read_stretch(file, *places[0].tolist()))
+    digest.update(read_range(file, *places[0].tolist()))
     return Scan(listing, places, digest.digest())
 
 
@@ -285,25 +285,20 @@ def list_tar(
 ) -> Listing:
     """List the images of a tar in order; append their places to `found`. Raises DatasetError."""
     lister = ListingBuilder(file, samples=True, beside=beside)
-    for member in tar_members(file, compressed=compressed, special=True):
-        if not member.is_file:
-            if is_image(member.name) or (member.info.issym() and may_matter(member.name)):
-                lister.leave_out(member.name, NOT_REGULAR)
-        elif lister.add(member.name, member.size, member.read) and found is not None:
-            found.append(place_of(member))
+    for info, read in tar_members(file, compressed=compressed, special=True):
+        if not info.isreg():
+            if is_image(info.name) or (info.issym() and may_matter(info.name)):
+                lister.leave_out(info.name, NOT_REGULAR)
+        elif lister.add(info.name, info.size, read) and found is not None:
+            if info.issparse():
+                raise DatasetError(file, f"{info.name!r} is stored with holes; write the shard without --sparse")
+            if info.size > MAX_IMAGE_BYTES:
+                raise DatasetError(file, f"{info.name!r} declares {info.size} bytes; refused")
+            found.append((info.offset_data, info.size))
     return lister.listing()
 
 
-def place_of(member: "Member") -> tuple[int, int]:
-    """Return the offset and size of an image. Raises DatasetError."""
-    if member.info.issparse():
-        raise DatasetError(member.path, f"{member.name!r} is stored with holes; write the shard without --sparse")
-    if member.size > MAX_IMAGE_BYTES:
-        raise DatasetError(member.path, f"{member.name!r} declares {member.size} bytes; refused")
-    return member.info.offset_data, member.size
-
-
-def read_stretch(file: Path, offset: int, size: int) -> bytes:
+def read_range(file: Path, offset: int, size: int) -> bytes:
     """Read `size` bytes of a shard, or fewer at its end. Raises FileError."""
     try:
         with file.open("rb", buffering=0) as shard:
@@ -350,38 +345,14 @@ def write_index(saved: Path, index: ShardIndex, fingerprint: str) -> None:
         save_file(arrays, draft, metadata=facts)
 
 
-class Member(NamedTuple):
-    """A file inside a tar; it can be read until the next one is requested."""
-
-    path: Path
-    tar: tarfile.TarFile
-    info: tarfile.TarInfo
-
-    @property
-    def name(self) -> str:
-        return self.info.name
-
-    @property
-    def size(self) -> int:
-        return self.info.size
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a regular file, not a link or pipe."""
-        return self.info.isreg()
-
-    def read(self) -> bytes:
-        """Return the file's bytes. Raises DatasetError, FileError."""
-        with tar_errors(self.path):
-            file = self.tar.extractfile(self.info)
-            return file.read() if file is not None else b""
-
-
-def tar_members(path: Path, *, compressed: bool = True, special: bool = False) -> Iterator[Member]:
+def tar_members(
+    path: Path, *, compressed: bool = True, special: bool = False
+) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
     """Yield the regular files of a tar in order; with `special` also links and pipes.
 
-    Unless `compressed` tars are allowed, the end-of-archive block is checked too, which a tar that was cut between two
-    files lacks. Raises DatasetError, FileError.
+    Each has a function that reads it, until the next one is requested. Unless `compressed` tars are allowed, the
+    end-of-archive block is checked too, which a tar that was cut between two files lacks. Raises DatasetError,
+    FileError.
     """
     with tar_errors(path):
         try:
@@ -401,7 +372,14 @@ def tar_members(path: Path, *, compressed: bool = True, special: bool = False) -
             tar.members.clear()  # type: ignore[attr-defined]  # a million of them would fill memory
             check_name(path, info.name)
             if info.isreg() or (special and not info.isdir()):
-                yield Member(path, tar, info)
+                yield info, partial(read_tar_member, path, tar, info)
+
+
+def read_tar_member(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    """Return the bytes of a file in a tar. Raises DatasetError, FileError."""
+    with tar_errors(path):
+        file = tar.extractfile(info)
+        return file.read() if file is not None else b""
 
 
 def check_end(path: Path, tar: tarfile.TarFile) -> None:

@@ -25,15 +25,8 @@ from .color import to_8_bit
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 JPEG = 7
 CCITT = (2, 3, 4)
-STREAMS = (
-    UNCOMPRESSED,
-    PACKBITS,
-    LZW,
-    DEFLATE,
-    OLD_DEFLATE,
-    LZMA,
-    ZSTD,
-)  # general compression, which knows nothing of images
+# general compression, which knows nothing of images
+STREAMS = (UNCOMPRESSED, PACKBITS, LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)
 PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)  # with the others libtiff disregards a predictor
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
 COLORS = {WHITE_IS_0: 1, BLACK_IS_0: 1, RGB: 3, PALETTE: 1, CMYK: 4, CIELAB: 3, ICCLAB: 3}  # channels without alpha

@@ -77,6 +77,11 @@ REDUNDANT = ("name", "of", "stored_resolution", "run")  # implied by the hash
 INTERVALS = (("low", "high"), ("min", "max"))
 ABSENT = "not on the card"
 LABELS = ("fakes", "labels"), ("fakes", "label_weights")
+LIMITS: tuple[tuple[Standing, tuple[Grade, ...]], ...] = (  # the first that applies, and the differences that cause it
+    ("not comparable", ("other",)),
+    ("unknown", ("unknown",)),
+    ("within", ("bias", "spread", "rounding")),
+)
 MAX_ROUNDING = 1e-5  # relative: the assumed limit of what another order of summation changes
 
 
@@ -174,26 +179,23 @@ def compare(a: Result, b: Result) -> Comparison:
 def differing(a: Result, b: Result) -> dict[Field, tuple[str, str]]:
     """Return the fields that differ, with both values in words, except those implied by another difference."""
     first, second = a.fields, b.fields
-    sets = ("reals", "fakes")
-    other_kind = {name for name in sets if first.get((name, "kind")) != second.get((name, "kind"))}
+    other_kind = {name for name in ("reals", "fakes") if first.get((name, "kind")) != second.get((name, "kind"))}
     differences = {}
-    for field in [*first, *(field for field in second if field not in first)]:
+    for field in dict.fromkeys([*first, *second]):
         one, other = first.get(field, ABSENT), second.get(field, ABSENT)
-        if one == other or is_implied(field, first, second, other_kind):
-            continue
-        differences[field] = (words(field, one, first), words(field, other, second))
+        if one != other and not is_implied(field, first, second, other_kind):
+            differences[field] = (words(field, one, first), words(field, other, second))
     return differences
 
 
 def is_implied(field: Field, first: dict[Field, Any], second: dict[Field, Any], other_kind: set[str]) -> bool:
     """Return whether a difference follows from another one, or belongs to metrics that are not shared."""
     part, name = field[0], field[-1]
+    values = first.get(field), second.get(field)
     if part in ("networks", "protocols"):
         return name == "published" or field[:2] not in {other[:2] for other in first} & {other[:2] for other in second}
     if part not in ("reals", "fakes"):
-        values = first.get(field), second.get(field)
         return part == "quantization" and "fakes" in other_kind and "as stored" in values  # then it is unknown
-    values = first.get(field), second.get(field)
     if name in REDUNDANT or (name == "reduction" and all(value in (None, "none") for value in values)):
         return True
     if part in other_kind:
@@ -253,19 +255,8 @@ def verdict(name: str, a: Result, b: Result, differences: list[Difference]) -> V
                 facts.setdefault(fact.grade, {})[fact.word] = difference.field
     estimates = a.metrics[name], b.metrics[name]
     values = estimates[0]["value"], estimates[1]["value"]
-    standing: Standing = "comparable"
-    if "other" in facts:
-        standing = "not comparable"
-    elif "unknown" in facts:
-        standing = "unknown"
-    elif facts.keys() & {"bias", "spread", "rounding"}:
-        standing = "within"
-    grades: dict[Standing, tuple[Grade, ...]] = {
-        "not comparable": ("other",),
-        "unknown": ("unknown",),
-        "within": ("bias", "spread", "rounding"),
-    }
-    because = tuple(word for grade in grades.get(standing, ()) for word in facts.get(grade, {}))
+    standing, grades = next(((s, grades) for s, grades in LIMITS if facts.keys() & {*grades}), ("comparable", ()))
+    because = tuple(word for grade in grades for word in facts.get(grade, {}))
     parts = [combined_spread(estimates)]
     if "bias" in facts:
         parts += [max_bias(field, estimates, a, b) for field in facts["bias"].values()]

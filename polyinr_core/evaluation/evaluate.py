@@ -129,7 +129,7 @@ def evaluate(
 
     Raises: RequestError for arguments that do not fit together, before images are read; PolyinrError.
     """
-    warn = warn if warn is not None and ranks.is_main else _ignore
+    warn = warn if warn is not None and ranks.is_main else lambda message: None
     selection = select_metrics(tuple(metrics), protocol)
     check_numbers(
         {"count": count, "real-count": real_count, "res": resolution, "batch": batch, "steps": steps},
@@ -234,10 +234,6 @@ def evaluate(
     return result
 
 
-def _ignore(message: str) -> None:
-    """Ignore a warning."""
-
-
 def _checkpoint_of(model: Any) -> Checkpoint | None:
     """Return the checkpoint of a Model or a Checkpoint, None for images."""
     found = getattr(model, "checkpoint", model)
@@ -255,31 +251,26 @@ def _evaluate_sets(
 ) -> tuple[dict[str, Any], dict[FeatureKey, FeatureStatistics]]:
     """Return the result of the metrics of image sets, the same on every rank, and the statistics of the reals."""
     metrics, ranks = selection.set_metrics, settings.ranks
-    required_reals = requirements_for(metrics, features=bool(class_names), reals=True)
-    required_fakes = requirements_for(metrics, features=bool(class_names) or settings.bootstrap > 0, reals=False)
-    for source, required in ((reals, required_reals), (fakes, required_fakes)):
+    need_all = {"reals": bool(class_names), "fakes": bool(class_names) or settings.bootstrap > 0}  # features
+    sources = {"reals": reals, "fakes": fakes}
+    required = {part: requirements_for(metrics, features=need_all[part], reals=part == "reals") for part in sources}
+    for part, source in sources.items():
         if isinstance(source, SavedStatistics):
-            source.check(required, extractors)
-    real_statistics: dict[FeatureKey, FeatureStatistics] = {}
-    if reals is not None and required_reals:
-        real_statistics = collect_statistics(
-            reals, required_reals, extractors, settings, description="features of reals"
-        )
-        check_variety("reals", reals, real_statistics, None)
-    fake_statistics: dict[FeatureKey, FeatureStatistics] = {}
-    if required_fakes:
-        fake_statistics = collect_statistics(
-            fakes, required_fakes, extractors, settings, description="features of fakes"
-        )
-        check_variety("fakes", fakes, fake_statistics, warn)
+            source.check(required[part], extractors)
+    found: dict[str, dict[FeatureKey, FeatureStatistics]] = {"reals": {}, "fakes": {}}
+    for part, source in sources.items():
+        if source is not None and required[part]:
+            description = f"features of {part}"
+            found[part] = collect_statistics(source, required[part], extractors, settings, description=description)
+            check_variety(part, source, found[part], warn if part == "fakes" else None)
+    real_statistics, fake_statistics = found["reals"], found["fakes"]
     if not ranks.is_main:
         return ranks.broadcast_object({}), real_statistics
     estimates: dict[str, Estimate] = {}
     for name, metric in metrics.items():
         key = metric.feature_key
-        estimates |= compute_metric(
-            name, metric, real_statistics.get(key), fake_statistics[key], resamples=settings.bootstrap
-        )
+        statistics = real_statistics.get(key), fake_statistics[key]
+        estimates |= compute_metric(name, metric, *statistics, resamples=settings.bootstrap)
     card = make_card(reals, fakes, metrics, extractors, device=settings.device)
     result = {"format": FORMAT, "metrics": estimates, "card": card}
     if class_names:
@@ -305,7 +296,7 @@ def open_source(
     path = Path(source)
     if not is_statistics_path(path):
         run = None if held_out is None else HeldOut.from_run(held_out)
-        images = DatasetImages.open(path, resolution=resolution, count=count, held_out=run, any_size=True)
+        images = DatasetImages(path, resolution=resolution, count=count, held_out=run, any_size=True)
         for note in images.data.notes:
             warn(f"{option} {path}: {note}")
         return images

@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint
-from polyinr_core.data.dataset import ImageDataset, means_shards, open_dataset
+from polyinr_core.data.dataset import ImageDataset, open_dataset
 from polyinr_core.data.decode import decode
 from polyinr_core.data.import_sources import open_folder
 from polyinr_core.data.import_tables import read_arrays, to_rgb
 from polyinr_core.data.loader import InfiniteSampler
 from polyinr_core.data.resample import area_average, area_weights
-from polyinr_core.data.tar_dataset import TarDataset
+from polyinr_core.data.tar_dataset import TarDataset, means_shards
 from polyinr_core.errors import ConfigError, FileError, ImageError, RequestError
 from polyinr_core.images.grid import check_finite, quantize
 from polyinr_core.images.io import read_metadata
@@ -157,22 +157,31 @@ class ImageStack:
 
 
 class DatasetImages:
-    """The images of a dataset, a folder or an array, at their size or area-averaged to a smaller `resolution`.
+    """The images of a zip, tar shards, a folder of image files or an .npy or .npz array.
 
-    If `any_size`, images of a folder may differ in size; the resolution is then 0, and feature extractors resize each
-    image. With `held_out`, only those that a training run held out. With `count`, that many, a random subset that is
-    always the same. Raises RequestError, FileError.
+    They have their own size, or are area-averaged to a smaller `resolution`. If `any_size`, images of a folder may
+    differ in size; the resolution is then 0, and feature extractors resize each image. With `held_out`, only those that
+    a training run held out. With `count`, that many, a random subset that is always the same. Raises RequestError,
+    FileError.
     """
 
     def __init__(
         self,
-        data: ImageDataset | ImageFolder | ImageStack,
+        path: PathLike,
         *,
         resolution: int | None = None,
         count: int | None = None,
         held_out: HeldOut | None = None,
         any_size: bool = False,
     ) -> None:
+        path = Path(path)
+        data: ImageDataset | ImageFolder | ImageStack
+        if path.suffix in (".npy", ".npz"):
+            data = ImageStack(path)
+        elif path.is_dir() and not means_shards(path):
+            data = ImageFolder(path)
+        else:
+            data = open_dataset(path, labels="usable")
         if not data.resolution and (resolution is not None or not any_size):
             sizes = getattr(data, "sizes", "")
             problem = f"holds images that are not square or not of one size ({sizes}); crop them with `polyinr prepare`"
@@ -191,27 +200,6 @@ class DatasetImages:
         chosen = torch.randperm(len(available), generator=generator_for("reals"))[:count].sort().values
         self.indices = [available[index] for index in chosen.tolist()]
 
-    @classmethod
-    def open(
-        cls,
-        path: PathLike,
-        *,
-        resolution: int | None = None,
-        count: int | None = None,
-        held_out: HeldOut | None = None,
-        any_size: bool = False,
-    ) -> "DatasetImages":
-        """Open a zip, tar shards, a folder of image files, an .npy or .npz array. Raises FileError, RequestError."""
-        path = Path(path)
-        data: ImageDataset | ImageFolder | ImageStack
-        if path.suffix in (".npy", ".npz"):
-            data = ImageStack(path)
-        elif path.is_dir() and not means_shards(path):
-            data = ImageFolder(path)
-        else:
-            data = open_dataset(path, labels="usable")
-        return cls(data, resolution=resolution, count=count, held_out=held_out, any_size=any_size)
-
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -226,7 +214,11 @@ class DatasetImages:
         """Whether all are 8-bit image files whose metadata says that polyinr wrote them."""
         if not isinstance(self.data, ImageFolder):
             return False
-        return all(is_written_by_sample(self.data.path / self.data.names[index]) for index in self.indices)
+        files = (self.data.path / self.data.names[index] for index in self.indices)
+        try:
+            return all((metadata := read_metadata(file)) and "bits" not in metadata for file in files)
+        except FileError:  # a damaged one
+            return False
 
     @property
     def image_labels(self) -> NDArray[np.int64] | None:
@@ -316,10 +308,6 @@ class GeneratedImages:
         return self.count
 
     @property
-    def sha256(self) -> str:
-        return self.checkpoint.sha256
-
-    @property
     def provenance(self) -> dict[str, Any]:
         labels = {"labels": "none"}
         if self.checkpoint.generator.config.classes:
@@ -329,7 +317,7 @@ class GeneratedImages:
         return {
             "kind": "model",
             "name": Path(self.name).name,
-            "sha256": self.sha256,
+            "sha256": self.checkpoint.sha256,
             "count": self.count,
             "seeds": f"0-{self.count - 1}",
             **labels,
@@ -368,13 +356,8 @@ class GeneratedImages:
 
     def sample_w(self, seeds: range, *, label_seeds: range | None = None) -> Tensor:
         """Return w [N, L, w_dim] of seeds, whose classes are drawn by `label_seeds`, by default the same."""
-        return sample_w(
-            self.checkpoint,
-            seeds,
-            psi=self.psi,
-            labels=self.labels,
-            label_seeds=seeds if label_seeds is None else label_seeds,
-        )
+        label_seeds = seeds if label_seeds is None else label_seeds
+        return sample_w(self.checkpoint, seeds, psi=self.psi, labels=self.labels, label_seeds=label_seeds)
 
     def render(self, w: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Render w [N, L, w_dim] to colors [N, 3, resolution, resolution], about [-1, 1]."""
@@ -412,15 +395,6 @@ def render_images(checkpoint: Checkpoint, w: Tensor, *, resolution: int, backend
     backend = backend or select_backend(generator.synthesis, w.device)
     colors = torch.cat([backend(affine, chunk) for chunk in chunks], dim=1)  # [N, P, 3]
     return colors.unflatten(1, (resolution, resolution)).permute(0, 3, 1, 2)
-
-
-def is_written_by_sample(path: Path) -> bool:
-    """Return whether an image file's metadata says that polyinr wrote it in 8 bits; not for a damaged one."""
-    try:
-        metadata = read_metadata(path)
-    except FileError:
-        return False
-    return bool(metadata) and "bits" not in metadata
 
 
 def sha256_of_files(files: list[Path], names: tuple[str, ...] | list[str]) -> str:

@@ -58,15 +58,6 @@ class ModelMetric:
     network: str = ""
 
     @property
-    def needs_reals(self) -> bool:
-        return self.kind in ("inversion", "upsampling")
-
-    @property
-    def needs_fakes(self) -> bool:
-        """Whether it is computed from many generated images."""
-        return self.kind in ("ppl", "upsampling")
-
-    @property
     def metric(self) -> Metric:
         """The distance that upsampling computes."""
         return Metric(self.network, "frechet")

@@ -36,6 +36,7 @@ USER_FILES = {  # TorchScript networks that are not part of polyinr: the message
     "rfid": "rfid needs the published network of random weights, in TorchScript: give --weights rfid=FILE; "
     "rfid-seed0, which has weights of its own, needs no file",
 }
+USE_REALS, USE_FAKES = ("inversion", "upsampling"), ("ppl", "upsampling")  # model metrics: of reals; of many fakes
 MAX_COUNT = 100_000_000  # of whatever is counted
 MAX_STEPS = 10**6
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -72,12 +73,12 @@ class MetricSelection:
     def need_reals(self) -> tuple[str, ...]:
         """The names of the metrics that need real images."""
         names = [name for name, metric in self.metrics.items() if metric.kind != "inception_score"]
-        return (*names, *(name for name, metric in self.model_metrics.items() if metric.needs_reals))
+        return (*names, *(name for name, metric in self.model_metrics.items() if metric.kind in USE_REALS))
 
     @property
     def need_fakes(self) -> tuple[str, ...]:
         """The names of the metrics that are computed from many generated images."""
-        return (*self.metrics, *(name for name, metric in self.model_metrics.items() if metric.needs_fakes))
+        return (*self.metrics, *(name for name, metric in self.model_metrics.items() if metric.kind in USE_FAKES))
 
     @property
     def need_dataset_labels(self) -> tuple[str, ...]:
@@ -85,20 +86,10 @@ class MetricSelection:
         return tuple(name for name in self.need_fakes if name not in self.uniform)
 
     @property
-    def cacheable(self) -> tuple[str, ...]:
-        """The names of the metrics that use image features, which can be cached."""
-        return (*self.metrics, *self.upsampling)
-
-    @property
     def in_reduced_precision(self) -> tuple[str, ...]:
         """The names of the metrics whose images may be rendered in bfloat16."""
-        return (*self.cacheable, *(name for name, metric in self.model_metrics.items() if metric.kind == "speed"))
-
-    @property
-    def with_intervals(self) -> tuple[str, ...]:
-        """The names of the metrics that can be resampled."""
-        names = [name for name, metric in self.metrics.items() if metric.kind != "inception_score"]
-        return (*names, *(n for n, metric in self.model_metrics.items() if metric.kind not in ("speed", "params")))
+        speed = (name for name, metric in self.model_metrics.items() if metric.kind == "speed")
+        return (*self.metrics, *self.upsampling, *speed)
 
 
 def select_metrics(names: Sequence[str], protocol: str = "sgxl") -> MetricSelection:
@@ -280,14 +271,15 @@ def check_arguments(
     if real is not None and not selection.need_reals and not uses_labels:
         raise RequestError(f"{selection.names[0]} does not use real images; leave out --real")
     comparisons = [name for name, metric in selection.metrics.items() if metric.kind != "inception_score"]
+    resampled = [name for name, metric in selection.model_metrics.items() if metric.kind not in ("speed", "params")]
     users: dict[str, Sequence[str]] = {
         "--count": selection.need_fakes,
         "--real-count": selection.need_reals,
         "--held-out": selection.need_reals,
         "--labels": selection.need_fakes,
         "--steps": [name for name, metric in selection.model_metrics.items() if metric.kind == "inversion"],
-        "--bootstrap": selection.with_intervals,
-        "--cache": selection.cacheable,
+        "--bootstrap": [*comparisons, *resampled],
+        "--cache": [*selection.metrics, *selection.upsampling],
         "--save-statistics": comparisons,
         "--per-class": comparisons,
         "--precision": selection.in_reduced_precision,
@@ -333,9 +325,10 @@ def check_classes(reals: Source | None, fakes: Source) -> tuple[str, ...]:
         if not isinstance(source, DatasetImages | GeneratedImages) or source.image_labels is None:
             raise RequestError(f"--per-class needs images with labels; {getattr(source, 'name', 'the reals')} has none")
         found.append(source.class_names)
-    if len(found[0]) != len(found[1]):
-        raise RequestError(f"--per-class: the reals have {len(found[0])} classes, the fakes {len(found[1])}")
-    return found[0]
+    names, others = found
+    if len(names) != len(others):
+        raise RequestError(f"--per-class: the reals have {len(names)} classes, the fakes {len(others)}")
+    return names
 
 
 def check_sizes(reals: Source, fakes: Source) -> None:

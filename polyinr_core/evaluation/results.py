@@ -1,11 +1,12 @@
 """Results of `polyinr evaluate`: metrics, and the card of all that they depend on; written and read back."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from polyinr_core.errors import EvaluationError, FileError, RequestError
 from polyinr_core.metrics.registry import Metric
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from polyinr_core.metrics.extractors import FeatureExtractor
+
+    from .set_metrics import Source
 
 MAX_DEPTH = 9
 MAX_VALUE = 1e300
@@ -231,19 +234,9 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     return [to_unicode(name) for name in names]
 
 
-class HasProvenance(Protocol):
-    """Images, or the statistics of images; a resolution of 0 is unknown."""
-
-    @property
-    def resolution(self) -> int: ...
-
-    @property
-    def provenance(self) -> dict[str, Any]: ...
-
-
 def make_card(
-    reals: HasProvenance | None,
-    fakes: HasProvenance,
+    reals: "Source | None",
+    fakes: "Source",
     metrics: Mapping[str, Metric],
     extractors: Mapping[str, "FeatureExtractor"],
     *,
@@ -267,7 +260,7 @@ def make_card(
     }
 
 
-def describe_quantization(fakes: HasProvenance) -> str:
+def describe_quantization(fakes: "Source") -> str:
     """Return in words how the generated images were quantized to 8 bits, as far as that is known."""
     if fakes.provenance.get("kind") == "model":
         return GENERATED
@@ -303,18 +296,12 @@ def library_versions() -> dict[str, str]:
 
 
 def describe_device(device: "torch.device") -> dict[str, Any]:
-    """Return the type and name of the device, and the number of threads of a CPU."""
+    """Return the type and name of the device, and the number of threads of a CPU, whose name Linux knows."""
     import torch  # here: tables of results are made without it
 
     if device.type == "cuda":
         return {"type": device.type, "name": torch.cuda.get_device_name(device)}
-    return {"type": device.type, "name": cpu_name(), "threads": torch.get_num_threads()}
-
-
-def cpu_name() -> str:
-    """Return the processor's name from Linux's /proc, "unknown" elsewhere."""
-    try:
-        lines = CPU_INFO.read_text().splitlines()
-    except OSError:
-        return "unknown"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    name = "unknown"
+    with suppress(OSError), CPU_INFO.open() as lines:
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return {"type": device.type, "name": name, "threads": torch.get_num_threads()}

@@ -155,12 +155,7 @@ def check_variety(
 
 
 def compute_metric(
-    name: str,
-    metric: Metric,
-    reals: FeatureStatistics | None,
-    fakes: FeatureStatistics,
-    *,
-    resamples: int,
+    name: str, metric: Metric, reals: FeatureStatistics | None, fakes: FeatureStatistics, *, resamples: int
 ) -> dict[str, Estimate]:
     """Return a metric's estimates by name: its own, or those of its two parts, such as NAME/precision.
 

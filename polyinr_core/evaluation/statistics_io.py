@@ -39,6 +39,7 @@ SUFFIXES = (".safetensors", ".npz")
 ANY_NETWORK = "*"  # an .npz does not say which network it is of
 MAX_ASYMMETRY = 1e-3  # of the largest entry: sums in float16 stay within this
 NPZ_NAMES: dict[Tap, tuple[str, str]] = {"pooled": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+IDENTITY = {"name", "sha256", "resolution"}  # the keys of `extractor_identity`
 ADVICE = "give the images, or save statistics again with --save-statistics and these metrics"
 
 
@@ -76,7 +77,10 @@ class SavedStatistics:
     ) -> None:
         """Raise FileError if required statistics are missing, or are of another network."""
         for (name, tap), required in requirements.items():
-            self._check_network(name, extractors[name])
+            saved, given = self.networks.get(without_folder(name)), extractor_identity(extractors[name])
+            if saved is not None and saved != given:
+                problem = f"is of {name} {describe_identity(saved)}, not {describe_identity(given)}"
+                raise FileError(self.name, f"{problem}: statistics of another network; {ADVICE}")
             statistics = self.find((name, tap))
             if statistics is None:
                 known = ", ".join(sorted({f"{other} ({t})" for other, t in self.statistics if other != ANY_NETWORK}))
@@ -85,16 +89,10 @@ class SavedStatistics:
             if not statistics.satisfies(required):
                 lacks = "features, which kernels, neighbors and intervals need" if required.features else "a score"
                 raise FileError(self.name, f"holds mean and covariance of {name}, not its {lacks}; {ADVICE}")
-            dim = feature_dim(extractors[name], tap)
+            dim = SPATIAL_CHANNELS * 17 * 17 if tap == "spatial" else extractors[name].dim
             if statistics.external is not None and len(statistics.external.mean) != dim:
                 problem = f"is of features of dimension {len(statistics.external.mean)}, {name} ({tap}) gives {dim}"
                 raise FileError(self.name, f"{problem}: statistics of another network; {ADVICE}")
-
-    def _check_network(self, name: str, extractor: FeatureExtractor) -> None:
-        saved, given = self.networks.get(without_folder(name)), extractor_identity(extractor)
-        if saved is not None and saved != given:
-            problem = f"is of {name} {describe_identity(saved)}, not {describe_identity(given)}"
-            raise FileError(self.name, f"{problem}: statistics of another network; {ADVICE}")
 
     def statistics_for(
         self, requirements: Mapping[FeatureKey, Requirements], *, device: torch.device
@@ -218,33 +216,24 @@ def check_facts(facts: Any) -> None:
     """Raise TensorFileError unless the facts of a statistics file have the right types."""
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise TensorFileError(f"its metadata is not of format {FORMAT}")
-    keys, networks = facts.get("features"), facts.get("networks")
+    keys, networks, counts = (facts.get(name) for name in ("features", "networks", "label_counts"))
+    are_counts = isinstance(counts, list) and all(is_whole(count, 0, 2**53) for count in counts)
     valid = {
         "images": isinstance(facts.get("images"), dict),
         "resolution": is_whole(facts.get("resolution"), 0, 2**31),
         "count": is_whole(facts.get("count"), 0, 2**53),
         "features": isinstance(keys, list) and all(map(_is_feature_key, keys)),
-        "networks": isinstance(networks, dict) and all(map(_is_identity, networks.values())),
+        "networks": isinstance(networks, dict)
+        and all(isinstance(identity, dict) and IDENTITY <= identity.keys() for identity in networks.values()),
         "libraries": isinstance(facts.get("libraries"), dict),
-        "label_counts": _are_counts(facts.get("label_counts"), facts.get("count")),
+        "label_counts": counts is None or (are_counts and sum(counts) == facts.get("count")),
     }
     if bad := [name for name, is_valid in valid.items() if not is_valid]:
         raise TensorFileError(f"missing or of the wrong type: {', '.join(bad)}")
 
 
-def _are_counts(stored: Any, count: Any) -> bool:
-    """Return whether the counts of the classes, if a file has them, add up to `count`."""
-    if stored is None:
-        return True
-    return isinstance(stored, list) and all(is_whole(part, 0, 2**53) for part in stored) and sum(stored) == count
-
-
 def _is_feature_key(key: Any) -> bool:
     return isinstance(key, list) and len(key) == 2 and isinstance(key[0], str) and key[1] in list(NPZ_NAMES)
-
-
-def _is_identity(facts: Any) -> bool:
-    return isinstance(facts, dict) and {"name", "sha256", "resolution"} <= facts.keys()
 
 
 def check_shapes(tensors: Mapping[str, Tensor], count: int) -> None:
@@ -313,8 +302,3 @@ def describe_identity(identity: Mapping[str, Any]) -> str:
 def without_folder(name: str) -> str:
     """Return a network's name, that of a TorchScript file without its folder."""
     return f"torchscript:{Path(name.partition(':')[2]).name}" if name.startswith("torchscript:") else name
-
-
-def feature_dim(extractor: FeatureExtractor, tap: Tap) -> int:
-    """Return the dimension of the features at a tap."""
-    return SPATIAL_CHANNELS * 17 * 17 if tap == "spatial" else extractor.dim

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -43,12 +43,12 @@ ARROWS = {
     "markdown": {"lower": " ↓", "higher": " ↑", None: ""},
     "latex": {"lower": r" $\downarrow$", "higher": r" $\uparrow$", None: ""},
 }
-LATEX_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+ESCAPES: dict[str, Callable[[str], str]] = {
+    "markdown": lambda text: re.sub(r"[\\`*|<\[]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text),
+    "latex": lambda text: re.sub(r"[\\~^&%$#_{}]", lambda found: LATEX.get(found[0], f"\\{found[0]}"), text),
 }
+BOLD = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,9 @@ class Published:
 
 
 @cache
-def tables() -> dict[str, Any]:
+def tables() -> Any:
     """Return all of assets/paper.json."""
-    text = resources.files("polyinr_core").joinpath("assets", "paper.json").read_text(encoding="utf-8")
-    facts: dict[str, Any] = json.loads(text)
-    return facts
+    return json.loads((resources.files("polyinr_core") / "assets" / "paper.json").read_text(encoding="utf-8"))
 
 
 def published(name: str) -> Published:
@@ -155,8 +153,11 @@ def notes_of(name: str, holders: Sequence[Result], known: Sequence[Result]) -> l
             holders[0].name, [(other, verdict_of(name, holders[0], other)) for other in holders[1:]]
         )
     if holders and known:
-        pairs = [(other, restricted_to(other, known[0]), restricted_to(known[0], other)) for other in holders]
-        found = [(other, verdict_of(name, one, printed)) for other, one, printed in pairs]
+        found = []
+        for other in holders:  # only by what both cards say: the paper's say little
+            one = replace(other, card=common(other.card, known[0].card))
+            printed = replace(known[0], card=common(known[0].card, other.card))
+            found.append((other, verdict_of(name, one, printed)))
         notes += differing_from("the paper's", found)
     return notes
 
@@ -183,11 +184,6 @@ def one_line(name: str) -> str:
 def verdict_of(name: str, a: Result, b: Result) -> Verdict:
     """Return whether two results' values of a metric can be compared."""
     return compare(a, b).verdicts[name]
-
-
-def restricted_to(result: Result, other: Result) -> Result:
-    """Return a result whose card has only the fields of the other's: the paper's cards have few."""
-    return replace(result, card=common(result.card, other.card))
 
 
 def common(card: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -250,7 +246,7 @@ def typeset(table: Table, format: Format) -> list[str]:
     """Return the table as lines; CSV has the numbers only, with intervals in columns of their own."""
     if format == "csv":
         return as_csv(table)
-    escape = escape_markdown if format == "markdown" else escape_latex
+    escape = ESCAPES[format]
     headers = [""] + [
         escape(column.name) + ARROWS[format][column.better] + "".join(f" ({note})" for note in column.notes)
         for column in table.columns
@@ -272,8 +268,7 @@ def cell_in(format: Format, cell: Cell | None) -> str:
     """Return a cell's text: the value, bold if it is the best, and the interval."""
     if cell is None:
         return ""
-    bold = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}[format]
-    digits = bold.format(cell.digits) if cell.best else cell.digits
+    digits = BOLD[format].format(cell.digits) if cell.best else cell.digits
     return f"{digits} [{', '.join(cell.interval)}]" if cell.interval else digits
 
 
@@ -295,24 +290,16 @@ def as_csv(table: Table) -> list[str]:
     return text.getvalue().splitlines()
 
 
-def escape_markdown(text: str) -> str:
-    """Escape text for a Markdown table."""
-    return re.sub(r"[\\`*|<\[]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
-
-
-def escape_latex(text: str) -> str:
-    """Escape text for LaTeX."""
-    return "".join(LATEX_ESCAPES.get(character, character) for character in text)
-
-
 def comparison_lines(a: Result, b: Result, comparison: Comparison) -> list[str]:
     """Return a comparison as text, in lines of at most 100 characters."""
     lines = [f"A  {about(a)}", f"B  {about(b)}"]
     lines += difference_lines(comparison)
     lines += ["", "Metrics"]
-    equal = [verdict.name for verdict in comparison.verdicts.values() if is_equal(verdict)]
+    equal = []
     for verdict in comparison.verdicts.values():
-        if verdict.name not in equal:
+        if verdict.standing == "comparable" and verdict.values[0] == verdict.values[1]:
+            equal.append(verdict.name)
+        else:
             lines += wrapped(f"{verdict.name}: {sentence_of(verdict)}", first="  ", others="      ")
     if equal:
         lines += wrapped(f"Equal in both: {', '.join(equal)}.", first="  ", others="      ")
@@ -348,14 +335,11 @@ def difference_lines(comparison: Comparison) -> list[str]:
             by_grade.setdefault(fact.grade, {}).setdefault(effect_text(fact, names, comparison), []).append(difference)
     lines = []
     for grade, heading in HEADINGS.items():
-        if grade not in by_grade:
-            continue
-        lines += ["", heading]
-        for effect, differences in by_grade[grade].items():
+        lines += ["", heading] if grade in by_grade else []
+        for effect, differences in by_grade.get(grade, {}).items():
             for difference in differences:
                 one, other = difference.values
-                field = ".".join(difference.field)
-                lines += wrapped(f"{field}: A {one}, B {other}", first="  ", others="      ")
+                lines += wrapped(f"{'.'.join(difference.field)}: A {one}, B {other}", first="  ", others="      ")
             lines += wrapped(effect, first="      ", others="      ")
     idle = [".".join(difference.field) for difference in comparison.differences if not difference.effects]
     if idle:
@@ -367,10 +351,6 @@ def effect_text(fact: Fact, names: tuple[str, ...], comparison: Comparison) -> s
     """Return an effect with its source, preceded by the metrics that it affects unless it affects all."""
     metrics = "" if len(names) == len(comparison.verdicts) else f"{', '.join(names)}: "
     return f"{metrics}{fact.effect}" + (f" ({fact.source})" if fact.source else "")
-
-
-def is_equal(verdict: Verdict) -> bool:
-    return verdict.standing == "comparable" and verdict.values[0] == verdict.values[1]
 
 
 def sentence_of(verdict: Verdict) -> str:

@@ -17,7 +17,7 @@ from polyinr_core.runtime.resources import check_disk
 from polyinr_core.runtime.strict_json import JsonError, are_texts, format_json, parse_json, to_unicode
 
 from .page import LATENTS, export_webgl, fits_webgl, render_page
-from .plan import DEFAULT_FRAMES, DEFAULT_PSI, DEFAULT_SEEDS, GalleryPlan, plan_gallery
+from .plan import DEFAULT_FRAMES, DEFAULT_PSI, DEFAULT_SEEDS, LIVE_SEEDS, GalleryPlan, plan_gallery
 from .sections import Progress, RenderJobs, plan_sections
 
 PAGE, FACTS = "index.html", "gallery.json"
@@ -107,7 +107,7 @@ class GalleryBuilder:
     def _page(self) -> str:
         generator, network = self.model.generator, None
         if fits_webgl(generator):
-            images = from_seed_numbers(self.model, self.plan.live_seeds, label=self.plan.label)
+            images = from_seed_numbers(self.model, self.plan.seeds[:LIVE_SEEDS], label=self.plan.label)
             network = export_webgl(generator, [image.latents for image in images])
         return render_page(
             self.model.checkpoint,

@@ -43,60 +43,36 @@ class GalleryImage:
 
 
 @dataclass(frozen=True)
-class ImageRow:
-    """Images with a common name."""
-
-    name: str
-    images: tuple[GalleryImage, ...]
-
-
-@dataclass(frozen=True)
-class ImageSection:
-    """Images and the one command that renders them."""
+class ImageStrip:
+    """Images in a row and the one command that renders them; a position of a slider has a name."""
 
     command: str
     images: tuple[GalleryImage, ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
-class RowSection:
-    """Rows of images and one command."""
+class ImageTable:
+    """Rows of images, each with its name or its first image, below the heads of the columns; one command."""
 
     command: str
-    rows: tuple[ImageRow, ...]
-
-
-@dataclass(frozen=True)
-class Slide:
-    """One position of a slider: its name, its images, and the command that renders them."""
-
-    name: str
-    command: str
-    images: tuple[GalleryImage, ...]
-
-
-@dataclass(frozen=True)
-class MixingSlide:
-    """Mixes of some levels: `rows` hold a source and its mix with each target."""
-
-    name: str
-    command: str
-    targets: tuple[GalleryImage, ...]
-    rows: tuple[tuple[GalleryImage, tuple[GalleryImage, ...]], ...]
+    rows: tuple[tuple[str | GalleryImage, tuple[GalleryImage, ...]], ...]
+    columns: tuple[GalleryImage, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class GallerySections:
     """The sections of a page. Those that do not apply to a model are None or empty."""
 
-    seeds: ImageSection
-    classes: RowSection | None
-    psi: tuple[Slide, ...]
-    mixing: tuple[MixingSlide, ...]
-    interpolation: ImageSection | None
-    heatmaps: RowSection
-    extrapolation: ImageSection
-    sizes: tuple[Slide, ...]
+    seeds: ImageStrip
+    classes: ImageTable | None
+    psi: tuple[ImageStrip, ...]
+    mixing: tuple[ImageTable, ...]
+    interpolation: ImageStrip | None
+    heatmaps: ImageTable
+    extrapolation: ImageStrip
+    sizes: tuple[ImageStrip, ...]
 
 
 def render_page(

@@ -43,10 +43,6 @@ class GalleryPlan:
         return self.seeds[:CLASS_SEEDS]
 
     @property
-    def psi_seeds(self) -> tuple[int, ...]:
-        return self.seeds[:PSI_SEEDS]
-
-    @property
     def mixing_seeds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Sources and targets, both empty if there is nothing to mix."""
         count = min(MIXING_SEEDS, len(self.seeds) // 2) if self.mixing_groups else 0
@@ -57,18 +53,6 @@ class GalleryPlan:
         """The seeds of the interpolation, empty if there is only one."""
         keyframes = self.seeds[: min(KEYFRAMES, self.frames)]
         return keyframes if len(keyframes) > 1 else ()
-
-    @property
-    def heatmap_seeds(self) -> tuple[int, ...]:
-        return self.seeds[:HEATMAP_SEEDS]
-
-    @property
-    def extrapolation_seeds(self) -> tuple[int, ...]:
-        return self.seeds[:EXTRAPOLATION_SEEDS]
-
-    @property
-    def live_seeds(self) -> tuple[int, ...]:
-        return self.seeds[:LIVE_SEEDS]
 
     @property
     def enlarged_resolution(self) -> int:
@@ -89,18 +73,9 @@ def plan_gallery(
     frames: int = DEFAULT_FRAMES,
     label: int | None = None,
 ) -> GalleryPlan:
-    """Plan the gallery of a model.
+    """Plan the gallery of a model by the arguments of `build_gallery`. Raises RequestError.
 
-    Args:
-        config: the configuration of the model.
-        trained_resolution: the training resolution, 0 if unknown.
-        seeds: 1 to 128 seeds; each section shows the first of them.
-        psi_values: 1 to 24 truncations in -100 to 100.
-        resolution: of most images, 8 to 1024 pixels; by default the training resolution, at least 128 and at most 256.
-        frames: of the interpolation, 2 to 480.
-        label: the class of all images; by default each seed draws its own.
-
-    Raises RequestError.
+    `trained_resolution` is the training resolution of the model, 0 if unknown.
     """
     if not 1 <= len(seeds) <= MAX_SEEDS:
         raise RequestError(f"--seeds names {len(seeds)} images; a gallery shows 1 to {MAX_SEEDS}")

@@ -20,8 +20,8 @@ from polyinr_core.rendering.render import Renderer
 from polyinr_core.rendering.requests import ImageRequests, from_seed_numbers
 from polyinr_core.rendering.viewport import Viewport
 
-from .page import GalleryImage, GallerySections, ImageRow, ImageSection, MixingSlide, RowSection, Slide
-from .plan import MARGIN, SIZES, GalleryPlan, format_psi
+from .page import GalleryImage, GallerySections, ImageStrip, ImageTable
+from .plan import EXTRAPOLATION_SEEDS, HEATMAP_SEEDS, MARGIN, PSI_SEEDS, SIZES, GalleryPlan, format_psi
 
 Progress = Callable[[int], None]  # rendered pixels
 IMAGES = "images"  # the folder beside the page
@@ -171,7 +171,7 @@ def plan_sections(jobs: RenderJobs) -> GallerySections:
     resolution = plan.enlarged_resolution
     images = tuple(jobs.sample(seed, resolution=resolution) for seed in plan.seeds)
     return GallerySections(
-        seeds=ImageSection(jobs.sample_command(plan.seeds, "seeds.png", resolution=resolution), images),
+        seeds=ImageStrip(jobs.sample_command(plan.seeds, "seeds.png", resolution=resolution), images),
         classes=_classes(jobs) if plan.classes else None,
         psi=tuple(_psi(jobs, psi) for psi in plan.psi_values),
         mixing=tuple(_mixing(jobs, group) for group in plan.mixing_groups if plan.mixing_seeds[0]),
@@ -182,27 +182,27 @@ def plan_sections(jobs: RenderJobs) -> GallerySections:
     )
 
 
-def _classes(jobs: RenderJobs) -> RowSection:
+def _classes(jobs: RenderJobs) -> ImageTable:
     """Plan a row of seeds for each class."""
     seeds, labels = jobs.plan.class_seeds, jobs.plan.classes
-    rows = [ImageRow(jobs.class_name(c), tuple(jobs.sample(seed, label=c) for seed in seeds)) for c in labels]
-    return RowSection(jobs.sample_command(seeds, "class.png", label=labels[0]), tuple(rows))
+    rows = tuple((jobs.class_name(c), tuple(jobs.sample(seed, label=c) for seed in seeds)) for c in labels)
+    return ImageTable(jobs.sample_command(seeds, "class.png", label=labels[0]), rows)
 
 
-def _psi(jobs: RenderJobs, psi: float) -> Slide:
+def _psi(jobs: RenderJobs, psi: float) -> ImageStrip:
     """Plan some seeds at one psi."""
-    seeds = jobs.plan.psi_seeds
+    seeds = jobs.plan.seeds[:PSI_SEEDS]
     images = tuple(jobs.sample(seed, psi=psi) for seed in seeds)
-    return Slide(f"psi {format_psi(psi)}", jobs.sample_command(seeds, "psi.png", psi=psi), images)
+    return ImageStrip(jobs.sample_command(seeds, "psi.png", psi=psi), images, f"psi {format_psi(psi)}")
 
 
-def _size(jobs: RenderJobs, resolution: int) -> Slide:
+def _size(jobs: RenderJobs, resolution: int) -> ImageStrip:
     """Plan the first seed in one size."""
     image = jobs.sample(jobs.plan.seeds[0], resolution=resolution)
-    return Slide(f"{resolution} × {resolution} pixels", image.command, (image,))
+    return ImageStrip(image.command, (image,), f"{resolution} × {resolution} pixels")
 
 
-def _mixing(jobs: RenderJobs, group: tuple[int, ...]) -> MixingSlide:
+def _mixing(jobs: RenderJobs, group: tuple[int, ...]) -> ImageTable:
     """Plan the mix of each source with each target at some levels."""
     plan, model = jobs.plan, jobs.model
     sources, targets = plan.mixing_seeds
@@ -226,10 +226,10 @@ def _mixing(jobs: RenderJobs, group: tuple[int, ...]) -> MixingSlide:
         for row, source in enumerate(sources)
     )
     command = jobs.command(["mix", *words], "mix.png", res=plan.resolution)
-    return MixingSlide(f"levels {levels}", command, tuple(jobs.sample(target) for target in targets), rows)
+    return ImageTable(command, rows, tuple(jobs.sample(target) for target in targets), f"levels {levels}")
 
 
-def _interpolation(jobs: RenderJobs) -> ImageSection:
+def _interpolation(jobs: RenderJobs) -> ImageStrip:
     """Plan the frames of an interpolation over the first seeds and back."""
     plan, model, renderer = jobs.plan, jobs.model, jobs.renderer(jobs.plan.resolution)
     seeds = [str(seed) for seed in plan.keyframes]
@@ -249,30 +249,31 @@ def _interpolation(jobs: RenderJobs) -> ImageSection:
         jobs.add(name, renderer, frames, index)
         alt = f"{caption} of the interpolation between seeds {', '.join(seeds)}"
         images.append(jobs.image(name, plan.resolution, alt=alt, caption=caption, command=command))
-    return ImageSection(command, tuple(images))
+    return ImageStrip(command, tuple(images))
 
 
-def _heatmaps(jobs: RenderJobs) -> RowSection:
+def _heatmaps(jobs: RenderJobs) -> ImageTable:
     """Plan the heat maps of some seeds; each row begins with the image."""
-    plan = jobs.plan
-    label = jobs.label_option(plan.label)
+    plan, seeds = jobs.plan, jobs.plan.seeds[:HEATMAP_SEEDS]
+
+    def command(seeds: Sequence[int], levels: Sequence[int], output: str) -> str:
+        options = {"seeds": seeds_text(seeds), "label": jobs.label_option(plan.label), "levels": seeds_text(levels)}
+        return jobs.command(["heatmap"], output, **options, res=plan.resolution)
+
     rows = []
-    for seed in plan.heatmap_seeds:
+    for seed in seeds:
         names = [f"seed{seed:04d}-heat-of-level{level}.png" for level in plan.levels]
         jobs.add_heatmaps(seed, names)
         row = [jobs.sample(seed)]
         for level, name in zip(plan.levels, names, strict=True):
-            options = {"seeds": seed, "label": label, "levels": level, "res": plan.resolution}
-            command = jobs.command(["heatmap"], "level.png", **options)
             alt = f"heat map of level {level} of seed {seed}"
-            row.append(jobs.image(name, plan.resolution, alt=alt, caption=alt, command=command))
-        rows.append(ImageRow(f"seed {seed}", tuple(row)))
-    seeds, levels = seeds_text(plan.heatmap_seeds), seeds_text(plan.levels)
-    options = {"seeds": seeds, "label": label, "levels": levels, "res": plan.resolution}
-    return RowSection(jobs.command(["heatmap"], "levels.png", **options), tuple(rows))
+            words = command([seed], [level], "level.png")
+            row.append(jobs.image(name, plan.resolution, alt=alt, caption=alt, command=words))
+        rows.append((f"seed {seed}", tuple(row)))
+    return ImageTable(command(seeds, plan.levels, "levels.png"), tuple(rows))
 
 
-def _extrapolation(jobs: RenderJobs) -> ImageSection:
+def _extrapolation(jobs: RenderJobs) -> ImageStrip:
     """Plan some seeds with a margin around the trained window."""
     plan, resolution = jobs.plan, jobs.plan.extrapolation_resolution
     viewport = Viewport(resolution, resolution, (-MARGIN, -MARGIN, 1 + MARGIN, 1 + MARGIN))
@@ -282,12 +283,12 @@ def _extrapolation(jobs: RenderJobs) -> ImageSection:
         options = {"seeds": seeds_text(seeds), "label": jobs.label_option(plan.label)}
         return jobs.command(["extrapolate"], output, **options, margin=MARGIN, res=resolution)
 
-    images = []
-    for seed in plan.extrapolation_seeds:
+    images, shown = [], plan.seeds[:EXTRAPOLATION_SEEDS]
+    for seed in shown:
         name = f"seed{seed:04d}-beyond.png"
         requests = from_seed_numbers(jobs.model, [seed], label=plan.label)
         jobs.add(name, renderer, requests.with_metadata({"command": "extrapolate"}))
         alt = f"seed {seed} beyond its border, with a frame around the trained window"
         caption = jobs.caption(seed, jobs.class_of(seed) if plan.label is None else plan.label)
         images.append(jobs.image(name, resolution, alt=alt, caption=caption, command=command([seed], name)))
-    return ImageSection(command(plan.extrapolation_seeds, "beyond.png"), tuple(images))
+    return ImageStrip(command(shown, "beyond.png"), tuple(images))

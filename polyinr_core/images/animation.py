@@ -136,13 +136,12 @@ def write_animation(
     assert first is not None, "no frames"
     check_animation(path, width=first.shape[1], height=first.shape[0], count=count, fps=fps)
     checked = _checked(chain([first], coming), count, first.shape, progress)
+    format, text = format_of(path), format_metadata(metadata)
     with written_beside(path, overwrite=overwrite) as draft:
-        if format_of(path) == "gif":
-            _write_gif(draft, checked, delays(count, fps, TICKS["gif"]), loop, format_metadata(metadata))
-        elif format_of(path) == "webp":
-            _write_webp(draft, checked, delays(count, fps, TICKS["webp"]), loop, format_metadata(metadata))
+        if format == "mp4":
+            _write_mp4(path, draft, checked, fps, text)
         else:
-            _write_mp4(path, draft, checked, fps, format_metadata(metadata))
+            draft.write_bytes(_encode(format, checked, delays(count, fps, TICKS[format]), loop, text))
 
 
 def delays(count: int, fps: float, ticks: int) -> list[int]:
@@ -165,31 +164,24 @@ def _checked(
     assert index == count, "fewer frames than were announced"
 
 
-def _write_gif(path: Path, frames: Iterator[Frame], delays: list[int], loop: bool, text: str) -> None:
-    images = (
-        Image.fromarray(frame).quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        for frame in frames
-    )
-    options: dict[str, Any] = {"loop": 0} if loop else {}
-    if text:
-        options["comment"] = text
-    milliseconds = [delay * 1000 // TICKS["gif"] for delay in delays]
-    _save(path, "GIF", images, duration=milliseconds, optimize=False, **options)
-
-
-def _write_webp(path: Path, frames: Iterator[Frame], delays: list[int], loop: bool, text: str) -> None:
-    exif = Image.Exif()
-    if text:
-        exif[DESCRIPTION] = text
+def _encode(format: str, frames: Iterator[Frame], delays: list[int], loop: bool, text: str) -> memoryview:
+    """Encode a GIF or WebP in memory: Pillow does not report a full disk."""
     images = (Image.fromarray(frame) for frame in frames)
-    _save(path, "WEBP", images, duration=delays, loop=0 if loop else 1, quality=WEBP_QUALITY, method=4, exif=exif)
-
-
-def _save(path: Path, format: str, images: Iterator[Image.Image], **options: Any) -> None:
-    """Encode in memory, then write the file: Pillow does not report a full disk."""
+    options: dict[str, Any]
+    if format == "gif":
+        method, dither = Image.Quantize.MEDIANCUT, Image.Dither.NONE
+        images = (image.quantize(256, method=method, dither=dither) for image in images)
+        options = {"duration": [delay * 1000 // TICKS["gif"] for delay in delays], "optimize": False}
+        options |= {"loop": 0} if loop else {}
+        options |= {"comment": text} if text else {}
+    else:
+        exif = Image.Exif()
+        if text:
+            exif[DESCRIPTION] = text
+        options = {"duration": delays, "loop": 0 if loop else 1, "quality": WEBP_QUALITY, "method": 4, "exif": exif}
     buffer = io.BytesIO()
     next(images).save(buffer, format, save_all=True, append_images=images, **options)
-    path.write_bytes(buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def read_mp4_metadata(path: Path) -> Metadata:

@@ -26,6 +26,7 @@ LETTERS = 8  # of full size that should fit into a caption side by side, if that
 MIN_FONT_SIZE = 9  # pixels
 MARGIN = 2  # pixels at either end of a caption
 ELLIPSIS = "…"
+load_font = lru_cache(maxsize=16)(ImageFont.load_default)
 COLORMAPS = ("inferno", "viridis", "plasma", "cividis", "gray")  # of matplotlib; lightness rises with the value
 
 
@@ -151,7 +152,7 @@ def caption(text: str, *, width: int, height: int, bits: int = 8) -> Pixels:
     """
     image = Image.new("L", (width, height), 255)
     size = max(min(FONT_SHARE * height, width / LETTERS), min(FONT_SHARE * height, MIN_FONT_SIZE))
-    font = _font(max(1, round(size)))
+    font: Any = load_font(max(1, round(size)))
     line = _shortened(_plain(text), font, width - 2 * MARGIN)
     ImageDraw.Draw(image).text((width / 2, height / 2), line, fill=0, font=font, anchor="mm")
     pixels = np.asarray(image)[..., None].repeat(3, axis=2)
@@ -159,11 +160,7 @@ def caption(text: str, *, width: int, height: int, bits: int = 8) -> Pixels:
 
 
 def draw_frame(
-    pixels: Pixels,
-    box: tuple[float, float, float, float],
-    color: tuple[int, int, int] = YELLOW,
-    *,
-    thickness: int = 1,
+    pixels: Pixels, box: tuple[float, float, float, float], color: tuple[int, int, int] = YELLOW, *, thickness: int = 1
 ) -> None:
     """Draw a frame around box (left, top, right, bottom; fractional pixels) into pixels [H, W, 3], in place.
 
@@ -177,12 +174,6 @@ def draw_frame(
         pixels[rows, across] = ink
     for columns in (slice(across.start, max(0, left)), slice(max(0, right), across.stop)):
         pixels[around, columns] = ink
-
-
-@lru_cache(maxsize=16)
-def _font(size: int) -> Any:
-    """Return Pillow's default font at a size in pixels."""
-    return ImageFont.load_default(size)
 
 
 def _plain(text: str) -> str:

@@ -27,8 +27,8 @@ from .io import (
 )
 
 Tile = NDArray  # [h, w, 3] uint8 or uint16
-Draw = Callable[[int, int, int, int, int], Tile]
-"""Draw(level, left, top, width, height): level 0 is full size, level k has ceil(side / 2^k) pixels a side."""
+RenderTile = Callable[[int, int, int, int, int], Tile]
+"""RenderTile(level, left, top, width, height): level 0 is full size, level k has ceil(side / 2^k) pixels a side."""
 
 TIFF_TILE_SIZE = 256  # tiles at the right and bottom edges are rendered smaller
 PLAIN_SIDE = 1024  # up to which an image needs no pyramid
@@ -63,7 +63,7 @@ def tile_count(width: int, height: int) -> int:
 
 def write_tiled_tiff(
     path: PathLike,
-    draw: Draw,
+    render_tile: RenderTile,
     *,
     width: int,
     height: int,
@@ -76,7 +76,7 @@ def write_tiled_tiff(
 
     Tiles are 256 x 256 pixels with deflate compression; BigTIFF if the image may exceed 4 GiB. Above 1024 pixels the
     file has a pyramid in SubIFDs, each level half as large and rendered again, not resized, until it fits in a tile.
-    `progress` is called with 1 per tile, `tile_count` times. Raises FileError, RequestError, and whatever `draw`
+    `progress` is called with 1 per tile, `tile_count` times. Raises FileError, RequestError, and whatever `render_tile`
     raises; then no file is left.
     """
     path = Path(path)
@@ -92,7 +92,7 @@ def write_tiled_tiff(
     ):
         for level, size in enumerate(sizes):
             tiff.write(
-                _tiles(draw, level, size, dtype, progress),
+                _tiles(render_tile, level, size, dtype, progress),
                 shape=(size[1], size[0], 3),
                 dtype=dtype,
                 photometric="rgb",
@@ -119,13 +119,13 @@ def _tiles_of(size: tuple[int, int]) -> int:
 
 
 def _tiles(
-    draw: Draw, level: int, size: tuple[int, int], dtype: np.dtype, progress: Callable[[int], None] | None
+    render_tile: RenderTile, level: int, size: tuple[int, int], dtype: np.dtype, progress: Callable[[int], None] | None
 ) -> Iterator[Tile]:
     """Render the tiles of a level row by row; tifffile pads those at the edges."""
     for top in range(0, size[1], TIFF_TILE_SIZE):
         for left in range(0, size[0], TIFF_TILE_SIZE):
             width, height = min(TIFF_TILE_SIZE, size[0] - left), min(TIFF_TILE_SIZE, size[1] - top)
-            tile = draw(level, left, top, width, height)
+            tile = render_tile(level, left, top, width, height)
             assert tile.shape == (height, width, 3), tile.shape
             assert tile.dtype == dtype, tile.dtype
             if progress is not None:
@@ -179,7 +179,7 @@ def check_deep_zoom(path: Path, *, overwrite: bool) -> None:
 
 def write_deep_zoom(
     path: PathLike,
-    draw: Draw,
+    render_tile: RenderTile,
     *,
     width: int,
     height: int,
@@ -189,9 +189,9 @@ def write_deep_zoom(
 ) -> None:
     """Write an image of any size as `path` (.dzi) and its folder of tiles, holding a few tiles at a time.
 
-    `draw` numbers levels as for a TIFF, 0 is the full size, and returns uint8. The metadata are polyinr.json in the
-    folder. `progress` is called with 1 per tile, `zoom_tile_count` times. Raises FileError, RequestError, and whatever
-    `draw` raises; then no file is left. Overwriting replaces file and folder.
+    `render_tile` numbers levels as for a TIFF, 0 is the full size, and returns uint8. The metadata are polyinr.json in
+    the folder. `progress` is called with 1 per tile, `zoom_tile_count` times. Raises FileError, RequestError, and
+    whatever `render_tile` raises; then no file is left. Overwriting replaces file and folder.
     """
     path = Path(path)
     check_deep_zoom(path, overwrite=overwrite)
@@ -202,7 +202,9 @@ def write_deep_zoom(
             draft.write_text(XML.format(width=width, height=height, side=DEEPZOOM_TILE_SIZE, overlap=OVERLAP))
             with written_beside(tiles_folder(path), overwrite=overwrite, durable=False) as folder:
                 folder.mkdir()  # complete before the .dzi is written
-                for _ in in_threads(_zoom_tiles(folder, draw, sizes), threads=threads_for(DEEPZOOM_TILE_SIZE**2 * 3)):
+                for _ in in_threads(
+                    _zoom_tiles(folder, render_tile, sizes), threads=threads_for(DEEPZOOM_TILE_SIZE**2 * 3)
+                ):
                     if progress is not None:
                         progress(1)
                 if metadata is not None:
@@ -221,13 +223,13 @@ def read_deep_zoom_metadata(path: Path) -> Metadata:
         return {}
 
 
-def _zoom_tiles(folder: Path, draw: Draw, sizes: list[tuple[int, int]]) -> Iterator[Callable[[], object]]:
+def _zoom_tiles(folder: Path, render_tile: RenderTile, sizes: list[tuple[int, int]]) -> Iterator[Callable[[], object]]:
     """Render the tiles of all levels; yield a function for each that writes it."""
     for level, size in enumerate(sizes):
         level_folder = folder / str(len(sizes) - 1 - level)
         level_folder.mkdir()
         for region in tile_regions(*size):
-            tile = draw(level, region.left, region.top, region.width, region.height)
+            tile = render_tile(level, region.left, region.top, region.width, region.height)
             assert tile.shape == (region.height, region.width, 3), tile.shape
             yield partial(_write_tile, level_folder / f"{region.column}_{region.row}.jpg", np.ascontiguousarray(tile))
 

@@ -15,6 +15,7 @@ from .frechet import Gaussian, RunningMoments, frechet_distance
 RESAMPLES = 100
 LEVEL = 0.95
 PAIRS = 4  # of disjoint halves
+BATCH = 8192  # features whose moments are added at once
 
 Estimator = Callable[[Tensor], float]  # from features [N, d] of the fakes to the metric
 Estimators = Callable[[Tensor], Mapping[str, float]]  # likewise to several metrics by name
@@ -69,30 +70,30 @@ def bootstrap(
     return intervals
 
 
-def halving(estimator: Estimator, features: Tensor, *, pairs: int = PAIRS, seed: int = 0) -> dict[str, float]:
+def halving(estimator: Estimator, features: Tensor, *, pairs: int = PAIRS) -> dict[str, float]:
     """Return the "bias" of an estimate of N features, and the "extrapolated" estimate of infinitely many.
 
     If the bias falls as 1 / N, as that of the Fréchet distance and the inception score does (Chong and Forsyth,
     "Effectively Unbiased FID and Inception Score", 2020), the change from N / 2 to N equals the remaining bias. That of
-    N / 2 is the mean over `pairs` of disjoint halves, drawn from `seed`. Raises PolyinrError for fewer than 4 features.
+    N / 2 is the mean over `pairs` of disjoint halves. Raises PolyinrError for fewer than 4 features.
     """
     if len(features) < 4 or pairs < 1:
         raise PolyinrError(f"{len(features)} images cannot be halved; use 4 or more")
     half, values = len(features) // 2, []
     for pair in range(pairs):
-        rows = torch.randperm(len(features), generator=generator_for(seed, "halving", pair)).to(features.device)
+        rows = torch.randperm(len(features), generator=generator_for(0, "halving", pair)).to(features.device)
         values += [estimator(features[rows[:half]]), estimator(features[rows[half : 2 * half]])]
     value = estimator(features)
     bias = math.fsum(values) / len(values) - value
     return {"bias": bias, "extrapolated": value - bias}
 
 
-def frechet_to(reals: Gaussian, *, unbiased: bool = True, batch: int = 8192) -> Estimator:
+def frechet_to(reals: Gaussian, *, unbiased: bool = True) -> Estimator:
     """Return the function from features [N, d] to their Fréchet distance from `reals`."""
 
     def distance(features: Tensor) -> float:
         statistics = RunningMoments(features.shape[1], device=features.device)
-        for part in features.split(batch):
+        for part in features.split(BATCH):
             statistics.add(part)
         return frechet_distance(statistics.gaussian(unbiased=unbiased), reals)
 

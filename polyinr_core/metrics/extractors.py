@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from polyinr_core.errors import RequestError, WeightsError
+from polyinr_core.errors import RequestError, WeightsError, first_line
 from polyinr_core.runtime.atomic_io import sha256_of
 from polyinr_core.runtime.pretrained import (
     SOURCES,
@@ -253,8 +253,3 @@ def load_script_features(file: Path, *, name: str) -> ScriptFeatures:
         raise WeightsError(
             f"{file}: not a TorchScript network from uint8 images [N, 3, H, W] to features: {first_line(error)}"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first non-empty line of an error's message, or the error's class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -58,16 +58,10 @@ class ImageBatches(Protocol):
 
 
 class ImageSource(ImageBatches, Protocol):
-    """Images with what a result's card records about them.
-
-    `sha256` changes with any byte that the images depend on; `provenance` is a JSON object.
-    """
+    """Images with their `provenance`: a JSON object for a result's card, which changes with any byte of theirs."""
 
     @property
     def resolution(self) -> int: ...
-
-    @property
-    def sha256(self) -> str: ...
 
     @property
     def provenance(self) -> dict[str, Any]: ...

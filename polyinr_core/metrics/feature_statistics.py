@@ -179,15 +179,11 @@ class Accumulator:
 
     def state(self) -> dict[str, Tensor]:
         """Return the state after the images added so far, on the CPU."""
-        tensors: dict[str, Tensor] = {}
-        if self.moments is not None:
-            tensors |= {"mean": self.moments.mean, "scatter": self.moments.scatter}
-        if self.features is not None:
-            tensors["features"] = self.features[: self.count]
+        features = None if self.features is None else self.features[: self.count]
+        tensors = FeatureStatistics(self.count, self.moments, features).to_tensors()
         if self.inception_score is not None:
-            score = self.inception_score
-            tensors |= {"counts": score.counts, "sums": score.sums, "negative_entropies": score.negative_entropies}
-        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            tensors |= {name: tensor.cpu().contiguous() for name, tensor in self.inception_score.state().items()}
+        return tensors
 
     def restore(self, state: Mapping[str, Tensor], count: int) -> None:
         """Continue from the `state` after `count` images."""
@@ -198,6 +194,4 @@ class Accumulator:
         if self.features is not None:
             self.features[:count] = state["features"].to(self.device)
         if self.inception_score is not None:
-            self.inception_score.counts = state["counts"].to(self.device)
-            self.inception_score.sums = state["sums"].to(self.device)
-            self.inception_score.negative_entropies = state["negative_entropies"].to(self.device)
+            self.inception_score.restore(state)

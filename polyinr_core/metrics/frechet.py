@@ -68,7 +68,7 @@ class Gaussian:
     def root(self) -> Tensor:
         """The symmetric square root of the covariance."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        return (vectors * roots(values)) @ vectors.T
+        return (vectors * sqrt_eigenvalues(values)) @ vectors.T
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
@@ -83,10 +83,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     product = b.root @ a.covariance @ b.root
     values = torch.linalg.eigvalsh((product + product.T) / 2)
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace()
-    return float(distance - 2 * roots(values).sum())
+    return float(distance - 2 * sqrt_eigenvalues(values).sum())
 
 
-def roots(values: Tensor) -> Tensor:
+def sqrt_eigenvalues(values: Tensor) -> Tensor:
     """Return the square roots of a symmetric matrix's eigenvalues, 0 for those that are rounding errors.
 
     With fewer images than dimensions most are: about 1e-16 each, whose roots of 1e-8 would add up.

@@ -15,11 +15,7 @@ from torch.nn import functional
 
 from polyinr_core.errors import RequestError, WeightsError
 from polyinr_core.runtime.atomic_io import sha256_of
-from polyinr_core.runtime.pretrained import (
-    check_name_digits,
-    check_sha256,
-    read_state,
-)
+from polyinr_core.runtime.pretrained import check_name_digits, check_sha256, read_state, torch_hub_folder
 
 from .extractors import RESOLUTION, Lite2Taps, read_lite2
 
@@ -116,7 +112,7 @@ def load_lpips(vgg16: Path | None = None) -> tuple[Vgg16Features, tuple[Tensor, 
     if file is None:
         raise WeightsError(
             f"VGG16 is not on this machine; run `polyinr weights --download lpips`, put {VGG16_FILE} (torchvision's) "
-            f"into {_cache()}, or name it with --vgg16"
+            f"into {torch_hub_folder()}, or name it with --vgg16"
         )
     check_name_digits(file)
     return Vgg16Features(read_state(file), origin=str(file)), load_heads()
@@ -124,7 +120,7 @@ def load_lpips(vgg16: Path | None = None) -> tuple[Vgg16Features, tuple[Tensor, 
 
 def cached_vgg16() -> Path | None:
     """Return torchvision's VGG16 in torch.hub's cache, None if it is not there."""
-    file = _cache() / VGG16_FILE
+    file = torch_hub_folder() / VGG16_FILE
     return file if file.is_file() else None
 
 
@@ -137,10 +133,6 @@ def load_heads() -> tuple[Tensor, ...]:
             state = read_state(path)
             return tuple(state[f"lin{depth}.model.1.weight"].flatten() for depth in range(len(WIDTHS)))
     raise WeightsError("LPIPS's linear heads are not installed; run `pip install lpips==0.1.4`")
-
-
-def _cache() -> Path:
-    return Path(torch.hub.get_dir(), "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -219,17 +211,8 @@ def ssim(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float | None:
     _check_shapes(one, two)
     if min(one.shape[:2]) < SSIM_WINDOW:
         return None
-    return float(
-        structural_similarity(
-            one,
-            two,
-            data_range=255,
-            channel_axis=-1,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
+    rule = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(one, two, data_range=255, channel_axis=-1, **rule))
 
 
 def _check_shapes(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> None:

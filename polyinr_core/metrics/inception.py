@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.nn import functional
 from polyinr_core.errors import PolyinrError, WeightsError
 from polyinr_core.runtime.atomic_io import sha256_of
 from polyinr_core.runtime.distributed import DistributedContext
+from polyinr_core.runtime.pretrained import torch_hub_folder
 from polyinr_core.runtime.rng import generator_for, meta_init
 
 from .registry import IS_SPLITS
@@ -135,11 +136,11 @@ class InceptionTaps(nn.Module):
         problem = "its layers or its output do not have Inception's names"
         try:
             taps = self._taps(corner_resize(probe))
-            equal = same(taps.pooled, self.features(probe)) and same(
-                taps.probabilities, network(probe, no_output_bias=True)
-            )
-            problem = "" if equal else "its layers, called one after another, do not give its output"
-            if equal and taps.spatial.shape[1] != SPATIAL_CHANNELS * 17 * 17:
+            pooled, probabilities = self.features(probe), network(probe, no_output_bias=True)
+            problem = ""
+            if not (same(taps.pooled, pooled) and same(taps.probabilities, probabilities)):
+                problem = "its layers, called one after another, do not give its output"
+            elif taps.spatial.shape[1] != SPATIAL_CHANNELS * 17 * 17:
                 problem = f"its {SPATIAL_BLOCK} gives {taps.spatial.shape[1]} features, not 2023"
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise WeightsError(f"Inception {self.sha256[:8]}: {problem}; give {FILE}") from error
@@ -206,7 +207,7 @@ def cache_paths() -> list[Path]:
         Path(tempfile.gettempdir(), FILE),
         cache / "k-diffusion" / FILE,
         *(sorted(stylegan.glob(f"*_{FILE}")) or [stylegan / f"*_{FILE}"]),
-        Path(torch.hub.get_dir(), "checkpoints", FILE),
+        torch_hub_folder() / FILE,
     ]
 
 
@@ -294,8 +295,15 @@ class InceptionScore:
 
     def gather(self, ranks: DistributedContext) -> None:
         """Sum over all ranks, each of which has added other images."""
-        self.counts, self.sums = ranks.all_reduce(self.counts), ranks.all_reduce(self.sums)
-        self.negative_entropies = ranks.all_reduce(self.negative_entropies)
+        self.restore({name: ranks.all_reduce(tensor) for name, tensor in self.state().items()})
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all sums by name."""
+        return {"counts": self.counts, "sums": self.sums, "negative_entropies": self.negative_entropies}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from the `state` of another score."""
+        self.counts, self.sums, self.negative_entropies = (state[name].to(self.sums.device) for name in self.state())
 
     def result(self) -> tuple[float, float]:
         """Return the mean and the (biased) standard deviation of the score over the splits.

@@ -57,12 +57,9 @@ def subset_sums(x: Tensor, in_x: Tensor, y: Tensor, in_y: Tensor) -> Tensor:
 def sums_by_full_kernel(x: Tensor, in_x: Tensor, y: Tensor, in_y: Tensor) -> Tensor:
     """Return `subset_sums` from the kernel matrix of all features, a block at a time."""
     total = torch.zeros(len(in_x), dtype=torch.float64, device=x.device)
-    members_x, members_y = (
-        membership(in_x, len(x)).split(BLOCK, dim=1),
-        membership(in_y, len(y)).split(BLOCK, dim=1),
-    )
-    for rows, rows_in in zip(x.split(BLOCK), members_x, strict=True):
-        for columns, columns_in in zip(y.split(BLOCK), members_y, strict=True):
+    members_of_x, members_of_y = membership(in_x, len(x)), membership(in_y, len(y))
+    for rows, rows_in in zip(x.split(BLOCK), members_of_x.split(BLOCK, dim=1), strict=True):
+        for columns, columns_in in zip(y.split(BLOCK), members_of_y.split(BLOCK, dim=1), strict=True):
             total += ((rows_in @ kernel(rows, columns)) * columns_in).sum(dim=1)
     return total
 

@@ -32,14 +32,13 @@ def path_lengths(
     Generator Architecture" (2019), and "Analyzing and Improving" (2020).
     """
     steps = torch.lerp(starts, ends, epsilon)
-    images = shrink(render(torch.cat([starts, steps])))
-    here, there = images.chunk(2)
+    here, there = shrink(render(torch.cat([starts, steps]))).chunk(2)
     return distance(here, there).double().flatten() / epsilon**2
 
 
-def shrink(images: Tensor, *, resolution: int = PPL_RESOLUTION) -> Tensor:
-    """Average images [N, C, H, W] larger than `resolution` over blocks, to `resolution` or the next larger size."""
-    factor = images.shape[-2] // resolution
+def shrink(images: Tensor) -> Tensor:
+    """Average images [N, C, H, W] above PPL_RESOLUTION over blocks, to that or the next larger size."""
+    factor = images.shape[-2] // PPL_RESOLUTION
     return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
 
 

@@ -28,23 +28,18 @@ MIN_IMAGES: dict[MetricKind, int] = {
     "density_coverage": DC_NEIGHBORS + 1,
 }
 
-FAMILIES: dict[str, Family] = {
-    "fid": "frechet",
-    "sfid": "frechet",
-    "rfid": "frechet",
-    "fd": "frechet",
-    "kid": "kernel",
-    "kd": "kernel",
+FAMILIES: dict[str, Family] = {  # by the first word of a metric's name
+    **dict.fromkeys(("fid", "sfid", "rfid", "fd"), "frechet"),
+    **dict.fromkeys(("kid", "kd"), "kernel"),
+    **dict.fromkeys(("pr", "dc"), "neighbors"),
     "is": "score",
-    "pr": "neighbors",
-    "dc": "neighbors",
     "ppl": "path",
     "inversion": "inversion",
     "upsampling": "upsampling",
     "speed": "speed",
     "params": "params",
 }
-NEIGHBOR_PARTS = ("precision", "recall", "density", "coverage")  # higher is better
+NEIGHBOR_PARTS = tuple(part for parts in PARTS.values() for part in parts)  # higher is better
 UPSAMPLING_PARTS = ("rendered", "nearest", "bilinear", "bicubic")
 INVERSION: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "lpips": "lower"}
 LOWER_IS_BETTER: tuple[Family, ...] = ("frechet", "kernel", "path", "upsampling", "speed", "params")
@@ -104,16 +99,11 @@ METRICS = {
     "pr": Metric("vgg16", "precision_recall", half=True),  # StyleGAN
     "pr-adm": Metric("inception", "precision_recall", remark=TORCHSCRIPT),  # guided-diffusion
 }
-PREFIXES: dict[str, MetricKind] = {
-    "fd": "frechet",
-    "kd": "kernel",
-    "pr": "precision_recall",
-    "dc": "density_coverage",
-}
+PREFIXES: dict[str, MetricKind] = {"fd": "frechet", "kd": "kernel", "pr": "precision_recall", "dc": "density_coverage"}
 NETWORKS = ("lite2", "inception", "dinov2")
 METRIC_NAMES = (
-    f"{', '.join(METRICS)}, or {', '.join(PREFIXES)} in a network's features, such as fd-lite2, kd-lite2, "
-    + ("pr-lite2, dc-dinov2, fd-timm:NAME, fd-torchscript:FILE")
+    f"{', '.join(METRICS)}, or {', '.join(PREFIXES)} in a network's features, such as fd-lite2, kd-lite2, pr-lite2, "
+    "dc-dinov2, fd-timm:NAME, fd-torchscript:FILE"
 )
 
 

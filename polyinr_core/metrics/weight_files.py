@@ -19,6 +19,7 @@ from polyinr_core.runtime.pretrained import (
     check_sha256,
     hosted_file,
     packaged_file,
+    torch_hub_folder,
 )
 
 from . import inception
@@ -59,11 +60,6 @@ class PretrainedNetwork:
     source: Packaged | Hosted | Downloaded | UserFile
 
 
-def hub_folder() -> Path:
-    """Return torch.hub's folder of checkpoints."""
-    return Path(torch.hub.get_dir(), "checkpoints")
-
-
 NETWORKS = (
     PretrainedNetwork("lite0", "train: a backbone of every preset; invert: the loss without VGG16", SOURCES["lite0"]),
     PretrainedNetwork(
@@ -80,18 +76,14 @@ NETWORKS = (
     PretrainedNetwork(
         "lpips",
         "evaluate: ppl, inversion; invert: the loss lpips (torchvision's VGG16)",
-        Downloaded(VGG16_URL, VGG16_DIGITS, cached_vgg16, lambda: [hub_folder() / VGG16_FILE]),
+        Downloaded(VGG16_URL, VGG16_DIGITS, cached_vgg16, lambda: [torch_hub_folder() / VGG16_FILE]),
     ),
     PretrainedNetwork(
         "lpips-heads",
         "evaluate: ppl, inversion; invert: the loss lpips (its linear heads)",
         Packaged("lpips", "lpips", HEADS_FILE, HEADS_SHA256),
     ),
-    PretrainedNetwork(
-        "dinov2",
-        "evaluate: fd-dinov2, kd-dinov2, pr-dinov2, dc-dinov2",
-        timm_source(DINOV2),
-    ),
+    PretrainedNetwork("dinov2", "evaluate: fd-dinov2, kd-dinov2, pr-dinov2, dc-dinov2", timm_source(DINOV2)),
     PretrainedNetwork("vgg16", "evaluate: pr", UserFile("--weights vgg16=FILE", NVIDIA_VGG16)),
     PretrainedNetwork("rfid", "evaluate: rfid", UserFile("--weights rfid=FILE", "StyleGAN-XL's random Inception")),
 )
@@ -134,7 +126,7 @@ def describe_network(network: PretrainedNetwork) -> dict[str, Any]:
         if isinstance(source, Downloaded):
             places, origin = [str(path) for path in source.places()], source.url
         else:
-            places = [f"huggingface_hub's cache of {source.repository}", str(hub_folder() / source.file)]
+            places = [f"huggingface_hub's cache of {source.repository}", str(torch_hub_folder() / source.file)]
             origin = f"https://huggingface.co/{source.repository}"
         get = f"{get} ({origin})"
     return {
@@ -176,7 +168,7 @@ def check_blob(file: Path) -> None:
 
 def fetch(source: Downloaded, *, progress: bool = False) -> Path:
     """Download a file into torch.hub's cache, where it appears once its hash is right. Raises WeightsError."""
-    file = hub_folder() / source.url.rsplit("/", 1)[-1]
+    file = torch_hub_folder() / source.url.rsplit("/", 1)[-1]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(source.url, str(file), hash_prefix=source.sha256, progress=progress)

@@ -162,10 +162,6 @@ class ThumbnailSource:
         self.thumbnails: list[Pixels] = []
 
     @property
-    def sha256(self) -> str:
-        return self.images.sha256
-
-    @property
     def provenance(self) -> dict[str, Any]:
         return self.images.provenance
 

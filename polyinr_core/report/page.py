@@ -388,7 +388,7 @@ def compare_model(
     if not checkpoint.resolution:
         raise FileError(name, "does not say its resolution; name another model with -m")
     fakes = ThumbnailSource(GeneratedImages(checkpoint, name=name, count=count))
-    reals = DatasetImages.open(real, resolution=fakes.resolution)
+    reals = DatasetImages(real, resolution=fakes.resolution)
     lite2 = extractors.load_extractor("lite2")
     neighbors = find_neighbors(reals, fakes, lite2, device=device, cache=cache, progress=progress)
     same_data = reals.data.sha256 == run.data.get("sha256")

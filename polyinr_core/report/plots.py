@@ -124,12 +124,9 @@ def best_label(name: str, log: RunLog) -> str:
 
 def within_span(points: Series, span: StageSpan) -> Series:
     """Return the points of a stage: after its start, or at the start of the run."""
-    points_within = [
-        (kimg, value)
-        for kimg, value in zip(points.kimg, points.values, strict=True)
-        if span.start < kimg <= span.end or (kimg == span.start and span.stage == 0)
-    ]
-    return Series(tuple(kimg for kimg, _ in points_within), tuple(value for _, value in points_within))
+    kimg, values = np.array(points.kimg), np.array(points.values)
+    is_within = (span.start < kimg) & (kimg <= span.end) | (kimg == span.start) & (span.stage == 0)
+    return to_series(kimg[is_within], values[is_within])
 
 
 def smooth_curve(name: str, points: Series) -> Curve:

@@ -86,14 +86,11 @@ class RunLog:
         """The trained parts of the stages; each begins where the one before ended."""
         staged = [event for event in self.events if is_whole(event.get("stage"), high=MAX_INTEGER)]
         spans: list[StageSpan] = []
-        for stage, events in groupby(staged, key=lambda event: event["stage"]):
-            in_stage = list(events)
-            resolution = next(
-                (event["resolution"] for event in in_stage if is_whole(event.get("resolution"), high=MAX_INTEGER)), 0
-            )
-            spans.append(
-                StageSpan(stage, resolution, spans[-1].end if spans else in_stage[0]["kimg"], in_stage[-1]["kimg"])
-            )
+        for stage, group in groupby(staged, key=lambda event: event["stage"]):
+            events = list(group)
+            known = [event["resolution"] for event in events if is_whole(event.get("resolution"), high=MAX_INTEGER)]
+            start = spans[-1].end if spans else events[0]["kimg"]
+            spans.append(StageSpan(stage, known[0] if known else 0, start, events[-1]["kimg"]))
         return tuple(spans)
 
     @property
@@ -167,8 +164,8 @@ class StoredRun:
     @property
     def grids(self) -> tuple[tuple[float, Path], ...]:
         """The sample grids, each with its kimg, the oldest first."""
-        paths = [path for path in self.folder.samples.glob("fakes-*.png") if images_seen_at(path) is not None]
-        return tuple(sorted(((images_seen_at(path) or 0) / 1000, path) for path in paths))
+        found = {path: images_seen_at(path) for path in self.folder.samples.glob("fakes-*.png")}
+        return tuple(sorted((images / 1000, path) for path, images in found.items() if images is not None))
 
     @property
     def reals(self) -> Path | None:
@@ -219,8 +216,8 @@ class StoredRun:
         excluded = {path.resolve() for path in exclude}
         results = []
         for path in sorted(self.folder.path.glob("*.json")):
-            with suppress(FileError):
-                if path.resolve() not in excluded:
+            if path.resolve() not in excluded:
+                with suppress(FileError):
                     results.append(read_result(path))
         return tuple(results)
 
@@ -242,7 +239,10 @@ def read_run(path: PathLike) -> StoredRun:
     config, data = stored.get("training"), stored.get("data")
     if not isinstance(config, dict) or not isinstance(data, dict):
         raise FileError(folder.config, "is damaged: its training or its data is missing")
-    return StoredRun(folder, config, data, configured_stages(config), read_log(folder.log))
+    stages: tuple[Stage, ...] = ()
+    with suppress(ConfigError):  # damaged ones are not shown
+        stages = parse_stages(str(config.get("stages")))
+    return StoredRun(folder, config, data, stages, read_log(folder.log))
 
 
 def describe_run(path: PathLike) -> dict[str, Any]:
@@ -269,14 +269,6 @@ def describe_run(path: PathLike) -> dict[str, Any]:
         "warnings": [warning for _, warning in run.log.warnings],
         "command": shlex.join(["polyinr", "sample", "-m", str(path), "--seeds", "0-7", "-o", "images/"]),
     }
-
-
-def configured_stages(config: dict[str, Any]) -> tuple[Stage, ...]:
-    """Return the stages of a configuration, () if they are damaged."""
-    try:
-        return parse_stages(str(config.get("stages")))
-    except ConfigError:
-        return ()
 
 
 def images_seen_at(path: Path) -> int | None:

@@ -10,7 +10,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _take_tensors, _unflatten_dense_tensors
 
-from polyinr_core.errors import DistributedError
+from polyinr_core.errors import DistributedError, first_line
 
 CPU = torch.device("cpu")
 BUCKET_BYTES = 25 * 2**20  # of gradients a message, as in PyTorch's DistributedDataParallel
@@ -111,18 +111,13 @@ class DistributedContext:
         try:
             return collective(*arguments, **options)
         except RuntimeError as error:
-            if not is_lost_connection(error):
+            is_lost = isinstance(error, torch.distributed.DistError)
+            if not is_lost and not any(words in str(error) for words in LOST_CONNECTION):
                 raise
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise DistributedError(
-                f"rank {self.rank} of {self.world_size}: another process of this job has exited ({reason[:200]}); "
-                "run the same command again to resume from the last training state"
+                f"rank {self.rank} of {self.world_size}: another process of this job has exited "
+                f"({first_line(error)[:200]}); run the same command again to resume from the last training state"
             ) from error
-
-
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Return whether a collective failed because a peer has exited."""
-    return isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in LOST_CONNECTION)
 
 
 class GradientSum:

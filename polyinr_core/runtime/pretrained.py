@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from polyinr_core.errors import FileError, WeightsError
+from polyinr_core.errors import FileError, WeightsError, first_line
 
 from .atomic_io import PathLike, explain, sha256_of
 from .tensor_files import read_tensors
@@ -58,9 +58,7 @@ SOURCES: dict[str, Packaged | Hosted] = {
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
     "deit-small": Hosted(
-        "deit_small_distilled_patch16_224",
-        "deit_small_distilled_patch16_224-649709d9.pth",
-        instead="classifier lite2",
+        "deit_small_distilled_patch16_224", "deit_small_distilled_patch16_224-649709d9.pth", instead="classifier lite2"
     ),
     "deit-base": Hosted("deit_base_distilled_patch16_224", "deit_base_distilled_patch16_224-df68dfff.pth"),
     "deit-tiny": Hosted("deit_tiny_distilled_patch16_224", "deit_tiny_distilled_patch16_224-b40b3cf7.pth"),
@@ -82,16 +80,20 @@ def load_pretrained(name: str, *, file: PathLike | None = None, download: bool =
     if source is None:
         raise WeightsError(f"no pretrained network is called {name!r}; choose from {', '.join(NAMES)}")
     if file is not None:
-        file = Path(file)
-        check_name_digits(file)
-        return fit(read_state(file), source.model, origin=str(file))
-    if isinstance(source, Packaged):
+        found = Path(file)
+        check_name_digits(found)
+    elif isinstance(source, Packaged):
         found = packaged_file(name, source)
         check_sha256(found, source.sha256)
     else:
         found = hosted_file(name, source, download=download)
         check_name_digits(found)
     return fit(read_state(found), source.model, origin=str(found))
+
+
+def torch_hub_folder() -> Path:
+    """Return the folder of checkpoints in torch.hub's cache."""
+    return Path(torch.hub.get_dir(), "checkpoints")
 
 
 def packaged_file(name: str, source: Packaged) -> Path:
@@ -113,9 +115,8 @@ def hosted_file(name: str, source: Hosted, *, download: bool) -> Path:
         cached = huggingface_hub.try_to_load_from_cache(source.repository, file)
         if isinstance(cached, str):
             return Path(cached)
-    earlier = Path(torch.hub.get_dir(), "checkpoints", source.file)
-    if earlier.is_file():
-        return earlier
+    if (cached_by_torch := torch_hub_folder() / source.file).is_file():
+        return cached_by_torch
     if not download:
         raise WeightsError(
             f"the {name} weights are not on this machine; give --download to get them from {source.repository}, "
@@ -124,9 +125,9 @@ def hosted_file(name: str, source: Hosted, *, download: bool) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(source.repository, "model.safetensors"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"{source.repository} could not be downloaded ({reason}); check the connection, or give a file of it"
+            f"{source.repository} could not be downloaded ({first_line(error)}); check the connection, or give a file "
+            "of it"
         ) from error
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from polyinr_core.errors import PolyinrError
 
 from .atomic_io import explain, refuse_special
-from .strict_json import JsonError, format_json, parse_json
+from .strict_json import SURROGATE, JsonError, format_json, parse_json
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
 METADATA = "__metadata__"
@@ -82,21 +82,12 @@ def facts_in(header: Mapping[str, Any], key: str) -> Any:
         raise TensorFileError(f"its metadata are {error}") from error
 
 
-def is_utf8(path: Path) -> bool:
-    """Return whether a path is UTF-8, which the safetensors library needs to open it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def read_tensors(source: Path | bytes) -> dict[str, Tensor]:
     """Read the tensors of a file, memory-mapped, or of its bytes. Raises TensorFileError, FileError."""
     try:
         if isinstance(source, bytes):
             return load(source)
-        if not is_utf8(source):  # a name that the library cannot open
+        if SURROGATE.search(str(source)):  # a name that is not UTF-8, which the library cannot open
             return load(source.read_bytes())
         with safe_open(source, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not iterable

@@ -10,7 +10,7 @@ from rounding import assert_rounded
 from safetensors.torch import save_file
 
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from polyinr_core.checkpoints.delta import NAMES, Delta, apply_delta, combined_sha256, is_delta, load_delta, save_delta
+from polyinr_core.checkpoints.delta import AXES, Delta, apply_delta, combined_sha256, is_delta, load_delta, save_delta
 from polyinr_core.errors import CheckpointError
 
 
@@ -18,14 +18,14 @@ def random_delta(checkpoint: Checkpoint, *, rank: int = 2) -> Delta:
     levels, n = checkpoint.generator.config.levels, checkpoint.generator.config.channels
     rng = torch.Generator().manual_seed(0)
     shapes = ((levels, n, rank), (levels, rank, n), (levels, n), (3, n), (3,))
-    tensors = {name: 0.1 * torch.randn(shape, generator=rng) for name, shape in zip(NAMES, shapes, strict=True)}
+    tensors = {name: 0.1 * torch.randn(shape, generator=rng) for name, shape in zip(AXES, shapes, strict=True)}
     return Delta(**tensors, model_sha256=checkpoint.sha256, origin={"steps": 3})
 
 
 def test_written_and_read_back(tiny_checkpoint: Path, tmp_path: Path):
     delta = save_delta(tmp_path / "d.safetensors", random_delta(load_checkpoint(tiny_checkpoint)))
     back = load_delta(tmp_path / "d.safetensors")
-    assert all(torch.equal(getattr(back, name), getattr(delta, name)) for name in NAMES)
+    assert all(torch.equal(getattr(back, name), getattr(delta, name)) for name in AXES)
     kept = (back.model_sha256, back.origin, back.sha256, back.rank)
     assert kept == (delta.model_sha256, {"steps": 3}, delta.sha256, 2)
     assert is_delta(tmp_path / "d.safetensors")
@@ -55,7 +55,7 @@ def test_another_model_is_refused(tiny_checkpoint: Path):
         apply_delta(base, replace(random_delta(base), model_sha256="ab" * 32), source=Path("d"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", AXES)
 def test_wrong_shapes_are_refused(tiny_checkpoint: Path, name: str):
     base = load_checkpoint(tiny_checkpoint)
     delta = replace(random_delta(base), **{name: torch.zeros(5)})
@@ -68,7 +68,7 @@ def test_no_finite_numbers_are_refused(tiny_checkpoint: Path, tmp_path: Path):
     delta.bias[0, 0] = float("nan")
     with pytest.raises(CheckpointError, match="bias holds NaN or Inf"):
         save_delta(tmp_path / "d.safetensors", delta)
-    tensors = {name: getattr(delta, name) for name in NAMES}
+    tensors = {name: getattr(delta, name) for name in AXES}
     facts = {"format": 1, "origin": {}, "model_sha256": ""}
     save_file(tensors, tmp_path / "d.safetensors", metadata={"polyinr_delta": json.dumps(facts)})
     with pytest.raises(CheckpointError, match="bias holds NaN or Inf"):

@@ -213,7 +213,7 @@ def test_files_that_sample_writes_are_distinguished_from_what_a_model_is_measure
 
     checkpoint = load_checkpoint(folders / "model.safetensors")
     pixels = torch.cat(list(GeneratedImages(checkpoint, name="m", count=12).batches())).int()
-    files = torch.cat(list(DatasetImages.open(Path("out")).batches())).int()
+    files = torch.cat(list(DatasetImages(Path("out")).batches())).int()
     assert set((pixels - files).unique().tolist()) == {0, 1}
     inside = (pixels > 0) & (pixels < 255)
     assert 0.4 < (pixels - files)[inside].float().mean() < 0.6

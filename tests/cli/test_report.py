@@ -93,7 +93,7 @@ def test_the_data_of_the_run_is_known_by_its_sum(polyinr: Run, run: Path) -> Non
     from polyinr_core.evaluation.image_sources import DatasetImages
 
     config = json.loads((run / "config.json").read_text())
-    config["data"]["sha256"] = DatasetImages.open(Path("reals")).data.sha256
+    config["data"]["sha256"] = DatasetImages(Path("reals")).data.sha256
     written(run / "config.json", config)
     assert polyinr("report", "run", "-o", "p.html", "--real", "reals", "--count", "3").code == 0
     assert "is not the run's" not in read(Path("p.html")).text

@@ -121,7 +121,7 @@ def test_files_of_other_kinds_are_counted_by_suffix(contained, tmp_path):
         prepare([path], tmp_path / "b.zip", resolution=8, strict=True)
     assert not list(tmp_path.glob("b.zip*"))
     if path.suffix != ".gz":
-        data = DatasetImages.open(path).data
+        data = DatasetImages(path).data
         assert data.notes == report.notes
 
 
@@ -143,7 +143,7 @@ def test_linked_folders_are_followed(tmp_path):
     os.symlink("../store/eel", folder / "eel")
     report = prepare([folder], tmp_path / "a.zip", resolution=8, strict=True)
     assert (report.kept, report.class_names) == (6, ("cat", "dog", "eel"))
-    assert len(DatasetImages.open(folder)) == 6
+    assert len(DatasetImages(folder)) == 6
     os.symlink(folder, tmp_path / "all")
     assert len(open_source(tmp_path / "all").names) == 6
     (tmp_path / "of-links").mkdir()
@@ -220,7 +220,7 @@ def test_special_files_are_skipped(tmp_path):
     assert facts["counts"] == {"found": 7, "kept": 4, "skipped": 3}
     with pytest.raises(FileError, match=r"pipe.png' is not a regular file .*--strict"):
         prepare([folder], tmp_path / "b.zip", resolution=8, strict=True)
-    judged = DatasetImages.open(folder)
+    judged = DatasetImages(folder)
     assert len(judged) == 4
     assert judged.data.notes == ("skipped: 'pipe.png' is not a regular file (and 2 more)",)
 

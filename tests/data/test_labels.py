@@ -104,7 +104,7 @@ def test_every_command_reads_the_same_images_labels_and_names(tmp_path, layout, 
     assert (report.kept, report.classes, report.class_names) == (4, classes, names)
     sets = [ZipDataset.open(tmp_path / "a.zip")]
     if container != "tar.gz":
-        sets += [DatasetImages.open(path).data]
+        sets += [DatasetImages(path).data]
         sets += [] if "folder" in container and path.is_dir() and "tars" not in container else [open_dataset(path)]
     for data in sets:
         assert found(data) == sorted(wanted)
@@ -239,7 +239,7 @@ def test_unusable_labels_are_refused_with_the_way_out_and_do_not_matter_otherwis
     report = prepare([path], tmp_path / "a.zip", resolution=8, labels="none", strict=True)
     assert (report.kept, report.classes) == (4, 0)
     if container != "tar.gz":
-        judged = DatasetImages.open(path)
+        judged = DatasetImages(path)
         assert (len(judged), judged.data.labels, judged.data.classes) == (4, None, 0)
     if container in ("zip", "tar"):
         with pytest.raises(DatasetError, match="--no-cond"):

@@ -76,7 +76,7 @@ def ours(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -
     sources = []
     for folder in folders:
         prepare([folder], place / f"{folder.name}.zip", resolution=16, workers=1)
-        sources.append(DatasetImages.open(place / f"{folder.name}.zip"))
+        sources.append(DatasetImages(place / f"{folder.name}.zip"))
     inception = InceptionFeatures(random_inception(), "ab" * 32)
     reals, fakes = sources
     names = ("fid-adm", "kid", "is", "pr-adm")

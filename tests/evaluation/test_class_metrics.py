@@ -67,7 +67,7 @@ def test_classes_of_a_model(tmp_path: Path, reals: Path) -> None:
     """Each seed counts in the class that it draws, with the frequencies of the reals."""
     checkpoint = load_checkpoint(small_checkpoint(tmp_path / "model.safetensors", classes=3))
     result = evaluated(reals, checkpoint, METRICS, per_class=True, count=60, resolution=8)
-    frequencies = LabelDistribution(counts=DatasetImages.open(reals).label_counts)
+    frequencies = LabelDistribution(counts=DatasetImages(reals).label_counts)
     labels = GeneratedImages(checkpoint, name="m", count=60, labels=frequencies).image_labels
     assert labels is not None
     assert [row["fakes"] for row in result["classes"].values()] == np.bincount(labels, minlength=3).tolist()

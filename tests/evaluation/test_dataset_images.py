@@ -21,18 +21,18 @@ def reals(tmp_path: Path) -> Path:
 
 
 def test_images_are_area_averaged_and_the_subset_is_fixed(reals: Path) -> None:
-    whole = torch.cat(list(DatasetImages.open(reals).batches()))
-    halves = torch.cat(list(DatasetImages.open(reals, resolution=4).batches()))
+    whole = torch.cat(list(DatasetImages(reals).batches()))
+    halves = torch.cat(list(DatasetImages(reals, resolution=4).batches()))
     means = whole.double().unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean(dim=(3, 5))
     assert (halves.double() - means).abs().max() <= 0.5 + 1e-6
-    some = DatasetImages.open(reals, count=5)
-    assert some.indices == DatasetImages.open(reals, count=5).indices
+    some = DatasetImages(reals, count=5)
+    assert some.indices == DatasetImages(reals, count=5).indices
     assert len(torch.cat(list(some.batches()))) == 5
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 24), (5, 7), (24, 24)])
 def test_a_range_is_read_alone(reals: Path, first: int, last: int) -> None:
-    images = DatasetImages.open(reals, resolution=4)
+    images = DatasetImages(reals, resolution=4)
     whole = torch.cat(list(images.batches()))
     part = [whole[:0], *images.batches(range(first, last))]
     assert torch.equal(torch.cat(part), whole[first:last])
@@ -91,9 +91,9 @@ def test_different_sizes_are_refused_where_one_is_needed(tmp_path: Path, reals: 
     with pytest.raises(FileError, match="leave out the resolution"):
         evaluated(reals, fakes, resolution=8)
     with pytest.raises(FileError, match="with `polyinr prepare`"):
-        DatasetImages.open(fakes)
+        DatasetImages(fakes)
     with pytest.raises(FileError, match="not square"):
-        DatasetImages.open(write_sizes(tmp_path / "wide", [(8, 16)] * 4))
+        DatasetImages(write_sizes(tmp_path / "wide", [(8, 16)] * 4))
 
 
 # Arrays
@@ -112,8 +112,8 @@ def test_an_array_gives_the_values_of_its_images(tmp_path: Path, reals: Path) ->
         found = evaluated(reals, tmp_path / name)
         assert found["metrics"] == expected
         assert found["card"]["fakes"]["name"] == name
-    assert DatasetImages.open(tmp_path / "fakes.npz").label_counts == (7, 7, 6)
-    assert DatasetImages.open(tmp_path / "fakes.npy", count=5, resolution=4).label_counts is None
+    assert DatasetImages(tmp_path / "fakes.npz").label_counts == (7, 7, 6)
+    assert DatasetImages(tmp_path / "fakes.npy", count=5, resolution=4).label_counts is None
     swapped = evaluate(str(reals), str(tmp_path / "fakes.npy"), extractors={"lite2": LinearExtractor()}, device=CPU)
     assert swapped["metrics"]["fd-lite2"]["value"] == pytest.approx(expected["fd-lite2"]["value"], rel=1e-9)
 
@@ -132,7 +132,7 @@ def test_an_array_gives_the_values_of_its_images(tmp_path: Path, reals: Path) ->
 def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "images.npz", **arrays)
     with pytest.raises(FileError, match=message):
-        DatasetImages.open(tmp_path / "images.npz")
+        DatasetImages(tmp_path / "images.npz")
 
 
 def test_an_incomplete_array_is_refused(tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ def test_an_incomplete_array_is_refused(tmp_path: Path) -> None:
     data = (tmp_path / "images.npy").read_bytes()
     (tmp_path / "images.npy").write_bytes(data[:-100])
     with pytest.raises(FileError, match="is not a whole"):
-        DatasetImages.open(tmp_path / "images.npy")
+        DatasetImages(tmp_path / "images.npy")
     with pytest.raises(FileError, match="no such file"):
-        DatasetImages.open(tmp_path / "absent.npy")
+        DatasetImages(tmp_path / "absent.npy")
     np.save(tmp_path / "images.npy", np.zeros((4, 8, 8, 3), dtype=np.uint8))
     with pytest.raises(RequestError, match="holds 4 images"):
-        DatasetImages.open(tmp_path / "images.npy", count=5)
+        DatasetImages(tmp_path / "images.npy", count=5)

@@ -46,7 +46,7 @@ def test_the_cache_is_used_and_a_stale_one_is_not(tmp_path: Path, reals: Path, f
 
 def filled_cache(folder: Path, reals: Path) -> tuple[FeatureCache, dict, FeatureStatistics]:
     """Return a cache with the statistics of the reals, its key and these."""
-    images, extractor = DatasetImages.open(reals), LinearExtractor()
+    images, extractor = DatasetImages(reals), LinearExtractor()
     feature_key = ("lite2", "pooled")
     seen = extract_features(
         images, {"lite2": extractor}, {feature_key: Requirements(moments=True, features=True)}, device=CPU

@@ -139,7 +139,7 @@ def test_a_damaged_image_stops_the_pass(tmp_path: Path) -> None:
     reals = write_images(tmp_path / "reals", 24)
     (reals / "021.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     with pytest.raises(FileError, match=r"021\.png"):
-        extract_features(DatasetImages.open(reals), {"lite2": LinearExtractor()}, ALL, batch=4, device=CPU)
+        extract_features(DatasetImages(reals), {"lite2": LinearExtractor()}, ALL, batch=4, device=CPU)
     assert not busy()
 
 
@@ -148,7 +148,7 @@ def test_nan_features_stop_the_pass(tmp_path: Path) -> None:
         def forward(self, pixels: Tensor) -> Tensor:
             return super().forward(pixels) * torch.nan
 
-    reals = DatasetImages.open(write_images(tmp_path / "reals", 8))
+    reals = DatasetImages(write_images(tmp_path / "reals", 8))
     with pytest.raises(PolyinrError, match=r"lite2 gives NaN or Inf for images of .*reals"):
         extract_features(reals, {"lite2": Blind()}, ALL, device=CPU)
     assert not busy()
@@ -161,7 +161,7 @@ def test_an_interruption_leaves_no_thread(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return super().forward(pixels)
 
-    reals = DatasetImages.open(write_images(tmp_path / "reals", 24))
+    reals = DatasetImages(write_images(tmp_path / "reals", 24))
     with pytest.raises(KeyboardInterrupt):
         extract_features(reals, {"lite2": Stopped()}, ALL, batch=4, device=CPU)
     assert not busy()

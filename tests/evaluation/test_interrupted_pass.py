@@ -51,7 +51,7 @@ def metrics_of(
     **how: Any,
 ) -> dict[str, Any]:
     fakes = GeneratedImages(load_checkpoint(model), name="m", count=count, **how)
-    reals = DatasetImages.open(folder, resolution=how.get("resolution"))
+    reals = DatasetImages(folder, resolution=how.get("resolution"))
     names = ("fd-lite2", "pr-lite2")  # by moments, and by features
     return evaluated(reals, fakes, names, extractor=extractor, batch=batch, cache=cache)["metrics"]
 

@@ -37,7 +37,7 @@ def test_inception_metrics_share_one_pass(tmp_path: Path, reals: Path, fakes: Pa
     assert list(networks) == ["inception"]
     result = evaluated(reals, fakes, names, networks=networks)
     taps = InceptionTaps(load_extractor("inception", file=file))
-    x, y = (taps(torch.cat(list(DatasetImages.open(path).batches()))) for path in (fakes, reals))
+    x, y = (taps(torch.cat(list(DatasetImages(path).batches()))) for path in (fakes, reals))
     fid = frechet_distance(
         moments_from_tensors(x.pooled).gaussian(unbiased=False), moments_from_tensors(y.pooled).gaussian(unbiased=False)
     )

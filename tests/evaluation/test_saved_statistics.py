@@ -80,11 +80,11 @@ def test_label_counts_are_saved(tmp_path: Path, fakes: Path) -> None:
     """Generated images, and so the metrics, equal those with the images."""
     there = labeled(tmp_path / "set", (14, 2, 6, 4))
     statistics = saved(tmp_path / "s.safetensors", there, fakes)
-    assert statistics.label_counts == DatasetImages.open(there).label_counts == (14, 2, 6, 4)
+    assert statistics.label_counts == DatasetImages(there).label_counts == (14, 2, 6, 4)
     checkpoint = load_checkpoint(small_checkpoint(tmp_path / "m.safetensors", classes=4, resolution=8))
     found, expected = (
         measured(source, GeneratedImages(checkpoint, name="m", count=20, labels=dataset_labels(source, classes=4)))
-        for source in (statistics, DatasetImages.open(there))
+        for source in (statistics, DatasetImages(there))
     )
     assert found["metrics"] == expected["metrics"]
     assert found["card"]["fakes"]["label_weights"] == "7 1 3 2"
@@ -92,7 +92,7 @@ def test_label_counts_are_saved(tmp_path: Path, fakes: Path) -> None:
 
 def test_label_counts_of_a_subset(tmp_path: Path) -> None:
     there = labeled(tmp_path / "set", (14, 2))
-    part = DatasetImages.open(there, count=5)
+    part = DatasetImages(there, count=5)
     names = [part.data.names[number] for number in part.indices]
     assert part.label_counts == tuple(sum(f"class {label}" in name for name in names) for label in range(2))
     assert sum(part.label_counts) == 5
@@ -101,10 +101,10 @@ def test_label_counts_of_a_subset(tmp_path: Path) -> None:
 def test_class_frequencies_need_labels(tmp_path: Path, reals: Path, fakes: Path) -> None:
     foreign = write_npz(tmp_path / "s.npz", make_backbone(reals))
     for source, said in (
-        (DatasetImages.open(reals), "reals has no labels"),
+        (DatasetImages(reals), "reals has no labels"),
         (saved(tmp_path / "s.safetensors", reals, fakes), r"s\.safetensors does not hold labels"),
         (foreign, r"s\.npz does not hold labels"),
-        (DatasetImages.open(labeled(tmp_path / "set", (3, 2))), "set has labels of 2 classes, the model of 4"),
+        (DatasetImages(labeled(tmp_path / "set", (3, 2))), "set has labels of 2 classes, the model of 4"),
         (None, "give them with --real"),
     ):
         with pytest.raises(RequestError, match=said):

@@ -105,10 +105,10 @@ def test_sets_of_different_sizes_are_refused(tmp_path: Path, reals: Path) -> Non
     with pytest.raises(RequestError, match=r"reals of 8 px.*fakes of 12 px.*--res 8"):
         values(reals, large)
     with pytest.raises(FileError, match="none is enlarged"):
-        DatasetImages.open(reals, resolution=9)
+        DatasetImages(reals, resolution=9)
     Image.new("RGB", (9, 9)).save(reals / "999.png")
     with pytest.raises(FileError, match=r"not of one size \(000\.png 8x8, 999\.png 9x9\)"):
-        list(DatasetImages.open(reals).batches())
+        list(DatasetImages(reals).batches())
 
 
 def test_nan_features_are_refused(reals: Path, fakes: Path) -> None:

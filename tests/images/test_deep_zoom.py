@@ -11,7 +11,7 @@ from PIL import Image
 
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.images.tiled import (
-    Draw,
+    RenderTile,
     check_deep_zoom,
     level_sizes,
     read_deep_zoom_metadata,
@@ -24,7 +24,7 @@ from polyinr_core.images.tiled import (
 METADATA = {"polyinr": "1", "seed": 7}
 
 
-def render_noise(width: int, height: int) -> tuple[Draw, list[np.ndarray]]:
+def render_noise(width: int, height: int) -> tuple[RenderTile, list[np.ndarray]]:
     """Return smooth levels, their blue telling which, and the callback that cuts tiles from them."""
     levels = []
     for number, (w, h) in enumerate(level_sizes(width, height, smallest=1)):

@@ -13,12 +13,12 @@ from PIL import Image
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.images import tiled as tiled_tiff
 from polyinr_core.images.io import read_metadata
-from polyinr_core.images.tiled import Draw, level_sizes, tile_count, write_tiled_tiff
+from polyinr_core.images.tiled import RenderTile, level_sizes, tile_count, write_tiled_tiff
 
 METADATA = {"polyinr": "1", "seed": 7, "class": "né — 猫"}
 
 
-def render_noise(width: int, height: int, *, dtype: type = np.uint8) -> tuple[Draw, list[np.ndarray]]:
+def render_noise(width: int, height: int, *, dtype: type = np.uint8) -> tuple[RenderTile, list[np.ndarray]]:
     """Return levels of noise, each drawn for itself, and the callback that cuts tiles from them."""
     noise = np.random.RandomState(0)
     top = np.iinfo(dtype).max + 1
