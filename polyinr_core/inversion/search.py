@@ -87,9 +87,9 @@ def search_spaces(
     """Return search spaces around `restarts` starting points for targets [N, 3, H, W], the best first.
 
     The first starting point is `origin` [N, ...] in the space, such as an encoder's. Without it, or with `or_mean`
-    where that is nearer, it is the mean image, of the given class or of the class whose mean is nearest to the target. The
-    others, and all of them in z, which has no mean, are the nearest of 256 random latents. The distance is the squared
-    error of the pixels at 32 pixels a side.
+    where that is nearer, it is the mean image, of the given class or of the class whose mean is nearest to the
+    target. The others, and all of them in z, which has no mean, are the nearest of 256 random latents. The distance
+    is the squared error of the pixels at 32 pixels a side.
     Raises LabelError.
     """
     of_images = [
