@@ -5,6 +5,7 @@
 set -euo pipefail
 images=${1:-$(python -c 'from polyinr_core.data.dataset import bundled_dataset; print(bundled_dataset())')}
 images=$(realpath "$images")
+photo=$(realpath "$(dirname "$0")/../docs/images/photo.png")
 work=$(mktemp -d)
 cd "$work"
 
@@ -39,5 +40,7 @@ step mix -m bundled --source 1-2 --target 5-6 -o mixed.png
 step interpolate -m bundled 1 5 --frames 8 -o walk.gif
 step heatmap -m bundled --seeds 3 -o levels.png
 polyinr sample -m bundled --seeds 3 -o - --format latents | polyinr sample -m bundled --latents - --res 128 -o piped.png
+step invert "$photo" -m bundled -o photo.safetensors
+step sample -m bundled --latents photo.safetensors --res 256 -o photo-large.png
 step gallery -m bundled --seeds 0-3 --frames 4 --res 32 -o site/
 echo "all in $work"
