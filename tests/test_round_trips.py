@@ -28,7 +28,8 @@ from polyinr_core.evaluation.results import format_result, read_result
 from polyinr_core.evaluation.statistics_io import open_statistics
 from polyinr_core.images.animation import write_animation
 from polyinr_core.images.io import encode_image, read_metadata, write_image
-from polyinr_core.latents.directions import Directions, read_directions, write_directions
+from polyinr_core.latents.direction_files import read_directions, write_directions
+from polyinr_core.latents.directions import Directions
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents
 from polyinr_core.metrics.feature_pass import FeatureCache

@@ -203,7 +203,7 @@ def _learn(
 
 def _write(target: Output, run: RunOptions, model: "models.Model", found: "Directions", message: str) -> None:
     """Write directions to a file, and report them, or to stdout."""
-    from polyinr_core.latents.directions import encode_directions, write_directions
+    from polyinr_core.latents.direction_files import encode_directions, write_directions
 
     if target.stream is not None:
         write_stream(target.stream, encode_directions(found))
@@ -217,7 +217,7 @@ def _write(target: Output, run: RunOptions, model: "models.Model", found: "Direc
 
 def _read(file: str, model: "models.Model", *, force: bool) -> "Directions":
     """Read directions that fit the model; `force` accepts another model's. Raises FileError, RequestError."""
-    from polyinr_core.latents.directions import check_directions, read_directions
+    from polyinr_core.latents.direction_files import check_directions, read_directions
 
     found = read_directions(console.binary_stdin("directions") if file == "-" else Path(file))
     check_directions(found, model.generator.config, source=Path(file))

@@ -72,7 +72,7 @@ def _facts_of(path: Path, output: Path | None, *, overwrite: bool, quiet: bool) 
     from polyinr_core.checkpoints.checkpoint import describe_checkpoint, load_checkpoint
     from polyinr_core.checkpoints.delta import describe_delta, is_delta, load_delta
     from polyinr_core.inversion.encoder import describe_encoder, is_encoder, load_encoder
-    from polyinr_core.latents.directions import is_directions_file, read_directions
+    from polyinr_core.latents.direction_files import is_directions_file, read_directions
     from polyinr_core.latents.io import describe_latents, is_latents_file, read_latents
 
     if is_directions_file(path):

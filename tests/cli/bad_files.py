@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from polyinr_core.checkpoints.checkpoint import read_facts
 from polyinr_core.data.zip_dataset import ZipDataset
-from polyinr_core.latents.directions import Directions, write_directions
+from polyinr_core.latents.direction_files import write_directions
+from polyinr_core.latents.directions import Directions
 from polyinr_core.latents.io import write_latents
 from polyinr_core.latents.latents import Latents
 from polyinr_core.runtime.atomic_io import sha256_of

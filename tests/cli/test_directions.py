@@ -11,7 +11,8 @@ from conftest import Run, refused
 from PIL import Image
 
 from polyinr_core.checkpoints.checkpoint import load_checkpoint
-from polyinr_core.latents.directions import move, read_directions
+from polyinr_core.latents.direction_files import read_directions
+from polyinr_core.latents.directions import move
 from polyinr_core.latents.io import read_latents
 from polyinr_core.latents.latents import from_seeds, to_affine
 

@@ -42,7 +42,7 @@ from polyinr_core.evaluation.results import read_result
 from polyinr_core.evaluation.statistics_io import open_statistics
 from polyinr_core.images.animation import write_animation
 from polyinr_core.images.io import read_metadata, write_image
-from polyinr_core.latents.directions import read_directions
+from polyinr_core.latents.direction_files import read_directions
 from polyinr_core.latents.io import read_latents, write_latents
 from polyinr_core.latents.latents import Latents
 from polyinr_core.report.run_reader import read_run
@@ -81,7 +81,8 @@ def make_latents(path: Path) -> None:
 
 
 def make_directions(path: Path) -> None:
-    from polyinr_core.latents.directions import find_directions, write_directions
+    from polyinr_core.latents.direction_files import write_directions
+    from polyinr_core.latents.directions import find_directions
 
     model = load_checkpoint(path.parent / "model.safetensors")
     found = find_directions(model, space="w", samples=9, count=2)

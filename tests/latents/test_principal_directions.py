@@ -12,17 +12,14 @@ from rounding import assert_rounded
 from polyinr_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from polyinr_core.errors import FileError, RequestError
 from polyinr_core.latents import directions as module
+from polyinr_core.latents.direction_files import check_directions, encode_directions, read_directions, write_directions
 from polyinr_core.latents.directions import (
     Directions,
-    check_directions,
-    encode_directions,
     find_directions,
     fit_directions,
     move,
     parse_moves,
     principal_components,
-    read_directions,
-    write_directions,
 )
 from polyinr_core.latents.io import encode_latents
 from polyinr_core.latents.latents import Latents, from_seeds

@@ -9,7 +9,7 @@ from polyinr_core.checkpoints.checkpoint import load_checkpoint
 from polyinr_core.checkpoints.delta import apply_delta, load_delta
 from polyinr_core.evaluation.results import read_result
 from polyinr_core.images.io import read_metadata
-from polyinr_core.latents.directions import read_directions
+from polyinr_core.latents.direction_files import read_directions
 from polyinr_core.latents.io import read_latents
 from polyinr_core.report.run_reader import read_log
 from polyinr_core.runtime.strict_json import FORMAT, run_subfolder, upgrade, upgrade_event, upgrade_tensor_name
