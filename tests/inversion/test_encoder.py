@@ -1,8 +1,10 @@
 """The encoder: it learns, comes back from its file, starts a search, and refuses what it cannot serve."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import small_checkpoint
@@ -24,7 +26,8 @@ from polyinr_core.inversion.encoder import (
     train_encoder,
 )
 from polyinr_core.inversion.invert import invert
-from polyinr_core.inversion.loss import load_target
+from polyinr_core.inversion.loss import TargetImage, load_target
+from polyinr_core.latents.latents import Latents
 from polyinr_core.rendering.model import Model
 from polyinr_core.runtime.tensor_files import encode_tensors
 
@@ -107,12 +110,25 @@ def bright_and_dark(model: Model, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("space", ["w", "affine"])
-def test_a_direction_of_labels_changes_other_images(model: Model, encoder: Encoder, bright_and_dark: Path, space):
-    found = directions_of_images(model, encoder, bright_and_dark / "set", space=space)
+class PerfectEncoder(Encoder):
+    """Says the very latents of the seeds 0 to 39: what is learned from them depends on no training."""
+
+    def encode_all(self, model: Model, targets: Sequence[TargetImage]) -> Latents:
+        images = model.sample(range(40))
+        return model.latents([np.abs(images - target.pixels.astype(int)).sum((1, 2, 3)).argmin() for target in targets])
+
+
+@pytest.mark.parametrize(("space", "kind"), [("w", "perfect"), ("affine", "perfect"), ("affine", "trained")])
+def test_a_direction_of_labels_changes_other_images(
+    model: Model, encoder: Encoder, bright_and_dark: Path, space: str, kind: str
+):
+    """A short training gives no w that is good enough."""
+    chosen = PerfectEncoder(encoder.config, model_sha256=model.sha256) if kind == "perfect" else encoder
+    found = directions_of_images(model, chosen, bright_and_dark / "set", space=space)
     assert (found.names, found.samples, found.model_sha256) == (("light",), 40, model.sha256)
-    others = model.latents(range(100, 120))
-    means = [float(model.render(polyinr.move(others, found, {0: amount})).clamp(-1, 1).mean()) for amount in (-2, 0, 2)]
+    others = model.latents(range(100, 400))
+    moved = [polyinr.move(others, found, {0: amount}) for amount in (-2, 0, 2)]
+    means = [float(model.render(latents).clamp(-1, 1).mean()) for latents in moved]
     assert means[0] < means[1] < means[2]
 
 
