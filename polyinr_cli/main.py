@@ -207,7 +207,9 @@ def run() -> NoReturn:
     except KeyboardInterrupt as error:  # just before the command, or while its error was reported
         code = _report(error)
     die_of_signals()
-    if interruption.is_raised:  # a regular exit would turn an interruption that passed through `exec` into 130
+    # a regular exit would turn an interruption that passed through `exec` into 130; and where another process of the
+    # job has gone, Gloo's threads may abort it
+    if interruption.is_raised or (code and is_one_of_several()):
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):

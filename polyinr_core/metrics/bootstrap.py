@@ -10,7 +10,7 @@ from torch import Tensor
 from polyinr_core.errors import PolyinrError
 from polyinr_core.runtime.rng import generator_for
 
-from .frechet import Gaussian, RunningMoments, frechet_distance
+from .frechet import Gaussian, RunningMoments, frechet_distance, frechet_distance_of_few
 
 RESAMPLES = 100
 LEVEL = 0.95
@@ -92,6 +92,8 @@ def frechet_to(reals: Gaussian, *, unbiased: bool = True) -> Estimator:
     """Return the function from features [N, d] to their Fréchet distance from `reals`."""
 
     def distance(features: Tensor) -> float:
+        if len(features) < features.shape[1]:
+            return frechet_distance_of_few(features, reals, unbiased=unbiased)
         statistics = RunningMoments(features.shape[1], device=features.device)
         for part in features.split(BATCH):
             statistics.add(part)

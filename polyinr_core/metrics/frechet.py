@@ -71,19 +71,41 @@ class Gaussian:
         return (vectors * sqrt_eigenvalues(values)) @ vectors.T
 
 
+def frechet_distance_of_few(features: Tensor, b: Gaussian, *, unbiased: bool = True) -> float:
+    """Return `frechet_distance` of fewer features [N, d] than dimensions, from the N x N matrix of their products.
+
+    The covariance of the features is S1 = X^T X; sqrt(S2) X^T X sqrt(S2) and X S2 X^T have the same eigenvalues but for
+    zeros. A feature that occurs several times, as in a resample, is one row of X. Raises PolyinrError for NaN or Inf.
+    """
+    rows, counts = torch.unique(features, dim=0, return_counts=True)
+    rows, weights = rows.to(b.mean.device).double(), counts.to(b.mean.device).double()
+    check_finite(rows, b.covariance)
+    mean = weights @ rows / len(features)
+    divisor = len(features) - 1 if unbiased else len(features)
+    centered = (rows - mean) * (weights / max(divisor, 1)).sqrt()[:, None]
+    product = centered @ b.root
+    values = torch.linalg.eigvalsh(product @ product.T)
+    distance = (mean - b.mean).square().sum() + centered.square().sum() + b.covariance.trace()
+    return float(distance - 2 * sqrt_eigenvalues(values).sum())
+
+
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Return |m1 - m2|^2 + tr(S1 + S2 - 2 (sqrt(S2) S1 sqrt(S2))^(1/2)), by a symmetric solver in float64.
 
     The square root of `b` is cached: pass the reals as `b` when several sets are compared with them. Raises
     PolyinrError for NaN or Inf. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (2017).
     """
-    for gaussian in (a, b):
-        if not bool(gaussian.covariance.isfinite().all()):
-            raise PolyinrError("the features of the images contain NaN or Inf; the distance is undefined")
+    check_finite(a.covariance, b.covariance)
     product = b.root @ a.covariance @ b.root
     values = torch.linalg.eigvalsh((product + product.T) / 2)
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace()
     return float(distance - 2 * sqrt_eigenvalues(values).sum())
+
+
+def check_finite(*tensors: Tensor) -> None:
+    """Raise PolyinrError for NaN or Inf."""
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise PolyinrError("the features of the images contain NaN or Inf; the distance is undefined")
 
 
 def sqrt_eigenvalues(values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from polyinr_core.errors import PolyinrError
-from polyinr_core.metrics.frechet import Gaussian, RunningMoments, frechet_distance
+from polyinr_core.metrics.frechet import Gaussian, RunningMoments, frechet_distance, frechet_distance_of_few
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,16 @@ def test_nearly_singular_covariances(smallest: float) -> None:
     assert frechet_distance(a, b) == pytest.approx(exact_distance(a, b), rel=1e-7)
     nearby = Gaussian(a.mean, a.covariance * (1 + 1e-3))
     assert frechet_distance(a, nearby) == pytest.approx(exact_distance(a, nearby), abs=1e-7)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("count", [2, 30, 90])
+def test_of_few_features_it_is_the_same(count: int, unbiased: bool) -> None:
+    """Also with features that occur several times, and with more of them than dimensions."""
+    rng = torch.Generator().manual_seed(count)
+    reals = statistics(torch.randn(200, 64, generator=rng)).gaussian()
+    features = torch.randn(count, 64, generator=rng)[torch.randint(count, (count,), generator=rng)] + 0.1
+    expected = frechet_distance(statistics(features).gaussian(unbiased=unbiased), reals)
+    assert frechet_distance_of_few(features, reals, unbiased=unbiased) == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(PolyinrError, match="NaN or Inf"):
+        frechet_distance_of_few(features.fill_(math.nan), reals)

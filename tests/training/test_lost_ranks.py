@@ -11,6 +11,7 @@ from polyinr_core.errors import DistributedError
 from polyinr_core.runtime.distributed import DistributedContext
 
 BEGIN = f"""
+import os
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from dataclasses import replace
@@ -57,7 +58,8 @@ if rank == 0:
     try:
         ranks.all_reduce(torch.ones(1))
     except PolyinrError as error:
-        print(type(error).__name__, error)
+        print(type(error).__name__, error, flush=True)
+        os._exit(0)  # as `polyinr` ends: Gloo's threads may abort a regular exit
 """
 
 
