@@ -11,13 +11,9 @@ from polyinr_cli.options import Device, Overwrite, Quiet, Verbose, output_option
 from polyinr_cli.rendering import find_model
 from polyinr_cli.runtime import choose_device
 from polyinr_core.errors import FileError, RequestError
+from polyinr_core.report import CURVES, PAGE, REALISM
 from polyinr_core.runtime.atomic_io import check_place, refuse_overwrite, written_beside
 
-PAGE, CURVES, REALISM = (
-    "report.html",
-    "curves.png",
-    "realism.png",
-)  # the parts of a report, as `build_report` names them
 DEFAULT_COUNT = 256
 MAX_COUNT = 100_000_000
 

@@ -31,12 +31,12 @@ from polyinr_core.runtime.strict_json import to_unicode
 from polyinr_core.training.config import SETTINGS
 from polyinr_core.training.samples import thin
 
+from . import CURVES, PAGE, REALISM
 from .nearest_neighbors import NearestNeighbors, ThumbnailSource, find_neighbors, realism_grid, thumbnails_at
 from .plots import Panel, classes_svg, ecdf_svg, panel_svg, panels_of, panels_png, to_dark
 from .run_reader import StageSpan, StoredRun, read_run
 
 TEMPLATE = "report.html.jinja"
-PAGE, CURVES, REALISM = "report.html", "curves.png", "realism.png"  # the files of a report
 MAX_GRID_SIZE = 1040  # pixels of the longer edge of a sample grid: eight images of 128 px with their gaps
 MAX_PIXELATED_SIZE = 128  # pixels; images up to here are enlarged by repeating pixels
 MAX_PNG_BYTES_PER_PIXEL = 1.5  # images that need more, such as photos, are embedded as JPEG
