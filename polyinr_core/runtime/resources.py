@@ -118,7 +118,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep the memory of freed tensors for later ones; elsewhere than on Linux with glibc, nothing changes.
 
     By default glibc returns blocks of more than 32 MiB to the system. The feature maps of a training iteration are such
-    blocks: the kernel would map and clear them anew at each use, which takes two fifths of an iteration's time at 64 px.
+    blocks: the kernel would map and clear them anew at each use, in two fifths of an iteration's time at 64 px.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
